@@ -1,0 +1,42 @@
+"""What all doors share: errors become one message and an exit status, never a traceback."""
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from maskcls.errors import MaskclsError
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+def run(main: Callable[..., Any]) -> None:
+    """Run a door's function as a command line: typer's own usage errors exit with 2, MaskclsErrors as they say."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command()(main)
+    try:
+        app(standalone_mode=True)
+    except MaskclsError as error:
+        fail(str(error), error.exit_status)
+    except KeyboardInterrupt:
+        fail("Interrupted.", INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        fail(
+            f"{error.filename or 'A file'} could not be written: {error.strerror}. Free some space or name another folder, then run it again.",
+            1,
+        )
+
+
+def fail(message: str, exit_status: int) -> None:
+    """Print the message to stderr and exit."""
+    sys.stdout.flush()
+    print(f"Error: {message}", file=sys.stderr)
+    sys.exit(exit_status)

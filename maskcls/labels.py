@@ -1,0 +1,55 @@
+"""mask, gender and age <-> class 0..17, the contest's numbering: `class = 6*mask + 3*gender + age`.
+
+This is the only place that states the numbering; tasks are derived from it.
+"""
+
+from typing import NamedTuple
+
+from maskcls.errors import CallError
+
+MASKS = ("worn", "incorrect", "not worn")
+GENDERS = ("male", "female")
+AGES = ("under 30", "30 to 59", "over 59")
+N_CLASSES = len(MASKS) * len(GENDERS) * len(AGES)
+
+AGE_CUTS = (30, 60)
+"""First year of the middle and of the old age group, the contest's."""
+
+
+class Attributes(NamedTuple):
+    """One class, taken apart: indices into MASKS, GENDERS and AGES."""
+
+    mask: int
+    gender: int
+    age: int
+
+
+def encode(mask: int, gender: int, age: int) -> int:
+    """The class (0..17) of indices into MASKS, GENDERS and AGES. Raises CallError outside them."""
+    for name, value, names in (("mask", mask, MASKS), ("gender", gender, GENDERS), ("age", age, AGES)):
+        if not 0 <= value < len(names):
+            raise CallError(f"`0 <= {name} < {len(names)}` must hold, but got {value}.")
+    return 6 * mask + 3 * gender + age
+
+
+def decode(class_: int) -> Attributes:
+    """The inverse of `encode`. Raises CallError outside 0..17."""
+    if not 0 <= class_ < N_CLASSES:
+        raise CallError(f"`0 <= class < {N_CLASSES}` must hold, but got {class_}.")
+    return Attributes(class_ // 6, class_ // 3 % 2, class_ % 3)
+
+
+def age_group(age_years: float, cuts: tuple[int, int] = AGE_CUTS) -> int:
+    """Index into AGES of an age in years: 0 below `cuts[0]`, 2 from `cuts[1]` on, else 1."""
+    if not 0 < cuts[0] < cuts[1]:
+        raise CallError(f"Age cuts must rise: `0 < young < old` must hold, but got {cuts}.")
+    return int(age_years >= cuts[0]) + int(age_years >= cuts[1])
+
+
+def class_name(class_: int) -> str:
+    """For people to read, as in `worn, male, under 30`."""
+    mask, gender, age = decode(class_)
+    return f"{MASKS[mask]}, {GENDERS[gender]}, {AGES[age]}"
+
+
+CLASS_NAMES = tuple(class_name(c) for c in range(N_CLASSES))

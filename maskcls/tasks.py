@@ -1,0 +1,64 @@
+"""Task: a labelling of the 18 classes by k labels. Each is derived from `labels.decode`, so a numbering is stated once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskcls.errors import CallError
+from maskcls.labels import AGES, CLASS_NAMES, GENDERS, MASKS, N_CLASSES, Attributes, decode
+
+
+@dataclass(frozen=True)
+class Task:
+    """A name, the names of its k labels, and 18 integers: the label (0..k-1) of each class."""
+
+    name: str
+    label_names: tuple[str, ...]
+    labels: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.labels) != N_CLASSES:
+            raise CallError(f"Task {self.name}: one label for each of {N_CLASSES} classes expected, got {len(self.labels)}.")
+        if set(self.labels) != set(range(len(self.label_names))):
+            raise CallError(f"Task {self.name}: every label 0..{len(self.label_names) - 1} must be used, got {sorted(set(self.labels))}.")
+
+    @property
+    def n_labels(self) -> int:
+        """k."""
+        return len(self.label_names)
+
+    def of(self, classes: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Labels (same shape) of an array of classes 0..17."""
+        labels: NDArray[np.int64] = np.asarray(self.labels, dtype=np.int64)[classes]
+        return labels
+
+
+def _task(name: str, label_names: tuple[str, ...], label: Callable[[Attributes], int]) -> Task:
+    return Task(name, label_names, tuple(int(label(decode(c))) for c in range(N_CLASSES)))
+
+
+_ALL = (
+    _task("classes", CLASS_NAMES, lambda a: 6 * a.mask + 3 * a.gender + a.age),
+    _task("mask3", MASKS, lambda a: a.mask),
+    _task("gender2", GENDERS, lambda a: a.gender),
+    _task("age3", AGES, lambda a: a.age),
+    _task("worn", ("not worn", "worn"), lambda a: a.mask != 2),
+    _task("correct", ("not correct", "correct"), lambda a: a.mask == 0),
+    _task("under_30", ("30 or older", "under 30"), lambda a: a.age == 0),
+    _task("over_59", ("59 or younger", "over 59"), lambda a: a.age == 2),
+    _task(
+        "gender_under_30",
+        ("male, 30 or older", "male, under 30", "female, 30 or older", "female, under 30"),
+        lambda a: 2 * a.gender + (a.age == 0),
+    ),
+)
+TASKS = {task.name: task for task in _ALL}
+
+
+def task(name: str) -> Task:
+    """The task of that name. Raises CallError listing the names there are."""
+    if name not in TASKS:
+        raise CallError(f"There is no task {name!r}. Tasks: {', '.join(TASKS)}.")
+    return TASKS[name]
