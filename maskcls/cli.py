@@ -30,7 +30,7 @@ def run(main: Callable[..., Any]) -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
         fail(
-            f"{error.filename or 'A file'} could not be written: {error.strerror}. Free some space or name another folder, then run it again.",
+            f"{error.filename or 'A file'} could not be written: {error.strerror}. Free some space or name another folder, then go on.",
             1,
         )
 
