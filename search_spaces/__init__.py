@@ -1,0 +1,205 @@
+"""What may vary in a search: pure declarations, with neither torch nor Ray nor Optuna behind them.
+
+A space is a function that draws a recipe's overrides from something with Optuna's `suggest_*` methods, so that a
+parameter may hang on another. Two rules keep every trial of a study comparable:
+
+- A parameter is named like the recipe key that it sets, wherever there is one; `--set key=value` pins it by that name.
+- A name keeps one distribution in all trials of a study, however the trial branched before.
+
+A user's own space is a Python file that defines `SPACE = Space(...)`; `get` takes its path.
+"""
+
+import importlib
+import importlib.util
+import random
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, Protocol
+
+NAMES = ("backbones", "freezing", "task_split", "augmentation")
+_DRAWS = 500
+
+
+class SpaceError(ValueError):
+    """A space cannot be had or cannot be used; the message says which, why, and what to do."""
+
+
+class Suggest(Protocol):
+    """The part of Optuna's trial that a space may use. The upper end of every range is included."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float: ...
+
+    def suggest_int(self, name: str, low: int, high: int) -> int: ...
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where a search runs: the scale, and which backbones have weights there."""
+
+    scale: Literal["cpu", "gpu"]
+    has_weights: Callable[[str], bool] = lambda backbone: True
+
+
+def _nothing(setting: Setting) -> list[Any]:
+    return []
+
+
+@dataclass(frozen=True)
+class Space:
+    """A question, and what may vary to answer it.
+
+    Args:
+        name: a word.
+        question: a sentence, for listings.
+        suggest: (trial, setting) -> overrides of a recipe, drawn from the trial.
+        points: setting -> parameters of the trials to try first, by the names that `suggest` draws.
+        backbones: setting -> every backbone that `suggest` may choose, with or without weights; empty if it chooses none.
+    """
+
+    name: str
+    question: str
+    suggest: Callable[[Suggest, Setting], dict[str, Any]]
+    points: Callable[[Setting], list[dict[str, Any]]] = field(default=_nothing)
+    backbones: Callable[[Setting], Sequence[str]] = field(default=_nothing)
+
+    def left_out(self, setting: Setting) -> list[str]:
+        """The backbones that this space would try, had they weights here."""
+        return [backbone for backbone in self.backbones(setting) if not setting.has_weights(backbone)]
+
+    def parameters(self, setting: Setting) -> tuple[str, ...]:
+        """The names that `suggest` may draw, found by drawing often. Raises SpaceError where `suggest` fails."""
+        draw = _Draw()
+        try:
+            for _ in range(_DRAWS):
+                self.suggest(draw, setting)
+        except SpaceError:
+            raise
+        except Exception as error:
+            raise SpaceError(f"Space {self.name} cannot draw a trial: {_where(error)}.") from error
+        return tuple(draw.names)
+
+    def pinned(self, values: Mapping[str, Any]) -> "Space":
+        """This space with some values fixed: parameters of these names are not drawn, and what hangs on them follows.
+
+        A value also wins over an override of the same name that the space computes. A pinned backbone need not be the space's own.
+        """
+        fixed = dict(values)
+
+        def seen(setting: Setting) -> Setting:
+            return replace(setting, has_weights=lambda backbone: True) if "backbone" in fixed else setting
+
+        def suggest(trial: Suggest, setting: Setting) -> dict[str, Any]:
+            overrides = self.suggest(_Pinned(trial, fixed), seen(setting))
+            return {key: fixed.get(key, value) for key, value in overrides.items()}
+
+        def points(setting: Setting) -> list[dict[str, Any]]:
+            left = [{key: value for key, value in point.items() if key not in fixed} for point in self.points(seen(setting))]
+            return [point for i, point in enumerate(left) if point and point not in left[:i]]
+
+        backbones = _nothing if "backbone" in fixed else self.backbones
+        return replace(self, suggest=suggest, points=points, backbones=backbones)
+
+
+def names() -> list[str]:
+    """The names of the spaces that come with the package."""
+    return list(NAMES)
+
+
+def get(name_or_file: str) -> Space:
+    """The space of that name, or the SPACE that a Python file defines. Raises SpaceError."""
+    if name_or_file in NAMES:
+        space: Space = importlib.import_module(f"{__name__}.{name_or_file}").SPACE
+        return space
+    if name_or_file.endswith(".py") or "/" in name_or_file:
+        return _from_file(Path(name_or_file))
+    close = get_close_matches(name_or_file, NAMES, n=1)
+    meant = f" Did you mean {close[0]}?" if close else ""
+    raise SpaceError(f"There is no space {name_or_file!r}.{meant} Spaces: {', '.join(NAMES)}; or a Python file that defines SPACE.")
+
+
+def weighted(backbones: Sequence[str], setting: Setting) -> list[str]:
+    """Those of some backbones that have weights here. Raises SpaceError if none has."""
+    there = [backbone for backbone in backbones if setting.has_weights(backbone)]
+    if not there:
+        raise SpaceError(
+            f"None of the space's backbones has weights here: {', '.join(backbones)}. "
+            "Put the weights of one into the folder of --weights, or use --weights hub or --weights none."
+        )
+    return there
+
+
+def _from_file(file: Path) -> Space:
+    if not file.is_file():
+        raise SpaceError(f"There is no space file {file}. Expected: a Python file that defines SPACE = Space(...).")
+    spec = importlib.util.spec_from_file_location(f"space_file_{file.stem}", file)
+    if spec is None or spec.loader is None:
+        raise SpaceError(f"{file} is no Python file: a space's file ends in .py.")
+    module: ModuleType = importlib.util.module_from_spec(spec)
+    sys.modules[module.__name__] = module  # dataclasses look their module up there
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise SpaceError(f"The space file {file} cannot be loaded: {_where(error)}.") from error
+    space = getattr(module, "SPACE", None)
+    if not isinstance(space, Space):
+        got = "it defines none" if space is None else f"got {type(space).__name__}"
+        raise SpaceError(f"The space file {file} must define SPACE = Space(...) from search_spaces, but {got}.")
+    return space
+
+
+def _where(error: Exception) -> str:
+    if isinstance(error, SyntaxError):
+        return f"line {error.lineno}: {error.msg}"
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{Path(frames[-1].filename).name} line {frames[-1].lineno}: " if frames else ""
+    return f"{place}{type(error).__name__}: {error}".rstrip(".")
+
+
+class _Draw:
+    """A Suggest that draws uniformly, always the same, and notes the names it was asked for."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, None] = {}
+        self._random = random.Random(0)
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        self.names[name] = None
+        return self._random.choice(choices)
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        self.names[name] = None
+        return self._random.uniform(low, high)
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        self.names[name] = None
+        return self._random.randint(low, high)
+
+
+class _Pinned:
+    """A Suggest that answers some names from fixed values, and asks a trial for the others."""
+
+    def __init__(self, trial: Suggest, fixed: Mapping[str, Any]) -> None:
+        self._trial = trial
+        self._fixed = fixed
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        return self._fixed[name] if name in self._fixed else self._trial.suggest_categorical(name, choices)
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        return self._number(name, float) if name in self._fixed else self._trial.suggest_float(name, low, high, log=log)
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        return self._number(name, int) if name in self._fixed else self._trial.suggest_int(name, low, high)
+
+    def _number(self, name: str, kind: Callable[[Any], Any]) -> Any:
+        value = self._fixed[name]
+        if isinstance(value, bool) or not isinstance(value, int | float) or kind(value) != value:
+            raise SpaceError(f"--set {name} expects {'a whole number' if kind is int else 'a number'}, but got {value!r}.")
+        return kind(value)
