@@ -1,0 +1,106 @@
+"""Any timm backbone, with its weights and the first n of its five stages frozen."""
+
+import difflib
+from typing import Any
+
+import timm
+from timm.models import PretrainedCfg
+from torch import Tensor, nn
+
+from maskcls.errors import CallError, RunError
+from maskcls.models.stages import stage_of_modules
+from maskcls.models.weights import HUB, NONE, check_reachable, find_weights
+from maskcls.recipe import N_STAGES
+
+
+class Backbone(nn.Module):
+    """A timm model without its classifier; frozen stages have no gradients and stay in eval() whatever the model is told."""
+
+    def __init__(self, model: nn.Module, frozen_stages: int) -> None:
+        super().__init__()
+        if not 0 <= frozen_stages <= N_STAGES:
+            raise CallError(f"`0 <= frozen_stages <= {N_STAGES}` must hold, but got {frozen_stages}.")
+        self.model = model
+        self.frozen_stages = frozen_stages
+        self.n_features: int = getattr(model, "head_hidden_size", None) or model.num_features  # type: ignore[assignment]
+        self.stages = stage_of_modules(model)
+        self._frozen_modules = self._modules_within(frozen_stages)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad = self.stage_of(name) > frozen_stages
+        self.train(self.training)
+
+    def stage_of(self, tensor_name: str) -> int:
+        """Stage (1..5) of a parameter or buffer of the timm model by its dotted name."""
+        return self.stages[tensor_name.rpartition(".")[0]]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images (b, 3, s, s) -> features (b, n_features)."""
+        features: Tensor = self.model.forward_head(self.model.forward_features(images), pre_logits=True)  # type: ignore[operator]
+        return features
+
+    def train(self, mode: bool = True) -> "Backbone":
+        super().train(mode)
+        for module in self._frozen_modules:
+            module.training = False
+        return self
+
+    def _modules_within(self, n_stages: int) -> list[nn.Module]:
+        """Modules that stand wholly within the first n stages: a container that reaches further is left as it is told."""
+        last: dict[str, int] = {}
+        for name, stage in self.stages.items():
+            parts = name.split(".") if name else []
+            for depth in range(len(parts) + 1):
+                ancestor = ".".join(parts[:depth])
+                last[ancestor] = max(stage, last.get(ancestor, 0))
+        return [module for name, module in self.model.named_modules() if last[name] <= n_stages]
+
+
+def create_backbone(name: str, *, weights: str, frozen_stages: int, image_size: int) -> Backbone:
+    """A backbone for square images of `image_size` px; random weights are drawn from torch's own generator.
+
+    Args:
+        weights: hub, none, or a folder (`models.weights`).
+
+    Raises:
+        CallError: timm does not know the model, or it cannot take the size. RunError: the weights cannot be had.
+    """
+    check_known(name)
+    if weights == HUB and not _config(name).has_weights:
+        raise CallError(f"timm has no weights for {name}. Name a model with a tag (timm.list_pretrained()), or use --weights none.")
+    check_reachable(name, weights)
+    # Plain and windowed transformers are built for one size; timm resamples their position embeddings to it.
+    sized: dict[str, Any] = {"img_size": image_size} if _config(name).fixed_input_size else {}
+    if weights not in (HUB, NONE):
+        sized["pretrained_cfg_overlay"] = {"file": str(find_weights(name, weights))}
+    try:
+        model = timm.create_model(name, pretrained=weights != NONE, num_classes=0, **sized)
+    except (AssertionError, ValueError) as error:
+        raise CallError(f"{name} cannot be built for {image_size} px: {error}.") from None
+    except Exception as error:
+        if weights == NONE:
+            raise
+        source = find_weights(name, weights) if weights != HUB else "the hub"
+        raise RunError(f"The weights of {name} could not be read from {source}: {error}") from error
+    return Backbone(model, frozen_stages)
+
+
+def check_known(name: str) -> None:
+    """Raises CallError, with the nearest names, where timm does not know the model or the tag."""
+    model, _, tag = name.partition(".")
+    if not timm.is_model(model):
+        close = difflib.get_close_matches(model, timm.list_models(), n=3)
+        raise CallError(f"timm does not know the backbone {name!r}. {'Close: ' + ', '.join(close) if close else 'See timm.list_models()'}.")
+    tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{model}.*")]
+    if tag and tag not in tags:
+        raise CallError(f"The backbone {model} has no weights tagged {tag!r}. Tags: {', '.join(tags) or 'none'}.")
+
+
+def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation (RGB, 0..1) that the backbone's weights were trained with."""
+    config = _config(name)
+    return tuple(config.mean), tuple(config.std)
+
+
+def _config(name: str) -> PretrainedCfg:
+    """What timm knows of the model's (tagged) weights; a model without any gets timm's defaults."""
+    return timm.get_pretrained_cfg(name) or PretrainedCfg()

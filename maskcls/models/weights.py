@@ -1,0 +1,67 @@
+"""Where a backbone's weights come from: timm's hub, a folder of files, or nowhere."""
+
+from pathlib import Path
+
+from maskcls.errors import RunError
+
+HUB, NONE = "hub", "none"
+SUFFIXES = (".safetensors", ".pth")
+HUB_TIMEOUT_S = 5
+
+
+def find_weights(backbone: str, weights: str) -> Path | None:
+    """The file of a backbone in the folder `weights`: `<model>.<tag>` before `<model>`, .safetensors before .pth; None if it has none."""
+    for stem in dict.fromkeys((backbone, backbone.partition(".")[0])):
+        for suffix in SUFFIXES:
+            file = Path(weights).expanduser() / f"{stem}{suffix}"
+            if file.is_file():
+                return file
+    return None
+
+
+def has_weights(backbone: str, weights: str) -> bool:
+    """Whether `weights` (hub, none or a folder) can serve the backbone. The hub is believed to have what it is asked for."""
+    return weights in (HUB, NONE) or find_weights(backbone, weights) is not None
+
+
+def check_reachable(backbone: str, weights: str) -> None:
+    """Raises RunError within seconds where the weights cannot be had, instead of the hub client's minute of retries."""
+    if weights == NONE or (weights != HUB and find_weights(backbone, weights)):
+        return
+    if weights != HUB:
+        raise RunError(
+            f"No weights of {backbone} in {weights}: expected {backbone}{SUFFIXES[0]} or {backbone.partition('.')[0]}{SUFFIXES[0]} "
+            f"(or .pth). Put the file there, or use --weights hub or --weights none."
+        )
+    if not _in_hub_cache(backbone) and (reason := _hub_out_of_reach()):
+        raise RunError(
+            f"The weights of {backbone} are out of reach: the hub does not answer ({reason}). Connect to the network, or use "
+            f"--weights DIR with a folder that holds {backbone}{SUFFIXES[0]}, or --weights none to start from random weights."
+        )
+
+
+def _in_hub_cache(backbone: str) -> bool:
+    import timm
+    from huggingface_hub import try_to_load_from_cache
+
+    config = timm.get_pretrained_cfg(backbone)
+    repository = config and config.hf_hub_id
+    if not repository:
+        return False
+    if repository.endswith("/"):
+        repository += backbone
+    return any(isinstance(try_to_load_from_cache(repository, name), str) for name in ("model.safetensors", "pytorch_model.bin"))
+
+
+def _hub_out_of_reach() -> str:
+    """Why the hub cannot be reached, or "" if it can."""
+    import httpx
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    try:
+        httpx.head(constants.ENDPOINT, timeout=HUB_TIMEOUT_S)
+    except httpx.HTTPError as error:
+        return str(error) or type(error).__name__
+    return ""
