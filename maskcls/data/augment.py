@@ -1,0 +1,123 @@
+"""The contest project's augmentations, with a strength each. The only import of albumentations.
+
+A view is a pure function of (photo, view, strengths, seed): worker, thread and order do not matter.
+"""
+
+import hashlib
+import os
+import random
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from maskcls.errors import CallError
+
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else its import asks a package index for a newer version, 2 s, in every worker
+import albumentations
+
+Image = NDArray[np.uint8]
+
+STRENGTHS = (
+    "flip",
+    "probability",
+    "shift",
+    "scale",
+    "rotate_degrees",
+    "hue_degrees",
+    "saturation",
+    "value",
+    "brightness",
+    "contrast",
+    "noise",
+)
+"""`flip` and `probability` are probabilities, `..._degrees` degrees, the others shares of the edge or of the full range."""
+
+HUE_UNITS_PER_DEGREE = 0.5  # OpenCV's hue goes from 0 to 180
+FULL_RANGE = 255
+
+
+class Augmenter:
+    """What makes views of photos. Picklable; for one thread at a time: give each worker its own."""
+
+    def __init__(self, strengths: Mapping[str, float], seed: int) -> None:
+        """Strengths as `Recipe.augmentation` has them, keyed by STRENGTHS; 0, or one left out, leaves its part out.
+
+        Raises CallError for an unknown strength, or one that albumentations does not take.
+        """
+        unknown = sorted(set(strengths) - set(STRENGTHS))
+        if unknown:
+            raise CallError(f"There is no augmentation {', '.join(unknown)}. Augmentations: {', '.join(STRENGTHS)}.")
+        self.strengths = {name: float(strengths.get(name, 0)) for name in STRENGTHS}
+        self.seed = seed
+        self.transforms = _transforms(self.strengths)
+
+    def view(self, rgb: Image, key: str, view: int) -> Image:
+        """View number `view` (0 or more) of the photo named `key`: uint8 (s, s, 3) -> uint8 (s, s, 3); `rgb` is left as it is."""
+        if not self.transforms:
+            return rgb
+        seeds = self._seeds(key, view)
+        for transform, seed in zip(self.transforms, seeds, strict=True):
+            # Not Compose.set_random_seed: it gives every transform the same seed, and they fire all together or not at all.
+            transform.set_random_state(np.random.Generator(np.random.SFC64(seed)), random.Random(int(seed.generate_state(1)[0])))
+            rgb = transform(image=rgb)["image"]
+        return rgb
+
+    def _seeds(self, key: str, view: int) -> list[np.random.SeedSequence]:
+        """A seed a transform. Keys are hashed by SHA-256: Python's own hash differs between processes."""
+        photo = int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "little")
+        return np.random.SeedSequence((self.seed, photo, view)).spawn(len(self.transforms))
+
+
+def _transforms(strengths: Mapping[str, float]) -> list[Any]:
+    """One transform for each part whose strength is not 0, in the contest project's order."""
+    s, p = strengths, strengths["probability"]
+    parts: list[tuple[bool, Any, dict[str, Any]]] = [
+        (s["flip"] > 0, albumentations.HorizontalFlip, {"p": s["flip"]}),
+        (
+            max(s["shift"], s["scale"], s["rotate_degrees"]) > 0,
+            albumentations.Affine,
+            {
+                "translate_percent": {"x": _both_ways(s["shift"]), "y": _both_ways(s["shift"])},
+                "scale": (1 - s["scale"], 1 + s["scale"]),
+                "keep_ratio": True,
+                "rotate": _both_ways(s["rotate_degrees"]),
+                "border_mode": cv2.BORDER_REFLECT_101,
+                "p": p,
+            },
+        ),
+        (
+            max(s["hue_degrees"], s["saturation"], s["value"]) > 0,
+            albumentations.HueSaturationValue,
+            {
+                "hue_shift_limit": _both_ways(s["hue_degrees"] * HUE_UNITS_PER_DEGREE),
+                "sat_shift_limit": _both_ways(s["saturation"] * FULL_RANGE),
+                "val_shift_limit": _both_ways(s["value"] * FULL_RANGE),
+                "p": p,
+            },
+        ),
+        (
+            max(s["brightness"], s["contrast"]) > 0,
+            albumentations.RandomBrightnessContrast,
+            {"brightness_limit": _both_ways(s["brightness"]), "contrast_limit": _both_ways(s["contrast"]), "p": p},
+        ),
+        (s["noise"] > 0, albumentations.GaussNoise, {"std_range": (0.0, s["noise"]), "p": p}),
+    ]
+    return [_made(transform, arguments) for wanted, transform, arguments in parts if wanted and arguments["p"] > 0]
+
+
+def _both_ways(limit: float) -> tuple[float, float]:
+    return (-limit, limit)
+
+
+def _made(transform: Any, arguments: Mapping[str, Any]) -> Any:
+    """albumentations only warns of an argument that it does not know, and goes on without it: here that is an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            return transform(**arguments)
+        except (Warning, ValueError) as error:
+            raise CallError(f"albumentations.{transform.__name__} does not take {dict(arguments)}: {error}") from None

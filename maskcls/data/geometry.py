@@ -1,0 +1,186 @@
+"""The one preprocessing's first half: a photo file -> RGB -> a square of one size. cv2 and numpy alone.
+
+Training, validation, prediction and the page all take this way, so the same photo is the same pixels at each.
+"""
+
+import hashlib
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from maskcls.errors import CallError, DataError
+
+# Photos are worked on in parallel, one a thread or process: OpenCV's own threads would only fight for the cores.
+cv2.setNumThreads(0)
+
+Image = NDArray[np.uint8]
+
+MIN_EDGE_PX = 8
+"""A photo with a shorter edge shows nothing to recognise; most often it is 1x1, a placeholder."""
+
+FORMAT = {"version": 1, "resize": "smallest edge", "crop": "center", "shrink": "area", "enlarge": "cubic"}
+
+JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
+PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
+EXIF_ORIENTATION = 0x0112
+
+
+class Decoded(NamedTuple):
+    """A photo as uint8 RGB (height, width, 3), and what had to be converted: some of CONVERSIONS."""
+
+    rgb: Image
+    conversions: tuple[str, ...]
+
+
+CONVERSIONS = ("EXIF-turned", "16-bit", "grayscale", "transparent")
+
+
+def decode(file: str | Path) -> Decoded:
+    """Read a photo of any format that OpenCV knows.
+
+    Raises DataError, naming the file, where it is missing, unreadable, empty, truncated, no image, or too small.
+    """
+    try:
+        data = Path(file).read_bytes()
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}.") from None
+    return decode_bytes(data, str(file))
+
+
+def decode_bytes(data: bytes, name: str) -> Decoded:
+    """`decode` for a file's content; `name` stands for it in messages."""
+    if not data:
+        raise DataError(f"{name} is empty (0 bytes). Copy the photo again, or leave it out.")
+    if _is_truncated(data):
+        raise DataError(f"{name} is truncated: its end is missing after {len(data):,} bytes. Copy the photo again, or leave it out.")
+    try:
+        pixels, kinds, metadata = cv2.imdecodeWithMetadata(np.frombuffer(data, np.uint8), flags=cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise DataError(f"{name} cannot be decoded: {error.err}.") from None
+    if pixels is None:
+        raise DataError(f"{name} is no image that can be decoded (.jpg, .jpeg or .png expected). Replace it, or leave it out.")
+    exif = next((bytes(part) for kind, part in zip(kinds, metadata, strict=True) if kind == cv2.IMAGE_METADATA_EXIF), b"")
+    decoded = _to_rgb(pixels, exif_orientation(exif), name)
+    height, width = decoded.rgb.shape[:2]
+    if min(height, width) < MIN_EDGE_PX:
+        raise DataError(f"{name} is {width}x{height} px: at least {MIN_EDGE_PX}x{MIN_EDGE_PX} expected. Replace it, or leave it out.")
+    return decoded
+
+
+def exif_orientation(exif: bytes) -> int:
+    """EXIF's orientation 1..8 from a TIFF block; 1 (upright) where there is none. Source: EXIF 2.32, 4.6.4."""
+    exif = exif.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
+    if order is None:
+        return 1
+    try:
+        (directory,) = struct.unpack_from(order + "I", exif, 4)
+        (count,) = struct.unpack_from(order + "H", exif, directory)
+        for entry in range(directory + 2, directory + 2 + 12 * count, 12):
+            tag, _, _, value = struct.unpack_from(order + "HHIH", exif, entry)
+            if tag == EXIF_ORIENTATION:
+                return value if 1 <= value <= 8 else 1
+    except struct.error:  # a broken block turns nothing, as in browsers
+        return 1
+    return 1
+
+
+def _is_truncated(data: bytes) -> bool:
+    """Told from the end marker, because some decoders fill what is missing with grey and say nothing."""
+    if data.startswith(JPEG_START):
+        # An embedded thumbnail has an end of its own, so the last end has to follow the last scan.
+        return data.rfind(JPEG_END) < max(data.rfind(JPEG_SCAN), len(JPEG_START))
+    if data.startswith(PNG_START):
+        return PNG_END not in data[-1024:] and PNG_END not in data
+    return False
+
+
+def _to_rgb(pixels: NDArray[Any], orientation: int, name: str) -> Decoded:
+    """What IMREAD_UNCHANGED gives (h, w) or (h, w, 1, 3 or 4), BGR -> upright uint8 RGB (h, w, 3)."""
+    conversions = []
+    if pixels.dtype == np.uint16:
+        pixels = (pixels.astype(np.uint32) * 255 + 32767) // 65535
+        conversions.append("16-bit")
+    elif pixels.dtype != np.uint8:
+        raise DataError(f"{name} holds {pixels.dtype} values: 8 or 16 bits a colour expected. Convert it, or leave it out.")
+    pixels = pixels.astype(np.uint8, copy=False)
+    if pixels.ndim == 2 or pixels.shape[2] == 1:
+        rgb = cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
+        conversions.append("grayscale")
+    elif pixels.shape[2] == 4:
+        rgb = _over_white(pixels)
+        conversions.append("transparent")
+    else:
+        rgb = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    if orientation != 1:
+        rgb = _turn(rgb, orientation)
+        conversions.append("EXIF-turned")
+    return Decoded(rgb, tuple(sorted(conversions, key=CONVERSIONS.index)))
+
+
+def _over_white(bgra: Image) -> Image:
+    rgb = bgra[:, :, 2::-1].astype(np.uint32)
+    alpha = bgra[:, :, 3:].astype(np.uint32)
+    return ((rgb * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
+def _turn(rgb: Image, orientation: int) -> Image:
+    """Undo EXIF's orientation 2..8: from 5 on rows and columns are swapped, then rows or columns run backwards."""
+    if orientation >= 5:
+        rgb = rgb.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        rgb = rgb[::-1]
+    if orientation in (2, 3, 6, 7):
+        rgb = rgb[:, ::-1]
+    return np.ascontiguousarray(rgb)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """SmallestMaxSize, then CenterCrop: the photo's middle square at `image_size` px."""
+
+    image_size: int
+
+    def __post_init__(self) -> None:
+        if self.image_size < 1:
+            raise CallError(f"`image_size >= 1` must hold, but got {self.image_size}.")
+
+    def apply(self, rgb: Image) -> Image:
+        """uint8 (height, width, 3) -> uint8 (image_size, image_size, 3), contiguous."""
+        size = self.image_size
+        height, width = rgb.shape[:2]
+        scale = size / min(height, width)
+        if scale != 1:
+            wanted = (max(size, round(width * scale)), max(size, round(height * scale)))
+            rgb = cv2.resize(rgb, wanted, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+            height, width = rgb.shape[:2]
+        top, left = (height - size) // 2, (width - size) // 2
+        return np.ascontiguousarray(rgb[top : top + size, left : left + size])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a bundle; `from_dict` gives an equal geometry."""
+        return {**FORMAT, "image_size": self.image_size}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Raises DataError where the values describe another way of cropping than this version's."""
+        size = values.get("image_size")
+        if {**values, "image_size": None} != {**FORMAT, "image_size": None} or not isinstance(size, int):
+            raise DataError(f"This version's geometry is {json.dumps(FORMAT)} and an image_size, but got {json.dumps(values)}.")
+        return cls(size)
+
+    @property
+    def digest(self) -> str:
+        """12 hex digits, the same in every process, for equal geometries."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def load(file: str | Path, geometry: Geometry) -> Image:
+    """`decode`, then `geometry.apply`: uint8 (image_size, image_size, 3). Raises DataError as `decode` does."""
+    return geometry.apply(decode(file).rgb)
