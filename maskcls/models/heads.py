@@ -6,7 +6,10 @@ from maskcls.errors import CallError
 
 
 def create_head(kind: str, n_features: int, n_labels: int, *, width: int, dropout: float) -> nn.Sequential:
-    """`linear`: dropout, linear. `mlp`, the contest project's: linear to `width`, ReLU, dropout, linear. Maps (b, n_features) to (b, n_labels)."""
+    """Maps (b, n_features) to (b, n_labels).
+
+    `linear`: dropout, linear. `mlp`, the contest project's: linear to `width`, ReLU, dropout, linear.
+    """
     if kind == "linear":
         return nn.Sequential(nn.Dropout(dropout), nn.Linear(n_features, n_labels))
     if kind == "mlp":

@@ -37,6 +37,7 @@ class Member(nn.Module):
         mean, std = normalisation(recipe.backbone)
         self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(std).view(1, 3, 1, 1))
+        self.to(memory_format=torch.channels_last)  # as the pixels lie
 
     def forward(self, pixels: Tensor) -> Tensor:
         """uint8 RGB pixels (b, s, s, 3) -> logits (b, k)."""

@@ -5,7 +5,8 @@ stage takes in the modules without parameters that follow it, pooling above all.
 The fifth stage runs to the end of `forward_head(pre_logits=True)`, so it takes in VGG's pre_logits and MobileNetV3's conv_head.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -23,8 +24,9 @@ def stage_of_modules(model: nn.Module) -> dict[str, int]:
 
 def _ends(model: nn.Module, names: Sequence[str]) -> list[int]:
     """Position in `names` of the last module of stages 1..4."""
-    info = [level["module"] for level in model.feature_info]
-    reductions = [level["reduction"] for level in model.feature_info]
+    levels: Iterable[Mapping[str, Any]] = getattr(model, "feature_info", [])
+    info = [level["module"] for level in levels]
+    reductions = [level["reduction"] for level in levels]
     first_block = names.index(info[0]) - 1 if info and info[0] in names else 0
     if len(info) >= N_STAGES - 1 and len(set(reductions)) == 1:  # plain transformer: blocks, dealt evenly
         cuts = [info[len(info) * part // (N_STAGES - 1) - 1] for part in range(1, N_STAGES - 1)]

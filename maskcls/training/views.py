@@ -1,0 +1,72 @@
+"""What a member's training step is fed: batches of views from the pixel store."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from maskcls.data.augment import Augmenter
+from maskcls.data.sampling import DrawStream
+from maskcls.recipe import Recipe
+from maskcls.training.fit_data import FitData
+
+Batch = tuple[Tensor, Tensor]
+
+
+class ViewBatches:
+    """The batches of any epoch of one member: uint8 pixels (b, s, s, 3) and labels (b,) of its task.
+
+    A view is a pure function of (photo, view, augmentation, augmentation_seed), so the number of workers changes nothing.
+    """
+
+    def __init__(
+        self, recipe: Recipe, data: FitData, labels: NDArray[np.int64], n_labels: int, member: int, *, workers: int, pin: bool
+    ) -> None:
+        self._draws = DrawStream(labels, n_labels, recipe.sampler, recipe.seed, member)
+        self._views, self._batch_size, self._n = recipe.views, recipe.batch_size, len(labels)
+        self._plan: list[list[tuple[int, int]]] = []
+        self._loader: DataLoader[Any] = DataLoader(
+            _Views(data, labels, Augmenter(recipe.augmentation, recipe.augmentation_seed)),
+            batch_sampler=self._plan,
+            collate_fn=_as_it_is,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=pin,
+        )
+
+    @property
+    def steps(self) -> int:
+        """Batches an epoch."""
+        return -(-self._n // self._batch_size)
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """The batches of an epoch (0-based); their sizes differ by one at most, so that no last one is tiny."""
+        positions, draw_numbers = self._draws.epoch(epoch)
+        views = draw_numbers % self._views if self._views else draw_numbers
+        pairs = np.stack([positions, views], axis=1)  # (n, 2)
+        self._plan[:] = [[(int(p), int(v)) for p, v in part] for part in np.array_split(pairs, self.steps)]
+        return iter(self._loader)
+
+
+class _Views(Dataset[Any]):
+    def __init__(self, data: FitData, labels: NDArray[np.int64], augmenter: Augmenter) -> None:
+        self._data, self._labels, self._augmenter = data, labels, augmenter
+
+    def __getitems__(self, pairs: list[tuple[int, int]]) -> Batch:
+        rows = self._data.train[[position for position, _ in pairs]]
+        photos = [
+            self._augmenter.view(self._data.pixels[row], self._data.keys[row], view) for row, (_, view) in zip(rows, pairs, strict=True)
+        ]
+        labels = self._labels[[position for position, _ in pairs]]
+        return torch.from_numpy(np.stack(photos)), torch.from_numpy(labels)
+
+    def __getitem__(self, pair: tuple[int, int]) -> Batch:
+        return self.__getitems__([pair])
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
