@@ -1,0 +1,29 @@
+# Two commands: `make search` (install, then a search on drawn faces) and `make test` (install, then the whole suite).
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: search test lint soak clean
+
+search: .venv/installed
+	$(BIN)/python -m tune.search --space backbones
+
+test: .venv/installed lint
+	$(BIN)/python -m pytest -m "not soak"
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Long fault and load runs.
+soak: .venv/installed
+	$(BIN)/python -m pytest -m soak --timeout 3600
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[web,dev]'
+	touch $@
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
