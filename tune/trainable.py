@@ -1,0 +1,201 @@
+"""One trial: an objective's epochs, told to Ray.
+
+An objective turns a request into epochs. It keeps its state in the trial's own folder, in files written atomically, and finds it
+there again: a retry after a worker's or a node's death, a resumed run and a first start are one and the same call. Ray's
+checkpoints are not used. Across nodes, the run must lie on a shared file system.
+
+What a trial reports after each epoch: `epoch` (the fidelity), `validation_f1`, `best_f1` (the running best: what Optuna and ASHA
+are told), `best_epoch`, `finished` (whether this was the recipe's last epoch), `state`, `seconds`, `photos_per_second`, `message`.
+"""
+
+import errno
+import json
+import math
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from maskcls.errors import RunError
+from tune import monitor
+from tune.run_dir import RunDir, write_atomically
+
+METRIC = "best_f1"
+MODE = "max"
+FIDELITY = "epoch"
+
+RUNNING = "running"
+COMPLETE = "complete"
+STOPPED_EARLY = "stopped early"
+DIVERGED = "diverged"
+OUT_OF_MEMORY = "out of memory"
+FAILED = "failed"
+DISK_FULL = "disk full"
+"""Not an end: the search stops, and a resumed one takes the trial up again."""
+UNFINISHED = "unfinished"
+"""On a leaderboard: begun, and neither ended nor worked on just now as far as the record tells."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_MEMORY_TEXTS = ("out of memory", "can't allocate memory")
+
+
+class Diverged(RunError):
+    """A loss is not finite."""
+
+
+class OutOfMemory(RunError):
+    """The trial does not fit into the memory it was given."""
+
+
+@dataclass(frozen=True)
+class TrialRequest:
+    """What an objective is asked for."""
+
+    trial_id: str
+    recipe: dict[str, Any]
+    folder: Path
+    """Where the objective keeps its state and best weights, and finds them when it is resumed."""
+    run: Path
+    cpus: int
+    gpus: float
+
+
+Objective = Callable[[TrialRequest], Iterator[dict[str, Any]]]
+"""Yields a dict of numbers an epoch: `epoch` from 1 on, `validation_f1`, and if known `photos_per_second` and `seconds`. Epochs that
+are done already are yielded again on resume. May raise Diverged or OutOfMemory."""
+
+
+def train(config: dict[str, Any], *, objective: Objective, run: Path, cpus: int, gpus: float) -> None:
+    """Ray's side of a trial. `config` holds `trial` (its id) and `recipe` (all keys of a Recipe)."""
+    request = TrialRequest(config["trial"], config["recipe"], RunDir(run).trial(config["trial"]), run, cpus, gpus)
+    use_threads(cpus)
+    with monitor.Monitor(run=run.name, trial=request.trial_id, backbone=str(request.recipe.get("backbone", ""))) as gauges:
+        follow(request, objective, gauges)
+
+
+def follow(request: TrialRequest, objective: Objective, gauges: "monitor.Monitor") -> None:
+    """Run the objective to its end, reporting each epoch and, where it ends badly, how."""
+    import ray.tune
+
+    last: dict[str, Any] = {FIDELITY: 0, METRIC: 0.0, "validation_f1": 0.0, "best_epoch": 0, "seconds": 0.0}
+    try:
+        request.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(request.folder / "recipe.json", json.dumps(request.recipe, indent=2) + "\n")
+        for last in curve(request, objective):
+            gauges.set(last)
+            # Ray may end this thread here, by SystemExit, so nothing may be left to do for this epoch.
+            ray.tune.report({**last, "state": COMPLETE if last["finished"] else RUNNING, "message": "", "done": last["finished"]})
+        if not last.get("finished"):
+            raise RunError(f"The objective ended after epoch {last[FIDELITY]} of {request.recipe['epochs']}.")
+    except Exception as error:
+        state = state_of(error)
+        message = explain(error)
+        if state != DISK_FULL:
+            write_error(request.folder)
+        ray.tune.report({**last, "finished": False, "state": state, "message": message, "done": True})
+
+
+def curve(request: TrialRequest, objective: Objective) -> Iterator[dict[str, Any]]:
+    """The objective's epochs with the running best, each kept in epochs.jsonl before it is yielded. Raises Diverged on a score that is none."""
+    kept = {row[FIDELITY]: row for row in read_curve(request.folder)}
+    best, best_epoch, seconds, began = -math.inf, 0, 0.0, time.perf_counter()
+    for result in objective(request):
+        epoch, f1 = int(result[FIDELITY]), float(result["validation_f1"])
+        if not math.isfinite(f1):
+            raise Diverged(f"The validation F1 of epoch {epoch} is {f1}.")
+        if f1 > best:
+            best, best_epoch = f1, epoch
+        now = time.perf_counter()
+        # An epoch that is yielded again took no time now; what it took stands in the file.
+        took = float(result.get("seconds", kept.get(epoch, {}).get("epoch_seconds", now - began)))
+        seconds, began = seconds + took, now
+        row = {**result, METRIC: best, "best_epoch": best_epoch, "epoch_seconds": took, "seconds": seconds}
+        if epoch not in kept or {**kept[epoch], **row} != kept[epoch]:
+            kept[epoch] = row
+            write_atomically(request.folder / "epochs.jsonl", "".join(json.dumps(kept[at]) + "\n" for at in sorted(kept)))
+        yield {**row, "finished": epoch >= int(request.recipe["epochs"])}
+
+
+def read_curve(folder: Path) -> list[dict[str, Any]]:
+    """A trial's epochs so far, in order; empty where none is done."""
+    file = folder / "epochs.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def state_of(error: BaseException) -> str:
+    """The state that an exception means. By the names of its classes, so that nobody has to import torch to ask."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if "Diverged" in names:
+        return DIVERGED
+    if names & {"OutOfMemory", "OutOfMemoryError", "MemoryError"}:
+        return OUT_OF_MEMORY
+    if isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _MEMORY_TEXTS):
+        return OUT_OF_MEMORY
+    causes = (error, error.__cause__, error.__context__)
+    if any(isinstance(cause, OSError) and cause.errno in _FULL for cause in causes) or "No space left on device" in str(error):
+        return DISK_FULL
+    return FAILED
+
+
+def explain(error: BaseException) -> str:
+    """One line for tables: our own errors speak for themselves, others need their kind."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if isinstance(error, RunError) else f"{type(error).__name__}: {text}"
+
+
+def write_error(folder: Path) -> None:
+    """Keep the traceback beside the trial's curve; a disk that is full must not hide the error itself."""
+    try:
+        write_atomically(folder / "error.txt", traceback.format_exc())
+    except OSError:
+        return
+
+
+def use_threads(cpus: int) -> None:
+    """Keep to the trial's share of the cores. Actors are reused, so this is said anew for each trial."""
+    import os
+    import sys
+
+    n = str(max(1, cpus))
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[variable] = n
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(max(1, cpus))
+
+
+def fit_trial(request: TrialRequest, *, cache: Path, pixel_store_gb: float) -> Iterator[dict[str, Any]]:
+    """The real objective: a fit of the run's photos. Its state lies in the trial's folder and is whole after every epoch."""
+    import cv2
+    import torch
+
+    from maskcls.data.facedata import FaceData
+    from maskcls.recipe import Recipe
+    from maskcls.training.fit import Fit
+    from maskcls.training.fit_data import FitData
+
+    cv2.setNumThreads(0)  # OpenCV does not know of the trial's share
+    torch.set_num_threads(max(1, request.cpus))
+    recipe = Recipe.model_validate(request.recipe)
+    faces = FaceData.load(RunDir(request.run).data, cache, pixel_store_gb)
+    on_gpu = request.gpus > 0
+    fit = Fit(recipe, FitData.of(faces, recipe.image_size), "cuda" if on_gpu else "cpu", max(0, request.cpus - 1) if on_gpu else 0)
+    try:
+        done = len(fit.history) if fit.resume(request.folder) else 0
+        for result in fit.epochs():
+            if result.epoch > done:
+                fit.save(request.folder)
+            yield {
+                "epoch": result.epoch,
+                "validation_f1": result.validation_f1,
+                "train_loss": result.train_loss,
+                "photos": result.photos,
+                "seconds": result.seconds,
+                "photos_per_second": result.photos_per_second,
+                "scores": result.scores.to_dict(),
+            }
+    finally:
+        del fit
+        if on_gpu:
+            torch.cuda.empty_cache()  # the actor lives on, and the next trial wants the memory
