@@ -1,9 +1,12 @@
 """Named starting points of a recipe, and what a machine without a GPU can bear of them."""
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from maskcls.errors import CallError
-from maskcls.recipe import Recipe
+from maskcls.models.weights import HUB, NONE
+from maskcls.recipe import Recipe, parse_settings
 
 PRESETS: dict[str, dict[str, Any]] = {
     # NAVER Boostcamp AI Tech mask contest, 2021: rank 145 of 224, accuracy 75.05 %, macro F1 0.6951; without its defects:
@@ -55,3 +58,26 @@ def preset(name: str, scale: str) -> Recipe:
     if scale not in SCALES:
         raise CallError(f"There is no scale {scale!r}. Scales: auto, {', '.join(SCALES)}.")
     return Recipe().override({**PRESETS[name], **SCALES[scale]})
+
+
+def explicit_values(settings: Iterable[str] | None, **options: Any) -> dict[str, Any]:
+    """Recipe values that a call states: its own options (None: not given) and `--set key=value`. Raises CallError where they disagree."""
+    values = parse_settings(settings or ())
+    for key, value in options.items():
+        if value is None:
+            continue
+        if values.setdefault(key, value) != value:
+            raise CallError(f"--{key.replace('_', '-')} says {value}, but --set says {key}={values[key]}. Give it once.")
+    return values
+
+
+def resolve_weights(weights: str | None, data: Path | None) -> str:
+    """What `--weights` means: the hub for real data and none for demo faces by default; a folder becomes an absolute path."""
+    if weights is None:
+        return NONE if data is None else HUB
+    if weights in (HUB, NONE):
+        return weights
+    folder = Path(weights).expanduser().resolve()
+    if not folder.is_dir():
+        raise CallError(f"--weights {weights}: there is no such folder. Expected hub, none, or a folder of .safetensors or .pth files.")
+    return str(folder)

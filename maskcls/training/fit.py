@@ -70,6 +70,7 @@ class Fit:
         state.save(
             folder,
             recipe=self.recipe,
+            data_digest=self.data.digest,
             history=self.history,
             best_epoch=self.best_epoch,
             best=self._best,
@@ -79,7 +80,7 @@ class Fit:
 
     def resume(self, folder: Path) -> bool:
         """Take up a saved state; False where the folder has none. Raises RunError where it is another recipe's or damaged."""
-        saved = state.load(folder, self.recipe)
+        saved = state.load(folder, self.recipe, self.data.digest)
         if saved is None:
             return False
         for fit, member, optimizer in zip(self.member_fits, saved.members, saved.optimizers, strict=True):

@@ -13,13 +13,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FitData:
-    """Pixels (photos, s, s, 3) uint8, usually memory-mapped; the class (0..17) and the key of each photo; rows of the two sides."""
+    """Pixels (photos, s, s, 3) uint8, usually memory-mapped; the class (0..17) and the key of each photo; rows of the two sides.
+
+    `digest` names photos, labels and split; a saved fit goes on only with the same.
+    """
 
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
     keys: Sequence[str]
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
+    digest: str
 
     @classmethod
     def of(cls, faces: "FaceData", image_size: int) -> "FitData":
@@ -30,4 +34,5 @@ class FitData:
             keys=faces.photos["key"].tolist(),
             train=faces.rows("train"),
             validation=faces.rows("validation"),
+            digest=f"{faces.digest}-{faces.split.digest}",
         )

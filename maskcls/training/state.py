@@ -42,6 +42,7 @@ def save(
     folder: Path,
     *,
     recipe: Recipe,
+    data_digest: str,
     history: "Sequence[EpochResult]",
     best_epoch: int,
     best: Sequence[dict[str, Tensor]],
@@ -56,6 +57,7 @@ def save(
         _replace(best_file, lambda file: save_file(flat, file))
     content = {
         "recipe": recipe.to_json(),
+        "data_digest": data_digest,
         "history": [dataclasses.asdict(result) for result in history],
         "best_epoch": best_epoch,
         "members": list(members),
@@ -67,13 +69,14 @@ def save(
             old.unlink()
 
 
-def load(folder: Path, recipe: Recipe) -> SavedState | None:
-    """The state that a fit of this recipe left in the folder, or None. Raises RunError where it is damaged or another recipe's."""
+def load(folder: Path, recipe: Recipe, data_digest: str) -> SavedState | None:
+    """The state that a fit of this recipe on this data left in the folder, or None. Raises RunError where it is damaged or another's."""
     if not (folder / STATE_FILE).exists():
         return None
     content = _read(folder)
-    if Recipe.from_json(content["recipe"]) != recipe:
-        raise RunError(f"{folder} holds the state of a fit of another recipe. Remove the folder to begin anew, or name another.")
+    if Recipe.from_json(content["recipe"]) != recipe or content["data_digest"] != data_digest:
+        other = "on other data" if content["data_digest"] != data_digest else "of another recipe"
+        raise RunError(f"{folder} holds the state of a fit {other}. Remove the folder to begin anew, or name another.")
     return SavedState(
         history=_history(content),
         best_epoch=content["best_epoch"],
