@@ -1,0 +1,52 @@
+"""`python -m maskcls.predict`: photos -> a submission."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from maskcls.cli import run
+
+
+def main(
+    bundle: Annotated[Path, typer.Option("--bundle", help="Folder of an exported classifier.")],
+    images: Annotated[
+        Path, typer.Option("--images", help="Folder of photos, the contest's eval/ or its info.csv, or a text file with a path a line.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="CSV file to write: ImageID,ans, in the order of info.csv.")] = Path("submission.csv"),
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Also write the 18 probabilities, to <out>.probabilities.csv.")
+    ] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Answer class 0 for photos that cannot be read, instead of refusing.")
+    ] = False,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda: auto is cuda where there is one.")] = "auto",
+) -> None:
+    """Classify photos: the mask, gender and age group of each, as one of 18 classes."""
+    from maskcls.data.photos import list_photos
+    from maskcls.serving.answers import check_out, write_answers, write_probabilities
+    from maskcls.serving.predictor import Predictor
+
+    check_out(out)
+    photos = list_photos(images / "info.csv" if (images / "info.csv").is_file() else images)
+    predictor = Predictor(bundle, device)
+    files, keys = photos["file"].tolist(), photos["key"].tolist()
+    if skip_bad:
+        answers = predictor.answers(files, skip_bad=True, progress=True)
+        for message in answers.bad.values():
+            typer.echo(f"Skipped: {message}", err=True)
+        if answers.bad:
+            typer.echo(f"{len(answers.bad):,} of {len(files):,} photos could not be read; their answer is class 0.", err=True)
+        found = answers.probabilities
+    else:
+        found = predictor.probabilities(files, progress=True)
+    if probabilities:
+        table = out.with_suffix(".probabilities.csv")
+        write_probabilities(table, keys, found)
+        typer.echo(f"Wrote the probabilities to {table}.")
+    write_answers(out, keys, found.argmax(axis=1).tolist())
+    typer.echo(f"Wrote {len(keys):,} answers to {out}.")
+
+
+if __name__ == "__main__":
+    run(main)

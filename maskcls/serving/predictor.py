@@ -1,0 +1,112 @@
+"""Photos -> probabilities of the 18 classes, by the way that validation takes: decode, geometry, padded blocks of one size."""
+
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+from maskcls.data import geometry
+from maskcls.errors import CallError, DataError
+from maskcls.labels import N_CLASSES
+from maskcls.models.member import BLOCK, log_probabilities
+from maskcls.serving.bundle import Bundle, read_bundle
+
+Photo = str | Path | geometry.Image
+"""A file, or an upright uint8 RGB array (height, width, 3) of any size."""
+BLOCKS_AHEAD = 2
+"""Decoded while the model is at work on one: enough to keep both busy, and a bound on memory."""
+LISTED = 20
+
+
+class Answers(NamedTuple):
+    """(n, 18) probabilities, and for each photo that cannot be read its row and what is wrong; there all classes are 1/18."""
+
+    probabilities: NDArray[np.float64]
+    bad: dict[int, str]
+
+
+class Predictor:
+    """A bundle at work on a device: `auto` (cuda where there is one), or torch's name of one."""
+
+    def __init__(self, bundle: Bundle | Path, device: str = "auto") -> None:
+        self.bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
+        self.device = _device(device)
+        for member in self.bundle.members:
+            member.to(self.device)
+
+    def pixels(self, photo: Photo) -> geometry.Image:
+        """What the model sees of a photo before it normalises it: uint8 (s, s, 3), to the bit what the pixel store holds."""
+        if isinstance(photo, np.ndarray):
+            return self.bundle.geometry.apply(photo)
+        return geometry.load(photo, self.bundle.geometry)
+
+    def probabilities(self, photos: Sequence[Photo], *, progress: bool = False) -> NDArray[np.float64]:
+        """(n, 18), rows summing to one. Raises DataError that lists all photos which cannot be read, after looking at all."""
+        answers = self.answers(photos, progress=progress)
+        if answers.bad:
+            raise DataError(_refusal(answers.bad, len(photos)))
+        return answers.probabilities
+
+    def answers(self, photos: Sequence[Photo], *, skip_bad: bool = False, progress: bool = False) -> Answers:
+        """Like `probabilities`, but photos that cannot be read are returned beside; unless `skip_bad`, the first ends the predicting."""
+        probabilities = np.full((len(photos), N_CLASSES), 1 / N_CLASSES)
+        bad: dict[int, str] = {}
+        console = Console(stderr=True)
+        columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console, disable=not (progress and console.is_terminal)) as bar:
+            task = bar.add_task("Photos", total=len(photos))
+            for start, block in self._decoded(photos):
+                good = {start + row: image for row, image in enumerate(block) if not isinstance(image, DataError)}
+                bad.update({start + row: str(error) for row, error in enumerate(block) if isinstance(error, DataError)})
+                if good and (skip_bad or not bad):
+                    answer = log_probabilities(self.bundle.members, self.bundle.task_split, np.stack(list(good.values())))
+                    probabilities[list(good)] = np.exp(answer)
+                bar.advance(task, len(block))
+        return Answers(probabilities, bad)
+
+    def _decoded(self, photos: Sequence[Photo]) -> Iterator[tuple[int, list[geometry.Image | DataError]]]:
+        """Blocks of decoded photos with the row each begins at; a few blocks ahead are decoded in threads meanwhile."""
+        ahead: deque[tuple[int, list[Future[geometry.Image | DataError]]]] = deque()
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            for start in range(0, len(photos), BLOCK):
+                ahead.append((start, [pool.submit(self._pixels_or_error, photo) for photo in photos[start : start + BLOCK]]))
+                if len(ahead) > BLOCKS_AHEAD:
+                    yield _result(*ahead.popleft())
+            while ahead:
+                yield _result(*ahead.popleft())
+
+    def _pixels_or_error(self, photo: Photo) -> geometry.Image | DataError:
+        try:
+            return self.pixels(photo)
+        except DataError as error:
+            return error
+
+
+def _result(start: int, block: list[Future[geometry.Image | DataError]]) -> tuple[int, list[geometry.Image | DataError]]:
+    return start, [future.result() for future in block]
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(1, device=name)
+        return torch.device(name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise CallError(f"The device {name!r} cannot be used: {reason}. Use auto, cpu, or cuda where there is one.") from None
+
+
+def _refusal(bad: dict[int, str], total: int) -> str:
+    messages = [f"  {message}" for message in list(bad.values())[:LISTED]]
+    if len(bad) > LISTED:
+        messages.append(f"  … and {len(bad) - LISTED:,} more")
+    return "\n".join([f"{len(bad):,} of {total:,} photos cannot be read; nothing was written. Mend them, or use --skip-bad.", *messages])
