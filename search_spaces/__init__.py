@@ -145,7 +145,7 @@ def _from_file(file: Path) -> Space:
     sys.modules[module.__name__] = module  # dataclasses look their module up there
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise SpaceError(f"The space file {file} cannot be loaded: {_where(error)}.") from error
     space = getattr(module, "SPACE", None)
     if not isinstance(space, Space):
@@ -154,7 +154,7 @@ def _from_file(file: Path) -> Space:
     return space
 
 
-def _where(error: Exception) -> str:
+def _where(error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         return f"line {error.lineno}: {error.msg}"
     frames = traceback.extract_tb(error.__traceback__)
