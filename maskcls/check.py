@@ -1,0 +1,43 @@
+"""`python -m maskcls.check`: list all that is wrong with a folder of photos, in one pass, before it costs a night."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from maskcls.cli import run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def main(data: Annotated[Path, typer.Option("--data", help="Folder in the contest's layout (with train/train.csv).")]) -> None:
+    """Look at every row and every photo; exits with 1 if training would refuse the folder."""
+    from maskcls.data.checks import inspect_folder
+    from maskcls.errors import DataError
+
+    inspection = inspect_folder(data, progress=True)
+    for problem in inspection.problems:
+        print(problem.message)
+    for note in inspection.notes:
+        print(f"Note: {note}")
+    if not inspection.photos.empty:
+        print(_summary(inspection.photos))
+    if inspection.problems:
+        found = f"{len(inspection.problems):,} problem{'s' * (len(inspection.problems) > 1)}"
+        raise DataError(f"{data} has {found}: training refuses it until they are mended (some can be left out with --skip-bad).")
+    print(f"{data} is fine.")
+
+
+def _summary(photos: "pd.DataFrame") -> str:
+    from maskcls.labels import CLASS_NAMES
+
+    counts = photos["label"].value_counts()
+    width = max(map(len, CLASS_NAMES))
+    classes = (f"  {class_:2d}  {name:{width}}  {counts.get(class_, 0):>7,}" for class_, name in enumerate(CLASS_NAMES))
+    people = photos["person"].nunique()
+    return "\n".join([f"{people:,} people, {len(photos):,} photos that can be used:", *classes])
+
+
+if __name__ == "__main__":
+    run(main)

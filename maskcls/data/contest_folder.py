@@ -1,0 +1,205 @@
+"""What lies in a folder of the contest's layout: people and their photo files, with everything that is wrong with them.
+
+Only names and sizes are looked at here; `checks.py` decodes the photos. The layout and its oddities: ids are strings with
+leading zeros, some end in -1 or -2, one stands in two rows, so `path` is the key; files that begin with `.` are litter;
+.jpg, .jpeg and .png stand in one folder.
+"""
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from maskcls.data.problems import Problem
+from maskcls.labels import GENDERS
+
+TABLE = "train/train.csv"
+IMAGES = "train/images"
+COLUMNS = ("id", "gender", "race", "age", "path")
+MAX_AGE = 120
+
+MASK_OF = {**{f"mask{i}": 0 for i in range(1, 6)}, "incorrect_mask": 1, "normal": 2}
+"""A photo's name, without its extension -> index into MASKS."""
+SEVEN = "mask1 to mask5, incorrect_mask and normal"
+
+IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"))
+
+
+@dataclass(frozen=True)
+class Person:
+    """A row of train.csv whose values are good."""
+
+    id: str
+    gender: int
+    race: str
+    age: int
+    path: str
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A file whose name says what it shows."""
+
+    person: Person
+    file: str
+    name: str
+    mask: int
+    size_bytes: int
+
+
+@dataclass
+class Contents:
+    """What could be read, what is wrong, and what is only worth knowing."""
+
+    photos: list[Photo] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    rows: int = 0
+
+
+def scan(data: Path) -> Contents:
+    """Read train/train.csv and list train/images under `data`, all problems in one pass; no photo is opened."""
+    contents = Contents()
+    contents.problems += _missing(data)
+    if contents.problems:
+        return contents
+    rows = _read_table(data / TABLE, contents)
+    contents.rows = len(rows)
+    people = list(_good_people(rows, contents))
+    _list_photos(data / IMAGES, people, contents, {row["path"] for _, row in rows})
+    return contents
+
+
+def _missing(data: Path) -> Iterator[Problem]:
+    layout = f"Expected the contest's layout: {TABLE} and {IMAGES}/<path>/ under the folder that --data names."
+    if not data.is_dir():
+        what = "is a file, not a folder" if data.exists() else "does not exist"
+        yield Problem("folder", ".", f"{data} {what}. {layout} Check the path.")
+    elif (data / "train.csv").is_file() and not (data / TABLE).exists():
+        yield Problem("folder", ".", f"{data} has train.csv itself, but no {TABLE}. {layout} Did you mean --data {data.parent}?")
+    elif not any(data.iterdir()):
+        yield Problem("folder", ".", f"{data} is empty. {layout} Check the path.")
+    elif not (data / TABLE).is_file():
+        yield Problem("folder", TABLE, f"{data} has no {TABLE}. {layout} Check the path.")
+    elif not (data / IMAGES).is_dir():
+        yield Problem("folder", IMAGES, f"{data} has {TABLE}, but no folder {IMAGES}. {layout} Put the people's folders there.")
+
+
+Row = tuple[int, dict[str, str]]
+"""Line in train.csv (the heading is line 1), and the row by COLUMNS."""
+
+
+def _read_table(table: Path, contents: Contents) -> list[Row]:
+    def refuse(kind: str, message: str) -> list[Row]:
+        contents.problems.append(Problem(kind, TABLE, f"{table} {message}"))
+        return []
+
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, restval="")
+            heading = [name.strip() for name in reader.fieldnames or []]
+            reader.fieldnames = heading
+            missing = [name for name in COLUMNS if name not in heading]
+            if not heading:
+                return refuse("table", f"is empty. Expected a heading {','.join(COLUMNS)} and a row a person. Copy it again.")
+            if missing:
+                lacks = f"lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; it has {', '.join(heading)}."
+                return refuse("column", f"{lacks} Expected {', '.join(COLUMNS)}. Rename or add what is missing.")
+            rows = [(reader.line_num, {name: (row[name] or "").strip() for name in COLUMNS}) for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        return refuse("table", f"is no table that can be read ({error}). Expected comma-separated text in UTF-8. Save it as such.")
+    if not rows:
+        return refuse("table", "has a heading, but no rows. Expected a row a person. Copy it again.")
+    return rows
+
+
+def _good_people(rows: list[Row], contents: Contents) -> Iterator[Person]:
+    """People whose rows are good; a problem for each of the others."""
+    paths = Counter(row["path"] for _, row in rows)
+    first = {row["path"]: line for line, row in reversed(rows)}
+    for line, row in rows:
+        path, where, who = row["path"], f"{TABLE}, line {line}", f"{TABLE}, line {line} ({row['path'] or row['id'] or 'no id'})"
+        problems = []
+        if not path or path in (".", "..") or {"/", "\\"} & set(path):
+            message = f"{who}: path is {path!r}. Expected the name of a folder in {IMAGES}. Correct the row."
+            problems.append(Problem("person folder", where, message))
+        elif paths[path] > 1 and first[path] != line:
+            message = f"{who}: the path stands in line {first[path]} too. Expected one row a person. Remove the wrong one."
+            problems.append(Problem("duplicate path", where, message))
+        gender, age = row["gender"].lower(), _years(row["age"])
+        if gender not in GENDERS:
+            message = f"{who}: gender is {row['gender']!r}. Expected {' or '.join(GENDERS)}. Correct the row."
+            problems.append(Problem("gender", where, message))
+        if age is None:
+            message = f"{who}: age is {row['age']!r}. Expected a number of years from 1 to {MAX_AGE}. Correct the row."
+            problems.append(Problem("age", where, message))
+        contents.problems += problems
+        if age is not None and not problems and paths[path] == 1:
+            yield Person(row["id"], GENDERS.index(gender), row["race"], age, path)
+
+
+def _years(text: str) -> int | None:
+    """Whole years, or None where the text is no age."""
+    try:
+        years = float(text)
+    except ValueError:
+        return None
+    return int(years) if 1 <= years <= MAX_AGE else None
+
+
+def _list_photos(images: Path, people: list[Person], contents: Contents, expected: set[str]) -> None:
+    with os.scandir(images) as entries:
+        folders = {entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()}
+    if not folders:
+        message = f"{images} is empty. Expected a folder a person, named like the rows' path in {TABLE}. Copy the photos there."
+        contents.problems.append(Problem("folder", IMAGES, message))
+        return
+    strangers = sorted(folders - expected)
+    if strangers:
+        contents.notes.append(f"{len(strangers):,} folders of {IMAGES} stand in no row of {TABLE} and are not used, as {strangers[0]}.")
+    litter: list[str] = []
+    for person in people:
+        if person.path in folders:
+            _list_person(images / person.path, person, contents, litter)
+        else:
+            message = f"{IMAGES}/{person.path} is missing, but stands in {TABLE}. Expected a folder with seven photos. Copy it again."
+            contents.problems.append(Problem("person folder", f"{IMAGES}/{person.path}", message))
+    if litter:
+        contents.notes.append(f"{len(litter):,} files that are no photos (hidden, or of another kind) are not used, as {litter[0]}.")
+
+
+def _list_person(folder: Path, person: Person, contents: Contents, litter: list[str]) -> None:
+    """Add a person's photos, one for each name of MASK_OF."""
+    found: dict[str, str] = {}  # the photo's name without its extension -> the file
+    where = f"{IMAGES}/{person.path}"
+
+    def problem(kind: str, place: str, message: str) -> None:
+        contents.problems.append(Problem(kind, place, f"{place} {message}"))
+
+    with os.scandir(folder) as entries:
+        files = sorted(((entry.name, entry) for entry in entries if entry.is_file()), key=lambda pair: pair[0])
+    for name, entry in files:
+        stem, suffix = os.path.splitext(name.lower())  # noqa: PTH122 - a Path a photo would double the time
+        if name.startswith(".") or suffix not in IMAGE_SUFFIXES:
+            litter.append(f"{where}/{name}")
+        elif stem not in MASK_OF:
+            problem("photo name", f"{where}/{name}", f"is none of {SEVEN}. Expected one of these names. Rename or remove it.")
+        elif stem in found:
+            problem("photo name", f"{where}/{name}", f"stands beside {found[stem]}. Expected one photo of each name. Remove one of them.")
+        else:
+            found[stem] = name
+            size_bytes = entry.stat().st_size
+            if size_bytes:
+                contents.photos.append(Photo(person, entry.path, name, MASK_OF[stem], size_bytes))
+            else:
+                problem("photo", f"{where}/{name}", "is empty (0 bytes). Expected a photo. Copy it again.")
+    missing = [name for name in MASK_OF if name not in found]
+    if missing:
+        problem("missing photos", where, f"has {len(found)} photos instead of seven: {', '.join(missing)} missing. Copy the folder again.")
+
+
+def table_paths(data: Path) -> set[str]:
+    """Everybody whom train.csv names, good rows or not."""
+    return {row["path"] for _, row in _read_table(data / TABLE, Contents())}

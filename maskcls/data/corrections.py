@@ -1,0 +1,243 @@
+"""Corrections of labels, applied when photos are read. The files themselves stay as they are.
+
+A CSV, a correction a row, columns in any order:
+
+    what    `swap` (the person's incorrect_mask and normal are exchanged), `gender`, `age`, or `mask` (one photo's mask state)
+    path    whose: train.csv's path; or
+    id      train.csv's id, where only one person has it (003397 is two people: give the path)
+    value   gender: male, female · age: years, or `under 30`, `over 59` · mask: worn, incorrect, not worn · swap: nothing
+    file    mask only: the photo's name without its extension, as incorrect_mask
+    was     optional: the correction holds only where the label was this (a value as above)
+    teams   optional: how many of the contest's teams made it; it says how far to trust it
+
+`corrections_published.csv` holds those that the contest's teams published. Applied by default are those that at least 11 of
+about 38 lists have, and the contest project's own; the rest stand there as leads: copy the file, and name your copy, to apply all.
+They know people by the contest's ids alone, and other data may count its people likewise, so they are applied to
+nothing but the contest's data (`is_contest`). Your own file is always applied.
+"""
+
+import csv
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from maskcls.data.contest_folder import MASK_OF, MAX_AGE
+from maskcls.errors import CallError, DataError
+from maskcls.labels import AGE_CUTS, AGES, GENDERS, MASKS, age_group
+
+log = logging.getLogger("maskcls")
+
+PUBLISHED = Path(__file__).with_name("corrections_published.csv")
+MIN_TEAMS = 11
+OWN_SOURCE = "original project"
+
+WHAT = ("swap", "gender", "age", "mask")
+CONTEST_PEOPLE = 2000  # it has 2,700: room for a contest folder from which people were taken out
+CONTEST_RACE = "Asian"
+CONTEST_IDS = 0.9
+NAMED = 20
+
+
+@dataclass(frozen=True)
+class Correction:
+    """One row of the CSV, checked; `line` is where it stands."""
+
+    line: int
+    what: str
+    path: str = ""
+    id: str = ""
+    value: str = ""
+    file: str = ""
+    was: str = ""
+
+    @property
+    def whom(self) -> str:
+        """The person as the row names them."""
+        return self.path or self.id
+
+
+@dataclass(frozen=True)
+class Corrections:
+    """What to correct. `published`: only where the photos are the contest's."""
+
+    rows: tuple[Correction, ...] = ()
+    source: str = "none"
+    published: bool = False
+
+    def apply(self, photos: pd.DataFrame) -> pd.DataFrame:
+        """A copy of the photo table with gender, age and mask corrected; age_group and label are the caller's to derive.
+
+        Logs how many applied, and names people who aren't there. Raises DataError for an id that stands for two people.
+        """
+        if not self.rows:
+            return photos
+        if self.published and not is_contest(photos, {row.id for row in self.rows}):
+            log.info("The published corrections are not applied: they are for the people of the contest's data, which this is not.")
+            return photos
+        photos = photos.copy()
+        people = _People(photos)
+        outcomes: dict[str, list[Correction]] = {"applied": [], "absent": [], "was something else": []}
+        for row in self.rows:
+            rows = people.rows(row, self.source)
+            outcomes[_apply(row, rows, photos) if rows is not None else "absent"].append(row)
+        _log_outcomes(self.source, len(self.rows), outcomes)
+        return photos
+
+
+class _People:
+    """Rows of the photo table by path and by id."""
+
+    def __init__(self, photos: pd.DataFrame) -> None:
+        self._by_path = {str(path): list(rows) for path, rows in photos.groupby("person").indices.items()}
+        self._paths: dict[str, list[str]] = {}
+        for id_, path in photos[["person_id", "person"]].drop_duplicates().itertuples(index=False):
+            self._paths.setdefault(str(id_), []).append(str(path))
+
+    def rows(self, row: Correction, source: str) -> list[int] | None:
+        """None where the person isn't there."""
+        if row.path:
+            return self._by_path.get(row.path)
+        paths = self._paths.get(row.id, [])
+        if len(paths) > 1:
+            raise DataError(
+                f"{source}, line {row.line}: id {row.id} stands for {len(paths)} people ({', '.join(sorted(paths))}). "
+                "Give the path of the one you mean instead of the id."
+            )
+        return self._by_path[paths[0]] if paths else None
+
+
+def is_contest(photos: pd.DataFrame, ids: Iterable[str]) -> bool:
+    """Whether these are the contest's people: at least 2,000, all of one race (as its folders' names say), with 9 of 10 of the ids.
+
+    Ids alone would not do: 000020 is somebody in many a data set.
+    """
+    wanted = set(ids)
+    people = photos.drop_duplicates("person")
+    present = len(wanted & set(people["person_id"])) / max(1, len(wanted))
+    return len(people) >= CONTEST_PEOPLE and present >= CONTEST_IDS and bool((people["race"] == CONTEST_RACE).all())
+
+
+def _apply(row: Correction, rows: list[int], photos: pd.DataFrame) -> str:
+    """Change one person's rows of the table; returns the outcome's name."""
+    if row.what == "swap":
+        photos.loc[rows, "mask"] = photos.loc[rows, "mask"].map({0: 0, 1: 2, 2: 1})
+        return "applied"
+    if row.what == "mask":
+        rows = [i for i in rows if Path(str(photos.at[i, "key"])).stem.lower() == row.file]
+        if not rows:
+            return "absent"
+    before = [int(value) for value in photos.loc[rows, row.what].tolist()]
+    if row.was and not _is(row.what, row.was, before[0]):
+        return "was something else"
+    photos.loc[rows, row.what] = [_new_value(row, value) for value in before]
+    return "applied"
+
+
+def _is(what: str, text: str, value: int) -> bool:
+    if what == "age":
+        return text == AGES[age_group(value, AGE_CUTS)] if text in AGES else value == int(text)
+    return value == (GENDERS if what == "gender" else MASKS).index(text)
+
+
+def _new_value(row: Correction, before: int) -> int:
+    if row.what == "gender":
+        return GENDERS.index(row.value)
+    if row.what == "mask":
+        return MASKS.index(row.value)
+    if row.value == AGES[0]:
+        return min(before, AGE_CUTS[0] - 1)
+    if row.value == AGES[2]:
+        return max(before, AGE_CUTS[1])
+    return int(row.value)
+
+
+def _log_outcomes(source: str, total: int, outcomes: Mapping[str, list[Correction]]) -> None:
+    def named(rows: list[Correction]) -> str:
+        whom = [f"{row.whom}{'/' + row.file if row.file else ''}" for row in rows]
+        return ", ".join(whom[:NAMED]) + (f" and {len(whom) - NAMED:,} more" if len(whom) > NAMED else "")
+
+    log.info("Corrections (%s): %d of %d applied.", source, len(outcomes["applied"]), total)
+    if outcomes["absent"]:
+        log.warning("Corrections (%s): nobody here for %d of them: %s.", source, len(outcomes["absent"]), named(outcomes["absent"]))
+    if outcomes["was something else"]:
+        others = outcomes["was something else"]
+        log.warning("Corrections (%s): %d of them expect another label than there is: %s.", source, len(others), named(others))
+
+
+def read_corrections(which: str) -> Corrections:
+    """Those to apply: `published`, `none`, or a CSV file.
+
+    Raises CallError for a file that isn't there, DataError listing the lines that can't be understood.
+    """
+    if which == "none":
+        return Corrections()
+    if which == "published":
+        rows = [_checked(line, row) for line, row in _read(PUBLISHED)]
+        trusted = [_trusted(row) for _, row in _read(PUBLISHED)]
+        return Corrections(tuple(row for row, trust in zip(rows, trusted, strict=True) if trust), which, published=True)
+    file = Path(which)
+    if not file.is_file():
+        raise CallError(f"--corrections {which}: there is no such file. Expected published, none, or a CSV file.")
+    good, bad = [], []
+    for line, row in _read(file):
+        try:
+            good.append(_checked(line, row))
+        except DataError as error:
+            bad.append(f"  line {line}: {error}")
+    if bad:
+        more = [f"  … and {len(bad) - NAMED:,} more."] if len(bad) > NAMED else []
+        raise DataError("\n".join([f"{file} has {len(bad):,} corrections that can't be understood:", *bad[:NAMED], *more]))
+    return Corrections(tuple(good), which)
+
+
+def _trusted(row: Mapping[str, str]) -> bool:
+    return int(row["teams"]) >= MIN_TEAMS or row["source"] == OWN_SOURCE
+
+
+def _read(file: Path) -> list[tuple[int, dict[str, str]]]:
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as lines:
+            reader = csv.DictReader(lines, restval="")
+            heading = [name.strip() for name in reader.fieldnames or []]
+            reader.fieldnames = heading
+            if "what" not in heading or not {"path", "id"} & set(heading):
+                has = ", ".join(heading) or "nothing"
+                raise DataError(f"{file} has the columns {has}. Expected what, value, and path or id. Name the columns in its first line.")
+            return [(reader.line_num, {name: (value or "").strip() for name, value in row.items() if name}) for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(
+            f"{file} is no table that can be read ({error}). Expected comma-separated text in UTF-8. Save it as such."
+        ) from None
+
+
+def _checked(line: int, row: Mapping[str, str]) -> Correction:
+    """Raises DataError saying what is wrong with the row."""
+    what, value, was, file = (row.get(name, "") for name in ("what", "value", "was", "file"))
+    file = Path(file).stem.lower() if file else ""
+    if what not in WHAT:
+        raise DataError(f"what is {what!r}. Expected {', '.join(WHAT)}.")
+    if not row.get("path") and not row.get("id"):
+        raise DataError("neither path nor id is given. Expected one of them.")
+    if what == "mask" and file not in MASK_OF:
+        raise DataError(f"file is {file!r}. Expected one of {', '.join(MASK_OF)}.")
+    if what == "swap" and (value or was):
+        raise DataError(f"a swap has no value, but got {value or was!r}.")
+    for name, text in (("value", value), ("was", was)):
+        if what != "swap" and (text or name == "value"):
+            _check_value(what, name, text)
+    return Correction(line, what, row.get("path", ""), row.get("id", ""), value, file if what == "mask" else "", was)
+
+
+def _check_value(what: str, name: str, text: str) -> None:
+    if what == "age":
+        words = AGES if name == "was" else (AGES[0], AGES[2])
+        if text in words or (re.fullmatch(r"\d+", text) and 1 <= int(text) <= MAX_AGE):
+            return
+        raise DataError(f"{name} is {text!r}. Expected an age of 1 to {MAX_AGE} years, {' or '.join(words)}.")
+    names = GENDERS if what == "gender" else MASKS
+    if text not in names:
+        raise DataError(f"{name} is {text!r}. Expected {', '.join(names)}.")

@@ -1,0 +1,162 @@
+"""FaceData: labelled photos, their split and where their pixels are kept: all that a fit or a search needs of its data."""
+
+import hashlib
+import logging
+import shutil
+import tempfile
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from maskcls.data.checks import bad_photos, class_problem
+from maskcls.data.corrections import Corrections, read_corrections
+from maskcls.data.photos import read_contest
+from maskcls.data.splits import SIDES, Split, missing_classes, read_split, rows, split_people
+from maskcls.errors import DataError
+
+log = logging.getLogger("maskcls")
+
+PHOTOS, SPLIT = "photos.csv", "split.json"
+DEMO_PERSONS, DEMO_SEED = 90, 0
+DEFAULT_STORE_GB = 20.0
+
+_TEXT = ("file", "key", "person", "person_id", "race")
+
+
+@dataclass(frozen=True)
+class FaceData:
+    """The photo table (`photos.read_contest`), the split of its people, and the folder and bound (GB) of the pixel store.
+
+    Row i of the table is row i of `pixels`.
+    """
+
+    photos: pd.DataFrame
+    split: Split
+    cache: Path
+    pixel_store_gb: float = DEFAULT_STORE_GB
+
+    def pixels(self, image_size: int, progress: bool = False) -> NDArray[np.uint8]:
+        """Every photo's middle square, (n, image_size, image_size, 3) uint8, mapped read-only; decoded on first use only.
+
+        Raises DataError listing the photos that can't be decoded.
+        """
+        from maskcls.data.geometry import Geometry
+        from maskcls.data.pixels import open_or_build
+
+        files, keys = self.photos["file"].tolist(), self.photos["key"].tolist()
+        return open_or_build(files, keys, Geometry(image_size), self.cache, self.pixel_store_gb, progress)
+
+    def rows(self, side: str) -> NDArray[np.int64]:
+        """Rows of `train`, `validation` or `holdout`, rising."""
+        return rows(self.photos, self.split.side(side))
+
+    @cached_property
+    def digest(self) -> str:
+        """12 hex digits of the photos' keys, sizes and labels, wherever the folder lies."""
+        columns = (self.photos[name].tolist() for name in ("key", "size_bytes", "label"))
+        lines = "".join(f"{key}\t{size}\t{label}\n" for key, size, label in zip(*columns, strict=True))
+        return hashlib.sha256(lines.encode()).hexdigest()[:12]
+
+    def save(self, folder: Path) -> None:
+        """Write the table and the split, each file whole or not at all; what `load` reads."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in ((PHOTOS, self.photos.to_csv(index=False)), (SPLIT, self.split.to_json())):
+            temporary = folder / f"{name}.tmp"
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(folder / name)
+
+    @classmethod
+    def load(cls, folder: Path, cache: Path, pixel_store_gb: float = DEFAULT_STORE_GB) -> Self:
+        """What `save` wrote. Raises DataError where it isn't there or can't be read."""
+        try:
+            types = dict.fromkeys(_TEXT, str)
+            photos = pd.read_csv(folder / PHOTOS, dtype=types, keep_default_na=False)
+            split = Split.from_json((folder / SPLIT).read_text(encoding="utf-8"), str(folder / SPLIT))
+        except FileNotFoundError as error:
+            raise DataError(f"{error.filename} is missing: {folder} does not hold the photos and the split of a run.") from None
+        except (ValueError, pd.errors.ParserError) as error:
+            raise DataError(f"{folder / PHOTOS} can't be read ({error}). Expected the table that a run writes.") from None
+        return cls(photos, split, cache, pixel_store_gb)
+
+
+def prepare(
+    data: Path | None,
+    *,
+    corrections: str = "published",
+    split_file: Path | None = None,
+    split_seed: int = 0,
+    skip_bad: bool = False,
+    cache: Path | None = None,
+    pixel_store_gb: float = DEFAULT_STORE_GB,
+    progress: bool = False,
+) -> FaceData:
+    """Photos, corrected and split; without `data`, demo faces, drawn once into the cache.
+
+    With `skip_bad` every photo is decoded once to find those that can't be (the answer is kept in the cache), and those are
+    left out; without it, they are told when `FaceData.pixels` is built.
+
+    Raises DataError listing what is wrong, or naming the classes with nobody in training.
+    """
+    from maskcls.data.pixels import default_cache
+
+    cache = (cache or default_cache()).absolute()
+    wanted = read_corrections(corrections)
+    folder = demo_folder(cache) if data is None else data
+    photos, left_out = _read(folder, wanted, skip_bad, cache, progress)
+    split = split_people(photos, split_seed) if split_file is None else read_split(split_file, photos, left_out)
+    _require_classes(photos, split, split_file)
+    return FaceData(photos, split, cache, pixel_store_gb)
+
+
+def _read(folder: Path, corrections: Corrections, skip_bad: bool, cache: Path, progress: bool) -> tuple[pd.DataFrame, Collection[str]]:
+    """The photo table, and people who are in the folder but not in the table."""
+    photos = read_contest(folder, corrections=corrections, skip_bad=skip_bad)
+    if not skip_bad:
+        return photos, ()
+    from maskcls.data.contest_folder import table_paths
+
+    bad = bad_photos(photos, cache, progress)
+    if bad:
+        log.warning("--skip-bad: %d photos that can't be decoded are left out, as %s", len(bad), next(iter(bad.values())))
+        photos = photos[~photos["key"].isin(list(bad))].reset_index(drop=True)
+    if photos.empty:
+        raise DataError(f"{folder} has no photo that can be decoded. `python -m maskcls.check --data {folder}` lists why.")
+    return photos, table_paths(folder) - set(photos["person"])
+
+
+def _require_classes(photos: pd.DataFrame, split: Split, split_file: Path | None) -> None:
+    sizes = ", ".join(f"{len(split.side(name)):,} in {name}" for name in SIDES)
+    missing = missing_classes(photos, split.train)
+    if missing:
+        absent = missing_classes(photos, set(photos["person"]))
+        where = "in training (nor anywhere in the folder)" if set(missing) <= set(absent) else "in training"
+        remedy = f"Move people to train in {split_file}" if split_file else "Add people, or choose another --split-seed or your own --split"
+        raise DataError(f"{class_problem(missing, where, remedy).message} (people: {sizes}).")
+    if not split.validation:
+        raise DataError(f"Nobody is left for validation (people: {sizes}). Add people: at least three who share no photo are needed.")
+
+
+def demo_folder(cache: Path) -> Path:
+    """The demo faces' contest folder under `cache`, drawn on first use, and anew when the code that draws them changed."""
+    from maskcls.data import demo
+
+    sources = sorted(Path(demo.__file__).parent.glob("demo*.py"))
+    code = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:8]
+    folder = cache / f"demo-{DEMO_PERSONS}-{DEMO_SEED}-{code}"
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(str(folder) + ".lock"):
+        if not folder.exists():
+            temporary = Path(tempfile.mkdtemp(prefix="demo-", dir=cache))
+            try:
+                demo.draw(temporary / "demo", DEMO_PERSONS, DEMO_SEED)
+                (temporary / "demo").rename(folder)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+    return folder

@@ -1,0 +1,138 @@
+"""A contest folder -> one table, a row a photo; and the photos to predict, from a folder, a table or a list."""
+
+import csv
+import logging
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from maskcls.data.contest_folder import IMAGE_SUFFIXES, Contents, scan
+from maskcls.data.corrections import Corrections
+from maskcls.data.problems import FATAL, refusal
+from maskcls.errors import DataError
+from maskcls.labels import AGE_CUTS, age_group, encode
+
+log = logging.getLogger("maskcls")
+
+
+def read_contest(
+    data: Path, *, age_cuts: tuple[int, int] = AGE_CUTS, corrections: Corrections | None = None, skip_bad: bool = False
+) -> pd.DataFrame:
+    """The labelled photos under `data`, a row a photo, sorted by person and file name; no photo is opened.
+
+    Columns: file (absolute path), key ("<person>/<file name>", wherever the folder lies), person (train.csv's path), person_id, race,
+    gender (0, 1), age (years), age_group (0..2), mask (0..2), label (0..17), size_bytes.
+
+    Raises DataError listing what is wrong, most important first. With `skip_bad` people and photos with
+    problems are left out, and the log says how many; a person keeps the photos that are good.
+    """
+    data = data.absolute()
+    contents = scan(data)
+    if contents.problems and (not skip_bad or not contents.photos or any(problem.kind in FATAL for problem in contents.problems)):
+        raise refusal(contents.problems, data)
+    if contents.problems:
+        _log_left_out(contents)
+    return tabulate(contents, age_cuts, corrections)
+
+
+def tabulate(contents: Contents, age_cuts: tuple[int, int] = AGE_CUTS, corrections: Corrections | None = None) -> pd.DataFrame:
+    """`read_contest`'s table of the photos that a scan found good."""
+    found = sorted(contents.photos, key=lambda photo: (photo.person.path, photo.name))
+    photos = pd.DataFrame(
+        {
+            "file": [photo.file for photo in found],
+            "key": [f"{photo.person.path}/{photo.name}" for photo in found],
+            "person": [photo.person.path for photo in found],
+            "person_id": [photo.person.id for photo in found],
+            "race": [photo.person.race for photo in found],
+            "gender": [photo.person.gender for photo in found],
+            "age": [photo.person.age for photo in found],
+            "age_group": 0,
+            "mask": [photo.mask for photo in found],
+            "label": 0,
+            "size_bytes": [photo.size_bytes for photo in found],
+        }
+    )
+    if corrections is not None:
+        photos = corrections.apply(photos)
+    photos["age_group"] = [age_group(age, age_cuts) for age in photos["age"]]
+    columns = (photos[name].tolist() for name in ("mask", "gender", "age_group"))
+    photos["label"] = [encode(mask, gender, age) for mask, gender, age in zip(*columns, strict=True)]
+    return photos
+
+
+def _log_left_out(contents: Contents) -> None:
+    people = contents.rows - len({photo.person.path for photo in contents.photos})
+    photos = sum(problem.kind in ("photo", "photo name") for problem in contents.problems)
+    fewer = sum(problem.kind == "missing photos" for problem in contents.problems)
+    log.warning(
+        "--skip-bad: %d rows of train.csv and %d further photo files are left out; %d people have fewer than seven photos.",
+        people,
+        photos,
+        fewer,
+    )
+
+
+def list_photos(images: Path) -> pd.DataFrame:
+    """Photos to predict: columns file (absolute path) and key (ImageID, or the path as it was found), a row a photo.
+
+    Args:
+        images: a folder (searched to the bottom, litter left aside, sorted by path), the contest's info.csv (its rows and
+            order, files in images/ beside it), a text file with a path a line (relative to where you are, or to the file),
+            or one photo.
+
+    Raises DataError naming what is missing.
+    """
+    if images.is_dir():
+        keys, files = _in_folder(images)
+    elif not images.is_file():
+        raise DataError(f"{images} does not exist. Expected a folder of photos, the contest's info.csv, or a text file with a path a line.")
+    elif images.suffix.lower() == ".csv":
+        keys, files = _in_info(images)
+    elif images.suffix.lower() in IMAGE_SUFFIXES:
+        keys, files = [images.name], [images]
+    else:
+        keys, files = _in_list(images)
+    missing = [str(file) for file in files if not file.is_file()]
+    if missing:
+        more = f", and {len(missing) - 1:,} more" if len(missing) > 1 else ""
+        raise DataError(f"{images} names {len(files):,} photos, but there is no {missing[0]}{more}. Copy them there, or remove the rows.")
+    return pd.DataFrame({"file": [str(file.absolute()) for file in files], "key": keys}, dtype=str)
+
+
+def _in_folder(images: Path) -> tuple[list[str], list[Path]]:
+    files = []
+    for folder, below, names in os.walk(images):
+        below[:] = [name for name in below if not name.startswith(".")]
+        files += [Path(folder, name) for name in names if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES]
+    if not files:
+        raise DataError(f"{images} holds no photo. Expected files that end in {', '.join(sorted(IMAGE_SUFFIXES))}. Check the path.")
+    pairs = sorted((file.relative_to(images).as_posix(), file) for file in files)
+    return [key for key, _ in pairs], [file for _, file in pairs]
+
+
+def _in_info(info: Path) -> tuple[list[str], list[Path]]:
+    try:
+        with info.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, restval="")
+            if "ImageID" not in (reader.fieldnames or []):
+                heading = ", ".join(reader.fieldnames or []) or "nothing"
+                raise DataError(f"{info} lacks the column ImageID; it has {heading}. Expected ImageID,ans. Add what is missing.")
+            keys = [row["ImageID"] for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{info} is no table that can be read ({error}). Expected comma-separated text in UTF-8.") from None
+    if not keys:
+        raise DataError(f"{info} has no rows. Expected ImageID,ans and a row a photo. Copy it again.")
+    return keys, [info.parent / "images" / key for key in keys]
+
+
+def _in_list(listing: Path) -> tuple[list[str], list[Path]]:
+    try:
+        lines = [line.strip() for line in listing.read_text(encoding="utf-8-sig").splitlines()]
+    except UnicodeDecodeError:
+        raise DataError(f"{listing} is neither a photo nor text. Expected a path a line, in UTF-8.") from None
+    keys = [line for line in lines if line]
+    if not keys:
+        raise DataError(f"{listing} is empty. Expected the path of a photo a line.")
+    return keys, [Path(key) if Path(key).is_file() else listing.parent / key for key in keys]

@@ -1,0 +1,60 @@
+"""Problem: one thing wrong with a folder of photos, as it is listed by `maskcls.check` and by what refuses to train."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from maskcls.errors import DataError
+
+KINDS = (
+    "folder",  # there is nothing to read: these three hide all others
+    "table",
+    "column",
+    "duplicate path",  # a person whose labels or photos can't be had
+    "person folder",
+    "gender",
+    "age",
+    "class",  # nobody to learn a class from
+    "missing photos",  # single photos
+    "photo name",
+    "photo",
+)
+"""Most important first."""
+
+FATAL = KINDS[:3]
+"""Nothing is left when these are left out, so --skip-bad does not help."""
+
+LISTED = 20
+"""How many problems a refusal lists."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """`message` says all: what, where, what was expected, what to do. `where` is a file (and line of a table), relative to the folder."""
+
+    kind: str
+    where: str
+    message: str
+
+
+def ordered(problems: Iterable[Problem]) -> list[Problem]:
+    """Most important first; the same kind in the order of reading."""
+    return sorted(problems, key=lambda problem: KINDS.index(problem.kind))
+
+
+def refusal(problems: Iterable[Problem], data: Path) -> DataError:
+    """The error that lists the most important problems and says how to see them all."""
+    listed = ordered(problems)
+    if len(listed) == 1:
+        return DataError(listed[0].message)
+    lines = [f"{data} has {len(listed):,} problems:", *(f"  {problem.message}" for problem in listed[:LISTED])]
+    if len(listed) > LISTED:
+        lines.append(f"  … and {len(listed) - LISTED:,} more.")
+    lines.append(f"`python -m maskcls.check --data {data}` lists all of them; mend them" + _or_skip(listed))
+    return DataError("\n".join(lines))
+
+
+def _or_skip(problems: list[Problem]) -> str:
+    if any(problem.kind in (*FATAL, "class") for problem in problems):
+        return "."
+    return ", or leave those people and photos out with --skip-bad."

@@ -1,0 +1,220 @@
+"""The split of the people: train, validation and holdout, and folds. No person, and no photo, stands on two sides.
+
+People who share a photo (the same bytes) are one group, and the group is what is drawn. Strata are gender x age group, the
+latter at the contest's cuts whatever the cuts of the labels, so that searching the age boundary moves nobody.
+"""
+
+import hashlib
+import json
+import logging
+import warnings
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
+
+from maskcls.data.identical import identical_groups, identical_photos
+from maskcls.errors import CallError, DataError
+from maskcls.labels import AGE_CUTS, N_CLASSES, age_group
+
+log = logging.getLogger("maskcls")
+
+SIDES = ("train", "validation", "holdout")
+FRACTIONS = (0.7, 0.15, 0.15)
+NAMED = 5
+
+
+@dataclass(frozen=True)
+class Split:
+    """Persons (train.csv's paths) of each side, sorted."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    holdout: tuple[str, ...] = ()
+
+    def side(self, name: str) -> tuple[str, ...]:
+        """`train`, `validation` or `holdout`."""
+        if name not in SIDES:
+            raise CallError(f"There is no side {name!r} of a split. Sides: {', '.join(SIDES)}.")
+        persons: tuple[str, ...] = getattr(self, name)
+        return persons
+
+    @property
+    def digest(self) -> str:
+        """12 hex digits, the same in every process, for the same people on the same sides."""
+        sides = {name: sorted(self.side(name)) for name in SIDES}
+        return hashlib.sha256(json.dumps(sides, sort_keys=True).encode()).hexdigest()[:12]
+
+    def to_json(self) -> str:
+        """An object with a list of persons for each side: what `--split` takes."""
+        return json.dumps({name: list(self.side(name)) for name in SIDES}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str, source: str = "A split") -> Self:
+        """Raises DataError, beginning with `source`, naming what is missing, or who stands twice."""
+        expected = f"Expected {json.dumps({name: ['<path>', '…'] for name in SIDES}, ensure_ascii=False)}."
+        try:
+            sides = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{source} is not JSON: {error}. {expected}") from None
+        if not isinstance(sides, dict) or set(sides) != set(SIDES):
+            got = ", ".join(map(str, sides)) or "nothing" if isinstance(sides, dict) else type(sides).__name__
+            raise DataError(f"{source} holds {got}, not just {', '.join(SIDES)}. {expected}")
+        for name in SIDES:
+            if not isinstance(sides[name], list) or not all(isinstance(person, str) for person in sides[name]):
+                raise DataError(f"{source}: {name} is no list of persons. {expected}")
+        twice = sorted(_repeated(person for name in SIDES for person in sides[name]))
+        if twice:
+            raise DataError(f"{source} names {_named(twice)} more than once. Expected every person in one place. Remove the others.")
+        return cls(*(tuple(sorted(sides[name])) for name in SIDES))
+
+
+def _repeated(persons: Iterable[str]) -> set[str]:
+    seen: set[str] = set()
+    return {person for person in persons if person in seen or seen.add(person)}  # type: ignore[func-returns-value]
+
+
+def _named(persons: Sequence[str]) -> str:
+    return ", ".join(persons[:NAMED]) + (f" and {len(persons) - NAMED:,} more people" if len(persons) > NAMED else "")
+
+
+def read_split(file: Path, photos: pd.DataFrame, ignore: Collection[str] = ()) -> Split:
+    """The user's own split. Logs whom it doesn't name (they are not used), and who shares a photo with another side.
+
+    Args:
+        ignore: people who were left out of the table, so that it is no error to name them.
+
+    Raises CallError where there is no such file, DataError for people who aren't there or stand twice, or nobody to train on.
+    """
+    if not file.is_file():
+        raise CallError(f"--split {file}: there is no such file. Expected JSON with lists of people: {', '.join(SIDES)}.")
+    try:
+        split = Split.from_json(file.read_text(encoding="utf-8-sig"), str(file))
+    except UnicodeDecodeError:
+        raise DataError(f"{file} is not text. Expected JSON with lists of people: {', '.join(SIDES)}.") from None
+    there = set(photos["person"])
+    named = {person for name in SIDES for person in split.side(name)}
+    unknown = sorted(named - there - set(ignore))
+    if unknown:
+        raise DataError(f"{file} names {_named(unknown)}: nobody of that path is in train.csv. Expected its paths. Correct the names.")
+    split = Split(*(tuple(person for person in split.side(name) if person in there) for name in SIDES))
+    for name in SIDES[:2]:
+        if not split.side(name):
+            raise DataError(f"{file}: nobody stands in {name}. Expected at least one person. Add some.")
+    _log_oddities(file, split, photos, sorted(there - named))
+    return split
+
+
+def _log_oddities(file: Path, split: Split, photos: pd.DataFrame, unnamed: list[str]) -> None:
+    if unnamed:
+        log.warning("%s does not name %s: not used.", file, _named(unnamed))
+    side_of = {person: name for name in SIDES for person in split.side(name)}
+    for persons in identical_photos(photos):
+        if len({side_of[person] for person in persons if person in side_of}) > 1:
+            log.warning("%s puts %s on different sides, though they share a photo: scores will be too good.", file, _named(sorted(persons)))
+
+
+def rows(photos: pd.DataFrame, persons: Collection[str]) -> NDArray[np.int64]:
+    """Rows (rising) of the photo table that belong to these people."""
+    return np.flatnonzero(photos["person"].isin(list(persons))).astype(np.int64)
+
+
+def missing_classes(photos: pd.DataFrame, persons: Collection[str]) -> list[int]:
+    """Classes (0..17) of which these people have no photo."""
+    return sorted(set(range(N_CLASSES)) - set(photos["label"].to_numpy()[rows(photos, persons)].tolist()))
+
+
+def split_people(photos: pd.DataFrame, seed: int = 0, fractions: tuple[float, float, float] = FRACTIONS) -> Split:
+    """Train, validation and holdout, drawn from `seed` and the people alone: neither rows' order nor the folder's place matters.
+
+    With few people, training gets somebody of each stratum first; with one or two people, validation or holdout stay empty.
+
+    Args:
+        photos: the photo table: columns person, gender, age, file, size_bytes.
+        fractions: of the people, for train, validation, holdout; they add up to one.
+    """
+    if len(fractions) != len(SIDES) or min(fractions) < 0 or fractions[0] <= 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise CallError(f"Fractions of a split must be three, not negative, and add up to 1, but got {fractions}.")
+    units = _units(photos)
+    n = len(units)
+    n_validation = min(_share(n, fractions[1], 1), n - 1)
+    n_holdout = min(_share(n, fractions[2], 2), n - 1 - n_validation)
+    generator = np.random.default_rng(seed)
+    reserved = _one_of_each_rare_stratum(units, generator, min(f for f in fractions if f > 0), n - n_validation - n_holdout)
+    rest = units.drop(index=reserved)
+    rest, holdout = _draw(rest, n_holdout, generator)
+    rest, validation = _draw(rest, n_validation, generator)
+    train = pd.concat([units.loc[reserved], rest])
+    return Split(_persons(train), _persons(validation), _persons(holdout))
+
+
+def folds(photos: pd.DataFrame, k: int, seed: int = 0, persons: Collection[str] | None = None) -> list[Split]:
+    """k splits of `persons` (default: all) whose validation sides are disjoint and together all of them; the others are the holdout.
+
+    Raises CallError for fewer than two folds, or more than there are people.
+    """
+    chosen = set(photos["person"]) if persons is None else set(persons)
+    others = tuple(sorted(set(photos["person"]) - chosen))
+    units = _units(photos[photos["person"].isin(list(chosen))])
+    if not 2 <= k <= len(units):
+        raise CallError(
+            f"`2 <= folds <= people` must hold, but got {k} folds of {len(units)} people (identical photos make one of several)."
+        )
+    strata = units["stratum"] if units["stratum"].value_counts().max() >= k else pd.Series(0, index=units.index)
+    splitter = StratifiedKFold(k, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():  # a stratum of fewer people than folds is spread as far as it goes
+        warnings.simplefilter("ignore", UserWarning)
+        pairs = list(splitter.split(units, strata))
+    return [Split(_persons(units.iloc[train]), _persons(units.iloc[validation]), others) for train, validation in pairs]
+
+
+def _share(n: int, fraction: float, keep: int) -> int:
+    """How many of n make a fraction; at least one, where that leaves `keep` for the sides before it."""
+    return max(round(n * fraction), int(n > keep)) if fraction > 0 else 0
+
+
+def _persons(units: pd.DataFrame) -> tuple[str, ...]:
+    return tuple(sorted(person for persons in units["persons"] for person in persons))
+
+
+def _units(photos: pd.DataFrame) -> pd.DataFrame:
+    """What is drawn: a row a group of people, sorted; persons (tuple), stratum and age stratum of its first person."""
+    people = photos.drop_duplicates("person").set_index("person")
+    groups: dict[str, list[str]] = {}
+    for person, group in sorted(identical_groups(photos).items()):
+        groups.setdefault(group, []).append(person)
+    first = people.loc[list(groups)]
+    ages = [age_group(age, AGE_CUTS) for age in first["age"]]
+    strata = [3 * int(gender) + age for gender, age in zip(first["gender"], ages, strict=True)]
+    return pd.DataFrame({"persons": [tuple(group) for group in groups.values()], "stratum": strata, "age_stratum": ages})
+
+
+def _one_of_each_rare_stratum(units: pd.DataFrame, generator: np.random.Generator, smallest: float, room: int) -> list[int]:
+    """Units that go to training whatever is drawn, rarest stratum first: a class with nobody in training can't be learnt."""
+    counts = units["stratum"].value_counts()
+    rare = sorted((int(count), stratum) for stratum, count in counts.items() if count * smallest < 1)
+    return [int(generator.choice(units.index[units["stratum"] == stratum])) for _, stratum in rare][:room]
+
+
+def _draw(units: pd.DataFrame, n: int, generator: np.random.Generator) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(the rest, n units drawn), by gender x age group, or by less where there are too few people for that."""
+    seed = int(generator.integers(2**31))
+    if n == 0 or n >= len(units):
+        return (units, units[:0]) if n == 0 else (units[:0], units)
+    for strata in (_merged(units["stratum"]), _merged(units["age_stratum"]), pd.Series(0, index=units.index)):
+        if strata.nunique() <= min(n, len(units) - n):
+            break
+    splitter = StratifiedShuffleSplit(1, test_size=n, random_state=seed)
+    rest, drawn = next(splitter.split(units, strata))
+    return units.iloc[np.sort(rest)], units.iloc[np.sort(drawn)]
+
+
+def _merged(strata: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Strata of one unit, which scikit-learn refuses, go with the largest."""
+    counts = strata.value_counts()
+    return strata.where(strata.map(counts) > 1, counts.index[0])
