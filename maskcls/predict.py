@@ -20,15 +20,14 @@ def main(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Answer class 0 for photos that cannot be read, instead of refusing.")
     ] = False,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda: auto is cuda where there is one.")] = "auto",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Classify photos: the mask, gender and age group of each, as one of 18 classes."""
-    from maskcls.data.photos import list_photos
-    from maskcls.serving.answers import check_out, write_answers, write_probabilities
+    from maskcls.serving.answers import check_out, find_photos, write_answers, write_probabilities
     from maskcls.serving.predictor import Predictor
 
     check_out(out)
-    photos = list_photos(images / "info.csv" if (images / "info.csv").is_file() else images)
+    photos = find_photos(images)
     predictor = Predictor(bundle, device)
     files, keys = photos["file"].tolist(), photos["key"].tolist()
     if skip_bad:

@@ -6,12 +6,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
+from maskcls.data.photos import list_photos
 from maskcls.errors import CallError, DataError
 from maskcls.labels import CLASS_NAMES, N_CLASSES
 
-IMAGE, ANSWER = "ImageID", "ans"
+INFO, IMAGE, ANSWER = "info.csv", "ImageID", "ans"
 PROBABILITY_COLUMNS = tuple(f"p{number}_{name.replace(', ', '_').replace(' ', '_')}" for number, name in enumerate(CLASS_NAMES))
 """`p0_worn_male_under_30` to `p17_not_worn_female_over_59`."""
 
@@ -55,6 +57,11 @@ def write_probabilities(file: Path, images: Iterable[str], probabilities: NDArra
     """ImageID and the 18 probabilities, columns PROBABILITY_COLUMNS. Atomic."""
     rows = ((image, *(f"{p:.6g}" for p in row)) for image, row in zip(images, probabilities.tolist(), strict=True))
     _write(file, (IMAGE, *PROBABILITY_COLUMNS), rows)
+
+
+def find_photos(images: Path) -> pd.DataFrame:
+    """`photos.list_photos`, for which a folder with an info.csv, the contest's eval/, is that table."""
+    return list_photos(images / INFO if (images / INFO).is_file() else images)
 
 
 def check_out(file: Path) -> None:

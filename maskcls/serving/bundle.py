@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
 from torch import Tensor
@@ -22,9 +22,13 @@ from torch import Tensor
 from maskcls.data.geometry import Geometry
 from maskcls.errors import CallError, DataError
 from maskcls.labels import CLASS_NAMES
+from maskcls.models.backbones import normalisation as normalisation_of
 from maskcls.models.member import Member, build_members
 from maskcls.recipe import Recipe
 from maskcls.task_split import TaskSplit, task_split
+
+if TYPE_CHECKING:
+    from maskcls.data.facedata import FaceData
 
 MANIFEST = "bundle.json"
 FORMAT, FORMAT_VERSION = "maskcls-bundle", 1
@@ -81,7 +85,7 @@ def write_bundle(
         states: a complete Member state dict for each member, in the order of the recipe's task split.
         normalisation: the backbone's mean and std, told to readers; what a member computes with is in its state, and must agree.
         scores: what it scored where, ready for JSON.
-        weights_origin: where training began, as in `hub`, `none`, or a folder.
+        weights_origin: where training began, as in `resnet10t from hub`.
         overwrite: replace the bundle that is there.
 
     Raises:
@@ -112,6 +116,31 @@ def write_bundle(
     }
     text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False)
     _put(folder, {entry["file"]: content for entry, (_, content) in zip(entries, files, strict=True)}, text)
+
+
+def export(
+    folder: Path,
+    recipe: Recipe,
+    states: Sequence[Mapping[str, Tensor]],
+    *,
+    scores: Mapping[str, Any],
+    faces: "FaceData",
+    overwrite: bool = False,
+) -> None:
+    """`write_bundle` for a fit of a recipe on `faces`, which trained on the training part of its split."""
+    write_bundle(
+        folder,
+        recipe,
+        states,
+        Geometry(recipe.image_size),
+        normalisation_of(recipe.backbone),
+        scores,
+        data_digest=faces.digest,
+        split_digest=faces.split.digest,
+        train_people=faces.split.train,
+        weights_origin=f"{recipe.backbone} from {recipe.weights}",
+        overwrite=overwrite,
+    )
 
 
 def check_writable(folder: Path, *, overwrite: bool) -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from maskcls.data import geometry
-from maskcls.errors import CallError, DataError
+from maskcls.device import resolve_device
+from maskcls.errors import DataError
 from maskcls.labels import N_CLASSES
 from maskcls.models.member import BLOCK, log_probabilities
 from maskcls.serving.bundle import Bundle, read_bundle
@@ -38,7 +38,7 @@ class Predictor:
 
     def __init__(self, bundle: Bundle | Path, device: str = "auto") -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
-        self.device = _device(device)
+        self.device = resolve_device(device)
         for member in self.bundle.members:
             member.to(self.device)
 
@@ -92,17 +92,6 @@ class Predictor:
 
 def _result(start: int, block: list[Future[geometry.Image | DataError]]) -> tuple[int, list[geometry.Image | DataError]]:
     return start, [future.result() for future in block]
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(1, device=name)
-        return torch.device(name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise CallError(f"The device {name!r} cannot be used: {reason}. Use auto, cpu, or cuda where there is one.") from None
 
 
 def _refusal(bad: dict[int, str], total: int) -> str:

@@ -1,0 +1,102 @@
+"""`python -m maskcls.evaluate`: how good a bundle, or a finished submission, is on photos whose classes are known."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from maskcls import options
+from maskcls.cli import run
+from maskcls.errors import CallError
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from maskcls.serving.evaluation import Evaluation
+
+WIDTH_IN_FILES = 100
+"""Columns of the tables where there is no terminal to fit them into."""
+
+
+def main(
+    bundle: Annotated[
+        Path | None, typer.Option("--bundle", help="Folder of an exported classifier.", show_default="none: --submission is scored")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Folder in the contest's layout (with train/train.csv): its labelled people.", show_default="none"),
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option("--images", help="Photos as in maskcls.predict, with --answers.", show_default="none")
+    ] = None,
+    answers: Annotated[
+        Path | None, typer.Option("--answers", help="CSV file with the true classes: ImageID,ans.", show_default="none")
+    ] = None,
+    submission: Annotated[
+        Path | None, typer.Option("--submission", help="CSV file to score against --answers: ImageID,ans.", show_default="none")
+    ] = None,
+    corrections: options.Corrections = "published",
+    skip_bad: options.SkipBad = False,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Macro F1, accuracy, F1 a task and F1 a class.
+
+    Of --bundle on --data; of --bundle on --images with --answers (by default the photos of eval/info.csv under --data); or of
+    --submission with --answers.
+    """
+    from rich.console import Console
+
+    from maskcls.serving.evaluation import render, warning
+
+    _check_call(bundle, data, images, answers, submission)
+    if submission is not None and answers is not None:
+        from maskcls.serving.evaluation import evaluate_submission
+
+        evaluation = evaluate_submission(submission, answers)
+    elif bundle is not None:
+        photos = _labelled(data, images, answers, corrections, skip_bad)
+        evaluation = _evaluate(bundle, photos, device, skip_bad)
+    console = Console()
+    console = console if console.is_terminal else Console(width=WIDTH_IN_FILES)
+    console.print(render(evaluation))
+    if text := warning(evaluation):
+        typer.echo(text, err=True)
+
+
+def _check_call(bundle: Path | None, data: Path | None, images: Path | None, answers: Path | None, submission: Path | None) -> None:
+    if (bundle is None) == (submission is None):
+        raise CallError("Give either --bundle DIR, to score a classifier, or --submission CSV, to score its answers.")
+    if submission is not None and answers is None:
+        raise CallError("--submission needs --answers CSV with the true classes.")
+    if submission is not None and (data or images):
+        raise CallError("--submission is scored against --answers alone: leave out --data and --images.")
+    if images is not None and answers is None:
+        raise CallError("--images needs --answers CSV with the true classes.")
+    if images is not None and data is not None:
+        raise CallError("Give either --data DIR, or --images with --answers CSV.")
+    if bundle is not None and images is None and data is None:
+        raise CallError("--bundle needs --data DIR with labelled people, or --images with --answers CSV.")
+
+
+def _labelled(data: Path | None, images: Path | None, answers: Path | None, corrections: str, skip_bad: bool) -> "DataFrame":
+    from maskcls.data.corrections import read_corrections
+    from maskcls.data.photos import read_contest
+    from maskcls.serving.evaluation import answered_photos
+
+    if answers is not None:
+        return answered_photos(images or Path(data or "", "eval"), answers)
+    return read_contest(Path(data or ""), corrections=read_corrections(corrections), skip_bad=skip_bad)
+
+
+def _evaluate(bundle: Path, photos: "DataFrame", device: str, skip_bad: bool) -> "Evaluation":
+    from maskcls.serving.evaluation import evaluate
+    from maskcls.serving.predictor import Predictor
+
+    evaluation = evaluate(Predictor(bundle, device), photos, skip_bad=skip_bad)
+    if evaluation.unreadable:
+        typer.echo(f"{evaluation.unreadable:,} of {len(photos):,} photos could not be read and are left out.", err=True)
+    return evaluation
+
+
+if __name__ == "__main__":
+    run(main)

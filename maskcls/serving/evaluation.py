@@ -1,0 +1,108 @@
+"""Scoring a bundle or a finished submission, and the tables that show it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from maskcls.errors import DataError
+from maskcls.labels import CLASS_NAMES
+from maskcls.serving.answers import classes_of, find_photos, read_answers
+from maskcls.serving.predictor import Predictor
+from maskcls.training.metrics import Scores, scores
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of all photos, and of those whose people the bundle did not train on (None where it trained on all or on nobody)."""
+
+    everyone: Scores
+    counts: tuple[int, ...]
+    """Photos of each class in the truth."""
+    people: int = 0
+    trained_on: int = 0
+    """How many of the people the bundle trained on."""
+    others: Scores | None = None
+    unreadable: int = 0
+    """Photos that could not be read and were left out."""
+
+
+def evaluate(predictor: Predictor, photos: pd.DataFrame, *, skip_bad: bool = False) -> Evaluation:
+    """Score a bundle on a table with the columns file, label, and person where people are known.
+
+    Raises DataError listing the photos that cannot be read, unless `skip_bad`, which leaves them out.
+    """
+    files = photos["file"].tolist()
+    if skip_bad:
+        found, bad = predictor.answers(files, skip_bad=True, progress=True)
+    else:
+        found, bad = predictor.probabilities(files, progress=True), {}
+    good = np.setdiff1d(np.arange(len(photos)), list(bad))
+    if not len(good):
+        raise DataError(f"None of the {len(photos):,} photos can be read, so there is nothing to score. {next(iter(bad.values()), '')}")
+    truth, found = photos["label"].to_numpy(np.int64)[good], found[good]
+    persons = photos["person"].to_numpy(object)[good] if "person" in photos else np.array([], object)
+    seen = {person for person in set(persons) if predictor.bundle.trained_on(person)}
+    new = np.array([person not in seen for person in persons], bool)
+    return Evaluation(
+        everyone=scores(truth, found),
+        counts=_counts(truth),
+        people=len(set(persons)),
+        trained_on=len(seen),
+        others=scores(truth[new], found[new]) if seen and new.any() else None,
+        unreadable=len(bad),
+    )
+
+
+def answered_photos(images: Path, answers: Path) -> pd.DataFrame:
+    """The photos of `photos.list_photos` with their true classes as `label`. Raises DataError where some have no answer."""
+    photos = find_photos(images)
+    return photos.assign(label=classes_of(photos["key"].tolist(), read_answers(answers), answers))
+
+
+def evaluate_submission(submission: Path, answers: Path) -> Evaluation:
+    """Score a finished submission: every photo of `answers` must be in it; photos that only the submission has are left aside."""
+    expected = read_answers(answers)
+    truth = np.array(list(expected.values()), np.int64)
+    return Evaluation(scores(truth, classes_of(list(expected), read_answers(submission), submission)), _counts(truth))
+
+
+def render(evaluation: Evaluation) -> RenderableType:
+    """The scores for a terminal: all, each task, each class, and those of the people it did not train on beside them."""
+    columns = {"all photos": evaluation.everyone}
+    if evaluation.others is not None:
+        columns["people new to it"] = evaluation.others
+    overall = Table("", *columns, title="Scores")
+    overall.add_row("photos", *(f"{s.n:,}" for s in columns.values()))
+    overall.add_row("macro F1", *(f"{s.f1:.4f}" for s in columns.values()), style="bold")
+    overall.add_row("accuracy", *(f"{s.accuracy:.4f}" for s in columns.values()), end_section=True)
+    for name in evaluation.everyone.task_f1:
+        overall.add_row(f"F1 {name}", *(f"{s.task_f1[name]:.4f}" for s in columns.values()))
+    classes = Table("class", "", "photos", *(f"F1, {name}" for name in columns), title="Classes")
+    for number, name in enumerate(CLASS_NAMES):
+        f1s = (s.class_f1[number] for s in columns.values())
+        classes.add_row(str(number), name, f"{evaluation.counts[number]:,}", *("-" if np.isnan(f1) else f"{f1:.4f}" for f1 in f1s))
+    for table, first in ((overall, 1), (classes, 2)):
+        for column in table.columns[first:]:
+            column.justify = "right"
+    return Group(overall, classes)
+
+
+def warning(evaluation: Evaluation) -> str:
+    """What to say of people that the bundle trained on; "" where there are none."""
+    if not evaluation.trained_on:
+        return ""
+    seen = (
+        f"Warning: the bundle trained on {evaluation.trained_on:,} of these {evaluation.people:,} people, so the score on all is too good."
+    )
+    if evaluation.others is None:
+        return f"{seen} There is nobody else to score it on: give it people whom it has not seen."
+    return f"{seen} On the other {evaluation.people - evaluation.trained_on:,} its macro F1 is {evaluation.others.f1:.4f}."
+
+
+def _counts(truth: NDArray[np.int64]) -> tuple[int, ...]:
+    return tuple(np.bincount(truth, minlength=len(CLASS_NAMES)).tolist())
