@@ -1,0 +1,109 @@
+"""`python -m tune.export --run RUN --out DIR`: the best epoch of a search's best trial, or of any, as a bundle."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from maskcls.cli import run as run_door
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from maskcls.recipe import Recipe
+    from tune.run_dir import RunDir
+    from tune.study import Record
+
+NAMED = 20
+
+
+def main(
+    run: Annotated[str, typer.Option("--run", help="The search: its folder, or its name under --runs.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the bundle; must not exist, or be a bundle with --overwrite.")],
+    trial: Annotated[
+        str | None, typer.Option("--trial", help="Which trial, as its number on the leaderboard.", show_default="the best")
+    ] = None,
+    runs: Annotated[Path, typer.Option("--runs", help="Folder of all runs.")] = Path("runs"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle in --out.")] = False,
+) -> None:
+    """Export the best epoch, by validation macro F1, of a search's best trial, or of any other, as a bundle."""
+    from tune.run_dir import RunDir
+    from tune.study import records
+
+    found = RunDir.open(run, runs)
+    chosen = choose(found, records(found), trial)
+    export_trial(found, chosen.trial_id, out, overwrite)
+    typer.echo(
+        f"Epoch {chosen.best_epoch} of trial {chosen.trial_id} of {found.name}, validation macro F1 {chosen.f1:.4f}, is in {out}. "
+        f"To predict:\n  python -m maskcls.predict --bundle {out} --images DIR --out submission.csv"
+    )
+
+
+def choose(run: "RunDir", trials: "Sequence[Record]", trial_id: str | None) -> "Record":
+    """The trial of that number, or the best. Raises CallError: there is none, or it has no finished epoch."""
+    from maskcls.errors import CallError
+
+    scored = ranked(trials)
+    if trial_id is None:
+        if not scored:
+            raise CallError(f"No trial of {run.name} has finished an epoch. Go on with it: python -m tune.search --resume {run.path}")
+        return scored[0]
+    wanted = trial_id.zfill(4)
+    chosen = next((record for record in trials if record.trial_id == wanted), None)
+    there = _listed(scored)
+    if chosen is None:
+        raise CallError(f"There is no trial {trial_id!r} in {run.name}. Trials with a finished epoch, best first: {there}.")
+    if chosen.f1 is None:
+        message = f": {chosen.message}" if chosen.message else ""
+        raise CallError(
+            f"Trial {wanted} of {run.name} has no finished epoch ({chosen.state}{message}). Trials that have one, best first: {there}."
+        )
+    return chosen
+
+
+def ranked(trials: "Sequence[Record]") -> "list[Record]":
+    """Trials with a finished epoch by their best validation macro F1, the first of equals first."""
+    return sorted((record for record in trials if record.f1 is not None), key=lambda record: (-(record.f1 or 0.0), record.trial_id))
+
+
+def export_trial(run: "RunDir", trial_id: str, out: Path, overwrite: bool = False) -> None:
+    """Write a trial's best epoch as a bundle.
+
+    Raises:
+        CallError: `out` is in the way. RunError: the trial has no finished epoch, its state is damaged, or the weights of its frozen
+            stages cannot be had.
+    """
+    from maskcls.data.facedata import FaceData
+    from maskcls.data.pixels import default_cache
+    from maskcls.serving.bundle import check_writable, export
+    from maskcls.training.state import load_best
+
+    check_writable(out, overwrite=overwrite)
+    recipe, result, moving = load_best(run.trial(trial_id))
+    export(
+        out,
+        recipe,
+        complete_states(recipe, moving),
+        scores={"validation": result.scores.to_dict(), "epoch": result.epoch, "run": run.name, "trial": trial_id},
+        faces=FaceData.load(run.data, default_cache(), 0.0),  # whose photos are not opened
+        overwrite=overwrite,
+    )
+
+
+def complete_states(recipe: "Recipe", moving: "Sequence[dict[str, Tensor]]") -> "list[dict[str, Tensor]]":
+    """Each member's whole state: what training moved, and the frozen stages as the weights, or the recipe's seed, give them."""
+    from maskcls.models.member import build_members
+    from maskcls.training.fit import complete_state
+
+    members = build_members(recipe, pretrained=True)
+    return [complete_state(member.state_dict(), best) for member, best in zip(members, moving, strict=True)]
+
+
+def _listed(scored: "Sequence[Record]") -> str:
+    shown = ", ".join(record.trial_id for record in scored[:NAMED]) or "none"
+    return shown + (f" and {len(scored) - NAMED} more" if len(scored) > NAMED else "")
+
+
+if __name__ == "__main__":
+    run_door(main)
