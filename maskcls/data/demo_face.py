@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from maskcls.data.brush import Colour, Image, Point, blob, curve, mix, oval, ring, shade
+from maskcls.data.demo_brush import Colour, Image, Point, blob, curve, mix, oval, ring, shade
 
 WIDTH_PX, HEIGHT_PX = 120, 160
 CANVAS = (240, 320)  # width, height
