@@ -100,8 +100,13 @@ class Space:
             return {key: fixed.get(key, value) for key, value in overrides.items()}
 
         def points(setting: Setting) -> list[dict[str, Any]]:
-            left = [{key: value for key, value in point.items() if key not in fixed} for point in self.points(seen(setting))]
-            return [point for i, point in enumerate(left) if point and point not in left[:i]]
+            left = []
+            for point in self.points(seen(setting)):
+                draw = _Draw(point)
+                suggest(draw, setting)
+                kept = {key: value for key, value in point.items() if key in draw.names}
+                left += [kept] if kept and kept not in left else []
+            return left
 
         backbones = _nothing if "backbone" in fixed else self.backbones
         return replace(self, suggest=suggest, points=points, backbones=backbones)
@@ -163,23 +168,25 @@ def _where(error: BaseException) -> str:
 
 
 class _Draw:
-    """A Suggest that draws uniformly, always the same, and notes the names it was asked for."""
+    """A Suggest that answers some names from a point and draws the others, always the same; it notes the names it was asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, point: Mapping[str, Any] | None = None) -> None:
         self.names: dict[str, None] = {}
+        self._point = point or {}
         self._random = random.Random(0)
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        self.names[name] = None
-        return self._random.choice(choices)
+        return self._answer(name, self._random.choice(choices))
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        self.names[name] = None
-        return self._random.uniform(low, high)
+        return float(self._answer(name, self._random.uniform(low, high)))
 
     def suggest_int(self, name: str, low: int, high: int) -> int:
+        return int(self._answer(name, self._random.randint(low, high)))
+
+    def _answer(self, name: str, drawn: Any) -> Any:
         self.names[name] = None
-        return self._random.randint(low, high)
+        return self._point.get(name, drawn)
 
 
 class _Pinned:

@@ -43,8 +43,9 @@ def main(
 def choose(run: "RunDir", trials: "Sequence[Record]", trial_id: str | None) -> "Record":
     """The trial of that number, or the best. Raises CallError: there is none, or it has no finished epoch."""
     from maskcls.errors import CallError
+    from tune.leaderboard import ranked
 
-    scored = ranked(trials)
+    scored = [record for record in ranked(trials) if record.f1 is not None]
     if trial_id is None:
         if not scored:
             raise CallError(f"No trial of {run.name} has finished an epoch. Go on with it: python -m tune.search --resume {run.path}")
@@ -62,11 +63,6 @@ def choose(run: "RunDir", trials: "Sequence[Record]", trial_id: str | None) -> "
     return chosen
 
 
-def ranked(trials: "Sequence[Record]") -> "list[Record]":
-    """Trials with a finished epoch by their best validation macro F1, the first of equals first."""
-    return sorted((record for record in trials if record.f1 is not None), key=lambda record: (-(record.f1 or 0.0), record.trial_id))
-
-
 def export_trial(run: "RunDir", trial_id: str, out: Path, overwrite: bool = False) -> None:
     """Write a trial's best epoch as a bundle.
 
@@ -74,8 +70,8 @@ def export_trial(run: "RunDir", trial_id: str, out: Path, overwrite: bool = Fals
         CallError: `out` is in the way. RunError: the trial has no finished epoch, its state is damaged, or the weights of its frozen
             stages cannot be had.
     """
+
     from maskcls.data.facedata import FaceData
-    from maskcls.data.pixels import default_cache
     from maskcls.serving.bundle import check_writable, export
     from maskcls.training.state import load_best
 
@@ -86,7 +82,7 @@ def export_trial(run: "RunDir", trial_id: str, out: Path, overwrite: bool = Fals
         recipe,
         complete_states(recipe, moving),
         scores={"validation": result.scores.to_dict(), "epoch": result.epoch, "run": run.name, "trial": trial_id},
-        faces=FaceData.load(run.data, default_cache(), 0.0),  # whose photos are not opened
+        faces=FaceData.load(run.data, run.path),  # no pixels are asked for, so no cache either
         overwrite=overwrite,
     )
 

@@ -105,6 +105,8 @@ def test_each_parameter_can_be_pinned(name: str, scale: str) -> None:
         study = new_study(optuna.samplers.RandomSampler(seed=1))
         for point in pinned.points(setting):
             study.enqueue_trial(point)
+            tried, _ = ask(study, pinned, setting)
+            assert point.items() <= tried.params.items(), "a point keeps no parameter that hangs on another choice than the pinned one"
         for _ in range(10):
             again, overrides = ask(study, pinned, setting)
             assert parameter not in again.params

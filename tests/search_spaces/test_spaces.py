@@ -106,6 +106,12 @@ def test_a_pinned_key_wins_over_what_the_space_computes() -> None:
     assert chosen["augment_scale"] == 0.2
 
 
+def test_a_pin_takes_what_hangs_on_other_choices_out_of_the_points() -> None:
+    pinned = search_spaces.get("freezing").pinned({"frozen_stages": 5, "head": "linear"})
+    assert pinned.parameters(Setting("gpu")) == ("lr_head",)
+    assert pinned.points(Setting("gpu")) == [{"lr_head": 1e-3}, {"lr_head": 1e-4}]
+
+
 def test_a_wrong_pin_is_refused() -> None:
     pinned = search_spaces.get("augmentation").pinned({"augmentation": "some"})
     with pytest.raises(SpaceError, match="--set augmentation expects one of none, geometry, colour, both, but got 'some'"):

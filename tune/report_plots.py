@@ -1,0 +1,161 @@
+"""The report's figures, each an <svg> element that stands in the page itself."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+
+from tune.study import PRESET, Record
+from tune.trainable import COMPLETE, DIVERGED, FAILED, OUT_OF_MEMORY, STOPPED_EARLY, UNFINISHED
+
+# Told apart by lightness too, for readers who do not see the hues.
+STATE_COLOURS = {
+    COMPLETE: "#1f6f8b",
+    STOPPED_EARLY: "#a9b4be",
+    UNFINISHED: "#e3a72f",
+    DIVERGED: "#c4472f",
+    OUT_OF_MEMORY: "#7b3f98",
+    FAILED: "#222222",
+}
+INK, ACCENT = "#2b3640", "#d1495b"
+WIDTH_IN = 9.0
+_STYLE = {
+    "svg.fonttype": "none",  # text stays text: small, searchable, in the page's own font
+    "svg.hashsalt": "report",  # equal searches give equal pages
+    "text.parse_math": False,  # a value that holds $ is no formula
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.edgecolor": "#8a96a0",
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#edf0f2",
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+}
+
+
+def progress(trials: Sequence[Record]) -> str:
+    """Each trial's best F1 over its number, coloured by state, under the best so far; the preset's recipe as a line."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _figure(1, 1, 3.4)
+        ax = axes[0]
+        scored = [trial for trial in trials if trial.f1 is not None]
+        _by_state(ax, scored, [_number(trial) for trial in scored])
+        best, so_far = 0.0, []
+        for trial in scored:
+            best = max(best, trial.f1 or 0.0)
+            so_far.append(best)
+        ax.step([_number(trial) for trial in scored], so_far, where="post", color=ACCENT, lw=1.8, label="best so far", zorder=1)
+        _preset_line(ax, scored)
+        ax.set(xlabel="trial", ylabel="validation macro F1")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _legend(figure, ax)
+        return _svg(figure)
+
+
+def learning_curves(trials: Sequence[Record], curves: Mapping[str, Sequence[Mapping[str, Any]]], best: str) -> str:
+    """Validation F1 of every trial over its epochs; the best trial's and the preset's stand out."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _figure(1, 1, 3.4)
+        ax = axes[0]
+        for trial in trials:
+            rows = curves.get(trial.trial_id, ())
+            epochs, values = [row["epoch"] for row in rows], [row["validation_f1"] for row in rows]
+            if trial.trial_id == best:
+                ax.plot(epochs, values, color=ACCENT, lw=2.4, marker="o", ms=4, zorder=4, label=f"best trial, {trial.trial_id}")
+            elif trial.origin == PRESET:
+                ax.plot(epochs, values, color=INK, lw=1.6, ls="--", marker="o", ms=3, zorder=3, label=f"preset, {trial.trial_id}")
+            else:
+                colour = STATE_COLOURS.get(trial.state, INK)
+                ax.plot(epochs, values, color=colour, lw=1.0, marker="o", ms=2.5, alpha=0.75, zorder=2)
+        for state in dict.fromkeys(trial.state for trial in trials if curves.get(trial.trial_id)):
+            ax.plot([], [], color=STATE_COLOURS.get(state, INK), lw=1.5, label=state)
+        ax.set(xlabel="epoch", ylabel="validation macro F1")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _legend(figure, ax)
+        return _svg(figure)
+
+
+def importances(shares: Mapping[str, float]) -> str:
+    """A bar a parameter, the most important on top."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _figure(1, 1, 0.7 + 0.32 * len(shares))
+        ax = axes[0]
+        names = list(shares)[::-1]
+        ax.barh(names, [shares[name] for name in names], color=STATE_COLOURS[COMPLETE], height=0.62)
+        ax.set(xlabel="share of the importance")
+        ax.grid(axis="y", visible=False)
+        return _svg(figure)
+
+
+def slices(trials: Sequence[Record], distributions: Mapping[str, BaseDistribution]) -> str:
+    """F1 over the values of each parameter, a panel a parameter, points coloured by the trial's state."""
+    columns = 3
+    n_rows = -(-len(distributions) // columns)
+    with mpl.rc_context({**_STYLE, "font.size": 9}):
+        figure, axes = _figure(n_rows, columns, 2.5 * n_rows)
+        for ax, (name, distribution) in zip(axes, distributions.items(), strict=False):
+            drawn = [trial for trial in trials if trial.f1 is not None and name in trial.params]
+            values = [trial.params[name] for trial in drawn]
+            if isinstance(distribution, CategoricalDistribution):
+                choices = [str(choice) for choice in distribution.choices]
+                _by_state(ax, drawn, [choices.index(str(value)) for value in values])
+                ax.set_xticks(range(len(choices)), [_short(choice) for choice in choices])
+                if sum(map(len, choices)) > 24:
+                    ax.tick_params(axis="x", rotation=60, labelsize=7)
+                ax.set_xlim(-0.5, len(choices) - 0.5)
+            else:
+                _by_state(ax, drawn, values)
+                ax.set_xscale("log" if isinstance(distribution, FloatDistribution) and distribution.log else "linear")
+            ax.set_title(name, fontsize=10, loc="left")
+        for ax in axes[len(distributions) :]:
+            ax.set_axis_off()
+        return _svg(figure)
+
+
+def _by_state(ax: Axes, trials: Sequence[Record], across: Sequence[float]) -> None:
+    for state, colour in STATE_COLOURS.items():
+        points = [(x, trial.f1) for x, trial in zip(across, trials, strict=True) if trial.state == state]
+        if points:
+            x, y = zip(*points, strict=True)
+            ax.scatter(x, y, s=30, color=colour, edgecolor="white", linewidth=0.6, label=state, zorder=3)
+
+
+def _preset_line(ax: Axes, trials: Sequence[Record]) -> None:
+    for trial in trials:
+        if trial.origin == PRESET and trial.f1 is not None:
+            ax.axhline(trial.f1, color=INK, lw=1, ls="--", zorder=1, label="preset's recipe")
+
+
+def _number(trial: Record) -> int:
+    return int(trial.trial_id)
+
+
+def _short(choice: str) -> str:
+    return choice if len(choice) <= 22 else f"{choice[:21]}…"
+
+
+def _legend(figure: Figure, ax: Axes) -> None:
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside upper left", ncols=6, fontsize=9)
+
+
+def _figure(n_rows: int, n_columns: int, height_in: float) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
+    return figure, list(figure.subplots(n_rows, n_columns, squeeze=False).flat)
+
+
+def _svg(figure: Figure) -> str:
+    text = io.StringIO()
+    figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = text.getvalue()
+    return svg[svg.index("<svg") :]
