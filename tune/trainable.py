@@ -41,11 +41,11 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _MEMORY_TEXTS = ("out of memory", "can't allocate memory")
 
 
-class Diverged(RunError):
+class Diverged(RunError):  # noqa: N818 - the name of a state
     """A loss is not finite."""
 
 
-class OutOfMemory(RunError):
+class OutOfMemory(RunError):  # noqa: N818 - the name of a state
     """The trial does not fit into the memory it was given."""
 
 
@@ -77,8 +77,6 @@ def train(config: dict[str, Any], *, objective: Objective, run: Path, cpus: int,
 
 def follow(request: TrialRequest, objective: Objective, gauges: "monitor.Monitor") -> None:
     """Run the objective to its end, reporting each epoch and, where it ends badly, how."""
-    import ray.tune
-
     last: dict[str, Any] = {FIDELITY: 0, METRIC: 0.0, "validation_f1": 0.0, "best_epoch": 0, "seconds": 0.0}
     try:
         request.folder.mkdir(parents=True, exist_ok=True)
@@ -86,7 +84,7 @@ def follow(request: TrialRequest, objective: Objective, gauges: "monitor.Monitor
         for last in curve(request, objective):
             gauges.set(last)
             # Ray may end this thread here, by SystemExit, so nothing may be left to do for this epoch.
-            ray.tune.report({**last, "state": COMPLETE if last["finished"] else RUNNING, "message": "", "done": last["finished"]})
+            tell(last, COMPLETE if last["finished"] else RUNNING)
         if not last.get("finished"):
             raise RunError(f"The objective ended after epoch {last[FIDELITY]} of {request.recipe['epochs']}.")
     except Exception as error:
@@ -94,11 +92,19 @@ def follow(request: TrialRequest, objective: Objective, gauges: "monitor.Monitor
         message = explain(error)
         if state != DISK_FULL:
             write_error(request.folder)
-        ray.tune.report({**last, "finished": False, "state": state, "message": message, "done": True})
+        tell({**last, "finished": False}, state, message)
+
+
+def tell(row: dict[str, Any], state: str, message: str = "") -> None:
+    """Report an epoch's numbers to Ray, and whether the trial is done with it."""
+    import ray.tune
+
+    numbers = {key: value for key, value in row.items() if isinstance(value, int | float)}
+    ray.tune.report({**numbers, "state": state, "message": message, "done": state != RUNNING})
 
 
 def curve(request: TrialRequest, objective: Objective) -> Iterator[dict[str, Any]]:
-    """The objective's epochs with the running best, each kept in epochs.jsonl before it is yielded. Raises Diverged on a score that is none."""
+    """The objective's epochs with the running best, each kept in epochs.jsonl before it is yielded. Raises Diverged on a nan."""
     kept = {row[FIDELITY]: row for row in read_curve(request.folder)}
     best, best_epoch, seconds, began = -math.inf, 0, 0.0, time.perf_counter()
     for result in objective(request):

@@ -1,0 +1,75 @@
+"""A synthetic objective: a curve that is a function of the recipe, quick to reach, with no torch. It keeps its state as a fit does."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from search_spaces import Setting, Space, Suggest
+from tune.run_dir import write_atomically
+from tune.trainable import Diverged, OutOfMemory, TrialRequest
+
+
+def suggest(trial: Suggest, setting: Setting) -> dict[str, Any]:
+    """One parameter that hangs on another, as real spaces have them."""
+    frozen = trial.suggest_int("frozen_stages", 0, 5)
+    chosen = {"frozen_stages": frozen, "lr_head": trial.suggest_float("lr_head", 1e-5, 1e-1, log=True)}
+    if frozen < 5:
+        chosen["lr_body"] = trial.suggest_float("lr_body", 1e-6, 1e-2, log=True)
+    return chosen
+
+
+def points(setting: Setting) -> list[dict[str, Any]]:
+    return [{"frozen_stages": 2, "lr_head": 1e-3, "lr_body": 1e-4}]
+
+
+SPACE = Space("synthetic", "Which curve is highest?", suggest, points)
+
+
+def f1(recipe: dict[str, Any], epoch: int) -> float:
+    """Rises with the epochs, but for a dip at the last one; highest at lr_head = 1e-3 and two frozen stages."""
+    height = 0.9 - 0.1 * abs(math.log10(recipe["lr_head"]) + 3) - 0.03 * abs(recipe["frozen_stages"] - 2)
+    dip = 0.05 if epoch == recipe["epochs"] else 0.0
+    return max(0.0, height * (1 - 0.5**epoch) - dip)
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """Args:
+    sleep_s: how long an epoch takes.
+    ends: trial id -> how it ends badly at its second epoch: diverged, memory, error, full, exit (the worker dies, once).
+    """
+
+    sleep_s: float = 0.0
+    ends: tuple[tuple[str, str], ...] = ()
+
+    def __call__(self, request: TrialRequest) -> Iterator[dict[str, Any]]:
+        state = request.folder / "synthetic.json"
+        done: list[float] = json.loads(state.read_text()) if state.exists() else []
+        for epoch in range(1, int(request.recipe["epochs"]) + 1):
+            if epoch > len(done):
+                time.sleep(self.sleep_s)
+                if epoch == 2:
+                    self._end(request, dict(self.ends).get(request.trial_id))
+                done.append(f1(request.recipe, epoch))
+                with (request.folder / "computed.txt").open("a") as log:
+                    log.write(f"{epoch}\n")
+                write_atomically(state, json.dumps(done))
+            yield {"epoch": epoch, "validation_f1": done[epoch - 1], "photos_per_second": 100.0}
+
+    def _end(self, request: TrialRequest, how: str | None) -> None:
+        if how == "diverged":
+            raise Diverged("The loss is nan at step 7.")
+        if how == "memory":
+            raise OutOfMemory("Tried to allocate 2 GiB.")
+        if how == "error":
+            raise ZeroDivisionError("division by zero")
+        if how == "full":
+            raise OSError(28, "No space left on device", "state.pt")
+        died = request.folder / "died"
+        if how == "exit" and not died.exists():
+            died.touch()
+            os._exit(1)

@@ -1,0 +1,118 @@
+"""SearchPlan: what a search will do, decided before anything is begun."""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from maskcls.errors import CallError
+from maskcls.recipe import Recipe
+from search_spaces import Setting, Space, SpaceError
+
+_DRAWS = 500
+_DONT_VARY = {"weights": "--weights", "seed": "--seed"}
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """Args:
+    space: what may vary, explicit values already pinned in it (`pinned_space`).
+    setting: the scale, and which backbones have weights.
+    base: preset x scale x explicit values: the recipe of trial 0, and of every trial where the space says nothing.
+    explicit: the recipe's values that the call fixes; they win over the space's.
+    trials: how many the run is to have in all.
+    seed: the sampler's.
+    parallel: trials at a time.
+    cpus, gpus: of a trial.
+    time_budget_s: no new work after that many seconds; None: no bound.
+    """
+
+    space: Space
+    setting: Setting
+    base: Recipe
+    explicit: Mapping[str, Any] = field(default_factory=dict)
+    trials: int = 12
+    seed: int = 0
+    parallel: int = 1
+    cpus: int = 1
+    gpus: float = 0.0
+    time_budget_s: float | None = None
+
+    def recipe(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        """All values of a trial's recipe: base < space < explicit. Raises CallError naming the space and the wrong key or value."""
+        try:
+            return self.base.override({**overrides, **self.explicit}).model_dump()
+        except CallError as error:
+            raise CallError(f"Space {self.space.name} gives a recipe that is none. {error}") from None
+
+
+def pinned_space(space: Space, explicit: Mapping[str, Any], setting: Setting) -> tuple[Space, list[str]]:
+    """The space with explicit values fixed, and which of its parameters that fixes. Raises CallError where nothing is left to vary."""
+    try:
+        varied = space.parameters(setting)
+        pins = [name for name in varied if name in explicit]
+        pinned = space.pinned(explicit) if pins else space
+        left = pinned.parameters(setting)
+    except SpaceError as error:
+        raise CallError(str(error)) from None
+    if not left:
+        raise CallError(f"The call fixes all that space {space.name} would vary ({', '.join(pins)}). Leave one of them to the space.")
+    unknown = {name for point in pinned.points(setting) for name in point} - set(left)
+    if unknown:
+        raise CallError(
+            f"Space {space.name} wants points tried with parameters it never draws: {', '.join(sorted(unknown))}. Drawn: {', '.join(left)}."
+        )
+    return pinned, pins
+
+
+def explicit_values(options: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that name a recipe's value (None: not given) and `--set` values, together. Raises CallError where both fix one key."""
+    given = {key: value for key, value in options.items() if value is not None}
+    for key in settings:
+        if key in given:
+            raise CallError(f"--{key.replace('_', '-')} and --set {key} both fix {key}. Give one of them.")
+        if key in _DONT_VARY:
+            raise CallError(f"--set {key} is not for a search: use {_DONT_VARY[key]}.")
+    return {**given, **settings}
+
+
+@dataclass
+class Parameter:
+    """A parameter as a space draws it, for people to read."""
+
+    name: str
+    domain: str
+    always: bool = True
+
+
+def parameters(space: Space, setting: Setting) -> list[Parameter]:
+    """What the space draws and from where, in the order of drawing, found by drawing often; `always` is False where it hangs on another."""
+    drawn = _Recorder()
+    for _ in range(_DRAWS):
+        space.suggest(drawn, setting)
+    return [Parameter(name, domain, drawn.times[name] >= _DRAWS) for name, domain in drawn.domains.items()]
+
+
+class _Recorder:
+    """A Suggest that draws uniformly, always the same, and notes names and domains."""
+
+    def __init__(self) -> None:
+        self.domains: dict[str, str] = {}
+        self.times: dict[str, int] = {}
+        self._random = random.Random(0)
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        self._note(name, " | ".join(str(choice) for choice in choices))
+        return self._random.choice(choices)
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        self._note(name, f"{low:g} to {high:g}{', logarithmic' if log else ''}")
+        return self._random.uniform(low, high)
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        self._note(name, f"{low} to {high}")
+        return self._random.randint(low, high)
+
+    def _note(self, name: str, domain: str) -> None:
+        self.domains.setdefault(name, domain)
+        self.times[name] = self.times.get(name, 0) + 1

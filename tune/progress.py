@@ -1,0 +1,180 @@
+"""What a search shows while it runs: a table on a terminal, lines elsewhere. Also rewrites the leaderboard after every trial."""
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import optuna
+from optuna.trial import TrialState
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from tune import leaderboard
+from tune.plan import SearchPlan
+from tune.run_dir import RunDir
+from tune.study import ENDED, Record, record
+from tune.trainable import FIDELITY, METRIC, RUNNING
+
+_ROWS = 12
+_AT_WORK = (RUNNING, "starting", "retried")
+
+
+@dataclass
+class Row:
+    """A trial as it was last heard of."""
+
+    trial_id: str
+    state: str = "starting"
+    epoch: int = 0
+    epochs: int = 0
+    f1: float | None = None
+    best: float | None = None
+    photos_per_second: float | None = None
+    began: float = 0.0
+
+
+class Progress(Callback):  # type: ignore[misc]
+    """Ray's callbacks in, a picture of the search out. Used as a context."""
+
+    def __init__(self, plan: SearchPlan, run: RunDir, study: optuna.Study, plain: bool | None = None) -> None:
+        self._plan, self._run, self._study = plan, run, study
+        self._console = Console(file=sys.stderr)
+        self._plain = not self._console.is_terminal if plain is None else plain
+        self._rows: dict[str, Row] = {}
+        self._records = self.records()
+        self._began = time.monotonic()
+        self._ended_before = sum(trial.state in ENDED for trial in study.get_trials(deepcopy=False))
+        self._live = Live(get_renderable=self.picture, console=self._console, refresh_per_second=2, transient=False)
+
+    def __enter__(self) -> Self:
+        if not self._plain:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if not self._plain:
+            self._live.stop()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Ray pickles callbacks into its experiment folder, from which nothing is ever restored."""
+        return {}
+
+    def say(self, text: str) -> None:
+        """A line of its own, above the table."""
+        self._console.print(text, style="bold", highlight=False)
+
+    def records(self) -> list[Record]:
+        """Every trial that was begun, as the study has it now."""
+        return [record(trial) for trial in self._study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._row(trial).state = RUNNING
+
+    def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any) -> None:
+        row = self._row(trial)
+        if result[FIDELITY] > 0:
+            row.epoch, row.f1, row.best = int(result[FIDELITY]), float(result["validation_f1"]), float(result[METRIC])
+            row.photos_per_second = result.get("photos_per_second", row.photos_per_second)
+        if self._plain and row.f1 is not None and not result.get("done"):
+            self._console.print(f"{row.trial_id} epoch {row.epoch}/{row.epochs} F1 {row.f1:.4f} best {row.best:.4f}", highlight=False)
+
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._row(trial).state = "retried"
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._ended(trial)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._ended(trial)
+
+    def picture(self) -> Group:
+        """The table, and a line about the whole."""
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+        table.add_column("trial")
+        table.add_column("state", min_width=13)
+        for name in ("epoch", "F1", "best", "photos/s", "left"):
+            table.add_column(name, justify="right")
+        best = leaderboard.best(self._records)
+        for row in self._shown():
+            style = "bold green" if best and row.trial_id == best.trial_id else "" if row.state in _AT_WORK else "dim"
+            table.add_row(*self._cells(row), style=style)
+        return Group(table, Text(self.headline(), style="bold"))
+
+    def headline(self) -> str:
+        """How far the search is, in under 80 columns."""
+        done = sum(row.state != "unfinished" for row in self._records)
+        parts = [f"{done} of {self._plan.trials} trials"]
+        best, preset = leaderboard.best(self._records), leaderboard.preset(self._records)
+        if best:
+            parts.append(f"best {best.f1:.4f} (trial {best.trial_id})")
+        if best and preset and preset.f1 is not None:
+            parts.append(f"preset {preset.f1:.4f}")
+        left = self._left_s(done)
+        if left is not None:
+            parts.append(f"about {duration(left)} left")
+        return " · ".join(parts)
+
+    def _row(self, trial: Trial) -> Row:
+        trial_id = trial.config["trial"]
+        if trial_id not in self._rows:
+            self._rows[trial_id] = Row(trial_id, epochs=int(trial.config["recipe"]["epochs"]), began=time.monotonic())
+        return self._rows[trial_id]
+
+    def _ended(self, trial: Trial) -> None:
+        self._records = self.records()
+        leaderboard.write(self._run, self._records)
+        row = self._row(trial)
+        ended = next((told for told in self._records if told.trial_id == row.trial_id), None)
+        if ended is None:
+            return
+        row.state = ended.state
+        if self._plain:
+            score = f"best F1 {ended.f1:.4f} at epoch {ended.best_epoch}" if ended.f1 is not None else ended.message
+            self._console.print(f"{row.trial_id} {ended.state}, {score}; {self.headline()}", highlight=False, soft_wrap=True)
+
+    def _shown(self) -> Iterator[Row]:
+        """Trials at work, then the best and the latest of those that ended, in the order of their ids."""
+        ended = [row for row in self._rows.values() if row.state not in _AT_WORK]
+        at_work = [row for row in self._rows.values() if row not in ended]
+        room = max(2, _ROWS - len(at_work))
+        best = sorted(ended, key=lambda row: -(row.best or 0.0))[: room // 2]
+        latest = [row for row in reversed(ended) if row not in best][: room - len(best)]
+        return iter(sorted([*at_work[-_ROWS:], *best, *latest], key=lambda row: row.trial_id))
+
+    def _cells(self, row: Row) -> tuple[str, ...]:
+        def number(value: float | None, form: str) -> str:
+            return "" if value is None else format(value, form)
+
+        at_work = row.state == RUNNING and row.epoch
+        left = (time.monotonic() - row.began) / row.epoch * (row.epochs - row.epoch) if at_work else None
+        return (
+            row.trial_id,
+            row.state,
+            f"{row.epoch}/{row.epochs}",
+            number(row.f1, ".4f"),
+            number(row.best, ".4f"),
+            number(row.photos_per_second, ",.0f"),
+            "" if left is None else duration(left),
+        )
+
+    def _left_s(self, done: int) -> float | None:
+        """From the pace so far of this driver; None before its first trial ended."""
+        here = done - self._ended_before
+        if here <= 0:
+            return None
+        return (time.monotonic() - self._began) / here * max(0, self._plan.trials - done)
+
+
+def duration(seconds: float) -> str:
+    """For people: `40 s`, `12 min`, `3 h 20 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,117 @@
+"""The study: Optuna's record of a run, in its journal, and what it says of each trial.
+
+A trial's id is its number in the study, `0007`: it stays the same when a resumed run takes the trial up again.
+"""
+
+import logging
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal._file import BaseJournalFileLock
+from optuna.trial import FrozenTrial, TrialState
+
+from tune.run_dir import RunDir
+from tune.trainable import COMPLETE, FAILED, MODE, STOPPED_EARLY, UNFINISHED
+
+# User attributes of a trial in the study
+ORIGIN, OVERRIDES, RECIPE, STATE, MESSAGE, SECONDS, EPOCHS, BEST_EPOCH = (
+    "origin",
+    "overrides",
+    "recipe",
+    "state",
+    "message",
+    "seconds",
+    "epochs",
+    "best_epoch",
+)
+PRESET, POINT, SAMPLED = "preset", "point", "sampled"
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+_STATES = {TrialState.COMPLETE: COMPLETE, TrialState.PRUNED: STOPPED_EARLY, TrialState.FAIL: FAILED}
+
+
+class _RunLock(BaseJournalFileLock):  # type: ignore[misc]
+    """No lock of its own: the run's lock allows one driver, and the journal's symlink hangs for ever where a killed driver left it."""
+
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the study says of one trial that was begun."""
+
+    trial_id: str
+    state: str
+    """One of the words of tune.trainable: complete, stopped early, diverged, out of memory, failed, unfinished."""
+    f1: float | None
+    """Best validation macro F1; None before the first epoch."""
+    best_epoch: int
+    epochs: int
+    seconds: float
+    origin: str
+    params: dict[str, Any]
+    overrides: dict[str, Any]
+    recipe: dict[str, Any]
+    message: str
+
+
+def storage(run: RunDir) -> optuna.storages.BaseStorage:
+    """The run's journal. It holds an absolute path, as RunDir's are."""
+    optuna.logging.set_verbosity(logging.WARNING)
+    return optuna.storages.JournalStorage(JournalFileBackend(str(run.journal), lock_obj=_RunLock()))
+
+
+def open_study(run: RunDir) -> optuna.Study:
+    """The run's study, created if the journal has none. It is named after the run's first name, so that a renamed folder still opens."""
+    store = storage(run)
+    names = optuna.get_all_study_names(store)
+    if names:
+        return optuna.load_study(study_name=names[0], storage=store)
+    direction = "maximize" if MODE == "max" else "minimize"
+    return optuna.create_study(study_name=run.name, storage=store, direction=direction)
+
+
+def sampler(seed: int, number: int) -> optuna.samplers.BaseSampler:
+    """The sampler that suggests trial `number`. New for each trial, so that a resumed study suggests what an unbroken one would."""
+    import numpy as np
+
+    derived = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(multivariate=True, group=True, seed=derived)
+
+
+def trial_id(number: int) -> str:
+    return f"{number:04d}"
+
+
+def records(run: RunDir) -> list[Record]:
+    """Every trial that was begun, by id. A trial that waits for its turn is not among them. Reads only: the search may be running."""
+    if not run.journal.exists() or not run.journal.stat().st_size:
+        return []
+    return [record(trial) for trial in open_study(run).get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
+
+
+def record(trial: FrozenTrial) -> Record:
+    values = trial.intermediate_values
+    best = max(values.values(), default=None)
+    told = trial.user_attrs
+    return Record(
+        trial_id=trial_id(trial.number),
+        state=told.get(STATE, _STATES[trial.state]) if trial.state in ENDED else UNFINISHED,
+        f1=best,
+        best_epoch=min((epoch for epoch, value in values.items() if value == best), default=0),
+        epochs=max(values, default=0),
+        seconds=float(told.get(SECONDS, 0.0)),
+        origin=told.get(ORIGIN, SAMPLED),
+        params=dict(trial.params),
+        overrides=told.get(OVERRIDES, {}),
+        recipe=told.get(RECIPE, {}),
+        message=told.get(MESSAGE, ""),
+    )
