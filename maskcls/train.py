@@ -62,9 +62,8 @@ def main(
     )
     fit = _train(recipe, faces, _state_folder(out), resolve_device(device), loader_workers)
     _export(fit, faces, out, overwrite)
-    typer.echo(
-        f"The best epoch, {fit.best_epoch}, is in {out}. To predict:\n  python -m maskcls.predict --bundle {out} --images DIR --out submission.csv"
-    )
+    typer.echo(f"The best epoch, {fit.best_epoch}, is in {out}. To predict:")
+    typer.echo(f"  python -m maskcls.predict --bundle {out} --images DIR --out submission.csv")
 
 
 def _state_folder(out: Path) -> Path:

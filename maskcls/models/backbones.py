@@ -4,6 +4,7 @@ import difflib
 from typing import Any
 
 import timm
+import torch
 from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
@@ -74,14 +75,25 @@ def create_backbone(name: str, *, weights: str, frozen_stages: int, image_size: 
         sized["pretrained_cfg_overlay"] = {"file": str(find_weights(name, weights))}
     try:
         model = timm.create_model(name, pretrained=weights != NONE, num_classes=0, **sized)
-    except (AssertionError, ValueError) as error:
-        raise CallError(f"{name} cannot be built for {image_size} px: {error}.") from None
+        if "img_size" in sized:
+            _try_out(model, image_size)
+    except (AssertionError, ValueError, TypeError) as error:
+        raise CallError(f"{name} cannot be built for {image_size} px: {str(error).rstrip('.')}.") from None
     except Exception as error:
         if weights == NONE:
             raise
         source = find_weights(name, weights) if weights != HUB else "the hub"
         raise RunError(f"The weights of {name} could not be read from {source}: {error}") from error
     return Backbone(model, frozen_stages)
+
+
+def _try_out(model: nn.Module, image_size: int) -> None:
+    """One empty photo through a model built for one size: a size that its windows do not divide shows here only."""
+    try:
+        with torch.inference_mode():
+            model.eval()(torch.zeros(1, 3, image_size, image_size))
+    except RuntimeError as error:
+        raise ValueError(str(error).splitlines()[0]) from None
 
 
 def check_known(name: str) -> None:
