@@ -1,0 +1,120 @@
+"""A page for one photo at a time: webcam or file, then mask state, gender and age group with their probabilities.
+
+What is sent travels inside the event and is decoded from memory: nothing is written, on the server's disk or elsewhere.
+The page asks nothing of the network: no fonts, no analytics, no sharing.
+"""
+
+import base64
+import binascii
+import os
+import socket
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskcls.data.geometry import decode_bytes
+from maskcls.errors import CallError, DataError, RunError
+from maskcls.labels import CLASS_NAMES
+from maskcls.serving.predictor import Predictor
+from maskcls.tasks import task
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+SHOWN = {"mask3": "Mask", "gender2": "Gender", "age3": "Age group"}
+FONTS = ("ui-sans-serif", "system-ui", "sans-serif")
+INTRODUCTION = """# Mask, gender, age
+Take a portrait or choose one, and see what the classifier makes of it. The photo is looked at once and kept nowhere."""
+NOTHING_YET = "Waiting for a photo."
+CSS = """.gradio-container { width: 100% !important; max-width: 1060px !important; margin: 0 auto !important; padding-top: 24px !important; }
+.answer p { font-size: 1.15em; min-height: 3em; }"""
+
+
+def import_gradio() -> Any:
+    """The library, its telemetry off. Raises RunError with what to do where it is not installed."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    try:
+        import gradio
+    except ModuleNotFoundError as error:
+        if error.name != "gradio":
+            raise
+        raise RunError("The page needs Gradio, which is not installed. Install it with: pip install 'maskcls[web]'") from None
+    return gradio
+
+
+def marginals(probabilities: NDArray[np.float64]) -> dict[str, dict[str, float]]:
+    """(18,) probabilities of the classes -> for each task of SHOWN the probability of each label by its name."""
+    return {
+        name: dict(zip(task(name).label_names, np.bincount(task(name).labels, weights=probabilities).tolist(), strict=True))
+        for name in SHOWN
+    }
+
+
+def classify(predictor: Predictor, photo: str) -> tuple[str, dict[str, dict[str, float]]]:
+    """A data URL -> a sentence with the likeliest class, and `marginals`. Raises DataError where it holds no photo."""
+    try:
+        content = base64.b64decode(photo.partition(",")[2], validate=True)
+    except binascii.Error:
+        raise DataError("The photo did not arrive whole. Send it again.") from None
+    probabilities = predictor.probabilities([decode_bytes(content, "The photo").rgb])[0]
+    best = int(probabilities.argmax())
+    return f"Most likely **{CLASS_NAMES[best]}** ({probabilities[best]:.0%})", marginals(probabilities)
+
+
+def build_page(predictor: Predictor) -> "gr.Blocks":
+    """The page, not yet served."""
+    gr = import_gradio()
+
+    def answer(event: gr.EventData) -> list[Any]:  # type: ignore[name-defined]  # Gradio goes by the annotation
+        try:
+            sentence, by_task = classify(predictor, event.photo)
+        except DataError as error:
+            return [str(error), *(None for _ in SHOWN)]
+        return [sentence, *by_task.values()]
+
+    with gr.Blocks(title="Mask, gender, age", analytics_enabled=False) as page:
+        gr.Markdown(INTRODUCTION)
+        with gr.Row():
+            with gr.Column(scale=5):
+                photo = gr.HTML(html_template=_asset("photo.html"), css_template=_asset("photo.css"), js_on_load=_asset("photo.js"))
+            with gr.Column(scale=4):
+                sentence = gr.Markdown(NOTHING_YET, elem_classes="answer")
+                labels = [gr.Label(label=title, elem_id=name, show_heading=False) for name, title in SHOWN.items()]
+        photo.submit(answer, outputs=[sentence, *labels], show_progress="minimal", api_visibility="private")
+    return page
+
+
+def serve(predictor: Predictor, host: str, port: int, *, block: bool = True) -> "gr.Blocks":
+    """Serve the page until interrupted; with `block=False` return at once, and `.close()` ends it. Raises CallError: the port is taken."""
+    _check_free(host, port)
+    gr = import_gradio()
+    page = build_page(predictor)
+    page.launch(
+        server_name=host,
+        server_port=port,
+        share=False,
+        quiet=True,
+        prevent_thread_lock=not block,
+        ssr_mode=False,
+        run_history=False,
+        footer_links=[],
+        max_file_size=1,  # bytes: the page never uses Gradio's own upload route, which writes to disk
+        theme=gr.themes.Soft(font=FONTS, font_mono=FONTS),
+        css=CSS,
+    )
+    return page
+
+
+def _asset(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _check_free(host: str, port: int) -> None:
+    try:
+        with socket.create_server((host, port)):
+            pass
+    except OSError as error:
+        raise CallError(f"{host}:{port} cannot be served on: {error.strerror}. Name another --port or --host.") from None
