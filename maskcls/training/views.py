@@ -36,6 +36,7 @@ class ViewBatches:
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=pin,
+            generator=torch.Generator(),  # else it draws from torch's own, which dropout is seeded by
         )
 
     @property

@@ -1,0 +1,183 @@
+"""The loop: what it reports, what it keeps, and that a fit killed and resumed gives the numbers of one that was not."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from maskcls.errors import RunError
+from maskcls.recipe import Recipe
+from maskcls.training import state
+from maskcls.training.fit import EpochResult, Fit
+from maskcls.training.member_fit import Diverged, rate_factor
+from tests.maskcls.training.small import RECIPE, data
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def numbers(result: EpochResult) -> tuple[float, ...]:
+    return (result.epoch, result.train_loss, result.validation_f1, result.photos, *np.nan_to_num(result.scores.class_f1))
+
+
+def finish(fit: Fit) -> list[EpochResult]:
+    return list(fit.epochs())
+
+
+def same_tensors(a: list[dict[str, torch.Tensor]], b: list[dict[str, torch.Tensor]]) -> bool:
+    return all(x.keys() == y.keys() and all(torch.equal(x[key], y[key]) for key in x) for x, y in zip(a, b, strict=True))
+
+
+def test_a_fit_learns_and_reports_every_epoch() -> None:
+    recipe = RECIPE.override({"epochs": 8, "frozen_stages": 0, "lr_body": 1e-3, "head": "linear", "head_dropout": 0.0})
+    results = finish(Fit(recipe, data()))
+    assert [result.epoch for result in results] == list(range(1, 9))
+    assert all(result.photos == 3 * 72 for result in results)
+    assert results[-1].train_loss < results[0].train_loss / 2
+    assert max(result.validation_f1 for result in results) > 0.5  # chance gives about 0.05
+    assert set(results[0].scores.task_f1) == {"mask3", "gender2", "age3"}
+
+
+# A fresh interpreter takes up a state and prints the rest; run by name so that nothing of this process is inherited.
+RESUME = """
+import json, sys, torch
+from pathlib import Path
+from maskcls.training.fit import Fit
+from tests.maskcls.training.small import RECIPE, data
+torch.set_num_threads(1)
+torch.randn(7)  # another place in torch's own random numbers
+fit = Fit(RECIPE, data())
+assert fit.resume(Path(sys.argv[1]))
+print(json.dumps([[r.epoch, r.train_loss, r.validation_f1] for r in fit.epochs()]))
+fit.save(Path(sys.argv[2]))
+"""
+
+
+def test_a_fit_killed_after_an_epoch_goes_on_to_the_bit_in_a_fresh_process(tmp_path: Path) -> None:
+    unbroken = Fit(RECIPE, data())
+    results = finish(unbroken)
+    killed = Fit(RECIPE, data())
+    next(iter(killed.epochs()))
+    killed.save(tmp_path / "killed")
+    del killed
+    other = subprocess.run(
+        [sys.executable, "-c", RESUME, str(tmp_path / "killed"), str(tmp_path / "end")], capture_output=True, text=True, check=True
+    )
+    assert json.loads(other.stdout) == [[r.epoch, r.train_loss, r.validation_f1] for r in results]
+    unbroken.save(tmp_path / "unbroken")
+    ends = [torch.load(tmp_path / name / state.STATE_FILE, weights_only=True) for name in ("end", "unbroken")]
+    assert same_tensors(ends[0]["members"], ends[1]["members"])
+    assert same_tensors(state.load_best(tmp_path / "end")[2], state.load_best(tmp_path / "unbroken")[2])
+
+
+def test_the_number_of_loader_workers_changes_nothing() -> None:
+    recipe = RECIPE.override({"epochs": 2})
+    alone, helped = Fit(recipe, data()), Fit(recipe, data(), loader_workers=2)
+    assert [numbers(r) for r in alone.epochs()] == [numbers(r) for r in helped.epochs()]
+    assert same_tensors(alone.best_states(), helped.best_states())
+
+
+def test_another_seed_gives_another_fit() -> None:
+    recipe = RECIPE.override({"epochs": 1})
+    first, second, again = (finish(Fit(recipe.override({"seed": seed}), data()))[0] for seed in (0, 1, 0))
+    assert numbers(first) == numbers(again)
+    assert first.train_loss != second.train_loss
+
+
+def test_the_best_epoch_is_by_validation_f1_when_it_goes_up_and_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    fit = Fit(RECIPE.override({"epochs": 5}), data())
+    validate, f1s = fit._validate, iter([0.2, 0.6, 0.3, 0.6, 0.1])
+    monkeypatch.setattr(fit, "_validate", lambda epoch: dataclasses.replace(validate(epoch), f1=next(f1s)))
+    states = []
+    for _ in fit.epochs():
+        states.append([{name: t.clone() for name, t in member.state_dict().items()} for member in fit.members])
+    assert (fit.best_epoch, fit.best.validation_f1) == (2, 0.6)
+    assert same_tensors(fit.best_states(), states[1])
+    assert not same_tensors(fit.best_states(), states[4])
+
+
+def test_frozen_stages_do_not_move_in_a_fit() -> None:
+    fit = Fit(RECIPE.override({"frozen_stages": 3, "epochs": 1}), data())
+    before = {name: tensor.clone() for name, tensor in fit.members[0].state_dict().items()}
+    finish(fit)
+    moving = fit.members[0].moving_state().keys()
+    for name, tensor in fit.members[0].state_dict().items():
+        if name not in moving:
+            assert torch.equal(tensor, before[name]), name
+    assert any(not torch.equal(fit.members[0].state_dict()[name], before[name]) for name in moving)
+
+
+def test_a_loss_that_is_not_finite_ends_the_fit_as_diverged() -> None:
+    recipe = RECIPE.override(
+        {"optimizer": "sgd", "lr_head": 1e20, "lr_body": 1e20, "clip_norm": 0.0, "head": "linear", "loss": "cross_entropy"}
+    )
+    with pytest.raises(Diverged, match=r"not finite .*epoch \d.*lower learning rate"):
+        finish(Fit(recipe, data()))
+
+
+def test_a_state_of_another_recipe_or_other_data_is_refused(tmp_path: Path) -> None:
+    fit = Fit(RECIPE.override({"epochs": 1}), data())
+    finish(fit)
+    fit.save(tmp_path)
+    with pytest.raises(RunError, match="a fit of another recipe"):
+        Fit(RECIPE.override({"epochs": 1, "seed": 3}), data()).resume(tmp_path)
+    with pytest.raises(RunError, match="a fit on other data"):
+        Fit(RECIPE.override({"epochs": 1}), dataclasses.replace(data(), digest="other")).resume(tmp_path)
+    assert not Fit(RECIPE, data()).resume(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("file", [state.STATE_FILE, "best"])
+def test_a_damaged_state_is_told(tmp_path: Path, file: str) -> None:
+    fit = Fit(RECIPE.override({"epochs": 1}), data())
+    finish(fit)
+    fit.save(tmp_path)
+    damaged = next(tmp_path.glob(f"{file}*"))
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    with pytest.raises(RunError, match=f"{damaged.name} is (missing or )?damaged.*begin this fit anew"):
+        Fit(RECIPE.override({"epochs": 1}), data()).resume(tmp_path)
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+from maskcls.training.fit import Fit
+from tests.maskcls.training.small import RECIPE, data
+fit = Fit(RECIPE, data())
+epochs = fit.epochs()
+next(epochs)
+fit.save(Path(sys.argv[1]))
+next(epochs)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # no file may grow: what a full disk does to a write
+try:
+    fit.save(Path(sys.argv[1]))
+except OSError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_is_told_and_the_state_before_it_is_unharmed(tmp_path: Path) -> None:
+    run = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert "could not be written" in run.stdout
+    assert "Free some space" in run.stdout
+    fit = Fit(RECIPE, data())
+    assert fit.resume(tmp_path)
+    assert len(fit.history) == 1
+    assert {file.name for file in tmp_path.iterdir()} == {state.STATE_FILE, f"best-{fit.best_epoch}.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("epochs", "factor"),
+    [(0.0, 0.0), (0.5, 0.5), (1.0, 1.0), (2.0, (1 + 0.5**0.5) / 2), (3.0, 0.5), (5.0, 0.0)],
+)
+def test_cosine_annealing_reaches_zero_over_the_epochs_that_really_run(epochs: float, factor: float) -> None:
+    recipe = Recipe().override({"epochs": 5, "warmup_epochs": 1.0, "schedule": "cosine"})
+    assert rate_factor(recipe, epochs) == pytest.approx(factor, abs=1e-9)
+    assert rate_factor(recipe.override({"schedule": "constant"}), epochs) == pytest.approx(min(epochs, 1.0))
