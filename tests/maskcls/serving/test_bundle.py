@@ -1,0 +1,225 @@
+import json
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from maskcls.data.geometry import Geometry
+from maskcls.errors import CallError, DataError
+from maskcls.labels import CLASS_NAMES
+from maskcls.models.backbones import normalisation
+from maskcls.models.member import build_members, log_probabilities
+from maskcls.recipe import Recipe
+from maskcls.serving.bundle import check_writable, person_hash, read_bundle, write_bundle
+from maskcls.task_split import task_split
+
+RandomBundle = Callable[[str], Path]
+RECIPE = Recipe(task_split="single", backbone="mobilenetv3_small_050", weights="none", image_size=64, frozen_stages=2, seed=1)
+FAR_FEWER_BYTES_THAN_WEIGHTS = 100_000
+
+
+def states(recipe: Recipe = RECIPE) -> list[dict[str, torch.Tensor]]:
+    return [member.state_dict() for member in build_members(recipe, pretrained=False)]
+
+
+def write(folder: Path, recipe: Recipe = RECIPE, *, overwrite: bool = False) -> None:
+    write_bundle(
+        folder, recipe, states(recipe), Geometry(64), normalisation(recipe.backbone), {"validation": {"f1": 0.75}},
+        "data", "split", ["Ann", "Bo"], "nowhere", overwrite=overwrite,
+    )  # fmt: skip
+
+
+@contextmanager
+def files_end_at(n_bytes: int):
+    """As on a full disk: whoever writes more into a file gets an OSError."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("name", ["single", "three"])
+def test_a_bundle_answers_as_the_members_it_was_written_from(tmp_path: Path, name: str) -> None:
+    recipe = RECIPE.override({"task_split": name})
+    write(tmp_path / "b", recipe)
+    bundle = read_bundle(tmp_path / "b")
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), np.uint8)
+    members = build_members(recipe, pretrained=False)
+    expected = log_probabilities(members, task_split(name), pixels)
+    assert np.array_equal(log_probabilities(bundle.members, bundle.task_split, pixels), expected)
+    assert not any(member.training for member in bundle.members)
+    assert (bundle.recipe, bundle.geometry, bundle.task_split) == (recipe, Geometry(64), task_split(name))
+    assert bundle.scores == {"validation": {"f1": 0.75}}
+    assert (bundle.data_digest, bundle.split_digest, bundle.weights_origin) == ("data", "split", "nowhere")
+
+
+def test_reading_leaves_torchs_generator_alone(random_bundle: RandomBundle) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    read_bundle(random_bundle("single"))
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_what_lies_in_the_folder(tmp_path: Path) -> None:
+    write(tmp_path / "b")
+    names = sorted(file.name for file in (tmp_path / "b").iterdir())
+    assert names[0] == "bundle.json"
+    assert len(names) == 2
+    assert names[1].startswith("member-classes-")
+    assert names[1].endswith(".safetensors")
+    assert [folder.name for folder in tmp_path.iterdir()] == ["b"]
+    manifest = json.loads((tmp_path / "b/bundle.json").read_text())
+    assert manifest["classes"] == list(CLASS_NAMES)
+    assert manifest["preprocessing"]["geometry"]["image_size"] == 64
+    mean, std = normalisation(RECIPE.backbone)
+    assert manifest["preprocessing"]["normalisation"] == [{"mean": list(mean), "std": list(std)}]
+    assert manifest["versions"]["torch"]
+
+
+def test_people_are_known_again_but_not_listed(tmp_path: Path) -> None:
+    write(tmp_path / "b")
+    assert "Ann" not in (tmp_path / "b/bundle.json").read_text()
+    bundle = read_bundle(tmp_path / "b")
+    assert [bundle.trained_on(person) for person in ("Ann", "Bo", "Cy")] == [True, True, False]
+    assert person_hash("Ann", "split") != person_hash("Ann", "another split")
+
+
+def test_loading_and_predicting_needs_neither_ray_nor_optuna_nor_albumentations(random_bundle: RandomBundle) -> None:
+    code = """
+import sys
+from pathlib import Path
+import numpy as np
+from maskcls.serving.predictor import Predictor
+Predictor(Path(sys.argv[1]), "cpu").probabilities([np.zeros((80, 60, 3), np.uint8)])
+import maskcls.predict, maskcls.evaluate, maskcls.serve, maskcls.serving.evaluation, maskcls.serving.web
+print(sorted({"ray", "optuna", "albumentations", "gradio"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code, random_bundle("single")], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_a_folder_that_is_in_use_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.jpg").write_bytes(b"mine")
+    with pytest.raises(CallError, match=r"photos exists and is no bundle \(it has no bundle\.json\)\. Name a new folder"):
+        write(tmp_path / "photos", overwrite=True)
+    write(tmp_path / "b")
+    with pytest.raises(CallError, match=r"b holds a bundle already\. Name a new folder, or remove the old one"):
+        check_writable(tmp_path / "b", overwrite=False)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["b", "photos"]
+
+
+def test_overwriting_leaves_the_new_bundle_alone(tmp_path: Path) -> None:
+    write(tmp_path / "b", RECIPE.override({"task_split": "three"}))
+    write(tmp_path / "b", RECIPE.override({"seed": 2}), overwrite=True)
+    assert read_bundle(tmp_path / "b").recipe.seed == 2
+    assert len(list((tmp_path / "b").iterdir())) == 2
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
+    with files_end_at(FAR_FEWER_BYTES_THAN_WEIGHTS), pytest.raises(OSError):
+        write(tmp_path / "b")
+    assert not list(tmp_path.iterdir())
+    write(tmp_path / "b")
+    before = sorted(file.name for file in (tmp_path / "b").iterdir())
+    with files_end_at(FAR_FEWER_BYTES_THAN_WEIGHTS), pytest.raises(OSError):
+        write(tmp_path / "b", RECIPE.override({"seed": 2}), overwrite=True)
+    assert sorted(file.name for file in (tmp_path / "b").iterdir()) == before
+    assert read_bundle(tmp_path / "b").recipe == RECIPE
+
+
+def test_states_of_another_normalisation_or_number_are_refused(tmp_path: Path) -> None:
+    args = (Geometry(64), ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), {}, "data", "split", [], "nowhere")
+    with pytest.raises(CallError, match=r"A member's mean is \[0\.48.* but \[0\.5, 0\.5, 0\.5\] was given"):
+        write_bundle(tmp_path / "b", RECIPE, states(), *args)
+    with pytest.raises(CallError, match="Task split three has 3 members, but got 1 states"):
+        write_bundle(tmp_path / "b", RECIPE.override({"task_split": "three"}), states(), *args)
+
+
+class TestDamage:
+    @pytest.fixture
+    def folder(self, random_bundle: RandomBundle, tmp_path: Path) -> Path:
+        return Path(shutil.copytree(random_bundle("three"), tmp_path / "b"))
+
+    @staticmethod
+    def change(folder: Path, **values: object) -> None:
+        manifest = json.loads((folder / "bundle.json").read_text())
+        manifest.update(values)
+        (folder / "bundle.json").write_text(json.dumps(manifest))
+
+    def test_no_bundle(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match=r"nowhere is no bundle: it has no bundle\.json\. Name a folder that maskcls\.train"):
+            read_bundle(tmp_path / "nowhere")
+
+    def test_another_projects_json(self, folder: Path) -> None:
+        (folder / "bundle.json").write_text('{"name": "package"}')
+        with pytest.raises(DataError, match=r'bundle\.json is no bundle\'s: "format": "maskcls-bundle" expected'):
+            read_bundle(folder)
+
+    def test_json_cut_short(self, folder: Path) -> None:
+        text = (folder / "bundle.json").read_text()
+        (folder / "bundle.json").write_text(text[: len(text) // 2])
+        with pytest.raises(DataError, match=r"bundle\.json is damaged: no JSON .* Export the bundle again"):
+            read_bundle(folder)
+
+    def test_a_key_is_missing(self, folder: Path) -> None:
+        manifest = json.loads((folder / "bundle.json").read_text())
+        del manifest["members"]
+        (folder / "bundle.json").write_text(json.dumps(manifest))
+        with pytest.raises(DataError, match=r"bundle\.json is damaged: KeyError\('members'\)"):
+            read_bundle(folder)
+
+    def test_another_format_version(self, folder: Path) -> None:
+        self.change(folder, format_version=2)
+        with pytest.raises(DataError, match="is a bundle of format version 2, and this maskcls reads version 1. Export it again"):
+            read_bundle(folder)
+
+    def test_weights_are_missing(self, folder: Path) -> None:
+        file = next(folder.glob("member-gender2-*"))
+        file.unlink()
+        with pytest.raises(DataError, match=rf"lacks {file.name}\. Copy the whole folder again"):
+            read_bundle(folder)
+
+    def test_weights_are_cut_short(self, folder: Path) -> None:
+        file = next(folder.glob("member-age3-*"))
+        content = file.read_bytes()
+        file.write_bytes(content[:1000])
+        with pytest.raises(DataError, match=rf"{file.name} is damaged: {len(content):,} bytes of .* but got 1,000 of"):
+            read_bundle(folder)
+
+    def test_one_bit_of_the_weights_has_turned(self, folder: Path) -> None:
+        file = next(folder.glob("member-mask3-*"))
+        content = bytearray(file.read_bytes())
+        content[-5] ^= 1
+        file.write_bytes(content)
+        with pytest.raises(DataError, match=rf"{file.name} is damaged: .* Copy it again"):
+            read_bundle(folder)
+
+    def test_tasks_numbered_in_another_way(self, folder: Path) -> None:
+        manifest = json.loads((folder / "bundle.json").read_text())
+        manifest["task_split"]["tasks"][2]["labels"].reverse()
+        self.change(folder, task_split=manifest["task_split"])
+        with pytest.raises(DataError, match="does not fit this version of maskcls: its tasks or classes are numbered in another way"):
+            read_bundle(folder)
+
+    def test_a_recipe_of_a_later_version(self, folder: Path) -> None:
+        recipe = json.loads((folder / "bundle.json").read_text())["recipe"]
+        self.change(folder, recipe={**recipe, "warp": 9})
+        with pytest.raises(DataError, match="does not fit this version of maskcls: A recipe has no key 'warp'"):
+            read_bundle(folder)
+
+    def test_weights_of_another_backbone(self, folder: Path) -> None:
+        recipe = json.loads((folder / "bundle.json").read_text())["recipe"]
+        self.change(folder, recipe={**recipe, "backbone": "resnet10t"})
+        with pytest.raises(DataError, match=r"its weights do not fit resnet10t as built here; it was written with torch .*, timm"):
+            read_bundle(folder)
