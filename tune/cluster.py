@@ -31,6 +31,9 @@ class Cluster:
     """host:port, or "" where there is none."""
 
 
+TOKEN_COMMAND = "ray get-auth-token"
+
+
 def quiet() -> None:
     """Say what Ray reads from the environment when it is imported or started; what the user has set stays."""
     for name, value in _QUIET.items():
@@ -68,10 +71,13 @@ def _cluster() -> Cluster:
     import ray
 
     resources = ray.cluster_resources()
-    context = ray.get_runtime_context()
     dashboard = ray._private.worker.get_dashboard_url() or ""
-    del context
     return Cluster(cpus=int(resources.get("CPU", 1)), gpus=float(resources.get("GPU", 0)), dashboard=dashboard)
+
+
+def here() -> Cluster:
+    """This machine, without starting Ray."""
+    return Cluster(cpus=local_cpus(), gpus=float(local_gpus()), dashboard="")
 
 
 def local_gpus() -> int:

@@ -10,7 +10,6 @@ from maskcls.recipe import Recipe
 from search_spaces import Setting, Space, SpaceError
 
 _DRAWS = 500
-_DONT_VARY = {"weights": "--weights", "seed": "--seed"}
 
 
 @dataclass(frozen=True)
@@ -63,17 +62,6 @@ def pinned_space(space: Space, explicit: Mapping[str, Any], setting: Setting) ->
             f"Space {space.name} wants points tried with parameters it never draws: {', '.join(sorted(unknown))}. Drawn: {', '.join(left)}."
         )
     return pinned, pins
-
-
-def explicit_values(options: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Options that name a recipe's value (None: not given) and `--set` values, together. Raises CallError where both fix one key."""
-    given = {key: value for key, value in options.items() if value is not None}
-    for key in settings:
-        if key in given:
-            raise CallError(f"--{key.replace('_', '-')} and --set {key} both fix {key}. Give one of them.")
-        if key in _DONT_VARY:
-            raise CallError(f"--set {key} is not for a search: use {_DONT_VARY[key]}.")
-    return {**given, **settings}
 
 
 @dataclass

@@ -80,9 +80,9 @@ def refuse_contradictions(recorded: Mapping[str, Any], given: Mapping[str, Any],
         given: options that this call states and that a run can't change.
     """
     wrong = [
-        f"{option} is {_shown(recorded.get(option))} in the run, but {_shown(value)} was given"
-        for option, value in given.items()
-        if recorded.get(option) != value
+        f"--{name.replace('_', '-')} is {_shown(recorded.get(name))} in the run, but {_shown(value)} was given"
+        for name, value in given.items()
+        if recorded.get(name) != value
     ]
     if wrong:
         raise CallError(

@@ -1,0 +1,187 @@
+"""Call: what `tune.search` was asked, checked and resolved into a plan.
+
+A run keeps the part of its call that says what is searched (IDENTITY); a resume takes it from there. The rest says how much work
+is done where, and may change from one driver to the next.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from maskcls import presets
+from maskcls.errors import CallError
+from maskcls.models.weights import has_weights
+from search_spaces import Setting, Space, SpaceError, get
+from tune.cluster import Cluster
+from tune.plan import SearchPlan, pinned_space
+from tune.run_dir import RunDir
+
+IDENTITY = (
+    "space",
+    "data",
+    "preset",
+    "set",
+    "epochs",
+    "image_size",
+    "weights",
+    "scale",
+    "seed",
+    "split_seed",
+    "split",
+    "corrections",
+    "skip_bad",
+)
+DEFAULT_TRIALS = 12
+SPACE_COPY = "space.py"
+_UNITS_S = {"s": 1, "m": 60, "h": 3600}
+
+
+@dataclass(frozen=True)
+class Call:
+    """The options of `tune.search`, by their names. Paths are absolute, `weights` is resolved; `scale` may still be auto."""
+
+    space: str
+    data: str | None
+    preset: str
+    set: tuple[str, ...]
+    epochs: int | None
+    image_size: int | None
+    weights: str
+    scale: str
+    seed: int
+    split_seed: int
+    split: str | None
+    corrections: str
+    skip_bad: bool
+    trials: int = DEFAULT_TRIALS
+    parallel: int | None = None
+    gpus_per_trial: float | None = None
+    cpus_per_trial: int | None = None
+    time_budget: str | None = None
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> "Call":
+        """From the door's values. Raises CallError for a folder or file that isn't there, and for numbers out of range."""
+        values = {name: options[name] for name in cls.__dataclass_fields__}
+        values["space"] = space_name(options["space"])
+        values["set"] = tuple(options["set"] or ())
+        values["weights"] = presets.resolve_weights(options["weights"], options["data"])
+        values["data"] = _there(options["data"], "--data", "a folder in the contest's layout")
+        values["split"] = _there(options["split"], "--split", "a JSON file with lists of people")
+        if options["corrections"] not in ("published", "none"):
+            values["corrections"] = _there(Path(options["corrections"]), "--corrections", "published, none, or a CSV file")
+        for name in ("trials", "parallel", "cpus_per_trial", "epochs"):
+            if values[name] is not None and values[name] < 1:
+                raise CallError(f"--{name.replace('_', '-')} must be at least 1, but got {values[name]}.")
+        if values["gpus_per_trial"] is not None and values["gpus_per_trial"] < 0:
+            raise CallError(f"--gpus-per-trial must be at least 0, but got {values['gpus_per_trial']}.")
+        budget_s(values["time_budget"])
+        values["trials"] = DEFAULT_TRIALS if values["trials"] is None else values["trials"]
+        return cls(**values)
+
+    @classmethod
+    def recorded(cls, run: RunDir, options: Mapping[str, Any]) -> "Call":
+        """The run's own call, with this call's say in how much work is done where (None: as recorded, or by default)."""
+        told = run.search()["call"]
+        changed = {name: options[name] for name in ("parallel", "gpus_per_trial", "cpus_per_trial", "time_budget")}
+        trials = options["trials"] if options["trials"] is not None else told["trials"]
+        if trials < 1:
+            raise CallError(f"--trials must be at least 1, but got {trials}.")
+        budget_s(options["time_budget"])
+        return cls(**{**told, "set": tuple(told["set"]), **changed, "trials": trials})
+
+    def record(self) -> dict[str, Any]:
+        """For search.json."""
+        return {**asdict(self), "set": list(self.set)}
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A plan, and what the search should say about how it came to it."""
+
+    plan: SearchPlan
+    space: Space
+    notes: tuple[str, ...]
+
+
+def resolve(call: Call, machine: Cluster, space_file: Path | None = None) -> Resolved:
+    """Call and machine -> plan. Precedence: preset < scale < space < explicit. Raises CallError."""
+    try:
+        space = get(str(space_file or call.space))
+    except SpaceError as error:
+        raise CallError(str(error)) from None
+    scale, notes = _scale(call.scale, machine)
+    explicit = presets.explicit_values(call.set, epochs=call.epochs, image_size=call.image_size, weights=call.weights, seed=call.seed)
+    base = presets.preset(call.preset, scale).override(explicit)
+    setting = Setting("gpu" if scale == "gpu" else "cpu", lambda backbone: has_weights(backbone, call.weights))
+    pinned, pins = pinned_space(space, explicit, setting)
+    notes += [f"{name} is fixed at {explicit[name]}: the space would vary it." for name in pins]
+    left_out = pinned.left_out(setting)
+    if left_out:
+        notes.append(f"Left out, without weights in {call.weights}: {', '.join(left_out)}.")
+    plan = SearchPlan(
+        space=pinned,
+        setting=setting,
+        base=base,
+        explicit=explicit,
+        trials=call.trials,
+        seed=call.seed,
+        time_budget_s=budget_s(call.time_budget),
+    )
+    return Resolved(_share(plan, call, machine), space, tuple(notes))
+
+
+def _scale(scale: str, machine: Cluster) -> tuple[str, list[str]]:
+    if scale not in ("auto", *presets.SCALES):
+        raise CallError(f"There is no scale {scale!r}. Scales: auto, {', '.join(presets.SCALES)}.")
+    if scale != "auto":
+        return scale, []
+    if machine.gpus:
+        return "gpu", []
+    return "cpu", ["No GPU was found: CPU scale, with small backbones and small photos. --scale gpu overrules it."]
+
+
+def _share(plan: SearchPlan, call: Call, machine: Cluster) -> SearchPlan:
+    """How many trials run at a time, and what each may use.
+
+    On the CPU one thread each: two torch threads beside another busy process run three times slower than one. Not more at a time
+    than a third of the trials, or the sampler would have nothing to learn from.
+    """
+    gpus = call.gpus_per_trial if call.gpus_per_trial is not None else float(plan.setting.scale == "gpu" and min(1.0, machine.gpus))
+    if gpus > 0:
+        fit = max(1, int(machine.gpus / gpus + 1e-9))
+    else:
+        fit = min(machine.cpus // (call.cpus_per_trial or 1), max(1, plan.trials // 3))
+    parallel = call.parallel or max(1, fit)
+    cpus = call.cpus_per_trial or max(1, machine.cpus // parallel)
+    for option, wanted, there in (("--gpus-per-trial", gpus, machine.gpus), ("--cpus-per-trial", cpus, machine.cpus)):
+        if wanted > there:
+            raise CallError(f"{option} {wanted:g} is more than there is ({there:g}): no trial would ever start. Give less.")
+    return replace(plan, parallel=parallel, cpus=cpus, gpus=gpus)
+
+
+def space_name(name_or_file: str) -> str:
+    """A name as it is, a file as an absolute path."""
+    is_file = name_or_file.endswith(".py") or "/" in name_or_file
+    return str(Path(name_or_file).expanduser().absolute()) if is_file else name_or_file
+
+
+def budget_s(text: str | None) -> float | None:
+    """`90s`, `30m`, `2h` or `1h30m` in seconds; None is no bound. Raises CallError on anything else."""
+    if text is None:
+        return None
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", text)
+    if not parts or "".join(number + unit for number, unit in parts) != text or not any(float(number) for number, _ in parts):
+        raise CallError(f"--time-budget expects a duration as in 90s, 30m, 2h or 1h30m, but got {text!r}.")
+    return sum(float(number) * _UNITS_S[unit] for number, unit in parts)
+
+
+def _there(path: Path | None, option: str, expected: str) -> str | None:
+    if path is None:
+        return None
+    full = Path(path).expanduser().absolute()
+    if not full.exists():
+        raise CallError(f"{option} {path}: there is no such file or folder. Expected {expected}.")
+    return str(full)

@@ -1,0 +1,256 @@
+"""What `tune.search` does around the search: a run made or found, data made ready, Ray connected, the best exported, a summary."""
+
+import functools
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Set
+from contextlib import ExitStack
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from maskcls.cli import INTERRUPTED as INTERRUPTED_STATUS
+from maskcls.errors import CallError, MaskclsError
+from tune import cluster
+from tune.call import IDENTITY, SPACE_COPY, Call, Resolved, resolve
+from tune.forecast import show
+from tune.resume import refuse_contradictions
+from tune.run_dir import RunDir, remove
+
+if TYPE_CHECKING:
+    from tune.driver import Outcome
+    from tune.study import Record
+
+_PACKAGES = ("maskcls", "ray", "optuna", "torch", "timm", "albumentations", "numpy")
+
+
+def run(options: Mapping[str, Any], stated: Set[str]) -> int:
+    """The door's work. `stated` names the options that the call gave itself. Returns the exit status."""
+    if options["resume"] is not None:
+        found = RunDir.open(options["resume"], options["runs"])
+        call = recorded_call(found, options, stated)
+        return _resume(call, found, options)
+    if options["space"] is None:
+        from search_spaces import names
+
+        raise CallError(f"--space is missing. Spaces: {', '.join(names())}, or a Python file that defines SPACE. See --list-spaces.")
+    return _begin(Call.of(options), options)
+
+
+def recorded_call(found: RunDir, options: Mapping[str, Any], stated: Set[str]) -> Call:
+    """The run's own call, with this one's say in how much work is done where. Raises CallError for what contradicts the run."""
+    call = Call.recorded(found, options)
+    this = Call.of({**options, "space": options["space"] or call.space})
+    told = {**call.record(), "name": found.name}
+    given = {**this.record(), "name": options["name"]}
+    compared = [name for name in (*IDENTITY, "name") if name in stated and not (name == "scale" and this.scale == "auto")]
+    refuse_contradictions({name: told[name] for name in compared}, {name: given[name] for name in compared}, found.name)
+    return call
+
+
+def _begin(call: Call, options: Mapping[str, Any]) -> int:
+    with ExitStack() as stack:
+        machine = stack.enter_context(cluster.connected(options["address"])) if options["address"] else cluster.here()
+        resolved = resolve(call, machine)
+        _say_notes(resolved)
+        if options["plan"]:
+            show(call, resolved)
+            return 0
+        _check_weights(resolved)
+        name = options["name"] or f"{resolved.space.name}-{datetime.now():%Y%m%d-%H%M%S}"
+        made = RunDir.create(options["runs"], name, _search_record(call, resolved))
+        try:
+            _prepare_data(call, resolved, made, options)
+        except BaseException:
+            remove(made)
+            raise
+        return _search(resolved, made, stack, options)
+
+
+def _resume(call: Call, found: RunDir, options: Mapping[str, Any]) -> int:
+    from tune.study import ENDED, open_study
+
+    ended = len(open_study(found).get_trials(deepcopy=False, states=ENDED)) if found.journal.exists() else 0
+    if ended >= call.trials:
+        typer.echo(f"Nothing is left to do: {found.name} has {ended} trials, and {call.trials} are wanted. More with --trials N.")
+        return 0
+    with ExitStack() as stack:
+        machine = stack.enter_context(cluster.connected(options["address"])) if options["address"] else cluster.here()
+        copy = found.path / SPACE_COPY
+        resolved = resolve(call, machine, copy if copy.exists() else None)
+        _say_notes(resolved)
+        if options["plan"]:
+            show(call, resolved, ended)
+            return 0
+        found.write_search({**found.search(), "call": call.record()})
+        if not (found.data / "photos.csv").exists() or not (found.data / "split.json").exists():
+            _prepare_data(call, resolved, found, options)
+        return _search(resolved, found, stack, options)
+
+
+def _search(resolved: Resolved, run: RunDir, stack: ExitStack, options: Mapping[str, Any]) -> int:
+    from maskcls.data.pixels import default_cache
+    from tune.driver import INTERRUPTED, run_search
+    from tune.trainable import fit_trial
+
+    there = stack.enter_context(cluster.connected(options["address"]))
+    plan = resolved.plan
+    typer.echo(f"Run {run.name}: {plan.trials} trials of space {resolved.space.name}, {plan.parallel} at a time, in {run.path}")
+    if there.dashboard:
+        typer.echo(f"Ray's dashboard: http://{there.dashboard} (it asks for a token: `{cluster.TOKEN_COMMAND}` prints it)")
+    objective = functools.partial(
+        fit_trial, cache=(options["cache"] or default_cache()).absolute(), pixel_store_gb=options["pixel_store_gb"]
+    )
+    part = {"began": _now(), "argv": sys.argv[1:], "trials": plan.trials, "parallel": plan.parallel, **_environment()}
+    resume_command = f"python -m tune.search --resume {run.path}"
+    try:
+        outcome = run_search(plan, run, objective)
+    except KeyboardInterrupt:
+        typer.echo(f"Aborted. What was done is kept; to go on:\n  {resume_command}", err=True)
+        raise
+    _note_part(run, {**part, "ended": _now(), "why": outcome.why})
+    _hand_over(run, outcome, resume_command)
+    return INTERRUPTED_STATUS if outcome.why == INTERRUPTED else 0
+
+
+def _hand_over(run: RunDir, outcome: "Outcome", resume_command: str) -> None:
+    """best/, report.html and the summary; what cannot be exported is said, and does not hide the rest."""
+    from tune import leaderboard
+    from tune.export import export_trial
+    from tune.report import write_report
+    from tune.study import records
+
+    trials = records(run)
+    best = leaderboard.best(trials)
+    exported = best is not None and _try("The best trial could not be exported", lambda: export_trial(run, best.trial_id, run.best, True))
+    reported = _try("The report could not be written", lambda: write_report(run))
+    typer.echo("\n".join(summary(run, trials, outcome.why, exported, reported)))
+    if outcome.left > 0:
+        typer.echo(f"{outcome.left} trials are left to do ({outcome.why}). To go on:\n  {resume_command}")
+
+
+def summary(run: RunDir, trials: "list[Record]", why: str, exported: bool, reported: bool) -> list[str]:
+    """What the search found, in a few lines."""
+    from tune import leaderboard
+
+    states = [trial.state for trial in trials]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)) or "none"
+    lines = [f"Search {why}. Trials: {counts}. Leaderboard: {run.leaderboard}" + (f", report: {run.report}" if reported else "")]
+    best, preset = leaderboard.best(trials), leaderboard.preset(trials)
+    if best is None or best.f1 is None:
+        return [*lines, "No trial has finished an epoch, so there is no best one."]
+    lines.append(f"Best: trial {best.trial_id}, validation macro F1 {best.f1:.4f} at epoch {best.best_epoch} of {best.epochs}.")
+    if preset is not None and preset.f1 is not None:
+        itself = " It is the preset itself." if best is preset else ""
+        lines.append(f"Gain over the preset (trial {preset.trial_id}, {preset.f1:.4f}): {best.f1 - preset.f1:+.4f}.{itself}")
+    if best.overrides:
+        lines.append("Its choices: " + ", ".join(f"{key}={_short(value)}" for key, value in best.overrides.items()))
+    if exported:
+        lines.append(f"To predict:\n  python -m maskcls.predict --bundle {run.best} --images DIR --out submission.csv")
+    return lines
+
+
+def _prepare_data(call: Call, resolved: Resolved, run: RunDir, options: Mapping[str, Any]) -> None:
+    """The run's photos and split, and the pixels of the preset's size, decoded before trials wait for them."""
+    from maskcls.data.facedata import prepare
+
+    faces = prepare(
+        Path(call.data) if call.data else None,
+        corrections=call.corrections,
+        split_file=Path(call.split) if call.split else None,
+        split_seed=call.split_seed,
+        skip_bad=call.skip_bad,
+        cache=options["cache"],
+        pixel_store_gb=options["pixel_store_gb"],
+        progress=True,
+    )
+    faces.pixels(resolved.plan.base.image_size, progress=True)
+    if call.space.endswith(".py"):
+        shutil.copyfile(call.space, run.path / SPACE_COPY)
+    faces.save(run.data)
+    digests = {"photos": len(faces.photos), "people": faces.photos["person"].nunique(), "digest": faces.digest}
+    run.write_search({**run.search(), "data": digests, "split_digest": faces.split.digest})
+
+
+def _check_weights(resolved: Resolved) -> None:
+    """The preset's backbone must be there before anything is begun. Raises CallError or RunError."""
+    base = resolved.plan.base
+    from maskcls.models.weights import HUB, check_reachable
+
+    if base.weights == HUB or "backbone" in resolved.plan.explicit:
+        from maskcls.models.backbones import check_known
+
+        check_known(base.backbone)
+    check_reachable(base.backbone, base.weights)
+
+
+def _search_record(call: Call, resolved: Resolved) -> dict[str, Any]:
+    plan = resolved.plan
+    # A resume must search what was searched, so the scale is kept as it was found.
+    told = {**call.record(), "scale": plan.setting.scale}
+    return {
+        "format": 1,
+        "created": _now(),
+        "call": told,
+        "space": {"name": resolved.space.name, "question": resolved.space.question},
+        "base_recipe": plan.base.model_dump(),
+        "notes": list(resolved.notes),
+        "parts": [],
+    }
+
+
+def _note_part(run: RunDir, part: Mapping[str, Any]) -> None:
+    told = run.search()
+    run.write_search({**told, "parts": [*told["parts"], part]})
+
+
+def _environment() -> dict[str, Any]:
+    return {
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        "commit": _commit(),
+        "hardware": {"cpus": cluster.local_cpus(), "gpus": cluster.local_gpus(), "machine": platform.machine()},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _commit() -> str:
+    """The commit of the code, where it runs from a git checkout."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, timeout=10, check=False).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+def _say_notes(resolved: Resolved) -> None:
+    for note in resolved.notes:
+        typer.echo(note, err=True)
+
+
+def _try(what: str, do: Callable[[], None]) -> bool:
+    try:
+        do()
+    except MaskclsError as error:
+        typer.echo(f"{what}: {error}", err=True)
+        return False
+    return True
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
