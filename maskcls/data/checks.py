@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -14,16 +15,18 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from maskcls.data.contest_folder import IMAGES, scan
+from maskcls.data.contest_folder import IMAGES, TABLE, scan
 from maskcls.data.geometry import decode
 from maskcls.data.identical import identical_photos
 from maskcls.data.photos import tabulate
 from maskcls.data.problems import FATAL, Problem, ordered
-from maskcls.data.splits import missing_classes, split_people
+from maskcls.data.splits import SIDES, Split, missing_classes, split_people
 from maskcls.errors import DataError
 from maskcls.labels import CLASS_NAMES
 
-__all__ = ["Inspection", "Problem", "bad_photos", "check_folder", "inspect_folder"]
+__all__ = ["Inspection", "Problem", "bad_photos", "check_folder", "inspect_folder", "training_problem", "without_bad_photos"]
+
+log = logging.getLogger("maskcls")
 
 CONVERTED = {
     "EXIF-turned": "turned as their EXIF data say",
@@ -55,41 +58,50 @@ def inspect_folder(data: Path, progress: bool = False) -> Inspection:
     if any(problem.kind in FATAL for problem in contents.problems):
         return Inspection(ordered(contents.problems), contents.notes)
     photos = tabulate(contents)
-    errors, conversions = decode_all(photos["file"].tolist(), progress)
-    problems = [Problem("photo", f"{IMAGES}/{photos['key'].iloc[row]}", message) for row, message in errors.items()]
+    files = photos["file"].tolist() + contents.unlabelled
+    errors, conversions = decode_all(files, progress)
+    problems = [Problem("photo", os.path.relpath(files[i], data), message) for i, message in errors.items()]
     notes = contents.notes + [f"{count:,} photos are {CONVERTED[name]} when they are read." for name, count in sorted(conversions.items())]
     shared = identical_photos(photos)
     if shared:
         people = len({person for persons in shared for person in persons})
         notes.append(f"{len(shared):,} photos stand under several people ({people:,} in all), who go to one side of every split together.")
-    good = photos.drop(index=list(errors)).reset_index(drop=True)
-    return Inspection(ordered([*contents.problems, *problems, *class_problems(good)]), notes, good)
+    good = photos[~photos["file"].isin([files[i] for i in errors])].reset_index(drop=True)
+    if good.empty:
+        message = f"{IMAGES} has no photo that can be used. Mend the others, or check the path."
+        untrainable: Problem | None = Problem("class", IMAGES, message)
+    else:
+        untrainable = training_problem(good, split_people(good))
+    return Inspection(ordered([*contents.problems, *problems, *([untrainable] if untrainable else [])]), notes, good)
 
 
-def class_problems(photos: pd.DataFrame) -> Iterator[Problem]:
-    """Classes with nobody, in the table or else in the training side of its default split."""
-    if photos.empty:
-        yield Problem("folder", IMAGES, f"{IMAGES} has no photo that can be used. Mend the others, or check the path.")
-        return
-    everybody = missing_classes(photos, set(photos["person"]))
-    if everybody:
-        yield class_problem(everybody, "in the whole folder", "Add people of that gender and age, and their photos.")
-        return
-    split = split_people(photos)
-    untrained = missing_classes(photos, split.train)
-    if untrained:
-        yield class_problem(untrained, "in training", "Add people, or choose them with --split or another --split-seed.")
-    elif not split.validation or not split.holdout:
-        message = f"There are only {photos['person'].nunique()} people, too few for training, validation and holdout. Add people."
-        yield Problem("class", "train/train.csv", message)
+def training_problem(photos: pd.DataFrame, split: Split, split_file: Path | None = None) -> Problem | None:
+    """Why nothing can be learnt from this split of the people, if so: a class with nobody in training, or nobody to validate on."""
+    people = ", ".join(f"{len(split.side(name)):,} in {name}" for name in SIDES)
+    missing = missing_classes(photos, split.train)
+    if missing:
+        everywhere = set(missing) <= set(missing_classes(photos, set(photos["person"])))
+        where = "in the whole folder" if everywhere else f"in training (people: {people})"
+        choose = f"Move some to train in {split_file}." if split_file else "Add some, or choose another --split-seed, or your own --split."
+        remedy = "Add people of that gender and age, and their photos." if everywhere else choose
+        names = "; ".join(f"{class_} ({CLASS_NAMES[class_]})" for class_ in missing)
+        message = f"{'Classes' if len(missing) > 1 else 'A class'} with nobody {where}: {names}. Expected somebody of each. {remedy}"
+        return Problem("class", TABLE, message)
+    if not split.validation:
+        message = f"Nobody is left for validation (people: {people}). Expected three people or more who share no photo. Add some."
+        return Problem("class", TABLE, message)
+    return None
 
 
-def class_problem(classes: Sequence[int], where: str, remedy: str) -> Problem:
-    """That classes (0..17) have nobody, `where` and what to do being said."""
-    names = "; ".join(f"{class_} ({CLASS_NAMES[class_]})" for class_ in classes)
-    plural = "Classes" if len(classes) > 1 else "Class"
-    message = f"{plural} with nobody {where}: {names}. Expected photos of every one of the {len(CLASS_NAMES)} classes. {remedy}"
-    return Problem("class", "train/train.csv", message)
+def without_bad_photos(photos: pd.DataFrame, cache: Path, progress: bool = False) -> pd.DataFrame:
+    """The table without the photos that can't be decoded; the log says how many they are. Raises DataError where none is left."""
+    bad = bad_photos(photos, cache, progress)
+    if not bad:
+        return photos
+    if len(bad) == len(photos):
+        raise DataError(f"None of the {len(photos):,} photos can be decoded. The first: {next(iter(bad.values()))}")
+    log.warning("--skip-bad: %d photos that can't be decoded are left out. The first: %s", len(bad), next(iter(bad.values())))
+    return photos[~photos["key"].isin(list(bad))].reset_index(drop=True)
 
 
 def decode_all(files: Sequence[str], progress: bool = False) -> tuple[dict[int, str], Counter[str]]:

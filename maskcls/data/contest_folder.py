@@ -8,7 +8,7 @@ leading zeros, some end in -1 or -2, one stands in two rows, so `path` is the ke
 import csv
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,6 +56,8 @@ class Contents:
     photos: list[Photo] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    unlabelled: list[str] = field(default_factory=list)
+    """Photo files of people whose rows are bad."""
     rows: int = 0
 
 
@@ -67,8 +69,9 @@ def scan(data: Path) -> Contents:
         return contents
     rows = _read_table(data / TABLE, contents)
     contents.rows = len(rows)
-    people = list(_good_people(rows, contents))
-    _list_photos(data / IMAGES, people, contents, {row["path"] for _, row in rows})
+    people = {person.path: person for person in _good_people(rows, contents)}
+    paths = dict.fromkeys(row["path"] for _, row in rows if _is_folder_name(row["path"]))
+    _list_photos(data / IMAGES, {path: people.get(path) for path in paths}, contents)
     return contents
 
 
@@ -122,7 +125,7 @@ def _good_people(rows: list[Row], contents: Contents) -> Iterator[Person]:
     for line, row in rows:
         path, where, who = row["path"], f"{TABLE}, line {line}", f"{TABLE}, line {line} ({row['path'] or row['id'] or 'no id'})"
         problems = []
-        if not path or path in (".", "..") or {"/", "\\"} & set(path):
+        if not _is_folder_name(path):
             message = f"{who}: path is {path!r}. Expected the name of a folder in {IMAGES}. Correct the row."
             problems.append(Problem("person folder", where, message))
         elif paths[path] > 1 and first[path] != line:
@@ -140,6 +143,10 @@ def _good_people(rows: list[Row], contents: Contents) -> Iterator[Person]:
             yield Person(row["id"], GENDERS.index(gender), row["race"], age, path)
 
 
+def _is_folder_name(path: str) -> bool:
+    return path not in ("", ".", "..") and not {"/", "\\", "\0"} & set(path)
+
+
 def _years(text: str) -> int | None:
     """Whole years, or None where the text is no age."""
     try:
@@ -149,31 +156,32 @@ def _years(text: str) -> int | None:
     return int(years) if 1 <= years <= MAX_AGE else None
 
 
-def _list_photos(images: Path, people: list[Person], contents: Contents, expected: set[str]) -> None:
+def _list_photos(images: Path, people: Mapping[str, Person | None], contents: Contents) -> None:
+    """Add the photos of people, given by their path; None for a person whose row is bad."""
     with os.scandir(images) as entries:
         folders = {entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()}
     if not folders:
         message = f"{images} is empty. Expected a folder a person, named like the rows' path in {TABLE}. Copy the photos there."
         contents.problems.append(Problem("folder", IMAGES, message))
         return
-    strangers = sorted(folders - expected)
+    strangers = sorted(folders - set(people))
     if strangers:
         contents.notes.append(f"{len(strangers):,} folders of {IMAGES} stand in no row of {TABLE} and are not used, as {strangers[0]}.")
     litter: list[str] = []
-    for person in people:
-        if person.path in folders:
-            _list_person(images / person.path, person, contents, litter)
+    for path, person in people.items():
+        if path in folders:
+            _list_person(images / path, person, contents, litter)
         else:
-            message = f"{IMAGES}/{person.path} is missing, but stands in {TABLE}. Expected a folder with seven photos. Copy it again."
-            contents.problems.append(Problem("person folder", f"{IMAGES}/{person.path}", message))
+            message = f"{IMAGES}/{path} is missing, but stands in {TABLE}. Expected a folder with seven photos. Copy it again."
+            contents.problems.append(Problem("person folder", f"{IMAGES}/{path}", message))
     if litter:
         contents.notes.append(f"{len(litter):,} files that are no photos (hidden, or of another kind) are not used, as {litter[0]}.")
 
 
-def _list_person(folder: Path, person: Person, contents: Contents, litter: list[str]) -> None:
+def _list_person(folder: Path, person: Person | None, contents: Contents, litter: list[str]) -> None:
     """Add a person's photos, one for each name of MASK_OF."""
     found: dict[str, str] = {}  # the photo's name without its extension -> the file
-    where = f"{IMAGES}/{person.path}"
+    where = f"{IMAGES}/{folder.name}"
 
     def problem(kind: str, place: str, message: str) -> None:
         contents.problems.append(Problem(kind, place, f"{place} {message}"))
@@ -191,10 +199,12 @@ def _list_person(folder: Path, person: Person, contents: Contents, litter: list[
         else:
             found[stem] = name
             size_bytes = entry.stat().st_size
-            if size_bytes:
-                contents.photos.append(Photo(person, entry.path, name, MASK_OF[stem], size_bytes))
-            else:
+            if not size_bytes:
                 problem("photo", f"{where}/{name}", "is empty (0 bytes). Expected a photo. Copy it again.")
+            elif person is None:
+                contents.unlabelled.append(entry.path)
+            else:
+                contents.photos.append(Photo(person, entry.path, name, MASK_OF[stem], size_bytes))
     missing = [name for name in MASK_OF if name not in found]
     if missing:
         problem("missing photos", where, f"has {len(found)} photos instead of seven: {', '.join(missing)} missing. Copy the folder again.")

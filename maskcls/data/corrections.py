@@ -76,7 +76,11 @@ class Corrections:
         if not self.rows:
             return photos
         if self.published and not is_contest(photos, {row.id for row in self.rows}):
-            log.info("The published corrections are not applied: they are for the people of the contest's data, which this is not.")
+            log.info(
+                "The published corrections are not applied: they are for the people of the contest's data, which this is not. "
+                "If it is a part of it, name a copy of %s with --corrections.",
+                PUBLISHED,
+            )
             return photos
         photos = photos.copy()
         people = _People(photos)

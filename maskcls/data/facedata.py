@@ -1,10 +1,8 @@
 """FaceData: labelled photos, their split and where their pixels are kept: all that a fit or a search needs of its data."""
 
 import hashlib
-import logging
 import shutil
 import tempfile
-from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,13 +13,12 @@ import pandas as pd
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from maskcls.data.checks import bad_photos, class_problem
-from maskcls.data.corrections import Corrections, read_corrections
+from maskcls.data.checks import training_problem, without_bad_photos
+from maskcls.data.contest_folder import table_paths
+from maskcls.data.corrections import read_corrections
 from maskcls.data.photos import read_contest
-from maskcls.data.splits import SIDES, Split, missing_classes, read_split, rows, split_people
+from maskcls.data.splits import Split, read_split, rows, split_people
 from maskcls.errors import DataError
-
-log = logging.getLogger("maskcls")
 
 PHOTOS, SPLIT = "photos.csv", "split.json"
 DEMO_PERSONS, DEMO_SEED = 90, 0
@@ -109,38 +106,16 @@ def prepare(
     cache = (cache or default_cache()).absolute()
     wanted = read_corrections(corrections)
     folder = demo_folder(cache) if data is None else data
-    photos, left_out = _read(folder, wanted, skip_bad, cache, progress)
+    photos = read_contest(folder, corrections=wanted, skip_bad=skip_bad)
+    left_out: set[str] = set()
+    if skip_bad:
+        photos = without_bad_photos(photos, cache, progress)
+        left_out = table_paths(folder) - set(photos["person"])
     split = split_people(photos, split_seed) if split_file is None else read_split(split_file, photos, left_out)
-    _require_classes(photos, split, split_file)
+    problem = training_problem(photos, split, split_file)
+    if problem:
+        raise DataError(problem.message)
     return FaceData(photos, split, cache, pixel_store_gb)
-
-
-def _read(folder: Path, corrections: Corrections, skip_bad: bool, cache: Path, progress: bool) -> tuple[pd.DataFrame, Collection[str]]:
-    """The photo table, and people who are in the folder but not in the table."""
-    photos = read_contest(folder, corrections=corrections, skip_bad=skip_bad)
-    if not skip_bad:
-        return photos, ()
-    from maskcls.data.contest_folder import table_paths
-
-    bad = bad_photos(photos, cache, progress)
-    if bad:
-        log.warning("--skip-bad: %d photos that can't be decoded are left out, as %s", len(bad), next(iter(bad.values())))
-        photos = photos[~photos["key"].isin(list(bad))].reset_index(drop=True)
-    if photos.empty:
-        raise DataError(f"{folder} has no photo that can be decoded. `python -m maskcls.check --data {folder}` lists why.")
-    return photos, table_paths(folder) - set(photos["person"])
-
-
-def _require_classes(photos: pd.DataFrame, split: Split, split_file: Path | None) -> None:
-    sizes = ", ".join(f"{len(split.side(name)):,} in {name}" for name in SIDES)
-    missing = missing_classes(photos, split.train)
-    if missing:
-        absent = missing_classes(photos, set(photos["person"]))
-        where = "in training (nor anywhere in the folder)" if set(missing) <= set(absent) else "in training"
-        remedy = f"Move people to train in {split_file}" if split_file else "Add people, or choose another --split-seed or your own --split"
-        raise DataError(f"{class_problem(missing, where, remedy).message} (people: {sizes}).")
-    if not split.validation:
-        raise DataError(f"Nobody is left for validation (people: {sizes}). Add people: at least three who share no photo are needed.")
 
 
 def demo_folder(cache: Path) -> Path:
