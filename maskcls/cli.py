@@ -13,10 +13,18 @@ from maskcls.errors import MaskclsError
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
-def run(main: Callable[..., Any]) -> None:
-    """Run a door's function as a command line: typer's own usage errors exit with 2, MaskclsErrors as they say."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command()(main)
+def new_app() -> typer.Typer:
+    """A typer app with the doors' settings, for a door of several commands."""
+    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+def run(main: Callable[..., Any] | typer.Typer) -> None:
+    """Run a door's function or app as a command line: typer's own usage errors exit with 2, MaskclsErrors as they say."""
+    if isinstance(main, typer.Typer):
+        app = main
+    else:
+        app = new_app()
+        app.command()(main)
     try:
         app(standalone_mode=True)
     except MaskclsError as error:

@@ -1,0 +1,214 @@
+"""The pixel store: every photo decoded once, through the geometry, into one array on disk that all runs map read-only."""
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+
+import cv2
+import numpy as np
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+from maskcls.data.geometry import CONVERSIONS, Geometry, Image, decode
+from maskcls.data.pixel_cache import (
+    MANIFEST,
+    PIXELS,
+    StoreInfo,
+    build_lock,
+    building_folder,
+    default_cache,
+    discard,
+    gb,
+    list_stores,
+    make_room,
+    open_store,
+    prune,
+    room_lock,
+    sampled_checksum,
+    stores_folder,
+)
+from maskcls.errors import CallError, DataError, RunError
+
+__all__ = ["StoreInfo", "default_cache", "list_stores", "open_or_build", "prune"]
+
+log = logging.getLogger("maskcls")
+
+LISTED = 20
+"""How many undecodable photos a refusal lists."""
+
+WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
+
+
+def open_or_build(
+    files: Sequence[str], keys: Sequence[str], geometry: Geometry, cache: Path, budget_gb: float, progress: bool = False
+) -> Image:
+    """Row i is photo i: uint8 (n, size, size, 3), mapped read-only; what has been decoded once is not decoded again.
+
+    The store belongs to the keys, sizes and modification times of the files, to the geometry and to OpenCV's version.
+    Whoever asks for it while another process builds it waits. A damaged store is built anew.
+
+    Args:
+        files: paths of the photos, n of them, at least one.
+        keys: their identities, wherever the folder lies.
+        cache: folder for decoded photos; it may be read-only where the store is there already.
+        budget_gb: bound on all stores under `cache`, in 10**9 bytes; the least recently used and not in use make room.
+        progress: show a bar on stderr, where that is a terminal.
+
+    Raises DataError listing the photos that cannot be decoded, and RunError where the budget or the disk does not hold
+    the store, or the cache cannot be written; nothing half-built stays.
+    """
+    if not files or len(files) != len(keys):
+        raise CallError(f"One key a photo, and at least one photo, expected: got {len(files)} files and {len(keys)} keys.")
+    store = stores_folder(cache) / _digest(files, keys, geometry)
+    shape = (len(files), geometry.image_size, geometry.image_size, 3)
+    with _told_of_the_cache(cache):
+        pixels = open_store(store, shape)
+        if pixels is not None:
+            return pixels
+        store.parent.mkdir(parents=True, exist_ok=True)
+        with build_lock(store):
+            pixels = open_store(store, shape)
+            if pixels is None:
+                _build(store, files, geometry, cache, budget_gb, progress)
+                pixels = open_store(store, shape)
+    if pixels is None:
+        raise RunError(f"The decoded photos in {store} are not what was written a moment ago. Check the disk, or name another --cache.")
+    return pixels
+
+
+def _digest(files: Sequence[str], keys: Sequence[str], geometry: Geometry) -> str:
+    """24 hex digits. OpenCV's version counts because another one may decode to other bits."""
+    identity = hashlib.sha256(f"{cv2.__version__} {geometry.digest} {len(files)}\n".encode())
+    for file, key in zip(files, keys, strict=True):
+        try:
+            status = os.stat(file)  # noqa: PTH116 - a Path a photo would double the time
+        except OSError as error:
+            raise DataError(f"{file} cannot be read: {error.strerror}.") from None
+        identity.update(f"{key}\t{status.st_size}\t{status.st_mtime_ns}\n".encode())
+    return identity.hexdigest()[:24]
+
+
+@contextmanager
+def _told_of_the_cache(cache: Path) -> Iterator[None]:
+    """A disk's complaint becomes one that names the cache and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in WRITE_ERRORS:
+            raise
+        raise RunError(
+            f"The cache folder {cache} cannot take the decoded photos: {error.strerror}. "
+            "Free some space there, or name another folder with --cache (or MASKCLS_CACHE)."
+        ) from None
+
+
+def _build(store: Path, files: Sequence[str], geometry: Geometry, cache: Path, budget_gb: float, progress: bool) -> None:
+    """Decode into a folder beside, then rename it to `store`. Call it with the build lock held."""
+    started = monotonic()
+    shape = (len(files), geometry.image_size, geometry.image_size, 3)
+    n_bytes = int(np.prod(shape))
+    folder = building_folder(store)
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        with room_lock(cache):
+            discard(store)
+            make_room(cache, store, n_bytes, budget_gb)
+            folder.mkdir()
+            _reserve(folder / PIXELS, n_bytes)
+        rows = np.memmap(folder / PIXELS, np.uint8, "r+", shape=shape)
+        conversions = _decode_into(rows, files, geometry, progress)
+        rows.flush()
+        manifest = {
+            "shape": shape,
+            "bytes": n_bytes,
+            "checksum": sampled_checksum(rows),
+            "geometry": geometry.to_dict(),
+            "opencv": cv2.__version__,
+            "source": os.path.commonpath([Path(file).absolute().parent for file in files]),
+            "conversions": conversions,
+        }
+        _write_durably(folder / MANIFEST, json.dumps(manifest, indent=2))
+        folder.rename(store)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    told = "".join(f", {count:,} {name}" for name, count in conversions.items())
+    log.info("Decoded %s photos to %d px in %.1f s%s.", f"{len(files):,}", geometry.image_size, monotonic() - started, told)
+
+
+def _reserve(file: Path, n_bytes: int) -> None:
+    """Take the disk space before anything is decoded: a full disk is told now, not as a bus error in the map."""
+    free = shutil.disk_usage(file.parent).free
+    if free < n_bytes:
+        raise RunError(
+            f"The decoded photos need {gb(n_bytes)}, but the disk of {file.parent.parent} has {gb(free)} left. "
+            "Free some space there, or name another folder with --cache."
+        )
+    with file.open("wb") as stream:
+        os.posix_fallocate(stream.fileno(), 0, n_bytes)
+
+
+def _write_durably(file: Path, text: str) -> None:
+    with file.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _decode_into(rows: Image, files: Sequence[str], geometry: Geometry, progress: bool) -> dict[str, int]:
+    """Fill the rows (n, s, s, 3), one thread a core (OpenCV lets go of the interpreter); count what had to be converted."""
+
+    def one(row: int) -> tuple[str, ...] | DataError:
+        try:
+            decoded = decode(files[row])
+        except DataError as error:
+            return error
+        rows[row] = geometry.apply(decoded.rgb)
+        return decoded.conversions
+
+    counts: Counter[str] = Counter()
+    errors: list[DataError] = []
+    with _bar(progress) as bar, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        task = bar.add_task(f"Decoding photos to {geometry.image_size} px", total=len(files))
+        try:
+            for result in pool.map(one, range(len(files))):
+                if isinstance(result, DataError):
+                    errors.append(result)
+                else:
+                    counts.update(result)
+                bar.advance(task)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    if errors:
+        raise _refusal(errors, len(files))
+    return {name: counts[name] for name in CONVERSIONS if counts[name]}
+
+
+def _bar(show: bool) -> Progress:
+    console = Console(stderr=True)
+    return Progress(
+        *Progress.get_default_columns()[:2],
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not (show and console.is_terminal),
+    )
+
+
+def _refusal(errors: Sequence[DataError], n_files: int) -> DataError:
+    if len(errors) == 1:
+        return errors[0]
+    lines = [f"{len(errors):,} of {n_files:,} photos cannot be decoded:", *(f"  {error}" for error in errors[:LISTED])]
+    if len(errors) > LISTED:
+        lines.append(f"  … and {len(errors) - LISTED:,} more.")
+    lines.append("Replace them, or leave them out with --skip-bad.")
+    return DataError("\n".join(lines))

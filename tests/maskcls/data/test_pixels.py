@@ -1,0 +1,344 @@
+"""The pixel store: decoded once, whole or not there, within its bound, and right to the bit."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from maskcls.data import pixels
+from maskcls.data.geometry import Geometry, load
+from maskcls.data.pixel_cache import SAMPLED_ROWS, sampled_checksum
+from maskcls.data.pixels import default_cache, list_stores, open_or_build, prune
+from maskcls.errors import CallError, DataError, RunError
+
+N, SIZE = 12, 32
+STORE_BYTES = N * SIZE * SIZE * 3
+GB = 1e-9  # one byte of it
+ROOMY = 1.0
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(N):
+        cv2.imwrite(str(folder / f"{i:02d}.png"), rng.integers(0, 255, (40 + i, 36, 3), dtype=np.uint8))
+    return sorted(str(file) for file in folder.iterdir())
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that were decoded, by the real decoder."""
+    names: list[str] = []
+    real = pixels.decode
+
+    def counting(file: str) -> object:
+        names.append(file)
+        return real(file)
+
+    monkeypatch.setattr(pixels, "decode", counting)
+    return names
+
+
+def keys(files: list[str]) -> list[str]:
+    return [Path(file).name for file in files]
+
+
+def build(files: list[str], cache: Path, size: int = SIZE, budget_gb: float = ROOMY) -> np.ndarray:
+    return open_or_build(files, keys(files), Geometry(size), cache, budget_gb)
+
+
+def store_of(cache: Path) -> Path:
+    (store,) = [cache / "pixels" / info.name for info in list_stores(cache)]
+    return store
+
+
+def test_rows_are_the_geometrys_result_to_the_bit_and_read_only(files: list[str], cache: Path) -> None:
+    rows = build(files, cache)
+    assert rows.shape == (N, SIZE, SIZE, 3)
+    assert rows.dtype == np.uint8
+    for row, file in zip(rows, files, strict=True):
+        assert np.array_equal(row, load(file, Geometry(SIZE)))
+    with pytest.raises(ValueError, match="read-only"):
+        rows[0] = 0
+
+
+def test_a_second_run_decodes_nothing(files: list[str], cache: Path, decoded: list[str]) -> None:
+    first = build(files, cache)
+    assert sorted(decoded) == files
+    again = build(files, cache)
+    assert len(decoded) == N
+    assert np.array_equal(first, again)
+
+
+def test_a_copied_folder_needs_no_decoding(files: list[str], cache: Path, decoded: list[str], tmp_path: Path) -> None:
+    build(files, cache)
+    shutil.copytree(tmp_path / "photos", tmp_path / "moved")
+    build([file.replace("/photos/", "/moved/") for file in files], cache)
+    assert len(decoded) == N
+
+
+@pytest.mark.parametrize("change", ["content", "order", "size", "fewer"])
+def test_what_changes_the_rows_makes_another_store(files: list[str], cache: Path, decoded: list[str], change: str) -> None:
+    build(files, cache)
+    if change == "content":
+        cv2.imwrite(files[3], np.full((50, 50, 3), 200, np.uint8))
+    wanted = {"order": files[::-1], "fewer": files[:-1]}.get(change, files)
+    size = SIZE + 1 if change == "size" else SIZE
+    rows = build(wanted, cache, size)
+    assert len(decoded) == N + len(wanted)
+    assert np.array_equal(rows[3], load(wanted[3], Geometry(size)))
+    assert len(list_stores(cache)) == 2
+
+
+@pytest.mark.parametrize("damage", ["short", "zeroed", "no manifest", "torn manifest", "no pixels", "other shape"])
+def test_a_damaged_store_is_built_anew(files: list[str], cache: Path, decoded: list[str], damage: str) -> None:
+    wanted = np.array(build(files, cache))
+    store = store_of(cache)
+    manifest, data = store / "manifest.json", store / "pixels.u8"
+    if damage == "short":
+        os.truncate(data, STORE_BYTES - 1)
+    elif damage == "zeroed":
+        data.write_bytes(bytes(STORE_BYTES))
+    elif damage == "no manifest":
+        manifest.unlink()
+    elif damage == "torn manifest":
+        manifest.write_text(manifest.read_text()[:40])
+    elif damage == "no pixels":
+        data.unlink()
+    else:
+        manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "shape": [N, SIZE, SIZE, 4]}))
+    assert np.array_equal(build(files, cache), wanted)
+    assert len(decoded) == 2 * N
+    assert len(list_stores(cache)) == 1
+
+
+def test_undecodable_photos_are_all_told_and_nothing_stays(files: list[str], cache: Path) -> None:
+    Path(files[2]).write_bytes(b"")
+    Path(files[5]).write_bytes(Path(files[5]).read_bytes()[:200])
+    with pytest.raises(DataError) as caught:
+        build(files, cache)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == f"2 of {N} photos cannot be decoded:"
+    assert lines[1].startswith(f"  {files[2]} is empty")
+    assert lines[2].startswith(f"  {files[5]} is truncated")
+    assert "--skip-bad" in lines[3]
+    assert list_stores(cache) == []
+    assert not list((cache / "pixels").glob(".building*"))
+
+
+def test_a_long_list_of_undecodable_photos_is_cut(files: list[str], cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for file in files[:5]:
+        Path(file).write_bytes(b"no photo")
+    monkeypatch.setattr(pixels, "LISTED", 3)
+    with pytest.raises(DataError, match="5 of 12 photos cannot be decoded:\n(  .*\n){3}  … and 2 more"):
+        build(files, cache)
+
+
+def test_a_missing_photo_is_told(files: list[str], cache: Path) -> None:
+    Path(files[1]).unlink()
+    with pytest.raises(DataError, match=r"01\.png cannot be read: No such file"):
+        build(files, cache)
+
+
+def test_conversions_are_counted_and_logged(files: list[str], cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for file in files[:2]:
+        cv2.imwrite(file, np.full((40, 40), 90, np.uint8))
+    with caplog.at_level("INFO", "maskcls"):
+        build(files, cache)
+    assert "Decoded 12 photos to 32 px" in caplog.text
+    assert "2 grayscale" in caplog.text
+    assert json.loads((store_of(cache) / "manifest.json").read_text())["conversions"] == {"grayscale": 2}
+
+
+def test_wrong_calls_are_refused(files: list[str], cache: Path) -> None:
+    with pytest.raises(CallError, match="got 0 files and 0 keys"):
+        open_or_build([], [], Geometry(SIZE), cache, ROOMY)
+    with pytest.raises(CallError, match="got 12 files and 1 keys"):
+        open_or_build(files, ["a"], Geometry(SIZE), cache, ROOMY)
+
+
+def test_a_store_beyond_the_budget_is_refused_before_decoding(files: list[str], cache: Path, decoded: list[str]) -> None:
+    with pytest.raises(RunError, match=r"need 3\.69e-05 GB, but --pixel-store-gb allows 1e-05 GB\. Raise it to 0\.01 or more"):
+        build(files, cache, budget_gb=1e-5)
+    assert decoded == []
+
+
+def test_the_least_recently_used_store_makes_room(files: list[str], cache: Path, decoded: list[str]) -> None:
+    budget = 2.5 * STORE_BYTES * GB
+    for age, part in enumerate((files, files[::-1])):
+        build(part, cache, budget_gb=budget)
+        newest = max((cache / "pixels").glob("*/manifest.json"), key=lambda file: file.stat().st_mtime)
+        os.utime(newest, (1000 + age, 1000 + age))
+    build(files, cache, budget_gb=budget)  # opening it makes it the most recently used
+    build(files[1:] + files[:1], cache, budget_gb=budget)
+    assert len(list_stores(cache)) == 2
+    decoded.clear()
+    build(files, cache, budget_gb=budget)
+    assert decoded == []
+    build(files[::-1], cache, budget_gb=budget)
+    assert len(decoded) == N
+
+
+def test_a_store_in_use_stays(files: list[str], cache: Path) -> None:
+    """In use is a store as long as its array lives, be it through a view of it."""
+    budget = 1.5 * STORE_BYTES * GB
+    view = build(files, cache, budget_gb=budget)[2:4]
+    assert list_stores(cache)[0].in_use
+    with pytest.raises(RunError, match=r"3\.7\de-05 GB under .*/pixels are in use by other runs: together more than"):
+        build(files[::-1], cache, budget_gb=budget)
+    assert prune(cache, 0) == []
+    del view
+    assert not list_stores(cache)[0].in_use
+    build(files[::-1], cache, budget_gb=budget)
+    assert len(list_stores(cache)) == 1
+
+
+def test_a_store_in_use_by_another_process_stays(files: list[str], cache: Path) -> None:
+    build(files, cache)
+    code = (
+        "import sys, json; from pathlib import Path; from maskcls.data.pixel_cache import SAMPLED_ROWS, sampled_checksum
+from maskcls.data.pixels import open_or_build\n"
+        "from maskcls.data.geometry import Geometry\n"
+        "files = json.loads(sys.argv[1]); keys = [Path(f).name for f in files]\n"
+        f"rows = open_or_build(files, keys, Geometry({SIZE}), Path(sys.argv[2]), 1.0)\nprint('open', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, json.dumps(files), str(cache)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "open\n"
+        assert prune(cache, 0) == []
+        other.communicate("")
+    assert [info.n_bytes > STORE_BYTES for info in prune(cache, 0)] == [True]
+    assert list_stores(cache) == []
+
+
+def _build_and_count(files: list[str], cache: Path, told: "multiprocessing.Queue[int]") -> None:
+    count = 0
+    real = pixels.decode
+
+    def slow(file: str) -> object:
+        nonlocal count
+        count += 1
+        time.sleep(0.03)
+        return real(file)
+
+    pixels.decode = slow  # type: ignore[assignment]
+    build(files, cache)
+    told.put(count)
+
+
+def _both(target: Callable[..., None], *arguments: object) -> list[multiprocessing.Process]:
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=target, args=arguments) for _ in range(2)]
+    for process in processes:
+        process.start()
+    return processes
+
+
+def test_of_two_processes_one_decodes_and_the_other_waits(files: list[str], cache: Path) -> None:
+    told: multiprocessing.Queue[int] = multiprocessing.get_context("fork").Queue()
+    for process in _both(_build_and_count, files, cache, told):
+        process.join(60)
+        assert process.exitcode == 0
+    assert sorted(told.get(timeout=5) for _ in range(2)) == [0, N]
+
+
+def test_a_killed_builder_leaves_no_store_and_its_remains_are_cleared(files: list[str], cache: Path) -> None:
+    told: multiprocessing.Queue[int] = multiprocessing.get_context("fork").Queue()
+    process = multiprocessing.get_context("fork").Process(target=_build_and_count, args=(files * 20, cache, told))
+    process.start()
+    deadline = time.monotonic() + 20
+    while not list((cache / "pixels").glob(".building-*/pixels.u8")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join(20)
+    assert list_stores(cache) == []
+    assert list((cache / "pixels").glob(".building-*"))
+    build(files, cache)
+    assert not list((cache / "pixels").glob(".building-*"))
+    assert len(list_stores(cache)) == 1
+
+
+def test_a_full_disk_is_told_before_decoding(files: list[str], cache: Path, decoded: list[str], tmp_path: Path) -> None:
+    size = 100_000
+    n = int(shutil.disk_usage(tmp_path).free // (3 * size**2)) + 1
+    many = [files[0]] * n
+    with pytest.raises(RunError, match=r"need .* GB, but the disk of .*/pixels has .* GB left\. Free some space there, or name another"):
+        open_or_build(many, many, Geometry(size), cache, float("inf"))
+    assert decoded == []
+    assert list_stores(cache) == []
+
+
+def test_a_cache_that_is_a_file_is_told(files: list[str], cache: Path) -> None:
+    cache.write_text("")
+    with pytest.raises(RunError, match=r"The cache folder .*/cache cannot take the decoded photos: .*--cache"):
+        build(files, cache)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_read_only_cache_is_told_but_serves_what_it_has(files: list[str], cache: Path) -> None:
+    build(files, cache)
+    (cache / "pixels").chmod(0o555)
+    try:
+        assert len(build(files, cache)) == N
+        with pytest.raises(RunError, match=r"The cache folder .*/cache cannot take the decoded photos: Permission denied"):
+            build(files[::-1], cache)
+    finally:
+        (cache / "pixels").chmod(0o755)
+
+
+def test_prune_keeps_within_a_bound(files: list[str], cache: Path) -> None:
+    for size in (16, 24, 32):
+        build(files, cache, size)
+    total = sum(info.n_bytes for info in list_stores(cache))
+    assert prune(cache, total * GB) == []
+    removed = prune(cache, (total - 1) * GB)
+    assert [info.image_size for info in removed] == [16]
+    assert [info.image_size for info in list_stores(cache)] == [32, 24]
+    assert prune(cache / "nowhere", 0) == []
+
+
+def test_list_names_what_a_store_holds(files: list[str], cache: Path, tmp_path: Path) -> None:
+    build(files, cache)
+    (info,) = list_stores(cache)
+    assert (info.photos, info.image_size, info.source) == (N, SIZE, str(tmp_path / "photos"))
+    assert abs(info.last_used_s - time.time()) < 60
+    (store_of(cache) / "manifest.json").unlink()
+    assert [damaged.photos for damaged in list_stores(cache)] == [0]
+
+
+def test_default_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MASKCLS_CACHE", str(tmp_path))
+    assert default_cache() == tmp_path
+    monkeypatch.delenv("MASKCLS_CACHE")
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert default_cache() == Path("/home/somebody/.cache/maskcls")
+
+
+def test_the_checksum_sees_a_lost_page() -> None:
+    rows = np.random.default_rng(0).integers(1, 255, (SAMPLED_ROWS, 8, 8, 3), dtype=np.uint8)
+    before = sampled_checksum(rows)
+    for row in (0, SAMPLED_ROWS // 2, SAMPLED_ROWS - 1):
+        damaged = rows.copy()
+        damaged[row, 3] = 0
+        assert sampled_checksum(damaged) != before
