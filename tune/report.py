@@ -93,13 +93,17 @@ def _parameters(run: RunDir, trials: Sequence[Record]) -> list[Html]:
 def importance(trials: Sequence[optuna.trial.FrozenTrial]) -> tuple[dict[str, float], str]:
     """Each parameter's share of the importance by PED-ANOVA (Watanabe, Bansal, Hutter, IJCAI 2023), and what to know about it.
 
-    Only complete trials count, and only parameters that all of them drew; empty where fewer than MIN_COMPLETE completed.
+    Only complete trials that drew parameters count (the preset's recipe need not lie in the space), and only parameters that all of
+    them drew; empty where there are fewer than MIN_COMPLETE.
     """
-    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE and trial.params]
     common = set.intersection(*(set(trial.params) for trial in complete)) if complete else set()
     varied = [name for name in sorted(common) if len({str(trial.params[name]) for trial in complete}) > 1]
     if len(complete) < MIN_COMPLETE or not varied:
-        return {}, f"Importances need {MIN_COMPLETE} complete trials in which a parameter varied; this search has {len(complete)} complete."
+        return (
+            {},
+            f"Importances need {MIN_COMPLETE} complete trials of the space in which a parameter varied; this search has {len(complete)}.",
+        )
     study = optuna.create_study(direction="maximize")
     study.add_trials(complete)
     evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=0.25)

@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from tune.study import PRESET, Record
@@ -116,7 +116,11 @@ def slices(trials: Sequence[Record], distributions: Mapping[str, BaseDistributio
                 ax.set_xlim(-0.5, len(choices) - 0.5)
             else:
                 _by_state(ax, drawn, values)
-                ax.set_xscale("log" if isinstance(distribution, FloatDistribution) and distribution.log else "linear")
+                if isinstance(distribution, FloatDistribution) and distribution.log:
+                    ax.set_xscale("log")
+                    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+                    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+                    ax.xaxis.set_minor_formatter(NullFormatter())
             ax.set_title(name, fontsize=10, loc="left")
         for ax in axes[len(distributions) :]:
             ax.set_axis_off()

@@ -1,0 +1,69 @@
+"""A finished search without a search: a real run folder, journal and curves, filled by a formula instead of fits."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import TrialState
+
+import search_spaces
+from maskcls.presets import preset
+from search_spaces import Setting
+from tune import study as records
+from tune.run_dir import RunDir
+from tune.trainable import COMPLETE, DIVERGED, FAILED, STOPPED_EARLY
+
+EPOCHS = 6
+SEARCH = {"call": "python -m tune.search --space freezing", "versions": {"torch": "2.14.1"}, "split": {"seed": 0}}
+TOLD = {
+    COMPLETE: TrialState.COMPLETE,
+    STOPPED_EARLY: TrialState.PRUNED,
+    DIVERGED: TrialState.PRUNED,
+    FAILED: TrialState.FAIL,
+}
+
+
+def made_run(folder: Path, n: int, *, name: str = "made", message: str = "") -> RunDir:
+    """A run of `n` trials: trial 0 the preset's, every fourth stopped early, the fifth diverged, the seventh failed with `message`."""
+    run = RunDir.create(folder, name, SEARCH)
+    study = records.open_study(run)
+    study.sampler = optuna.samplers.RandomSampler(seed=0)
+    space, setting, base = search_spaces.get("freezing"), Setting("cpu"), preset("contest-2021", "cpu")
+    for number in range(n):
+        trial = study.ask()
+        overrides = {} if number == 0 else space.suggest(trial, setting)
+        state = {5: DIVERGED, 7: FAILED}.get(number, STOPPED_EARLY if number % 4 == 3 else COMPLETE)
+        trial.set_user_attr(records.ORIGIN, records.PRESET if number == 0 else records.SAMPLED)
+        trial.set_user_attr(records.OVERRIDES, overrides)
+        trial.set_user_attr(records.RECIPE, base.override(overrides).model_dump())
+        trial.set_user_attr(records.STATE, state)
+        trial.set_user_attr(records.SECONDS, 61.0)
+        trial.set_user_attr(records.MESSAGE, message if state == FAILED else "")
+        best = _write_curve(run, number, {COMPLETE: EPOCHS, STOPPED_EARLY: 2, DIVERGED: 1, FAILED: 0}[state], overrides, trial)
+        study.tell(trial, best if state == COMPLETE else None, state=TOLD[state])
+    return run
+
+
+def _write_curve(run: RunDir, number: int, epochs: int, overrides: dict[str, Any], trial: Any) -> float:
+    folder = run.trial(records.trial_id(number))
+    folder.mkdir()
+    noise = np.random.default_rng(number)
+    top = 0.45 + 0.05 * (5 - overrides.get("frozen_stages", 5)) - 0.05 * abs(math.log10(overrides.get("lr_head", 1e-3)) + 3)
+    best, rows = 0.0, []
+    for epoch in range(1, epochs + 1):
+        f1 = float(top * (1 - math.exp(-epoch / 2)) + noise.normal(0, 0.01))
+        best = max(best, f1)
+        trial.report(best, epoch)
+        scores = {
+            "n": 485,
+            "f1": f1,
+            "accuracy": 0.75,
+            "task_f1": {"mask3": 0.97, "gender2": 0.9, "age3": 0.61},
+            "class_f1": [None if c == 17 else 0.3 + 0.04 * c for c in range(18)],
+        }
+        rows.append({"epoch": epoch, "validation_f1": f1, "best_f1": best, "seconds": 10.0 * epoch, "scores": scores})
+    (folder / "epochs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return best

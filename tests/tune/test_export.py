@@ -1,0 +1,155 @@
+"""Any trial of a run as a bundle: the same weights, to the bit, and clear words where there is none."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from optuna.trial import TrialState
+
+from maskcls.data.facedata import FaceData
+from maskcls.data.splits import Split
+from maskcls.errors import CallError, RunError
+from maskcls.labels import N_CLASSES
+from maskcls.recipe import Recipe
+from maskcls.serving.bundle import read_bundle
+from maskcls.training.fit import Fit
+from maskcls.training.fit_data import FitData
+from tune import study as records
+from tune.export import choose, complete_states, export_trial
+from tune.run_dir import RunDir
+from tune.trainable import COMPLETE, DIVERGED
+
+SMALL = {"backbone": "resnet10t", "weights": "none", "image_size": 32, "epochs": 2, "batch_size": 18, "lr_body": 1e-3}
+RECIPES = {
+    "0000": Recipe().override({**SMALL, "frozen_stages": 5, "head": "mlp", "head_width": 8}),
+    "0001": Recipe().override({**SMALL, "frozen_stages": 3, "task_split": "three"}),
+}
+PERSONS = tuple(f"{number:06d}" for number in range(6))
+
+
+def small_faces(folder: Path) -> FaceData:
+    rows = [{"file": f"/nowhere/{p}/{c}.jpg", "key": f"{p}/{c}.jpg", "person": p, "label": c} for p in PERSONS for c in range(N_CLASSES)]
+    photos = pd.DataFrame(rows).assign(person_id="0", race="Asian", size_bytes=1)
+    faces = FaceData(photos, Split(PERSONS[:4], PERSONS[4:5], PERSONS[5:]), folder)
+    faces.save(folder)
+    return faces
+
+
+def fit_of(recipe: Recipe, faces: FaceData) -> Fit:
+    pixels = np.random.default_rng(0).integers(0, 256, (len(faces.photos), 32, 32, 3), np.uint8)
+    labels = faces.photos["label"].to_numpy(np.int64)
+    data = FitData(pixels, labels, faces.photos["key"].tolist(), faces.rows("train"), faces.rows("validation"), "digest")
+    return Fit(recipe, data)
+
+
+def record(run: RunDir, state: str, values: list[float], recipe: Recipe) -> None:
+    study = records.open_study(run)
+    trial = study.ask()
+    for epoch, value in enumerate(values, start=1):
+        trial.report(value, epoch)
+    trial.set_user_attr(records.STATE, state)
+    trial.set_user_attr(records.RECIPE, recipe.model_dump())
+    trial.set_user_attr(records.MESSAGE, "The loss is nan." if state == DIVERGED else "")
+    told = TrialState.COMPLETE if state == COMPLETE else TrialState.PRUNED
+    study.tell(trial, max(values) if state == COMPLETE else None, state=told)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDir, dict[str, Fit]]:
+    run = RunDir.create(tmp_path_factory.mktemp("runs"), "made", {})
+    faces = small_faces(run.data)
+    fits = {}
+    for trial_id, recipe in RECIPES.items():
+        fit = fit_of(recipe, faces)
+        values = []
+        for result in fit.epochs():
+            fit.save(run.trial(trial_id))
+            values.append(max([result.validation_f1, *values]))
+        record(run, COMPLETE, values, recipe)
+        fits[trial_id] = fit
+    record(run, DIVERGED, [], RECIPES["0000"])
+    return run, fits
+
+
+@pytest.mark.parametrize("trial_id", list(RECIPES))
+def test_a_trials_best_epoch_to_the_bit(made: tuple[RunDir, dict[str, Fit]], trial_id: str, tmp_path: Path) -> None:
+    run, fits = made
+    export_trial(run, trial_id, tmp_path / "bundle")
+    bundle = read_bundle(tmp_path / "bundle")
+    assert bundle.recipe == RECIPES[trial_id]
+    assert len(bundle.members) == len(fits[trial_id].members)
+    for member, state in zip(bundle.members, fits[trial_id].best_states(), strict=True):
+        found = member.state_dict()
+        assert found.keys() == state.keys()
+        assert all(found[name].equal(tensor) for name, tensor in state.items())
+    assert bundle.scores["epoch"] == fits[trial_id].best_epoch
+    assert bundle.scores["trial"] == trial_id
+    assert bundle.scores["validation"]["f1"] == fits[trial_id].best.validation_f1
+    assert [bundle.trained_on(person) for person in PERSONS] == [True] * 4 + [False] * 2
+
+
+def test_the_frozen_stages_come_from_the_weights(made: tuple[RunDir, dict[str, Fit]]) -> None:
+    """What is kept of a frozen trial is its head alone; the rest must be there again."""
+    _, fits = made
+    states = complete_states(RECIPES["0000"], [fits["0000"].members[0].moving_state()])
+    assert {name.partition(".")[0] for name in fits["0000"].members[0].moving_state()} == {"head"}
+    assert len(states[0]) == len(fits["0000"].members[0].state_dict())
+
+
+def test_the_best_trial_is_the_default(made: tuple[RunDir, dict[str, Fit]]) -> None:
+    run, fits = made
+    scores = {trial_id: fit.best.validation_f1 for trial_id, fit in fits.items()}
+    chosen = choose(run, records.records(run), None)
+    assert chosen.trial_id == max(scores, key=lambda trial_id: scores[trial_id])
+    assert chosen.f1 == max(scores.values())
+    assert choose(run, records.records(run), "1").trial_id == "0001"
+
+
+def test_a_bundle_in_the_way_is_kept(made: tuple[RunDir, dict[str, Fit]], tmp_path: Path) -> None:
+    run, _ = made
+    export_trial(run, "0000", tmp_path / "bundle")
+    with pytest.raises(CallError, match="holds a bundle already"):
+        export_trial(run, "0001", tmp_path / "bundle")
+    assert read_bundle(tmp_path / "bundle").recipe == RECIPES["0000"]
+    export_trial(run, "0001", tmp_path / "bundle", overwrite=True)
+    assert read_bundle(tmp_path / "bundle").recipe == RECIPES["0001"]
+
+
+def test_what_there_is_none_of_is_said(made: tuple[RunDir, dict[str, Fit]], tmp_path: Path) -> None:
+    run, _ = made
+    trials = records.records(run)
+    with pytest.raises(CallError, match=r"There is no trial '7' in made\. Trials with a finished epoch, best first: 000[01], 000[01]\."):
+        choose(run, trials, "7")
+    with pytest.raises(CallError, match=r"Trial 0002 of made has no finished epoch \(diverged: The loss is nan\.\)\. Trials that have one"):
+        choose(run, trials, "0002")
+    with pytest.raises(CallError, match=r"No trial of made has finished an epoch\. Go on with it: python -m tune\.search --resume "):
+        choose(run, [], None)
+    with pytest.raises(RunError, match="holds no finished epoch"):
+        export_trial(run, "0002", tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def door(*options: Any) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([sys.executable, "-m", "tune.export", *map(str, options)], capture_output=True, text=True, timeout=120)
+
+
+def test_the_door(made: tuple[RunDir, dict[str, Fit]], tmp_path: Path) -> None:
+    run, fits = made
+    done = door("--run", "made", "--runs", run.path.parent, "--trial", "1", "--out", tmp_path / "bundle")
+    assert done.returncode == 0, done.stderr
+    expected = f"Epoch {fits['0001'].best_epoch} of trial 0001 of made, validation macro F1 {fits['0001'].best.validation_f1:.4f}, is in "
+    assert done.stdout.startswith(expected)
+    assert f"python -m maskcls.predict --bundle {tmp_path / 'bundle'} " in done.stdout
+    assert read_bundle(tmp_path / "bundle").recipe == RECIPES["0001"]
+
+
+def test_the_door_lists_the_runs_there_are(made: tuple[RunDir, dict[str, Fit]], tmp_path: Path) -> None:
+    run, _ = made
+    done = door("--run", "mad", "--runs", run.path.parent, "--out", tmp_path / "bundle")
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: There is no run 'mad'. Expected a run's folder, or its name under ")
+    assert done.stderr.endswith("Runs there: made.\n")

@@ -1,0 +1,154 @@
+"""The page of a search: what it says, that it stands alone, and that no value can break it."""
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.tune.made_run import made_run
+from tune import leaderboard
+from tune.report import MIN_COMPLETE, gain, importance, write_report
+from tune.run_dir import RunDir
+from tune.study import open_study, records
+
+VOID = {"meta", "br", "img", "link"}
+
+
+class Balanced(HTMLParser):
+    """Fails where an element is closed that is not the last one opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def read(run: RunDir) -> str:
+    write_report(run)
+    text = run.report.read_text()
+    parser = Balanced()
+    parser.feed(text)
+    assert parser.open == []
+    return text
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    return made_run(tmp_path_factory.mktemp("runs"), 24, message="ValueError: <script>alert('x')</script> $x^$ & more")
+
+
+@pytest.fixture(scope="module")
+def text(run: RunDir) -> str:
+    return read(run)
+
+
+def test_headline(run: RunDir, text: str) -> None:
+    trials = records(run)
+    best, preset = leaderboard.best(trials), leaderboard.preset(trials)
+    assert best is not None
+    assert preset is not None
+    assert best.trial_id != preset.trial_id
+    assert f"<b>{best.f1:.4f}</b><span>trial {best.trial_id}, resnet10t, epoch {best.best_epoch} of 6</span>" in text
+    assert f"<b>{best.f1 - preset.f1:+.4f}</b><span>trial 0000: {preset.f1:.4f}</span>" in text  # type: ignore[operator]
+    assert gain(trials) == best.f1 - preset.f1  # type: ignore[operator]
+    assert "<b>24</b><span>17 complete, 5 stopped early, 1 diverged, 1 failed</span>" in text
+    assert "<b>24 min 24 s</b>" in text
+
+
+def test_leaderboard_has_every_trial_best_first(run: RunDir, text: str) -> None:
+    body = re.search(r"<h2>Leaderboard</h2>.*?<tbody>(.*?)</tbody>", text, re.DOTALL)
+    assert body
+    ids = re.findall(r"<tr[^>]*><td>\d*</td><td>(\d{4})</td>", body[1])
+    assert ids == [trial.trial_id for trial in leaderboard.ranked(records(run))]
+    assert body[1].startswith("<tr class=best>")
+
+
+def test_figures_are_whole_and_show_every_trial(text: str) -> None:
+    figures = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+    assert len(figures) == 4
+    for figure in figures:
+        ElementTree.fromstring(figure)
+    assert "best so far" in figures[0]
+    assert "preset&#x27;s recipe" in figures[0] or "preset's recipe" in figures[0]
+    assert all(state in figures[0] for state in ("complete", "stopped early", "diverged"))
+    assert "best trial, " in figures[1]
+    assert "share of the importance" in figures[2]
+    assert all(name in figures[3] for name in ("frozen_stages", "lr_body", "lr_head", "head_dropout"))
+
+
+def test_it_asks_nothing_of_a_network(text: str) -> None:
+    addresses = {address for address in re.findall(r"https?://[^\s\"'<>]+", text) if "www.w3.org" not in address}
+    assert addresses <= {"http://purl.org/dc/elements/1.1/", "http://creativecommons.org/ns#", "http://purl.org/dc/dcmitype/StillImage"}
+    assert not re.search(r"<(script|img|link|iframe|object)\b", text)
+    assert "@import" not in text
+    assert "default-src 'none'" in text
+
+
+def test_text_is_escaped(text: str) -> None:
+    assert "<script>" not in text
+    assert "ValueError: &lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt; $x^$ &amp; more" in text
+
+
+def test_scores_of_the_best_trial(text: str) -> None:
+    assert "485 validation photos, accuracy 75.0%" in text
+    assert re.search(r"<td>mask3</td><td>.*?</td><td>0\.970</td>", text)
+    assert "<td>17</td>" in text
+    assert text.count("nobody in validation") == 1
+
+
+def test_the_call_is_kept(text: str) -> None:
+    assert "<dd>python -m tune.search --space freezing</dd>" in text
+    assert "<dt>versions.torch</dt><dd>2.14.1</dd>" in text
+
+
+def test_importance_names_what_the_formula_hangs_on(tmp_path: Path) -> None:
+    made = made_run(tmp_path, 60)
+    shares, note = importance(open_study(made).get_trials())
+    assert set(shares) == {"frozen_stages", "lr_head", "head"}
+    assert max(shares, key=lambda name: shares[name]) == "frozen_stages"
+    assert sum(shares.values()) == pytest.approx(1)
+    assert "PED-ANOVA over" in note
+
+
+def test_few_trials_have_no_importance(tmp_path: Path) -> None:
+    made = made_run(tmp_path, 3)
+    shares, note = importance(open_study(made).get_trials())
+    assert shares == {}
+    assert note == f"Importances need {MIN_COMPLETE} complete trials of the space in which a parameter varied; this search has 2."
+    assert note in read(made)
+
+
+def test_a_search_without_an_epoch_has_a_page(tmp_path: Path) -> None:
+    made = RunDir.create(tmp_path, "new", {"call": "x"})
+    assert "No trial has finished an epoch yet." in read(made)
+
+
+def test_it_is_written_anew_and_the_same(tmp_path: Path) -> None:
+    made = made_run(tmp_path, 4)
+    assert read(made) == read(made)
+    assert [file.name for file in made.path.glob("*report*")] == ["report.html"]
+
+
+@pytest.mark.browser
+def test_a_browser_draws_it(run: RunDir, text: str, tmp_path: Path) -> None:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium here")
+    picture = tmp_path / "report.png"
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1200,2400"]
+    subprocess.run([chromium, *options, f"--screenshot={picture}", run.report.as_uri()], check=True, capture_output=True, timeout=120)
+    assert picture.stat().st_size > 50_000
