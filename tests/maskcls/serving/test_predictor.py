@@ -1,0 +1,140 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from maskcls.data import pixels
+from maskcls.data.geometry import Geometry, decode
+from maskcls.errors import CallError, DataError
+from maskcls.models.member import log_probabilities
+from maskcls.serving.evaluation import evaluate
+from maskcls.serving.predictor import Predictor
+from maskcls.training.metrics import scores
+
+RandomBundle = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def predictor(random_bundle: RandomBundle) -> Predictor:
+    return Predictor(random_bundle("three"), "cpu")
+
+
+class Spy:
+    """Stands before a member and keeps what reaches it: the normalised tensor, as its backbone gets it."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.seen: list[np.ndarray] = []
+        self.hook = predictor.bundle.members[0].backbone.register_forward_pre_hook(self._keep)
+
+    def _keep(self, _: object, inputs: tuple) -> None:
+        self.seen.append(inputs[0].cpu().numpy().copy())
+
+    def take(self, n: int) -> np.ndarray:
+        seen, self.seen = np.concatenate(self.seen), []
+        return seen[:n]
+
+
+def test_a_photo_of_each_kind_is_one_tensor_in_validation_predict_and_evaluate(
+    predictor: Predictor, photo_kinds: list[Path], tmp_path: Path
+) -> None:
+    files = [str(file) for file in photo_kinds]
+    n, spy = len(files), Spy(predictor)
+    store = pixels.open_or_build(files, [file.name for file in photo_kinds], Geometry(64), tmp_path / "cache", 1.0)
+
+    validated = log_probabilities(predictor.bundle.members, predictor.bundle.task_split, store, np.arange(n))
+    in_validation = spy.take(n)
+    predicted = predictor.probabilities(files)
+    in_predict = spy.take(n)
+    labels = np.arange(n)
+    evaluation = evaluate(predictor, pd.DataFrame({"file": files, "label": labels}))
+    in_evaluate = spy.take(n)
+    spy.hook.remove()
+
+    assert in_validation.shape == (n, 3, 64, 64)
+    assert np.array_equal(in_validation, in_predict)
+    assert np.array_equal(in_validation, in_evaluate)
+    assert len({tensor.tobytes() for tensor in in_validation}) == n  # the kinds are different photos indeed
+    assert np.array_equal(np.stack([predictor.pixels(file) for file in files]), store)
+    assert np.array_equal(predicted, np.exp(validated))
+    assert evaluation.everyone.to_dict() == scores(labels, validated).to_dict()
+
+
+def test_an_array_counts_as_the_photo_it_was_decoded_from(predictor: Predictor, photo_kinds: list[Path]) -> None:
+    arrays = [decode(file).rgb for file in photo_kinds]
+    assert np.array_equal(predictor.probabilities(arrays), predictor.probabilities(photo_kinds))
+
+
+def test_an_answer_does_not_hang_on_neighbours_or_order(predictor: Predictor, photo_kinds: list[Path]) -> None:
+    alone = np.concatenate([predictor.probabilities([file]) for file in photo_kinds])
+    assert np.allclose(alone.sum(axis=1), 1)
+    assert len(np.unique(alone, axis=0)) == len(photo_kinds)
+    many = (photo_kinds * 20)[:131]  # three blocks, the last one partly filled
+    together = predictor.probabilities(many[::-1])[::-1]
+    assert np.array_equal(together, np.tile(alone, (20, 1))[:131])
+
+
+def test_all_bad_photos_are_named_in_one_message(predictor: Predictor, photo_kinds: list[Path], tmp_path: Path) -> None:
+    empty, text = tmp_path / "empty.jpg", tmp_path / "text.png"
+    empty.touch()
+    text.write_text("no image")
+    photos = [empty, *photo_kinds * 10, text]
+    with pytest.raises(DataError, match=r"^2 of 72 photos cannot be read; nothing was written\. Mend them, or use --skip-bad\.") as caught:
+        predictor.probabilities(photos)
+    assert f"{empty} is empty (0 bytes)" in str(caught.value)
+    assert f"{text} is no image that can be decoded" in str(caught.value)
+
+
+def test_a_long_list_of_bad_photos_is_cut(predictor: Predictor, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"and 5 more$"):
+        predictor.probabilities([tmp_path / f"{i}.jpg" for i in range(25)])
+
+
+def test_skipped_photos_have_equal_probabilities_and_leave_the_others_as_they_are(
+    predictor: Predictor, photo_kinds: list[Path], tmp_path: Path
+) -> None:
+    answers = predictor.answers([photo_kinds[0], tmp_path / "missing.jpg", photo_kinds[1]], skip_bad=True)
+    assert list(answers.bad) == [1]
+    assert "missing.jpg cannot be read" in answers.bad[1]
+    assert np.all(answers.probabilities[1] == 1 / 18)
+    assert np.array_equal(answers.probabilities[[0, 2]], predictor.probabilities(photo_kinds[:2]))
+
+
+def test_no_photos_have_no_answers(predictor: Predictor) -> None:
+    assert predictor.probabilities([]).shape == (0, 18)
+
+
+def test_a_device_that_is_not_there_is_a_wrong_call(random_bundle: RandomBundle) -> None:
+    with pytest.raises(CallError, match="--device abacus cannot be used"):
+        Predictor(random_bundle("single"), "abacus")
+
+
+class TestEvaluate:
+    @pytest.fixture
+    def photos(self, photo_kinds: list[Path]) -> pd.DataFrame:
+        return pd.DataFrame({"file": [str(file) for file in photo_kinds], "label": range(7)})
+
+    def test_people_whom_the_bundle_trained_on_are_counted_and_the_others_scored(self, predictor: Predictor, photos: pd.DataFrame) -> None:
+        photos["person"] = ["000001_male_Asian_25"] * 3 + ["new"] * 4
+        evaluation = evaluate(predictor, photos)
+        assert (evaluation.people, evaluation.trained_on) == (2, 1)
+        expected = scores(np.arange(3, 7), predictor.probabilities(photos["file"].tolist()[3:]))
+        assert evaluation.others is not None
+        assert evaluation.others.to_dict() == expected.to_dict()
+
+    def test_when_all_are_known_there_is_no_other_score(self, predictor: Predictor, photos: pd.DataFrame) -> None:
+        assert evaluate(predictor, photos.assign(person="000001_male_Asian_25")).others is None
+        assert evaluate(predictor, photos.assign(person="new")).others is None
+
+    def test_photos_that_cannot_be_read_are_left_out_when_told(self, predictor: Predictor, photos: pd.DataFrame, tmp_path: Path) -> None:
+        flat = tmp_path / "flat.png"
+        flat.write_bytes(cv2.imencode(".png", np.zeros((1, 1, 3), np.uint8))[1].tobytes())
+        photos.loc[0, "file"] = str(flat)
+        with pytest.raises(DataError, match=r"flat\.png is 1x1 px"):
+            evaluate(predictor, photos)
+        evaluation = evaluate(predictor, photos, skip_bad=True)
+        assert (evaluation.everyone.n, evaluation.unreadable, evaluation.counts[0]) == (6, 1, 0)
+        with pytest.raises(DataError, match=r"None of the 1 photos can be read"):
+            evaluate(predictor, photos[:1], skip_bad=True)
