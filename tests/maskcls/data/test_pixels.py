@@ -213,8 +213,7 @@ def test_a_store_in_use_stays(files: list[str], cache: Path) -> None:
 def test_a_store_in_use_by_another_process_stays(files: list[str], cache: Path) -> None:
     build(files, cache)
     code = (
-        "import sys, json; from pathlib import Path; from maskcls.data.pixel_cache import SAMPLED_ROWS, sampled_checksum
-from maskcls.data.pixels import open_or_build\n"
+        "import sys, json; from pathlib import Path; from maskcls.data.pixels import open_or_build\n"
         "from maskcls.data.geometry import Geometry\n"
         "files = json.loads(sys.argv[1]); keys = [Path(f).name for f in files]\n"
         f"rows = open_or_build(files, keys, Geometry({SIZE}), Path(sys.argv[2]), 1.0)\nprint('open', flush=True); sys.stdin.read()"
