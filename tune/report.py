@@ -170,9 +170,11 @@ def _origin(run: RunDir) -> Html:
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, keys joined by dots."""
+    """Nested mappings as one, keys joined by dots; mappings in a list are numbered from 1."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
+        if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+            value = {str(number): item for number, item in enumerate(value, start=1)}
         if isinstance(value, Mapping):
             flat |= flattened(value, f"{prefix}{key}.")
         else:

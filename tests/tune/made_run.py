@@ -17,7 +17,12 @@ from tune.run_dir import RunDir
 from tune.trainable import COMPLETE, DIVERGED, FAILED, STOPPED_EARLY
 
 EPOCHS = 6
-SEARCH = {"call": "python -m tune.search --space freezing", "versions": {"torch": "2.14.1"}, "split": {"seed": 0}}
+SEARCH = {
+    "call": "python -m tune.search --space freezing",
+    "versions": {"torch": "2.14.1"},
+    "split": {"seed": 0},
+    "parts": [{"why": "complete"}],
+}
 TOLD = {
     COMPLETE: TrialState.COMPLETE,
     STOPPED_EARLY: TrialState.PRUNED,

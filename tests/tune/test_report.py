@@ -113,6 +113,7 @@ def test_scores_of_the_best_trial(text: str) -> None:
 def test_the_call_is_kept(text: str) -> None:
     assert "<dd>python -m tune.search --space freezing</dd>" in text
     assert "<dt>versions.torch</dt><dd>2.14.1</dd>" in text
+    assert "<dt>parts.1.why</dt><dd>complete</dd>" in text
 
 
 def test_importance_names_what_the_formula_hangs_on(tmp_path: Path) -> None:
