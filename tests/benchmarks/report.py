@@ -1,0 +1,90 @@
+"""What every benchmark's record carries: hardware, versions, commit; and how repeated measurements are told."""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+LIBRARIES = ("torch", "timm", "numpy", "opencv-python-headless", "albumentations")
+
+
+def environment() -> dict[str, Any]:
+    """Hardware, versions and commit of this run; a commit with changes beside it ends in `-dirty`."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": " ".join(["python", "-m", *_module(), *sys.argv[1:]]),
+        "commit": _commit(),
+        "hardware": {
+            "cpu": _cpu_name(),
+            "cores": len(os.sched_getaffinity(0)),
+            "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+            "load_average_1_min": os.getloadavg()[0],
+        },
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+    }
+
+
+def rates(work: Callable[[], int], repeats: int, unmeasured: int = 1) -> list[float]:
+    """Photos a second of `work` (it returns how many photos it did), `repeats` times after some unmeasured runs."""
+    for _ in range(unmeasured):
+        work()
+    measured = []
+    for _ in range(repeats):
+        started = perf_counter()
+        photos = work()
+        measured.append(photos / (perf_counter() - started))
+    return measured
+
+
+def summary(values: Sequence[float]) -> dict[str, Any]:
+    """n, mean and standard deviation, and the values themselves."""
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return {"n": len(values), "mean": statistics.fmean(values), "sd": spread, "values": list(values)}
+
+
+def table(results: Mapping[str, Mapping[str, Any]], unit: str = "photos/s") -> str:
+    """A line a measurement: name, mean, spread, n."""
+    width = max(len(name) for name in results)
+    lines = [f"{'':{width}}  {unit:>10}  {'+-':>8}  {'n':>3}"]
+    lines += [f"{name:{width}}  {told['mean']:>10.1f}  {told['sd']:>8.1f}  {told['n']:>3}" for name, told in results.items()]
+    return "\n".join(lines)
+
+
+def write(file: Path, results: Mapping[str, Any], **settings: Any) -> None:
+    """Write the record as JSON: environment, settings, results. The file appears whole."""
+    record = {**environment(), "settings": settings, "results": results}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(".tmp")
+    temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(file)
+
+
+def _module() -> list[str]:
+    main = sys.modules["__main__"]
+    return [main.__spec__.name] if main.__spec__ is not None else [sys.argv[0]]
+
+
+def _commit() -> str:
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False).stdout.strip()
+
+    return (git("rev-parse", "--short=12", "HEAD") or "unknown") + (
+        "-dirty" if git("status", "--porcelain", "--untracked-files=no") else ""
+    )
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())

@@ -1,0 +1,33 @@
+"""The benchmark of loading runs, and its record says what it has to."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks import report
+
+
+def test_loading_measures_and_records(tmp_path: Path) -> None:
+    out = tmp_path / "loading.json"
+    call = [sys.executable, "-m", "tests.benchmarks.loading", "--photos", "42", "--image-size", "32", "--repeats", "2", "--out", str(out)]
+    done = subprocess.run(call, capture_output=True, text=True, cwd=report.ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "decoding into the pixel store" in done.stdout
+    record = json.loads(out.read_text())
+    assert record["command"].startswith("python -m tests.benchmarks.loading --photos 42")
+    assert record["settings"] == {"photos": 42, "image_size": 32, "data": "demo faces"}
+    assert record["hardware"]["cores"] >= 1
+    assert {"python", "torch", "numpy"} <= set(record["versions"])
+    assert len(record["commit"]) >= 7
+    for measured in record["results"].values():
+        assert measured["n"] == len(measured["values"]) == 2
+        assert min(measured["values"]) > 0
+
+
+def test_summary_gives_mean_and_spread() -> None:
+    told = report.summary([1.0, 2.0, 3.0])
+    assert (told["n"], told["mean"], told["sd"]) == (3, 2.0, pytest.approx(1.0))
+    assert report.summary([4.0])["sd"] == 0
