@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 def main(data: Annotated[Path, typer.Option("--data", help="Folder in the contest's layout (with train/train.csv).")]) -> None:
     """Look at every row and every photo; exits with 1 if training would refuse the folder."""
     from maskcls.data.checks import inspect_folder
+    from maskcls.data.problems import remedy
     from maskcls.errors import DataError
 
     inspection = inspect_folder(data, progress=True)
@@ -25,7 +26,7 @@ def main(data: Annotated[Path, typer.Option("--data", help="Folder in the contes
         print(_summary(inspection.photos))
     if inspection.problems:
         found = f"{len(inspection.problems):,} problem{'s' * (len(inspection.problems) > 1)}"
-        raise DataError(f"{data} has {found}: training refuses it until they are mended (some can be left out with --skip-bad).")
+        raise DataError(f"{data} has {found}. {remedy(inspection.problems)}")
     print(f"{data} is fine.")
 
 

@@ -136,12 +136,15 @@ def _bar(total: int, shown: bool) -> Iterator[Callable[[], None]]:
 def bad_photos(photos: pd.DataFrame, cache: Path, progress: bool = False) -> dict[str, str]:
     """Photos that can't be decoded: key -> message.
 
-    The answer is remembered under `cache`/checks, keyed by the files' paths, sizes and times, so that a second run decodes nothing.
+    The answer is remembered under `cache`/checks, keyed by the photos' keys, sizes and times, so that a second run decodes nothing.
     """
     identity = hashlib.sha256()
-    for file in photos["file"]:
-        stat = Path(file).stat()
-        identity.update(f"{file}\t{stat.st_size}\t{stat.st_mtime_ns}\n".encode())
+    for file, key in zip(photos["file"], photos["key"], strict=True):
+        try:
+            stat = Path(file).stat()
+        except OSError as error:
+            raise DataError(f"{file} cannot be read: {error.strerror}.") from None
+        identity.update(f"{key}\t{stat.st_size}\t{stat.st_mtime_ns}\n".encode())
     remembered = cache / "checks" / f"{identity.hexdigest()[:24]}.json"
     try:
         known: dict[str, str] = json.loads(remembered.read_text())

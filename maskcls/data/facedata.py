@@ -1,8 +1,6 @@
 """FaceData: labelled photos, their split and where their pixels are kept: all that a fit or a search needs of its data."""
 
 import hashlib
-import shutil
-import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -128,10 +126,5 @@ def demo_folder(cache: Path) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(str(folder) + ".lock"):
         if not folder.exists():
-            temporary = Path(tempfile.mkdtemp(prefix="demo-", dir=cache))
-            try:
-                demo.draw(temporary / "demo", DEMO_PERSONS, DEMO_SEED)
-                (temporary / "demo").rename(folder)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+            demo.draw(folder, DEMO_PERSONS, DEMO_SEED)
     return folder

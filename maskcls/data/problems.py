@@ -50,11 +50,12 @@ def refusal(problems: Iterable[Problem], data: Path) -> DataError:
     lines = [f"{data} has {len(listed):,} problems:", *(f"  {problem.message}" for problem in listed[:LISTED])]
     if len(listed) > LISTED:
         lines.append(f"  … and {len(listed) - LISTED:,} more.")
-    lines.append(f"`python -m maskcls.check --data {data}` lists all of them; mend them" + _or_skip(listed))
+    lines.append(f"`python -m maskcls.check --data {data}` lists all of them. {remedy(listed)}")
     return DataError("\n".join(lines))
 
 
-def _or_skip(problems: list[Problem]) -> str:
+def remedy(problems: Iterable[Problem]) -> str:
+    """What to do about them, and whether --skip-bad would help."""
     if any(problem.kind in (*FATAL, "class") for problem in problems):
-        return "."
-    return ", or leave those people and photos out with --skip-bad."
+        return "Mend them before training."
+    return "Mend them, or leave those people and photos out of the training with --skip-bad."

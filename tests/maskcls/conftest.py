@@ -19,8 +19,8 @@ MakeContest = Callable[..., Path]
 
 def people(n: int) -> list[PersonRow]:
     """Rows of train.csv that take all six strata in turn."""
-    strata = itertools.cycle(itertools.product(("male", "female"), (25, 45, 60)))
-    return [(f"{i:06d}", gender, "Asian", str(age), f"{i:06d}_{gender}_Asian_{age}") for i, (gender, age) in zip(range(1, n + 1), strata)]
+    strata = itertools.islice(itertools.cycle(itertools.product(("male", "female"), (25, 45, 60))), n)
+    return [(f"{i:06d}", gender, "Asian", str(age), f"{i:06d}_{gender}_Asian_{age}") for i, (gender, age) in enumerate(strata, 1)]
 
 
 def write_photo(file: Path) -> None:
