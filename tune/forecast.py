@@ -12,8 +12,8 @@ from tune.plan import SearchPlan, parameters
 # Photos a second of one trial at an edge of EDGE_PX, one thread or one GPU. CPU: resnet10t, all stages trained, one core of a busy
 # machine (search_spaces.backbones has more). GPU: the order of magnitude of a ResNet-50 in bfloat16; nothing more is claimed.
 PHOTOS_PER_SECOND = {"cpu": (65, 112), "gpu": (1000, 256)}
-# ASHA's rungs let few trials come to their last epoch; about half of all epochs are really run.
-SHARE_OF_EPOCHS = 0.5
+# ASHA's rungs let few trials come to their last epoch; about so many of all epochs are really run.
+SHARE_OF_EPOCHS = 0.6
 # State and best weights of a trial, as large as when the preset's backbone is trained whole: weights twice, two moments.
 TRIAL_MB = {"cpu": 80, "gpu": 1_400}
 TRAIN_SHARE = 0.7
@@ -34,7 +34,8 @@ def show(call: Call, resolved: Resolved, ended: int = 0) -> None:
     gpus = f", {plan.gpus:g} GPUs" if plan.gpus else ""
     console.print(
         f"Trials: {plan.trials - ended}{f' more than the {ended} there are' if ended else ''}, {plan.parallel} at a time, "
-        f"{plan.cpus} core{'s' * (plan.cpus > 1)}{gpus} each; first the preset {call.preset}, then {len(plan.space.points(plan.setting))} known points.",
+        f"{plan.cpus} core{'s' * (plan.cpus > 1)}{gpus} each; "
+        f"first the preset {call.preset}, then {len(plan.space.points(plan.setting))} known points.",
         highlight=False,
     )
     console.print(

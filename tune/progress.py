@@ -117,7 +117,7 @@ class Progress(Callback):  # type: ignore[misc]
         if best and preset and preset.f1 is not None:
             parts.append(f"preset {preset.f1:.4f}")
         left = self._left_s(done)
-        if left is not None:
+        if left:
             parts.append(f"about {duration(left)} left")
         return " · ".join(parts)
 

@@ -40,11 +40,11 @@ def f1(recipe: dict[str, Any], epoch: int) -> float:
 class Synthetic:
     """Args:
     sleep_s: how long an epoch takes.
-    ends: trial id -> how it ends badly at its second epoch: diverged, memory, error, full, exit (the worker dies, once).
+    ends: (trial id, epoch, how it ends badly there): diverged, memory, error, full, exit (the worker dies, once).
     """
 
     sleep_s: float = 0.0
-    ends: tuple[tuple[str, str], ...] = ()
+    ends: tuple[tuple[str, int, str], ...] = ()
 
     def __call__(self, request: TrialRequest) -> Iterator[dict[str, Any]]:
         state = request.folder / "synthetic.json"
@@ -52,15 +52,15 @@ class Synthetic:
         for epoch in range(1, int(request.recipe["epochs"]) + 1):
             if epoch > len(done):
                 time.sleep(self.sleep_s)
-                if epoch == 2:
-                    self._end(request, dict(self.ends).get(request.trial_id))
+                self._end(request, epoch)
                 done.append(f1(request.recipe, epoch))
                 with (request.folder / "computed.txt").open("a") as log:
                     log.write(f"{epoch}\n")
                 write_atomically(state, json.dumps(done))
             yield {"epoch": epoch, "validation_f1": done[epoch - 1], "photos_per_second": 100.0}
 
-    def _end(self, request: TrialRequest, how: str | None) -> None:
+    def _end(self, request: TrialRequest, epoch: int) -> None:
+        how = next((how for trial_id, at, how in self.ends if (trial_id, at) == (request.trial_id, epoch)), "")
         if how == "diverged":
             raise Diverged("The loss is nan at step 7.")
         if how == "memory":
