@@ -92,20 +92,22 @@ def log_probabilities(
     rows: NDArray[np.int64] | None = None,
     *,
     precision: torch.dtype = torch.float32,
+    block_photos: int = BLOCK,
 ) -> NDArray[np.float64]:
     """The classifier's joined answer, (n, 18), for the photos `rows` (default: all) of `pixels` (photos, s, s, 3).
 
-    Runs in eval() in padded blocks of one size, so that a photo's answer does not hang on its neighbours or their number.
+    Runs in eval() in padded blocks of one size, so that a photo's answer does not hang on its neighbours or their number;
+    another `block_photos` may change the last bits.
     """
     rows = np.arange(len(pixels)) if rows is None else rows
     answers = [np.empty((len(rows), member.task.n_labels)) for member in members]
     for member in members:
         member.eval()
     device = members[0].mean.device
-    for start in range(0, len(rows), BLOCK):
-        block = pixels[rows[start : start + BLOCK]]
+    for start in range(0, len(rows), block_photos):
+        block = pixels[rows[start : start + block_photos]]
         n = len(block)
-        padded = np.concatenate([block, np.zeros((BLOCK - n, *block.shape[1:]), np.uint8)]) if n < BLOCK else block
+        padded = np.concatenate([block, np.zeros((block_photos - n, *block.shape[1:]), np.uint8)]) if n < block_photos else block
         batch = torch.from_numpy(padded).to(device)
         for member, answer in zip(members, answers, strict=True):
             answer[start : start + n] = _block_log_probabilities(member, batch, precision)[:n]

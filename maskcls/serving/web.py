@@ -28,7 +28,8 @@ FONTS = ("ui-sans-serif", "system-ui", "sans-serif")
 INTRODUCTION = """# Mask, gender, age
 Take a portrait or choose one, and see what the classifier makes of it. The photo is looked at once and kept nowhere."""
 NOTHING_YET = "Waiting for a photo."
-CSS = """.gradio-container { width: 100% !important; max-width: 1060px !important; margin: 0 auto !important; padding-top: 24px !important; }
+CSS = """
+.gradio-container { width: 100% !important; max-width: 1060px !important; margin: 0 auto !important; padding-top: 24px !important; }
 .answer p { font-size: 1.15em; min-height: 3em; }"""
 
 
@@ -59,7 +60,7 @@ def classify(predictor: Predictor, photo: str) -> tuple[str, dict[str, dict[str,
         content = base64.b64decode(photo.partition(",")[2], validate=True)
     except binascii.Error:
         raise DataError("The photo did not arrive whole. Send it again.") from None
-    probabilities = predictor.probabilities([decode_bytes(content, "The photo").rgb])[0]
+    probabilities = predictor.at_once(decode_bytes(content, "The photo").rgb)
     best = int(probabilities.argmax())
     return f"Most likely **{CLASS_NAMES[best]}** ({probabilities[best]:.0%})", marginals(probabilities)
 
@@ -117,4 +118,5 @@ def _check_free(host: str, port: int) -> None:
         with socket.create_server((host, port)):
             pass
     except OSError as error:
-        raise CallError(f"{host}:{port} cannot be served on: {error.strerror}. Name another --port or --host.") from None
+        reason = str(error.strerror).partition(" (")[0]  # Python repeats the address in brackets
+        raise CallError(f"{host}:{port} cannot be served on: {reason}. Name another --port or --host.") from None
