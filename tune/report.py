@@ -37,7 +37,7 @@ def write_report(run: RunDir) -> None:
             *_scores(best, curves),
         ]
     sections += [_leaderboard(trials, best), *_best_recipe(best), _origin(run)]
-    write_atomically(run.report, page(f"Search {run.name}", sections))
+    write_atomically(run.report, page(f"Search {run.name}", _question(run.search()), sections))
 
 
 def gain(trials: Sequence[Record]) -> float | None:
@@ -46,6 +46,11 @@ def gain(trials: Sequence[Record]) -> float | None:
     if best is None or best.f1 is None or preset is None or preset.f1 is None:
         return None
     return best.f1 - preset.f1
+
+
+def _question(search: Mapping[str, Any]) -> str:
+    space = search.get("space", {})
+    return f"Space {space['name']}: {space['question']}" if space else ""
 
 
 def _headline(trials: Sequence[Record], curves: Curves, best: Record | None) -> Html:

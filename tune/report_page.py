@@ -12,7 +12,7 @@ _STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0; background: #f5f6f7; color: var(--ink); font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
 main { max-width: 1040px; margin: 0 auto; padding: 36px 20px 60px; }
-h1 { margin: 0 0 18px; font-size: 26px; font-weight: 650; letter-spacing: -.01em; overflow-wrap: anywhere; }
+h1 { margin: 0 0 4px; font-size: 26px; font-weight: 650; letter-spacing: -.01em; overflow-wrap: anywhere; }
 h2 { margin: 0 0 4px; font-size: 17px; font-weight: 650; }
 p { margin: 0 0 12px; color: var(--faint); }
 section { margin: 0 0 18px; padding: 20px 24px; background: #fff; border: 1px solid var(--line); border-radius: 10px; overflow-x: auto; }
@@ -39,14 +39,16 @@ dt { color: var(--faint); } dd { margin: 0; overflow-wrap: anywhere; }
 """
 
 
-def page(title: str, sections: Sequence[Html]) -> Html:
-    """A whole document. Its policy forbids every request, whatever a value may have smuggled in."""
+def page(title: str, told: str, sections: Sequence[Html]) -> Html:
+    """A whole document, with a line of plain text under its title. Its policy forbids every request, whatever a value may have smuggled in."""
     policy = "default-src 'none'; style-src 'unsafe-inline'"
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{escape(title)}</title>\n'
-        f"<style>{_STYLE}</style>\n</head>\n<body><main>\n<h1>{escape(title)}</h1>\n" + "\n".join(sections) + "\n</main></body>\n</html>\n"
+        f"<style>{_STYLE}</style>\n</head>\n<body><main>\n<h1>{escape(title)}</h1>\n<p>{escape(told)}</p>\n"
+        + "\n".join(sections)
+        + "\n</main></body>\n</html>\n"
     )
 
 

@@ -19,6 +19,7 @@ from tune.trainable import COMPLETE, DIVERGED, FAILED, STOPPED_EARLY
 EPOCHS = 6
 SEARCH = {
     "call": "python -m tune.search --space freezing",
+    "space": {"name": "freezing", "question": "How many stages, & which head?"},
     "versions": {"torch": "2.14.1"},
     "split": {"seed": 0},
     "parts": [{"why": "complete"}],

@@ -57,6 +57,7 @@ def text(run: RunDir) -> str:
 
 
 def test_headline(run: RunDir, text: str) -> None:
+    assert "<h1>Search made</h1>\n<p>Space freezing: How many stages, &amp; which head?</p>" in text
     trials = records(run)
     best, preset = leaderboard.best(trials), leaderboard.preset(trials)
     assert best is not None
