@@ -40,7 +40,7 @@ dt { color: var(--faint); } dd { margin: 0; overflow-wrap: anywhere; }
 
 
 def page(title: str, told: str, sections: Sequence[Html]) -> Html:
-    """A whole document, with a line of plain text under its title. Its policy forbids every request, whatever a value may have smuggled in."""
+    """A whole document, with a line of plain text under its title. Its policy forbids every request, whatever a value smuggles in."""
     policy = "default-src 'none'; style-src 'unsafe-inline'"
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
