@@ -1,10 +1,12 @@
 """What all doors share: errors become one message and an exit status, never a traceback."""
 
 import errno
+import functools
+import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 
@@ -24,13 +26,12 @@ def run(main: Callable[..., Any] | typer.Typer) -> None:
         app = main
     else:
         app = new_app()
-        app.command()(main)
+        app.command()(_interruptible(main))
+    _tell_what_is_logged()
     try:
         app(standalone_mode=True)
     except MaskclsError as error:
         fail(str(error), error.exit_status)
-    except KeyboardInterrupt:
-        fail("Interrupted.", INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -43,7 +44,29 @@ def run(main: Callable[..., Any] | typer.Typer) -> None:
         )
 
 
-def fail(message: str, exit_status: int) -> None:
+def _interruptible(main: Callable[..., Any]) -> Callable[..., Any]:
+    """Ctrl-C ends a door with a word; left to typer it would end it without one."""
+
+    @functools.wraps(main)
+    def guarded(*arguments: Any, **options: Any) -> Any:
+        try:
+            return main(*arguments, **options)
+        except KeyboardInterrupt:
+            fail("Interrupted.", INTERRUPTED)
+
+    return guarded
+
+
+def _tell_what_is_logged() -> None:
+    """What the package logs from INFO on goes to stderr, as plain lines."""
+    logger = logging.getLogger("maskcls")
+    if not logger.handlers:
+        logger.addHandler(logging.StreamHandler())
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+
+
+def fail(message: str, exit_status: int) -> NoReturn:
     """Print the message to stderr and exit."""
     sys.stdout.flush()
     print(f"Error: {message}", file=sys.stderr)

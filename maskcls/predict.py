@@ -15,7 +15,7 @@ def main(
     ],
     out: Annotated[Path, typer.Option("--out", help="CSV file to write: ImageID,ans, in the order of info.csv.")] = Path("submission.csv"),
     probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="Also write the 18 probabilities, to <out>.probabilities.csv.")
+        bool, typer.Option("--probabilities", help="Also write the 18 probabilities, beside it, as submission.probabilities.csv.")
     ] = False,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Answer class 0 for photos that cannot be read, instead of refusing.")

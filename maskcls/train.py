@@ -59,6 +59,7 @@ def main(
         skip_bad=skip_bad,
         cache=cache,
         pixel_store_gb=pixel_store_gb,
+        progress=True,
     )
     fit = _train(recipe, faces, _state_folder(out), resolve_device(device), loader_workers)
     _export(fit, faces, out, overwrite)
@@ -76,7 +77,7 @@ def _train(recipe: "Recipe", faces: "FaceData", folder: Path, device: str, loade
     from maskcls.training.fit_data import FitData
 
     workers = default_loader_workers(device) if loader_workers is None else loader_workers
-    fit = Fit(recipe, FitData.of(faces, recipe.image_size), device=device, loader_workers=workers)
+    fit = Fit(recipe, FitData.of(faces, recipe.image_size, progress=True), device=device, loader_workers=workers)
     if fit.resume(folder):
         typer.echo(f"Going on after epoch {len(fit.history)}, from {folder}.")
     for result in fit.epochs():

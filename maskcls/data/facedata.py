@@ -102,7 +102,7 @@ def prepare(
     from maskcls.data.pixels import default_cache
 
     cache = (cache or default_cache()).absolute()
-    wanted = read_corrections(corrections)
+    wanted = read_corrections(corrections if data is not None else "none")
     folder = demo_folder(cache) if data is None else data
     photos = read_contest(folder, corrections=wanted, skip_bad=skip_bad)
     left_out: set[str] = set()

@@ -26,10 +26,10 @@ class FitData:
     digest: str
 
     @classmethod
-    def of(cls, faces: "FaceData", image_size: int) -> "FitData":
-        """The train and validation people of the data, at one size."""
+    def of(cls, faces: "FaceData", image_size: int, progress: bool = False) -> "FitData":
+        """The train and validation people of the data, at one size; decodes the photos where no pixel store has them."""
         return cls(
-            pixels=faces.pixels(image_size),
+            pixels=faces.pixels(image_size, progress),
             labels=faces.photos["label"].to_numpy(np.int64),
             keys=faces.photos["key"].tolist(),
             train=faces.rows("train"),

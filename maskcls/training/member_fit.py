@@ -39,14 +39,16 @@ class MemberFit:
         photos = 0
         for step, (pixels, labels) in enumerate(self.batches.epoch(epoch)):
             self._set_rates(epoch * self.batches.steps + step)
-            total += self._step(pixels.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)) * len(labels)
+            total += self.step(pixels, labels) * len(labels)
             photos += len(labels)
             if (step + 1) % LOSS_CHECK_STEPS == 0:
                 self._check(total, epoch)
         self._check(total, epoch)
         return total.item() / photos, photos
 
-    def _step(self, pixels: Tensor, labels: Tensor) -> Tensor:
+    def step(self, pixels: Tensor, labels: Tensor) -> Tensor:
+        """One training step on a batch, (b, s, s, 3) uint8 and (b,) int64, from wherever it lies; its loss, on the device."""
+        pixels, labels = pixels.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
             logits = self.member(pixels)
         loss: Tensor = self.loss(logits, labels)

@@ -1,0 +1,85 @@
+"""`python -m tests.benchmarks.training`: photos a second of training from the pixel store, over the same step fed one batch from memory.
+
+(c) training from the store: draw, augment, batch, step. (d) the step alone, on one batch kept in memory, as often. c/d is the figure:
+what feeding the model costs. Rounds of the two alternate, so that a machine whose speed drifts drifts for both.
+"""
+
+import statistics
+import tempfile
+from itertools import cycle, islice
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated
+
+import typer
+
+from maskcls import options
+from maskcls.cli import run
+from tests.benchmarks.report import summary, table, write
+
+
+def main(
+    data: options.Data = None,
+    weights: options.Weights = None,
+    backbone: Annotated[str, typer.Option(help="timm model name.")] = "resnet10t",
+    image_size: Annotated[int, typer.Option(help="px")] = 112,
+    frozen_stages: Annotated[int, typer.Option(help="0: the whole backbone trains.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="photos")] = 32,
+    steps: Annotated[int, typer.Option(help="Training steps a round.")] = 20,
+    rounds: Annotated[int, typer.Option(help="Rounds of each of the two, alternating.")] = 7,
+    threads: Annotated[int, typer.Option(help="Threads of torch.")] = 2,
+    loader_workers: Annotated[int | None, typer.Option(help="Processes that augment.", show_default="as a fit has it")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    out: Annotated[Path, typer.Option(help="Where the JSON record goes.")] = Path("runs/benchmarks/training.json"),
+) -> None:
+    """Measure (c), (d) and c/d."""
+    from maskcls.data.facedata import prepare
+    from maskcls.device import default_loader_workers, resolve_device, set_threads
+    from maskcls.presets import resolve_weights
+    from maskcls.recipe import Recipe
+    from maskcls.training.fit import Fit
+    from maskcls.training.fit_data import FitData
+
+    device = resolve_device(device)
+    set_threads(threads)
+    recipe = Recipe().override(
+        {"backbone": backbone, "image_size": image_size, "frozen_stages": frozen_stages, "batch_size": batch_size, "epochs": 1000}
+        | {"weights": resolve_weights(weights, data), "loss": "focal", "sampler": "oversample"}
+    )
+    workers = default_loader_workers(device) if loader_workers is None else loader_workers
+    with tempfile.TemporaryDirectory() as cache:
+        fit = Fit(recipe, FitData.of(prepare(data, cache=Path(cache)), image_size), device=device, loader_workers=workers)
+        stored, fixed = alternate(fit, steps, rounds)
+    ratios = [c / d for c, d in zip(stored, fixed, strict=True)]
+    results = {"(c) training from the store": summary(stored), "(d) one batch in memory": summary(fixed)}
+    print(table(results))
+    print(f"c/d: median {statistics.median(ratios):.3f}, {min(ratios):.3f} to {max(ratios):.3f}, n = {rounds}")
+    write(out, {**results, "c/d": summary(ratios)}, recipe=recipe.model_dump(), threads=threads, loader_workers=workers, device=device)
+
+
+def alternate(fit, steps: int, rounds: int) -> tuple[list[float], list[float]]:  # type: ignore[no-untyped-def]
+    """Photos a second of each round of (c) and of (d), after one round of each that does not count."""
+    member = fit.member_fits[0]
+    batches = (batch for epoch in cycle([0]) for batch in member.batches.epoch(epoch))
+    first = next(batches)
+    stored, fixed = [], []
+    member.member.train()
+    for _ in range(rounds + 1):
+        stored.append(rate(member, islice(batches, steps)))
+        fixed.append(rate(member, [first] * steps))
+    return stored[1:], fixed[1:]
+
+
+def rate(member, batches) -> float:  # type: ignore[no-untyped-def]
+    """Photos a second of the training step over the batches, to the last step's end on the device."""
+    started = perf_counter()
+    photos = 0
+    for pixels, labels in batches:
+        loss = member.step(pixels, labels)
+        photos += len(labels)
+    loss.item()
+    return photos / (perf_counter() - started)
+
+
+if __name__ == "__main__":
+    run(main)
