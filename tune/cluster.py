@@ -39,8 +39,9 @@ def quiet() -> None:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"ray\..*")
+    # Ray logs a traceback for each worker that dies; the table says that the trial is retried, and Ray's own log files keep it.
     for name in ("ray", "ray.tune", "ray.train"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 @contextmanager

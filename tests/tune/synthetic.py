@@ -32,7 +32,7 @@ SPACE = Space("synthetic", "Which curve is highest?", suggest, points)
 def f1(recipe: dict[str, Any], epoch: int) -> float:
     """Rises with the epochs, but for a dip at the last one; highest at lr_head = 1e-3 and two frozen stages."""
     height = 0.9 - 0.1 * abs(math.log10(recipe["lr_head"]) + 3) - 0.03 * abs(recipe["frozen_stages"] - 2)
-    dip = 0.05 if epoch == recipe["epochs"] else 0.0
+    dip = 0.1 if epoch == recipe["epochs"] else 0.0
     return max(0.0, height * (1 - 0.5**epoch) - dip)
 
 
