@@ -76,11 +76,7 @@ class Corrections:
         if not self.rows:
             return photos
         if self.published and not is_contest(photos, {row.id for row in self.rows}):
-            log.info(
-                "The published corrections are not applied: they are for the people of the contest's data, which this is not. "
-                "If it is a part of it, name a copy of %s with --corrections.",
-                PUBLISHED,
-            )
+            log.info("The published corrections are not applied: these are not the contest's people. Your own: --corrections FILE.")
             return photos
         photos = photos.copy()
         people = _People(photos)

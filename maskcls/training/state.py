@@ -91,6 +91,11 @@ def load_best(folder: Path) -> "tuple[Recipe, EpochResult, list[dict[str, Tensor
     if not (folder / STATE_FILE).exists():
         raise RunError(f"{folder} holds no finished epoch.")
     content = _read(folder)
+    while not (folder / _best_name(content["best_epoch"])).exists():  # a fit that still runs may have bettered it between the two
+        again = _read(folder)
+        if again["best_epoch"] == content["best_epoch"]:
+            break
+        content = again
     best = _read_best(folder, content["best_epoch"], len(content["members"]))
     return Recipe.from_json(content["recipe"]), _history(content)[content["best_epoch"] - 1], best
 

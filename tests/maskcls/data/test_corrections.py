@@ -177,7 +177,7 @@ def test_published_corrections_leave_other_data_alone(photos, caplog):
     after = read_corrections("published").apply(photos)
     assert after.equals(photos)
     assert len(caplog.messages) == 1
-    assert caplog.messages[0].startswith("The published corrections are not applied: they are for the people of the contest's data")
+    assert caplog.messages[0].startswith("The published corrections are not applied: these are not the contest's people")
 
 
 def test_my_own_corrections_apply_to_any_data(tmp_path):
