@@ -107,14 +107,16 @@ def _search(resolved: Resolved, run: RunDir, stack: ExitStack, options: Mapping[
     objective = functools.partial(
         fit_trial, cache=(options["cache"] or default_cache()).absolute(), pixel_store_gb=options["pixel_store_gb"]
     )
-    part = {"began": _now(), "argv": sys.argv[1:], "trials": plan.trials, "parallel": plan.parallel, **_environment()}
+    begun = {"began": _now(), "argv": sys.argv[1:], "trials": plan.trials, "parallel": plan.parallel, **_environment()}
+    parts = run.search()["parts"]
+    run.write_search({**run.search(), "parts": [*parts, {**begun, "why": "killed, or still running"}]})
     resume_command = f"python -m tune.search --resume {run.path}"
     try:
         outcome = run_search(plan, run, objective)
     except KeyboardInterrupt:
         typer.echo(f"Aborted. What was done is kept; to go on:\n  {resume_command}", err=True)
         raise
-    _note_part(run, {**part, "ended": _now(), "why": outcome.why})
+    run.write_search({**run.search(), "parts": [*parts, {**begun, "ended": _now(), "why": outcome.why}]})
     _hand_over(run, outcome, resume_command)
     return INTERRUPTED_STATUS if outcome.why == INTERRUPTED else 0
 
@@ -203,11 +205,6 @@ def _search_record(call: Call, resolved: Resolved) -> dict[str, Any]:
         "notes": list(resolved.notes),
         "parts": [],
     }
-
-
-def _note_part(run: RunDir, part: Mapping[str, Any]) -> None:
-    told = run.search()
-    run.write_search({**told, "parts": [*told["parts"], part]})
 
 
 def _environment() -> dict[str, Any]:

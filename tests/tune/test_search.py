@@ -1,0 +1,199 @@
+"""The door: what it refuses, what it says it would do, and a real search of demo faces that is killed, resumed and extended."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from searches import table
+from test_kill import wait_for
+from typer.testing import CliRunner
+
+from maskcls.errors import CallError, DataError, MaskclsError
+from tune import search
+from tune.run_dir import RunDir
+from tune.study import records
+from tune.trainable import COMPLETE, STOPPED_EARLY, UNFINISHED, read_curve
+
+ROOT = Path(__file__).parents[2]
+ENDED = (COMPLETE, STOPPED_EARLY)
+
+
+def call(*arguments: str) -> str:
+    """What the door prints, in this process; raises what it raises."""
+    app = typer.Typer()
+    app.command()(search.main)
+    result = CliRunner().invoke(app, arguments)
+    if isinstance(result.exception, MaskclsError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def door(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "tune.search", *arguments]
+
+
+def recorded_run(folder: Path, **call_values: Any) -> RunDir:
+    """A run as a search that was killed at once leaves it."""
+    told = {"space": "freezing", "data": None, "preset": "contest-2021", "set": ["head=mlp"], "epochs": 3, "image_size": None}
+    told |= {"weights": "none", "scale": "cpu", "seed": 0, "split_seed": 0, "split": None, "corrections": "published", "skip_bad": False}
+    told |= {"trials": 4, "parallel": None, "gpus_per_trial": None, "cpus_per_trial": None, "time_budget": None, **call_values}
+    return RunDir.create(folder, "one", {"call": told, "parts": []})
+
+
+def test_help_is_quick_and_states_every_default() -> None:
+    began = time.monotonic()
+    shown = subprocess.run(door("--help"), cwd=ROOT, capture_output=True, text=True, check=True, env={"COLUMNS": "200", "TERM": "dumb"})
+    took_s = time.monotonic() - began
+    options = [line for line in shown.stdout.splitlines() if line.strip().startswith("--")]
+    flags = ("--skip-bad", "--plan", "--list-spaces", "--help")
+    assert len(options) == 28
+    assert shown.stdout.count("[default:") == len(options) - len(flags)
+    heavy = "import sys, tune.search; print(sorted({'torch', 'ray', 'optuna', 'pydantic', 'numpy', 'pandas'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", heavy], cwd=ROOT, capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert took_s < 2, "half a second on an idle machine"
+
+
+def test_a_wrong_call_exits_with_2_and_no_traceback(tmp_path: Path) -> None:
+    wrong = subprocess.run(door("--space", "freezig", "--runs", str(tmp_path)), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("Error: There is no space 'freezig'. Did you mean freezing?")
+    assert "Traceback" not in wrong.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "--space is missing. Spaces: backbones, freezing"),
+        (("--space", "nowhere.py"), r"There is no space file .*nowhere\.py"),
+        (("--space", "freezing", "--set", "frozen_stage=2"), "no key 'frozen_stage'. Did you mean frozen_stages"),
+        (("--space", "freezing", "--set", "frozen_stages=7"), "frozen_stages: .*less than or equal to 5, but got 7"),
+        (("--space", "freezing", "--set", "frozen_stages"), "--set expects key=value"),
+        (("--space", "freezing", "--epochs", "3", "--set", "epochs=4"), "--epochs says 3, but --set says epochs=4"),
+        (("--space", "freezing", "--preset", "contest"), "There is no preset 'contest'. Presets: contest-2021"),
+        (("--space", "freezing", "--scale", "tpu"), "There is no scale 'tpu'. Scales: auto, gpu, cpu"),
+        (("--space", "freezing", "--trials", "0"), "--trials must be at least 1, but got 0"),
+        (("--space", "freezing", "--parallel", "-1"), "--parallel must be at least 1, but got -1"),
+        (("--space", "freezing", "--time-budget", "30"), "--time-budget expects a duration as in 90s, 30m, 2h or 1h30m, but got '30'"),
+        (("--space", "freezing", "--cpus-per-trial", "9999"), r"--cpus-per-trial 9999 is more than there is \(\d+\)"),
+        (("--space", "freezing", "--data", "nowhere"), "--data nowhere: there is no such file or folder"),
+        (("--space", "freezing", "--weights", "nowhere"), "--weights nowhere: there is no such folder"),
+        (("--space", "freezing", "--name", "a/b"), "--name expects letters, digits"),
+        (("--resume", "two"), r"There is no run 'two'.*Runs there: one\."),
+        (("--resume", "one", "--epochs", "4"), "--resume one goes on .* --epochs is 3 in the run, but 4 was given"),
+        (("--resume", "one", "--space", "backbones", "--seed", "5"), "--space is freezing in the run, .*--seed is 0 in the run, but 5"),
+        (("--resume", "one", "--set", "head=linear"), "--set is head=mlp in the run, but head=linear was given"),
+        (("--resume", "one", "--name", "two"), "--name is one in the run, but two was given"),
+        (("--resume", "one", "--trials", "0"), "--trials must be at least 1"),
+    ],
+)
+def test_wrong_calls_are_told(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    recorded_run(tmp_path)
+    with pytest.raises(CallError, match=message):
+        call(*arguments, "--runs", str(tmp_path))
+    assert [folder.name for folder in tmp_path.iterdir()] == ["one"], "nothing was begun"
+
+
+def test_what_is_no_run_is_not_resumed(tmp_path: Path) -> None:
+    (tmp_path / "letters").mkdir()
+    with pytest.raises(CallError, match=r"letters is no run: it has no search\.json\..*Runs there: none"):
+        call("--resume", "letters", "--runs", str(tmp_path))
+
+
+def test_a_name_in_use_is_refused(tmp_path: Path) -> None:
+    recorded_run(tmp_path)
+    with pytest.raises(CallError, match=r"the run name 'one' is in use\. Choose another --name, or go on with it: --resume one"):
+        call("--space", "freezing", "--name", "one", "--runs", str(tmp_path))
+
+
+def test_data_that_cannot_be_used_leaves_no_run_behind(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    with pytest.raises(DataError, match="train"):
+        call("--space", "freezing", "--data", str(tmp_path / "data"), "--weights", "none", "--runs", str(tmp_path / "runs"))
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_options_that_agree_with_the_run_are_welcome(tmp_path: Path) -> None:
+    recorded_run(tmp_path)
+    told = call(
+        "--resume", "one", "--epochs", "3", "--set", "head=mlp", "--scale", "auto", "--trials", "9", "--plan", "--runs", str(tmp_path)
+    )
+    assert "Trials: 9" in told
+    assert "head is fixed at mlp: the space would vary it." in told
+
+
+def test_the_plan_trains_nothing(tmp_path: Path) -> None:
+    told = " ".join(call("--space", "freezing", "--plan", "--scale", "cpu", "--trials", "7", "--runs", str(tmp_path / "runs")).split())
+    for part in (
+        "frozen_stages 0 to 5",
+        "lr_head 0.0002 to 0.01, logarithmic",
+        "head linear | mlp",
+        "Trials: 7",
+        "Time: roughly",
+        "Disk: up to",
+    ):
+        assert part in told
+    assert not (tmp_path / "runs").exists()
+
+
+def test_backbones_without_weights_are_left_out_by_name(tmp_path: Path) -> None:
+    (tmp_path / "resnet10t.safetensors").touch()
+    told = call("--space", "backbones", "--plan", "--scale", "cpu", "--weights", str(tmp_path))
+    assert f"Left out, without weights in {tmp_path}: mobilenetv3_small_100" in told
+    assert "resnet10t |" not in told
+
+
+def test_a_file_is_a_space(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from search_spaces import Space\n"
+        "SPACE = Space('mine', 'How wide?', lambda trial, setting: {'head_width': trial.suggest_int('head_width', 8, 64)})\n"
+    )
+    told = call("--space", str(file), "--plan", "--scale", "cpu")
+    assert "Space mine: How wide?" in told
+    assert "head_width  8 to 64" in told
+    with pytest.raises(CallError, match=r"The call fixes all that space mine would vary \(head_width\)"):
+        call("--space", str(file), "--set", "head_width=9", "--plan")
+
+
+@pytest.mark.timeout(600)
+def test_a_search_of_demo_faces_is_killed_resumed_and_extended(tmp_path: Path) -> None:
+    """Also the machine's whole way: from drawn faces to a bundle."""
+    path = tmp_path / "runs" / "demo"
+    common = ["--runs", str(tmp_path / "runs"), "--cache", str(tmp_path / "cache"), "--parallel", "1"]
+    begin = ["--space", "freezing", "--name", "demo", "--trials", "3", "--epochs", "2", "--image-size", "32", "--set", "batch_size=128"]
+    driver = subprocess.Popen(door(*begin, *common), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    before = wait_for(path, lambda told: any(r.state in ENDED for r in told) and any(r.state == UNFINISHED and r.epochs for r in told), 200)
+    driver.kill()
+    driver.communicate()
+    kept = {record.trial_id: record for record in before if record.state in ENDED}
+    curves = {name: read_curve(path / "trials" / name) for name in kept}
+
+    resumed = subprocess.run(door("--resume", "demo", *common), cwd=ROOT, capture_output=True, text=True, check=True)
+    told = {record.trial_id: record for record in records(RunDir(path))}
+    assert list(told) == ["0000", "0001", "0002"]
+    assert all(record.state in ENDED for record in told.values())
+    assert {name: told[name] for name in kept} == kept
+    assert {name: read_curve(path / "trials" / name) for name in kept} == curves
+    assert "Gain over the preset (trial 0000" in resumed.stdout
+    assert f"python -m maskcls.predict --bundle {path / 'best'}" in resumed.stdout
+    assert (path / "best" / "bundle.json").exists()
+    assert (path / "report.html").exists()
+
+    again = subprocess.run(door("--resume", "demo", *common), cwd=ROOT, capture_output=True, text=True, check=True)
+    assert again.stdout.startswith("Nothing is left to do: demo has 3 trials, and 3 are wanted.")
+    subprocess.run(door("--resume", "demo", "--trials", "5", *common), cwd=ROOT, capture_output=True, text=True, check=True)
+    extended = {record.trial_id: record for record in records(RunDir(path))}
+    assert list(extended) == [f"000{n}" for n in range(5)]
+    assert {name: extended[name] for name in told} == told
+    assert sorted(row["trial"] for row in table(RunDir(path))) == list(extended)
+    kept_call = json.loads((path / "search.json").read_text())
+    assert kept_call["call"]["trials"] == 5
+    assert len(kept_call["data"]["digest"]) == 12
+    assert [part["why"] for part in kept_call["parts"]] == ["killed, or still running", "finished", "finished"]

@@ -1,0 +1,83 @@
+"""A trial's curve and the states that errors mean, without Ray."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic import Synthetic
+
+from maskcls.errors import RunError
+from tune import trainable
+from tune.trainable import DISK_FULL, DIVERGED, FAILED, OUT_OF_MEMORY, Diverged, OutOfMemory, TrialRequest, curve, read_curve, state_of
+
+
+def make_request(folder: Path, epochs: int = 4) -> TrialRequest:
+    return TrialRequest("0000", {"epochs": epochs, "lr_head": 1e-3, "frozen_stages": 2}, folder, folder, 1, 0.0)
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch.cuda has it."""
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (Diverged("nan"), DIVERGED),
+        (OutOfMemory("2 GiB"), OUT_OF_MEMORY),
+        (OutOfMemoryError("CUDA out of memory."), OUT_OF_MEMORY),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), OUT_OF_MEMORY),
+        (MemoryError(), OUT_OF_MEMORY),
+        (OSError(28, "No space left on device"), DISK_FULL),
+        (OSError("state.pt could not be written: iostream error: No space left on device."), DISK_FULL),
+        (OSError(2, "No such file"), FAILED),
+        (RunError("No weights"), FAILED),
+        (KeyError("x"), FAILED),
+    ],
+)
+def test_the_state_that_an_error_means(error: Exception, state: str) -> None:
+    assert state_of(error) == state
+
+
+def test_fits_of_maskcls_that_diverge_are_known_by_name() -> None:
+    from maskcls.training.member_fit import Diverged as FitDiverged
+
+    assert state_of(FitDiverged("loss is nan")) == DIVERGED
+
+
+def test_the_best_of_a_curve_that_goes_up_and_down(tmp_path: Path) -> None:
+    rows = list(curve(make_request(tmp_path), Synthetic()))
+    scores = [row["validation_f1"] for row in rows]
+    assert scores[3] < scores[2]
+    assert [row["best_f1"] for row in rows] == [*scores[:3], scores[2]]
+    assert [row["best_epoch"] for row in rows] == [1, 2, 3, 3]
+    assert [row["finished"] for row in rows] == [False, False, False, True]
+
+
+def test_a_curve_resumed_is_the_curve_unbroken(tmp_path: Path) -> None:
+    request = make_request(tmp_path)
+    first = curve(request, Synthetic(sleep_s=0.02))
+    before = [next(first), next(first)]
+    first.close()
+    assert len(read_curve(tmp_path)) == 2
+    again = list(curve(request, Synthetic(sleep_s=0.02)))
+    assert [row["epoch"] for row in again] == [1, 2, 3, 4]
+    assert again[:2] == before, "epochs that are done are told as they were, with the time that they took"
+    assert [row["best_f1"] for row in read_curve(tmp_path)] == [row["best_f1"] for row in again]
+
+
+def test_a_score_that_is_none_is_divergence(tmp_path: Path) -> None:
+    def objective(request: TrialRequest) -> Iterator[dict[str, Any]]:
+        yield {"epoch": 1, "validation_f1": float("nan")}
+
+    with pytest.raises(Diverged, match="The validation F1 of epoch 1 is nan"):
+        list(curve(make_request(tmp_path), objective))
+
+
+def test_an_error_on_a_full_disk_is_still_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(file: Path, text: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(trainable, "write_atomically", full)
+    trainable.write_error(tmp_path)
+    assert list(tmp_path.iterdir()) == []
