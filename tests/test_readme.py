@@ -1,0 +1,71 @@
+"""Every command in README runs, in README's order, on a small folder of drawn faces."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from maskcls.data.demo import draw
+
+ROOT = Path(__file__).parents[1]
+SMALL = ["--weights", "none", "--image-size", "32", "--parallel", "2", "--set", "head_width=8"]
+# What is added so that a command is done in seconds; the rest of it stands as in README.
+CHEAPER = {
+    "python -m tune.search --space freezing": SMALL,
+    "python -m maskcls.train": ["--epochs", "1", *SMALL[:4]],
+}
+REPLACED = {"--trials 12 --epochs 6": "--trials 2 --epochs 1", "--trials 14": "--trials 3", "--persons 60": "--persons 8"}
+ELSEWHERE = {
+    "make search": "tests/tune/test_kill.py searches the demo faces through the same door, and .ci/run calls make",
+    "make test": "this is it",
+    "source": "the test's interpreter is the environment's",
+    "python -m maskcls.serve": "tests/maskcls/serving/test_web.py, in a browser",
+    "ray start": "needs a port of its own",
+    "python -m tune.search --space backbones": "tests/tune, with an address",
+    "ray job submit": "a cluster's command around a call that is tested",
+}
+
+
+def commands() -> list[str]:
+    """README's commands in its order: lines of shell blocks, and calls in the text."""
+    text = (ROOT / "README.md").read_text()
+    found = []
+    for block, inline in re.findall(r"```sh\n(.*?)```|`(python -m [^`]+ --[^`]+|python -m maskcls\.cache \w+)`", text, re.S):
+        found += [re.sub(r"\s+#.*", "", line).strip() for line in block.splitlines() if line.strip()] or [inline.replace("\n", " ")]
+    return found
+
+
+def prefix_in(command: str, table: dict[str, object]) -> str | None:
+    return next((prefix for prefix in table if command.startswith(prefix)), None)
+
+
+def test_readme_has_commands_and_each_runs_here_or_elsewhere() -> None:
+    assert len(commands()) == 19
+    doors = [command for command in commands() if command.startswith("python -m") and not prefix_in(command, ELSEWHERE)]
+    assert len(doors) == 13
+    for prefix in (*CHEAPER, *ELSEWHERE):
+        assert any(command.startswith(prefix) for command in commands()), prefix
+    for old in REPLACED:
+        assert any(old in command for command in commands()), old
+
+
+@pytest.mark.timeout(600)
+def test_readmes_commands_run_one_after_the_other(tmp_path: Path) -> None:
+    draw(tmp_path / "faces", persons=30, seed=2)
+    env = {**os.environ, "MASKCLS_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
+    for command in commands():
+        if prefix_in(command, ELSEWHERE):
+            continue
+        cheaper = CHEAPER.get(prefix_in(command, CHEAPER) or "", [])
+        for old, new in REPLACED.items():
+            command = command.replace(old, new)
+        words = [sys.executable, *shlex.split(command)[1:], *cheaper]
+        done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    lines = (tmp_path / "submission.csv").read_text().splitlines()
+    assert lines[0] == "ImageID,ans"
+    assert len(lines) == len((tmp_path / "faces" / "eval" / "info.csv").read_text().splitlines())
