@@ -82,6 +82,7 @@ class Progress(Callback):  # type: ignore[misc]
         if result[FIDELITY] > 0:
             row.epoch, row.f1, row.best = int(result[FIDELITY]), float(result["validation_f1"]), float(result[METRIC])
             row.photos_per_second = result.get("photos_per_second", row.photos_per_second)
+            self._records = self.records()
         if self._plain and row.f1 is not None and not result.get("done"):
             self._console.print(f"{row.trial_id} epoch {row.epoch}/{row.epochs} F1 {row.f1:.4f} best {row.best:.4f}", highlight=False)
 
