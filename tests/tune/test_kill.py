@@ -10,8 +10,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from searches import computed, table
+from searches import computed, make_plan, table
+from synthetic import Synthetic
 
+from tune.driver import run_search
 from tune.run_dir import RunDir
 from tune.study import Record, records
 from tune.trainable import COMPLETE, STOPPED_EARLY, UNFINISHED
@@ -66,6 +68,7 @@ def _session(pid: int) -> int:
         return -1
 
 
+@pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.timeout(400)
 def test_a_killed_search_is_resumed_and_extended(tmp_path: Path) -> None:
     path = tmp_path / "one"
@@ -80,8 +83,7 @@ def test_a_killed_search_is_resumed_and_extended(tmp_path: Path) -> None:
     Path(f"{path / 'study.journal'}.lock").symlink_to(path / "study.journal")
 
     kept = {record.trial_id: record for record in before if record.state in ENDED}
-    out, err = drive(path, 6, 0.0).communicate(timeout=150)
-    assert out == "finished 0\n", err
+    run_search(make_plan(6), RunDir(path), Synthetic())
     resumed = {record.trial_id: record for record in records(RunDir(path))}
     assert list(resumed) == [f"{n:04d}" for n in range(6)], "every trial once"
     assert all(record.state in ENDED for record in resumed.values())
@@ -90,8 +92,7 @@ def test_a_killed_search_is_resumed_and_extended(tmp_path: Path) -> None:
         epochs = computed(RunDir(path), name)
         assert epochs == list(range(1, resumed[name].epochs + 1)), "no epoch was computed twice, none is missing"
 
-    out, err = drive(path, 8, 0.0).communicate(timeout=150)
-    assert out == "finished 0\n", err
+    run_search(make_plan(8), RunDir(path), Synthetic())
     extended = {record.trial_id: record for record in records(RunDir(path))}
     assert list(extended) == [f"{n:04d}" for n in range(8)]
     assert {name: extended[name] for name in resumed} == resumed

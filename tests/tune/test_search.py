@@ -162,6 +162,7 @@ def test_a_file_is_a_space(tmp_path: Path) -> None:
         call("--space", str(file), "--set", "head_width=9", "--plan")
 
 
+@pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.timeout(600)
 def test_a_search_of_demo_faces_is_killed_resumed_and_extended(tmp_path: Path) -> None:
     """Also the machine's whole way: from drawn faces to a bundle."""
@@ -175,20 +176,19 @@ def test_a_search_of_demo_faces_is_killed_resumed_and_extended(tmp_path: Path) -
     kept = {record.trial_id: record for record in before if record.state in ENDED}
     curves = {name: read_curve(path / "trials" / name) for name in kept}
 
-    resumed = subprocess.run(door("--resume", "demo", *common), cwd=ROOT, capture_output=True, text=True, check=True)
+    resumed = call("--resume", "demo", *common)
     told = {record.trial_id: record for record in records(RunDir(path))}
     assert list(told) == ["0000", "0001", "0002"]
     assert all(record.state in ENDED for record in told.values())
     assert {name: told[name] for name in kept} == kept
     assert {name: read_curve(path / "trials" / name) for name in kept} == curves
-    assert "Gain over the preset (trial 0000" in resumed.stdout
-    assert f"python -m maskcls.predict --bundle {path / 'best'}" in resumed.stdout
+    assert "Gain over the preset (trial 0000" in resumed
+    assert f"python -m maskcls.predict --bundle {path / 'best'}" in resumed
     assert (path / "best" / "bundle.json").exists()
     assert (path / "report.html").exists()
 
-    again = subprocess.run(door("--resume", "demo", *common), cwd=ROOT, capture_output=True, text=True, check=True)
-    assert again.stdout.startswith("Nothing is left to do: demo has 3 trials, and 3 are wanted.")
-    subprocess.run(door("--resume", "demo", "--trials", "5", *common), cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "Nothing is left to do: demo has 3 trials, and 3 are wanted." in call("--resume", "demo", *common)
+    call("--resume", "demo", "--trials", "5", *common)
     extended = {record.trial_id: record for record in records(RunDir(path))}
     assert list(extended) == [f"000{n}" for n in range(5)]
     assert {name: extended[name] for name in told} == told
