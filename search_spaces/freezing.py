@@ -18,7 +18,7 @@ from typing import Any
 from search_spaces import Setting, Space, Suggest
 
 LR_HEAD = {"gpu": (3e-5, 1e-2), "cpu": (2e-4, 1e-2)}
-LR_BODY = {"gpu": (1e-5, 1e-3), "cpu": (1e-4, 2e-3)}
+LR_BODY = {"gpu": (1e-5, 1e-3), "cpu": (1e-4, 5e-3)}
 HEAD_WIDTHS = {"gpu": (512, 1024, 2048, 4096), "cpu": (128, 256, 512)}
 N_STAGES = 5
 
