@@ -70,7 +70,6 @@ are done already are yielded again on resume. May raise Diverged or OutOfMemory.
 def train(config: dict[str, Any], *, objective: Objective, run: Path, cpus: int, gpus: float) -> None:
     """Ray's side of a trial. `config` holds `trial` (its id) and `recipe` (all keys of a Recipe)."""
     request = TrialRequest(config["trial"], config["recipe"], RunDir(run).trial(config["trial"]), run, cpus, gpus)
-    use_threads(cpus)
     with monitor.Monitor(run=run.name, trial=request.trial_id, backbone=str(request.recipe.get("backbone", ""))) as gauges:
         follow(request, objective, gauges)
 
@@ -159,34 +158,21 @@ def write_error(folder: Path) -> None:
         return
 
 
-def use_threads(cpus: int) -> None:
-    """Keep to the trial's share of the cores. Actors are reused, so this is said anew for each trial."""
-    import os
-    import sys
-
-    n = str(max(1, cpus))
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[variable] = n
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(max(1, cpus))
-
-
 def fit_trial(request: TrialRequest, *, cache: Path, pixel_store_gb: float) -> Iterator[dict[str, Any]]:
     """The real objective: a fit of the run's photos. Its state lies in the trial's folder and is whole after every epoch."""
-    import cv2
     import torch
 
     from maskcls.data.facedata import FaceData
+    from maskcls.device import default_loader_workers, set_threads
     from maskcls.recipe import Recipe
     from maskcls.training.fit import Fit
     from maskcls.training.fit_data import FitData
 
-    cv2.setNumThreads(0)  # OpenCV does not know of the trial's share
-    torch.set_num_threads(max(1, request.cpus))
+    set_threads(max(1, request.cpus))  # to keep to the trial's share of the cores; said anew for each trial, for actors are reused
     recipe = Recipe.model_validate(request.recipe)
     faces = FaceData.load(RunDir(request.run).data, cache, pixel_store_gb)
-    on_gpu = request.gpus > 0
-    fit = Fit(recipe, FitData.of(faces, recipe.image_size), "cuda" if on_gpu else "cpu", max(0, request.cpus - 1) if on_gpu else 0)
+    device = "cuda" if request.gpus > 0 else "cpu"
+    fit = Fit(recipe, FitData.of(faces, recipe.image_size), device, default_loader_workers(device, request.cpus))
     try:
         done = len(fit.history) if fit.resume(request.folder) else 0
         for result in fit.epochs():
@@ -203,5 +189,5 @@ def fit_trial(request: TrialRequest, *, cache: Path, pixel_store_gb: float) -> I
             }
     finally:
         del fit
-        if on_gpu:
+        if device == "cuda":
             torch.cuda.empty_cache()  # the actor lives on, and the next trial wants the memory
