@@ -26,7 +26,7 @@ ImageSize = Annotated[
     int | None, typer.Option("--image-size", help="Edge of the square that the model sees, px.", show_default="the preset's")
 ]
 Epochs = Annotated[int | None, typer.Option("--epochs", help="Epochs of a fit.", show_default="the preset's")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of a fit: initialisation, order, dropout.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of a fit: initialisation, order, dropout.", show_default="0")]
 SplitSeed = Annotated[int, typer.Option("--split-seed", help="Seed of the split of the people; belongs to the data.")]
 SplitFile = Annotated[
     Path | None,

@@ -60,15 +60,18 @@ def preset(name: str, scale: str) -> Recipe:
     return Recipe().override({**PRESETS[name], **SCALES[scale]})
 
 
-def explicit_values(settings: Iterable[str] | None, **options: Any) -> dict[str, Any]:
-    """Recipe values that a call states: its own options (None: not given) and `--set key=value`. Raises CallError where they disagree."""
+def explicit_values(settings: Iterable[str] | None, data: Path | None, **options: Any) -> dict[str, Any]:
+    """Recipe values that a call states: its own options (None: not given) and `--set key=value`, and the weights, which hang on the data.
+
+    Raises CallError where two of them disagree.
+    """
     values = parse_settings(settings or ())
     for key, value in options.items():
         if value is None:
             continue
         if values.setdefault(key, value) != value:
             raise CallError(f"--{key.replace('_', '-')} says {value}, but --set says {key}={values[key]}. Give it once.")
-    return values
+    return {**values, "weights": resolve_weights(values.get("weights"), data)}
 
 
 def resolve_weights(weights: str | None, data: Path | None) -> str:

@@ -22,7 +22,7 @@ AUGMENTATION_PREFIX = "augment_"
 class Recipe(BaseModel):
     """The hyperparameters of one fit. Unknown keys and wrong types are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     # What is learnt
     task_split: str = Field("single", description="the tasks that the classifier is cut into")

@@ -23,7 +23,7 @@ def main(
     scale: options.Scale = "auto",
     image_size: options.ImageSize = None,
     epochs: options.Epochs = None,
-    seed: options.Seed = 0,
+    seed: options.Seed = None,
     split_seed: options.SplitSeed = 0,
     split: options.SplitFile = None,
     corrections: options.Corrections = "published",
@@ -46,9 +46,7 @@ def main(
     from maskcls.serving.bundle import check_writable
 
     check_writable(out, overwrite=overwrite)
-    explicit = presets.explicit_values(
-        set_, image_size=image_size, epochs=epochs, seed=seed, weights=presets.resolve_weights(weights, data)
-    )
+    explicit = presets.explicit_values(set_, data, image_size=image_size, epochs=epochs, seed=seed, weights=weights)
     recipe = presets.preset(preset, resolve_scale(scale)).override(explicit)
     typer.echo(f"Recipe {recipe.digest}: {preset} with {', '.join(f'{key}={value}' for key, value in explicit.items())}")
     faces = prepare(

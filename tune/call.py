@@ -13,6 +13,7 @@ from typing import Any
 from maskcls import presets
 from maskcls.errors import CallError
 from maskcls.models.weights import has_weights
+from maskcls.recipe import parse_settings
 from search_spaces import Setting, Space, SpaceError, get
 from tune.cluster import Cluster
 from tune.plan import SearchPlan, pinned_space
@@ -67,6 +68,9 @@ class Call:
         values = {name: options[name] for name in cls.__dataclass_fields__}
         values["space"] = space_name(options["space"])
         values["set"] = tuple(options["set"] or ())
+        for name in sorted({"seed", "weights"} & parse_settings(values["set"]).keys()):
+            raise CallError(f"--set {name} is not for a search, which has an option of its own for it: --{name}.")
+        values["seed"] = options["seed"] or 0
         values["weights"] = presets.resolve_weights(options["weights"], options["data"])
         values["data"] = _there(options["data"], "--data", "a folder in the contest's layout")
         values["split"] = _there(options["split"], "--split", "a JSON file with lists of people")
@@ -113,7 +117,14 @@ def resolve(call: Call, machine: Cluster, space_file: Path | None = None) -> Res
     except SpaceError as error:
         raise CallError(str(error)) from None
     scale, notes = _scale(call.scale, machine)
-    explicit = presets.explicit_values(call.set, epochs=call.epochs, image_size=call.image_size, weights=call.weights, seed=call.seed)
+    explicit = presets.explicit_values(
+        call.set,
+        Path(call.data) if call.data else None,
+        epochs=call.epochs,
+        image_size=call.image_size,
+        weights=call.weights,
+        seed=call.seed,
+    )
     base = presets.preset(call.preset, scale).override(explicit)
     setting = Setting("gpu" if scale == "gpu" else "cpu", lambda backbone: has_weights(backbone, call.weights))
     pinned, pins = pinned_space(space, explicit, setting)

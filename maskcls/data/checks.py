@@ -22,6 +22,7 @@ from maskcls.data.photos import tabulate
 from maskcls.data.problems import FATAL, Problem, ordered
 from maskcls.data.splits import SIDES, Split, missing_classes, split_people
 from maskcls.errors import DataError
+from maskcls.files import write_atomically
 from maskcls.labels import CLASS_NAMES
 
 __all__ = ["Inspection", "Problem", "bad_photos", "check_folder", "inspect_folder", "training_problem", "without_bad_photos"]
@@ -153,7 +154,5 @@ def bad_photos(photos: pd.DataFrame, cache: Path, progress: bool = False) -> dic
         errors, _ = decode_all(photos["file"].tolist(), progress)
     bad = {str(photos["key"].iloc[row]): message for row, message in errors.items()}
     remembered.parent.mkdir(parents=True, exist_ok=True)
-    temporary = remembered.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(bad, indent=1))
-    temporary.replace(remembered)
+    write_atomically(remembered, json.dumps(bad, indent=1))
     return bad

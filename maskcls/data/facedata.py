@@ -11,12 +11,14 @@ import pandas as pd
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from maskcls.data.checks import training_problem, without_bad_photos
+from maskcls.data.checks import check_folder, training_problem, without_bad_photos
 from maskcls.data.contest_folder import table_paths
-from maskcls.data.corrections import read_corrections
+from maskcls.data.corrections import Corrections, read_corrections
 from maskcls.data.photos import read_contest
+from maskcls.data.problems import refusal
 from maskcls.data.splits import Split, read_split, rows, split_people
 from maskcls.errors import DataError
+from maskcls.files import write_atomically
 
 PHOTOS, SPLIT = "photos.csv", "split.json"
 DEMO_PERSONS, DEMO_SEED = 90, 0
@@ -63,9 +65,7 @@ class FaceData:
         """Write the table and the split, each file whole or not at all; what `load` reads."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in ((PHOTOS, self.photos.to_csv(index=False)), (SPLIT, self.split.to_json())):
-            temporary = folder / f"{name}.tmp"
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(folder / name)
+            write_atomically(folder / name, text)
 
     @classmethod
     def load(cls, folder: Path, cache: Path, pixel_store_gb: float = DEFAULT_STORE_GB) -> Self:
@@ -104,7 +104,7 @@ def prepare(
     cache = (cache or default_cache()).absolute()
     wanted = read_corrections(corrections if data is not None else "none")
     folder = demo_folder(cache) if data is None else data
-    photos = read_contest(folder, corrections=wanted, skip_bad=skip_bad)
+    photos = _read(folder, wanted, skip_bad, progress)
     left_out: set[str] = set()
     if skip_bad:
         photos = without_bad_photos(photos, cache, progress)
@@ -114,6 +114,17 @@ def prepare(
     if problem:
         raise DataError(problem.message)
     return FaceData(photos, split, cache, pixel_store_gb)
+
+
+def _read(folder: Path, corrections: Corrections, skip_bad: bool, progress: bool) -> pd.DataFrame:
+    """`read_contest`, whose refusal lists what `maskcls.check` would: photos that can't be decoded, too."""
+    try:
+        return read_contest(folder, corrections=corrections, skip_bad=skip_bad)
+    except DataError:
+        problems = check_folder(folder, progress)
+        if skip_bad or not problems:
+            raise
+        raise refusal(problems, folder) from None
 
 
 def demo_folder(cache: Path) -> Path:

@@ -79,7 +79,7 @@ def open_store(store: Path, shape: tuple[int, ...]) -> Image | None:
     if manifest is None or tuple(manifest["shape"]) != shape:
         return None
     try:
-        descriptor = os.open(store / PIXELS, os.O_RDONLY)
+        descriptor = os.open(store / PIXELS, os.O_RDWR)  # NFS grants an exclusive lock to none that only reads
     except FileNotFoundError:
         return None
     try:
@@ -133,7 +133,7 @@ def _bytes(store: Path) -> int:
 def _exclusively(store: Path) -> Iterator[bool]:
     """Whether nobody uses the store; if so, nobody can open it inside the block."""
     try:
-        descriptor = os.open(store / PIXELS, os.O_RDONLY)
+        descriptor = os.open(store / PIXELS, os.O_RDWR)  # NFS grants an exclusive lock to none that only reads
     except FileNotFoundError:
         yield True
         return

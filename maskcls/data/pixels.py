@@ -37,6 +37,7 @@ from maskcls.data.pixel_cache import (
     stores_folder,
 )
 from maskcls.errors import CallError, DataError, RunError
+from maskcls.files import write_atomically
 
 __all__ = ["StoreInfo", "default_cache", "list_stores", "open_or_build", "prune"]
 
@@ -136,7 +137,7 @@ def _build(store: Path, files: Sequence[str], geometry: Geometry, cache: Path, b
             "source": os.path.commonpath([Path(file).absolute().parent for file in files]),
             "conversions": conversions,
         }
-        _write_durably(folder / MANIFEST, json.dumps(manifest, indent=2))
+        write_atomically(folder / MANIFEST, json.dumps(manifest, indent=2))
         folder.rename(store)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -154,13 +155,6 @@ def _reserve(file: Path, n_bytes: int) -> None:
         )
     with file.open("wb") as stream:
         os.posix_fallocate(stream.fileno(), 0, n_bytes)
-
-
-def _write_durably(file: Path, text: str) -> None:
-    with file.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 def _decode_into(rows: Image, files: Sequence[str], geometry: Geometry, progress: bool) -> dict[str, int]:

@@ -74,7 +74,7 @@ def build_members(recipe: Recipe, *, pretrained: bool) -> list[Member]:
     """
     members = []
     for number, task in enumerate(task_split(recipe.task_split).tasks):
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(recipe.seed, number))
             members.append(Member(recipe, task, pretrained=pretrained))
     return members
@@ -91,13 +91,12 @@ def log_probabilities(
     pixels: NDArray[np.uint8],
     rows: NDArray[np.int64] | None = None,
     *,
-    precision: torch.dtype = torch.float32,
     block_photos: int = BLOCK,
 ) -> NDArray[np.float64]:
     """The classifier's joined answer, (n, 18), for the photos `rows` (default: all) of `pixels` (photos, s, s, 3).
 
-    Runs in eval() in padded blocks of one size, so that a photo's answer does not hang on its neighbours or their number;
-    another `block_photos` may change the last bits.
+    Runs in eval() and float32, whatever training's precision, in padded blocks of one size, so that a photo's answer does not
+    hang on its neighbours or their number; another `block_photos` may change the last bits.
     """
     rows = np.arange(len(pixels)) if rows is None else rows
     answers = [np.empty((len(rows), member.task.n_labels)) for member in members]
@@ -110,12 +109,12 @@ def log_probabilities(
         padded = np.concatenate([block, np.zeros((block_photos - n, *block.shape[1:]), np.uint8)]) if n < block_photos else block
         batch = torch.from_numpy(padded).to(device)
         for member, answer in zip(members, answers, strict=True):
-            answer[start : start + n] = _block_log_probabilities(member, batch, precision)[:n]
+            answer[start : start + n] = _block_log_probabilities(member, batch)[:n]
     return split.join(answers)
 
 
-def _block_log_probabilities(member: Member, batch: Tensor, precision: torch.dtype) -> NDArray[np.float64]:
-    with torch.inference_mode(), torch.autocast(batch.device.type, precision, enabled=precision != torch.float32):
+def _block_log_probabilities(member: Member, batch: Tensor) -> NDArray[np.float64]:
+    with torch.inference_mode():
         logits = member(batch)
     answer: NDArray[np.float64] = logits.double().log_softmax(1).cpu().numpy()
     return answer

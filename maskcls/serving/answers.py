@@ -1,7 +1,7 @@
 """Tables of answers, a row a photo: the contest's `ImageID,ans`, as truth or as a submission, read and written."""
 
 import csv
-import os
+import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from maskcls.data.photos import list_photos
 from maskcls.errors import CallError, DataError
+from maskcls.files import write_atomically
 from maskcls.labels import CLASS_NAMES, N_CLASSES
 
 INFO, IMAGE, ANSWER = "info.csv", "ImageID", "ans"
@@ -73,14 +74,8 @@ def check_out(file: Path) -> None:
 
 
 def _write(file: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    staged = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        with staged.open("w", newline="", encoding="utf-8") as out:
-            writer = csv.writer(out, lineterminator="\n")
-            writer.writerow(columns)
-            writer.writerows(rows)
-            out.flush()
-            os.fsync(out.fileno())
-        staged.replace(file)
-    finally:
-        staged.unlink(missing_ok=True)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_atomically(file, text.getvalue())

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from maskcls.data.geometry import Geometry
 from maskcls.errors import CallError, DataError
+from maskcls.files import replacing
 from maskcls.labels import CLASS_NAMES
 from maskcls.models.backbones import normalisation as normalisation_of
 from maskcls.models.member import Member, build_members
@@ -236,15 +237,8 @@ def _put(folder: Path, weights: Mapping[str, bytes], manifest: str) -> None:
 
 def _put_files(folder: Path, weights: Mapping[str, bytes], manifest: str) -> None:
     for name, content in {**weights, MANIFEST: manifest.encode()}.items():
-        staged = folder / f".{name}.tmp"
-        try:
-            with staged.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            staged.replace(folder / name)
-        finally:
-            staged.unlink(missing_ok=True)
+        with replacing(folder / name) as stream:
+            stream.write(content)
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

@@ -120,7 +120,7 @@ class Fit:
         return result
 
     def _validate(self, epoch: int) -> Scores:
-        answer = log_probabilities(self.members, self.split, self.data.pixels, self.data.validation, precision=self.precision)
+        answer = log_probabilities(self.members, self.split, self.data.pixels, self.data.validation)
         if not np.isfinite(answer).all():
             raise Diverged(f"Probabilities are not finite after epoch {epoch + 1}. A lower learning rate may help.")
         return scores(self.data.labels[self.data.validation], answer.argmax(1))
@@ -129,7 +129,7 @@ class Fit:
 def resolve_precision(precision: str, device: str) -> torch.dtype:
     """`auto` is bfloat16 on a GPU that has it, else float32."""
     if precision == "auto":
-        return torch.bfloat16 if device.startswith("cuda") and torch.cuda.is_bf16_supported() else torch.float32
+        return torch.bfloat16 if device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 

@@ -6,6 +6,9 @@ from torch.nn import functional as F  # noqa: N812  the name that torch's own do
 
 from maskcls.recipe import Recipe
 
+SMALLEST_DOUBT = 1e-6
+"""1 - p is never less: below gamma 1 its power has no gradient at 0, where a photo is certain."""
+
 
 class FocalLoss(nn.Module):
     """Multi-class focal loss: mean of -w_y (1 - p_y)^gamma log p_y over the batch, divided by the mean weight like cross entropy.
@@ -29,7 +32,8 @@ class FocalLoss(nn.Module):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Logits (b, k) and labels (b,) int64 -> a scalar."""
         log_p = logits.float().log_softmax(1)  # (b, k)
-        terms = -((1 - log_p.exp()) ** self.gamma) * log_p
+        doubt = (1 - log_p.exp()).clamp(min=SMALLEST_DOUBT)
+        terms = -(doubt**self.gamma) * log_p
         weight = torch.ones(logits.shape[1], device=logits.device) if self.weight is None else self.weight
         terms = terms * weight
         own = terms.gather(1, labels[:, None])[:, 0]

@@ -5,19 +5,20 @@ they are what the weights say. `state.pt` is written last and names the best epo
 """
 
 import dataclasses
-import os
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from maskcls.errors import RunError
+from maskcls.files import replacing
 from maskcls.recipe import Recipe
 from maskcls.training.metrics import Scores
 
@@ -52,9 +53,10 @@ def save(
     """Write the state, each file under a passing name first. Raises OSError (a full disk), the state before it unharmed."""
     folder.mkdir(parents=True, exist_ok=True)
     best_file = folder / _best_name(best_epoch)
-    if not best_file.exists():
+    if best_epoch == len(history) or not best_file.exists():  # a killed attempt at this very epoch may have left one
         flat = {f"{number}:{name}": tensor for number, state in enumerate(best) for name, tensor in state.items()}
-        _replace(best_file, lambda file: save_file(flat, file))
+        with replacing(best_file) as stream:
+            stream.write(safetensors.torch.save(flat))
     content = {
         "recipe": recipe.to_json(),
         "data_digest": data_digest,
@@ -63,7 +65,8 @@ def save(
         "members": list(members),
         "optimizers": list(optimizers),
     }
-    _replace(folder / STATE_FILE, lambda file: torch.save(content, file))
+    with replacing(folder / STATE_FILE) as stream:
+        torch.save(content, stream)
     for old in folder.glob(_best_name("*")):
         if old != best_file:
             old.unlink()
@@ -102,17 +105,6 @@ def load_best(folder: Path) -> "tuple[Recipe, EpochResult, list[dict[str, Tensor
 
 def _best_name(epoch: int | str) -> str:
     return f"best-{epoch}.safetensors"
-
-
-def _replace(file: Path, write: Any) -> None:
-    passing = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        write(passing)
-        passing.replace(file)
-    except (SafetensorError, RuntimeError) as error:  # what safetensors and torch make of an OSError
-        raise OSError(f"{file} could not be written: {error}. Free some space.") from error
-    finally:
-        passing.unlink(missing_ok=True)
 
 
 def _read(folder: Path) -> dict[str, Any]:

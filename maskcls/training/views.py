@@ -35,6 +35,7 @@ class ViewBatches:
             collate_fn=_as_it_is,
             num_workers=workers,
             persistent_workers=workers > 0,
+            multiprocessing_context="fork" if workers else None,  # workers share the map of the pixels, and touch no GPU
             pin_memory=pin,
             generator=torch.Generator(),  # else it draws from torch's own, which dropout is seeded by
         )

@@ -53,6 +53,8 @@ def test_a_recipe_is_frozen() -> None:
     [
         ({"epoch": 3}, "no key 'epoch'. Did you mean epochs"),
         ({"epochs": "many"}, "epochs: .*integer.*got 'many'"),
+        ({"epochs": True}, "epochs: .*integer.*got True"),
+        ({"epochs": "7"}, "epochs: .*integer.*got '7'"),
         ({"epochs": 0}, "epochs: .*greater than or equal to 1.*got 0"),
         ({"frozen_stages": 6}, "frozen_stages: .*less than or equal to 5.*got 6"),
         ({"lr_head": float("nan")}, "lr_head: .*finite"),
@@ -88,9 +90,10 @@ def test_wrong_settings_are_refused(settings: list[str], message: str) -> None:
 
 
 def test_a_value_said_in_two_ways_must_agree() -> None:
-    assert explicit_values(["epochs=6"], epochs=6, seed=None) == {"epochs": 6}
+    assert explicit_values(["epochs=6", "weights=none"], None, epochs=6, seed=None) == {"epochs": 6, "weights": "none"}
+    assert explicit_values(["seed=3"], None, seed=None) == {"seed": 3, "weights": "none"}
     with pytest.raises(CallError, match="--epochs says 5, but --set says epochs=6"):
-        explicit_values(["epochs=6"], epochs=5)
+        explicit_values(["epochs=6"], None, epochs=5)
 
 
 def test_unknown_presets_and_scales_are_told_what_there_is() -> None:

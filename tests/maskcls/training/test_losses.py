@@ -62,9 +62,11 @@ def test_focus_lets_easy_photos_count_less() -> None:
     assert ratio(0) < ratio(1) < ratio(2)
 
 
-def test_gradients_stay_finite_where_probabilities_vanish() -> None:
+@pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+def test_gradients_stay_finite_where_a_photo_is_certain(gamma: float, label: int) -> None:
     logits = torch.tensor([[80.0, -80, 0, 0]], requires_grad=True)
-    FocalLoss(2.0)(logits, torch.tensor([1])).backward()
+    FocalLoss(gamma)(logits, torch.tensor([label])).backward()
     assert logits.grad is not None
     assert torch.isfinite(logits.grad).all()
 
