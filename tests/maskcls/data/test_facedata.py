@@ -185,3 +185,15 @@ def test_real_faces(cache, tmp_path):
     loaded = FaceData.load(tmp_path, cache)
     assert time.perf_counter() - start < 1
     assert loaded.photos.equals(faces.photos)
+
+
+def test_a_refusal_lists_all_that_check_would_in_one_go(make_contest, cache):
+    data = make_contest()
+    table = data / "train/train.csv"
+    table.write_text(table.read_text().replace(",female,Asian,25,", ",femal,Asian,25,", 1))
+    spoilt = next((data / "train/images").glob("*/mask1*"))
+    spoilt.write_bytes(spoilt.read_bytes()[:40])
+    with pytest.raises(DataError) as refused:
+        prepare(data, cache=cache)
+    assert "femal" in str(refused.value)
+    assert spoilt.name in str(refused.value)
