@@ -1,6 +1,6 @@
 """Named starting points of a recipe, and what a machine without a GPU can bear of them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,15 @@ SCALES: dict[str, dict[str, Any]] = {
     # Two cores bear about 200 photos a second of this.
     "cpu": {"backbone": "resnet10t", "image_size": 112, "head_width": 512, "lr_head": 1e-3, "batch_size": 32, "epochs": 6},
 }
+
+# What small drawn faces and random weights want of any scale: more and larger steps.
+DEMO = {"lr_head": 2e-3, "lr_body": 2e-3, "batch_size": 16, "epochs": 8}
+
+
+def base_recipe(name: str, scale: str, explicit: Mapping[str, Any], *, demo: bool) -> Recipe:
+    """Preset < scale < what demo faces and random weights ask for < explicit values. Random weights are not frozen."""
+    asked = {**(DEMO if demo else {}), **({"frozen_stages": 0} if explicit.get("weights") == NONE else {})}
+    return preset(name, scale).override({**asked, **explicit})
 
 
 def preset(name: str, scale: str) -> Recipe:

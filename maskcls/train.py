@@ -47,7 +47,7 @@ def main(
 
     check_writable(out, overwrite=overwrite)
     explicit = presets.explicit_values(set_, data, image_size=image_size, epochs=epochs, seed=seed, weights=weights)
-    recipe = presets.preset(preset, resolve_scale(scale)).override(explicit)
+    recipe = presets.base_recipe(preset, resolve_scale(scale), explicit, demo=data is None)
     typer.echo(f"Recipe {recipe.digest}: {preset} with {', '.join(f'{key}={value}' for key, value in explicit.items())}")
     faces = prepare(
         data,

@@ -41,10 +41,11 @@ class Suggest(Protocol):
 
 @dataclass(frozen=True)
 class Setting:
-    """Where a search runs: the scale, and which backbones have weights there."""
+    """Where a search runs: the scale, which backbones have weights there, and whether those are trained ones at all, not random."""
 
     scale: Literal["cpu", "gpu"]
     has_weights: Callable[[str], bool] = lambda backbone: True
+    pretrained: bool = True
 
 
 def _nothing(setting: Setting) -> list[Any]:

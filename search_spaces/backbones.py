@@ -17,7 +17,7 @@ learning rates: `search_spaces.freezing`.
 from typing import Any
 
 from search_spaces import Setting, Space, Suggest, weighted
-from search_spaces.freezing import body, head
+from search_spaces.freezing import body, drawable, head
 
 BACKBONES = {
     "gpu": (
@@ -65,7 +65,7 @@ def suggest(trial: Suggest, setting: Setting) -> dict[str, Any]:
 def points(setting: Setting) -> list[dict[str, Any]]:
     """The contest project's own choices, in the order of its steps, then what scored better than they did."""
     tried = _CPU_POINTS if setting.scale == "cpu" else _GPU_POINTS
-    return [dict(point) for point in tried if setting.has_weights(point["backbone"])]
+    return drawable([point for point in tried if setting.has_weights(point["backbone"])], setting)
 
 
 _PROJECT = {"image_size": 256, "frozen_stages": 5, "head": "mlp", "lr_head": 1e-4, "head_width": 4096, "head_dropout": 0.5}

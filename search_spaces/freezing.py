@@ -13,6 +13,7 @@ for a head, a tenth of it for the lowest body. The CPU scale's backbones are sma
 epochs only with them.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from search_spaces import Setting, Space, Suggest
@@ -29,8 +30,11 @@ def suggest(trial: Suggest, setting: Setting) -> dict[str, Any]:
 
 
 def body(trial: Suggest, setting: Setting) -> dict[str, Any]:
-    """Frozen stages; where some are trained, their learning rate, with the warm-up and clipping that fine-tuning wants."""
-    frozen_stages = trial.suggest_int("frozen_stages", 0, N_STAGES)
+    """Frozen stages; where some are trained, their learning rate, with the warm-up and clipping that fine-tuning wants.
+
+    Random weights are all trained: there is nothing in them to keep.
+    """
+    frozen_stages = trial.suggest_int("frozen_stages", 0, N_STAGES) if setting.pretrained else 0
     if frozen_stages == N_STAGES:
         return {"frozen_stages": frozen_stages}
     lr_body = trial.suggest_float("lr_body", *LR_BODY[setting.scale], log=True)
@@ -52,16 +56,32 @@ def head(trial: Suggest, setting: Setting) -> dict[str, Any]:
 def points(setting: Setting) -> list[dict[str, Any]]:
     """What the contest's teams found best, then everything unfrozen, then the contest project's frozen backbone with a plain head."""
     if setting.scale == "cpu":
-        return [
+        tried: list[dict[str, Any]] = [
             {"frozen_stages": 1, "lr_body": 5e-4, "head": "linear", "lr_head": 2e-3},
             {"frozen_stages": 2, "lr_body": 1e-3, "head": "linear", "lr_head": 2e-3},
             {"frozen_stages": 0, "lr_body": 1e-3, "head": "linear", "lr_head": 2e-3},
         ]
-    return [
-        {"frozen_stages": 2, "lr_body": 1e-4, "head": "linear", "lr_head": 1e-3},
-        {"frozen_stages": 0, "lr_body": 1e-4, "head": "mlp", "head_width": 4096, "head_dropout": 0.5, "lr_head": 1e-4},
-        {"frozen_stages": 5, "head": "linear", "lr_head": 1e-3},
-    ]
+    else:
+        tried = [
+            {"frozen_stages": 2, "lr_body": 1e-4, "head": "linear", "lr_head": 1e-3},
+            {"frozen_stages": 0, "lr_body": 1e-4, "head": "mlp", "head_width": 4096, "head_dropout": 0.5, "lr_head": 1e-4},
+            {"frozen_stages": 5, "head": "linear", "lr_head": 1e-3},
+        ]
+    return drawable(tried, setting)
+
+
+def drawable(tried: Sequence[Mapping[str, Any]], setting: Setting) -> list[dict[str, Any]]:
+    """The points as `body` can draw them: of random weights only those that train them, without the stages that are not asked for."""
+    if setting.pretrained:
+        return [dict(point) for point in tried]
+    trained = [point for point in tried if "lr_body" in point]
+    unlike = {tuple(sorted(_without(point).items())): _without(point) for point in trained}
+    return list(unlike.values())
+
+
+def _without(point: Mapping[str, Any]) -> dict[str, Any]:
+    """The point without its frozen stages."""
+    return {name: value for name, value in point.items() if name != "frozen_stages"}
 
 
 SPACE = Space("freezing", "How many stages stand still, with which head and learning rates?", suggest, points)

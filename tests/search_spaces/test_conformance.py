@@ -9,7 +9,7 @@ import optuna
 import pytest
 
 import search_spaces
-from maskcls.presets import PRESETS, preset
+from maskcls.presets import PRESETS, base_recipe, preset
 from maskcls.recipe import Recipe
 from search_spaces import Setting, Space, SpaceError
 
@@ -148,3 +148,16 @@ def test_trial_0_of_every_preset_is_no_point_outside_the_recipe() -> None:
 def test_no_weights_at_all_is_a_clear_error() -> None:
     with pytest.raises(SpaceError, match=r"None of the space's backbones has weights here: resnet10t, .* --weights hub or --weights none"):
         search_spaces.get("backbones").parameters(Setting("cpu", lambda backbone: False))
+
+
+@pytest.mark.parametrize(("name", "scale"), ALL)
+def test_random_weights_are_never_frozen(name: str, scale: str) -> None:
+    space, setting, study = search_spaces.get(name), Setting(scale, pretrained=False), new_study()  # type: ignore[arg-type]
+    for point in space.points(setting):
+        study.enqueue_trial(point)
+    for _ in range(20):
+        _, overrides = ask(study, space, setting)
+        recipe = base_recipe("contest-2021", scale, {"weights": "none"}, demo=False).override(overrides)
+        assert recipe.frozen_stages == 0
+    assert "frozen_stages" not in space.parameters(setting)
+    assert {key for point in space.points(setting) for key in point} <= set(space.parameters(setting))
