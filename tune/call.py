@@ -12,7 +12,7 @@ from typing import Any
 
 from maskcls import presets
 from maskcls.errors import CallError
-from maskcls.models.weights import has_weights
+from maskcls.models import weights
 from maskcls.recipe import parse_settings
 from search_spaces import Setting, Space, SpaceError, get
 from tune.cluster import Cluster
@@ -108,10 +108,16 @@ class Resolved:
     plan: SearchPlan
     space: Space
     notes: tuple[str, ...]
+    has_weights: Mapping[str, bool]
+    """Each backbone that the space asked for."""
 
 
-def resolve(call: Call, machine: Cluster, space_file: Path | None = None) -> Resolved:
-    """Call and machine -> plan. Precedence: preset < scale < space < explicit. Raises CallError."""
+def resolve(call: Call, machine: Cluster, space_file: Path | None = None, has_weights: Mapping[str, bool] | None = None) -> Resolved:
+    """Call and machine -> plan. Precedence: preset < scale < space < explicit. Raises CallError.
+
+    Args:
+        has_weights: which backbones had weights when the run began: choices that hang on a folder of files must not change in a study.
+    """
     try:
         space = get(str(space_file or call.space))
     except SpaceError as error:
@@ -125,8 +131,11 @@ def resolve(call: Call, machine: Cluster, space_file: Path | None = None) -> Res
         weights=call.weights,
         seed=call.seed,
     )
-    base = presets.preset(call.preset, scale).override(explicit)
-    setting = Setting("gpu" if scale == "gpu" else "cpu", lambda backbone: has_weights(backbone, call.weights))
+    base = presets.base_recipe(call.preset, scale, explicit, demo=call.data is None)
+    served = _Weights(call.weights, has_weights or {})
+    setting = Setting("gpu" if scale == "gpu" else "cpu", served, pretrained=call.weights != weights.NONE)
+    if not setting.pretrained and "frozen_stages" not in explicit:
+        notes.append("Weights are random, so nothing is frozen.")
     pinned, pins = pinned_space(space, explicit, setting)
     notes += [f"{name} is fixed at {explicit[name]}: the space would vary it." for name in pins]
     left_out = pinned.left_out(setting)
@@ -141,7 +150,18 @@ def resolve(call: Call, machine: Cluster, space_file: Path | None = None) -> Res
         seed=call.seed,
         time_budget_s=budget_s(call.time_budget),
     )
-    return Resolved(_share(plan, call, machine), space, tuple(notes))
+    return Resolved(_share(plan, call, machine), space, tuple(notes), served.known)
+
+
+class _Weights:
+    """Whether a backbone has weights: as it is known, or looked up and known from then on."""
+
+    def __init__(self, weights: str, known: Mapping[str, bool]) -> None:
+        self.known = dict(known)
+        self._weights = weights
+
+    def __call__(self, backbone: str) -> bool:
+        return self.known.setdefault(backbone, weights.has_weights(backbone, self._weights))
 
 
 def _scale(scale: str, machine: Cluster) -> tuple[str, list[str]]:
@@ -161,22 +181,22 @@ def _share(plan: SearchPlan, call: Call, machine: Cluster) -> SearchPlan:
     than a third of the trials, or the sampler would have nothing to learn from.
     """
     gpus = call.gpus_per_trial if call.gpus_per_trial is not None else float(plan.setting.scale == "gpu" and min(1.0, machine.gpus))
-    if gpus > 0:
-        fit = max(1, int(machine.gpus / gpus + 1e-9))
-    else:
-        fit = min(machine.cpus // (call.cpus_per_trial or 1), max(1, plan.trials // 3))
-    parallel = call.parallel or max(1, fit)
-    cpus = call.cpus_per_trial or max(1, machine.cpus // parallel)
-    for option, wanted, there in (("--gpus-per-trial", gpus, machine.gpus), ("--cpus-per-trial", cpus, machine.cpus)):
+    least = call.cpus_per_trial or 1
+    for option, wanted, there in (("--gpus-per-trial", gpus, machine.gpus), ("--cpus-per-trial", least, machine.cpus)):
         if wanted > there:
-            raise CallError(f"{option} {wanted:g} is more than there is ({there:g}): no trial would ever start. Give less.")
+            raise CallError(f"{option} {wanted:g} is more than there is on one machine ({there:g}): no trial would ever start. Give less.")
+    room = machine.room(least, gpus)
+    if not room:
+        raise CallError(f"No machine has both {least} cores and {gpus:g} GPUs: no trial would ever start. Give less.")
+    parallel = call.parallel or (room if gpus else min(room, max(1, plan.trials // 3)))
+    cpus = call.cpus_per_trial or next((n for n in range(machine.cpus, 1, -1) if machine.room(n, gpus) >= parallel), 1)
     return replace(plan, parallel=parallel, cpus=cpus, gpus=gpus)
 
 
 def space_name(name_or_file: str) -> str:
     """A name as it is, a file as an absolute path."""
     is_file = name_or_file.endswith(".py") or "/" in name_or_file
-    return str(Path(name_or_file).expanduser().absolute()) if is_file else name_or_file
+    return str(Path(name_or_file).expanduser().resolve()) if is_file else name_or_file
 
 
 def budget_s(text: str | None) -> float | None:
@@ -192,7 +212,7 @@ def budget_s(text: str | None) -> float | None:
 def _there(path: Path | None, option: str, expected: str) -> str | None:
     if path is None:
         return None
-    full = Path(path).expanduser().absolute()
+    full = Path(path).expanduser().resolve()
     if not full.exists():
         raise CallError(f"{option} {path}: there is no such file or folder. Expected {expected}.")
     return str(full)

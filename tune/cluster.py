@@ -1,6 +1,7 @@
 """Ray, quietly: started here or joined at an address, its dashboard, and what it has."""
 
 import logging
+import math
 import os
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from maskcls.errors import RunError
 
@@ -20,15 +22,39 @@ _QUIET = {
     "RAY_metrics_report_interval_ms": "2000",
 }
 
+_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+_ROUNDING = 1e-9  # three times a third of a GPU is one
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine. A trial runs on one, however large the cluster is."""
+
+    cpus: int
+    gpus: float
+
 
 @dataclass(frozen=True)
 class Cluster:
     """Where trials run."""
 
-    cpus: int
-    gpus: float
-    dashboard: str
+    nodes: tuple[Node, ...]
+    dashboard: str = ""
     """host:port, or "" where there is none."""
+
+    @property
+    def cpus(self) -> int:
+        """Cores of the largest node."""
+        return max(node.cpus for node in self.nodes)
+
+    @property
+    def gpus(self) -> float:
+        """GPUs of the node that has most."""
+        return max(node.gpus for node in self.nodes)
+
+    def room(self, cpus: int, gpus: float) -> int:
+        """How many trials of that size fit at a time."""
+        return sum(min(node.cpus // cpus, int(node.gpus / gpus + _ROUNDING)) if gpus else node.cpus // cpus for node in self.nodes)
 
 
 TOKEN_COMMAND = "ray get-auth-token"
@@ -46,10 +72,10 @@ def quiet() -> None:
 
 @contextmanager
 def connected(address: str | None) -> Iterator[Cluster]:
-    """Ray at the address, at RAY_ADDRESS (as in a submitted job), or started here; stopped or left again at the end.
+    """Ray at the address, or started here with what `here` counts; left or stopped again at the end.
 
     Raises:
-        RunError: nothing answers at the address.
+        RunError: nothing answers at the address, or Ray does not start.
     """
     quiet()
     import ray
@@ -57,11 +83,16 @@ def connected(address: str | None) -> Iterator[Cluster]:
     if ray.is_initialized():
         yield _cluster()
         return
-    where = address or os.environ.get("RAY_ADDRESS") or "local"
+    # Ray counts cores by another rule (the container's quota); planned for more than it counts, a trial would wait for ever.
+    local = here().nodes[0]
+    sizes = {} if address else {"num_cpus": local.cpus, "num_gpus": int(local.gpus)}
     try:
-        ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **sizes)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise RunError(f"Ray at {where} cannot be reached: {' '.join(str(error).split())} Start it with `ray start --head`.") from None
+        said = " ".join(str(error).split())
+        if not address:
+            raise RunError(f"Ray could not be started here: {said} Its log files lie in /tmp/ray/session_latest/logs.") from None
+        raise RunError(f"Ray at {address} cannot be reached: {said} Start it with `ray start --head`.") from None
     try:
         yield _cluster()
     finally:
@@ -71,14 +102,14 @@ def connected(address: str | None) -> Iterator[Cluster]:
 def _cluster() -> Cluster:
     import ray
 
-    resources = ray.cluster_resources()
-    dashboard = ray._private.worker.get_dashboard_url() or ""
-    return Cluster(cpus=int(resources.get("CPU", 1)), gpus=float(resources.get("GPU", 0)), dashboard=dashboard)
+    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = tuple(Node(int(there.get("CPU", 0)), float(there.get("GPU", 0))) for there in resources)
+    return Cluster(nodes, ray._private.worker.get_dashboard_url() or "")
 
 
 def here() -> Cluster:
     """This machine, without starting Ray."""
-    return Cluster(cpus=local_cpus(), gpus=float(local_gpus()), dashboard="")
+    return Cluster((Node(local_cpus(), float(local_gpus())),))
 
 
 def local_gpus() -> int:
@@ -96,5 +127,15 @@ def local_gpus() -> int:
 
 
 def local_cpus() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use: those it is let run on, or fewer where its container has a quota of their time."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, quota(_CPU_MAX) or cores)
+
+
+def quota(file: Path) -> int | None:
+    """Whole cores of a cgroup's quota, as in `200000 100000`; None where it has none (`max 100000`, or no such file)."""
+    try:
+        quota, period = file.read_text().split()
+        return max(1, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError):
+        return None

@@ -5,13 +5,14 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
 from ray import tune
 from ray.tune import Stopper
+from ray.tune.error import TuneError
 
 from maskcls.errors import CallError, RunError
 from tune import cluster, leaderboard, resume
@@ -21,7 +22,7 @@ from tune.run_dir import RunDir
 from tune.schedulers import EpochASHA
 from tune.searcher import StudySearch
 from tune.study import record
-from tune.trainable import FAILED, Objective, train
+from tune.trainable import DISK_FULL, FAILED, Objective, explain, state_of, train
 
 FINISHED, INTERRUPTED, TIME_UP = "finished", "interrupted", "time is up"
 # A worker's or a node's death. Errors in an objective's code are reported, not raised, and so are never retried.
@@ -52,33 +53,53 @@ def run_search(plan: SearchPlan, run: RunDir, objective: Objective, *, plain: bo
         CallError: the space gave a recipe that is none.
         KeyboardInterrupt: a second signal.
     """
-    cluster.quiet()
     with run.driving():
-        return _drive(plan, run, objective, plain)
+        return drive(plan, run, objective, plain)
 
 
-def _drive(plan: SearchPlan, run: RunDir, objective: Objective, plain: bool | None) -> Outcome:
+def drive(plan: SearchPlan, run: RunDir, objective: Objective, plain: bool | None = None) -> Outcome:
+    """`run_search` of a run that the caller holds (`RunDir.driving`)."""
+    cluster.quiet()
     searcher = StudySearch(plan, run)
     resume.begin(searcher.study, plan)
     left = resume.n_left(searcher.study, plan.trials)
     if left <= 0:
         return Outcome(FINISHED, 0)
-    scheduler = EpochASHA(plan.base.epochs)
+    scheduler = EpochASHA(plan.base.epochs, searcher.note_error)
     scheduler.give_back(searcher.study.get_trials(deepcopy=False))
     stop = _Stop(searcher, plan.time_budget_s)
     with Progress(plan, run, searcher.study, plain) as progress, _signals(stop, progress):
         try:
             _tuner(plan, run, objective, searcher, scheduler, stop, progress, left).fit()
+        except TuneError as error:
+            raise _said_plainly(error, run) from None
         finally:
-            leaderboard.write(run, progress.records())
+            with suppress(OSError):  # on a full disk the error that came first is the one to tell
+                leaderboard.write(run, progress.records())
     if searcher.error:
         raise CallError(str(searcher.error))
     if searcher.full_disk:
-        raise RunError(f"The disk is full: {searcher.full_disk} Free some space, then go on: --resume {run.name}.")
+        raise _full_disk(searcher.full_disk, run)
     if stop.hopeless:
         raise RunError(stop.hopeless)
     left = resume.n_left(searcher.study, plan.trials)
     return Outcome(FINISHED if left <= 0 else stop.why, left)
+
+
+def _full_disk(said: str, run: RunDir) -> RunError:
+    return RunError(f"The disk is full: {said} Free some space, then go on: --resume {run.path}.")
+
+
+def _said_plainly(error: BaseException, run: RunDir) -> BaseException:
+    """Ray turns what goes wrong in the driver's own writes into an error that is a traceback; the file's error is behind it."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:
+        return error
+    if state_of(cause) == DISK_FULL:
+        return _full_disk(explain(cause), run)
+    return RunError(f"The search could not write its record: {explain(cause)}. Mend that, then go on: --resume {run.path}.")
 
 
 def _tuner(
@@ -148,7 +169,7 @@ class _Stop(Stopper):  # type: ignore[misc]
         if len(ended) > _HOPELESS or any(trial.state != FAILED or trial.epochs for trial in ended):
             return ""
         last = ended[-1]
-        log = f"trials/{last.trial_id}/error.txt"
+        log = self._searcher.run.trial(last.trial_id) / "error.txt"
         return f"The first {_HOPELESS} trials all failed before their first epoch, the last one with: {last.message} See {log}."
 
 

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from tune.call import Call, Resolved
 from tune.plan import SearchPlan, parameters
+from tune.resume import firsts
 
 # Photos a second of one trial at an edge of EDGE_PX, one thread or one GPU. CPU: resnet10t, all stages trained, one core of a busy
 # machine (search_spaces.backbones has more). GPU: the order of magnitude of a ResNet-50 in bfloat16; nothing more is claimed.
@@ -35,7 +36,7 @@ def show(call: Call, resolved: Resolved, ended: int = 0) -> None:
     console.print(
         f"Trials: {plan.trials - ended}{f' more than the {ended} there are' if ended else ''}, {plan.parallel} at a time, "
         f"{plan.cpus} core{'s' * (plan.cpus > 1)}{gpus} each; "
-        f"first the preset {call.preset}, then {len(plan.space.points(plan.setting))} known points.",
+        f"first the preset {call.preset}, then {len(firsts(plan)) - 1} known points.",
         highlight=False,
     )
     console.print(

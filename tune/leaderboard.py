@@ -5,7 +5,8 @@ import io
 import json
 from collections.abc import Iterable
 
-from tune.run_dir import RunDir, write_atomically
+from maskcls.files import write_atomically
+from tune.run_dir import RunDir
 from tune.study import PRESET, Record
 
 COLUMNS = (

@@ -1,6 +1,7 @@
 """What a trial shows on Ray's own metrics endpoint, and so on any dashboard that reads it.
 
-`ray_tune_validation_f1`, `ray_tune_best_f1`, `ray_tune_epoch`, `ray_tune_photos_per_second`, tagged with run, trial and backbone.
+`ray_maskcls_validation_f1`, `ray_maskcls_best_f1`, `ray_maskcls_epoch` and `ray_maskcls_photos_per_second`, tagged with run, trial
+and backbone.
 """
 
 import threading
@@ -14,7 +15,7 @@ GAUGES = {
     "epoch": "epochs done",
     "photos_per_second": "photos trained a second",
 }
-PREFIX = "tune_"
+PREFIX = "maskcls_"  # Ray puts its own before it
 TAGS = ("run", "trial", "backbone")
 # A gauge that is not set again for two of Ray's report intervals vanishes, though its trial lives.
 _AGAIN_S = 1.0

@@ -9,10 +9,11 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 
+from maskcls.files import write_atomically
 from maskcls.labels import CLASS_NAMES
 from tune import leaderboard, report_plots
 from tune.report_page import Html, bar, page, pairs, section, table, tiles
-from tune.run_dir import RunDir, write_atomically
+from tune.run_dir import RunDir
 from tune.study import Record, open_study, records
 from tune.trainable import read_curve
 

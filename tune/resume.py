@@ -1,7 +1,7 @@
 """Beginning, resuming and extending a search are one thing: a driver over the run's journal.
 
 What a killed driver left is there: trials that ended stay ended, trials that ran are taken up as they are (StudySearch), trials that
-were enqueued and never asked still wait, and the scheduler gets its rungs back (`schedulers.restore`). Tuner.restore is not used:
+were enqueued and never asked still wait, and the scheduler gets its rungs back (`EpochASHA.give_back`). Tuner.restore is not used:
 it forgets the rungs, cannot change the number of trials, and crashes where Optuna knows more than Ray's last snapshot.
 """
 
@@ -20,11 +20,16 @@ from tune.study import ENDED, ORIGIN, POINT, PRESET
 def begin(study: optuna.Study, plan: SearchPlan) -> None:
     """Enqueue the preset's recipe as trial 0, then the space's points. Those that a driver enqueued before it was killed are left alone."""
     there = {trial.user_attrs.get(ORIGIN) for trial in study.get_trials(deepcopy=False)}
-    firsts = {PRESET: preset_params(plan.space, plan.setting, plan.base)}
-    firsts.update((f"{POINT} {n}", point) for n, point in enumerate(plan.space.points(plan.setting), start=1))
-    for origin, params in firsts.items():
+    for origin, params in firsts(plan).items():
         if origin not in there:
             study.enqueue_trial(params, user_attrs={ORIGIN: origin})
+
+
+def firsts(plan: SearchPlan) -> dict[str, dict[str, Any]]:
+    """Parameters by origin: the preset's, then the space's points but for one that is the preset again."""
+    preset = preset_params(plan.space, plan.setting, plan.base)
+    points = enumerate(plan.space.points(plan.setting), start=1)
+    return {PRESET: preset, **{f"{POINT} {n}": point for n, point in points if point != preset}}
 
 
 def n_left(study: optuna.Study, trials: int) -> int:

@@ -13,7 +13,6 @@ On a cluster of several nodes the run must lie on a file system that all of them
 """
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from maskcls.errors import CallError, DataError, RunError
+from maskcls.files import write_atomically
 
 DEFAULT_RUNS = Path("runs")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -148,19 +148,6 @@ class RunDir:
             whole = content.rfind(b"\n") + 1
             if whole < len(content):
                 file.truncate(whole)
-
-
-def write_atomically(file: Path, text: str) -> None:
-    """Write under a passing name, then rename: readers see the old content or the new. Raises OSError (a full disk)."""
-    passing = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        with passing.open("w") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        passing.replace(file)
-    finally:
-        passing.unlink(missing_ok=True)
 
 
 def remove(run: RunDir) -> None:

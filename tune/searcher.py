@@ -8,11 +8,14 @@ A trial that was running when its driver was killed is still RUNNING in the jour
 is asked: same number, same parameters, same folder. So the sampler never sees a trial that nobody works on, and none stands twice.
 """
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.trial import TrialState
+from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
@@ -21,9 +24,23 @@ from search_spaces import SpaceError
 from tune import study as records
 from tune.plan import SearchPlan
 from tune.run_dir import RunDir
-from tune.trainable import COMPLETE, DISK_FULL, DIVERGED, FAILED, FIDELITY, METRIC, MODE, OUT_OF_MEMORY, RUNNING, STOPPED_EARLY
+from tune.trainable import (
+    COMPLETE,
+    DISK_FULL,
+    DIVERGED,
+    FAILED,
+    FIDELITY,
+    METRIC,
+    MODE,
+    OUT_OF_MEMORY,
+    RUNNING,
+    STOPPED_EARLY,
+    read_end,
+    write_error,
+)
 
 _TOLD = {COMPLETE: TrialState.COMPLETE, FAILED: TrialState.FAIL}
+_ERROR = re.compile(r"[\w.]*(Error|Exception): ")
 _INFEASIBLE = (DIVERGED, OUT_OF_MEMORY)
 
 
@@ -47,6 +64,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         self.study = self._ot_study
         self.error: MaskclsError | None = None
         self.full_disk = ""
+        self._errors: dict[str, str] = {}
         self._stale = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
@@ -79,12 +97,25 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             return
         self._completed_trials.add(trial_id)
         if not result or METRIC not in result:
-            self._end(trial, FAILED, "The worker died, and died again when the trial was retried." if error else "It reported nothing.")
+            self._end(trial, FAILED, self._why(trial_id, trial) if error else "It reported nothing.")
             return
         self.on_trial_result(trial_id, result)
         state = str(result.get("state", RUNNING))
         trial.set_user_attr(records.SECONDS, round(float(result.get("seconds", 0.0)), 3))
         self._end(trial, STOPPED_EARLY if state == RUNNING else state, str(result.get("message", "")), float(result[METRIC]))
+
+    def note_error(self, trial: Trial) -> None:
+        """Keep what Ray says of a worker that failed: on_trial_complete is told of the failure alone."""
+        file = Path(trial.error_file or "")
+        self._errors[trial.trial_id] = file.read_text() if file.is_file() else ""
+
+    def _why(self, trial_id: str, trial: optuna.Trial) -> str:
+        """Why a trial has no worker any more, in a line; the whole goes into the trial's error.txt, where it has none of its own."""
+        folder = self.run.trial(records.trial_id(trial.number))
+        told = self._errors.pop(trial_id, "").strip()
+        if not (folder / "error.txt").exists():
+            write_error(folder, f"{told}\nRay's log files on the worker's node, in /tmp/ray/session_latest/logs, may tell more.\n")
+        return read_end(folder) or f"The worker failed: {last_words(told)}"
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the journal is the record. Ray wants the file."""
@@ -135,3 +166,11 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
     @staticmethod
     def _never_called(trial: optuna.Trial) -> dict[str, Any]:
         raise AssertionError("suggest() asks the plan's space itself")
+
+
+def last_words(text: str) -> str:
+    """The line of Ray's text that says most: the last error's, else the first of the last failure."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if _ERROR.match(line)]
+    began = max((at for at, line in enumerate(lines) if line.startswith("Failure #")), default=-1)
+    return (errors or lines[began + 1 : began + 2] or ["Ray gave no reason."])[-1]

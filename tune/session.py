@@ -1,13 +1,14 @@
 """What `tune.search` does around the search: a run made or found, data made ready, Ray connected, the best exported, a summary."""
 
 import functools
+import os
 import platform
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Set
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -32,6 +33,7 @@ _PACKAGES = ("maskcls", "ray", "optuna", "torch", "timm", "albumentations", "num
 
 def run(options: Mapping[str, Any], stated: Set[str]) -> int:
     """The door's work. `stated` names the options that the call gave itself. Returns the exit status."""
+    options = {**options, "address": options["address"] or os.environ.get("RAY_ADDRESS")}  # set in a job that was submitted
     if options["resume"] is not None:
         found = RunDir.open(options["resume"], options["runs"])
         call = recorded_call(found, options, stated)
@@ -65,6 +67,7 @@ def _begin(call: Call, options: Mapping[str, Any]) -> int:
         _check_weights(resolved)
         name = options["name"] or f"{resolved.space.name}-{datetime.now():%Y%m%d-%H%M%S}"
         made = RunDir.create(options["runs"], name, _search_record(call, resolved))
+        stack.enter_context(made.driving())
         try:
             _prepare_data(call, resolved, made, options)
         except BaseException:
@@ -74,16 +77,19 @@ def _begin(call: Call, options: Mapping[str, Any]) -> int:
 
 
 def _resume(call: Call, found: RunDir, options: Mapping[str, Any]) -> int:
-    from tune.study import ENDED, open_study
+    from tune.study import records
+    from tune.trainable import UNFINISHED
 
-    ended = len(open_study(found).get_trials(deepcopy=False, states=ENDED)) if found.journal.exists() else 0
-    if ended >= call.trials:
-        typer.echo(f"Nothing is left to do: {found.name} has {ended} trials, and {call.trials} are wanted. More with --trials N.")
-        return 0
     with ExitStack() as stack:
+        if not options["plan"]:
+            stack.enter_context(found.driving())
+        ended = sum(trial.state != UNFINISHED for trial in records(found))
+        if ended >= call.trials:
+            typer.echo(f"Nothing is left to do: {found.name} has {ended} trials, and {call.trials} are wanted. More with --trials N.")
+            return 0 if options["plan"] or _handed_over(found) else _hand_over_late(found)
         machine = stack.enter_context(cluster.connected(options["address"])) if options["address"] else cluster.here()
         copy = found.path / SPACE_COPY
-        resolved = resolve(call, machine, copy if copy.exists() else None)
+        resolved = resolve(call, machine, copy if copy.exists() else None, found.search().get("has_weights"))
         _say_notes(resolved)
         if options["plan"]:
             show(call, resolved, ended)
@@ -95,8 +101,7 @@ def _resume(call: Call, found: RunDir, options: Mapping[str, Any]) -> int:
 
 
 def _search(resolved: Resolved, run: RunDir, stack: ExitStack, options: Mapping[str, Any]) -> int:
-    from maskcls.data.pixels import default_cache
-    from tune.driver import INTERRUPTED, run_search
+    from tune.driver import INTERRUPTED, drive
     from tune.trainable import fit_trial
 
     there = stack.enter_context(cluster.connected(options["address"]))
@@ -104,25 +109,49 @@ def _search(resolved: Resolved, run: RunDir, stack: ExitStack, options: Mapping[
     typer.echo(f"Run {run.name}: {plan.trials} trials of space {resolved.space.name}, {plan.parallel} at a time, in {run.path}")
     if there.dashboard:
         typer.echo(f"Ray's dashboard: http://{there.dashboard} (it asks for a token: `{cluster.TOKEN_COMMAND}` prints it)")
-    objective = functools.partial(
-        fit_trial, cache=(options["cache"] or default_cache()).absolute(), pixel_store_gb=options["pixel_store_gb"]
-    )
+    cache = options["cache"] and options["cache"].expanduser().resolve()
+    objective = functools.partial(fit_trial, cache=cache, pixel_store_gb=options["pixel_store_gb"])
     begun = {"began": _now(), "argv": sys.argv[1:], "trials": plan.trials, "parallel": plan.parallel, **_environment()}
     parts = run.search()["parts"]
-    run.write_search({**run.search(), "parts": [*parts, {**begun, "why": "killed, or still running"}]})
-    resume_command = f"python -m tune.search --resume {run.path}"
+
+    def note(**how: str) -> None:
+        run.write_search({**run.search(), "parts": [*parts, {**begun, **how}]})
+
+    note(why="killed, or still running")
     try:
-        outcome = run_search(plan, run, objective)
-    except KeyboardInterrupt:
-        typer.echo(f"Aborted. What was done is kept; to go on:\n  {resume_command}", err=True)
+        outcome = drive(plan, run, objective)
+    except BaseException as error:
+        with suppress(OSError):  # the disk may be what was full
+            note(ended=_now(), why="aborted" if isinstance(error, KeyboardInterrupt) else f"failed: {error}")
+        if isinstance(error, KeyboardInterrupt):
+            typer.echo(f"Aborted. What was done is kept; to go on:\n  {_resume_command(run)}", err=True)
         raise
-    run.write_search({**run.search(), "parts": [*parts, {**begun, "ended": _now(), "why": outcome.why}]})
-    _hand_over(run, outcome, resume_command)
-    return INTERRUPTED_STATUS if outcome.why == INTERRUPTED else 0
+    note(ended=_now(), why=outcome.why)
+    status = _hand_over(run, outcome)
+    return INTERRUPTED_STATUS if outcome.why == INTERRUPTED else status
 
 
-def _hand_over(run: RunDir, outcome: "Outcome", resume_command: str) -> None:
-    """best/, report.html and the summary; what cannot be exported is said, and does not hide the rest."""
+def _resume_command(run: RunDir) -> str:
+    return f"python -m tune.search --resume {run.path}"
+
+
+def _handed_over(run: RunDir) -> bool:
+    """Whether best/ and the report tell the study's last word: a driver may be killed between its last trial and these."""
+    made = [file for file in (run.best / "bundle.json", run.report) if file.exists()]
+    return len(made) == 2 and min(file.stat().st_mtime for file in made) >= run.journal.stat().st_mtime
+
+
+def _hand_over_late(run: RunDir) -> int:
+    from tune import leaderboard
+    from tune.driver import FINISHED, Outcome
+    from tune.study import records
+
+    leaderboard.write(run, records(run))
+    return _hand_over(run, Outcome(FINISHED, 0))
+
+
+def _hand_over(run: RunDir, outcome: "Outcome") -> int:
+    """best/, report.html and the summary; what cannot be exported is said, and does not hide the rest. Returns the exit status."""
     from tune import leaderboard
     from tune.export import export_trial
     from tune.report import write_report
@@ -134,7 +163,8 @@ def _hand_over(run: RunDir, outcome: "Outcome", resume_command: str) -> None:
     reported = _try("The report could not be written", lambda: write_report(run))
     typer.echo("\n".join(summary(run, trials, outcome.why, exported, reported)))
     if outcome.left > 0:
-        typer.echo(f"{outcome.left} trials are left to do ({outcome.why}). To go on:\n  {resume_command}")
+        typer.echo(f"{outcome.left} trials are left to do ({outcome.why}). To go on:\n  {_resume_command(run)}")
+    return 0 if exported else 1
 
 
 def summary(run: RunDir, trials: "list[Record]", why: str, exported: bool, reported: bool) -> list[str]:
@@ -203,6 +233,7 @@ def _search_record(call: Call, resolved: Resolved) -> dict[str, Any]:
         "space": {"name": resolved.space.name, "question": resolved.space.question},
         "base_recipe": plan.base.model_dump(),
         "notes": list(resolved.notes),
+        "has_weights": dict(resolved.has_weights),
         "parts": [],
     }
 

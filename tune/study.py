@@ -93,9 +93,14 @@ def trial_id(number: int) -> str:
 
 def records(run: RunDir) -> list[Record]:
     """Every trial that was begun, by id. A trial that waits for its turn is not among them. Reads only: the search may be running."""
-    if not run.journal.exists() or not run.journal.stat().st_size:
+    if not run.journal.exists():
         return []
-    return [record(trial) for trial in open_study(run).get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
+    store = storage(run)
+    names = optuna.get_all_study_names(store)
+    if not names:
+        return []
+    trials = optuna.load_study(study_name=names[0], storage=store).get_trials(deepcopy=False)
+    return [record(trial) for trial in trials if trial.state != TrialState.WAITING]
 
 
 def record(trial: FrozenTrial) -> Record:

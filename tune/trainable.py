@@ -9,8 +9,11 @@ are told), `best_epoch`, `finished` (whether this was the recipe's last epoch), 
 """
 
 import errno
+import gc
 import json
 import math
+import os
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -19,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from maskcls.errors import RunError
+from maskcls.files import write_atomically
 from tune import monitor
-from tune.run_dir import RunDir, write_atomically
+from tune.run_dir import RunDir
 
 METRIC = "best_f1"
 MODE = "max"
@@ -38,7 +42,10 @@ UNFINISHED = "unfinished"
 """On a leaderboard: begun, and neither ended nor worked on just now as far as the record tells."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_MEMORY_TEXTS = ("out of memory", "can't allocate memory")
+_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed")
+# After these, unless memory was short (an illegal access, a device-side assert), the process can do nothing on the GPU any more.
+_STICKY_TEXTS = ("CUDA error", "cuDNN error")
+_ENDED = "ended.json"
 
 
 class Diverged(RunError):  # noqa: N818 - the name of a state
@@ -75,8 +82,16 @@ def train(config: dict[str, Any], *, objective: Objective, run: Path, cpus: int,
 
 
 def follow(request: TrialRequest, objective: Objective, gauges: "monitor.Monitor") -> None:
-    """Run the objective to its end, reporting each epoch and, where it ends badly, how."""
+    """Run the objective to its end, reporting each epoch and, where it ends badly, how.
+
+    An error that leaves the process unfit for another trial ends the process: Ray tries the trial again in a new one, which only
+    reports how it ended.
+    """
     last: dict[str, Any] = {FIDELITY: 0, METRIC: 0.0, "validation_f1": 0.0, "best_epoch": 0, "seconds": 0.0}
+    told = read_end(request.folder)
+    if told:
+        tell({**last, **(read_curve(request.folder) or [{}])[-1], "finished": False}, FAILED, told)
+        return
     try:
         request.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(request.folder / "recipe.json", json.dumps(request.recipe, indent=2) + "\n")
@@ -90,7 +105,11 @@ def follow(request: TrialRequest, objective: Objective, gauges: "monitor.Monitor
         state = state_of(error)
         message = explain(error)
         if state != DISK_FULL:
-            write_error(request.folder)
+            write_error(request.folder, traceback.format_exc())
+        if state == FAILED and any(text in str(error) for text in _STICKY_TEXTS):
+            write_atomically(request.folder / _ENDED, json.dumps({"state": state, "message": message}) + "\n")
+            os._exit(1)
+        free_memory(error)
         tell({**last, "finished": False}, state, message)
 
 
@@ -150,19 +169,40 @@ def explain(error: BaseException) -> str:
     return text if isinstance(error, RunError) else f"{type(error).__name__}: {text}"
 
 
-def write_error(folder: Path) -> None:
-    """Keep the traceback beside the trial's curve; a disk that is full must not hide the error itself."""
+def write_error(folder: Path, text: str) -> None:
+    """Keep a traceback beside the trial's curve; a disk that is full must not hide the error itself."""
     try:
-        write_atomically(folder / "error.txt", traceback.format_exc())
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "error.txt", text)
     except OSError:
         return
 
 
-def fit_trial(request: TrialRequest, *, cache: Path, pixel_store_gb: float) -> Iterator[dict[str, Any]]:
-    """The real objective: a fit of the run's photos. Its state lies in the trial's folder and is whole after every epoch."""
+def read_end(folder: Path) -> str:
+    """Why a trial's process ended itself, "" where it did not."""
+    file = folder / _ENDED
+    return str(json.loads(file.read_text())["message"]) if file.exists() else ""
+
+
+def free_memory(error: BaseException) -> None:
+    """Give back what the failed trial holds: its frames live on in the traceback, its model in the frames, and the actor runs on."""
+    traceback.clear_frames(error.__traceback__)
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def fit_trial(request: TrialRequest, *, cache: Path | None, pixel_store_gb: float) -> Iterator[dict[str, Any]]:
+    """The real objective: a fit of the run's photos. Its state lies in the trial's folder and is whole after every epoch.
+
+    Args:
+        cache: for decoded photos; None is the default of the machine that the trial runs on, which need not be the driver's.
+    """
     import torch
 
     from maskcls.data.facedata import FaceData
+    from maskcls.data.pixels import default_cache
     from maskcls.device import default_loader_workers, set_threads
     from maskcls.recipe import Recipe
     from maskcls.training.fit import Fit
@@ -170,7 +210,7 @@ def fit_trial(request: TrialRequest, *, cache: Path, pixel_store_gb: float) -> I
 
     set_threads(max(1, request.cpus))  # to keep to the trial's share of the cores; said anew for each trial, for actors are reused
     recipe = Recipe.model_validate(request.recipe)
-    faces = FaceData.load(RunDir(request.run).data, cache, pixel_store_gb)
+    faces = FaceData.load(RunDir(request.run).data, cache or default_cache().absolute(), pixel_store_gb)
     device = "cuda" if request.gpus > 0 else "cpu"
     fit = Fit(recipe, FitData.of(faces, recipe.image_size), device, default_loader_workers(device, request.cpus))
     try:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from maskcls.files import write_atomically
 from search_spaces import Setting, Space, Suggest
-from tune.run_dir import write_atomically
 from tune.trainable import Diverged, OutOfMemory, TrialRequest
 
 
@@ -40,7 +40,7 @@ def f1(recipe: dict[str, Any], epoch: int) -> float:
 class Synthetic:
     """Args:
     sleep_s: how long an epoch takes.
-    ends: (trial id, epoch, how it ends badly there): diverged, memory, error, full, exit (the worker dies, once).
+    ends: (trial id, epoch, how it ends badly there): diverged, memory, error, full, cuda, exit (the worker dies, once).
     """
 
     sleep_s: float = 0.0
@@ -48,6 +48,7 @@ class Synthetic:
 
     def __call__(self, request: TrialRequest) -> Iterator[dict[str, Any]]:
         state = request.folder / "synthetic.json"
+        (request.folder / "pid.txt").write_text(str(os.getpid()))
         done: list[float] = json.loads(state.read_text()) if state.exists() else []
         for epoch in range(1, int(request.recipe["epochs"]) + 1):
             if epoch > len(done):
@@ -69,7 +70,22 @@ class Synthetic:
             raise ZeroDivisionError("division by zero")
         if how == "full":
             raise OSError(28, "No space left on device", "state.pt")
+        if how == "cuda":
+            raise RuntimeError("CUDA error: device-side assert triggered")
         died = request.folder / "died"
         if how == "exit" and not died.exists():
             died.touch()
             os._exit(1)
+
+
+class LoadsHereAlone(Synthetic):
+    """An objective that needs a package which no other process has."""
+
+    def __reduce__(self) -> Any:
+        return _load_in, (os.getpid(),)
+
+
+def _load_in(pid: int) -> LoadsHereAlone:
+    if os.getpid() != pid:
+        import nowhere  # noqa: F401
+    return LoadsHereAlone()

@@ -1,13 +1,17 @@
 """How a call becomes a plan: scale, shares of the machine, precedence, durations."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from maskcls.errors import CallError
+from search_spaces import Space
+from tune import cluster
 from tune.call import Call, Resolved, budget_s, resolve
-from tune.cluster import Cluster
-from tune.resume import preset_params
+from tune.cluster import Cluster, Node
+from tune.plan import SearchPlan
+from tune.resume import firsts, preset_params
 
 DEFAULTS: dict[str, Any] = {
     "space": "freezing",
@@ -32,7 +36,7 @@ DEFAULTS: dict[str, Any] = {
 
 
 def resolved(cpus: int, gpus: float, **options: Any) -> Resolved:
-    return resolve(Call.of({**DEFAULTS, **options}), Cluster(cpus, gpus, ""))
+    return resolve(Call.of({**DEFAULTS, **options}), Cluster((Node(cpus, gpus),)))
 
 
 def test_without_a_gpu_the_scale_is_cpu_and_says_so() -> None:
@@ -63,8 +67,68 @@ def test_trials_share_the_machine(cpus: int, gpus: float, options: dict[str, Any
 
 
 def test_more_than_there_is_would_never_start() -> None:
-    with pytest.raises(CallError, match=r"--gpus-per-trial 2 is more than there is \(1\): no trial would ever start"):
+    with pytest.raises(CallError, match=r"--gpus-per-trial 2 is more than there is on one machine \(1\): no trial would ever start"):
         resolved(2, 1, gpus_per_trial=2.0)
+
+
+CLUSTER = Cluster((Node(8, 0), Node(4, 1), Node(4, 1)))
+
+
+@pytest.mark.parametrize(
+    ("options", "share"),
+    [
+        ({"parallel": 1, "scale": "cpu"}, (1, 8, 0)),
+        ({"parallel": 3, "scale": "cpu"}, (3, 4, 0)),
+        ({"trials": 30, "scale": "cpu"}, (10, 1, 0)),
+        ({}, (2, 4, 1)),
+        ({"parallel": 1}, (1, 4, 1)),
+        ({"gpus_per_trial": 0.5}, (4, 2, 0.5)),
+    ],
+)
+def test_a_trial_fits_on_one_node_of_a_cluster(options: dict[str, Any], share: tuple[int, int, float]) -> None:
+    plan = resolve(Call.of({**DEFAULTS, **options}), CLUSTER).plan
+    assert (plan.parallel, plan.cpus, plan.gpus) == share
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cpus_per_trial": 9}, r"--cpus-per-trial 9 is more than there is on one machine \(8\)"),
+        ({"gpus_per_trial": 2.0}, r"--gpus-per-trial 2 is more than there is on one machine \(1\)"),
+        ({"cpus_per_trial": 8, "gpus_per_trial": 1.0}, "No machine has both 8 cores and 1 GPUs"),
+    ],
+)
+def test_a_trial_that_fits_on_no_node_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(CallError, match=message):
+        resolve(Call.of({**DEFAULTS, **options}), CLUSTER)
+
+
+def test_a_quota_of_time_bounds_the_cores(tmp_path: Path) -> None:
+    limits = tmp_path / "cpu.max"
+    for text, cores in (("150000 100000\n", 2), ("50000 100000\n", 1), ("max 100000\n", None)):
+        limits.write_text(text)
+        assert cluster.quota(limits) == cores
+    assert cluster.quota(tmp_path / "nowhere") is None
+
+
+def test_a_path_is_the_same_however_it_is_written(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    crooked = tmp_path / "sub" / ".." / "sub"
+    assert Call.of({**DEFAULTS, "data": crooked, "weights": "none"}).data == str((tmp_path / "sub").resolve())
+
+
+def test_backbones_that_had_weights_when_the_run_began_stay_its_choices(tmp_path: Path) -> None:
+    file = tmp_path / "resnet10t.safetensors"
+    file.touch()
+    call = Call.of({**DEFAULTS, "space": "backbones", "weights": str(tmp_path)})
+    machine = Cluster((Node(2, 0),))
+    begun = resolve(call, machine)
+    (tmp_path / "lcnet_100.safetensors").touch()
+    file.unlink()
+    resumed = resolve(call, machine, has_weights=begun.has_weights).plan
+    assert resumed.space.left_out(resumed.setting) == begun.plan.space.left_out(begun.plan.setting)
+    assert "lcnet_100" in resumed.space.left_out(resumed.setting)
+    assert "resnet10t" not in resumed.space.left_out(resumed.setting)
 
 
 def test_preset_scale_space_explicit_in_that_order() -> None:
@@ -79,12 +143,12 @@ def test_preset_scale_space_explicit_in_that_order() -> None:
 
 
 def test_a_pin_is_told() -> None:
-    notes = resolved(2, 0, set=("frozen_stages=3",), image_size=64).notes
+    notes = resolved(2, 0, set=("frozen_stages=3",), image_size=64, weights="hub").notes
     assert [note for note in notes if "fixed" in note] == ["frozen_stages is fixed at 3: the space would vary it."]
 
 
-def test_the_preset_is_a_point_of_the_space_where_all_its_values_lie_in_it() -> None:
-    plan = resolved(2, 0).plan
+def test_the_preset_is_a_point_of_the_space_where_all_its_values_lie_in_it(tmp_path: Path) -> None:
+    plan = resolved(2, 0, data=tmp_path).plan
     assert preset_params(plan.space, plan.setting, plan.base) == {
         "frozen_stages": 5,
         "head": "mlp",
@@ -94,6 +158,13 @@ def test_the_preset_is_a_point_of_the_space_where_all_its_values_lie_in_it() -> 
     }
     outside = plan.base.override({"lr_head": 0.9})
     assert preset_params(plan.space, plan.setting, outside) == {}
+
+
+def test_a_point_that_is_the_preset_again_is_not_tried_twice() -> None:
+    plan = resolved(2, 0).plan
+    preset = preset_params(plan.space, plan.setting, plan.base)
+    again = Space("mine", "?", plan.space.suggest, lambda setting: [preset, {**preset, "lr_head": 5e-3}])
+    assert firsts(SearchPlan(again, plan.setting, plan.base)) == {"preset": preset, "point 2": {**preset, "lr_head": 5e-3}}
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("2h", 7200), ("1h30m", 5400), ("0.5h", 1800), (None, None)])

@@ -1,17 +1,20 @@
 """The search loop, really run, on a synthetic objective."""
 
-import time
+import errno
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from optuna.trial import TrialState
 from searches import computed, make_plan, new_run, table
-from synthetic import Synthetic, f1
+from synthetic import LoadsHereAlone, Synthetic, f1
 
 from maskcls.errors import CallError, RunError
 from search_spaces import Setting, Space
 from tune.driver import FINISHED, TIME_UP, run_search
 from tune.plan import SearchPlan
+from tune.run_dir import RunDir
 from tune.schedulers import EpochASHA
 from tune.study import open_study, records
 from tune.trainable import COMPLETE, DIVERGED, FAILED, OUT_OF_MEMORY, STOPPED_EARLY, UNFINISHED
@@ -101,8 +104,8 @@ def test_rungs_are_given_back(tmp_path: Path) -> None:
     run, kept = new_run(tmp_path), []
 
     class Kept(EpochASHA):
-        def __init__(self, epochs: int) -> None:
-            super().__init__(epochs)
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
             kept.append(self)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -130,7 +133,9 @@ def test_a_time_budget_stops_the_search_and_a_resume_goes_on_in_mid_trial(tmp_pa
 
 def test_a_full_disk_stops_the_search_and_loses_nothing(tmp_path: Path) -> None:
     run = new_run(tmp_path)
-    with pytest.raises(RunError, match=r"The disk is full: OSError: .*No space left on device.*Free some space, then go on: --resume one"):
+    with pytest.raises(
+        RunError, match=r"The disk is full: OSError: .*No space left on device.*Free some space, then go on: --resume .*one"
+    ):
         run_search(make_plan(4), run, Synthetic(ends=(("0001", 2, "full"),)))
     assert [record.state for record in records(run)] == [COMPLETE, UNFINISHED]
     assert run_search(make_plan(4), run, Synthetic()).why == FINISHED
@@ -140,11 +145,44 @@ def test_a_full_disk_stops_the_search_and_loses_nothing(tmp_path: Path) -> None:
 
 def test_a_search_whose_trials_all_fail_ends_at_once(tmp_path: Path) -> None:
     run = new_run(tmp_path)
-    began = time.monotonic()
-    with pytest.raises(RunError, match=r"The first 3 trials all failed before their first epoch, the last one with: .*'nonsense'"):
+    with pytest.raises(
+        RunError, match=r"The first 3 trials all failed before their first epoch, the last one with: .*'nonsense' See (\S+)"
+    ) as told:
         run_search(make_plan(500), run, _Nonsense())
-    assert time.monotonic() - began < 60
+    assert "KeyError" in Path(str(told.value).rpartition(" See ")[2].rstrip(".")).read_text()
     assert [record.state for record in records(run)] == [FAILED] * 3
+
+
+def test_a_worker_that_cannot_start_says_why(tmp_path: Path) -> None:
+    """As where a node lacks a package: the trial's code does not load there."""
+    run = new_run(tmp_path)
+    run_search(make_plan(1), run, LoadsHereAlone())
+    (only,) = records(run)
+    assert only.state == FAILED
+    assert only.message == "The worker failed: ModuleNotFoundError: No module named 'nowhere'"
+    assert "Ray's log files" in (run.trial("0000") / "error.txt").read_text()
+
+
+def test_a_process_that_is_lost_to_the_gpu_runs_no_other_trial(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    assert run_search(make_plan(3), run, Synthetic(ends=(("0001", 2, "cuda"),))).why == FINISHED
+    lost = records(run)[1]
+    assert (lost.state, lost.epochs) == (FAILED, 1)
+    assert lost.message == "RuntimeError: CUDA error: device-side assert triggered"
+    assert "_end" in (run.trial("0001") / "error.txt").read_text(), "the traceback is kept"
+    assert computed(run, "0001") == [1], "it is not tried again"
+    pids = {name: (run.trial(name) / "pid.txt").read_text() for name in ("0000", "0001", "0002")}
+    assert pids["0000"] == pids["0001"] != pids["0002"], "actors are reused, but for this one"
+
+
+def test_what_the_driver_cannot_write_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cannot(run: RunDir, trials: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(run.leaderboard))
+
+    monkeypatch.setattr("tune.leaderboard.write", cannot)
+    with pytest.raises(RunError, match=r"The disk is full: OSError: .*leaderboard\.csv.*--resume .*one\.") as told:
+        run_search(make_plan(2), new_run(tmp_path), Synthetic())
+    assert "Traceback" not in str(told.value)
 
 
 class _Nonsense(Synthetic):

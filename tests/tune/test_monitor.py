@@ -12,7 +12,7 @@ from synthetic import Synthetic
 
 from tune.driver import run_search
 
-LINE = re.compile(r"^ray_tune_(\w+)\{(.*)\} (\S+)$")
+LINE = re.compile(r"^ray_maskcls_(\w+)\{(.*)\} (\S+)$")
 
 
 def read_gauges(address: str) -> dict[str, tuple[dict[str, str], float]]:

@@ -6,7 +6,7 @@ import pytest
 from searches import new_run
 
 from maskcls.errors import CallError, DataError
-from tune.run_dir import RunDir, write_atomically
+from tune.run_dir import RunDir
 from tune.study import open_study
 
 
@@ -58,17 +58,3 @@ def test_parts_of_the_experiment_never_collide(tmp_path: Path) -> None:
     for part in ("001", "003", "litter"):
         (run.experiment / part).mkdir()
     assert run.next_part() == "004"
-
-
-def test_a_failed_write_leaves_the_old_content_and_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "kept.json"
-    write_atomically(file, "old")
-
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_atomically(file, "new")
-    assert file.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [file]

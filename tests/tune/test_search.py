@@ -81,7 +81,7 @@ def test_a_wrong_call_exits_with_2_and_no_traceback(tmp_path: Path) -> None:
         (("--space", "freezing", "--trials", "0"), "--trials must be at least 1, but got 0"),
         (("--space", "freezing", "--parallel", "-1"), "--parallel must be at least 1, but got -1"),
         (("--space", "freezing", "--time-budget", "30"), "--time-budget expects a duration as in 90s, 30m, 2h or 1h30m, but got '30'"),
-        (("--space", "freezing", "--cpus-per-trial", "9999"), r"--cpus-per-trial 9999 is more than there is \(\d+\)"),
+        (("--space", "freezing", "--cpus-per-trial", "9999"), r"--cpus-per-trial 9999 is more than there is on one machine \(\d+\)"),
         (("--space", "freezing", "--data", "nowhere"), "--data nowhere: there is no such file or folder"),
         (("--space", "freezing", "--weights", "nowhere"), "--weights nowhere: there is no such folder"),
         (("--space", "freezing", "--name", "a/b"), "--name expects letters, digits"),

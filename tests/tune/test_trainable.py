@@ -1,5 +1,6 @@
 """A trial's curve and the states that errors mean, without Ray."""
 
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ class OutOfMemoryError(RuntimeError):
         (OutOfMemory("2 GiB"), OUT_OF_MEMORY),
         (OutOfMemoryError("CUDA out of memory."), OUT_OF_MEMORY),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), OUT_OF_MEMORY),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), OUT_OF_MEMORY),
+        (RuntimeError("CUDA error: device-side assert triggered"), FAILED),
         (MemoryError(), OUT_OF_MEMORY),
         (OSError(28, "No space left on device"), DISK_FULL),
         (OSError("state.pt could not be written: iostream error: No space left on device."), DISK_FULL),
@@ -79,5 +82,25 @@ def test_an_error_on_a_full_disk_is_still_told(tmp_path: Path, monkeypatch: pyte
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(trainable, "write_atomically", full)
-    trainable.write_error(tmp_path)
+    trainable.write_error(tmp_path, "KeyError")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_memory_of_a_failed_trial_is_given_back() -> None:
+    class Model:
+        pass
+
+    held: list[weakref.ref[Model]] = []
+
+    def fit() -> Iterator[int]:
+        model = Model()
+        held.append(weakref.ref(model))
+        yield 1
+        raise OutOfMemory("2 GiB")
+
+    try:
+        list(fit())
+    except OutOfMemory as error:
+        assert held[0]() is not None, "the traceback holds it"
+        trainable.free_memory(error)
+        assert held[0]() is None
