@@ -3,6 +3,7 @@
 import errno
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -115,6 +116,16 @@ def test_rungs_are_given_back(tmp_path: Path) -> None:
     fresh.give_back(open_study(run).get_trials())
     assert kept[0].rungs() == fresh.rungs()
     assert len(fresh.rungs()[-1][1]) == 8
+
+
+def test_a_recipe_of_more_epochs_than_the_base_is_not_cut_there() -> None:
+    from ray.tune.schedulers import TrialScheduler
+
+    scheduler = EpochASHA(4)
+    trial = SimpleNamespace(trial_id="a", config={"trial": "0001"})
+    scheduler.on_trial_add(None, trial)
+    said = {scheduler.on_trial_result(None, trial, {"epoch": epoch, "best_f1": 0.5}) for epoch in range(1, 9)}
+    assert said == {TrialScheduler.CONTINUE}
 
 
 def test_a_time_budget_stops_the_search_and_a_resume_goes_on_in_mid_trial(tmp_path: Path) -> None:
