@@ -11,7 +11,7 @@ Data = Annotated[
         "--data", help="Folder in the contest's layout (with train/train.csv); without it, drawn demo faces.", show_default="demo faces"
     ),
 ]
-Preset = Annotated[str, typer.Option("--preset", help="Named recipe to start from.")]
+Preset = Annotated[str, typer.Option("--preset", help="Named recipe to start from: contest-2021 or fine-tune.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="key=value: fix a recipe's value; may be repeated.", show_default="none")]
 Weights = Annotated[
     str | None,

@@ -126,8 +126,8 @@ def _explain(problem: Any) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         close = get_close_matches(key, Recipe.model_fields, n=1)
-        meant = f" Did you mean {close[0]}?" if close else ""
-        return f"A recipe has no key {key!r}.{meant} Keys: {', '.join(Recipe.model_fields)}."
+        meant = f"Did you mean {close[0]}?" if close else f"Keys: {', '.join(Recipe.model_fields)}."
+        return f"A recipe has no key {key!r}. {meant}"
     rule = problem["msg"].removeprefix("Value error, ").rstrip(".")
     return f"{key}: {rule}, but got {problem['input']!r}."
 

@@ -43,12 +43,16 @@ def main(
     from maskcls import presets
     from maskcls.data.facedata import prepare
     from maskcls.device import resolve_device, resolve_scale
+    from maskcls.models.backbones import check_known
+    from maskcls.models.weights import check_reachable
     from maskcls.serving.bundle import check_writable
 
     check_writable(out, overwrite=overwrite)
     explicit = presets.explicit_values(set_, data, image_size=image_size, epochs=epochs, seed=seed, weights=weights)
     recipe = presets.base_recipe(preset, resolve_scale(scale), explicit, demo=data is None)
     typer.echo(f"Recipe {recipe.digest}: {preset} with {', '.join(f'{key}={value}' for key, value in explicit.items())}")
+    check_known(recipe.backbone)
+    check_reachable(recipe.backbone, recipe.weights)
     faces = prepare(
         data,
         corrections=corrections,
@@ -77,10 +81,17 @@ def _train(recipe: "Recipe", faces: "FaceData", folder: Path, device: str, loade
     workers = default_loader_workers(device) if loader_workers is None else loader_workers
     fit = Fit(recipe, FitData.of(faces, recipe.image_size, progress=True), device=device, loader_workers=workers)
     if fit.resume(folder):
-        typer.echo(f"Going on after epoch {len(fit.history)}, from {folder}.")
-    for result in fit.epochs():
-        fit.save(folder)
-        typer.echo(_line(result, recipe.epochs))
+        typer.echo(f"Going on after epoch {len(fit.history)}, from {folder}. The epochs before it were:")
+    done = len(fit.history)
+    try:
+        for result in fit.epochs():
+            if result.epoch > done:
+                fit.save(folder)
+            typer.echo(_line(result, recipe.epochs))
+    except KeyboardInterrupt:
+        if fit.history:
+            typer.echo(f"What is done is kept in {folder}; the same command goes on from epoch {len(fit.history)}.", err=True)
+        raise
     return fit
 
 

@@ -37,7 +37,7 @@ def random_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], P
             {"validation": {"f1": 0.5}},
             data_digest="d" * 12,
             split_digest="5" * 12,
-            train_people=TRAIN_PEOPLE,
+            seen_people=TRAIN_PEOPLE,
             weights_origin="mobilenetv3_small_050 from none",
         )
         return folder

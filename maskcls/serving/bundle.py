@@ -1,7 +1,7 @@
 """The exported classifier, a folder: `bundle.json` and one safetensors file a member. No pickle; loads without Ray, Optuna, albumentations.
 
-People it trained on are kept as salted hashes, so that a bundle handed on does not list them, and yet `maskcls.evaluate` can
-tell whom it has seen. The salt is the split's digest. Short names can be guessed, so this hides them from readers, not from attackers.
+People it has seen, those it trained on and those by whose score it was chosen, are kept as salted hashes, so that a bundle handed
+on does not list them, and yet `maskcls.evaluate` can tell whom it has seen. The salt is the split's digest. Short names can be guessed, so this hides them from readers, not from attackers.
 """
 
 import hashlib
@@ -56,8 +56,8 @@ class Bundle:
     weights_origin: str
     manifest: dict[str, Any]
 
-    def trained_on(self, person: str) -> bool:
-        """Whether the person was among those whom it learnt from."""
+    def has_seen(self, person: str) -> bool:
+        """Whether the person was among those whom it trained on, or by whose score it was chosen."""
         return person_hash(person, self.split_digest) in self.people_hashes
 
 
@@ -75,7 +75,7 @@ def write_bundle(
     scores: Mapping[str, Any],
     data_digest: str,
     split_digest: str,
-    train_people: Sequence[str],
+    seen_people: Sequence[str],
     weights_origin: str,
     *,
     overwrite: bool = False,
@@ -112,7 +112,7 @@ def write_bundle(
         "scores": dict(scores),
         "data_digest": data_digest,
         "split_digest": split_digest,
-        "people_hashes": sorted(person_hash(person, split_digest) for person in set(train_people)),
+        "people_hashes": sorted(person_hash(person, split_digest) for person in set(seen_people)),
         "weights_origin": weights_origin,
     }
     text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False)
@@ -128,7 +128,7 @@ def export(
     faces: "FaceData",
     overwrite: bool = False,
 ) -> None:
-    """`write_bundle` for a fit of a recipe on `faces`, which trained on the training part of its split."""
+    """`write_bundle` for a fit of a recipe on `faces`: it trained on the training people, and the validation people chose its epoch."""
     write_bundle(
         folder,
         recipe,
@@ -138,7 +138,7 @@ def export(
         scores,
         data_digest=faces.digest,
         split_digest=faces.split.digest,
-        train_people=faces.split.train,
+        seen_people=(*faces.split.train, *faces.split.validation),
         weights_origin=f"{recipe.backbone} from {recipe.weights}",
         overwrite=overwrite,
     )
@@ -151,7 +151,7 @@ def check_writable(folder: Path, *, overwrite: bool) -> None:
     if not (folder / MANIFEST).is_file():
         raise CallError(f"{folder} exists and is no bundle (it has no {MANIFEST}). Name a new folder.")
     if not overwrite:
-        raise CallError(f"{folder} holds a bundle already. Name a new folder, or remove the old one.")
+        raise CallError(f"{folder} holds a bundle already. Name a new folder, or give --overwrite.")
 
 
 def read_bundle(folder: Path) -> Bundle:

@@ -18,14 +18,14 @@ from maskcls.training.metrics import Scores, scores
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of all photos, and of those whose people the bundle did not train on (None where it trained on all or on nobody)."""
+    """Scores of all photos, and of those whose people the bundle has not seen (None where it has seen all or nobody)."""
 
     everyone: Scores
     counts: tuple[int, ...]
     """Photos of each class in the truth."""
     people: int = 0
-    trained_on: int = 0
-    """How many of the people the bundle trained on."""
+    seen: int = 0
+    """How many of the people the bundle trained on or was chosen by."""
     others: Scores | None = None
     unreadable: int = 0
     """Photos that could not be read and were left out."""
@@ -46,13 +46,13 @@ def evaluate(predictor: Predictor, photos: pd.DataFrame, *, skip_bad: bool = Fal
         raise DataError(f"None of the {len(photos):,} photos can be read, so there is nothing to score. {next(iter(bad.values()), '')}")
     truth, found = photos["label"].to_numpy(np.int64)[good], found[good]
     persons = photos["person"].to_numpy(object)[good] if "person" in photos else np.array([], object)
-    seen = {person for person in set(persons) if predictor.bundle.trained_on(person)}
+    seen = {person for person in set(persons) if predictor.bundle.has_seen(person)}
     new = np.array([person not in seen for person in persons], bool)
     return Evaluation(
         everyone=scores(truth, found),
         counts=_counts(truth),
         people=len(set(persons)),
-        trained_on=len(seen),
+        seen=len(seen),
         others=scores(truth[new], found[new]) if seen and new.any() else None,
         unreadable=len(bad),
     )
@@ -82,7 +82,7 @@ def render(evaluation: Evaluation) -> RenderableType:
     overall.add_row("accuracy", *(f"{s.accuracy:.4f}" for s in columns.values()), end_section=True)
     for name in evaluation.everyone.task_f1:
         overall.add_row(f"F1 {name}", *(f"{s.task_f1[name]:.4f}" for s in columns.values()))
-    classes = Table("class", "", "photos", *(f"F1, {name}" for name in columns), title="Classes")
+    classes = Table("class", "who", "photos", *("F1", "F1, new people")[: len(columns)], title="Classes")
     for number, name in enumerate(CLASS_NAMES):
         f1s = (s.class_f1[number] for s in columns.values())
         classes.add_row(str(number), name, f"{evaluation.counts[number]:,}", *("-" if np.isnan(f1) else f"{f1:.4f}" for f1 in f1s))
@@ -93,15 +93,16 @@ def render(evaluation: Evaluation) -> RenderableType:
 
 
 def warning(evaluation: Evaluation) -> str:
-    """What to say of people that the bundle trained on; "" where there are none."""
-    if not evaluation.trained_on:
+    """What to say of people whom the bundle has seen; "" where there are none."""
+    if not evaluation.seen:
         return ""
     seen = (
-        f"Warning: the bundle trained on {evaluation.trained_on:,} of these {evaluation.people:,} people, so the score on all is too good."
+        f"Warning: the bundle has seen {evaluation.seen:,} of these {evaluation.people:,} people (it trained on them, or was chosen "
+        "by their score), so the score on all is too good."
     )
     if evaluation.others is None:
         return f"{seen} There is nobody else to score it on: give it people whom it has not seen."
-    return f"{seen} On the other {evaluation.people - evaluation.trained_on:,} its macro F1 is {evaluation.others.f1:.4f}."
+    return f"{seen} On the other {evaluation.people - evaluation.seen:,} its macro F1 is {evaluation.others.f1:.4f}."
 
 
 def _counts(truth: NDArray[np.int64]) -> tuple[int, ...]:

@@ -197,3 +197,10 @@ def test_a_refusal_lists_all_that_check_would_in_one_go(make_contest, cache):
         prepare(data, cache=cache)
     assert "femal" in str(refused.value)
     assert spoilt.name in str(refused.value)
+
+
+def test_classes_that_validation_lacks_are_told(make_contest, cache, caplog):
+    prepare(make_contest(24), cache=cache)
+    lacking = [message for message in caplog.messages if "validation people have" in message]
+    assert len(lacking) == 1
+    assert "of the 18 classes" in lacking[0]

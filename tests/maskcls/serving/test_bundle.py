@@ -90,7 +90,7 @@ def test_people_are_known_again_but_not_listed(tmp_path: Path) -> None:
     write(tmp_path / "b")
     assert "Ann" not in (tmp_path / "b/bundle.json").read_text()
     bundle = read_bundle(tmp_path / "b")
-    assert [bundle.trained_on(person) for person in ("Ann", "Bo", "Cy")] == [True, True, False]
+    assert [bundle.has_seen(person) for person in ("Ann", "Bo", "Cy")] == [True, True, False]
     assert person_hash("Ann", "split") != person_hash("Ann", "another split")
 
 
@@ -114,7 +114,7 @@ def test_a_folder_that_is_in_use_is_refused_before_anything_is_written(tmp_path:
     with pytest.raises(CallError, match=r"photos exists and is no bundle \(it has no bundle\.json\)\. Name a new folder"):
         write(tmp_path / "photos", overwrite=True)
     write(tmp_path / "b")
-    with pytest.raises(CallError, match=r"b holds a bundle already\. Name a new folder, or remove the old one"):
+    with pytest.raises(CallError, match=r"b holds a bundle already\. Name a new folder, or give --overwrite"):
         check_writable(tmp_path / "b", overwrite=False)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["b", "photos"]
 

@@ -119,7 +119,7 @@ class TestEvaluate:
     def test_people_whom_the_bundle_trained_on_are_counted_and_the_others_scored(self, predictor: Predictor, photos: pd.DataFrame) -> None:
         photos["person"] = ["000001_male_Asian_25"] * 3 + ["new"] * 4
         evaluation = evaluate(predictor, photos)
-        assert (evaluation.people, evaluation.trained_on) == (2, 1)
+        assert (evaluation.people, evaluation.seen) == (2, 1)
         expected = scores(np.arange(3, 7), predictor.probabilities(photos["file"].tolist()[3:]))
         assert evaluation.others is not None
         assert evaluation.others.to_dict() == expected.to_dict()
