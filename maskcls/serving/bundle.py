@@ -1,7 +1,8 @@
 """The exported classifier, a folder: `bundle.json` and one safetensors file a member. No pickle; loads without Ray, Optuna, albumentations.
 
 People it has seen, those it trained on and those by whose score it was chosen, are kept as salted hashes, so that a bundle handed
-on does not list them, and yet `maskcls.evaluate` can tell whom it has seen. The salt is the split's digest. Short names can be guessed, so this hides them from readers, not from attackers.
+on does not list them, and yet `maskcls.evaluate` can tell whom it has seen. The salt is the split's digest. Short names can be
+guessed, so this hides them from readers, not from attackers.
 """
 
 import hashlib
