@@ -12,6 +12,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="session")
+def demo_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for --cache, so that demo faces are drawn and decoded once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """Two cores, whose workers find the tests' objectives."""
     from tune import cluster

@@ -72,7 +72,7 @@ def _session(pid: int) -> int:
 @pytest.mark.timeout(400)
 def test_a_killed_search_is_resumed_and_extended(tmp_path: Path) -> None:
     path = tmp_path / "one"
-    driver = drive(path, 6, 0.7, parallel=2)
+    driver = drive(path, 6, 0.5, parallel=2)
     before = wait_for(path, in_the_middle)
     driver.kill()
     driver.communicate()
@@ -102,7 +102,7 @@ def test_a_killed_search_is_resumed_and_extended(tmp_path: Path) -> None:
 @pytest.mark.timeout(300)
 def test_ctrl_c_ends_a_search_cleanly_with_what_there_is(tmp_path: Path) -> None:
     path = tmp_path / "one"
-    driver = drive(path, 50, 0.5)
+    driver = drive(path, 50, 0.3)
     wait_for(path, in_the_middle)
     os.killpg(driver.pid, signal.SIGINT)  # a terminal sends it to the whole group, Ray's processes included
     out, err = driver.communicate(timeout=60)

@@ -40,7 +40,7 @@ def test_gauges_show_on_rays_metrics_endpoint_and_vanish(tmp_path: Path) -> None
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        run_search(make_plan(1), new_run(tmp_path, "watched"), Synthetic(sleep_s=3))
+        run_search(make_plan(1), new_run(tmp_path, "watched"), Synthetic(sleep_s=2))
     finally:
         ended.set()
         watcher.join()

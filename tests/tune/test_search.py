@@ -165,13 +165,28 @@ def test_a_file_is_a_space(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.timeout(600)
-def test_a_search_of_demo_faces_is_killed_resumed_and_extended(tmp_path: Path) -> None:
+def test_a_search_of_demo_faces_is_killed_resumed_and_extended(tmp_path: Path, demo_cache: Path) -> None:
     """Also the machine's whole way: from drawn faces to a bundle."""
     path = tmp_path / "runs" / "demo"
-    common = ["--runs", str(tmp_path / "runs"), "--cache", str(tmp_path / "cache"), "--parallel", "1"]
-    begin = ["--space", "freezing", "--name", "demo", "--trials", "3", "--epochs", "2", "--image-size", "32", "--set", "batch_size=128"]
+    common = ["--runs", str(tmp_path / "runs"), "--cache", str(demo_cache), "--parallel", "1"]
+    begin = [
+        "--space",
+        "freezing",
+        "--name",
+        "demo",
+        "--trials",
+        "3",
+        "--epochs",
+        "2",
+        "--image-size",
+        "32",
+        "--set",
+        "batch_size=128",
+        "--set",
+        "backbone=lcnet_050",
+    ]
     driver = subprocess.Popen(door(*begin, *common), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    before = wait_for(path, lambda told: any(r.state in ENDED for r in told) and any(r.state == UNFINISHED and r.epochs for r in told), 200)
+    before = wait_for(path, lambda told: {UNFINISHED} < {r.state for r in told}, 120)
     driver.kill()
     driver.communicate()
     kept = {record.trial_id: record for record in before if record.state in ENDED}
@@ -200,12 +215,12 @@ def test_a_search_of_demo_faces_is_killed_resumed_and_extended(tmp_path: Path) -
     assert (path / "best" / "bundle.json").exists()
     assert (path / "report.html").stat().st_mtime > written
     assert table(RunDir(path)) == ranks
-    call("--resume", "demo", "--trials", "5", *common)
+    call("--resume", "demo", "--trials", "4", *common)
     extended = {record.trial_id: record for record in records(RunDir(path))}
-    assert list(extended) == [f"000{n}" for n in range(5)]
+    assert list(extended) == [f"000{n}" for n in range(4)]
     assert {name: extended[name] for name in told} == told
     assert sorted(row["trial"] for row in table(RunDir(path))) == list(extended)
     kept_call = json.loads((path / "search.json").read_text())
-    assert kept_call["call"]["trials"] == 5
+    assert kept_call["call"]["trials"] == 4
     assert len(kept_call["data"]["digest"]) == 12
     assert [part["why"] for part in kept_call["parts"]] == ["killed, or still running", "finished", "finished"]

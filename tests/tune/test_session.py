@@ -86,12 +86,12 @@ def test_the_plan_is_for_the_cluster_that_is_joined(words: tuple[str, ...], monk
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_the_same_search_finds_the_same_also_at_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_search_finds_the_same_also_at_an_address(tmp_path: Path, demo_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
     monkeypatch.setattr("tune.trainable.fit_trial", fit_and_tell_threads)
     common = ["--space", "freezing", "--trials", "3", "--epochs", "1", "--image-size", "32", "--set", "batch_size=128", "--seed", "5"]
-    common += ["--parallel", "1", "--cpus-per-trial", "1", "--runs", str(tmp_path / "runs"), "--cache", str(tmp_path / "cache")]
+    common += ["--parallel", "1", "--cpus-per-trial", "1", "--runs", str(tmp_path / "runs"), "--cache", str(demo_cache)]
     call(*common, "--name", "one")
     address = ray.get_runtime_context().gcs_address
     joined = [sys.executable, "-m", "tune.search", *common, "--name", "two", "--address", address]
