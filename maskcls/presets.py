@@ -50,8 +50,8 @@ SCALES: dict[str, dict[str, Any]] = {
     "cpu": {"backbone": "resnet10t", "image_size": 112, "head_width": 512, "lr_head": 1e-3, "batch_size": 32, "epochs": 6},
 }
 
-# What small drawn faces and random weights want of any scale: more and larger steps.
-DEMO = {"lr_head": 2e-3, "lr_body": 2e-3, "batch_size": 16, "epochs": 8}
+# What small drawn faces and random weights want of any scale: small photos, more and larger steps.
+DEMO = {"image_size": 64, "lr_head": 2e-3, "lr_body": 2e-3, "batch_size": 16, "epochs": 8}
 
 
 def base_recipe(name: str, scale: str, explicit: Mapping[str, Any], *, demo: bool) -> Recipe:

@@ -49,6 +49,7 @@ BACKBONES = {
     ),
 }
 IMAGE_SIZES = {"gpu": (224, 256, 384), "cpu": (96, 112, 128)}
+UNTRAINED_SIZES = {"gpu": IMAGE_SIZES["gpu"], "cpu": (64, 80, 96)}  # random weights are used to no size, and want many steps
 # Windows and position embeddings are laid out for this size; another one has to be resampled.
 FIXED_SIZE = 224
 _FIXED = ("vit_", "swin_", "tiny_vit_")
@@ -58,14 +59,21 @@ def suggest(trial: Suggest, setting: Setting) -> dict[str, Any]:
     """A backbone that has weights here, the size of its photos, frozen stages, head, learning rates."""
     backbone = trial.suggest_categorical("backbone", weighted(BACKBONES[setting.scale], setting))
     fixed = str(backbone).startswith(_FIXED)
-    image_size = FIXED_SIZE if fixed else trial.suggest_categorical("image_size", IMAGE_SIZES[setting.scale])
+    image_size = FIXED_SIZE if fixed else trial.suggest_categorical("image_size", sizes(setting))
     return {"backbone": backbone, "image_size": image_size, **body(trial, setting), **head(trial, setting)}
+
+
+def sizes(setting: Setting) -> tuple[int, ...]:
+    """Edges of the photos, px."""
+    return (IMAGE_SIZES if setting.pretrained else UNTRAINED_SIZES)[setting.scale]
 
 
 def points(setting: Setting) -> list[dict[str, Any]]:
     """The contest project's own choices, in the order of its steps, then what scored better than they did."""
     tried = _CPU_POINTS if setting.scale == "cpu" else _GPU_POINTS
-    return drawable([point for point in tried if setting.has_weights(point["backbone"])], setting)
+    served = [point for point in tried if setting.has_weights(point["backbone"])]
+    fitting = [{**point, "image_size": min(point["image_size"], max(sizes(setting)))} for point in served]
+    return drawable(fitting, setting)
 
 
 _PROJECT = {"image_size": 256, "frozen_stages": 5, "head": "mlp", "lr_head": 1e-4, "head_width": 4096, "head_dropout": 0.5}

@@ -1,6 +1,5 @@
 """`--plan`: what a search would do, about how long it would take, and how much disk it would fill. Trains nothing."""
 
-import csv
 from pathlib import Path
 
 from rich.console import Console
@@ -24,7 +23,7 @@ DEMO_PHOTOS = 630
 def show(call: Call, resolved: Resolved, ended: int = 0) -> None:
     """Print the plan. `ended`: trials that a run to be resumed has already."""
     plan, console = resolved.plan, Console()
-    photos = count_photos(call.data)
+    photos = count_photos(call)
     console.print(f"Space {resolved.space.name}: {resolved.space.question}", highlight=False)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("parameter", no_wrap=True)
@@ -43,7 +42,7 @@ def show(call: Call, resolved: Resolved, ended: int = 0) -> None:
         f"Epochs: up to {plan.base.epochs} each, {photos:,} photos at {plan.base.image_size} px; worse trials are stopped early.",
         highlight=False,
     )
-    console.print(f"Time: roughly {hours(seconds(plan, photos, plan.trials - ended))}, as backbones vary.", highlight=False)
+    console.print(f"Time: very roughly {hours(seconds(plan, photos, plan.trials - ended))}; backbones and machines vary.", highlight=False)
     console.print(
         f"Disk: up to {gigabytes(plan.trials * TRIAL_MB[plan.setting.scale] * 1e6)} in the run, "
         f"{gigabytes(photos * plan.base.image_size**2 * 3)} of decoded photos in the cache.",
@@ -58,15 +57,13 @@ def seconds(plan: SearchPlan, photos: int, trials: int) -> float:
     return trials * plan.base.epochs * SHARE_OF_EPOCHS * per_epoch / plan.parallel
 
 
-def count_photos(data: str | None) -> int:
-    """Photos of a contest folder, seven a person, without opening one."""
-    if data is None:
+def count_photos(call: Call) -> int:
+    """Photos that the search would read. Raises DataError where it would refuse the folder by its table and its files' names."""
+    if call.data is None:
         return DEMO_PHOTOS
-    table = Path(data) / "train" / "train.csv"
-    if not table.is_file():
-        return 0
-    with table.open(newline="", encoding="utf-8", errors="replace") as file:
-        return 7 * max(0, sum(1 for _ in csv.reader(file)) - 1)
+    from maskcls.data.photos import read_contest
+
+    return len(read_contest(Path(call.data), skip_bad=call.skip_bad))
 
 
 def hours(seconds: float) -> str:

@@ -39,10 +39,19 @@ class SearchPlan:
 
     def recipe(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
         """All values of a trial's recipe: base < space < explicit. Raises CallError naming the space and the wrong key or value."""
+        if not isinstance(overrides, Mapping):
+            raise CallError(f"Space {self.space.name}'s suggest must return a dict of recipe values, but it returned {overrides!r}.")
         try:
             return self.base.override({**overrides, **self.explicit}).model_dump()
         except CallError as error:
             raise CallError(f"Space {self.space.name} gives a recipe that is none. {error}") from None
+
+
+def vet(plan: SearchPlan) -> None:
+    """Draw from the space and make each draw a recipe, before anything is begun. Raises CallError for the first that is none."""
+    drawn = _Recorder()
+    for _ in range(_DRAWS):
+        plan.recipe(plan.space.suggest(drawn, plan.setting))
 
 
 def pinned_space(space: Space, explicit: Mapping[str, Any], setting: Setting) -> tuple[Space, list[str]]:

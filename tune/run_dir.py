@@ -37,21 +37,25 @@ class RunDir:
     @classmethod
     def create(cls, runs: Path, name: str, search: Mapping[str, Any]) -> "RunDir":
         """A new run. Raises CallError if the name is in use or could not be a folder's."""
-        if not _NAME.fullmatch(name):
-            raise CallError(f"--name expects letters, digits, '.', '_' and '-', a letter or digit first, but got {name!r}.")
+        cls.check_free(runs, name)
         path = (runs / name).absolute()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            path.mkdir()
-        except FileExistsError:
-            raise CallError(
-                f"{path} exists already: the run name {name!r} is in use. Choose another --name, or go on with it: --resume {name}."
-            ) from None
+        path.mkdir(parents=True)
         run = cls(path)
         run.trials.mkdir()
         run.experiment.mkdir()
         run.write_search(search)
         return run
+
+    @staticmethod
+    def check_free(runs: Path, name: str) -> None:
+        """Raises CallError if the name is in use or could not be a folder's."""
+        if not _NAME.fullmatch(name):
+            raise CallError(f"--name expects letters, digits, '.', '_' and '-', a letter or digit first, but got {name!r}.")
+        path = (runs / name).absolute()
+        if path.exists():
+            raise CallError(
+                f"{path} exists already: the run name {name!r} is in use. Choose another --name, or go on with it: --resume {name}."
+            )
 
     @classmethod
     def open(cls, run: str | Path, runs: Path = DEFAULT_RUNS) -> "RunDir":

@@ -145,9 +145,9 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         preset_alone = told.get(records.ORIGIN) == records.PRESET
         # Asked of the preset too where its values lie in the space, so that the sampler learns from them; the recipe stays the preset's.
         overrides = {} if preset_alone and not self._fixed(trial) else self.plan.space.suggest(trial, self.plan.setting)
-        overrides = {} if preset_alone else dict(overrides)
+        overrides = {} if preset_alone else overrides
         recipe = self.plan.recipe(overrides)
-        trial.set_user_attr(records.OVERRIDES, overrides)
+        trial.set_user_attr(records.OVERRIDES, dict(overrides))
         trial.set_user_attr(records.RECIPE, recipe)
         return recipe
 

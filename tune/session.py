@@ -21,6 +21,7 @@ from maskcls.errors import CallError, MaskclsError
 from tune import cluster
 from tune.call import IDENTITY, SPACE_COPY, Call, Resolved, resolve
 from tune.forecast import show
+from tune.plan import vet
 from tune.resume import refuse_contradictions
 from tune.run_dir import RunDir, remove
 
@@ -61,10 +62,13 @@ def _begin(call: Call, options: Mapping[str, Any]) -> int:
         machine = stack.enter_context(cluster.connected(options["address"])) if options["address"] else cluster.here()
         resolved = resolve(call, machine)
         _say_notes(resolved)
+        if options["name"]:
+            RunDir.check_free(options["runs"], options["name"])
+        vet(resolved.plan)
+        _check_weights(resolved)
         if options["plan"]:
             show(call, resolved)
             return 0
-        _check_weights(resolved)
         name = options["name"] or f"{resolved.space.name}-{datetime.now():%Y%m%d-%H%M%S}"
         made = RunDir.create(options["runs"], name, _search_record(call, resolved))
         stack.enter_context(made.driving())

@@ -136,7 +136,7 @@ def test_the_plan_trains_nothing(tmp_path: Path) -> None:
         "lr_head 0.0002 to 0.01, logarithmic",
         "head linear | mlp",
         "Trials: 7",
-        "Time: roughly",
+        "Time: very roughly",
         "Disk: up to",
     ):
         assert part in told
