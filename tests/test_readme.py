@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from maskcls.data.demo import draw
+from tests.doors import call
+from tune import search
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["--weights", "none", "--image-size", "32", "--parallel", "2", "--set", "head_width=8"]
@@ -70,3 +72,11 @@ def test_readmes_commands_run_one_after_the_other(tmp_path: Path) -> None:
     lines = (tmp_path / "submission.csv").read_text().splitlines()
     assert lines[0] == "ImageID,ans"
     assert len(lines) == len((tmp_path / "faces" / "eval" / "info.csv").read_text().splitlines())
+
+
+def test_contributings_space_is_one(tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.S)
+    (tmp_path / "my_space.py").write_text(code)
+    said = call(search.main, "--space", tmp_path / "my_space.py", "--scale", "cpu", "--trials", 3, "--plan")
+    assert said.status == 0, said.err
+    assert "augment_rotate_degrees" in said.out
