@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import shutil
+import socket
 import subprocess
 import warnings
 from collections.abc import Iterator
@@ -57,6 +58,7 @@ class Cluster:
         return sum(min(node.cpus // cpus, int(node.gpus / gpus + _ROUNDING)) if gpus else node.cpus // cpus for node in self.nodes)
 
 
+CONNECT_TIMEOUT_S = 5
 TOKEN_COMMAND = "ray get-auth-token"
 
 
@@ -83,6 +85,7 @@ def connected(address: str | None) -> Iterator[Cluster]:
     if ray.is_initialized():
         yield _cluster()
         return
+    _refuse_silence(address)
     # Ray counts cores by another rule (the container's quota); planned for more than it counts, a trial would wait for ever.
     local = here().nodes[0]
     sizes = {} if address else {"num_cpus": local.cpus, "num_gpus": int(local.gpus)}
@@ -97,6 +100,19 @@ def connected(address: str | None) -> Iterator[Cluster]:
         yield _cluster()
     finally:
         ray.shutdown()
+
+
+def _refuse_silence(address: str | None) -> None:
+    """Raises RunError within seconds where nobody listens at HOST:PORT; Ray itself would try for minutes."""
+    host, colon, port = (address or "").rpartition(":")
+    if "/" in host or not colon or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise RunError(
+            f"Ray at {address} cannot be reached: {error}. Start it with `ray start --head`, or name another --address."
+        ) from None
 
 
 def _cluster() -> Cluster:

@@ -1,0 +1,47 @@
+"""Files appear whole or not at all."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from maskcls.files import replacing, write_atomically
+
+
+def test_a_file_is_replaced_in_one_step(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    write_atomically(file, "old")
+    with replacing(file) as stream:
+        stream.write("neu: ü".encode())
+        assert file.read_text() == "old"
+    assert file.read_text(encoding="utf-8") == "neu: ü"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["OSError", "as torch wraps it"])
+def test_a_full_disk_names_the_file_and_leaves_it_as_it_was(tmp_path: Path, wrapped: bool) -> None:
+    file = tmp_path / "a.json"
+    write_atomically(file, "old")
+
+    def write() -> None:
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError:
+            if not wrapped:
+                raise
+            raise RuntimeError("unexpected pos 768 vs 662")  # noqa: B904  what torch.save does
+
+    with pytest.raises(OSError, match="No space left") as told, replacing(file):
+        write()
+    assert (told.value.errno, told.value.filename) == (errno.ENOSPC, str(file))
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_other_errors_pass_and_leave_the_file_as_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    write_atomically(file, "old")
+    with pytest.raises(RuntimeError, match="shapes differ"), replacing(file) as stream:
+        raise RuntimeError(f"shapes differ after {stream.write(b'half')} bytes")
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
