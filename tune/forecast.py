@@ -72,4 +72,5 @@ def hours(seconds: float) -> str:
 
 
 def gigabytes(n_bytes: float) -> str:
+    """`2.5 GB`, or `80 MB` where that says more."""
     return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e8 else f"{n_bytes / 1e6:.0f} MB"

@@ -88,6 +88,7 @@ def sampler(seed: int, number: int) -> optuna.samplers.BaseSampler:
 
 
 def trial_id(number: int) -> str:
+    """A trial's id by its number in the study."""
     return f"{number:04d}"
 
 
@@ -104,6 +105,7 @@ def records(run: RunDir) -> list[Record]:
 
 
 def record(trial: FrozenTrial) -> Record:
+    """What the study says of a trial, in one place."""
     values = trial.intermediate_values
     best = max(values.values(), default=None)
     told = trial.user_attrs

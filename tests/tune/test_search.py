@@ -129,7 +129,10 @@ def test_options_that_agree_with_the_run_are_welcome(tmp_path: Path) -> None:
 
 
 def test_the_plan_trains_nothing(tmp_path: Path) -> None:
-    words = ("--space", "freezing", "--plan", "--scale", "cpu", "--weights", "hub", "--trials", "7", "--runs", tmp_path / "runs")
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    (weights / "resnet10t.safetensors").touch()
+    words = ("--space", "freezing", "--plan", "--scale", "cpu", "--weights", weights, "--trials", "7", "--runs", tmp_path / "runs")
     told = " ".join(call(*words).split())
     for part in (
         "frozen_stages 0 to 5",
