@@ -29,15 +29,6 @@ def set_threads(n: int) -> None:
     cv2.setNumThreads(0)
 
 
-def resolve_scale(scale: str) -> str:
-    """`auto` is gpu where torch finds one, else cpu. Raises CallError on another word."""
-    from maskcls.presets import SCALES
-
-    if scale not in ("auto", *SCALES):
-        raise CallError(f"There is no scale {scale!r}. Scales: auto, {', '.join(SCALES)}.")
-    return scale if scale != "auto" else ("gpu" if resolve_device("auto") == "cuda" else "cpu")
-
-
 def default_loader_workers(device: str, cpus: int | None = None) -> int:
     """Processes that augment beside the one that trains: on a GPU all cores but one, on the CPU none, since the step wants the cores."""
     cores = len(os.sched_getaffinity(0)) if cpus is None else cpus

@@ -54,6 +54,15 @@ SCALES: dict[str, dict[str, Any]] = {
 DEMO = {"image_size": 64, "lr_head": 2e-3, "lr_body": 2e-3, "batch_size": 16, "epochs": 8}
 
 
+def resolve_scale(scale: str, *, gpu: bool) -> str:
+    """`auto` is gpu where there is one, else cpu. Raises CallError on another word, listing those there are."""
+    if scale not in ("auto", *SCALES):
+        raise CallError(f"There is no scale {scale!r}. Scales: auto, {', '.join(SCALES)}.")
+    if scale != "auto":
+        return scale
+    return "gpu" if gpu else "cpu"
+
+
 def base_recipe(name: str, scale: str, explicit: Mapping[str, Any], *, demo: bool) -> Recipe:
     """Preset < scale < what demo faces and random weights ask for < explicit values. Random weights are not frozen."""
     asked = {**(DEMO if demo else {}), **({"frozen_stages": 0} if explicit.get("weights") == NONE else {})}
@@ -61,11 +70,10 @@ def base_recipe(name: str, scale: str, explicit: Mapping[str, Any], *, demo: boo
 
 
 def preset(name: str, scale: str) -> Recipe:
-    """The preset's recipe at a scale (`cpu` or `gpu`). Raises CallError listing the names there are."""
+    """The preset's recipe at a scale (`cpu` or `gpu`; `auto` is taken for cpu). Raises CallError listing the names there are."""
+    scale = resolve_scale(scale, gpu=False)
     if name not in PRESETS:
         raise CallError(f"There is no preset {name!r}. Presets: {', '.join(PRESETS)}.")
-    if scale not in SCALES:
-        raise CallError(f"There is no scale {scale!r}. Scales: auto, {', '.join(SCALES)}.")
     return Recipe().override({**PRESETS[name], **SCALES[scale]})
 
 

@@ -42,14 +42,15 @@ def main(
     """
     from maskcls import presets
     from maskcls.data.facedata import prepare
-    from maskcls.device import resolve_device, resolve_scale
+    from maskcls.device import resolve_device
     from maskcls.models.backbones import check_known
     from maskcls.models.weights import check_reachable
     from maskcls.serving.bundle import check_writable
 
     check_writable(out, overwrite=overwrite)
     explicit = presets.explicit_values(set_, data, image_size=image_size, epochs=epochs, seed=seed, weights=weights)
-    recipe = presets.base_recipe(preset, resolve_scale(scale), explicit, demo=data is None)
+    scale = presets.resolve_scale(scale, gpu=resolve_device("auto") == "cuda")
+    recipe = presets.base_recipe(preset, scale, explicit, demo=data is None)
     typer.echo(f"Recipe {recipe.digest}: {preset} with {', '.join(f'{key}={value}' for key, value in explicit.items())}")
     check_known(recipe.backbone)
     check_reachable(recipe.backbone, recipe.weights)

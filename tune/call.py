@@ -165,13 +165,10 @@ class _Weights:
 
 
 def _scale(scale: str, machine: Cluster) -> tuple[str, list[str]]:
-    if scale not in ("auto", *presets.SCALES):
-        raise CallError(f"There is no scale {scale!r}. Scales: auto, {', '.join(presets.SCALES)}.")
-    if scale != "auto":
-        return scale, []
-    if machine.gpus:
-        return "gpu", []
-    return "cpu", ["No GPU was found: CPU scale, with small backbones and small photos. --scale gpu overrules it."]
+    resolved = presets.resolve_scale(scale, gpu=machine.gpus > 0)
+    if (scale, resolved) == ("auto", "cpu"):
+        return resolved, ["No GPU was found: CPU scale, with small backbones and small photos. --scale gpu overrules it."]
+    return resolved, []
 
 
 def _share(plan: SearchPlan, call: Call, machine: Cluster) -> SearchPlan:

@@ -7,7 +7,7 @@ from typing import Any
 
 from maskcls.errors import CallError
 from maskcls.recipe import Recipe
-from search_spaces import Setting, Space, SpaceError
+from search_spaces import Setting, Space, SpaceError, Suggest
 
 _DRAWS = 500
 
@@ -37,6 +37,15 @@ class SearchPlan:
     gpus: float = 0.0
     time_budget_s: float | None = None
 
+    def draw(self, trial: Suggest) -> Mapping[str, Any]:
+        """What the space suggests to a trial. Raises CallError naming the space where its code fails."""
+        try:
+            return self.space.suggest(trial, self.setting)
+        except SpaceError as error:
+            raise CallError(str(error)) from None
+        except Exception as error:
+            raise CallError(f"Space {self.space.name} cannot draw a trial: {type(error).__name__}: {error}.") from error
+
     def recipe(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
         """All values of a trial's recipe: base < space < explicit. Raises CallError naming the space and the wrong key or value."""
         if not isinstance(overrides, Mapping):
@@ -51,7 +60,7 @@ def vet(plan: SearchPlan) -> None:
     """Draw from the space and make each draw a recipe, before anything is begun. Raises CallError for the first that is none."""
     drawn = _Recorder()
     for _ in range(_DRAWS):
-        plan.recipe(plan.space.suggest(drawn, plan.setting))
+        plan.recipe(plan.draw(drawn))
 
 
 def pinned_space(space: Space, explicit: Mapping[str, Any], setting: Setting) -> tuple[Space, list[str]]:

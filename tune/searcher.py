@@ -20,7 +20,6 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from maskcls.errors import MaskclsError
-from search_spaces import SpaceError
 from tune import study as records
 from tune.plan import SearchPlan
 from tune.run_dir import RunDir
@@ -73,9 +72,9 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         self._ot_trials[trial_id] = trial
         try:
             recipe = self._recipe(trial)
-        except (MaskclsError, SpaceError) as error:
+        except MaskclsError as error:
             self._end(trial, FAILED, str(error))
-            self.error = error if isinstance(error, MaskclsError) else MaskclsError(str(error))
+            self.error = error
             self._completed_trials.add(trial_id)
             return Searcher.FINISHED  # type: ignore[no-any-return]
         return {"trial": records.trial_id(trial.number), "recipe": recipe}
@@ -144,7 +143,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             return recipe
         preset_alone = told.get(records.ORIGIN) == records.PRESET
         # Asked of the preset too where its values lie in the space, so that the sampler learns from them; the recipe stays the preset's.
-        overrides = {} if preset_alone and not self._fixed(trial) else self.plan.space.suggest(trial, self.plan.setting)
+        overrides = {} if preset_alone and not self._fixed(trial) else self.plan.draw(trial)
         overrides = {} if preset_alone else overrides
         recipe = self.plan.recipe(overrides)
         trial.set_user_attr(records.OVERRIDES, dict(overrides))
