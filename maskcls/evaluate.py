@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from maskcls.serving.evaluation import Evaluation
+    from maskcls.serving.predictor import Predictor
 
 WIDTH_IN_FILES = 100
 """Columns of the tables where there is no terminal to fit them into."""
@@ -37,6 +38,7 @@ def main(
     ] = None,
     corrections: options.Corrections = "published",
     skip_bad: options.SkipBad = False,
+    tta: options.Tta = False,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Macro F1, accuracy, F1 a task and F1 a class.
@@ -54,8 +56,10 @@ def main(
 
         evaluation = evaluate_submission(submission, answers)
     elif bundle is not None:
+        from maskcls.serving.predictor import Predictor
+
         photos = _labelled(data, images, answers, corrections, skip_bad)
-        evaluation = _evaluate(bundle, photos, device, skip_bad)
+        evaluation = _evaluate(Predictor(bundle, device, flip=tta), photos, skip_bad)
     console = Console()
     console = console if console.is_terminal else Console(width=WIDTH_IN_FILES)
     console.print(render(evaluation))
@@ -88,11 +92,10 @@ def _labelled(data: Path | None, images: Path | None, answers: Path | None, corr
     return read_contest(Path(data or ""), corrections=read_corrections(corrections), skip_bad=skip_bad)
 
 
-def _evaluate(bundle: Path, photos: "DataFrame", device: str, skip_bad: bool) -> "Evaluation":
+def _evaluate(predictor: "Predictor", photos: "DataFrame", skip_bad: bool) -> "Evaluation":
     from maskcls.serving.evaluation import evaluate
-    from maskcls.serving.predictor import Predictor
 
-    evaluation = evaluate(Predictor(bundle, device), photos, skip_bad=skip_bad)
+    evaluation = evaluate(predictor, photos, skip_bad=skip_bad)
     if evaluation.unreadable:
         typer.echo(f"{evaluation.unreadable:,} of {len(photos):,} photos could not be read and are left out.", err=True)
     return evaluation

@@ -46,6 +46,21 @@ def age_group(age_years: float, cuts: tuple[int, int] = AGE_CUTS) -> int:
     return int(age_years >= cuts[0]) + int(age_years >= cuts[1])
 
 
+AgeBands = tuple[tuple[int, int], ...]
+"""First and last year of each band, both in it."""
+
+
+def parse_age_bands(text: str) -> AgeBands:
+    """`57-59`, or several as in `27-29,57-59`, or single years; "" is none. Raises CallError on anything else."""
+    bands = []
+    for part in filter(None, text.split(",")):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or int(first) > int(last or first):
+            raise CallError("Bands of ages are written as 57-59 or 27-29,57-59, the younger year first.")
+        bands.append((int(first), int(last or first)))
+    return tuple(bands)
+
+
 def class_name(class_: int) -> str:
     """For people to read, as in `worn, male, under 30`."""
     mask, gender, age = decode(class_)

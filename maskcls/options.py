@@ -38,6 +38,7 @@ Corrections = Annotated[
     str, typer.Option("--corrections", help="Label corrections: published (those of the contest's teams), none, or a CSV file.")
 ]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out photos and people with problems instead of refusing.")]
+Tta = Annotated[bool, typer.Option("--tta", help="Test-time augmentation: the mean over a photo and its mirror image, in twice the time.")]
 Cache = Annotated[
     Path | None, typer.Option("--cache", help="Folder for decoded photos.", show_default="$MASKCLS_CACHE or ~/.cache/maskcls")
 ]

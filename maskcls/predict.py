@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from maskcls import options
 from maskcls.cli import run
 
 
@@ -20,6 +21,7 @@ def main(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Answer class 0 for photos that cannot be read, instead of refusing.")
     ] = False,
+    tta: options.Tta = False,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Classify photos: the mask, gender and age group of each, as one of 18 classes."""
@@ -28,7 +30,7 @@ def main(
 
     check_out(out)
     photos = find_photos(images)
-    predictor = Predictor(bundle, device)
+    predictor = Predictor(bundle, device, flip=tta)
     files, keys = photos["file"].tolist(), photos["key"].tolist()
     if skip_bad:
         answers = predictor.answers(files, skip_bad=True, progress=True)

@@ -10,22 +10,53 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from maskcls.errors import CallError
-from maskcls.task_split import task_split
+from maskcls.labels import AGE_CUTS, AgeBands, parse_age_bands
+from maskcls.task_split import TaskSplit, task_split
 
 N_STAGES = 5
 AUGMENTATION_PREFIX = "augment_"
+MEMBERS = "members"
+
+_FIT_KEYS = frozenset(
+    ("task_split", "join", MEMBERS, "weights", "image_size", "face_crop", "precision", "epochs", "seed", "augmentation_seed")
+)
+"""What a member shares with the others: the classifier's shape, one preprocessing, the epochs that all train in step, the seeds."""
+_HEAD_KEYS = frozenset(
+    (
+        "head",
+        "head_width",
+        "head_dropout",
+        "lr_head",
+        "age_regression",
+        "loss",
+        "second_loss",
+        "second_loss_weight",
+        "focal_gamma",
+        "label_smoothing",
+        "class_weights",
+        "loss_weight",
+    )
+)
+"""What a head of a shared backbone may have of its own."""
+
+LossName = Literal["cross_entropy", "focal", "soft_f1"]
 
 
 class Recipe(BaseModel):
-    """The hyperparameters of one fit. Unknown keys and wrong types are refused."""
+    """The hyperparameters of one fit. Unknown keys and wrong types are refused.
+
+    `members.<member>.<key>` is a key, too, wherever values are given: that member's own value, where it differs from the others'.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     # What is learnt
     task_split: str = Field("single", description="the tasks that the classifier is cut into")
+    join: Literal["soft", "hard"] = Field("soft", description="soft: the members' probabilities multiply; hard: the contest project's")
+    members: dict[str, dict[str, Any]] = Field({}, description="values that single members have of their own")
     backbone: str = Field("resnext101_32x8d.tv_in1k", description="timm model name, with or without the weights' tag")
     weights: str = Field("hub", description="hub, none, or a folder of files named after the backbones")
     frozen_stages: int = Field(5, ge=0, le=N_STAGES, description="how many of the backbone's five stages stand still, stem first")
@@ -33,13 +64,28 @@ class Recipe(BaseModel):
     head_width: int = Field(4096, ge=1, description="hidden units of the mlp head")
     head_dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the head's last layer")
     image_size: int = Field(256, ge=32, le=2048, description="edge of the square that the model sees, px")
+    face_crop: Literal["none", "haar"] = Field("none", description="haar: photos are cut to the face that OpenCV's cascade finds")
+    age_regression: float = Field(0.0, ge=0, description="weight of a regression of the age beside the labels that hang on it; 0: none")
 
     # What it learns from
-    sampler: Literal["none", "oversample", "weighted"] = Field("none", description="oversample: every class of the task to the largest")
-    loss: Literal["cross_entropy", "focal"] = Field("cross_entropy")
+    sampler: Literal["none", "oversample", "weighted", "square_root"] = Field(
+        "none", description="oversample: every label to the largest; weighted: labels equally often; square_root: halfway to that"
+    )
+    age_cut_young: int = Field(AGE_CUTS[0], ge=1, description="first year of the middle age group, in training alone")
+    age_cut_old: int = Field(AGE_CUTS[1], ge=2, description="first year of the old age group, in training alone")
+    ages_left_out: str = Field("", description="ages that training leaves out, as in 57-59 or 27-29,57-59")
+    mix: Literal["none", "mixup", "cutmix", "half_cutmix"] = Field("none", description="half_cutmix: left half of one, right of another")
+    mix_alpha: float = Field(0.4, gt=0, description="both parameters of the Beta distribution that mixup's and cutmix's shares come from")
+    mix_probability: float = Field(1.0, ge=0, le=1, description="share of the batches that are mixed")
+
+    # What it is told
+    loss: LossName = Field("cross_entropy", description="soft_f1: 1 - the mean of the labels' soft F1 in the batch")
+    second_loss: Literal["none", "cross_entropy", "focal", "soft_f1"] = Field("none", description="a loss to add to the first")
+    second_loss_weight: float = Field(0.5, ge=0, le=1, description="the second loss's share of the sum; the first has the rest")
     focal_gamma: float = Field(2.0, ge=0, description="focal loss's exponent; 0 is cross entropy")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     class_weights: Literal["none", "balanced"] = Field("none", description="balanced: n / (k * count of the label)")
+    loss_weight: float = Field(1.0, gt=0, description="weight of a head's loss beside the others' of a shared backbone")
 
     # How it learns
     optimizer: Literal["adam", "adamw", "sgd"] = Field("adamw", description="sgd: Nesterov momentum 0.9")
@@ -51,6 +97,7 @@ class Recipe(BaseModel):
     epochs: int = Field(5, ge=1)
     batch_size: int = Field(64, ge=1)
     clip_norm: float = Field(0.0, ge=0, description="gradients are clipped to this norm; 0: not")
+    ema_decay: float = Field(0.0, ge=0, lt=1, description="of the moving average of the weights, which then is what answers; 0: none")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where the device has it")
 
     # Augmentation; a strength of 0 leaves it out
@@ -80,9 +127,49 @@ class Recipe(BaseModel):
             raise ValueError(str(error)) from None
         return value
 
+    @field_validator("ages_left_out", mode="before")
+    @classmethod
+    def _known_ages(cls, value: Any) -> Any:
+        value = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+        if isinstance(value, str):
+            try:
+                parse_age_bands(value)
+            except CallError as error:
+                raise ValueError(str(error)) from None
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.age_cut_young >= self.age_cut_old:
+            raise ValueError(f"`age_cut_young < age_cut_old` must hold, but got {self.age_cut_young} and {self.age_cut_old}.")
+        problems = _member_problems(self)
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
     def override(self, values: Mapping[str, Any]) -> Self:
         """This recipe with some values changed. Raises CallError naming each wrong key or value."""
-        return type(self)._checked({**self.model_dump(), **values})
+        own = {member: dict(keys) for member, keys in self.members.items()}
+        return type(self)._checked({**self.model_dump(), **_nested(values, own)})
+
+    def of_member(self, member: str) -> Self:
+        """The recipe as that member of the split has it: its own values in place of the others'."""
+        return self.model_copy(update={**self.members.get(member, {}), MEMBERS: {}}) if self.members else self
+
+    @property
+    def split(self) -> TaskSplit:
+        """The task split of that name."""
+        return task_split(self.task_split)
+
+    @property
+    def backbones(self) -> tuple[str, ...]:
+        """The backbones of its models, each once."""
+        return tuple(dict.fromkeys(self.of_member(tasks[0].name).backbone for tasks in self.split.models))
+
+    @property
+    def age_bands(self) -> AgeBands:
+        """First and last year of each band of ages that training leaves out."""
+        return parse_age_bands(self.ages_left_out)
 
     def to_json(self) -> str:
         """Keys in the order of declaration; `from_json` gives an equal recipe."""
@@ -125,11 +212,50 @@ class Recipe(BaseModel):
 def _explain(problem: Any) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        close = get_close_matches(key, Recipe.model_fields, n=1)
-        meant = f"Did you mean {close[0]}?" if close else f"Keys: {', '.join(Recipe.model_fields)}."
-        return f"A recipe has no key {key!r}. {meant}"
-    rule = problem["msg"].removeprefix("Value error, ").rstrip(".")
-    return f"{key}: {rule}, but got {problem['input']!r}."
+        return f"A recipe has no key {key!r}. {_meant(key, Recipe.model_fields)}"
+    rule = problem["msg"].removeprefix("Value error, ").rstrip(".?")
+    return f"{key}: {rule}, but got {problem['input']!r}." if key else problem["msg"].removeprefix("Value error, ")
+
+
+def _meant(key: str, keys: Iterable[str]) -> str:
+    close = get_close_matches(key, keys, n=1)
+    return f"Did you mean {close[0]}?" if close else f"There are: {', '.join(keys)}."
+
+
+def _member_problems(recipe: Recipe) -> list[str]:
+    """What is wrong with the members' own values, a message each."""
+    problems = []
+    split = recipe.split
+    allowed = sorted(_HEAD_KEYS if split.shared else Recipe.model_fields.keys() - _FIT_KEYS)
+    for member, values in recipe.members.items():
+        if member not in split.members:
+            problems.append(f"{MEMBERS}.{member}: task split {split.name} has no such member. Members: {', '.join(split.members)}.")
+            continue
+        for key in values.keys() - set(allowed):
+            if key in Recipe.model_fields:
+                kind = "A head of a shared backbone" if split.shared else "A member"
+                problems.append(f"{MEMBERS}.{member}.{key}: the members share this one. {kind} may have its own {', '.join(allowed)}.")
+            else:
+                problems.append(f"{MEMBERS}.{member}.{key}: a recipe has no key {key!r}. {_meant(key, allowed)}")
+        own = {key: value for key, value in values.items() if key in allowed}
+        try:
+            Recipe.model_validate({**recipe.model_dump(), MEMBERS: {}, **own})
+        except ValidationError as error:
+            problems += [f"{MEMBERS}.{member}{'.' if problem['loc'] else ': '}{_explain(problem)}" for problem in error.errors()]
+    return problems
+
+
+def _nested(values: Mapping[str, Any], members: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Values whose `members.<member>.<key>` are put into `members`, beside what stands there; `members` itself replaces all."""
+    plain = {}
+    for key, value in values.items():
+        prefix, _, rest = key.partition(".")
+        member, dot, own = rest.partition(".")
+        if prefix == MEMBERS and dot:
+            members.setdefault(member, {})[own] = value
+        else:
+            plain[key] = value
+    return {MEMBERS: members, **plain}
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maskcls.errors import CallError
-from maskcls.labels import AGES, CLASS_NAMES, GENDERS, MASKS, N_CLASSES, Attributes, decode
+from maskcls.labels import AGES, CLASS_NAMES, GENDERS, MASKS, N_CLASSES, Attributes, decode, encode
+
+_MASKS_AND_GENDERS = tuple(product(range(len(MASKS)), range(len(GENDERS))))
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,11 @@ class Task:
     def n_labels(self) -> int:
         """k."""
         return len(self.label_names)
+
+    @property
+    def hangs_on_age(self) -> bool:
+        """Whether two ages may give two labels where mask and gender are the same."""
+        return any(len({self.labels[encode(mask, gender, age)] for age in range(len(AGES))}) > 1 for mask, gender in _MASKS_AND_GENDERS)
 
     def of(self, classes: NDArray[np.integer]) -> NDArray[np.int64]:
         """Labels (same shape) of an array of classes 0..17."""

@@ -43,8 +43,7 @@ def main(
     from maskcls import presets
     from maskcls.data.facedata import prepare
     from maskcls.device import resolve_device
-    from maskcls.models.backbones import check_known
-    from maskcls.models.weights import check_reachable
+    from maskcls.models.backbones import check_backbones
     from maskcls.serving.bundle import check_writable
 
     check_writable(out, overwrite=overwrite)
@@ -52,8 +51,7 @@ def main(
     scale = presets.resolve_scale(scale, gpu=resolve_device("auto") == "cuda")
     recipe = presets.base_recipe(preset, scale, explicit, demo=data is None)
     typer.echo(f"Recipe {recipe.digest}: {preset} with {', '.join(f'{key}={value}' for key, value in explicit.items())}")
-    check_known(recipe.backbone)
-    check_reachable(recipe.backbone, recipe.weights)
+    check_backbones(recipe)
     faces = prepare(
         data,
         corrections=corrections,
@@ -80,7 +78,7 @@ def _train(recipe: "Recipe", faces: "FaceData", folder: Path, device: str, loade
     from maskcls.training.fit_data import FitData
 
     workers = default_loader_workers(device) if loader_workers is None else loader_workers
-    fit = Fit(recipe, FitData.of(faces, recipe.image_size, progress=True), device=device, loader_workers=workers)
+    fit = Fit(recipe, FitData.of(faces, recipe, progress=True), device=device, loader_workers=workers)
     if fit.resume(folder):
         typer.echo(f"Going on after epoch {len(fit.history)}, from {folder}. The epochs before it were:")
     done = len(fit.history)

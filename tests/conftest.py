@@ -19,21 +19,21 @@ def random_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], P
 
         from maskcls.data.geometry import Geometry
         from maskcls.models.backbones import normalisation
-        from maskcls.models.member import build_members
+        from maskcls.models.model import build_models
         from maskcls.recipe import Recipe
         from maskcls.serving.bundle import write_bundle
 
         recipe = Recipe(task_split=task_split, backbone="mobilenetv3_small_050", weights="none", image_size=64, frozen_stages=0)
-        members = build_members(recipe, pretrained=False)
-        for number, member in enumerate(members):  # a fresh head hardly tells photos apart
-            torch.nn.init.normal_(member.head[-1].weight, std=1.0, generator=torch.Generator().manual_seed(number))
+        models = build_models(recipe, pretrained=False)
+        for number, head in enumerate(head for model in models for head in model.heads.values()):  # a fresh head hardly tells photos apart
+            torch.nn.init.normal_(head[-1].weight, std=1.0, generator=torch.Generator().manual_seed(number))
         folder = tmp_path_factory.mktemp("bundles") / task_split
         write_bundle(
             folder,
             recipe,
-            [member.state_dict() for member in members],
+            [model.state_dict() for model in models],
             Geometry(64),
-            normalisation(recipe.backbone),
+            [normalisation(recipe.backbone)] * len(models),
             {"validation": {"f1": 0.5}},
             data_digest="d" * 12,
             split_digest="5" * 12,

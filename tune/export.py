@@ -88,12 +88,12 @@ def export_trial(run: "RunDir", trial_id: str, out: Path, overwrite: bool = Fals
 
 
 def complete_states(recipe: "Recipe", moving: "Sequence[dict[str, Tensor]]") -> "list[dict[str, Tensor]]":
-    """Each member's whole state: what training moved, and the frozen stages as the weights, or the recipe's seed, give them."""
-    from maskcls.models.member import build_members
+    """Each model's whole state: what training moved, and the frozen stages as the weights, or the recipe's seed, give them."""
+    from maskcls.models.model import build_models
     from maskcls.training.fit import complete_state
 
-    members = build_members(recipe, pretrained=True)
-    return [complete_state(member.state_dict(), best) for member, best in zip(members, moving, strict=True)]
+    models = build_models(recipe, pretrained=True)
+    return [complete_state(model.state_dict(), best) for model, best in zip(models, moving, strict=True)]
 
 
 def _listed(scored: "Sequence[Record]") -> str:

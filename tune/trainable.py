@@ -45,7 +45,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _MEMORY_TEXTS = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed")
 # After these, unless memory was short (an illegal access, a device-side assert), the process can do nothing on the GPU any more.
 _STICKY_TEXTS = ("CUDA error", "cuDNN error")
-_ENDED = "ended.json"
+ENDED_NOTE = "ended.json"
 
 
 class Diverged(RunError):  # noqa: N818 - the name of a state
@@ -106,9 +106,7 @@ def follow(request: TrialRequest, objective: Objective, gauges: "monitor.Monitor
         message = explain(error)
         if state != DISK_FULL:
             write_error(request.folder, traceback.format_exc())
-        if state == FAILED and any(text in str(error) for text in _STICKY_TEXTS):
-            write_atomically(request.folder / _ENDED, json.dumps({"state": state, "message": message}) + "\n")
-            os._exit(1)
+        end_if_unfit(request.folder, error, state, message)
         free_memory(error)
         tell({**last, "finished": False}, state, message)
 
@@ -178,9 +176,16 @@ def write_error(folder: Path, text: str) -> None:
         return
 
 
+def end_if_unfit(folder: Path, error: BaseException, state: str, message: str) -> None:
+    """End this process, with a note for the one after it, where it can do nothing on the GPU any more."""
+    if state == FAILED and any(text in str(error) for text in _STICKY_TEXTS):
+        write_atomically(folder / ENDED_NOTE, json.dumps({"state": state, "message": message}) + "\n")
+        os._exit(1)
+
+
 def read_end(folder: Path) -> str:
     """Why a trial's process ended itself, "" where it did not."""
-    file = folder / _ENDED
+    file = folder / ENDED_NOTE
     return str(json.loads(file.read_text())["message"]) if file.exists() else ""
 
 
@@ -212,7 +217,7 @@ def fit_trial(request: TrialRequest, *, cache: Path | None, pixel_store_gb: floa
     recipe = Recipe.model_validate(request.recipe)
     faces = FaceData.load(RunDir(request.run).data, cache or default_cache().absolute(), pixel_store_gb)
     device = "cuda" if request.gpus > 0 else "cpu"
-    fit = Fit(recipe, FitData.of(faces, recipe.image_size), device, default_loader_workers(device, request.cpus))
+    fit = Fit(recipe, FitData.of(faces, recipe), device, default_loader_workers(device, request.cpus))
     try:
         done = len(fit.history) if fit.resume(request.folder) else 0
         for result in fit.epochs():

@@ -51,9 +51,9 @@ class DrawStream:
         return np.random.default_rng(np.random.SeedSequence((self.seed, self.member, stream, part)))
 
 
-def _weighted(stream: DrawStream, epoch: int) -> tuple[Integers, Integers]:
-    """n draws with replacement, each photo with probability proportional to 1 / count of its label."""
-    ends = np.cumsum(1 / stream.counts[stream.labels])
+def _weighted(stream: DrawStream, epoch: int, power: float = 1.0) -> tuple[Integers, Integers]:
+    """n draws with replacement, each photo with probability proportional to count ** -power of its label."""
+    ends = np.cumsum(stream.counts[stream.labels] ** -power)
 
     def draw(part: int) -> Integers:
         drawn: Integers = np.searchsorted(ends, stream.generator(WEIGHTED_STREAM, part).random(stream.n) * ends[-1], side="right")
@@ -63,6 +63,14 @@ def _weighted(stream: DrawStream, epoch: int) -> tuple[Integers, Integers]:
     for part in range(epoch):
         earlier += np.bincount(draw(part), minlength=stream.n)
     return draw(epoch), earlier
+
+
+def _square_root(stream: DrawStream, epoch: int) -> tuple[Integers, Integers]:
+    """A label is drawn in proportion to the square root of its count: halfway between as they are and equally often.
+
+    Mahajan et al., "Exploring the Limits of Weakly Supervised Pretraining", ECCV 2018, section 3.
+    """
+    return _weighted(stream, epoch, power=0.5)
 
 
 def _listed(stream: DrawStream, epoch: int, copies: Callable[[DrawStream, int], Integers]) -> tuple[Integers, Integers]:
@@ -119,4 +127,5 @@ SAMPLERS: dict[str, Callable[[DrawStream, int], tuple[Integers, Integers]]] = {
     "none": _plain,
     "oversample": _oversampled,
     "weighted": _weighted,
+    "square_root": _square_root,
 }

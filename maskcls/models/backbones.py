@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from maskcls.errors import CallError, RunError
 from maskcls.models.stages import stage_of_modules
 from maskcls.models.weights import HUB, NONE, check_reachable, find_weights
-from maskcls.recipe import N_STAGES
+from maskcls.recipe import N_STAGES, Recipe
 
 
 class Backbone(nn.Module):
@@ -105,6 +105,13 @@ def check_known(name: str) -> None:
     tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{model}.*")]
     if tag and tag not in tags:
         raise CallError(f"The backbone {model} has no weights tagged {tag!r}. Tags: {', '.join(tags) or 'none'}.")
+
+
+def check_backbones(recipe: Recipe) -> None:
+    """Raises CallError or RunError, within seconds, where a backbone of the recipe's models is unknown or its weights cannot be had."""
+    for backbone in recipe.backbones:
+        check_known(backbone)
+        check_reachable(backbone, recipe.weights)
 
 
 def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -1,4 +1,4 @@
-"""The exported classifier, a folder: `bundle.json` and one safetensors file a member. No pickle; loads without Ray, Optuna, albumentations.
+"""The exported classifier, a folder: `bundle.json` and one safetensors file a model. No pickle; loads without Ray, Optuna, albumentations.
 
 People it has seen, those it trained on and those by whose score it was chosen, are kept as salted hashes, so that a bundle handed
 on does not list them, and yet `maskcls.evaluate` can tell whom it has seen. The salt is the split's digest. Short names can be
@@ -25,15 +25,16 @@ from maskcls.errors import CallError, DataError
 from maskcls.files import replacing
 from maskcls.labels import CLASS_NAMES
 from maskcls.models.backbones import normalisation as normalisation_of
-from maskcls.models.member import Member, build_members
+from maskcls.models.model import Model, build_models, model_recipe
 from maskcls.recipe import Recipe
-from maskcls.task_split import TaskSplit, task_split
+from maskcls.task_split import TaskSplit
+from maskcls.tasks import Task
 
 if TYPE_CHECKING:
     from maskcls.data.facedata import FaceData
 
 MANIFEST = "bundle.json"
-FORMAT, FORMAT_VERSION = "maskcls-bundle", 1
+FORMAT, FORMAT_VERSION = "maskcls-bundle", 2
 HASH_DIGITS = 16
 """64 bits: among a million people the odds that any two share a hash are 1 in 40 million."""
 LIBRARIES = ("maskcls", "torch", "timm", "safetensors", "numpy", "opencv-python-headless")
@@ -43,12 +44,12 @@ Normalisation = tuple[Sequence[float], Sequence[float]]
 
 @dataclass(frozen=True)
 class Bundle:
-    """A classifier read from its folder; `members` are in eval(), on the CPU."""
+    """A classifier read from its folder; `models` are in eval(), on the CPU."""
 
     folder: Path
     recipe: Recipe
     task_split: TaskSplit
-    members: list[Member]
+    models: list[Model]
     geometry: Geometry
     scores: dict[str, Any]
     data_digest: str
@@ -72,7 +73,7 @@ def write_bundle(
     recipe: Recipe,
     states: Sequence[Mapping[str, Tensor]],
     geometry: Geometry,
-    normalisation: Normalisation,
+    normalisations: Sequence[Normalisation],
     scores: Mapping[str, Any],
     data_digest: str,
     split_digest: str,
@@ -84,8 +85,8 @@ def write_bundle(
     """Write a bundle so that, whenever this is interrupted, `folder` holds a whole one: the old, the new, or none.
 
     Args:
-        states: a complete Member state dict for each member, in the order of the recipe's task split.
-        normalisation: the backbone's mean and std, told to readers; what a member computes with is in its state, and must agree.
+        states: a complete Model state dict for each model, in the order of the recipe's task split.
+        normalisations: the backbones' mean and std, told to readers; what a model computes with is in its state, and must agree.
         scores: what it scored where, ready for JSON.
         weights_origin: where training began, as in `resnet10t from hub`.
         overwrite: replace the bundle that is there.
@@ -94,7 +95,7 @@ def write_bundle(
         CallError: `folder` exists and is no bundle, or is one and `overwrite` is not given; states that do not fit the recipe.
     """
     check_writable(folder, overwrite=overwrite)
-    files = [(f"member-{task.name}", safetensors.torch.save(_plain(state))) for task, state in _paired(recipe, states)]
+    files = [(_model_name(tasks), safetensors.torch.save(_plain(state))) for tasks, state in _paired(recipe, states)]
     entries = [_entry(name, content) for name, content in files]
     manifest = {
         "format": FORMAT,
@@ -102,14 +103,14 @@ def write_bundle(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
         "classes": CLASS_NAMES,
-        "task_split": _describe(task_split(recipe.task_split)),
+        "task_split": _describe(recipe.split),
         "recipe": recipe.model_dump(),
         "recipe_digest": recipe.digest,
         "preprocessing": {
             "geometry": geometry.to_dict(),
-            "normalisation": [_agreed(normalisation, state) for state in states],
+            "normalisation": [_agreed(stated, state) for stated, state in zip(normalisations, states, strict=True)],
         },
-        "members": entries,
+        "models": entries,
         "scores": dict(scores),
         "data_digest": data_digest,
         "split_digest": split_digest,
@@ -134,13 +135,13 @@ def export(
         folder,
         recipe,
         states,
-        Geometry(recipe.image_size),
-        normalisation_of(recipe.backbone),
+        Geometry(recipe.image_size, recipe.face_crop),
+        [normalisation_of(model_recipe(recipe, tasks).backbone) for tasks in recipe.split.models],
         scores,
         data_digest=faces.digest,
         split_digest=faces.split.digest,
         seen_people=(*faces.split.train, *faces.split.validation),
-        weights_origin=f"{recipe.backbone} from {recipe.weights}",
+        weights_origin=f"{', '.join(recipe.backbones)} from {recipe.weights}",
         overwrite=overwrite,
     )
 
@@ -160,16 +161,16 @@ def read_bundle(folder: Path) -> Bundle:
     manifest = _read_manifest(folder)
     try:
         recipe = Recipe.from_json(json.dumps(manifest["recipe"]))
-        split = task_split(recipe.task_split)
+        split = recipe.split
         geometry = Geometry.from_dict(manifest["preprocessing"]["geometry"])
         if manifest["task_split"] != _describe(split) or tuple(manifest["classes"]) != CLASS_NAMES:
             raise DataError(f"its tasks or classes are numbered in another way than this version's {split.name}")
-        states = [_read_member(folder, entry) for entry in manifest["members"]]
+        states = [_read_model(folder, entry) for entry in manifest["models"]]
         return Bundle(
             folder=folder,
             recipe=recipe,
             task_split=split,
-            members=_rebuild(recipe, states, manifest),
+            models=_rebuild(recipe, states, manifest),
             geometry=geometry,
             scores=manifest["scores"],
             data_digest=manifest["data_digest"],
@@ -187,15 +188,23 @@ def read_bundle(folder: Path) -> Bundle:
 
 
 def _describe(split: TaskSplit) -> dict[str, Any]:
-    tasks = [{"name": task.name, "label_names": list(task.label_names), "labels": list(task.labels)} for task in split.tasks]
-    return {"name": split.name, "tasks": tasks}
+    return {
+        "name": split.name,
+        "tasks": [{"name": task.name, "label_names": list(task.label_names), "labels": list(task.labels)} for task in split.tasks],
+        "models": [[task.name for task in tasks] for tasks in split.models],
+        "advisers": [task.name for task in split.advisers],
+    }
 
 
-def _paired(recipe: Recipe, states: Sequence[Mapping[str, Tensor]]) -> list[Any]:
-    tasks = task_split(recipe.task_split).tasks
-    if len(states) != len(tasks):
-        raise CallError(f"Task split {recipe.task_split} has {len(tasks)} members, but got {len(states)} states.")
-    return list(zip(tasks, states, strict=True))
+def _model_name(tasks: Sequence[Task]) -> str:
+    return f"model-{'+'.join(task.name for task in tasks)}"
+
+
+def _paired(recipe: Recipe, states: Sequence[Mapping[str, Tensor]]) -> list[tuple[tuple[Task, ...], Mapping[str, Tensor]]]:
+    models = recipe.split.models
+    if len(states) != len(models):
+        raise CallError(f"Task split {recipe.task_split} has {len(models)} models, but got {len(states)} states.")
+    return list(zip(models, states, strict=True))
 
 
 def _agreed(normalisation: Normalisation, state: Mapping[str, Tensor]) -> dict[str, list[float]]:
@@ -203,7 +212,7 @@ def _agreed(normalisation: Normalisation, state: Mapping[str, Tensor]) -> dict[s
     for name, stated in zip(("mean", "std"), normalisation, strict=True):
         used = [value / 255 for value in state[name].flatten().tolist()]
         if any(abs(a - b) > 1e-6 for a, b in zip(used, stated, strict=True)):
-            raise CallError(f"A member's {name} is {used}, but {list(stated)} was given. Give the backbone's own.")
+            raise CallError(f"A model's {name} is {used}, but {list(stated)} was given. Give the backbone's own.")
         described[name] = list(stated)
     return described
 
@@ -223,7 +232,7 @@ def _put(folder: Path, weights: Mapping[str, bytes], manifest: str) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     if (folder / MANIFEST).exists():
         _put_files(folder, weights, manifest)
-        for file in folder.glob("member-*.safetensors"):
+        for file in folder.glob("model-*.safetensors"):
             if file.name not in weights:
                 file.unlink()
         return
@@ -260,7 +269,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _read_member(folder: Path, entry: Mapping[str, Any]) -> dict[str, Tensor]:
+def _read_model(folder: Path, entry: Mapping[str, Any]) -> dict[str, Tensor]:
     file = folder / Path(entry["file"]).name
     if not file.is_file():
         raise DataError(f"The bundle {folder} lacks {file.name}. Copy the whole folder again, or export it again.")
@@ -273,13 +282,15 @@ def _read_member(folder: Path, entry: Mapping[str, Any]) -> dict[str, Tensor]:
     return safetensors.torch.load(content)
 
 
-def _rebuild(recipe: Recipe, states: Sequence[Mapping[str, Tensor]], manifest: Mapping[str, Any]) -> list[Member]:
-    members = build_members(recipe, pretrained=False)
-    for member, state in zip(members, states, strict=True):
+def _rebuild(recipe: Recipe, states: Sequence[Mapping[str, Tensor]], manifest: Mapping[str, Any]) -> list[Model]:
+    models = build_models(recipe, pretrained=False)
+    for model, state in zip(models, states, strict=True):
         try:
-            member.load_state_dict(dict(state))
+            model.load_state_dict(dict(state))
         except RuntimeError as error:
             wrote = ", ".join(f"{name} {number}" for name, number in manifest["versions"].items() if name in ("timm", "torch"))
-            raise DataError(f"its weights do not fit {recipe.backbone} as built here; it was written with {wrote} ({error})") from None
-        member.eval().requires_grad_(False)
-    return members
+            raise DataError(
+                f"its weights do not fit {model.recipe.backbone} as built here; it was written with {wrote} ({error})"
+            ) from None
+        model.eval().requires_grad_(False)
+    return models

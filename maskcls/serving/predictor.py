@@ -16,7 +16,7 @@ from maskcls.data import geometry
 from maskcls.device import resolve_device
 from maskcls.errors import DataError
 from maskcls.labels import N_CLASSES
-from maskcls.models.member import BLOCK, log_probabilities
+from maskcls.models.model import BLOCK, log_probabilities
 from maskcls.serving.bundle import Bundle, read_bundle
 
 Photo = str | Path | geometry.Image
@@ -34,13 +34,18 @@ class Answers(NamedTuple):
 
 
 class Predictor:
-    """A bundle at work on a device: `auto` (cuda where there is one), or torch's name of one."""
+    """A bundle at work on a device: `auto` (cuda where there is one), or torch's name of one.
 
-    def __init__(self, bundle: Bundle | Path, device: str = "auto") -> None:
+    Args:
+        flip: answer with the mean of a photo's and its mirror image's probabilities, for twice the work.
+    """
+
+    def __init__(self, bundle: Bundle | Path, device: str = "auto", *, flip: bool = False) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
         self.device = resolve_device(device)
-        for member in self.bundle.members:
-            member.to(self.device)
+        self.flip = flip
+        for model in self.bundle.models:
+            model.to(self.device)
 
     def pixels(self, photo: Photo) -> geometry.Image:
         """What the model sees of a photo before it normalises it: uint8 (s, s, 3), to the bit what the pixel store holds."""
@@ -57,8 +62,7 @@ class Predictor:
 
     def at_once(self, photo: geometry.Image) -> NDArray[np.float64]:
         """(18,) of one photo for somebody who waits: not padded to a block, so the last bits may differ from `probabilities`."""
-        pixels = self.pixels(photo)[None]
-        return np.exp(log_probabilities(self.bundle.members, self.bundle.task_split, pixels, block_photos=1))[0]  # type: ignore[no-any-return]
+        return self._probabilities(self.pixels(photo)[None], block_photos=1)[0]  # type: ignore[no-any-return]
 
     def answers(self, photos: Sequence[Photo], *, skip_bad: bool = False, progress: bool = False) -> Answers:
         """Like `probabilities`, but photos that cannot be read are returned beside; unless `skip_bad`, the first ends the predicting."""
@@ -72,10 +76,16 @@ class Predictor:
                 good = {start + row: image for row, image in enumerate(block) if not isinstance(image, DataError)}
                 bad.update({start + row: str(error) for row, error in enumerate(block) if isinstance(error, DataError)})
                 if good and (skip_bad or not bad):
-                    answer = log_probabilities(self.bundle.members, self.bundle.task_split, np.stack(list(good.values())))
-                    probabilities[list(good)] = np.exp(answer)
+                    probabilities[list(good)] = self._probabilities(np.stack(list(good.values())))
                 bar.advance(task, len(block))
         return Answers(probabilities, bad)
+
+    def _probabilities(self, pixels: NDArray[np.uint8], block_photos: int = BLOCK) -> NDArray[np.float64]:
+        bundle = self.bundle
+        answer = log_probabilities(
+            bundle.models, bundle.task_split, pixels, join=bundle.recipe.join, flip=self.flip, block_photos=block_photos
+        )
+        return np.exp(answer)
 
     def _decoded(self, photos: Sequence[Photo]) -> Iterator[tuple[int, list[geometry.Image | DataError]]]:
         """Blocks of decoded photos with the row each begins at; a few blocks ahead are decoded in threads meanwhile."""

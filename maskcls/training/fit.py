@@ -1,6 +1,6 @@
-"""Training a recipe on one split: all members in step, an epoch each, so that the joined macro F1 exists after every epoch.
+"""Training a recipe on one split: all models in step, an epoch each, so that the joined macro F1 exists after every epoch.
 
-    fit = Fit(recipe, FitData.of(faces, recipe.image_size), device="cuda")
+    fit = Fit(recipe, FitData.of(faces, recipe), device="cuda")
     for result in fit.epochs():
         fit.save(folder)
 
@@ -9,20 +9,21 @@ Search, single fits and final retraining all go through here.
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from maskcls.models.member import build_members, log_probabilities
+from maskcls.models.model import Model, build_models, log_probabilities, member_answers
 from maskcls.recipe import Recipe
-from maskcls.task_split import task_split
 from maskcls.training import state
 from maskcls.training.fit_data import FitData
-from maskcls.training.member_fit import Diverged, MemberFit
 from maskcls.training.metrics import Scores, scores
+from maskcls.training.model_fit import Diverged, ModelFit
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,10 @@ class EpochResult:
     """What an epoch gave. `scores` are of the joined answer for the validation people."""
 
     epoch: int  # 1-based
-    train_loss: float  # mean over members of the mean over photos
+    train_loss: float  # mean over models of the mean over photos
     validation_f1: float
     scores: Scores
-    photos: int  # drawn in this epoch, all members
+    photos: int  # drawn in this epoch, all models
     seconds: float  # training and validation
     photos_per_second: float  # training alone
 
@@ -48,12 +49,11 @@ class Fit:
 
     def __init__(self, recipe: Recipe, data: FitData, device: str = "cpu", loader_workers: int = 0) -> None:
         self.recipe, self.data = recipe, data
-        self.split = task_split(recipe.task_split)
         self.precision = resolve_precision(recipe.precision, device)
-        self.members = [member.to(device) for member in build_members(recipe, pretrained=True)]
-        self.member_fits = [
-            MemberFit(recipe, member, data, number, precision=self.precision, workers=loader_workers)
-            for number, member in enumerate(self.members)
+        self.models = [model.to(device) for model in build_models(recipe, pretrained=True)]
+        self.model_fits = [
+            ModelFit(recipe, model, data, number, precision=self.precision, workers=loader_workers)
+            for number, model in enumerate(self.models)
         ]
         self.history: list[EpochResult] = []
         self.best_epoch = 0
@@ -74,8 +74,9 @@ class Fit:
             history=self.history,
             best_epoch=self.best_epoch,
             best=self._best,
-            members=[fit.member.moving_state() for fit in self.member_fits],
-            optimizers=[fit.optimizer.state_dict() for fit in self.member_fits],
+            models=[fit.model.moving_state() for fit in self.model_fits],
+            averages=[fit.answering.moving_state() for fit in self.model_fits if fit.average is not None],
+            optimizers=[fit.optimizer.state_dict() for fit in self.model_fits],
         )
 
     def resume(self, folder: Path) -> bool:
@@ -83,15 +84,41 @@ class Fit:
         saved = state.load(folder, self.recipe, self.data.digest)
         if saved is None:
             return False
-        for fit, member, optimizer in zip(self.member_fits, saved.members, saved.optimizers, strict=True):
-            fit.member.load_moving_state(member)
+        for fit, model, optimizer in zip(self.model_fits, saved.models, saved.optimizers, strict=True):
+            fit.model.load_moving_state(model)
             fit.optimizer.load_state_dict(optimizer)
+        averaged = [fit for fit in self.model_fits if fit.average is not None]
+        for fit, average in zip(averaged, saved.averages, strict=True):
+            fit.answering.load_moving_state(average)
         self.history, self.best_epoch, self._best = saved.history, saved.best_epoch, saved.best
         return True
 
     def best_states(self) -> list[dict[str, Tensor]]:
-        """Each member's complete state at the best epoch, on the CPU."""
-        return [complete_state(member.state_dict(), best) for member, best in zip(self.members, self._best, strict=True)]
+        """Each model's complete state at the best epoch, on the CPU."""
+        return [complete_state(model.state_dict(), best) for model, best in zip(self.models, self._best, strict=True)]
+
+    def answers(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(n, 18) log probabilities of the best epoch's weights for these rows of the data's pixels."""
+        with self.at_best() as models:
+            return log_probabilities(models, self.recipe.split, self.data.pixels, rows, join=self.recipe.join)
+
+    @contextmanager
+    def at_best(self) -> Iterator[list[Model]]:
+        """The models with the best epoch's weights; after the block the fit stands where it stood."""
+        models = self.answering
+        now = [to_cpu(model.moving_state()) for model in models]
+        for model, best in zip(models, self._best, strict=True):
+            model.load_moving_state(best)
+        try:
+            yield models
+        finally:
+            for model, state_ in zip(models, now, strict=True):
+                model.load_moving_state(state_)
+
+    @property
+    def answering(self) -> list[Model]:
+        """What is validated: each model, or the moving average of its weights."""
+        return [fit.answering for fit in self.model_fits]
 
     @property
     def best(self) -> EpochResult:
@@ -101,7 +128,7 @@ class Fit:
     def _next_epoch(self) -> EpochResult:
         number = len(self.history)
         started = time.perf_counter()
-        losses, photos = zip(*(fit.train_epoch(number) for fit in self.member_fits), strict=True)
+        losses, photos = zip(*(fit.train_epoch(number) for fit in self.model_fits), strict=True)
         trained = time.perf_counter()
         validated = self._validate(number)
         result = EpochResult(
@@ -116,14 +143,15 @@ class Fit:
         self.history.append(result)
         if not self._best or result.validation_f1 > self.best.validation_f1:
             self.best_epoch = result.epoch
-            self._best = [to_cpu(member.moving_state()) for member in self.members]
+            self._best = [to_cpu(model.moving_state()) for model in self.answering]
         return result
 
     def _validate(self, epoch: int) -> Scores:
-        answer = log_probabilities(self.members, self.split, self.data.pixels, self.data.validation)
-        if not np.isfinite(answer).all():
+        answers = member_answers(self.answering, self.data.pixels, self.data.validation)
+        if not all(np.isfinite(answer).all() for answer in answers):
             raise Diverged(f"Probabilities are not finite after epoch {epoch + 1}. A lower learning rate may help.")
-        return scores(self.data.labels[self.data.validation], answer.argmax(1))
+        joined = self.recipe.split.join(answers, self.recipe.join)
+        return scores(self.data.labels[self.data.validation], joined.argmax(1))
 
 
 def resolve_precision(precision: str, device: str) -> torch.dtype:
@@ -134,7 +162,7 @@ def resolve_precision(precision: str, device: str) -> torch.dtype:
 
 
 def complete_state(whole: dict[str, Tensor], moving: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A member's state with its moving part replaced, on the CPU."""
+    """A model's state with its moving part replaced, on the CPU."""
     return to_cpu({**whole, **moving})
 
 

@@ -1,4 +1,7 @@
-"""Losses over one task's labels, each a mean over the batch."""
+"""Losses over one task's labels, each a mean over the batch.
+
+A target is a label for each photo, (b,) int64, or its shares of the k labels, (b, k), rows summing to one, where photos are mixed.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +11,8 @@ from maskcls.recipe import Recipe
 
 SMALLEST_DOUBT = 1e-6
 """1 - p is never less: below gamma 1 its power has no gradient at 0, where a photo is certain."""
+AGE_CENTRE_YEARS, AGE_SPAN_YEARS = 40.0, 20.0
+"""Ages in years are brought to about -1 to 1 before they are regressed."""
 
 
 class FocalLoss(nn.Module):
@@ -29,16 +34,17 @@ class FocalLoss(nn.Module):
         self.smoothing = smoothing
         self.register_buffer("weight", weight)
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Logits (b, k) and labels (b,) int64 -> a scalar."""
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Logits (b, k) and a target -> a scalar."""
         log_p = logits.float().log_softmax(1)  # (b, k)
         doubt = (1 - log_p.exp()).clamp(min=SMALLEST_DOUBT)
         terms = -(doubt**self.gamma) * log_p
         weight = torch.ones(logits.shape[1], device=logits.device) if self.weight is None else self.weight
         terms = terms * weight
-        own = terms.gather(1, labels[:, None])[:, 0]
+        shares = shares_of(target, logits.shape[1])
+        own = (terms * shares).sum(1)
         smoothed = (1 - self.smoothing) * own + self.smoothing * terms.mean(1)
-        return smoothed.sum() / weight[labels].sum()
+        return smoothed.sum() / (shares @ weight).sum()
 
 
 class CrossEntropy(nn.Module):
@@ -51,17 +57,79 @@ class CrossEntropy(nn.Module):
         self.smoothing = smoothing
         self.register_buffer("weight", weight)
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Logits (b, k) and labels (b,) int64 -> a scalar."""
-        return F.cross_entropy(logits.float(), labels, weight=self.weight, label_smoothing=self.smoothing)
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Logits (b, k) and a target -> a scalar."""
+        loss = F.cross_entropy(logits.float(), target, weight=self.weight, label_smoothing=self.smoothing)
+        if target.ndim == 1 or self.weight is None:
+            return loss
+        return loss * len(target) / (target @ self.weight).sum()  # for shares, torch divides by the photos, not by their weight
+
+
+class SoftF1(nn.Module):
+    """1 - the mean over the labels in the batch of 2 tp / (2 tp + fp + fn), counted with probabilities instead of decisions.
+
+    The contest's F1 loss. A label that no photo of the batch has does not count: its F1 is 0 whatever is answered.
+    Label smoothing moves the share `smoothing` of the target evenly to all k labels.
+
+    Args:
+        weight: (k,) weight of each label in the mean, or None.
+    """
+
+    weight: Tensor | None
+
+    def __init__(self, weight: Tensor | None = None, smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.smoothing = smoothing
+        self.register_buffer("weight", weight)
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Logits (b, k) and a target -> a scalar in 0..1."""
+        p = logits.float().softmax(1)  # (b, k)
+        n_labels = logits.shape[1]
+        shares = shares_of(target, n_labels)
+        present = (shares.sum(0) > 0).float()
+        weight = present if self.weight is None else present * self.weight
+        shares = (1 - self.smoothing) * shares + self.smoothing / n_labels
+        f1 = 2 * (p * shares).sum(0) / (p.sum(0) + shares.sum(0))  # 2 tp + fp + fn are all answers and all targets
+        return 1 - (f1 * weight).sum() / weight.sum()
+
+
+class Sum(nn.Module):
+    """(1 - share) of the first loss and `share` of the second."""
+
+    def __init__(self, first: nn.Module, second: nn.Module, share: float) -> None:
+        super().__init__()
+        self.first, self.second, self.share = first, second, share
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Logits (b, k) and a target -> a scalar."""
+        total: Tensor = (1 - self.share) * self.first(logits, target) + self.share * self.second(logits, target)
+        return total
+
+
+def shares_of(target: Tensor, n_labels: int) -> Tensor:
+    """A target as shares of the labels, (b, k) float32."""
+    return F.one_hot(target, n_labels).float() if target.ndim == 1 else target
+
+
+def age_loss(answer: Tensor, ages: Tensor) -> Tensor:
+    """Huber loss of an age regression, mean over the batch: answers (b,) on the scale of AGE_SPAN_YEARS, ages (b,) in years."""
+    return F.smooth_l1_loss(answer.float(), (ages.float() - AGE_CENTRE_YEARS) / AGE_SPAN_YEARS)
 
 
 def create_loss(recipe: Recipe, labels: Tensor, n_labels: int) -> nn.Module:
     """The recipe's loss for a task whose training photos have `labels` (n,) out of `n_labels`."""
     weight = balanced_weights(labels, n_labels) if recipe.class_weights == "balanced" else None
-    if recipe.loss == "focal":
-        return FocalLoss(recipe.focal_gamma, weight, recipe.label_smoothing)
-    return CrossEntropy(weight, recipe.label_smoothing)
+
+    def named(name: str) -> nn.Module:
+        if name == "focal":
+            return FocalLoss(recipe.focal_gamma, weight, recipe.label_smoothing)
+        if name == "soft_f1":
+            return SoftF1(weight, recipe.label_smoothing)
+        return CrossEntropy(weight, recipe.label_smoothing)
+
+    first = named(recipe.loss)
+    return first if recipe.second_loss == "none" else Sum(first, named(recipe.second_loss), recipe.second_loss_weight)
 
 
 def balanced_weights(labels: Tensor, n_labels: int) -> Tensor:

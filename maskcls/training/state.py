@@ -1,6 +1,6 @@
 """A fit's state on disk: enough to go on exactly, and the best epoch's weights.
 
-No random state is kept: all that is random in an epoch comes from (seed, member, epoch). Frozen stages are not kept either:
+No random state is kept: all that is random in an epoch comes from (seed, model, epoch). Frozen stages are not kept either:
 they are what the weights say. `state.pt` is written last and names the best epoch's file, so a kill between the two loses nothing.
 """
 
@@ -35,7 +35,8 @@ class SavedState:
     history: "list[EpochResult]"
     best_epoch: int
     best: list[dict[str, Tensor]]
-    members: list[dict[str, Tensor]]
+    models: list[dict[str, Tensor]]
+    averages: list[dict[str, Tensor]]
     optimizers: list[dict[str, Any]]
 
 
@@ -47,7 +48,8 @@ def save(
     history: "Sequence[EpochResult]",
     best_epoch: int,
     best: Sequence[dict[str, Tensor]],
-    members: Sequence[dict[str, Tensor]],
+    models: Sequence[dict[str, Tensor]],
+    averages: Sequence[dict[str, Tensor]],
     optimizers: Sequence[dict[str, Any]],
 ) -> None:
     """Write the state, each file under a passing name first. Raises OSError (a full disk), the state before it unharmed."""
@@ -62,7 +64,8 @@ def save(
         "data_digest": data_digest,
         "history": [dataclasses.asdict(result) for result in history],
         "best_epoch": best_epoch,
-        "members": list(members),
+        "models": list(models),
+        "averages": list(averages),
         "optimizers": list(optimizers),
     }
     with replacing(folder / STATE_FILE) as stream:
@@ -83,8 +86,9 @@ def load(folder: Path, recipe: Recipe, data_digest: str) -> SavedState | None:
     return SavedState(
         history=_history(content),
         best_epoch=content["best_epoch"],
-        best=_read_best(folder, content["best_epoch"], len(content["members"])),
-        members=content["members"],
+        best=_read_best(folder, content["best_epoch"], len(content["models"])),
+        models=content["models"],
+        averages=content["averages"],
         optimizers=content["optimizers"],
     )
 
@@ -99,7 +103,7 @@ def load_best(folder: Path) -> "tuple[Recipe, EpochResult, list[dict[str, Tensor
         if again["best_epoch"] == content["best_epoch"]:
             break
         content = again
-    best = _read_best(folder, content["best_epoch"], len(content["members"]))
+    best = _read_best(folder, content["best_epoch"], len(content["models"]))
     return Recipe.from_json(content["recipe"]), _history(content)[content["best_epoch"] - 1], best
 
 
@@ -115,13 +119,13 @@ def _read(folder: Path) -> dict[str, Any]:
     return content
 
 
-def _read_best(folder: Path, epoch: int, n_members: int) -> list[dict[str, Tensor]]:
+def _read_best(folder: Path, epoch: int, n_models: int) -> list[dict[str, Tensor]]:
     file = folder / _best_name(epoch)
     try:
         flat = load_file(file)
     except (OSError, SafetensorError) as error:
         raise RunError(f"{file} is missing or damaged ({error}). Remove the folder to begin this fit anew.") from error
-    states: list[dict[str, Tensor]] = [{} for _ in range(n_members)]
+    states: list[dict[str, Tensor]] = [{} for _ in range(n_models)]
     for key, tensor in flat.items():
         number, _, name = key.partition(":")
         states[int(number)][name] = tensor

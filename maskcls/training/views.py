@@ -1,4 +1,4 @@
-"""What a member's training step is fed: batches of views from the pixel store."""
+"""What a model's training step is fed: batches of views from the pixel store."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,19 +18,18 @@ Batch = tuple[Tensor, Tensor]
 
 
 class ViewBatches:
-    """The batches of any epoch of one member: uint8 pixels (b, s, s, 3) and labels (b,) of its task.
+    """The batches of any epoch of one model: uint8 pixels (b, s, s, 3), and each photo's position (b,) among those it trains on.
 
     A view is a pure function of (photo, view, augmentation, augmentation_seed), so the number of workers changes nothing.
     """
 
-    def __init__(
-        self, recipe: Recipe, data: FitData, labels: NDArray[np.int64], n_labels: int, member: int, *, workers: int, pin: bool
-    ) -> None:
-        self._draws = DrawStream(labels, n_labels, recipe.sampler, recipe.seed, member)
-        self._views, self._batch_size, self._n = recipe.views, recipe.batch_size, len(labels)
+    def __init__(self, recipe: Recipe, data: FitData, rows: NDArray[np.int64], draws: DrawStream, *, workers: int, pin: bool) -> None:
+        """`rows` (n,) of the data are what is trained on; `draws` chooses among them."""
+        self._draws = draws
+        self._views, self._batch_size, self._n = recipe.views, recipe.batch_size, len(rows)
         self._plan: list[list[tuple[int, int]]] = []
         self._loader: DataLoader[Any] = DataLoader(
-            _Views(data, labels, Augmenter(recipe.augmentation, recipe.augmentation_seed)),
+            _Views(data, rows, Augmenter(recipe.augmentation, recipe.augmentation_seed)),
             batch_sampler=self._plan,
             collate_fn=_as_it_is,
             num_workers=workers,
@@ -55,16 +54,16 @@ class ViewBatches:
 
 
 class _Views(Dataset[Any]):
-    def __init__(self, data: FitData, labels: NDArray[np.int64], augmenter: Augmenter) -> None:
-        self._data, self._labels, self._augmenter = data, labels, augmenter
+    def __init__(self, data: FitData, rows: NDArray[np.int64], augmenter: Augmenter) -> None:
+        self._data, self._rows, self._augmenter = data, rows, augmenter
 
     def __getitems__(self, pairs: list[tuple[int, int]]) -> Batch:
-        rows = self._data.train[[position for position, _ in pairs]]
+        positions = [position for position, _ in pairs]
         photos = [
-            self._augmenter.view(self._data.pixels[row], self._data.keys[row], view) for row, (_, view) in zip(rows, pairs, strict=True)
+            self._augmenter.view(self._data.pixels[row], self._data.keys[row], view)
+            for row, (_, view) in zip(self._rows[positions], pairs, strict=True)
         ]
-        labels = self._labels[[position for position, _ in pairs]]
-        return torch.from_numpy(np.stack(photos)), torch.from_numpy(labels)
+        return torch.from_numpy(np.stack(photos)), torch.tensor(positions)
 
     def __getitem__(self, pair: tuple[int, int]) -> Batch:
         return self.__getitems__([pair])

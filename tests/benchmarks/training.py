@@ -48,7 +48,7 @@ def main(
     )
     workers = default_loader_workers(device) if loader_workers is None else loader_workers
     with tempfile.TemporaryDirectory() as cache:
-        fit = Fit(recipe, FitData.of(prepare(data, cache=Path(cache)), image_size), device=device, loader_workers=workers)
+        fit = Fit(recipe, FitData.of(prepare(data, cache=Path(cache)), recipe), device=device, loader_workers=workers)
         stored, fixed = alternate(fit, steps, rounds)
     ratios = [c / d for c, d in zip(stored, fixed, strict=True)]
     results = {"(c) training from the store": summary(stored), "(d) one batch in memory": summary(fixed)}
@@ -59,24 +59,24 @@ def main(
 
 def alternate(fit, steps: int, rounds: int) -> tuple[list[float], list[float]]:  # type: ignore[no-untyped-def]
     """Photos a second of each round of (c) and of (d), after one round of each that does not count."""
-    member = fit.member_fits[0]
-    batches = (batch for epoch in cycle([0]) for batch in member.batches.epoch(epoch))
+    model_fit = fit.model_fits[0]
+    batches = (batch for epoch in cycle([0]) for batch in model_fit.batches.epoch(epoch))
     first = next(batches)
     stored, fixed = [], []
-    member.member.train()
+    model_fit.model.train()
     for _ in range(rounds + 1):
-        stored.append(rate(member, islice(batches, steps)))
-        fixed.append(rate(member, [first] * steps))
+        stored.append(rate(model_fit, islice(batches, steps)))
+        fixed.append(rate(model_fit, [first] * steps))
     return stored[1:], fixed[1:]
 
 
-def rate(member, batches) -> float:  # type: ignore[no-untyped-def]
+def rate(model_fit, batches) -> float:  # type: ignore[no-untyped-def]
     """Photos a second of the training step over the batches, to the last step's end on the device."""
     started = perf_counter()
     photos = 0
-    for pixels, labels in batches:
-        loss = member.step(pixels, labels)
-        photos += len(labels)
+    for pixels, positions in batches:
+        loss = model_fit.step(pixels, positions)
+        photos += len(positions)
     loss.item()
     return photos / (perf_counter() - started)
 

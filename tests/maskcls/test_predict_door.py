@@ -94,9 +94,9 @@ def test_wrong_calls_exit_with_2_and_bad_input_with_1(
     assert door("--bundle", tmp_path / "none", "--images", evaluation_folder, "--out", tmp_path / "s.csv") == 1
     assert "none is no bundle: it has no bundle.json" in capsys.readouterr().err
     spoilt = Path(shutil.copytree(bundle, tmp_path / "spoilt"))
-    next(spoilt.glob("member-*")).unlink()
+    next(spoilt.glob("model-*")).unlink()
     assert door("--bundle", spoilt, "--images", evaluation_folder, "--out", tmp_path / "s.csv") == 1
-    assert "lacks member-classes" in capsys.readouterr().err
+    assert "lacks model-classes" in capsys.readouterr().err
     assert door("--bundle", bundle, "--images", tmp_path / "nowhere", "--out", tmp_path / "s.csv") == 1
     assert not (tmp_path / "s.csv").exists()
 

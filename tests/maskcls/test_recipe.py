@@ -36,6 +36,8 @@ def test_every_value_changes_the_digest() -> None:
     }
     others = {"task_split": "three", "head": "mlp", "sampler": "weighted", "loss": "focal", "class_weights": "balanced"}
     others |= {"optimizer": "sgd", "schedule": "constant", "precision": "float32", "backbone": "resnet18", "weights": "none"}
+    others |= {"join": "hard", "face_crop": "haar", "mix": "mixup", "second_loss": "soft_f1", "ages_left_out": "57-59"}
+    others |= {"members": {"classes": {"lr_head": 0.5}}}
     base = Recipe()
     digests = {base.digest}
     for key, value in base.model_dump().items():
@@ -58,14 +60,45 @@ def test_a_recipe_is_frozen() -> None:
         ({"epochs": 0}, "epochs: .*greater than or equal to 1.*got 0"),
         ({"frozen_stages": 6}, "frozen_stages: .*less than or equal to 5.*got 6"),
         ({"lr_head": float("nan")}, "lr_head: .*finite"),
-        ({"sampler": "all"}, "sampler: .*'none', 'oversample' or 'weighted'.*got 'all'"),
-        ({"task_split": "four"}, "task_split: There is no task split 'four'.*single, three"),
+        ({"sampler": "all"}, "sampler: .*'none', 'oversample', 'weighted' or 'square_root'.*got 'all'"),
+        ({"task_split": "four"}, "task_split: There is no task split 'four'.*single, .*three"),
+        ({"loss": "f1"}, "loss: .*'cross_entropy', 'focal' or 'soft_f1'.*got 'f1'"),
+        ({"join": "vote"}, "join: .*'soft' or 'hard'.*got 'vote'"),
+        ({"ages_left_out": "59-57"}, "ages_left_out: Bands of ages are written as 57-59 .*got '59-57'"),
+        ({"ages_left_out": "old"}, "ages_left_out: Bands of ages are written as 57-59 .*got 'old'"),
+        ({"age_cut_old": 30}, "`age_cut_young < age_cut_old` must hold, but got 30 and 30"),
+        ({"members.age4.lr_head": 1.0}, "members.age4: task split three has no such member. Members: mask3, gender2, age3"),
+        ({"members.age3.lr_hed": 1.0}, "members.age3.lr_hed: a recipe has no key 'lr_hed'. Did you mean lr_head"),
+        ({"members.age3.epochs": 1}, "members.age3.epochs: the members share this one. A member may have its own age_cut_old, .*lr_head"),
+        ({"members.age3.lr_head": -1.0}, "members.age3.lr_head: .*greater than 0, but got -1.0"),
+        ({"members.age3.age_cut_old": 20}, "members.age3: `age_cut_young < age_cut_old` must hold, but got 30 and 20"),
+        ({"task_split": "shared_heads", "members.age3.backbone": "x"}, "members.age3.backbone: .*A head of a shared backbone may have"),
         ({"epoch": 3, "batch_size": -1}, "(?s)batch_size.*epoch"),
     ],
 )
 def test_wrong_values_get_a_message(values: dict[str, object], message: str) -> None:
     with pytest.raises(CallError, match=message):
-        Recipe().override(values)
+        Recipe(task_split="three").override(values)
+
+
+def test_a_members_own_values() -> None:
+    recipe = Recipe(task_split="three").override(
+        {"members.age3.lr_head": 0.5, "members.age3.loss": "focal", "members.mask3.backbone": "resnet18"}
+    )
+    assert (recipe.of_member("age3").lr_head, recipe.of_member("gender2").lr_head) == (0.5, Recipe().lr_head)
+    assert recipe.of_member("age3").digest == Recipe(task_split="three", lr_head=0.5, loss="focal").digest
+    assert recipe.backbones == ("resnet18", Recipe().backbone)
+    again = recipe.override({"members.age3.lr_head": 0.25})
+    assert again.members == {"age3": {"lr_head": 0.25, "loss": "focal"}, "mask3": {"backbone": "resnet18"}}
+    assert recipe.members["age3"]["lr_head"] == 0.5, "the recipe it came from is another one"
+    assert Recipe.from_json(again.to_json()) == again
+    assert recipe.override({"members": {}}).members == {}
+
+
+def test_bands_of_ages_are_read() -> None:
+    assert Recipe(ages_left_out="27-29,57-59").age_bands == ((27, 29), (57, 59))
+    assert Recipe().override({"ages_left_out": 57}).age_bands == ((57, 57),)
+    assert Recipe().age_bands == ()
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"epochs": 1, "colour": 2}'])

@@ -33,6 +33,10 @@ def test_each_class_has_the_label_that_its_name_says(name: str) -> None:
     assert [t.label_names[t.labels[c]] for c in range(N_CLASSES)] == [EXPECTED[name](decode(c)) for c in range(N_CLASSES)]
 
 
+def test_which_tasks_hang_on_the_age() -> None:
+    assert {name for name in TASKS if task(name).hangs_on_age} == {"classes", "age3", "under_30", "over_59", "gender_under_30"}
+
+
 def test_labels_of_an_array_keep_its_shape() -> None:
     assert task("mask3").of(np.array([[0, 6], [12, 17]])).tolist() == [[0, 1], [2, 2]]
 

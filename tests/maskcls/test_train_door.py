@@ -56,7 +56,7 @@ def test_a_killed_run_goes_on_when_the_same_command_is_given_again(faces: Path, 
     assert len(scores) == 2
     assert scores[0] == scores[1]
     bundles = [read_bundle(tmp_path / name) for name in ("unbroken", "killed")]
-    assert [entry["sha256"] for entry in bundles[0].manifest["members"]] == [entry["sha256"] for entry in bundles[1].manifest["members"]]
+    assert [entry["sha256"] for entry in bundles[0].manifest["models"]] == [entry["sha256"] for entry in bundles[1].manifest["models"]]
     assert not list(tmp_path.glob(".*state"))
 
 
@@ -66,7 +66,7 @@ def test_the_bundle_says_what_it_is(faces: Path, cache: Path, tmp_path: Path) ->
     assert f"python -m maskcls.predict --bundle {out}" in said
     manifest = json.loads((out / "bundle.json").read_text())
     assert (manifest["recipe"]["task_split"], manifest["recipe"]["seed"], manifest["recipe"]["image_size"]) == ("three", 5, 32)
-    assert len(manifest["members"]) == 3
+    assert len(manifest["models"]) == 3
     assert 0 <= manifest["scores"]["validation"]["f1"] <= 1
 
 

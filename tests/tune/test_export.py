@@ -42,7 +42,7 @@ def small_faces(folder: Path) -> FaceData:
 def fit_of(recipe: Recipe, faces: FaceData) -> Fit:
     pixels = np.random.default_rng(0).integers(0, 256, (len(faces.photos), 32, 32, 3), np.uint8)
     labels = faces.photos["label"].to_numpy(np.int64)
-    data = FitData(pixels, labels, faces.photos["key"].tolist(), faces.rows("train"), faces.rows("validation"), "digest")
+    data = FitData(pixels, labels, faces.photos["age"].to_numpy(), faces.photos["key"].tolist(), faces.rows("train"), faces.rows("validation"), "digest")
     return Fit(recipe, data)
 
 
@@ -81,9 +81,9 @@ def test_a_trials_best_epoch_to_the_bit(made: tuple[RunDir, dict[str, Fit]], tri
     export_trial(run, trial_id, tmp_path / "bundle")
     bundle = read_bundle(tmp_path / "bundle")
     assert bundle.recipe == RECIPES[trial_id]
-    assert len(bundle.members) == len(fits[trial_id].members)
-    for member, state in zip(bundle.members, fits[trial_id].best_states(), strict=True):
-        found = member.state_dict()
+    assert len(bundle.models) == len(fits[trial_id].models)
+    for model, state in zip(bundle.models, fits[trial_id].best_states(), strict=True):
+        found = model.state_dict()
         assert found.keys() == state.keys()
         assert all(found[name].equal(tensor) for name, tensor in state.items())
     assert bundle.scores["epoch"] == fits[trial_id].best_epoch
@@ -95,9 +95,9 @@ def test_a_trials_best_epoch_to_the_bit(made: tuple[RunDir, dict[str, Fit]], tri
 def test_the_frozen_stages_come_from_the_weights(made: tuple[RunDir, dict[str, Fit]]) -> None:
     """What is kept of a frozen trial is its head alone; the rest must be there again."""
     _, fits = made
-    states = complete_states(RECIPES["0000"], [fits["0000"].members[0].moving_state()])
-    assert {name.partition(".")[0] for name in fits["0000"].members[0].moving_state()} == {"head"}
-    assert len(states[0]) == len(fits["0000"].members[0].state_dict())
+    states = complete_states(RECIPES["0000"], [fits["0000"].models[0].moving_state()])
+    assert {name.partition(".")[0] for name in fits["0000"].models[0].moving_state()} == {"heads"}
+    assert len(states[0]) == len(fits["0000"].models[0].state_dict())
 
 
 def test_the_best_trial_is_the_default(made: tuple[RunDir, dict[str, Fit]]) -> None:

@@ -43,7 +43,7 @@ def test_the_state_that_an_error_means(error: Exception, state: str) -> None:
 
 
 def test_fits_of_maskcls_that_diverge_are_known_by_name() -> None:
-    from maskcls.training.member_fit import Diverged as FitDiverged
+    from maskcls.training.model_fit import Diverged as FitDiverged
 
     assert state_of(FitDiverged("loss is nan")) == DIVERGED
 

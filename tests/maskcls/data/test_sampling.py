@@ -21,7 +21,7 @@ def stream(sampler: str, seed: int = 0, member: int = 0) -> DrawStream:
 
 def test_the_recipes_samplers_are_these() -> None:
     assert set(Recipe.model_json_schema()["properties"]["sampler"]["enum"]) == set(SAMPLERS)
-    assert len(SAMPLERS) == 3
+    assert len(SAMPLERS) == 4
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -104,6 +104,12 @@ def test_balancing_samplers_draw_labels_alike(sampler: str) -> None:
     assert shares == pytest.approx([1 / 3] * 3, abs=0.04)
 
 
+def test_square_root_lies_halfway() -> None:
+    drawn = np.concatenate([stream("square_root").epoch(epoch)[0] for epoch in range(120)])
+    roots = np.sqrt([23, 6, 4])
+    assert np.bincount(LABELS[drawn]) / len(drawn) == pytest.approx(roots / roots.sum(), abs=0.03)
+
+
 def test_weighted_draws_photos_of_a_label_alike() -> None:
     drawn = np.concatenate([stream("weighted").epoch(epoch)[0] for epoch in range(300)])
     counts = np.bincount(drawn, minlength=N) / len(drawn)
@@ -112,7 +118,7 @@ def test_weighted_draws_photos_of_a_label_alike() -> None:
 
 
 def test_wrong_calls_are_refused() -> None:
-    with pytest.raises(CallError, match=r"no sampler 'smote'\. Samplers: none, oversample, weighted"):
+    with pytest.raises(CallError, match=r"no sampler 'smote'\. Samplers: none, oversample, weighted, square_root"):
         stream("smote")
     with pytest.raises(CallError, match="`0 <= label < 2` must hold, but got 0 to 2"):
         DrawStream(LABELS, 2, "none", 0, 0)

@@ -15,7 +15,7 @@ from maskcls.data.geometry import Geometry
 from maskcls.errors import CallError, DataError
 from maskcls.labels import CLASS_NAMES
 from maskcls.models.backbones import normalisation
-from maskcls.models.member import build_members, log_probabilities
+from maskcls.models.model import build_models, log_probabilities
 from maskcls.recipe import Recipe
 from maskcls.serving.bundle import check_writable, person_hash, read_bundle, write_bundle
 from maskcls.task_split import task_split
@@ -26,12 +26,12 @@ FAR_FEWER_BYTES_THAN_WEIGHTS = 100_000
 
 
 def states(recipe: Recipe = RECIPE) -> list[dict[str, torch.Tensor]]:
-    return [member.state_dict() for member in build_members(recipe, pretrained=False)]
+    return [model.state_dict() for model in build_models(recipe, pretrained=False)]
 
 
 def write(folder: Path, recipe: Recipe = RECIPE, *, overwrite: bool = False) -> None:
     write_bundle(
-        folder, recipe, states(recipe), Geometry(64), normalisation(recipe.backbone), {"validation": {"f1": 0.75}},
+        folder, recipe, states(recipe), Geometry(64), [normalisation(recipe.backbone)] * len(recipe.split.models), {"validation": {"f1": 0.75}},
         "data", "split", ["Ann", "Bo"], "nowhere", overwrite=overwrite,
     )  # fmt: skip
 
@@ -53,10 +53,10 @@ def test_a_bundle_answers_as_the_members_it_was_written_from(tmp_path: Path, nam
     write(tmp_path / "b", recipe)
     bundle = read_bundle(tmp_path / "b")
     pixels = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), np.uint8)
-    members = build_members(recipe, pretrained=False)
-    expected = log_probabilities(members, task_split(name), pixels)
-    assert np.array_equal(log_probabilities(bundle.members, bundle.task_split, pixels), expected)
-    assert not any(member.training for member in bundle.members)
+    models = build_models(recipe, pretrained=False)
+    expected = log_probabilities(models, task_split(name), pixels)
+    assert np.array_equal(log_probabilities(bundle.models, bundle.task_split, pixels), expected)
+    assert not any(model.training for model in bundle.models)
     assert (bundle.recipe, bundle.geometry, bundle.task_split) == (recipe, Geometry(64), task_split(name))
     assert bundle.scores == {"validation": {"f1": 0.75}}
     assert (bundle.data_digest, bundle.split_digest, bundle.weights_origin) == ("data", "split", "nowhere")
@@ -75,7 +75,7 @@ def test_what_lies_in_the_folder(tmp_path: Path) -> None:
     names = sorted(file.name for file in (tmp_path / "b").iterdir())
     assert names[0] == "bundle.json"
     assert len(names) == 2
-    assert names[1].startswith("member-classes-")
+    assert names[1].startswith("model-classes-")
     assert names[1].endswith(".safetensors")
     assert [folder.name for folder in tmp_path.iterdir()] == ["b"]
     manifest = json.loads((tmp_path / "b/bundle.json").read_text())
@@ -139,10 +139,10 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
 
 
 def test_states_of_another_normalisation_or_number_are_refused(tmp_path: Path) -> None:
-    args = (Geometry(64), ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), {}, "data", "split", [], "nowhere")
-    with pytest.raises(CallError, match=r"A member's mean is \[0\.48.* but \[0\.5, 0\.5, 0\.5\] was given"):
+    args = (Geometry(64), [((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))], {}, "data", "split", [], "nowhere")
+    with pytest.raises(CallError, match=r"A model's mean is \[0\.48.* but \[0\.5, 0\.5, 0\.5\] was given"):
         write_bundle(tmp_path / "b", RECIPE, states(), *args)
-    with pytest.raises(CallError, match="Task split three has 3 members, but got 1 states"):
+    with pytest.raises(CallError, match="Task split three has 3 models, but got 1 states"):
         write_bundle(tmp_path / "b", RECIPE.override({"task_split": "three"}), states(), *args)
 
 
@@ -174,31 +174,31 @@ class TestDamage:
 
     def test_a_key_is_missing(self, folder: Path) -> None:
         manifest = json.loads((folder / "bundle.json").read_text())
-        del manifest["members"]
+        del manifest["models"]
         (folder / "bundle.json").write_text(json.dumps(manifest))
-        with pytest.raises(DataError, match=r"bundle\.json is damaged: KeyError\('members'\)"):
+        with pytest.raises(DataError, match=r"bundle\.json is damaged: KeyError\('models'\)"):
             read_bundle(folder)
 
     def test_another_format_version(self, folder: Path) -> None:
-        self.change(folder, format_version=2)
-        with pytest.raises(DataError, match="is a bundle of format version 2, and this maskcls reads version 1. Export it again"):
+        self.change(folder, format_version=3)
+        with pytest.raises(DataError, match="is a bundle of format version 3, and this maskcls reads version 2. Export it again"):
             read_bundle(folder)
 
     def test_weights_are_missing(self, folder: Path) -> None:
-        file = next(folder.glob("member-gender2-*"))
+        file = next(folder.glob("model-gender2-*"))
         file.unlink()
         with pytest.raises(DataError, match=rf"lacks {file.name}\. Copy the whole folder again"):
             read_bundle(folder)
 
     def test_weights_are_cut_short(self, folder: Path) -> None:
-        file = next(folder.glob("member-age3-*"))
+        file = next(folder.glob("model-age3-*"))
         content = file.read_bytes()
         file.write_bytes(content[:1000])
         with pytest.raises(DataError, match=rf"{file.name} is damaged: {len(content):,} bytes of .* but got 1,000 of"):
             read_bundle(folder)
 
     def test_one_bit_of_the_weights_has_turned(self, folder: Path) -> None:
-        file = next(folder.glob("member-mask3-*"))
+        file = next(folder.glob("model-mask3-*"))
         content = bytearray(file.read_bytes())
         content[-5] ^= 1
         file.write_bytes(content)

@@ -9,7 +9,7 @@ import pytest
 from maskcls.data import pixels
 from maskcls.data.geometry import Geometry, decode
 from maskcls.errors import CallError, DataError
-from maskcls.models.member import log_probabilities
+from maskcls.models.model import log_probabilities
 from maskcls.serving.evaluation import evaluate
 from maskcls.serving.predictor import Predictor
 from maskcls.training.metrics import scores
@@ -27,7 +27,7 @@ class Spy:
 
     def __init__(self, predictor: Predictor) -> None:
         self.seen: list[np.ndarray] = []
-        self.hook = predictor.bundle.members[0].backbone.register_forward_pre_hook(self._keep)
+        self.hook = predictor.bundle.models[0].backbone.register_forward_pre_hook(self._keep)
 
     def _keep(self, _: object, inputs: tuple) -> None:
         self.seen.append(inputs[0].cpu().numpy().copy())
@@ -44,7 +44,7 @@ def test_a_photo_of_each_kind_is_one_tensor_in_validation_predict_and_evaluate(
     n, spy = len(files), Spy(predictor)
     store = pixels.open_or_build(files, [file.name for file in photo_kinds], Geometry(64), tmp_path / "cache", 1.0)
 
-    validated = log_probabilities(predictor.bundle.members, predictor.bundle.task_split, store, np.arange(n))
+    validated = log_probabilities(predictor.bundle.models, predictor.bundle.task_split, store, np.arange(n))
     in_validation = spy.take(n)
     predicted = predictor.probabilities(files)
     in_predict = spy.take(n)

@@ -34,4 +34,5 @@ def data(n: int = 90) -> FitData:
     pixels[..., 1] += (labels // 3 % 2 * 150)[:, None, None].astype(np.uint8)
     pixels[..., 2] += (labels % 3 * 80)[:, None, None].astype(np.uint8)
     split = n * 4 // 5
-    return FitData(pixels, labels, [f"person-{i}/normal.jpg" for i in range(n)], np.arange(split), np.arange(split, n), "digest")
+    ages = np.array([25, 45, 62])[labels % 3]
+    return FitData(pixels, labels, ages, [f"person-{i}/normal.jpg" for i in range(n)], np.arange(split), np.arange(split, n), "digest")

@@ -14,7 +14,7 @@ from maskcls.errors import RunError
 from maskcls.recipe import Recipe
 from maskcls.training import state
 from maskcls.training.fit import EpochResult, Fit
-from maskcls.training.member_fit import Diverged, rate_factor
+from maskcls.training.model_fit import Diverged, rate_factor
 from tests.maskcls.training.small import RECIPE, data
 
 
@@ -73,7 +73,7 @@ def test_a_fit_killed_after_an_epoch_goes_on_to_the_bit_in_a_fresh_process(tmp_p
     assert json.loads(other.stdout) == [[r.epoch, r.train_loss, r.validation_f1] for r in results]
     unbroken.save(tmp_path / "unbroken")
     ends = [torch.load(tmp_path / name / state.STATE_FILE, weights_only=True) for name in ("end", "unbroken")]
-    assert same_tensors(ends[0]["members"], ends[1]["members"])
+    assert same_tensors(ends[0]["models"], ends[1]["models"])
     assert same_tensors(state.load_best(tmp_path / "end")[2], state.load_best(tmp_path / "unbroken")[2])
 
 
@@ -97,7 +97,7 @@ def test_the_best_epoch_is_by_validation_f1_when_it_goes_up_and_down(monkeypatch
     monkeypatch.setattr(fit, "_validate", lambda epoch: dataclasses.replace(validate(epoch), f1=next(f1s)))
     states = []
     for _ in fit.epochs():
-        states.append([{name: t.clone() for name, t in member.state_dict().items()} for member in fit.members])
+        states.append([{name: t.clone() for name, t in model.state_dict().items()} for model in fit.models])
     assert (fit.best_epoch, fit.best.validation_f1) == (2, 0.6)
     assert same_tensors(fit.best_states(), states[1])
     assert not same_tensors(fit.best_states(), states[4])
@@ -105,13 +105,13 @@ def test_the_best_epoch_is_by_validation_f1_when_it_goes_up_and_down(monkeypatch
 
 def test_frozen_stages_do_not_move_in_a_fit() -> None:
     fit = Fit(RECIPE.override({"frozen_stages": 3, "epochs": 1}), data())
-    before = {name: tensor.clone() for name, tensor in fit.members[0].state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in fit.models[0].state_dict().items()}
     finish(fit)
-    moving = fit.members[0].moving_state().keys()
-    for name, tensor in fit.members[0].state_dict().items():
+    moving = fit.models[0].moving_state().keys()
+    for name, tensor in fit.models[0].state_dict().items():
         if name not in moving:
             assert torch.equal(tensor, before[name]), name
-    assert any(not torch.equal(fit.members[0].state_dict()[name], before[name]) for name in moving)
+    assert any(not torch.equal(fit.models[0].state_dict()[name], before[name]) for name in moving)
 
 
 def test_a_loss_that_is_not_finite_ends_the_fit_as_diverged() -> None:

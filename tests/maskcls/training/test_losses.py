@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F  # noqa: N812
 
 from maskcls.recipe import Recipe
-from maskcls.training.losses import FocalLoss, balanced_weights, create_loss
+from maskcls.training.losses import CrossEntropy, FocalLoss, SoftF1, age_loss, balanced_weights, create_loss, shares_of
 
 B, K = 6, 4
 
@@ -80,11 +80,96 @@ def test_balanced_weights_are_scikit_learns() -> None:
     assert balanced_weights(labels, 4)[3] == 6 / 4  # nobody has it
 
 
+def soft_f1_reference(logits: np.ndarray, shares: np.ndarray, weight: np.ndarray, smoothing: float) -> float:
+    """1 - the weighted mean over the labels that the batch has of 2 tp / (2 tp + fp + fn), counted photo by photo."""
+    p = np.exp(logits.astype(float)) / np.exp(logits.astype(float)).sum(1, keepdims=True)
+    y = (1 - smoothing) * shares + smoothing / K
+    total = 0.0
+    present = [k for k in range(K) if shares[:, k].sum() > 0]
+    for k in present:
+        tp = sum(p[i, k] * y[i, k] for i in range(B))
+        fp = sum(p[i, k] * (1 - y[i, k]) for i in range(B))
+        fn = sum((1 - p[i, k]) * y[i, k] for i in range(B))
+        total += weight[k] * 2 * tp / (2 * tp + fp + fn)
+    return 1 - total / weight[present].sum()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weighted", [False, True])
+@given(seed=st.integers(0, 2**31))
+def test_soft_f1_is_its_formula(seed: int, weighted: bool, smoothing: float) -> None:
+    logits, labels, weight = drawn(seed)
+    weight = weight if weighted else torch.ones(K)
+    expected = soft_f1_reference(logits.numpy(), np.eye(K)[labels.numpy()], weight.numpy(), smoothing)
+    assert SoftF1(weight if weighted else None, smoothing)(logits, labels).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_soft_f1_of_certain_answers_is_the_f1() -> None:
+    from sklearn.metrics import f1_score
+
+    truth, answers = torch.tensor([0, 0, 1, 2, 2, 2]), torch.tensor([0, 1, 1, 2, 2, 0])
+    logits = 100.0 * torch.nn.functional.one_hot(answers, 3)
+    assert SoftF1()(logits, truth).item() == pytest.approx(1 - f1_score(truth, answers, average="macro"), abs=1e-6)
+
+
+LOSSES = ("cross_entropy", "focal", "soft_f1")
+
+
+def test_the_recipes_losses_are_these() -> None:
+    keys = Recipe.model_json_schema()["properties"]
+    assert tuple(keys["loss"]["enum"]) == LOSSES
+    assert tuple(keys["second_loss"]["enum"]) == ("none", *LOSSES)
+
+
 @pytest.mark.parametrize("class_weights", ["none", "balanced"])
-@pytest.mark.parametrize("loss", ["cross_entropy", "focal"])
-def test_a_recipes_loss(loss: str, class_weights: str) -> None:
-    recipe = Recipe().override({"loss": loss, "class_weights": class_weights, "focal_gamma": 1.5, "label_smoothing": 0.1})
-    logits, labels, _ = drawn(3)
-    weight = balanced_weights(labels, K).numpy() if class_weights == "balanced" else np.ones(K)
-    expected = focal_reference(logits.numpy(), labels.numpy(), 1.5 if loss == "focal" else 0.0, weight, 0.1)
-    assert create_loss(recipe, labels, K)(logits, labels).item() == pytest.approx(expected, rel=1e-4)
+@pytest.mark.parametrize("second", ["none", *LOSSES])
+@pytest.mark.parametrize("loss", LOSSES)
+class TestEveryLoss:
+    """Each loss, alone and in a sum with each, with and without weights: 24 recipes."""
+
+    def recipe(self, loss: str, second: str, class_weights: str) -> Recipe:
+        chosen = {"loss": loss, "second_loss": second, "second_loss_weight": 0.3, "class_weights": class_weights}
+        return Recipe().override({**chosen, "focal_gamma": 1.5, "label_smoothing": 0.1})
+
+    def test_it_is_the_sum_of_its_formulas(self, loss: str, second: str, class_weights: str) -> None:
+        logits, labels, _ = drawn(3)
+        weight = balanced_weights(labels, K).numpy() if class_weights == "balanced" else np.ones(K)
+        references = {
+            "cross_entropy": lambda: focal_reference(logits.numpy(), labels.numpy(), 0.0, weight, 0.1),
+            "focal": lambda: focal_reference(logits.numpy(), labels.numpy(), 1.5, weight, 0.1),
+            "soft_f1": lambda: soft_f1_reference(logits.numpy(), np.eye(K)[labels.numpy()], weight, 0.1),
+        }
+        expected = references[loss]() if second == "none" else 0.7 * references[loss]() + 0.3 * references[second]()
+        assert create_loss(self.recipe(loss, second, class_weights), labels, K)(logits, labels).item() == pytest.approx(expected, rel=1e-4)
+
+    def test_shares_that_are_whole_labels_give_the_same(self, loss: str, second: str, class_weights: str) -> None:
+        logits, labels, _ = drawn(5)
+        told = create_loss(self.recipe(loss, second, class_weights), labels, K)
+        assert told(logits, shares_of(labels, K)).item() == pytest.approx(told(logits, labels).item(), rel=1e-5)
+
+    def test_better_answers_cost_less_and_gradients_are_finite(self, loss: str, second: str, class_weights: str) -> None:
+        _, labels, _ = drawn(3)
+        told = create_loss(self.recipe(loss, second, class_weights), labels, K)
+        strength = torch.tensor([0.0, 1.0, 2.0], requires_grad=True)
+        costs = torch.stack([told(s * F.one_hot(labels, K), labels) for s in strength])
+        assert costs[0] > costs[1] > costs[2]
+        costs.sum().backward()
+        assert strength.grad is not None
+        assert torch.isfinite(strength.grad).all()
+
+
+@given(seed=st.integers(0, 2**31))
+def test_cross_entropy_of_shares_weighs_as_labels_do(seed: int) -> None:
+    """A batch whose photos are halves of two labels costs what the two labels cost, weight for weight."""
+    logits, labels, weight = drawn(seed)
+    other = labels.flip(0)
+    shares = 0.5 * shares_of(labels, K) + 0.5 * shares_of(other, K)
+    both = torch.cat([labels, other])
+    expected = F.cross_entropy(logits.repeat(2, 1), both, weight).item()
+    assert CrossEntropy(weight)(logits, shares).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_age_loss_is_in_spans_of_twenty_years() -> None:
+    """Answers of 0 mean 40 years: 50 is half a span off (squared, halved), 80 two spans (beyond one, linear)."""
+    assert age_loss(torch.zeros(1), torch.tensor([50])).item() == pytest.approx(0.5 * 0.5**2)
+    assert age_loss(torch.zeros(1), torch.tensor([80])).item() == pytest.approx(2 - 0.5)

@@ -1,0 +1,169 @@
+"""Model: one backbone and the heads of one or more tasks, from uint8 pixels to logits.
+
+Normalisation is inside, so that it cannot differ between places.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from maskcls.models.backbones import create_backbone, normalisation
+from maskcls.models.heads import create_head
+from maskcls.models.weights import NONE
+from maskcls.recipe import Recipe
+from maskcls.task_split import TaskSplit
+from maskcls.tasks import Task
+
+BLOCK = 64
+"""Photos of one forward pass outside training. A convolution's last bits hang on the batch size, so it never varies."""
+
+Answers = list[NDArray[np.float64]]
+"""For each member of a split, in its order, (n, k) log probabilities."""
+
+
+class Model(nn.Module):
+    """A backbone, a head for each of its tasks, and the mean and std of the backbone's weights.
+
+    Args:
+        recipe: the fit's; each head, and the backbone where it serves one task alone, takes its member's own values.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, recipe: Recipe, tasks: Sequence[Task], *, pretrained: bool) -> None:
+        super().__init__()
+        self.tasks = tuple(tasks)
+        self.recipe = model_recipe(recipe, tasks)
+        self.backbone = create_backbone(
+            self.recipe.backbone,
+            weights=self.recipe.weights if pretrained else NONE,
+            frozen_stages=self.recipe.frozen_stages,
+            image_size=self.recipe.image_size,
+        )
+        own = {task.name: recipe.of_member(task.name) for task in tasks}
+        self.heads = nn.ModuleDict({task.name: self._head(own[task.name], task.n_labels) for task in tasks})
+        regressed = [task.name for task in tasks if own[task.name].age_regression and task.hangs_on_age]
+        self.age_heads = nn.ModuleDict({name: nn.Linear(self.backbone.n_features, 1) for name in regressed})
+        mean, std = normalisation(self.recipe.backbone)
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", 255 * torch.tensor(std).view(1, 3, 1, 1))
+        self.to(memory_format=torch.channels_last)  # as the pixels lie
+
+    def _head(self, own: Recipe, n_labels: int) -> nn.Module:
+        return create_head(own.head, self.backbone.n_features, n_labels, width=own.head_width, dropout=own.head_dropout)
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        """uint8 RGB pixels (b, s, s, 3) -> the logits (b, k) of each task."""
+        return self.logits(self.backbone(self.normalise(pixels)))
+
+    def logits(self, features: Tensor) -> list[Tensor]:
+        """The backbone's features (b, n_features) -> the logits (b, k) of each task."""
+        return [head(features) for head in self.heads.values()]
+
+    def ages(self, features: Tensor) -> list[Tensor | None]:
+        """For each task its regression of the age, (b,) on `losses.age_loss`'s scale, or None; only training asks for it."""
+        return [self.age_heads[task.name](features)[:, 0] if task.name in self.age_heads else None for task in self.tasks]
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """uint8 RGB pixels (b, s, s, 3) -> what the backbone sees, float32 (b, 3, s, s) in channels_last memory."""
+        return (pixels.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.std
+
+    def moving_state(self) -> dict[str, Tensor]:
+        """The tensors that training can change: the heads', and parameters and buffers of the stages that are not frozen."""
+        return {name: tensor for name, tensor in self.state_dict().items() if self._moves(name)}
+
+    def load_moving_state(self, state: dict[str, Tensor]) -> None:
+        """Put back what `moving_state` gave. Raises KeyError where it is another model's."""
+        expected = {name for name in self.state_dict() if self._moves(name)}
+        if expected != state.keys():
+            raise KeyError(f"The state is of another model: {sorted(expected ^ state.keys())[:3]} differ.")
+        self.load_state_dict(state, strict=False)
+
+    def _moves(self, name: str) -> bool:
+        prefix = "backbone.model."
+        return name.startswith(("heads.", "age_heads.")) or (
+            name.startswith(prefix) and self.backbone.stage_of(name.removeprefix(prefix)) > self.backbone.frozen_stages
+        )
+
+
+def model_recipe(recipe: Recipe, tasks: Sequence[Task]) -> Recipe:
+    """The recipe as a model of these tasks has it: a model of one member takes that member's own values."""
+    return recipe.of_member(tasks[0].name) if len(tasks) == 1 else recipe
+
+
+def build_models(recipe: Recipe, *, pretrained: bool) -> list[Model]:
+    """The models of the recipe's split, initialised from (seed, model) whatever was drawn before.
+
+    Args:
+        pretrained: whether to load the recipe's weights; False where a state is loaded afterwards.
+    """
+    models = []
+    for number, tasks in enumerate(recipe.split.models):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derived_seed(recipe.seed, number))
+            models.append(Model(recipe, tasks, pretrained=pretrained))
+    return models
+
+
+def derived_seed(*parts: int) -> int:
+    """A seed for torch from several numbers, well mixed."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
+
+
+def log_probabilities(
+    models: Sequence[Model],
+    split: TaskSplit,
+    pixels: NDArray[np.uint8],
+    rows: NDArray[np.int64] | None = None,
+    *,
+    join: str = "soft",
+    flip: bool = False,
+    block_photos: int = BLOCK,
+) -> NDArray[np.float64]:
+    """`member_answers`, joined by the split's rule `join`: (n, 18) log probabilities."""
+    return split.join(member_answers(models, pixels, rows, flip=flip, block_photos=block_photos), join)
+
+
+def member_answers(
+    models: Sequence[Model],
+    pixels: NDArray[np.uint8],
+    rows: NDArray[np.int64] | None = None,
+    *,
+    flip: bool = False,
+    block_photos: int = BLOCK,
+) -> Answers:
+    """What each member says of the photos `rows` (default: all) of `pixels` (photos, s, s, 3).
+
+    Runs in eval() and float32, whatever training's precision, in padded blocks of one size, so that a photo's answer does not
+    hang on its neighbours or their number; another `block_photos` may change the last bits.
+
+    Args:
+        flip: answer with the mean of a photo's and its mirror image's probabilities.
+    """
+    rows = np.arange(len(pixels)) if rows is None else rows
+    answers = [np.empty((len(rows), task.n_labels)) for model in models for task in model.tasks]
+    for model in models:
+        model.eval()
+    device = models[0].mean.device
+    for start in range(0, len(rows), block_photos):
+        block = pixels[rows[start : start + block_photos]]
+        n = len(block)
+        padded = np.concatenate([block, np.zeros((block_photos - n, *block.shape[1:]), np.uint8)]) if n < block_photos else block
+        batch = torch.from_numpy(padded).to(device)
+        said = [answer for model in models for answer in _block_log_probabilities(model, batch, flip)]
+        for answer, told in zip(answers, said, strict=True):
+            answer[start : start + n] = told[:n]
+    return answers
+
+
+def _block_log_probabilities(model: Model, batch: Tensor, flip: bool) -> Answers:
+    with torch.inference_mode():
+        answers = [logits.double().log_softmax(1) for logits in model(batch)]
+        if flip:
+            mirrored = [logits.double().log_softmax(1) for logits in model(batch.flip(2))]
+            answers = [torch.logaddexp(*pair) - np.log(2) for pair in zip(answers, mirrored, strict=True)]
+    return [answer.cpu().numpy() for answer in answers]

@@ -1,0 +1,69 @@
+"""What training is told: age cuts and bands move or drop training photos, and nothing that is scored."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from maskcls.errors import CallError
+from maskcls.labels import decode
+from maskcls.recipe import Recipe
+from maskcls.training.fit import Fit
+from maskcls.training.fit_data import FitData, TrainingPhotos
+from tests.maskcls.training.small import RECIPE, data
+
+YEARS = np.array([[18, 26, 28, 29], [31, 44, 57, 58], [60, 61, 64, 70]])
+
+
+def aged() -> FitData:
+    """The small data, each age group with four different ages in turn."""
+    small = data(180)
+    ages = YEARS[small.labels % 3, np.arange(180) // 18 % 4]
+    return dataclasses.replace(small, ages=ages)
+
+
+def test_without_cuts_of_its_own_training_is_told_the_classes() -> None:
+    photos = TrainingPhotos.of(Recipe(), aged())
+    assert np.array_equal(photos.rows, aged().train)
+    assert np.array_equal(photos.classes, aged().labels[aged().train])
+
+
+def test_a_lower_cut_moves_training_photos_and_no_validation_photo() -> None:
+    recipe = RECIPE.override({"task_split": "single", "age_cut_old": 58, "epochs": 1})
+    given = aged()
+    photos = TrainingPhotos.of(recipe, given)
+    for row, class_ in zip(photos.rows, photos.classes, strict=True):
+        before, after = decode(int(given.labels[row])), decode(int(class_))
+        assert after[:2] == before[:2]
+        assert after.age == (2 if given.ages[row] >= 58 else before.age)
+    assert (photos.classes != given.labels[photos.rows]).sum() == (given.ages[given.train] == 58).sum() > 0
+    fit = Fit(recipe, given)
+    (result,) = fit.epochs()
+    truth = given.labels[given.validation]
+    assert result.scores.n == len(truth)
+    assert [f1 is not None for f1 in result.scores.to_dict()["class_f1"]] == [c in truth for c in range(18)]
+
+
+def test_a_band_is_left_out_of_training_alone() -> None:
+    recipe = RECIPE.override({"task_split": "three", "ages_left_out": "28-29,57-58", "epochs": 1})
+    given = aged()
+    photos = TrainingPhotos.of(recipe, given)
+    assert set(photos.ages) == {18, 26, 31, 44, 60, 61, 64, 70}
+    fit = Fit(recipe, given)
+    (result,) = fit.epochs()
+    assert result.photos == 3 * len(photos.rows)
+    assert result.scores.n == len(given.validation)
+
+
+def test_one_member_may_have_its_own_cut() -> None:
+    recipe = RECIPE.override({"task_split": "three", "members.age3.age_cut_old": 57, "members.age3.ages_left_out": "28-29"})
+    mask, _, age = Fit(recipe, aged()).model_fits
+    assert len(mask.objectives[0].labels) == len(aged().train)
+    assert len(age.objectives[0].labels) < len(aged().train)
+    assert (age.objectives[0].labels.numpy() == 2).sum() == (aged().ages[aged().train] >= 57).sum()
+
+
+@pytest.mark.parametrize("values", [{"ages_left_out": "60-99"}, {"age_cut_old": 80}, {"ages_left_out": "18-99"}, {"age_cut_young": 10}])
+def test_a_class_left_without_photos_is_told_with_the_ages_there_are(values: dict[str, object]) -> None:
+    with pytest.raises(CallError, match=r"leave nobody to train \d+ of 18 classes on, as .*training people are 18 to 70 years old"):
+        TrainingPhotos.of(Recipe().override(values), aged())
