@@ -11,8 +11,9 @@ from optuna.trial import TrialState
 
 from maskcls.files import write_atomically
 from maskcls.labels import CLASS_NAMES
+from maskcls.reports.page import Html, bar, page, pairs, section, table, tiles
+from maskcls.reports.plots import INK
 from tune import leaderboard, report_plots
-from tune.report_page import Html, bar, page, pairs, section, table, tiles
 from tune.run_dir import RunDir
 from tune.study import Record, open_study, records
 from tune.trainable import read_curve
@@ -144,7 +145,7 @@ def _leaderboard(trials: Sequence[Record], best: Record | None) -> Html:
 
 
 def _row(place: int, trial: Record) -> list[str]:
-    colour = report_plots.STATE_COLOURS.get(trial.state, report_plots.INK)
+    colour = report_plots.STATE_COLOURS.get(trial.state, INK)
     values = trial.overrides or trial.params
     told = ", ".join(f"{key} {_value(value)}" for key, value in values.items()) or "the preset's own recipe"
     if trial.message:

@@ -1,15 +1,14 @@
 """The report's figures, each an <svg> element that stands in the page itself."""
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
+from maskcls.reports.plots import ACCENT, INK, STYLE, legend, new_figure, to_svg
 from tune.study import PRESET, Record
 from tune.trainable import COMPLETE, DIVERGED, FAILED, OUT_OF_MEMORY, STOPPED_EARLY, UNFINISHED
 
@@ -22,32 +21,12 @@ STATE_COLOURS = {
     OUT_OF_MEMORY: "#7b3f98",
     FAILED: "#222222",
 }
-INK, ACCENT = "#2b3640", "#d1495b"
-WIDTH_IN = 9.0
-_STYLE = {
-    "svg.fonttype": "none",  # text stays text: small, searchable, in the page's own font
-    "svg.hashsalt": "report",  # equal searches give equal pages
-    "text.parse_math": False,  # a value that holds $ is no formula
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "axes.edgecolor": "#8a96a0",
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#edf0f2",
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "legend.frameon": False,
-}
 
 
 def progress(trials: Sequence[Record]) -> str:
     """Each trial's best F1 over its number, coloured by state, under the best so far; the preset's recipe as a line."""
-    with mpl.rc_context(_STYLE):
-        figure, axes = _figure(1, 1, 3.4)
+    with mpl.rc_context(STYLE):
+        figure, axes = new_figure(1, 1, 3.4)
         ax = axes[0]
         scored = [trial for trial in trials if trial.f1 is not None]
         _by_state(ax, scored, [_number(trial) for trial in scored])
@@ -59,14 +38,14 @@ def progress(trials: Sequence[Record]) -> str:
         _preset_line(ax, scored)
         ax.set(xlabel="trial", ylabel="validation macro F1")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _legend(figure, ax)
-        return _svg(figure)
+        legend(figure, ax)
+        return to_svg(figure)
 
 
 def learning_curves(trials: Sequence[Record], curves: Mapping[str, Sequence[Mapping[str, Any]]], best: str) -> str:
     """Validation F1 of every trial over its epochs; the best trial's and the preset's stand out."""
-    with mpl.rc_context(_STYLE):
-        figure, axes = _figure(1, 1, 3.4)
+    with mpl.rc_context(STYLE):
+        figure, axes = new_figure(1, 1, 3.4)
         ax = axes[0]
         for trial in trials:
             rows = curves.get(trial.trial_id, ())
@@ -82,28 +61,28 @@ def learning_curves(trials: Sequence[Record], curves: Mapping[str, Sequence[Mapp
             ax.plot([], [], color=STATE_COLOURS.get(state, INK), lw=1.5, label=state)
         ax.set(xlabel="epoch", ylabel="validation macro F1")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _legend(figure, ax)
-        return _svg(figure)
+        legend(figure, ax)
+        return to_svg(figure)
 
 
 def importances(shares: Mapping[str, float]) -> str:
     """A bar a parameter, the most important on top."""
-    with mpl.rc_context(_STYLE):
-        figure, axes = _figure(1, 1, 0.7 + 0.32 * len(shares))
+    with mpl.rc_context(STYLE):
+        figure, axes = new_figure(1, 1, 0.7 + 0.32 * len(shares))
         ax = axes[0]
         names = list(shares)[::-1]
         ax.barh(names, [shares[name] for name in names], color=STATE_COLOURS[COMPLETE], height=0.62)
         ax.set(xlabel="share of the importance")
         ax.grid(axis="y", visible=False)
-        return _svg(figure)
+        return to_svg(figure)
 
 
 def slices(trials: Sequence[Record], distributions: Mapping[str, BaseDistribution]) -> str:
     """F1 over the values of each parameter, a panel a parameter, points coloured by the trial's state."""
     columns = 3
     n_rows = -(-len(distributions) // columns)
-    with mpl.rc_context({**_STYLE, "font.size": 9}):
-        figure, axes = _figure(n_rows, columns, 2.5 * n_rows)
+    with mpl.rc_context({**STYLE, "font.size": 9}):
+        figure, axes = new_figure(n_rows, columns, 2.5 * n_rows)
         for ax, (name, distribution) in zip(axes, distributions.items(), strict=False):
             drawn = [trial for trial in trials if trial.f1 is not None and name in trial.params]
             values = [trial.params[name] for trial in drawn]
@@ -124,7 +103,7 @@ def slices(trials: Sequence[Record], distributions: Mapping[str, BaseDistributio
             ax.set_title(name, fontsize=10, loc="left")
         for ax in axes[len(distributions) :]:
             ax.set_axis_off()
-        return _svg(figure)
+        return to_svg(figure)
 
 
 def _by_state(ax: Axes, trials: Sequence[Record], across: Sequence[float]) -> None:
@@ -147,19 +126,3 @@ def _number(trial: Record) -> int:
 
 def _short(choice: str) -> str:
     return choice if len(choice) <= 22 else f"{choice[:21]}…"
-
-
-def _legend(figure: Figure, ax: Axes) -> None:
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside upper left", ncols=6, fontsize=9)
-
-
-def _figure(n_rows: int, n_columns: int, height_in: float) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
-    return figure, list(figure.subplots(n_rows, n_columns, squeeze=False).flat)
-
-
-def _svg(figure: Figure) -> str:
-    text = io.StringIO()
-    figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    svg = text.getvalue()
-    return svg[svg.index("<svg") :]

@@ -116,3 +116,12 @@ except SystemExit as ended:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stderr == "0 []\n"
     assert "--bundle" in done.stdout
+
+
+def test_test_time_augmentation_changes_the_probabilities(random_bundle: RandomBundle, evaluation_folder: Path, tmp_path: Path) -> None:
+    tables = []
+    for option in ([], ["--tta"]):
+        call = ("--bundle", random_bundle("single"), "--images", evaluation_folder, "--out", tmp_path / "s.csv", "--probabilities", *option)
+        assert door(*call) == 0
+        tables.append((tmp_path / "s.probabilities.csv").read_text())
+    assert tables[0] != tables[1]

@@ -138,3 +138,15 @@ class TestEvaluate:
         assert (evaluation.everyone.n, evaluation.unreadable, evaluation.counts[0]) == (6, 1, 0)
         with pytest.raises(DataError, match=r"None of the 1 photos can be read"):
             evaluate(predictor, photos[:1], skip_bad=True)
+
+
+def test_the_mirrored_answer_is_the_mean_over_a_photo_and_its_mirror_image(random_bundle: RandomBundle) -> None:
+    photos = list(np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8))
+    mirrored = [photo[:, ::-1] for photo in photos]
+    plain, both = Predictor(random_bundle("single"), "cpu"), Predictor(random_bundle("single"), "cpu", flip=True)
+    expected = (plain.probabilities(photos) + plain.probabilities(mirrored)) / 2
+    np.testing.assert_allclose(both.probabilities(photos), expected, rtol=1e-5)
+    np.testing.assert_allclose(both.probabilities(mirrored), expected, rtol=1e-5)
+    assert not np.allclose(plain.probabilities(photos), expected, rtol=1e-2)
+    np.testing.assert_allclose(both.at_once(photos[0]), expected[0], rtol=1e-3)
+    assert both.probabilities(photos).sum(1) == pytest.approx(1)

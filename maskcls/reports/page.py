@@ -1,5 +1,6 @@
-"""The report's markup: one page with its style inside. Text that comes from outside is escaped here, or by whoever passes `Html`."""
+"""The reports' markup: one page with its style inside. Text that comes from outside is escaped here, or by whoever passes `Html`."""
 
+import base64
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -19,6 +20,7 @@ section { margin: 0 0 18px; padding: 20px 24px; background: #fff; border: 1px so
 svg { display: block; width: 100%; height: auto; }
 svg text { font-family: inherit !important; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(210px, 1fr)); gap: 14px; margin: 0 0 12px; }
+.tiles.wide { grid-template-columns: repeat(auto-fit, minmax(min(290px, 100%), 1fr)); }
 .tile { padding: 16px 18px; background: #fff; border: 1px solid var(--line); border-radius: 10px; }
 .tile:first-child { border-top: 3px solid var(--accent); padding-top: 14px; }
 .tile b { display: block; font-size: 27px; font-weight: 650; line-height: 1.25; font-variant-numeric: tabular-nums; }
@@ -32,16 +34,30 @@ tr.best td { background: #fdf3f4; font-weight: 600; }
 .bar { display: inline-block; width: 260px; height: 10px; margin-top: 5px; border-radius: 5px; background: var(--line); overflow: hidden; }
 .bar i { display: block; height: 100%; background: var(--blue); }
 .dot { display: inline-block; width: 9px; height: 9px; border-radius: 50%; margin-right: 7px; }
+ul { margin: 6px 0 14px; padding-left: 20px; font-size: 13.5px; overflow-wrap: anywhere; }
 details { margin: 6px 0; } summary { cursor: pointer; color: var(--faint); }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 18px; margin: 8px 0; font-size: 13.5px; }
 dt { color: var(--faint); } dd { margin: 0; overflow-wrap: anywhere; }
+.plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(420px, 100%), 1fr)); gap: 14px 26px; margin: 10px 0 0; }
+.plots > div { min-width: 0; overflow-x: auto; }
+.plots table { font-size: 12.5px; margin: 0; }
+.plots th, .plots td { padding: 4px 8px 4px 0; }
+.photos { display: flex; flex-wrap: wrap; gap: 12px 10px; margin: 10px 0 16px; }
+figure { width: 80px; margin: 0; }
+figure img { display: block; width: 80px; height: 107px; object-fit: contain; background: #f5f6f7; }
+figcaption { font-size: 10px; line-height: 1.3; color: var(--faint); overflow-wrap: anywhere; }
+.pair { display: flex; flex-wrap: wrap; gap: 2px 4px; width: 178px; padding: 6px; border: 1px solid var(--line); border-radius: 8px; }
+.pair p { flex-basis: 100%; margin: 0; font-size: 12px; }
 @media print { body { background: #fff; } section { break-inside: avoid; } }
 """
 
 
 def page(title: str, told: str, sections: Sequence[Html]) -> Html:
-    """A whole document, with a line of plain text under its title. Its policy forbids every request, whatever a value smuggles in."""
-    policy = "default-src 'none'; style-src 'unsafe-inline'"
+    """A whole document, with a line of plain text under its title. Its policy forbids every request, whatever a value smuggles in.
+
+    Pictures may stand in it as data: addresses.
+    """
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
@@ -64,7 +80,8 @@ def tiles(shown: Sequence[tuple[str, str, str]], told: str) -> Html:
         f'<div class="tile"><span>{escape(name)}</span><b>{escape(figure)}</b><span>{escape(remark)}</span></div>'
         for name, figure, remark in shown
     )
-    return f'<div class="tiles">{each}</div><p>{escape(told)}</p>'
+    width = " wide" if len(shown) % 3 == 0 else ""  # three a line, not four
+    return f'<div class="tiles{width}">{each}</div>' + (f"<p>{escape(told)}</p>" if told else "")
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[Html]], marked: int | None = None) -> Html:
@@ -81,6 +98,43 @@ def pairs(values: Mapping[str, Any], title: str) -> Html:
     """Names and values, folded under a title."""
     each = "".join(f"<dt>{escape(str(name))}</dt><dd>{escape(str(value))}</dd>" for name, value in values.items())
     return f"<details open><summary>{escape(title)}</summary><dl>{each}</dl></details>" if values else ""
+
+
+def grid(plots: Sequence[Html]) -> Html:
+    """Plots, or what stands beside them, two a line where there is room."""
+    return f'<div class="plots">{"".join(f"<div>{plot}</div>" for plot in plots)}</div>'
+
+
+def picture(jpeg: bytes, lines: Sequence[str]) -> Html:
+    """A small photo from a JPEG file's content, over lines of plain text, the first of which stands for it where it can't be seen."""
+    data = base64.b64encode(jpeg).decode()
+    caption = "<br>".join(escape(line).replace("_", "_<wbr>").replace("/", "/<wbr>") for line in lines)
+    return f'<figure><img alt="{escape(lines[0])}" src="data:image/jpeg;base64,{data}"><figcaption>{caption}</figcaption></figure>'
+
+
+def photos(pictures: Sequence[Html]) -> Html:
+    """Pictures or pairs, as many side by side as there is room for."""
+    return f'<div class="photos">{"".join(pictures)}</div>'
+
+
+def pair(pictures: Sequence[Html], told: str) -> Html:
+    """Pictures that belong together, under a line of plain text."""
+    return f'<div class="pair"><p>{escape(told)}</p>{"".join(pictures)}</div>'
+
+
+def folded(title: str, content: Html, unfolded: bool = False) -> Html:
+    """Content under a title that folds and unfolds it."""
+    return f"<details{' open' * unfolded}><summary>{escape(title)}</summary>{content}</details>"
+
+
+def paragraph(told: str) -> Html:
+    """Plain text."""
+    return f"<p>{escape(told)}</p>"
+
+
+def listed(lines: Sequence[str]) -> Html:
+    """Lines of plain text, as a list."""
+    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>" if lines else ""
 
 
 def bar(share: float) -> Html:

@@ -1,0 +1,44 @@
+"""`python -m maskcls.explore --data DIR --out DIR`: a look at labelled photos before anything is trained on them, as one page."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from maskcls import options
+from maskcls.cli import run
+
+
+def main(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the page and the PNGs; new or empty, or an exploration with --overwrite.")],
+    data: options.Data = None,
+    corrections: options.Corrections = "published",
+    cache: options.Cache = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the exploration in --out.")] = False,
+) -> None:
+    """Count and plot people, classes and photos; find duplicates; draw a contact sheet a class.
+
+    Rows and photos with problems are told on the page, not refused.
+    """
+    from time import monotonic
+
+    from maskcls.data.facedata import demo_folder
+    from maskcls.data.pixels import default_cache
+    from maskcls.reports.explore import check_writable, summary, write
+    from maskcls.reports.explore_facts import gather
+
+    started = monotonic()
+    check_writable(out, overwrite=overwrite)
+    if data is None:
+        facts = gather(demo_folder((cache or default_cache()).absolute()), corrections="none", name="drawn demo faces", progress=True)
+    else:
+        facts = gather(data, corrections=corrections, progress=True)
+    for line in summary(facts):
+        typer.echo(line)
+    page, *pictures = write(facts, out)
+    typer.echo(f"The page, after {monotonic() - started:.0f} s: {page}")
+    typer.echo(f"Beside it are its {len(pictures)} pictures as PNG files.")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,66 @@
+"""What the reports' figures share: their style, and the ways to make one and to write it down."""
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+INK, ACCENT, BLUE, GREY = "#2b3640", "#d1495b", "#1f6f8b", "#a9b4be"
+WIDTH_IN = 9.0
+PNG_DPI = 130
+STYLE = {
+    "svg.fonttype": "none",  # text stays text: small, searchable, in the page's own font
+    "svg.hashsalt": "report",  # equal reports give equal pages
+    "text.parse_math": False,  # a value that holds $ is no formula
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.edgecolor": "#8a96a0",
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#edf0f2",
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+}
+"""For `matplotlib.rc_context`, around drawing and writing."""
+
+
+def new_figure(n_rows: int, n_columns: int, height_in: float, width_in: float = WIDTH_IN) -> tuple[Figure, list[Axes]]:
+    """A figure and its axes, row by row. No window or global state of pyplot is behind it."""
+    figure = Figure(figsize=(width_in, height_in), layout="constrained")
+    return figure, list(figure.subplots(n_rows, n_columns, squeeze=False).flat)
+
+
+@contextmanager
+def quiet_about_glyphs() -> Iterator[None]:
+    """A name in letters that matplotlib's font lacks becomes boxes in a PNG, without a warning for each; an SVG keeps the letters."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
+
+
+def legend(figure: Figure, ax: Axes) -> None:
+    """The legend of `ax`, above the plot."""
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside upper left", ncols=6, fontsize=9)
+
+
+def to_svg(figure: Figure) -> str:
+    """The figure as an <svg> element, which may stand in a page. Equal figures give equal text."""
+    text = io.StringIO()
+    figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = text.getvalue()
+    return svg[svg.index("<svg") :]
+
+
+def to_png(figure: Figure, dpi: int = PNG_DPI) -> bytes:
+    """The figure as a PNG file's content, on white."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=dpi, facecolor="white", metadata={"Software": None})
+    return stream.getvalue()
