@@ -156,6 +156,12 @@ class Recipe(BaseModel):
         """The recipe as that member of the split has it: its own values in place of the others'."""
         return self.model_copy(update={**self.members.get(member, {}), MEMBERS: {}}) if self.members else self
 
+    def flat(self) -> dict[str, Any]:
+        """Every value by its key; each member's, whether its own or the fit's, by `members.<member>.<key>`."""
+        of_members = {member: self.of_member(member) for member in self.split.members}
+        own = {f"{MEMBERS}.{member}.{key}": getattr(values, key) for member, values in of_members.items() for key in Recipe.model_fields}
+        return {**self.model_dump(), **own}
+
     @property
     def split(self) -> TaskSplit:
         """The task split of that name."""

@@ -6,6 +6,8 @@ parameter may hang on another. Two rules keep every trial of a study comparable:
 - A parameter is named like the recipe key that it sets, wherever there is one; `--set key=value` pins it by that name.
 - A name keeps one distribution in all trials of a study, however the trial branched before.
 
+`members.<member>.<key>` is a recipe key, too: that member's own value. A space draws it only where the split has that member.
+
 A user's own space is a Python file that defines `SPACE = Space(...)`; `get` takes its path.
 """
 
@@ -21,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, Protocol
 
-NAMES = ("backbones", "freezing", "task_split", "augmentation")
+NAMES = ("backbones", "freezing", "task_split", "augmentation", "imbalance", "everything")
 _DRAWS = 500
 
 
@@ -41,11 +43,15 @@ class Suggest(Protocol):
 
 @dataclass(frozen=True)
 class Setting:
-    """Where a search runs: the scale, which backbones have weights there, and whether those are trained ones at all, not random."""
+    """Where a search runs: the scale, which backbones have weights there, and whether those are trained ones at all, not random.
+
+    `fixed` holds what `Space.pinned` fixes: for a choice that must go with a value which would be asked for only later, or not at all.
+    """
 
     scale: Literal["cpu", "gpu"]
     has_weights: Callable[[str], bool] = lambda backbone: True
     pretrained: bool = True
+    fixed: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 def _nothing(setting: Setting) -> list[Any]:
@@ -94,20 +100,19 @@ class Space:
         fixed = dict(values)
 
         def seen(setting: Setting) -> Setting:
-            return replace(setting, has_weights=lambda backbone: True) if "backbone" in fixed else setting
+            told = replace(setting, fixed={**setting.fixed, **fixed})
+            return replace(told, has_weights=lambda backbone: True) if "backbone" in fixed else told
 
         def suggest(trial: Suggest, setting: Setting) -> dict[str, Any]:
             overrides = self.suggest(_Pinned(trial, fixed), seen(setting))
             return {key: fixed.get(key, value) for key, value in overrides.items()}
 
         def points(setting: Setting) -> list[dict[str, Any]]:
-            left = []
+            left: list[dict[str, Any]] = []
             for point in self.points(seen(setting)):
-                draw = _Draw(point)
-                suggest(draw, setting)
-                kept = {key: value for key, value in point.items() if key in draw.names}
+                kept = asked(suggest, setting, point)
                 left += [kept] if kept and kept not in left else []
-            return left
+            return [point for point in left if not any(point.items() < other.items() for other in left)]
 
         backbones = _nothing if "backbone" in fixed else self.backbones
         return replace(self, suggest=suggest, points=points, backbones=backbones)
@@ -128,6 +133,13 @@ def get(name_or_file: str) -> Space:
     close = get_close_matches(name_or_file, NAMES, n=1)
     meant = f" Did you mean {close[0]}?" if close else ""
     raise SpaceError(f"There is no space {name_or_file!r}.{meant} Spaces: {', '.join(NAMES)}; or a Python file that defines SPACE.")
+
+
+def asked(suggest: Callable[[Suggest, Setting], dict[str, Any]], setting: Setting, point: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a point that `suggest` asks for, where it is answered with that point."""
+    draw = _Draw(point)
+    suggest(draw, setting)
+    return {name: value for name, value in point.items() if name in draw.names}
 
 
 def weighted(backbones: Sequence[str], setting: Setting) -> list[str]:

@@ -11,13 +11,19 @@ CPU scale has trials for fewer parameters: `augment_geometry` and `augment_colou
 scale and rotation, and of hue, saturation, value, brightness and contrast. These three are no recipe keys; a pinned augment_* key
 wins over what they compute.
 
+The GPU scale also asks whether photos are mixed with one another. That changes what a photo shows, and its label only follows from
+it, so it stands here and not in `imbalance`; on the CPU scale `everything` asks it.
+
 Bounds. From nothing to two or three times the contest project's strengths (flip .5, shift .0625, scale .1, 15 degrees, brightness and
-contrast .1), whose hue, saturation and value did nothing by mistake. Rotation ends at 45 degrees: portraits stand upright.
+contrast .1), whose hue, saturation and value did nothing by mistake. Rotation ends at 45 degrees: portraits stand upright. MixUp's
+alpha: 0.1 to 0.4, where its authors' gain on ImageNet lay; large ones underfit (Zhang et al., ICLR 2018). CutMix's: 1, and half of the
+batches or all of them, its authors' settings for CIFAR and for ImageNet (Yun et al., ICCV 2019); the winner of the contest's fourth
+cohort used it. half_cutmix has no alpha: it always joins halves.
 """
 
 from typing import Any
 
-from search_spaces import Setting, Space, SpaceError, Suggest
+from search_spaces import Setting, Space, SpaceError, Suggest, asked
 
 # Strengths: the contest project's (recipe.py's defaults), which the CPU scale multiplies, and the upper bounds of the GPU scale.
 CONTEST = {
@@ -44,10 +50,20 @@ UPPER = {
 }
 CHOICES = ("none", "geometry", "colour", "both")
 TIMES = 2.0
+MIXES = ("none", "mixup", "cutmix", "half_cutmix")
+MIXUP_ALPHA = (0.1, 0.4)
+CUTMIX_ALPHA = 1.0
+MIX_PROBABILITIES = (0.5, 1.0)
 
 
 def suggest(trial: Suggest, setting: Setting) -> dict[str, Any]:
-    """None, or flips, a probability, and the strengths of the kinds of augmentation that there are."""
+    """How each photo is augmented, and on the GPU scale whether photos are mixed."""
+    gpu = setting.scale == "gpu"
+    return {**photos(trial, each=gpu), **(mixing(trial) if gpu else {})}
+
+
+def photos(trial: Suggest, *, each: bool) -> dict[str, Any]:
+    """None, or flips, a probability, and the strengths of the kinds of augmentation that there are: each strength, or one for a kind."""
     choice = trial.suggest_categorical("augmentation", CHOICES)
     if choice not in CHOICES:
         raise SpaceError(f"--set augmentation expects one of {', '.join(CHOICES)}, but got {choice!r}.")
@@ -58,7 +74,20 @@ def suggest(trial: Suggest, setting: Setting) -> dict[str, Any]:
     chosen["augment_probability"] = trial.suggest_float("augment_probability", 0.1, 1.0)
     for kind in CONTEST:
         if choice in (kind, "both"):
-            chosen |= _multiplied(trial, kind) if setting.scale == "cpu" else _each(trial, kind)
+            chosen |= _each(trial, kind) if each else _multiplied(trial, kind)
+    return chosen
+
+
+def mixing(trial: Suggest) -> dict[str, Any]:
+    """How photos are mixed with one another, if at all, in how many of the batches, and MixUp's alpha."""
+    chosen: dict[str, Any] = {"mix": trial.suggest_categorical("mix", MIXES)}
+    if chosen["mix"] == "none":
+        return chosen
+    chosen["mix_probability"] = trial.suggest_categorical("mix_probability", MIX_PROBABILITIES)
+    if chosen["mix"] == "mixup":
+        chosen["mix_alpha"] = trial.suggest_float("mix_alpha", *MIXUP_ALPHA)
+    elif chosen["mix"] == "cutmix":
+        chosen["mix_alpha"] = CUTMIX_ALPHA
     return chosen
 
 
@@ -72,16 +101,22 @@ def _each(trial: Suggest, kind: str) -> dict[str, float]:
 
 
 def points(setting: Setting) -> list[dict[str, Any]]:
-    """None; geometry as the contest project had it; twice its strengths. Its own are the preset's, trial 0."""
-    drawn = {"augment_flip": 0.5, "augment_probability": 0.5}
-    geometry, twice = _strengths(setting, ("geometry",), 1.0), _strengths(setting, ("geometry", "colour"), TIMES)
-    return [{"augmentation": "none"}, {"augmentation": "geometry", **drawn, **geometry}, {"augmentation": "both", **drawn, **twice}]
+    """None; geometry as the contest project had it; twice its strengths; its own, which are the preset's, with CutMix beside them."""
+    drawn = {"augment_flip": 0.5, "augment_probability": 0.5, "mix": "none"}
+    tried: list[dict[str, Any]] = [
+        {"augmentation": "none", "mix": "none"},
+        {"augmentation": "geometry", **drawn, **strengths(1.0)},
+        {"augmentation": "both", **drawn, **strengths(TIMES)},
+    ]
+    if setting.scale == "gpu":
+        tried.append({"augmentation": "both", **drawn, **strengths(1.0), "mix": "cutmix", "mix_probability": 1.0})
+    return [asked(suggest, setting, point) for point in tried]
 
 
-def _strengths(setting: Setting, kinds: tuple[str, ...], times: float) -> dict[str, float]:
-    if setting.scale == "cpu":
-        return {f"augment_{kind}": times for kind in kinds}
-    return {key: times * strength for kind in kinds for key, strength in CONTEST[kind].items()}
+def strengths(times: float) -> dict[str, float]:
+    """So many times the contest project's, under the names that any scale draws."""
+    each = {key: times * strength for kind in CONTEST.values() for key, strength in kind.items()}
+    return {f"augment_{kind}": times for kind in CONTEST} | each
 
 
 SPACE = Space("augmentation", "How strongly should photos be augmented, if at all?", suggest, points)

@@ -108,7 +108,7 @@ class _Recorder:
         self._random = random.Random(0)
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        self._note(name, " | ".join(str(choice) for choice in choices))
+        self._note(name, " | ".join(str(choice) or '""' for choice in choices))
         return self._random.choice(choices)
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:

@@ -46,7 +46,7 @@ def preset_params(space: Space, setting: Setting, recipe: Recipe) -> dict[str, A
 
     All parameters or none: a trial with some of them would make TPE's grouping model the others apart from these.
     """
-    answers = _Answers(recipe.model_dump())
+    answers = _Answers(recipe.flat())
     try:
         space.suggest(answers, setting)
     except _OutsideError:

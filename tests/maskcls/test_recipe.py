@@ -95,6 +95,11 @@ def test_a_members_own_values() -> None:
     assert recipe.override({"members": {}}).members == {}
 
 
+def test_flat_values_name_each_members_own() -> None:
+    flat = Recipe(task_split="three").override({"members.age3.lr_head": 0.5}).flat()
+    assert (flat["lr_head"], flat["members.mask3.lr_head"], flat["members.age3.lr_head"]) == (1e-3, 1e-3, 0.5)
+
+
 def test_bands_of_ages_are_read() -> None:
     assert Recipe(ages_left_out="27-29,57-59").age_bands == ((27, 29), (57, 59))
     assert Recipe().override({"ages_left_out": 57}).age_bands == ((57, 57),)

@@ -1,11 +1,16 @@
-"""A trial that answers with what a test says, and with the lowest value or first choice otherwise."""
+"""Trials for tests: one that answers with what a test says, one that draws."""
 
+import random
 from collections.abc import Sequence
 from typing import Any
 
+from maskcls.presets import preset
+from maskcls.recipe import Recipe
+from search_spaces import Setting, Space
+
 
 class Fixed:
-    """Has Optuna's `suggest_*` methods; notes the names it was asked for and the choices it was offered."""
+    """Has Optuna's `suggest_*` methods, answered as said, else with the lowest value or first choice; notes names and choices."""
 
     def __init__(self, **values: Any) -> None:
         self.values = values
@@ -25,3 +30,30 @@ class Fixed:
     def _answer(self, name: str, default: Any) -> Any:
         self.names.append(name)
         return self.values.get(name, default)
+
+
+class Random:
+    """Has Optuna's `suggest_*` methods; draws evenly and keeps what it drew."""
+
+    def __init__(self, generator: random.Random) -> None:
+        self.params: dict[str, Any] = {}
+        self._random = generator
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        return self.params.setdefault(name, self._random.choice(choices))
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        return float(self.params.setdefault(name, self._random.uniform(low, high)))
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        return int(self.params.setdefault(name, self._random.randint(low, high)))
+
+
+def drawn(space: Space, setting: Setting, n: int = 200) -> list[tuple[dict[str, Any], Recipe]]:
+    """Of `n` draws the parameters and the recipe, each a whole one."""
+    generator, base = random.Random(0), preset("contest-2021", setting.scale)
+    result = []
+    for _ in range(n):
+        trial = Random(generator)
+        result.append((trial.params, base.override(space.suggest(trial, setting))))
+    return result

@@ -10,10 +10,10 @@ import pytest
 
 import search_spaces
 from maskcls.presets import PRESETS, base_recipe, preset
-from maskcls.recipe import Recipe
+from maskcls.recipe import MEMBERS, Recipe
 from search_spaces import Setting, Space, SpaceError
 
-N_SPACES = 4
+N_SPACES = 6
 SCALES = ("cpu", "gpu")
 N_TRIALS = 50
 ALL = [pytest.param(name, scale, id=f"{name}-{scale}") for name in search_spaces.names() for scale in SCALES]
@@ -62,12 +62,29 @@ def test_a_name_keeps_one_distribution(name: str, scale: str) -> None:
 
 @pytest.mark.parametrize(("name", "scale"), ALL)
 def test_parameters_named_like_recipe_keys_set_them(name: str, scale: str) -> None:
+    """`members.<member>.<key>` is a recipe key, too, and must be one of a member that the trial's split has."""
     space, setting, study = search_spaces.get(name), Setting(scale), new_study()  # type: ignore[arg-type]
+    checked = set()
     for _ in range(N_TRIALS):
         trial, overrides = ask(study, space, setting)
+        recipe = preset("contest-2021", scale).override(overrides)
         for parameter, value in trial.params.items():
-            if parameter in Recipe.model_fields:
+            member, key = parts(parameter)
+            if key in Recipe.model_fields:
                 assert overrides[parameter] == value
+                assert member in ("", *recipe.split.members)
+                assert getattr(recipe.of_member(member), key) == value
+                checked.add(bool(member))
+            else:
+                assert not member, "a member's parameter that no recipe has"
+    assert checked == ({False, True} if name in ("task_split", "everything") else {False})
+
+
+def parts(parameter: str) -> tuple[str, str]:
+    """The member, "" for all of them, and the key that a parameter's name says."""
+    prefix, _, rest = parameter.partition(".")
+    member, _, key = rest.partition(".")
+    return (member, key) if prefix == MEMBERS else ("", parameter)
 
 
 @pytest.mark.parametrize(("name", "scale"), ALL)
