@@ -4,11 +4,10 @@ A run keeps the part of its call that says what is searched (IDENTITY); a resume
 is done where, and may change from one driver to the next.
 """
 
-import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from maskcls import presets
 from maskcls.errors import CallError
@@ -16,6 +15,7 @@ from maskcls.models import weights
 from maskcls.recipe import parse_settings
 from search_spaces import Setting, Space, SpaceError, get
 from tune.cluster import Cluster
+from tune.durations import budget_s
 from tune.plan import SearchPlan, pinned_space
 from tune.run_dir import RunDir
 
@@ -36,7 +36,19 @@ IDENTITY = (
 )
 DEFAULT_TRIALS = 12
 SPACE_COPY = "space.py"
-_UNITS_S = {"s": 1, "m": 60, "h": 3600}
+
+
+class Shares(Protocol):
+    """The part of a call that says how much of the machine a trial, or a fit, may use; None: as it fits."""
+
+    @property
+    def parallel(self) -> int | None: ...
+
+    @property
+    def cpus_per_trial(self) -> int | None: ...
+
+    @property
+    def gpus_per_trial(self) -> float | None: ...
 
 
 @dataclass(frozen=True)
@@ -65,23 +77,9 @@ class Call:
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> "Call":
         """From the door's values. Raises CallError for a folder or file that isn't there, and for numbers out of range."""
-        values = {name: options[name] for name in cls.__dataclass_fields__}
+        values = checked_values(options, cls.__dataclass_fields__, {"seed": "--seed", "weights": "--weights"}, "a search")
         values["space"] = space_name(options["space"])
-        values["set"] = tuple(options["set"] or ())
-        for name in sorted({"seed", "weights"} & parse_settings(values["set"]).keys()):
-            raise CallError(f"--set {name} is not for a search, which has an option of its own for it: --{name}.")
         values["seed"] = options["seed"] or 0
-        values["weights"] = presets.resolve_weights(options["weights"], options["data"])
-        values["data"] = _there(options["data"], "--data", "a folder in the contest's layout")
-        values["split"] = _there(options["split"], "--split", "a JSON file with lists of people")
-        if options["corrections"] not in ("published", "none"):
-            values["corrections"] = _there(Path(options["corrections"]), "--corrections", "published, none, or a CSV file")
-        for name in ("trials", "parallel", "cpus_per_trial", "epochs"):
-            if values[name] is not None and values[name] < 1:
-                raise CallError(f"--{name.replace('_', '-')} must be at least 1, but got {values[name]}.")
-        if values["gpus_per_trial"] is not None and values["gpus_per_trial"] < 0:
-            raise CallError(f"--gpus-per-trial must be at least 0, but got {values['gpus_per_trial']}.")
-        budget_s(values["time_budget"])
         values["trials"] = DEFAULT_TRIALS if values["trials"] is None else values["trials"]
         return cls(**values)
 
@@ -99,6 +97,33 @@ class Call:
     def record(self) -> dict[str, Any]:
         """For search.json."""
         return {**asdict(self), "set": list(self.set)}
+
+
+def checked_values(options: Mapping[str, Any], names: Iterable[str], fixed: Mapping[str, str], what: str) -> dict[str, Any]:
+    """A door's values of these names. Paths become absolute, `set` a tuple, `weights` what they mean.
+
+    Args:
+        fixed: recipe keys that --set must leave alone, and the door's own option for each.
+        what: the door's work, as in "a search".
+
+    Raises CallError for a folder or file that isn't there, for numbers out of range, and for a --set of those keys.
+    """
+    values = {name: options[name] for name in names}
+    values["set"] = tuple(options["set"] or ())
+    for name in sorted(set(fixed) & parse_settings(values["set"]).keys()):
+        raise CallError(f"--set {name} is not for {what}, which has an option of its own for it: {fixed[name]}.")
+    values["weights"] = presets.resolve_weights(options["weights"], options["data"])
+    values["data"] = _there(options["data"], "--data", "a folder in the contest's layout")
+    values["split"] = _there(options["split"], "--split", "a JSON file with lists of people")
+    if options["corrections"] not in ("published", "none"):
+        values["corrections"] = _there(Path(options["corrections"]), "--corrections", "published, none, or a CSV file")
+    for name in ("trials", "seeds", "parallel", "cpus_per_trial", "epochs"):
+        if values.get(name) is not None and values[name] < 1:
+            raise CallError(f"--{name.replace('_', '-')} must be at least 1, but got {values[name]}.")
+    if values["gpus_per_trial"] is not None and values["gpus_per_trial"] < 0:
+        raise CallError(f"--gpus-per-trial must be at least 0, but got {values['gpus_per_trial']}.")
+    budget_s(values["time_budget"])
+    return values
 
 
 @dataclass(frozen=True)
@@ -122,7 +147,7 @@ def resolve(call: Call, machine: Cluster, space_file: Path | None = None, has_we
         space = get(str(space_file or call.space))
     except SpaceError as error:
         raise CallError(str(error)) from None
-    scale, notes = _scale(call.scale, machine)
+    scale, notes = resolve_scale(call.scale, machine)
     explicit = presets.explicit_values(
         call.set,
         Path(call.data) if call.data else None,
@@ -141,6 +166,8 @@ def resolve(call: Call, machine: Cluster, space_file: Path | None = None, has_we
     left_out = pinned.left_out(setting)
     if left_out:
         notes.append(f"Left out, without weights in {call.weights}: {', '.join(left_out)}.")
+    # Not more at a time than a third of the trials, or the sampler would have nothing to learn from.
+    parallel, cpus, gpus = share(call, machine, scale, call.trials // 3)
     plan = SearchPlan(
         space=pinned,
         setting=setting,
@@ -148,9 +175,12 @@ def resolve(call: Call, machine: Cluster, space_file: Path | None = None, has_we
         explicit=explicit,
         trials=call.trials,
         seed=call.seed,
+        parallel=parallel,
+        cpus=cpus,
+        gpus=gpus,
         time_budget_s=budget_s(call.time_budget),
     )
-    return Resolved(_share(plan, call, machine), space, tuple(notes), served.known)
+    return Resolved(plan, space, tuple(notes), served.known)
 
 
 class _Weights:
@@ -164,46 +194,37 @@ class _Weights:
         return self.known.setdefault(backbone, weights.has_weights(backbone, self._weights))
 
 
-def _scale(scale: str, machine: Cluster) -> tuple[str, list[str]]:
+def resolve_scale(scale: str, machine: Cluster) -> tuple[str, list[str]]:
+    """The scale, and what to say of how it came about."""
     resolved = presets.resolve_scale(scale, gpu=machine.gpus > 0)
     if (scale, resolved) == ("auto", "cpu"):
         return resolved, ["No GPU was found: CPU scale, with small backbones and small photos. --scale gpu overrules it."]
     return resolved, []
 
 
-def _share(plan: SearchPlan, call: Call, machine: Cluster) -> SearchPlan:
-    """How many trials run at a time, and what each may use.
+def share(call: Shares, machine: Cluster, scale: str, wanted: int) -> tuple[int, int, float]:
+    """(how many trials run at a time, cores of each, GPUs of each); on CPUs not more at a time than `wanted`.
 
-    On the CPU one thread each: two torch threads beside another busy process run three times slower than one. Not more at a time
-    than a third of the trials, or the sampler would have nothing to learn from.
+    On the CPU one thread each: two torch threads beside another busy process run three times slower than one.
+    Raises CallError for what the machine has not.
     """
-    gpus = call.gpus_per_trial if call.gpus_per_trial is not None else float(plan.setting.scale == "gpu" and min(1.0, machine.gpus))
+    gpus = call.gpus_per_trial if call.gpus_per_trial is not None else float(scale == "gpu" and min(1.0, machine.gpus))
     least = call.cpus_per_trial or 1
-    for option, wanted, there in (("--gpus-per-trial", gpus, machine.gpus), ("--cpus-per-trial", least, machine.cpus)):
-        if wanted > there:
-            raise CallError(f"{option} {wanted:g} is more than there is on one machine ({there:g}): no trial would ever start. Give less.")
+    for option, asked, there in (("--gpus-per-trial", gpus, machine.gpus), ("--cpus-per-trial", least, machine.cpus)):
+        if asked > there:
+            raise CallError(f"{option} {asked:g} is more than there is on one machine ({there:g}): no trial would ever start. Give less.")
     room = machine.room(least, gpus)
     if not room:
         raise CallError(f"No machine has both {least} cores and {gpus:g} GPUs: no trial would ever start. Give less.")
-    parallel = call.parallel or (room if gpus else min(room, max(1, plan.trials // 3)))
+    parallel = call.parallel or (room if gpus else min(room, max(1, wanted)))
     cpus = call.cpus_per_trial or next((n for n in range(machine.cpus, 1, -1) if machine.room(n, gpus) >= parallel), 1)
-    return replace(plan, parallel=parallel, cpus=cpus, gpus=gpus)
+    return parallel, cpus, gpus
 
 
 def space_name(name_or_file: str) -> str:
     """A name as it is, a file as an absolute path."""
     is_file = name_or_file.endswith(".py") or "/" in name_or_file
     return str(Path(name_or_file).expanduser().resolve()) if is_file else name_or_file
-
-
-def budget_s(text: str | None) -> float | None:
-    """`90s`, `30m`, `2h` or `1h30m` in seconds; None is no bound. Raises CallError on anything else."""
-    if text is None:
-        return None
-    parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", text)
-    if not parts or "".join(number + unit for number, unit in parts) != text or not any(float(number) for number, _ in parts):
-        raise CallError(f"--time-budget expects a duration as in 90s, 30m, 2h or 1h30m, but got {text!r}.")
-    return sum(float(number) * _UNITS_S[unit] for number, unit in parts)
 
 
 def _there(path: Path | None, option: str, expected: str) -> str | None:

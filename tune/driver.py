@@ -1,13 +1,9 @@
 """run_search: one driver over a run's journal, from where it stands to the number of trials wanted."""
 
 import functools
-import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from types import FrameType
+from contextlib import suppress
 from typing import Any
 
 from ray import tune
@@ -21,23 +17,13 @@ from tune.progress import Progress
 from tune.run_dir import RunDir
 from tune.schedulers import EpochASHA
 from tune.searcher import StudySearch
+from tune.stopping import FINISHED, INTERRUPTED, TIME_UP, Outcome, stoppable
 from tune.study import record
 from tune.trainable import DISK_FULL, FAILED, Objective, explain, state_of, train
 
-FINISHED, INTERRUPTED, TIME_UP = "finished", "interrupted", "time is up"
 # A worker's or a node's death. Errors in an objective's code are reported, not raised, and so are never retried.
 MAX_FAILURES = 2
 _HOPELESS = 3
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a driver's work ended."""
-
-    why: str
-    """finished, interrupted, or time is up."""
-    left: int
-    """Trials wanted that have not ended."""
 
 
 def run_search(plan: SearchPlan, run: RunDir, objective: Objective, *, plain: bool | None = None) -> Outcome:
@@ -68,7 +54,7 @@ def drive(plan: SearchPlan, run: RunDir, objective: Objective, plain: bool | Non
     scheduler = EpochASHA(plan.base.epochs, searcher.note_error)
     scheduler.give_back(searcher.study.get_trials(deepcopy=False))
     stop = _Stop(searcher, plan.time_budget_s)
-    with Progress(plan, run, searcher.study, plain) as progress, _signals(stop, progress):
+    with Progress(plan, run, searcher.study, plain) as progress, stoppable(stop.asked, progress.say):
         try:
             _tuner(plan, run, objective, searcher, scheduler, stop, progress, left).fit()
         except TuneError as error:
@@ -171,24 +157,3 @@ class _Stop(Stopper):  # type: ignore[misc]
         last = ended[-1]
         log = self._searcher.run.trial(last.trial_id) / "error.txt"
         return f"The first {_HOPELESS} trials all failed before their first epoch, the last one with: {last.message} See {log}."
-
-
-@contextmanager
-def _signals(stop: _Stop, progress: Progress) -> Iterator[None]:
-    """The first SIGINT or SIGTERM asks the search to stop, the second raises KeyboardInterrupt. Only a main thread gets signals."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if stop.asked.is_set():
-            raise KeyboardInterrupt
-        stop.asked.set()
-        progress.say("Stopping: what is done is kept. Press Ctrl-C again to abort at once.")
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -23,7 +23,7 @@ DEMO_PHOTOS = 630
 def show(call: Call, resolved: Resolved, ended: int = 0) -> None:
     """Print the plan. `ended`: trials that a run to be resumed has already."""
     plan, console = resolved.plan, Console()
-    photos = count_photos(call)
+    photos = count_photos(call.data, call.skip_bad)
     console.print(f"Space {resolved.space.name}: {resolved.space.question}", highlight=False)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("parameter", no_wrap=True)
@@ -57,13 +57,13 @@ def seconds(plan: SearchPlan, photos: int, trials: int) -> float:
     return trials * plan.base.epochs * SHARE_OF_EPOCHS * per_epoch / plan.parallel
 
 
-def count_photos(call: Call) -> int:
-    """Photos that the search would read. Raises DataError where it would refuse the folder by its table and its files' names."""
-    if call.data is None:
+def count_photos(data: str | None, skip_bad: bool) -> int:
+    """Photos that would be read. Raises DataError where it would refuse the folder by its table and its files' names."""
+    if data is None:
         return DEMO_PHOTOS
     from maskcls.data.photos import read_contest
 
-    return len(read_contest(Path(call.data), skip_bad=call.skip_bad))
+    return len(read_contest(Path(data), skip_bad=skip_bad))
 
 
 def hours(seconds: float) -> str:

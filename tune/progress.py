@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tune import leaderboard
+from tune.durations import duration
 from tune.plan import SearchPlan
 from tune.run_dir import RunDir
 from tune.study import ENDED, Record, record
@@ -171,11 +172,3 @@ class Progress(Callback):  # type: ignore[misc]
         if here <= 0:
             return None
         return (time.monotonic() - self._began) / here * max(0, self._plan.trials - done)
-
-
-def duration(seconds: float) -> str:
-    """For people: `40 s`, `12 min`, `3 h 20 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

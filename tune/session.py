@@ -2,15 +2,11 @@
 
 import functools
 import os
-import platform
 import shutil
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Set
 from contextlib import ExitStack, suppress
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,16 +16,15 @@ from maskcls.cli import INTERRUPTED as INTERRUPTED_STATUS
 from maskcls.errors import CallError, MaskclsError
 from tune import cluster
 from tune.call import IDENTITY, SPACE_COPY, Call, Resolved, resolve
+from tune.environment import environment, now
 from tune.forecast import show
 from tune.plan import vet
 from tune.resume import refuse_contradictions
 from tune.run_dir import RunDir, remove
+from tune.stopping import FINISHED, INTERRUPTED, Outcome
 
 if TYPE_CHECKING:
-    from tune.driver import Outcome
     from tune.study import Record
-
-_PACKAGES = ("maskcls", "ray", "optuna", "torch", "timm", "albumentations", "numpy")
 
 
 def run(options: Mapping[str, Any], stated: Set[str]) -> int:
@@ -105,7 +100,7 @@ def _resume(call: Call, found: RunDir, options: Mapping[str, Any]) -> int:
 
 
 def _search(resolved: Resolved, run: RunDir, stack: ExitStack, options: Mapping[str, Any]) -> int:
-    from tune.driver import INTERRUPTED, drive
+    from tune.driver import drive
     from tune.trainable import fit_trial
 
     there = stack.enter_context(cluster.connected(options["address"]))
@@ -115,7 +110,7 @@ def _search(resolved: Resolved, run: RunDir, stack: ExitStack, options: Mapping[
         typer.echo(f"Ray's dashboard: http://{there.dashboard} (it asks for a token: `{cluster.TOKEN_COMMAND}` prints it)")
     cache = options["cache"] and options["cache"].expanduser().resolve()
     objective = functools.partial(fit_trial, cache=cache, pixel_store_gb=options["pixel_store_gb"])
-    begun = {"began": _now(), "argv": sys.argv[1:], "trials": plan.trials, "parallel": plan.parallel, **_environment()}
+    begun = {"began": now(), "argv": sys.argv[1:], "trials": plan.trials, "parallel": plan.parallel, **environment()}
     parts = run.search()["parts"]
 
     def note(**how: str) -> None:
@@ -126,11 +121,11 @@ def _search(resolved: Resolved, run: RunDir, stack: ExitStack, options: Mapping[
         outcome = drive(plan, run, objective)
     except BaseException as error:
         with suppress(OSError):  # the disk may be what was full
-            note(ended=_now(), why="aborted" if isinstance(error, KeyboardInterrupt) else f"failed: {error}")
+            note(ended=now(), why="aborted" if isinstance(error, KeyboardInterrupt) else f"failed: {error}")
         if isinstance(error, KeyboardInterrupt):
             typer.echo(f"Aborted. What was done is kept; to go on:\n  {_resume_command(run)}", err=True)
         raise
-    note(ended=_now(), why=outcome.why)
+    note(ended=now(), why=outcome.why)
     status = _hand_over(run, outcome)
     return INTERRUPTED_STATUS if outcome.why == INTERRUPTED else status
 
@@ -147,14 +142,13 @@ def _handed_over(run: RunDir) -> bool:
 
 def _hand_over_late(run: RunDir) -> int:
     from tune import leaderboard
-    from tune.driver import FINISHED, Outcome
     from tune.study import records
 
     leaderboard.write(run, records(run))
     return _hand_over(run, Outcome(FINISHED, 0))
 
 
-def _hand_over(run: RunDir, outcome: "Outcome") -> int:
+def _hand_over(run: RunDir, outcome: Outcome) -> int:
     """best/, report.html and the summary; what cannot be exported is said, and does not hide the rest. Returns the exit status."""
     from tune import leaderboard
     from tune.export import export_trial
@@ -206,7 +200,7 @@ def _prepare_data(call: Call, resolved: Resolved, run: RunDir, options: Mapping[
         pixel_store_gb=options["pixel_store_gb"],
         progress=True,
     )
-    faces.pixels(resolved.plan.base.image_size, progress=True)
+    faces.pixels(resolved.plan.base.image_size, progress=True, face_crop=resolved.plan.base.face_crop)
     if call.space.endswith(".py"):
         shutil.copyfile(call.space, run.path / SPACE_COPY)
     faces.save(run.data)
@@ -216,13 +210,13 @@ def _prepare_data(call: Call, resolved: Resolved, run: RunDir, options: Mapping[
 
 def _check_weights(resolved: Resolved) -> None:
     """The preset's backbone must be there before anything is begun. Raises CallError or RunError."""
-    base = resolved.plan.base
     from maskcls.models.weights import HUB, check_reachable
 
-    if base.weights == HUB or "backbone" in resolved.plan.explicit:
-        from maskcls.models.backbones import check_known
+    base = resolved.plan.base
+    if base.weights == HUB or any("backbone" in key for key in resolved.plan.explicit):
+        from maskcls.models.backbones import check_backbones  # imports timm: 4 s
 
-        check_known(base.backbone)
+        check_backbones(base)
     check_reachable(base.backbone, base.weights)
 
 
@@ -232,7 +226,7 @@ def _search_record(call: Call, resolved: Resolved) -> dict[str, Any]:
     told = {**call.record(), "scale": plan.setting.scale}
     return {
         "format": 1,
-        "created": _now(),
+        "created": now(),
         "call": told,
         "space": {"name": resolved.space.name, "question": resolved.space.question},
         "base_recipe": plan.base.model_dump(),
@@ -240,30 +234,6 @@ def _search_record(call: Call, resolved: Resolved) -> dict[str, Any]:
         "has_weights": dict(resolved.has_weights),
         "parts": [],
     }
-
-
-def _environment() -> dict[str, Any]:
-    return {
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
-        "commit": _commit(),
-        "hardware": {"cpus": cluster.local_cpus(), "gpus": cluster.local_gpus(), "machine": platform.machine()},
-    }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
-
-
-def _commit() -> str:
-    """The commit of the code, where it runs from a git checkout."""
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(git, capture_output=True, text=True, timeout=10, check=False).stdout.strip()
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
 
 
 def _say_notes(resolved: Resolved) -> None:
@@ -278,10 +248,6 @@ def _try(what: str, do: Callable[[], None]) -> bool:
         typer.echo(f"{what}: {error}", err=True)
         return False
     return True
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
 def _short(value: object) -> str:

@@ -43,16 +43,16 @@ class FaceData:
     cache: Path
     pixel_store_gb: float = DEFAULT_STORE_GB
 
-    def pixels(self, image_size: int, progress: bool = False) -> NDArray[np.uint8]:
-        """Every photo's middle square, (n, image_size, image_size, 3) uint8, mapped read-only; decoded on first use only.
+    def pixels(self, image_size: int, progress: bool = False, face_crop: str = "none") -> NDArray[np.uint8]:
+        """Every photo through the geometry, (n, image_size, image_size, 3) uint8, mapped read-only; decoded on first use only.
 
-        Raises DataError listing the photos that can't be decoded.
+        `face_crop` is one of `geometry.FACE_CROPS`. Raises DataError listing the photos that can't be decoded.
         """
         from maskcls.data.geometry import Geometry
         from maskcls.data.pixels import open_or_build
 
         files, keys = self.photos["file"].tolist(), self.photos["key"].tolist()
-        return open_or_build(files, keys, Geometry(image_size), self.cache, self.pixel_store_gb, progress)
+        return open_or_build(files, keys, Geometry(image_size, face_crop), self.cache, self.pixel_store_gb, progress)
 
     def rows(self, side: str) -> NDArray[np.int64]:
         """Rows of `train`, `validation` or `holdout`, rising."""

@@ -1,4 +1,4 @@
-"""The one preprocessing's first half: a photo file -> RGB -> a square of one size. cv2 and numpy alone.
+"""The one preprocessing's first half: a photo file -> RGB -> a square of one size, of the face if so asked. cv2 and numpy alone.
 
 Training, validation, prediction and the page all take this way, so the same photo is the same pixels at each.
 """
@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from maskcls.data.face_crop import DETECTOR, face_square
 from maskcls.errors import CallError, DataError
 
 # Photos are worked on in parallel, one a thread or process: OpenCV's own threads would only fight for the cores.
@@ -24,7 +25,10 @@ Image = NDArray[np.uint8]
 MIN_EDGE_PX = 8
 """A photo with a shorter edge shows nothing to recognise; most often it is 1x1, a placeholder."""
 
-FORMAT = {"version": 1, "resize": "smallest edge", "crop": "center", "shrink": "area", "enlarge": "cubic"}
+FACE_CROPS = ("none", "haar")
+"""What comes before the middle square: nothing, or a cut to the face that OpenCV's Haar cascades find."""
+
+FORMAT = {"version": 2, "resize": "smallest edge", "crop": "center", "shrink": "area", "enlarge": "cubic"}
 
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
@@ -141,18 +145,38 @@ def _turn(rgb: Image, orientation: int) -> Image:
     return np.ascontiguousarray(rgb)
 
 
+class Cropped(NamedTuple):
+    """uint8 (image_size, image_size, 3), contiguous; and whether a face was looked for in vain, so that this is the plain crop."""
+
+    pixels: Image
+    face_missed: bool
+
+
 @dataclass(frozen=True)
 class Geometry:
-    """SmallestMaxSize, then CenterCrop: the photo's middle square at `image_size` px."""
+    """With `face_crop` the square around the face, where one is found; then SmallestMaxSize and CenterCrop, to `image_size` px."""
 
     image_size: int
+    face_crop: str = "none"
 
     def __post_init__(self) -> None:
         if self.image_size < 1:
             raise CallError(f"`image_size >= 1` must hold, but got {self.image_size}.")
+        if self.face_crop not in FACE_CROPS:
+            raise CallError(f"face_crop is one of {', '.join(FACE_CROPS)}, but got {self.face_crop!r}.")
 
     def apply(self, rgb: Image) -> Image:
         """uint8 (height, width, 3) -> uint8 (image_size, image_size, 3), contiguous."""
+        return self.crop(rgb).pixels
+
+    def crop(self, rgb: Image) -> Cropped:
+        """`apply`, which also tells of a face that was not found."""
+        if self.face_crop == "none":
+            return Cropped(self._middle_square(rgb), face_missed=False)
+        face = face_square(rgb)
+        return Cropped(self._middle_square(rgb if face is None else face), face_missed=face is None)
+
+    def _middle_square(self, rgb: Image) -> Image:
         size = self.image_size
         height, width = rgb.shape[:2]
         scale = size / min(height, width)
@@ -164,21 +188,32 @@ class Geometry:
         return np.ascontiguousarray(rgb[top : top + size, left : left + size])
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for a bundle; `from_dict` gives an equal geometry."""
-        return {**FORMAT, "image_size": self.image_size}
+        """Plain values for a bundle; `from_dict` gives an equal geometry. With a face crop, all that decides where it cuts is in it."""
+        detector = {} if self.face_crop == "none" else {"face_detector": DETECTOR}
+        return {**FORMAT, "image_size": self.image_size, "face_crop": self.face_crop, **detector}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Raises DataError where the values describe another way of cropping than this version's."""
-        size = values.get("image_size")
-        if {**values, "image_size": None} != {**FORMAT, "image_size": None} or not isinstance(size, int):
-            raise DataError(f"This version's geometry is {json.dumps(FORMAT)} and an image_size, but got {json.dumps(values)}.")
-        return cls(size)
+        size, face_crop = values.get("image_size"), values.get("face_crop")
+        if isinstance(size, int) and isinstance(face_crop, str) and face_crop in FACE_CROPS:
+            geometry = cls(size, face_crop)
+            if values == geometry.to_dict():
+                return geometry
+        raise DataError(
+            f"This version's geometry is {json.dumps(FORMAT)}, an image_size and a face_crop ({' or '.join(FACE_CROPS)}; with haar "
+            f"a face_detector, {json.dumps(DETECTOR)}), but got {json.dumps(values)}."
+        )
 
     @property
     def digest(self) -> str:
         """12 hex digits, the same in every process, for equal geometries."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def told_of_missed_faces(missed: int, total: int) -> str:
+    """For the log."""
+    return f"No face was found in {missed:,} of {total:,} photos; they keep the plain crop."
 
 
 def load(file: str | Path, geometry: Geometry) -> Image:

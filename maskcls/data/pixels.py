@@ -18,7 +18,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from maskcls.data.geometry import CONVERSIONS, Geometry, Image, decode
+from maskcls.data.geometry import CONVERSIONS, Geometry, Image, decode, told_of_missed_faces
 from maskcls.data.pixel_cache import (
     MANIFEST,
     PIXELS,
@@ -32,6 +32,7 @@ from maskcls.data.pixel_cache import (
     make_room,
     open_store,
     prune,
+    read_manifest,
     room_lock,
     sampled_checksum,
     stores_folder,
@@ -42,6 +43,9 @@ from maskcls.files import write_atomically
 __all__ = ["StoreInfo", "default_cache", "list_stores", "open_or_build", "prune"]
 
 log = logging.getLogger("maskcls")
+
+FACES_MISSED = "faces_missed"
+"""The manifest's key for how many photos keep the plain crop because no face was found."""
 
 LISTED = 20
 """How many undecodable photos a refusal lists."""
@@ -56,6 +60,7 @@ def open_or_build(
 
     The store belongs to the keys, sizes and modification times of the files, to the geometry and to OpenCV's version.
     Whoever asks for it while another process builds it waits. A damaged store is built anew.
+    With a face crop the log says of every store, new or old, in how many photos no face was found.
 
     Args:
         files: paths of the photos, n of them, at least one.
@@ -73,16 +78,18 @@ def open_or_build(
     shape = (len(files), geometry.image_size, geometry.image_size, 3)
     with _told_of_the_cache(cache):
         pixels = open_store(store, shape)
-        if pixels is not None:
-            return pixels
-        store.parent.mkdir(parents=True, exist_ok=True)
-        with build_lock(store):
-            pixels = open_store(store, shape)
-            if pixels is None:
-                _build(store, files, geometry, cache, budget_gb, progress)
+        if pixels is None:
+            store.parent.mkdir(parents=True, exist_ok=True)
+            with build_lock(store):
                 pixels = open_store(store, shape)
+                if pixels is None:
+                    _build(store, files, geometry, cache, budget_gb, progress)
+                    pixels = open_store(store, shape)
     if pixels is None:
         raise RunError(f"The decoded photos in {store} are not what was written a moment ago. Check the disk, or name another --cache.")
+    if geometry.face_crop != "none":
+        manifest = read_manifest(store) or {}
+        log.info(told_of_missed_faces(manifest.get(FACES_MISSED, 0), len(files)))
     return pixels
 
 
@@ -126,7 +133,8 @@ def _build(store: Path, files: Sequence[str], geometry: Geometry, cache: Path, b
             folder.mkdir()
             _reserve(folder / PIXELS, n_bytes)
         rows = np.memmap(folder / PIXELS, np.uint8, "r+", shape=shape)
-        conversions = _decode_into(rows, files, geometry, progress)
+        counts = _decode_into(rows, files, geometry, progress)
+        conversions = {name: counts[name] for name in CONVERSIONS if counts[name]}
         rows.flush()
         manifest = {
             "shape": shape,
@@ -136,6 +144,7 @@ def _build(store: Path, files: Sequence[str], geometry: Geometry, cache: Path, b
             "opencv": cv2.__version__,
             "source": os.path.commonpath([Path(file).absolute().parent for file in files]),
             "conversions": conversions,
+            FACES_MISSED: counts[FACES_MISSED],
         }
         write_atomically(folder / MANIFEST, json.dumps(manifest, indent=2))
         folder.rename(store)
@@ -157,16 +166,16 @@ def _reserve(file: Path, n_bytes: int) -> None:
         os.posix_fallocate(stream.fileno(), 0, n_bytes)
 
 
-def _decode_into(rows: Image, files: Sequence[str], geometry: Geometry, progress: bool) -> dict[str, int]:
-    """Fill the rows (n, s, s, 3), one thread a core (OpenCV lets go of the interpreter); count what had to be converted."""
+def _decode_into(rows: Image, files: Sequence[str], geometry: Geometry, progress: bool) -> Counter[str]:
+    """Fill the rows (n, s, s, 3), one thread a core (OpenCV lets go of the interpreter); count each conversion and FACES_MISSED."""
 
     def one(row: int) -> tuple[str, ...] | DataError:
         try:
             decoded = decode(files[row])
         except DataError as error:
             return error
-        rows[row] = geometry.apply(decoded.rgb)
-        return decoded.conversions
+        rows[row], face_missed = geometry.crop(decoded.rgb)
+        return (*decoded.conversions, FACES_MISSED) if face_missed else decoded.conversions
 
     counts: Counter[str] = Counter()
     errors: list[DataError] = []
@@ -184,7 +193,7 @@ def _decode_into(rows: Image, files: Sequence[str], geometry: Geometry, progress
             raise
     if errors:
         raise _refusal(errors, len(files))
-    return {name: counts[name] for name in CONVERSIONS if counts[name]}
+    return counts
 
 
 def _bar(show: bool) -> Progress:

@@ -1,5 +1,6 @@
 """Photos -> probabilities of the 18 classes, by the way that validation takes: decode, geometry, padded blocks of one size."""
 
+import logging
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,8 @@ from maskcls.errors import DataError
 from maskcls.labels import N_CLASSES
 from maskcls.models.model import BLOCK, log_probabilities
 from maskcls.serving.bundle import Bundle, read_bundle
+
+log = logging.getLogger("maskcls")
 
 Photo = str | Path | geometry.Image
 """A file, or an upright uint8 RGB array (height, width, 3) of any size."""
@@ -49,9 +52,10 @@ class Predictor:
 
     def pixels(self, photo: Photo) -> geometry.Image:
         """What the model sees of a photo before it normalises it: uint8 (s, s, 3), to the bit what the pixel store holds."""
-        if isinstance(photo, np.ndarray):
-            return self.bundle.geometry.apply(photo)
-        return geometry.load(photo, self.bundle.geometry)
+        return self._crop(photo).pixels
+
+    def _crop(self, photo: Photo) -> geometry.Cropped:
+        return self.bundle.geometry.crop(photo if isinstance(photo, np.ndarray) else geometry.decode(photo).rgb)
 
     def probabilities(self, photos: Sequence[Photo], *, progress: bool = False) -> NDArray[np.float64]:
         """(n, 18), rows summing to one. Raises DataError that lists all photos which cannot be read, after looking at all."""
@@ -65,19 +69,26 @@ class Predictor:
         return self._probabilities(self.pixels(photo)[None], block_photos=1)[0]  # type: ignore[no-any-return]
 
     def answers(self, photos: Sequence[Photo], *, skip_bad: bool = False, progress: bool = False) -> Answers:
-        """Like `probabilities`, but photos that cannot be read are returned beside; unless `skip_bad`, the first ends the predicting."""
+        """Like `probabilities`, but photos that cannot be read are returned beside; unless `skip_bad`, the first ends the predicting.
+
+        With a face crop the log says in how many photos no face was found.
+        """
         probabilities = np.full((len(photos), N_CLASSES), 1 / N_CLASSES)
         bad: dict[int, str] = {}
+        faces_missed = 0
         console = Console(stderr=True)
         columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console, disable=not (progress and console.is_terminal)) as bar:
             task = bar.add_task("Photos", total=len(photos))
             for start, block in self._decoded(photos):
-                good = {start + row: image for row, image in enumerate(block) if not isinstance(image, DataError)}
+                good = {start + row: cropped for row, cropped in enumerate(block) if not isinstance(cropped, DataError)}
                 bad.update({start + row: str(error) for row, error in enumerate(block) if isinstance(error, DataError)})
+                faces_missed += sum(cropped.face_missed for cropped in good.values())
                 if good and (skip_bad or not bad):
-                    probabilities[list(good)] = self._probabilities(np.stack(list(good.values())))
+                    probabilities[list(good)] = self._probabilities(np.stack([cropped.pixels for cropped in good.values()]))
                 bar.advance(task, len(block))
+        if self.bundle.geometry.face_crop != "none" and (skip_bad or not bad):
+            log.info(geometry.told_of_missed_faces(faces_missed, len(photos) - len(bad)))
         return Answers(probabilities, bad)
 
     def _probabilities(self, pixels: NDArray[np.uint8], block_photos: int = BLOCK) -> NDArray[np.float64]:
@@ -87,25 +98,25 @@ class Predictor:
         )
         return np.exp(answer)
 
-    def _decoded(self, photos: Sequence[Photo]) -> Iterator[tuple[int, list[geometry.Image | DataError]]]:
+    def _decoded(self, photos: Sequence[Photo]) -> Iterator[tuple[int, list[geometry.Cropped | DataError]]]:
         """Blocks of decoded photos with the row each begins at; a few blocks ahead are decoded in threads meanwhile."""
-        ahead: deque[tuple[int, list[Future[geometry.Image | DataError]]]] = deque()
+        ahead: deque[tuple[int, list[Future[geometry.Cropped | DataError]]]] = deque()
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             for start in range(0, len(photos), BLOCK):
-                ahead.append((start, [pool.submit(self._pixels_or_error, photo) for photo in photos[start : start + BLOCK]]))
+                ahead.append((start, [pool.submit(self._crop_or_error, photo) for photo in photos[start : start + BLOCK]]))
                 if len(ahead) > BLOCKS_AHEAD:
                     yield _result(*ahead.popleft())
             while ahead:
                 yield _result(*ahead.popleft())
 
-    def _pixels_or_error(self, photo: Photo) -> geometry.Image | DataError:
+    def _crop_or_error(self, photo: Photo) -> geometry.Cropped | DataError:
         try:
-            return self.pixels(photo)
+            return self._crop(photo)
         except DataError as error:
             return error
 
 
-def _result(start: int, block: list[Future[geometry.Image | DataError]]) -> tuple[int, list[geometry.Image | DataError]]:
+def _result(start: int, block: list[Future[geometry.Cropped | DataError]]) -> tuple[int, list[geometry.Cropped | DataError]]:
     return start, [future.result() for future in block]
 
 

@@ -42,7 +42,15 @@ def small_faces(folder: Path) -> FaceData:
 def fit_of(recipe: Recipe, faces: FaceData) -> Fit:
     pixels = np.random.default_rng(0).integers(0, 256, (len(faces.photos), 32, 32, 3), np.uint8)
     labels = faces.photos["label"].to_numpy(np.int64)
-    data = FitData(pixels, labels, faces.photos["age"].to_numpy(), faces.photos["key"].tolist(), faces.rows("train"), faces.rows("validation"), "digest")
+    data = FitData(
+        pixels,
+        labels,
+        faces.photos["age"].to_numpy(),
+        faces.photos["key"].tolist(),
+        faces.rows("train"),
+        faces.rows("validation"),
+        "digest",
+    )
     return Fit(recipe, data)
 
 

@@ -1,6 +1,7 @@
 import json
 import pickle
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,17 @@ def test_rows_of_table_and_pixels_agree(make_contest, cache):
     assert set.union(*sides) == set(range(168))
     assert sum(map(len, sides)) == 168
     assert set(faces.photos["person"][faces.rows("holdout")]) == set(faces.split.holdout)
+
+
+def test_a_face_crop_reaches_the_pixels(make_contest, cache, caplog):
+    everybody = prepare(make_contest(24), cache=cache)
+    faces = replace(everybody, photos=everybody.photos[:14])
+    with caplog.at_level("INFO", "maskcls"):
+        pixels = faces.pixels(32, face_crop="haar")
+    assert "of 14 photos; they keep the plain crop" in caplog.text
+    assert np.array_equal(pixels[9], Geometry(32, "haar").apply(decode(faces.photos["file"][9]).rgb))
+    with pytest.raises(CallError, match="face_crop is one of none, haar, but got 'nose'"):
+        faces.pixels(32, face_crop="nose")
 
 
 def test_saved_and_loaded_data_are_the_same(make_contest, cache, tmp_path):

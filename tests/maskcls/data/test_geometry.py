@@ -1,6 +1,8 @@
 """Decoding whatever people call a photo, and the middle square of it."""
 
+import json
 import os
+import pickle
 import struct
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from maskcls.data.face_crop import DETECTOR
 from maskcls.data.geometry import Geometry, decode, decode_bytes, exif_orientation, load
 from maskcls.errors import CallError, DataError
 
@@ -176,6 +179,39 @@ def test_geometry_round_trips_and_has_a_digest() -> None:
         Geometry.from_dict({**Geometry(112).to_dict(), "crop": "face"})
     with pytest.raises(CallError, match="`image_size >= 1` must hold, but got 0"):
         Geometry(0)
+
+
+def test_a_face_crop_is_part_of_the_geometry() -> None:
+    """What decides where the crop lies travels with a bundle and keys the pixel store."""
+    assert Geometry(112) == Geometry(112, "none")
+    haar = Geometry(112, "haar")
+    assert len({haar.digest, Geometry(112).digest, Geometry(113, "haar").digest}) == 3
+    told = json.loads(json.dumps(haar.to_dict()))
+    assert Geometry.from_dict(told) == haar == pickle.loads(pickle.dumps(haar))
+    assert "face_detector" not in Geometry(112).to_dict()
+    with pytest.raises(CallError, match="face_crop is one of none, haar, but got 'yolo'"):
+        Geometry(112, "yolo")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": 1},
+        {"face_crop": "yolo"},
+        {"face_crop": None},
+        {"face_crop": "none"},
+        {"image_size": "112"},
+        {"face_detector": None},
+        {"face_detector": {**DETECTOR, "margin": 0.9}},
+        {"more": 1},
+    ],
+)
+def test_another_versions_geometry_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(DataError, match=r"This version's geometry is .* an image_size and a face_crop \(none or haar; .* but got"):
+        Geometry.from_dict({**Geometry(112, "haar").to_dict(), **change})
+    old = {key: value for key, value in Geometry(112).to_dict().items() if key != "face_crop"}
+    with pytest.raises(DataError, match="This version's geometry is"):
+        Geometry.from_dict(old)
 
 
 @pytest.mark.skipif(not FACES.is_dir(), reason="no real faces beside the repository")

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from maskcls.data import pixels
-from maskcls.data.geometry import Geometry, load
+from maskcls.data.demo import MIN_PERSONS, draw
+from maskcls.data.geometry import Geometry, decode, load
 from maskcls.data.pixel_cache import SAMPLED_ROWS, sampled_checksum
 from maskcls.data.pixels import default_cache, list_stores, open_or_build, prune
 from maskcls.errors import CallError, DataError, RunError
@@ -165,6 +166,37 @@ def test_conversions_are_counted_and_logged(files: list[str], cache: Path, caplo
     assert "Decoded 12 photos to 32 px" in caplog.text
     assert "2 grayscale" in caplog.text
     assert json.loads((store_of(cache) / "manifest.json").read_text())["conversions"] == {"grayscale": 2}
+
+
+def test_faces_that_are_not_found_are_counted_and_told_at_every_opening(
+    files: list[str], cache: Path, decoded: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Drawn faces, some of which are found, and a flat photo that has none."""
+    draw(tmp_path / "demo", MIN_PERSONS, 0)
+    cv2.imwrite(files[0], np.full((40, 30, 3), 90, np.uint8))
+    photos = [*map(str, sorted((tmp_path / "demo/train/images").glob("*/[!.]*"))[::3]), files[0]]
+    plain, haar = Geometry(SIZE), Geometry(SIZE, "haar")
+    expected = [haar.crop(decode(file).rgb) for file in photos]
+    missed = sum(cropped.face_missed for cropped in expected)
+    assert 1 <= missed < len(photos) / 2
+    told = f"No face was found in {missed} of {len(photos)} photos; they keep the plain crop."
+
+    for opening in ("built", "found there"):
+        caplog.clear()
+        with caplog.at_level("INFO", "maskcls"):
+            rows = open_or_build(photos, photos, haar, cache, ROOMY)
+        assert caplog.messages.count(told) == 1, opening
+        assert np.array_equal(rows, [cropped.pixels for cropped in expected])
+        assert len(decoded) == len(photos)
+    assert json.loads((store_of(cache) / "manifest.json").read_text())["faces_missed"] == missed
+
+    caplog.clear()
+    with caplog.at_level("INFO", "maskcls"):
+        middles = open_or_build(photos, photos, plain, cache, ROOMY)
+    assert "No face" not in caplog.text
+    assert len(list_stores(cache)) == 2
+    same = [np.array_equal(row, middle) for row, middle in zip(rows, middles, strict=True)]
+    assert same == [cropped.face_missed for cropped in expected]
 
 
 def test_wrong_calls_are_refused(files: list[str], cache: Path) -> None:

@@ -1,3 +1,5 @@
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +9,8 @@ import pandas as pd
 import pytest
 
 from maskcls.data import pixels
-from maskcls.data.geometry import Geometry, decode
+from maskcls.data.demo import MIN_PERSONS, draw
+from maskcls.data.geometry import FACE_CROPS, Geometry, decode
 from maskcls.errors import CallError, DataError
 from maskcls.models.model import log_probabilities
 from maskcls.serving.evaluation import evaluate
@@ -15,6 +18,21 @@ from maskcls.serving.predictor import Predictor
 from maskcls.training.metrics import scores
 
 RandomBundle = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def drawn_faces(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("drawn") / "demo"
+    draw(folder, MIN_PERSONS, 0)
+    return sorted(folder.glob("train/images/*/normal.*"))
+
+
+def cut_to_faces(bundle: Path, folder: Path) -> Predictor:
+    """The same classifier, as a bundle whose geometry has a face crop."""
+    manifest = json.loads((shutil.copytree(bundle, folder) / "bundle.json").read_text())
+    manifest["preprocessing"]["geometry"] = Geometry(64, "haar").to_dict()
+    (folder / "bundle.json").write_text(json.dumps(manifest))
+    return Predictor(folder, "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +55,15 @@ class Spy:
         return seen[:n]
 
 
+@pytest.mark.parametrize("face_crop", FACE_CROPS)
 def test_a_photo_of_each_kind_is_one_tensor_in_validation_predict_and_evaluate(
-    predictor: Predictor, photo_kinds: list[Path], tmp_path: Path
+    random_bundle: RandomBundle, face_crop: str, photo_kinds: list[Path], drawn_faces: list[Path], tmp_path: Path
 ) -> None:
-    files = [str(file) for file in photo_kinds]
+    bundle = random_bundle("three")
+    predictor = Predictor(bundle, "cpu") if face_crop == "none" else cut_to_faces(bundle, tmp_path / "haar")
+    files = [str(file) for file in photo_kinds + drawn_faces]
     n, spy = len(files), Spy(predictor)
-    store = pixels.open_or_build(files, [file.name for file in photo_kinds], Geometry(64), tmp_path / "cache", 1.0)
+    store = pixels.open_or_build(files, files, Geometry(64, face_crop), tmp_path / "cache", 1.0)
 
     validated = log_probabilities(predictor.bundle.models, predictor.bundle.task_split, store, np.arange(n))
     in_validation = spy.take(n)
@@ -60,6 +81,21 @@ def test_a_photo_of_each_kind_is_one_tensor_in_validation_predict_and_evaluate(
     assert np.array_equal(np.stack([predictor.pixels(file) for file in files]), store)
     assert np.array_equal(predicted, np.exp(validated))
     assert evaluation.everyone.to_dict() == scores(labels, validated).to_dict()
+
+
+def test_faces_that_are_not_found_are_told_when_predicting(
+    random_bundle: RandomBundle, photo_kinds: list[Path], drawn_faces: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    predictor = cut_to_faces(random_bundle("single"), tmp_path / "haar")
+    photos = [*photo_kinds, *drawn_faces, tmp_path / "missing.jpg"]
+    missed = sum(predictor.bundle.geometry.crop(decode(file).rgb).face_missed for file in photos[:-1])
+    assert 1 <= missed <= len(photo_kinds)
+    with caplog.at_level("INFO", "maskcls"):
+        predictor.answers(photos, skip_bad=True)
+        assert caplog.messages == [f"No face was found in {missed} of {len(photos) - 1} photos; they keep the plain crop."]
+        caplog.clear()
+        Predictor(random_bundle("single"), "cpu").probabilities(photos[:-1])
+    assert caplog.messages == []
 
 
 def test_an_array_counts_as_the_photo_it_was_decoded_from(predictor: Predictor, photo_kinds: list[Path]) -> None:

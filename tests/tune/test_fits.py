@@ -1,0 +1,211 @@
+"""Many fits on Ray: how each ends, and what a resume does after a kill, a Ctrl-C, an error or a time budget."""
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+from test_kill import none_left
+from works import EPOCHS, Work, computed, make_requests
+
+from maskcls.errors import RunError
+from tune import fits
+from tune.fit_progress import FitProgress
+from tune.fits import Ended, FitRequest, forget, read_result, run_fits
+from tune.stopping import FINISHED, TIME_UP, Outcome
+from tune.trainable import COMPLETE, DIVERGED, FAILED, OUT_OF_MEMORY, read_curve
+
+WORKS = Path(__file__).with_name("works.py")
+
+
+def drive(folder: Path, n: int, sleep_s: float, parallel: int = 1) -> subprocess.Popen[str]:
+    """A driver at the head of its own process group, as a shell would start it."""
+    command = [sys.executable, str(WORKS), str(folder), str(n), str(sleep_s), str(parallel)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def wait_for(what: Callable[[], bool], limit_s: float = 90) -> None:
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        if what():
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"not within {limit_s} s")
+
+
+def in_the_middle(requests: list[FitRequest]) -> bool:
+    """One fit is done, and another has an epoch behind it."""
+    done = [read_result(request.folder) is not None for request in requests]
+    return any(done) and any(read_curve(request.folder) for request, ended in zip(requests, done, strict=True) if not ended)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_every_end_has_its_word(tmp_path: Path) -> None:
+    requests = make_requests(tmp_path, 6)
+    ends = (("fit-1", 3, "diverged"), ("fit-2", 2, "memory"), ("fit-3", 2, "error"), ("fit-4", 3, "exit"), ("fit-5", 2, "cuda"))
+    told: dict[str, Ended] = {}
+    outcome = run_fits(requests, Work(ends=ends), parallel=2, on_end=lambda request, ended: told.update({request.trial_id: ended}))
+    assert outcome == Outcome(FINISHED, 2), "the two that failed are left to do"
+    states = [told[f"fit-{number}"].state for number in range(6)]
+    assert states == [COMPLETE, DIVERGED, OUT_OF_MEMORY, FAILED, COMPLETE, FAILED]
+
+    first = read_result(requests[0].folder)
+    assert first is not None
+    assert (first["state"], first["epochs"], first["best_epoch"], first["answer"]) == (COMPLETE, EPOCHS, 3, pytest.approx(0.85))
+    assert first["best_validation_f1"] == pytest.approx(0.3), "the best of a curve that goes up and down"
+    assert first["settings"] == {"number": 0}
+    assert not requests[0].state_folder.exists(), "its state is taken away"
+    diverged = read_result(requests[1].folder)
+    assert diverged is not None
+    assert (diverged["state"], diverged["message"], diverged["epochs"]) == (DIVERGED, "The loss is nan at step 7.", 2)
+    assert "answer" not in diverged
+    assert read_result(requests[3].folder) is None
+    assert "ZeroDivisionError" in (requests[3].folder / "error.txt").read_text()
+    assert computed(requests[4]) == [1, 2, 3, 4], "a worker that died is replaced, and its fit goes on from where it was"
+    assert told["fit-5"].message == "RuntimeError: CUDA error: device-side assert triggered"
+
+    assert run_fits(requests, Work(), parallel=2) == Outcome(FINISHED, 0), "a resume tries again what failed, and only that"
+    assert [computed(request) for request in (requests[3], requests[5])] == [[1, 2, 3, 4]] * 2, "from its last epoch"
+    assert computed(requests[1]) == [1, 2]
+    assert not (requests[3].folder / "error.txt").exists()
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_what_is_done_is_not_done_again_and_equal_fits_are_one(tmp_path: Path) -> None:
+    requests = make_requests(tmp_path, 2)
+    run_fits([*requests, requests[0]], Work(), parallel=1)
+    before = [(request.folder / "result.json").stat().st_mtime_ns for request in requests]
+    ended: list[str] = []
+    run_fits(make_requests(tmp_path, 3), Work(), parallel=1, on_end=lambda request, _: ended.append(request.trial_id))
+    assert ended == ["fit-2"]
+    assert [(request.folder / "result.json").stat().st_mtime_ns for request in requests] == before
+    forget(requests[0].folder)
+    assert run_fits(requests, Work(), parallel=1).left == 0
+    assert computed(requests[0]) == [1, 2, 3, 4] * 2
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_time_budget_ends_it_and_leaves_the_rest(tmp_path: Path) -> None:
+    requests = make_requests(tmp_path, 4)
+    outcome = run_fits(requests, Work(sleep_s=0.4), parallel=1, budget_s=3)
+    assert outcome.why == TIME_UP
+    assert outcome.left == sum(read_result(request.folder) is None for request in requests) > 0
+    assert run_fits(requests, Work(), parallel=2) == Outcome(FINISHED, 0)
+    assert [computed(request) for request in requests] == [[1, 2, 3, 4]] * 4, "no epoch twice"
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_full_disk_stops_it_and_is_told(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"The disk is full: .*No space left on device.* Free some space, then go on"):
+        run_fits(make_requests(tmp_path, 3), Work(ends=(("fit-0", 2, "full"),)), parallel=1)
+    assert not (tmp_path / "fits" / "fit-1").exists()
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_where_the_first_all_fail_the_others_are_not_tried(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ends = tuple((f"fit-{number}", 1, "error") for number in range(5))
+    with pytest.raises(RunError, match=r"The first 3 fits all failed, the last one with: ZeroDivisionError.*fit-2/error\.txt"):
+        run_fits(make_requests(tmp_path, 5), Work(ends=ends), parallel=1)
+    assert "fit-0: failed, ZeroDivisionError: division by zero; 1 of 5 fits" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_work_that_cannot_be_loaded_there_is_a_failure(tmp_path: Path) -> None:
+    class OnlyHere(Work):
+        def __reduce__(self) -> tuple[object, ...]:
+            return _needs_this_process, (os.getpid(),)
+
+    requests = make_requests(tmp_path, 1)
+    assert run_fits(requests, OnlyHere(), parallel=1) == Outcome(FINISHED, 1)
+    assert "nowhere" in (requests[0].folder / "error.txt").read_text()
+
+
+def _needs_this_process(pid: int) -> Work:
+    if os.getpid() != pid:
+        import nowhere  # noqa: F401
+    return Work()
+
+
+def test_a_worker_that_took_the_last_memory_is_out_of_memory(tmp_path: Path) -> None:
+    """As Ray tells it: it ended the worker, so there was nobody to write the result."""
+
+    class RayError(Exception):
+        pass
+
+    class OutOfMemoryError(RayError):
+        pass
+
+    class Ray:
+        exceptions = SimpleNamespace(RayError=RayError)
+
+        def get(self, reference: object) -> None:
+            raise OutOfMemoryError("Task was killed due to the node running low on memory.")
+
+    (request,) = make_requests(tmp_path, 1)
+    request.folder.mkdir(parents=True)
+    driver = fits._Driver.__new__(fits._Driver)
+    vars(driver).update(_ray=Ray(), _flying={1: request}, _on_end=None, _hopeful=False, failed=0, _progress=FitProgress(1, 0, plain=True))
+    driver._progress.begin(request.trial_id, "", 0, EPOCHS)
+    driver._end(1)
+    result = read_result(request.folder)
+    assert result is not None
+    assert (result["state"], result["epochs"], result["best_validation_f1"]) == (OUT_OF_MEMORY, 0, None)
+
+
+def test_progress_fits_80_columns() -> None:
+    progress = FitProgress(240, 200, plain=False)
+    for number in range(20):
+        progress.begin(str(number), f"task split: a variant of many words, five binary models {number}, repeat 5", 2, 30)
+    progress.look({"3": 12})
+    console = Console(file=io.StringIO(), width=80, record=True)
+    console.print(progress.picture())
+    shown = console.export_text().splitlines()
+    assert max(map(len, shown)) <= 80
+    assert len(shown) == 1 + 12 + 1
+    assert re.search(r"five binar… +12/30 +0 s", shown[4])
+    assert shown[-1].strip() == "200 of 240 fits"
+    progress.end("3", DIVERGED, "The loss is nan.", [])
+    assert re.match(r"201 of 240 fits · about \d+ s left$", progress.headline())
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.timeout(200)
+def test_killed_it_goes_on_where_it_was(tmp_path: Path) -> None:
+    requests = make_requests(tmp_path, 6)
+    driver = drive(tmp_path, 6, 0.7, parallel=2)
+    wait_for(lambda: in_the_middle(requests))
+    driver.kill()
+    driver.communicate()
+    assert none_left(driver, "ray::work_on", limit_s=15), "what works on fits is gone before a resume does"
+    done = {request.trial_id: (request.folder / "result.json").read_text() for request in requests if read_result(request.folder)}
+    assert 0 < len(done) < 6
+
+    assert run_fits(requests, Work(), parallel=2) == Outcome(FINISHED, 0)
+    assert {name: (tmp_path / "fits" / name / "result.json").read_text() for name in done} == done
+    for number, request in enumerate(requests):
+        assert computed(request) == [1, 2, 3, 4], "no epoch was computed twice, none is missing"
+        result = json.loads((request.folder / "result.json").read_text())
+        assert result["answer"] == pytest.approx(0.85 + 4 * number / 100), "as an unbroken one has it"
+
+
+@pytest.mark.timeout(200)
+def test_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:
+    requests = make_requests(tmp_path, 20)
+    driver = drive(tmp_path, 20, 0.4)
+    wait_for(lambda: in_the_middle(requests))
+    os.killpg(driver.pid, signal.SIGINT)  # a terminal sends it to the whole group, Ray's processes included
+    out, err = driver.communicate(timeout=60)
+    assert driver.returncode == 0, err
+    assert out.startswith("interrupted 1"), err
+    assert "Stopping: what is done is kept. Press Ctrl-C again to abort at once." in err
+    assert "Traceback" not in err
+    assert none_left(driver)

@@ -1,0 +1,96 @@
+"""Synthetic work for many fits: a curve that is a function of the recipe, kept epoch by epoch as a real fit keeps its state.
+
+As a program, a driver of such fits in a process of its own, for tests that kill it: python works.py FOLDER FITS SLEEP_S PARALLEL.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+if __name__ == "__main__":
+    sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:2])
+
+from maskcls.files import write_atomically  # noqa: E402
+from tune.fits import FitRequest  # noqa: E402
+from tune.trainable import Diverged, OutOfMemory  # noqa: E402
+
+EPOCHS = 4
+
+
+def make_requests(folder: Path, n: int, cpus: int = 1) -> list[FitRequest]:
+    """Requests `fit-0`, `fit-1`, … in folder/fits."""
+    return [
+        FitRequest(
+            f"fit-{number}", {"epochs": EPOCHS, "number": number}, folder / "fits" / f"fit-{number}", folder, cpus, 0.0, {"number": number}
+        )
+        for number in range(n)
+    ]
+
+
+def computed(request: FitRequest) -> list[int]:
+    """Epochs that the work really computed, in their order."""
+    return [int(line) for line in (request.folder / "computed.txt").read_text().split()]
+
+
+@dataclass(frozen=True)
+class Work:
+    """Args:
+    sleep_s: how long an epoch takes.
+    ends: (fit id, epoch, how it ends badly there): diverged, memory, error, full, cuda, exit (the worker dies, once).
+    """
+
+    sleep_s: float = 0.0
+    ends: tuple[tuple[str, int, str], ...] = ()
+
+    def __call__(self, request: FitRequest) -> Generator[dict[str, Any], None, dict[str, Any]]:
+        state = request.state_folder / "done.json"
+        state.parent.mkdir(parents=True, exist_ok=True)
+        done: list[float] = json.loads(state.read_text()) if state.exists() else []
+        for epoch in range(1, EPOCHS + 1):
+            if epoch > len(done):
+                time.sleep(self.sleep_s)
+                self._end(request, epoch)
+                done.append(request.recipe["number"] / 100 + 0.1 * epoch - 0.15 * (epoch == EPOCHS))
+                with (request.folder / "computed.txt").open("a") as log:
+                    log.write(f"{epoch}\n")
+                write_atomically(state, json.dumps(done))
+            yield {"epoch": epoch, "validation_f1": done[epoch - 1]}
+        return {"answer": sum(done)}
+
+    def _end(self, request: FitRequest, epoch: int) -> None:
+        how = next((how for fit_id, at, how in self.ends if (fit_id, at) == (request.trial_id, epoch)), "")
+        if how == "diverged":
+            raise Diverged("The loss is nan at step 7.")
+        if how == "memory":
+            raise OutOfMemory("Tried to allocate 2 GiB.")
+        if how == "error":
+            raise ZeroDivisionError("division by zero")
+        if how == "full":
+            raise OSError(28, "No space left on device", "state.pt")
+        if how == "cuda":
+            raise RuntimeError("CUDA error: device-side assert triggered")
+        died = request.folder / "died"
+        if how == "exit" and not died.exists():
+            died.touch()
+            os._exit(1)
+
+
+def main() -> None:
+    from tune import cluster
+    from tune.fits import run_fits
+
+    folder, n, sleep_s, parallel = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
+    with cluster.connected(None):
+        outcome = run_fits(make_requests(folder, n), Work(sleep_s), parallel=parallel)
+    print(outcome.why, outcome.left)
+
+
+if __name__ == "__main__":
+    main()

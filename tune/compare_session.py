@@ -1,0 +1,228 @@
+"""What `tune.compare` does around its fits: a run made or found, data and splits made ready, Ray connected, tables and a page."""
+
+import functools
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from maskcls.cli import INTERRUPTED as INTERRUPTED_STATUS
+from tune import cluster
+from tune.compare_call import IDENTITY, CompareCall, ComparePlan, resolve
+from tune.compare_dir import CompareDir
+from tune.comparison import Planned, applicable, repeat_splits
+from tune.environment import environment, now
+from tune.resume import refuse_contradictions
+from tune.run_folder import remove
+
+if TYPE_CHECKING:
+    from maskcls.data.facedata import FaceData
+    from maskcls.data.splits import Split
+    from tune.stopping import Outcome
+
+TRAIN_SHARE = 0.85 * 0.85
+"""Of the photos, those of people neither in the holdout nor among those who pick the epoch."""
+
+
+def run(options: Mapping[str, Any], stated: Set[str]) -> int:
+    """The door's work. `stated` names the options that the call gave itself. Returns the exit status."""
+    options = {**options, "address": options["address"] or os.environ.get("RAY_ADDRESS")}  # set in a job that was submitted
+    if options["resume"] is not None:
+        found = CompareDir.open(options["resume"], options["runs"])
+        return _resume(recorded_call(found, options, stated), found, options, stated)
+    return _begin(CompareCall.of(options), options)
+
+
+def recorded_call(found: CompareDir, options: Mapping[str, Any], stated: Set[str]) -> CompareCall:
+    """The run's own call, grown by this one. Raises CallError for what contradicts the run."""
+    told = found.record()["call"]
+    this = CompareCall.of(options)
+    own = {**told, "name": found.name}
+    given = {**this.record(), "name": options["name"]}
+    compared = [name for name in (*IDENTITY, "name") if name in stated and not (name == "scale" and this.scale == "auto")]
+    refuse_contradictions({name: own[name] for name in compared}, {name: given[name] for name in compared}, found.name)
+    if "one_at_a_time" in stated:
+        refuse_contradictions({"one_at_a_time": not told["grid"]}, {"one_at_a_time": options["one_at_a_time"]}, found.name)
+    return CompareCall.recorded(told, this, options)
+
+
+def _begin(call: CompareCall, options: Mapping[str, Any]) -> int:
+    with ExitStack() as stack:
+        machine = stack.enter_context(cluster.connected(options["address"])) if options["address"] else cluster.here()
+        plan = resolve(call, machine)
+        _say(plan.notes)
+        if options["name"]:
+            CompareDir.check_free(options["runs"], options["name"])
+        _check_weights(plan)
+        if options["plan"]:
+            typer.echo("\n".join([*plan.told(), forecast(call, plan)]))
+            return 0
+        name = options["name"] or f"compare-{datetime.now():%Y%m%d-%H%M%S}"
+        made = CompareDir.create(options["runs"], name, plan.record(call))
+        stack.enter_context(made.driving())
+        try:
+            _keep_study(call, made)
+            _prepare_data(call, made, options)
+        except BaseException:
+            remove(made)
+            raise
+        return _compare(call, plan, made, stack, options)
+
+
+def _resume(call: CompareCall, found: CompareDir, options: Mapping[str, Any], stated: Set[str]) -> int:
+    with ExitStack() as stack:
+        if not options["plan"]:
+            stack.enter_context(found.driving())
+        machine = stack.enter_context(cluster.connected(options["address"])) if options["address"] else cluster.here()
+        copied = found.study_copy.exists() and "study" not in stated
+        plan = resolve(call, machine, found.study_copy if copied else None)
+        _say(plan.notes)
+        _check_weights(plan)
+        if options["plan"]:
+            typer.echo("\n".join([*plan.told(), forecast(call, plan)]))
+            return 0
+        kept = found.record()
+        found.write_record({**kept, **plan.record(call), "created": kept["created"], "parts": kept["parts"]})
+        if "study" in stated:
+            _keep_study(call, found)
+        if not (found.data / "photos.csv").exists() or not (found.data / "split.json").exists():
+            _prepare_data(call, found, options)
+        return _compare(call, plan, found, stack, options)
+
+
+def _compare(call: CompareCall, plan: ComparePlan, run: CompareDir, stack: ExitStack, options: Mapping[str, Any]) -> int:
+    from maskcls.data.facedata import FaceData
+    from maskcls.data.pixels import default_cache
+    from tune.compare_fit import fit_and_answer, requests
+    from tune.fits import read_result, run_fits
+    from tune.stopping import INTERRUPTED
+
+    cache = options["cache"] and options["cache"].expanduser().resolve()
+    faces = FaceData.load(run.data, cache or default_cache().absolute(), options["pixel_store_gb"])
+    comparisons, left_out = applicable(plan.comparisons, faces)
+    _say(left_out)
+    splits = repeat_splits(run, faces, plan.repeats, plan.folds, call.split_seed)
+    for size, face_crop in sorted({(arm.recipe.image_size, arm.recipe.face_crop) for planned in comparisons for arm in planned.arms}):
+        faces.pixels(size, progress=True, face_crop=face_crop)
+    run.write_record({**run.record(), "data": _digests(faces), "repeats": [split.digest for split in splits]})
+    asked = requests(run, comparisons, splits, faces.digest, folds=plan.folds, cpus=plan.cpus, gpus=plan.gpus)
+    typer.echo(f"Run {run.name}: {len(asked)} fits, {plan.parallel} at a time, in {run.path}")
+    to_do = [request for request in asked if read_result(request.folder) is None]
+    there = stack.enter_context(cluster.connected(options["address"])) if to_do else None
+    if there and there.dashboard:
+        typer.echo(f"Ray's dashboard: http://{there.dashboard} (it asks for a token: `{cluster.TOKEN_COMMAND}` prints it)")
+    work = functools.partial(fit_and_answer, cache=cache, pixel_store_gb=options["pixel_store_gb"])
+    with _noted(run, plan) as note:
+        outcome = run_fits(asked, work, parallel=plan.parallel, budget_s=plan.time_budget_s)
+        note(outcome.why)
+    _hand_over(run, comparisons, splits, faces, outcome)
+    if outcome.why == INTERRUPTED:
+        return INTERRUPTED_STATUS
+    return 1 if outcome.left and outcome.why == "finished" else 0
+
+
+@contextmanager
+def _noted(run: CompareDir, plan: ComparePlan) -> Iterator[Callable[[str], None]]:
+    """Notes in the run's record that a driver works on it; the block says how that ended."""
+    parts = run.record()["parts"]
+    part = {"began": now(), "argv": sys.argv[1:], "repeats": plan.repeats, "parallel": plan.parallel, **environment()}
+
+    def write(**how: str) -> None:
+        run.write_record({**run.record(), "parts": [*parts, {**part, **how}]})
+
+    write(why="killed, or still running")
+    try:
+        yield lambda why: write(ended=now(), why=why)
+    except BaseException as error:
+        with suppress(OSError):  # the disk may be what was full
+            write(ended=now(), why="aborted" if isinstance(error, KeyboardInterrupt) else f"failed: {error}")
+        if isinstance(error, KeyboardInterrupt):
+            typer.echo(f"Aborted. What was done is kept; to go on:\n  {resume_command(run)}", err=True)
+        raise
+
+
+def forecast(call: CompareCall, plan: ComparePlan) -> str:
+    """About how long it would take, from a rate that was measured once and the number of pixels."""
+    from tune.forecast import PHOTOS_PER_SECOND, count_photos, hours
+
+    rate, edge_px = PHOTOS_PER_SECOND[plan.scale]
+    drawn = count_photos(call.data, call.skip_bad) * TRAIN_SHARE * (1 - 1 / plan.folds)
+    recipes = {(arm.recipe.digest, arm.trained): arm.recipe for planned in plan.comparisons for arm in planned.arms}.values()
+    views = sum(drawn * recipe.epochs * len(recipe.split.models) * (recipe.image_size / edge_px) ** 2 for recipe in recipes)
+    return f"Time: very roughly {hours(plan.repeats * views / rate / plan.parallel)}; backbones and machines vary."
+
+
+def resume_command(run: CompareDir) -> str:
+    """What goes on with the run."""
+    return f"python -m tune.compare --resume {run.path}"
+
+
+def _hand_over(run: CompareDir, comparisons: Sequence[Planned], splits: "Sequence[Split]", faces: "FaceData", outcome: "Outcome") -> None:
+    """Tables, plot and page over what is complete, and the table said."""
+    from rich.console import Console
+
+    from maskcls.files import write_atomically
+    from tune import compare_table
+    from tune.compare_report import write_report
+    from tune.compare_results import read_results
+
+    results = read_results(run, comparisons, splits, faces)
+    write_atomically(run.table_csv, compare_table.to_csv(results))
+    write_atomically(run.table_md, compare_table.to_markdown(results, comparisons))
+    write_report(run, results, comparisons)
+    Console(file=sys.stdout).print(compare_table.render(results, comparisons), highlight=False)
+    typer.echo(f"Comparison {outcome.why}. Page: {run.report}, table: {run.table_csv}")
+    if outcome.left:
+        typer.echo(f"{outcome.left} fits are left to do ({outcome.why}). To go on:\n  {resume_command(run)}")
+
+
+def _keep_study(call: CompareCall, run: CompareDir) -> None:
+    """A copy of a study of one's own, which a resume goes on with."""
+    if call.study and Path(call.study).is_absolute():
+        shutil.copyfile(call.study, run.study_copy)
+
+
+def _prepare_data(call: CompareCall, run: CompareDir, options: Mapping[str, Any]) -> None:
+    from maskcls.data.facedata import prepare
+
+    faces = prepare(
+        Path(call.data) if call.data else None,
+        corrections=call.corrections,
+        split_file=Path(call.split) if call.split else None,
+        split_seed=call.split_seed,
+        skip_bad=call.skip_bad,
+        cache=options["cache"],
+        pixel_store_gb=options["pixel_store_gb"],
+        progress=True,
+    )
+    faces.save(run.data)
+
+
+def _digests(faces: "FaceData") -> dict[str, Any]:
+    return {
+        "photos": len(faces.photos),
+        "people": int(faces.photos["person"].nunique()),
+        "holdout_people": len(faces.split.holdout),
+        "digest": faces.digest,
+        "split_digest": faces.split.digest,
+    }
+
+
+def _check_weights(plan: ComparePlan) -> None:
+    """Every backbone must be there before anything is begun. Raises CallError or RunError."""
+    from maskcls.models.backbones import check_backbones
+
+    checked = {(arm.recipe.backbones, arm.recipe.weights): arm.recipe for planned in plan.comparisons for arm in planned.arms}
+    for recipe in checked.values():
+        check_backbones(recipe)
+
+
+def _say(notes: Sequence[str]) -> None:
+    for note in notes:
+        typer.echo(note, err=True)
