@@ -6,7 +6,7 @@ defaults below; precedence is preset < scale < space < explicit options.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Literal, Self
 
@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from maskcls.errors import CallError
 from maskcls.labels import AGE_CUTS, AgeBands, parse_age_bands
-from maskcls.task_split import TaskSplit, task_split
+from maskcls.task_split import TASK_SPLITS, TaskSplit, task_split
+from maskcls.tasks import Task
 
 N_STAGES = 5
 AUGMENTATION_PREFIX = "augment_"
@@ -142,19 +143,21 @@ class Recipe(BaseModel):
     def _consistent(self) -> Self:
         if self.age_cut_young >= self.age_cut_old:
             raise ValueError(f"`age_cut_young < age_cut_old` must hold, but got {self.age_cut_young} and {self.age_cut_old}.")
-        problems = _member_problems(self)
-        if problems:
-            raise ValueError("\n".join(problems))
+        if self.members:
+            object.__setattr__(self, MEMBERS, _checked_members(self))  # as their values are in every other field
         return self
 
     def override(self, values: Mapping[str, Any]) -> Self:
         """This recipe with some values changed. Raises CallError naming each wrong key or value."""
-        own = {member: dict(keys) for member, keys in self.members.items()}
-        return type(self)._checked({**self.model_dump(), **_nested(values, own)})
+        return type(self)._checked({**self.model_dump(), **_nested(values, self.members)})
 
     def of_member(self, member: str) -> Self:
         """The recipe as that member of the split has it: its own values in place of the others'."""
         return self.model_copy(update={**self.members.get(member, {}), MEMBERS: {}}) if self.members else self
+
+    def of_model(self, tasks: Sequence[Task]) -> Self:
+        """The recipe as a model of these tasks has it: a model of one member takes that member's own values."""
+        return self.of_member(tasks[0].name) if len(tasks) == 1 else self
 
     def flat(self) -> dict[str, Any]:
         """Every value by its key; each member's, whether its own or the fit's, by `members.<member>.<key>`."""
@@ -170,7 +173,7 @@ class Recipe(BaseModel):
     @property
     def backbones(self) -> tuple[str, ...]:
         """The backbones of its models, each once."""
-        return tuple(dict.fromkeys(self.of_member(tasks[0].name).backbone for tasks in self.split.models))
+        return tuple(dict.fromkeys(self.of_model(tasks).backbone for tasks in self.split.models))
 
     @property
     def age_bands(self) -> AgeBands:
@@ -228,40 +231,54 @@ def _meant(key: str, keys: Iterable[str]) -> str:
     return f"Did you mean {close[0]}?" if close else f"There are: {', '.join(keys)}."
 
 
-def _member_problems(recipe: Recipe) -> list[str]:
-    """What is wrong with the members' own values, a message each."""
-    problems = []
+def _checked_members(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """The members' own values as a recipe has them (`1` for a float is `1.0`). Raises ValueError naming each that is wrong."""
+    problems: list[str] = []
+    checked: dict[str, dict[str, Any]] = {}
     split = recipe.split
     allowed = sorted(_HEAD_KEYS if split.shared else Recipe.model_fields.keys() - _FIT_KEYS)
     for member, values in recipe.members.items():
         if member not in split.members:
-            problems.append(f"{MEMBERS}.{member}: task split {split.name} has no such member. Members: {', '.join(split.members)}.")
+            problems.append(_no_such_member(member, split))
             continue
-        for key in values.keys() - set(allowed):
-            if key in Recipe.model_fields:
-                kind = "A head of a shared backbone" if split.shared else "A member"
-                problems.append(f"{MEMBERS}.{member}.{key}: the members share this one. {kind} may have its own {', '.join(allowed)}.")
-            else:
-                problems.append(f"{MEMBERS}.{member}.{key}: a recipe has no key {key!r}. {_meant(key, allowed)}")
+        problems += [_not_its_own(member, key, allowed, split) for key in values if key not in allowed]
         own = {key: value for key, value in values.items() if key in allowed}
         try:
-            Recipe.model_validate({**recipe.model_dump(), MEMBERS: {}, **own})
+            whole = Recipe.model_validate({**recipe.model_dump(), MEMBERS: {}, **own})
         except ValidationError as error:
             problems += [f"{MEMBERS}.{member}{'.' if problem['loc'] else ': '}{_explain(problem)}" for problem in error.errors()]
-    return problems
-
-
-def _nested(values: Mapping[str, Any], members: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Values whose `members.<member>.<key>` are put into `members`, beside what stands there; `members` itself replaces all."""
-    plain = {}
-    for key, value in values.items():
-        prefix, _, rest = key.partition(".")
-        member, dot, own = rest.partition(".")
-        if prefix == MEMBERS and dot:
-            members.setdefault(member, {})[own] = value
         else:
-            plain[key] = value
-    return {MEMBERS: members, **plain}
+            checked[member] = {key: getattr(whole, key) for key in own}
+    if problems:
+        raise ValueError("\n".join(problems))
+    return checked
+
+
+def _no_such_member(member: str, split: TaskSplit) -> str:
+    others = [name for name, other in TASK_SPLITS.items() if member in other.members]
+    there = f" It is one of {', '.join(others)}: --set task_split={others[0]}." if others else ""
+    return f"{MEMBERS}.{member}: task split {split.name} has no such member. Members: {', '.join(split.members)}.{there}"
+
+
+def _not_its_own(member: str, key: str, allowed: Sequence[str], split: TaskSplit) -> str:
+    if key not in Recipe.model_fields:
+        return f"{MEMBERS}.{member}.{key}: a recipe has no key {key!r}. {_meant(key, allowed)}"
+    kind = "A head of a shared backbone" if split.shared else "A member"
+    return f"{MEMBERS}.{member}.{key}: the members share this one. {kind} may have its own {', '.join(allowed)}."
+
+
+def _nested(values: Mapping[str, Any], before: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Values whose `members.<member>.<key>` are put into `members`, over what is given there whole, or stood there before."""
+    given = values.get(MEMBERS, before)
+    dotted = [(key, value) for key, value in values.items() if key.startswith(f"{MEMBERS}.") and key.count(".") > 1]
+    if not isinstance(given, Mapping) or not all(isinstance(own, Mapping) for own in given.values()):
+        return dict(values)  # the recipe will say what is wrong
+    members = {member: dict(own) for member, own in given.items()}
+    for key, value in dotted:
+        _, member, own = key.split(".", 2)
+        members.setdefault(member, {})[own] = value
+    plain = {key: value for key, value in values.items() if key not in dict(dotted)}
+    return {**plain, MEMBERS: members}
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:

@@ -45,6 +45,7 @@ def main(
     from maskcls.device import resolve_device
     from maskcls.models.backbones import check_backbones
     from maskcls.serving.bundle import check_writable
+    from maskcls.training.fit_data import check_trainable
 
     check_writable(out, overwrite=overwrite)
     explicit = presets.explicit_values(set_, data, image_size=image_size, epochs=epochs, seed=seed, weights=weights)
@@ -62,6 +63,7 @@ def main(
         pixel_store_gb=pixel_store_gb,
         progress=True,
     )
+    check_trainable(recipe, faces)
     fit = _train(recipe, faces, _state_folder(out), resolve_device(device), loader_workers)
     _export(fit, faces, out, overwrite)
     typer.echo(f"The best epoch, {fit.best_epoch}, is in {out}. To predict:")

@@ -13,6 +13,8 @@ What does not go together is never drawn together. Class weights and a sampler w
 `none`. A boundary moved to 57 calls people of 57 to 59 old, and a band of 57-59 would delete them again: so a band goes with the
 boundary at 60. Soft F1 is only ever the second loss. How photos are mixed is no question of labels: see `augmentation`.
 
+A trial takes as long as a fit of the preset. What the whole space scores is not known yet.
+
 Bounds. The contest's teams: weighted sampler +.02 or nothing, plain oversampling often overfits, focal loss with oversampling and
 augmentation .671 to .694; the age boundary moved to 57 or 58 up to +.09 or nothing (so 55 to 60), ages 57-59 left out .719 to .736 and
 .796 to .846 on validation, 27-29 with them in the fourth cohort's winning entry; label smoothing +.016 or worse (so 0 to 0.2, around

@@ -19,12 +19,19 @@ SMALL = ["--weights", "none", "--image-size", "32", "--parallel", "2", "--set", 
 CHEAPER = {
     "python -m tune.search --space freezing": SMALL,
     "python -m maskcls.train": ["--epochs", "1", *SMALL[:4]],
+    "python -m tune.compare --data faces": ["--epochs", "1", *SMALL],
 }
-REPLACED = {"--trials 12 --epochs 6": "--trials 2 --epochs 1", "--trials 14": "--trials 3", "--persons 60": "--persons 8"}
+REPLACED = {
+    "--trials 12 --epochs 6": "--trials 2 --epochs 1",
+    "--trials 14": "--trials 3",
+    "--persons 60": "--persons 8",
+    "--seeds 5": "--seeds 2",
+}
 ELSEWHERE = {
     "make search": "tests/tune/test_kill.py searches the demo faces through the same door, and .ci/run calls make",
     "make test": "this is it",
     "python -m tune.search --space freezing --data ../shared/faces/dev": "minutes long: what it found stands beside it",
+    "python -m tune.compare --study contest": "an hour long: docs/study.md; its parts in tests/tune/test_contest_study.py",
     "source": "the test's interpreter is the environment's",
     "python -m maskcls.serve": "tests/maskcls/serving/test_web.py, in a browser",
     "ray start": "needs a port of its own",
@@ -47,9 +54,9 @@ def prefix_in(command: str, table: dict[str, object]) -> str | None:
 
 
 def test_readme_has_commands_and_each_runs_here_or_elsewhere() -> None:
-    assert len(commands()) == 20
+    assert len(commands()) == 23
     doors = [command for command in commands() if command.startswith("python -m") and not prefix_in(command, ELSEWHERE)]
-    assert len(doors) == 12
+    assert len(doors) == 14
     for prefix in (*CHEAPER, *ELSEWHERE):
         assert any(command.startswith(prefix) for command in commands()), prefix
     for old in REPLACED:

@@ -88,6 +88,12 @@ class CompareCall:
         """The run's own call (`told`), grown by this one's values and repeats, with its say in how much work is done where."""
         if this.vary and told["study"]:
             raise CallError(f"--vary cannot be added to a run of --study {told['study']}. Start a new run for it.")
+        new = [key for key in this.vary if key not in told["vary"]]
+        if told["grid"] and new:
+            raise CallError(
+                f"--vary {new[0]} cannot be added to a run of --grid, for it would replace every combination. Values of "
+                f"{' and '.join(told['vary'])} can be added; for another key, start a new run."
+            )
         where = {name: options[name] for name in ("parallel", "gpus_per_trial", "cpus_per_trial", "time_budget")}
         seeds = told["seeds"] if options["seeds"] is None else this.seeds
         return cls(**{**told, **where, "set": tuple(told["set"]), "seeds": seeds, "vary": merged(told["vary"], this.vary)})

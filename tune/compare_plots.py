@@ -10,10 +10,11 @@ from matplotlib.lines import Line2D
 from maskcls.reports.plots import ACCENT, BLUE, INK, STYLE, new_figure, quiet_about_glyphs, to_png, to_svg
 from tune.compare_results import Results, Row
 from tune.paired import BETTER, CANT_TELL, WORSE
+from tune.trainable import DIVERGED
 
 # Told apart by the marker, too, for readers who do not see the hues.
-COLOURS = {BETTER: BLUE, WORSE: ACCENT, CANT_TELL: "#8a96a0"}
-_MARKERS = {BETTER: "o", WORSE: "s", CANT_TELL: "D"}
+COLOURS = {BETTER: BLUE, WORSE: ACCENT, CANT_TELL: "#8a96a0", DIVERGED: "#7b3f98"}
+_MARKERS = {BETTER: "o", WORSE: "s", CANT_TELL: "D", DIVERGED: "X"}
 _LONGEST = 52
 
 
@@ -29,6 +30,11 @@ def differences_png(results: Results) -> bytes:
     with mpl.rc_context(STYLE), quiet_about_glyphs():
         figure = _figure(results)
         return b"" if figure is None else to_png(figure)
+
+
+def kind(row: Row) -> str:
+    """The verdict without numbers: a key of COLOURS, for a row that has a difference."""
+    return DIVERGED if row.states.get(DIVERGED) else row.verdict
 
 
 def _figure(results: Results) -> Figure | None:
@@ -56,9 +62,12 @@ def _figure(results: Results) -> Figure | None:
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="y", visible=False)
     ax.set(xlabel="difference of macro F1 to the base")
-    handles = [Line2D([], [], color=colour, marker=_MARKERS[word], lw=2, label=word) for word, colour in COLOURS.items()]
+    words = [word for word in COLOURS if word != DIVERGED or any(kind(row) == DIVERGED for row in results.rows if row.difference)]
+    handles = [Line2D([], [], color=COLOURS[word], marker=_MARKERS[word], lw=2, label=word) for word in words]
     handles.append(Line2D([], [], color=INK, marker=".", ms=4, lw=0, label="one repeat"))
-    figure.legend(handles=handles, title="mean and 95 % interval", loc="outside upper left", ncols=4, fontsize=9, title_fontsize=9)
+    figure.legend(
+        handles=handles, title="mean and 95 % interval", loc="outside upper left", ncols=len(handles), fontsize=9, title_fontsize=9
+    )
     return figure
 
 
@@ -66,11 +75,12 @@ def _whisker(ax: Axes, at: int, row: Row, base: Mapping[int, float]) -> None:
     found = row.difference
     if found is None:
         return
-    colour = COLOURS[found.verdict]
-    ax.plot([found.low, found.high], [at, at], color=colour, lw=2.2, solid_capstyle="round", zorder=2)
+    colour = COLOURS[kind(row)]
+    if found.n > 1:
+        ax.plot([found.low, found.high], [at, at], color=colour, lw=2.2, solid_capstyle="round", zorder=2)
     repeats = [f1 - base[number] for number, f1 in row.f1.items()]
     ax.scatter(repeats, [at + 0.22] * len(repeats), s=7, color=colour, alpha=0.55, lw=0, zorder=2)
-    ax.scatter([found.mean], [at], s=42, color=colour, marker=_MARKERS[found.verdict], edgecolor="white", linewidth=0.7, zorder=3)
+    ax.scatter([found.mean], [at], s=42, color=colour, marker=_MARKERS[kind(row)], edgecolor="white", linewidth=0.7, zorder=3)
 
 
 def _shortened(name: str) -> str:

@@ -9,12 +9,12 @@ from typing import Any
 from maskcls.files import replacing, write_atomically
 from maskcls.reports.page import Html, page, pairs, section, table, tiles
 from tune.compare_dir import CompareDir
-from tune.compare_plots import COLOURS, differences_png, differences_svg
+from tune.compare_plots import COLOURS, differences_png, differences_svg, kind
 from tune.compare_results import Results, Row
 from tune.compare_table import difference_told, mean_and_spread, time_told, word
 from tune.comparison import BASE, VALIDATION, Planned
 from tune.paired import BETTER, CANT_TELL, WORSE
-from tune.trainable import COMPLETE
+from tune.trainable import COMPLETE, DIVERGED
 
 
 def write_report(run: CompareDir, results: Results, comparisons: Sequence[Planned]) -> None:
@@ -32,7 +32,8 @@ def write_report(run: CompareDir, results: Results, comparisons: Sequence[Planne
 
 
 def _headline(results: Results, record: Mapping[str, Any]) -> Html:
-    words = Counter(row.difference.verdict for row in results.rows if row.difference is not None)
+    words = Counter(kind(row) for row in results.rows if row.difference is not None)
+    diverged = sum(bool(row.states.get(DIVERGED)) for row in results.rows if not row.is_base)
     order = (BETTER, WORSE, CANT_TELL)
     told = " / ".join(str(words[name]) for name in order) if words else "–"
     bases = [row for row in results.rows if row.is_base and row.n]
@@ -40,7 +41,11 @@ def _headline(results: Results, record: Mapping[str, Any]) -> Html:
     machine = f"{hardware['cpus']} cores" + (f", {hardware['gpus']} GPUs" if hardware.get("gpus") else "") if hardware else ""
     one = bases[0] if len(bases) == 1 else None
     shown = [
-        (" / ".join(order), told, f"{len(results.rows) - len(_bases(results))} variants, each against its base"),
+        (
+            " / ".join(order),
+            told,
+            f"{len(results.rows) - len(_bases(results))} variants, each against its base" + (f"; {diverged} diverged" if diverged else ""),
+        ),
         ("macro F1 of the base", mean_and_spread(one), f"mean ± standard deviation of {one.n} repeats")
         if one
         else ("comparisons", str(len(_bases(results))), "each with its own base"),
@@ -58,7 +63,7 @@ def _bases(results: Results) -> list[Row]:
 def _comparison(planned: Planned, results: Results) -> Html:
     cells = []
     for row in results.of(planned.name):
-        dot = f'<span class="dot" style="background:{COLOURS[row.difference.verdict]}"></span>' if row.difference else ""
+        dot = f'<span class="dot" style="background:{COLOURS[kind(row)]}"></span>' if row.difference else ""
         ends = ", ".join(f"{count} {state}" for state, count in row.states.items())
         cells.append(
             [
@@ -113,7 +118,9 @@ def _protocol(record: Mapping[str, Any], results: Results) -> Html:
         f"{data.get('holdout_people', 0)} people of the holdout were left alone altogether.",
         "A difference is the mean over repeats of the variant's macro F1 less the base's, on the same photos.",
         "Its interval is over seeds and people, with Student's t: the variance of the repeats' differences, and that of other people "
-        "within gender and age group by a bootstrap. One repeat never tells.",
+        "within gender and age group by a bootstrap. One repeat has no interval, and never tells.",
+        "A variant that diverged in a repeat gets no other word, whatever the rest would say.",
+        *record.get("left_out", ()),
     ]
     content = "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
     return section("How it was measured", "", content)

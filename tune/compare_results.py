@@ -15,7 +15,7 @@ from tune.compare_fit import ANSWERS, column
 from tune.comparison import Arm, Planned
 from tune.fits import read_result
 from tune.paired import Difference, Repeat, by_chance, difference
-from tune.trainable import COMPLETE
+from tune.trainable import COMPLETE, DIVERGED, FAILED
 
 if TYPE_CHECKING:
     from maskcls.data.facedata import FaceData
@@ -39,12 +39,22 @@ class Row:
     seconds_mean: float
     """Of a complete fit; nan where there is none."""
     states: Mapping[str, int]
-    """How many of its fits are complete, diverged, out of memory, or not done."""
+    """How many of its fits are complete, diverged, out of memory, not done, or failed: complete, but not to be read as it reads them."""
     task_f1: Mapping[str, float]
     """Mean over the repeats that count."""
     validation_f1_mean: float
     """Of the epoch that answered, on the people who picked it: what a search would have seen; nan where no repeat counts."""
     is_base: bool = False
+
+    @property
+    def verdict(self) -> str:
+        """The difference's word. Where a fit diverged that says so instead, for those that did not are a choice of the lucky ones.
+
+        Empty for the base, and where nothing is to be said.
+        """
+        if self.states.get(DIVERGED):
+            return f"diverged {self.states[DIVERGED]} of {sum(self.states.values())}"
+        return self.difference.verdict if self.difference else ""
 
     @property
     def f1_mean(self) -> float:
@@ -73,8 +83,8 @@ class Results:
 
     @cached_property
     def n_verdicts(self) -> int:
-        """Differences of at least two repeats: those that could be told."""
-        return sum(row.difference is not None and row.difference.n > 1 for row in self.rows)
+        """Differences of at least two repeats none of which diverged: those that could be told."""
+        return sum(row.difference is not None and row.difference.n > 1 and not row.states.get(DIVERGED) for row in self.rows)
 
     @property
     def by_chance(self) -> str:
@@ -146,7 +156,7 @@ class _Fits:
             f1={number: reading["scores"]["f1"] for number, reading in readings.items()},
             difference=found,
             seconds_mean=float(np.mean(seconds)) if seconds else math.nan,
-            states=Counter(result["state"] if result else NOT_DONE for result in results),
+            states=Counter(self._state(arm, result) for result in results),
             task_f1={name: float(np.mean([task[name] for task in tasks])) for name in tasks[0]} if tasks else {},
             validation_f1_mean=float(np.mean(validated)) if validated else math.nan,
             is_base=is_base,
@@ -169,7 +179,16 @@ class _Fits:
     def _reading(self, arm: Arm, number: int) -> dict[str, Any] | None:
         result = self._result(arm, number)
         reading: dict[str, Any] | None = result.get("readings", {}).get(arm.treatment) if result else None
-        return reading
+        return reading if reading and "scores" in reading else None
+
+    @staticmethod
+    def _state(arm: Arm, result: Mapping[str, Any] | None) -> str:
+        if result is None:
+            return NOT_DONE
+        if result["state"] != COMPLETE:
+            return str(result["state"])
+        reading = result["readings"].get(arm.treatment)
+        return NOT_DONE if reading is None else COMPLETE if "scores" in reading else FAILED
 
     def _table(self, arm: Arm, number: int) -> pd.DataFrame:
         fit_id = self._id(arm, number)

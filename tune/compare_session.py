@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from maskcls.cli import INTERRUPTED as INTERRUPTED_STATUS
+from maskcls.errors import CallError
 from tune import cluster
 from tune.compare_call import IDENTITY, CompareCall, ComparePlan, resolve
 from tune.compare_dir import CompareDir
-from tune.comparison import Planned, applicable, repeat_splits
+from tune.comparison import Planned, inapplicable, repeat_splits, untrainable, without
 from tune.environment import environment, now
 from tune.resume import refuse_contradictions
 from tune.run_folder import remove
+from tune.stopping import FINISHED, INTERRUPTED
 
 if TYPE_CHECKING:
     from maskcls.data.facedata import FaceData
@@ -68,11 +71,11 @@ def _begin(call: CompareCall, options: Mapping[str, Any]) -> int:
         stack.enter_context(made.driving())
         try:
             _keep_study(call, made)
-            _prepare_data(call, made, options)
+            ready = _make_ready(call, plan, made, options)
         except BaseException:
             remove(made)
             raise
-        return _compare(call, plan, made, stack, options)
+        return _compare(plan, made, ready, stack, options)
 
 
 def _resume(call: CompareCall, found: CompareDir, options: Mapping[str, Any], stated: Set[str]) -> int:
@@ -87,44 +90,80 @@ def _resume(call: CompareCall, found: CompareDir, options: Mapping[str, Any], st
         if options["plan"]:
             typer.echo("\n".join([*plan.told(), forecast(call, plan)]))
             return 0
+        ready = _make_ready(call, plan, found, options)  # what is added must be possible before the run keeps it
         kept = found.record()
         found.write_record({**kept, **plan.record(call), "created": kept["created"], "parts": kept["parts"]})
         if "study" in stated:
             _keep_study(call, found)
-        if not (found.data / "photos.csv").exists() or not (found.data / "split.json").exists():
-            _prepare_data(call, found, options)
-        return _compare(call, plan, found, stack, options)
+        return _compare(plan, found, ready, stack, options)
 
 
-def _compare(call: CompareCall, plan: ComparePlan, run: CompareDir, stack: ExitStack, options: Mapping[str, Any]) -> int:
+@dataclass(frozen=True)
+class _Ready:
+    """What is compared, on which photos, on which splits: all that was checked before a fit begins."""
+
+    comparisons: tuple[Planned, ...]
+    faces: "FaceData"
+    splits: "list[Split]"
+    cache: Path | None
+    left_out: tuple[str, ...]
+    """What these photos leave out, and why."""
+
+
+def _make_ready(call: CompareCall, plan: ComparePlan, run: CompareDir, options: Mapping[str, Any]) -> _Ready:
+    """Photos, splits and pixels in their places. Raises CallError or DataError for what cannot be trained on them."""
     from maskcls.data.facedata import FaceData
     from maskcls.data.pixels import default_cache
-    from tune.compare_fit import fit_and_answer, requests
-    from tune.fits import read_result, run_fits
-    from tune.stopping import INTERRUPTED
 
+    if not (run.data / "photos.csv").exists() or not (run.data / "split.json").exists():
+        _prepare_data(call, run, options)
     cache = options["cache"] and options["cache"].expanduser().resolve()
     faces = FaceData.load(run.data, cache or default_cache().absolute(), options["pixel_store_gb"])
-    comparisons, left_out = applicable(plan.comparisons, faces)
-    _say(left_out)
     splits = repeat_splits(run, faces, plan.repeats, plan.folds, call.split_seed)
+    comparisons, left_out = _possible(plan, faces, splits, study=call.study is not None)
     for size, face_crop in sorted({(arm.recipe.image_size, arm.recipe.face_crop) for planned in comparisons for arm in planned.arms}):
         faces.pixels(size, progress=True, face_crop=face_crop)
-    run.write_record({**run.record(), "data": _digests(faces), "repeats": [split.digest for split in splits]})
+    return _Ready(comparisons, faces, splits, cache, left_out)
+
+
+def _possible(
+    plan: ComparePlan, faces: "FaceData", splits: "Sequence[Split]", *, study: bool
+) -> tuple[tuple[Planned, ...], tuple[str, ...]]:
+    """The comparisons as these photos allow them, and notes of what is left out.
+
+    What a study asks in vain is left out, and said; what a call asks so is refused.
+    """
+    impossible = untrainable(plan.comparisons, faces, splits)
+    if impossible and not study:
+        (_, arm), why = next(iter(impossible.items()))
+        raise CallError(f"{arm}: {why}")
+    comparisons, notes = without(plan.comparisons, inapplicable(plan.comparisons, faces) | impossible)
+    _say(notes)
+    if not comparisons:
+        raise CallError("Nothing is left to compare on these photos.")
+    return comparisons, tuple(notes)
+
+
+def _compare(plan: ComparePlan, run: CompareDir, ready: _Ready, stack: ExitStack, options: Mapping[str, Any]) -> int:
+    from tune.compare_fit import fit_and_answer, is_read, requests
+    from tune.fits import run_fits, to_do
+
+    comparisons, faces, splits = ready.comparisons, ready.faces, ready.splits
+    measured = {"data": _digests(faces), "repeats": [split.digest for split in splits], "left_out": list(ready.left_out)}
+    run.write_record({**run.record(), **measured})
     asked = requests(run, comparisons, splits, faces.digest, folds=plan.folds, cpus=plan.cpus, gpus=plan.gpus)
     typer.echo(f"Run {run.name}: {len(asked)} fits, {plan.parallel} at a time, in {run.path}")
-    to_do = [request for request in asked if read_result(request.folder) is None]
-    there = stack.enter_context(cluster.connected(options["address"])) if to_do else None
+    there = stack.enter_context(cluster.connected(options["address"])) if to_do(asked, is_read) else None
     if there and there.dashboard:
         typer.echo(f"Ray's dashboard: http://{there.dashboard} (it asks for a token: `{cluster.TOKEN_COMMAND}` prints it)")
-    work = functools.partial(fit_and_answer, cache=cache, pixel_store_gb=options["pixel_store_gb"])
+    work = functools.partial(fit_and_answer, cache=ready.cache, pixel_store_gb=options["pixel_store_gb"])
     with _noted(run, plan) as note:
-        outcome = run_fits(asked, work, parallel=plan.parallel, budget_s=plan.time_budget_s)
+        outcome = run_fits(asked, work, parallel=plan.parallel, budget_s=plan.time_budget_s, is_done=is_read)
         note(outcome.why)
-    _hand_over(run, comparisons, splits, faces, outcome)
+    _hand_over(run, ready, outcome)
     if outcome.why == INTERRUPTED:
         return INTERRUPTED_STATUS
-    return 1 if outcome.left and outcome.why == "finished" else 0
+    return 1 if outcome.left and outcome.why == FINISHED else 0
 
 
 @contextmanager
@@ -163,7 +202,7 @@ def resume_command(run: CompareDir) -> str:
     return f"python -m tune.compare --resume {run.path}"
 
 
-def _hand_over(run: CompareDir, comparisons: Sequence[Planned], splits: "Sequence[Split]", faces: "FaceData", outcome: "Outcome") -> None:
+def _hand_over(run: CompareDir, ready: _Ready, outcome: "Outcome") -> None:
     """Tables, plot and page over what is complete, and the table said."""
     from rich.console import Console
 
@@ -171,15 +210,19 @@ def _hand_over(run: CompareDir, comparisons: Sequence[Planned], splits: "Sequenc
     from tune import compare_table
     from tune.compare_report import write_report
     from tune.compare_results import read_results
+    from tune.trainable import OUT_OF_MEMORY
 
-    results = read_results(run, comparisons, splits, faces)
+    comparisons = ready.comparisons
+    results = read_results(run, comparisons, ready.splits, ready.faces)
     write_atomically(run.table_csv, compare_table.to_csv(results))
-    write_atomically(run.table_md, compare_table.to_markdown(results, comparisons))
+    write_atomically(run.table_md, compare_table.to_markdown(results, comparisons, ready.left_out))
     write_report(run, results, comparisons)
     Console(file=sys.stdout).print(compare_table.render(results, comparisons), highlight=False)
     typer.echo(f"Comparison {outcome.why}. Page: {run.report}, table: {run.table_csv}")
     if outcome.left:
         typer.echo(f"{outcome.left} fits are left to do ({outcome.why}). To go on:\n  {resume_command(run)}")
+    if any(row.states.get(OUT_OF_MEMORY) for row in results.rows):
+        typer.echo("Some fits ran out of memory: go on with less --parallel, or more --gpus-per-trial.")
 
 
 def _keep_study(call: CompareCall, run: CompareDir) -> None:

@@ -53,7 +53,7 @@ def _terminal_table(rows: Sequence[Row], repeats: int) -> Table:
         table.add_column(name, no_wrap=True)
     for row in rows:
         n = [str(row.n)] if partial else []
-        style = _STYLES.get(word(row), "") if row.difference else "bold"
+        style = "bold" if row.is_base else _STYLES.get(word(row), "")
         table.add_row(row.variant, *n, mean_and_spread(row), difference_told(row), word(row), time_told(row), style=style)
     return table
 
@@ -66,16 +66,16 @@ def mean_and_spread(row: Row) -> str:
 
 
 def difference_told(row: Row) -> str:
-    """`+0.021 [-0.004, +0.046]`; empty for the base, and where no repeat counts."""
+    """`+0.021 [-0.004, +0.046]`, of one repeat without an interval; empty for the base, and where no repeat counts."""
     found = row.difference
-    return "" if found is None else f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+    if found is None:
+        return ""
+    return f"{found.mean:+.3f}, one repeat" if found.n == 1 else f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
 
 
 def word(row: Row) -> str:
     """The verdict; for an arm without a score, how its fits ended."""
-    if row.difference is not None:
-        return row.difference.verdict
-    return "" if row.n else ", ".join(row.states)
+    return row.verdict or ("" if row.n else ", ".join(row.states))
 
 
 def time_told(row: Row) -> str:
@@ -108,8 +108,8 @@ def to_csv(results: Results) -> str:
     return text.getvalue()
 
 
-def to_markdown(results: Results, comparisons: Sequence[Planned]) -> str:
-    """For a document: what was claimed, by whom, and a table, comparison by comparison."""
+def to_markdown(results: Results, comparisons: Sequence[Planned], left_out: Sequence[str] = ()) -> str:
+    """For a document: what was claimed, by whom, and a table, comparison by comparison; and what these photos leave out."""
     parts = []
     for comparison in comparisons:
         rows = results.of(comparison.name)
@@ -127,7 +127,11 @@ def to_markdown(results: Results, comparisons: Sequence[Planned]) -> str:
             cells = (row.variant, str(row.n), mean_and_spread(row), difference_told(row), said, validated)
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in (*cells, time_told(row))) + " |")
         parts.append("\n".join(lines) + "\n")
-    return "\n".join(parts) + (f"\n{results.by_chance}\n" if results.n_verdicts else "")
+    if results.n_verdicts:
+        parts.append(f"{results.by_chance}\n")
+    if left_out:
+        parts.append("\n".join(f"- {note}" for note in left_out) + "\n")
+    return "\n".join(parts)
 
 
 def _number(value: float, digits: int) -> str:

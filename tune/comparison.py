@@ -142,20 +142,13 @@ def planned(comparison: Comparison, base: Recipe, explicit: Mapping[str, Any]) -
     return Planned(comparison.name, comparison.claim, comparison.source, first, tuple(arms)), same
 
 
-def applicable(comparisons: Sequence[Planned], faces: "FaceData") -> tuple[tuple[Planned, ...], list[str]]:
-    """The comparisons without variants whose treatment does not apply to these photos, and what is to be said of those."""
+def inapplicable(comparisons: Sequence[Planned], faces: "FaceData") -> dict[tuple[str, str], str]:
+    """The arms whose treatment does not apply to these photos, by comparison and name, and why."""
     from tune.treatments import find
 
-    left, notes = [], []
-    for comparison in comparisons:
-        why = {arm.name: find(arm.treatment).applies(faces) for arm in comparison.arms}
-        kept = tuple(arm for arm in comparison.variants if not why[arm.name] and not why[comparison.base.name])
-        for arm in comparison.variants:
-            if arm not in kept:
-                notes.append(f"{comparison.name}, {arm.name} is left out: {why[arm.name] or why[comparison.base.name]}.")
-        if kept:
-            left.append(replace(comparison, variants=kept))
-    return tuple(left), notes
+    arms = [(comparison.name, arm) for comparison in comparisons for arm in comparison.arms]
+    why = {(name, arm.name): find(arm.treatment).applies(faces, arm.recipe) for name, arm in arms}
+    return {arm: f"{reason}." for arm, reason in why.items() if reason}
 
 
 def default_folds(repeats: int) -> int:
@@ -180,6 +173,33 @@ def repeat_splits(run: CompareDir, faces: "FaceData", repeats: int, folds: int, 
     return splits
 
 
+def untrainable(comparisons: Sequence[Planned], faces: "FaceData", splits: Sequence["Split"]) -> dict[tuple[str, str], str]:
+    """The arms whose recipe leaves a label without training photos in some repeat, by comparison and name, and why."""
+    from maskcls.training.fit_data import check_trainable
+
+    found = {}
+    for comparison in comparisons:
+        for arm in comparison.arms:
+            try:
+                for split in splits:
+                    check_trainable(arm.recipe, replace(faces, split=split))
+            except CallError as error:
+                found[comparison.name, arm.name] = str(error)
+    return found
+
+
+def without(comparisons: Sequence[Planned], left_out: Mapping[tuple[str, str], str]) -> tuple[tuple[Planned, ...], list[str]]:
+    """The comparisons without these arms, a comparison whose base is among them left out whole; and what is to be said of that."""
+    left, notes = [], []
+    for comparison in comparisons:
+        of_base = left_out.get((comparison.name, comparison.base.name))
+        why = {arm.name: of_base or left_out.get((comparison.name, arm.name)) for arm in comparison.variants}
+        notes += [f"{comparison.name}, {name} is left out: {reason}" for name, reason in why.items() if reason]
+        kept = tuple(arm for arm in comparison.variants if not why[arm.name])
+        left += [replace(comparison, variants=kept)] if kept else []
+    return tuple(left), notes
+
+
 def draw_split(faces: "FaceData", number: int, folds: int, split_seed: int) -> "Split":
     """The split of repeat `number` (0-based). Every `folds` repeats the people are divided anew."""
     from maskcls.data import splits
@@ -199,6 +219,8 @@ def draw_split(faces: "FaceData", number: int, folds: int, split_seed: int) -> "
 
 
 def _override(recipe: Recipe, values: Mapping[str, Any], where: str) -> Recipe:
+    if "seed" in values:
+        raise CallError(f"{where}: the repeats differ by their seeds, so nothing may fix one. Leave seed out.")
     try:
         return recipe.override(values)
     except CallError as error:

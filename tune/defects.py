@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from maskcls.errors import DataError
 from tune.treatments import Treatment
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from maskcls.data.facedata import FaceData
     from maskcls.models.model import Answers, Model
+    from maskcls.recipe import Recipe
     from maskcls.training.fit import EpochResult, Fit
     from maskcls.training.fit_data import FitData
 
@@ -28,7 +30,7 @@ EPOCHS_MEANT, EPOCHS_RUN = 50, 12
 
 
 class SqueezedPhotos(Treatment):
-    """Prediction squeezes whole photos into the square instead of cutting it out of their middle."""
+    """Prediction squeezes whole photos into the square instead of cutting it out of their middle. The epoch was picked rightly."""
 
     def answers(self, models: "Sequence[Model]", fit: "Fit", faces: "FaceData", rows: "Integers") -> "Integers":
         import cv2
@@ -65,6 +67,10 @@ class InvertedNumbering(Treatment):
 
     MEMBER = "gender_under_30"
 
+    def applies(self, faces: "FaceData", recipe: "Recipe") -> str:
+        members = recipe.split.members
+        return "" if self.MEMBER in members else f"task split {recipe.task_split} has no member {self.MEMBER}"
+
     def answers(self, models: "Sequence[Model]", fit: "Fit", faces: "FaceData", rows: "Integers") -> "Integers":
         said = _said(models, fit.data.pixels, rows)
         at = fit.recipe.split.members.index(self.MEMBER)
@@ -75,16 +81,12 @@ class InvertedNumbering(Treatment):
 class BestByAccuracy(Treatment):
     """The epoch to keep is chosen by accuracy over the photos, not by macro F1 over the classes."""
 
-    picks = True
-
     def better(self, new: "EpochResult", best: "EpochResult") -> bool:
         return new.scores.accuracy > best.scores.accuracy
 
 
 class UnfinishedCosine(Treatment):
     """The cosine is laid out over about four times the epochs that run, so that the learning rate never comes down."""
-
-    retrains = True
 
     def prepared(self, fit: "Fit") -> None:
         for model_fit in fit.model_fits:
@@ -95,18 +97,17 @@ class UnfinishedCosine(Treatment):
 class MovingBatchNorm(Treatment):
     """A frozen backbone in train(): no gradients, but BatchNorm's statistics follow the batches, and dropout and drop-path are on."""
 
-    retrains = True
+    def applies(self, faces: "FaceData", recipe: "Recipe") -> str:
+        return "" if recipe.frozen_stages else "no stage is frozen"
 
     def prepared(self, fit: "Fit") -> None:
-        for model in fit.models:
+        for model in (*fit.models, *fit.answering):
             model.backbone._frozen_modules = []
             model.backbone.frozen_stages = 0  # what moves is saved and kept with the best epoch; its gradients stay off
 
 
 class SplitByPhoto(Treatment):
     """Photos, not people, are split: the photos that choose the epoch show people who are trained on."""
-
-    retrains = True
 
     def data(self, faces: "FaceData", data: "FitData", generator: "np.random.Generator") -> "FitData":
         import numpy as np
@@ -119,9 +120,7 @@ class SplitByPhoto(Treatment):
 class UncorrectedLabels(Treatment):
     """Training is told the labels as they stand in the folder; what is scored keeps the corrected ones."""
 
-    retrains = True
-
-    def applies(self, faces: "FaceData") -> str:
+    def applies(self, faces: "FaceData", recipe: "Recipe") -> str:
         raw = self._raw(faces)
         same = (raw["label"].to_numpy() == faces.photos["label"].to_numpy()).all()
         return "no correction changes a label of these photos" if same else ""
@@ -138,7 +137,10 @@ class UncorrectedLabels(Treatment):
         from maskcls.data.photos import read_contest
 
         folder = Path(faces.photos["file"].iloc[0]).parents[3]  # <folder>/train/images/<person>/<photo>
-        return read_contest(folder, skip_bad=True).set_index("key").loc[faces.photos["key"].tolist()]
+        raw, keys = read_contest(folder, skip_bad=True).set_index("key"), faces.photos["key"].tolist()
+        if not raw.index.isin(keys).sum() == len(keys):
+            raise DataError(f"{folder} no longer holds all photos that the run began with. Put them back, or start a new run.")
+        return raw.loc[keys]
 
 
 def _said(models: "Sequence[Model]", pixels: "NDArray[np.uint8]", rows: "Integers | None" = None) -> "Answers":

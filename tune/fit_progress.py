@@ -61,10 +61,10 @@ class FitProgress:
             self._rows[fit_id].epoch = epoch
 
     def end(self, fit_id: str, state: str, message: str, curve: Sequence[Mapping[str, Any]]) -> None:
-        """A fit ended; elsewhere than on a terminal this is a line, and on one, too, where it did not end well."""
+        """A fit ended; elsewhere than on a terminal this is a line, and on one, too, where there is something to say of it."""
         row = self._rows.pop(fit_id)
         self._done += 1
-        if self._plain or state != COMPLETE:
+        if self._plain or state != COMPLETE or message:
             told = f"best validation F1 {curve[-1][METRIC]:.4f}, {duration(curve[-1]['seconds'])}" if curve and not message else message
             self._console.print(f"{row.label}: {state}, {told}; {self.headline()}", highlight=False, soft_wrap=True)
 

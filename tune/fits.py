@@ -1,9 +1,11 @@
 """Many fits on Ray, each to its end, resumable: the same list again reads what is done and goes on with the rest.
 
     fits/<id>/    recipe.json, epochs.jsonl (the curve), state/ (what the work needs to go on; taken away when it is done),
-                  error.txt of an error in code, and result.json, written last: it says that the fit is done
+                  error.txt of an error, and result.json, written last: it says that the fit is done
 
-Diverged and out of memory are results. An error in code is none: it is told, the other fits go on, and a resume tries it again.
+Diverged is a result. Out of memory and an error in code are none: they are told, the other fits go on, and a resume tries them again,
+for it may give each fit more memory. Out of memory leaves a result.json that says so, and the state to go on from.
+A result that does not do any more (`is_done`) stays until the one that replaces it is there.
 On a cluster of several nodes the folders must lie on a file system that all of them share.
 """
 
@@ -47,6 +49,7 @@ MAX_RETRIES = 2
 """After a worker's or a node's death; an error in code is not retried."""
 _LOOK_S = 0.5
 _HOPELESS = 3
+"""Different recipes that all failed, where nothing was learnt: the fault is not in a recipe."""
 _CANCEL_S = 15
 _NOTHING = {FIDELITY: 0, METRIC: None, "best_epoch": 0, "seconds": 0.0}
 """The curve of a fit that has no epoch."""
@@ -69,8 +72,8 @@ class FitRequest(TrialRequest):
 
 Work = Callable[[FitRequest], Generator[dict[str, Any], None, dict[str, Any]]]
 """Yields a dict of numbers an epoch, as `tune.trainable.Objective` does, those that are done already again. Returns what the result
-is to hold beside state, epochs and time, ready for JSON; larger things it has written into the fit's folder. May raise Diverged or
-OutOfMemory."""
+is to hold beside state, epochs and time, ready for JSON; `message` among it is told. Larger things it has written into the fit's
+folder. May raise Diverged or OutOfMemory."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,24 @@ class Ended:
     message: str = ""
 
 
+def has_ended(request: FitRequest, result: Mapping[str, Any]) -> bool:
+    """Whether this result.json says that nothing is left to do: not where memory was short."""
+    return bool(result["state"] != OUT_OF_MEMORY)
+
+
+IsDone = Callable[[FitRequest, Mapping[str, Any]], bool]
+
+
+def to_do(requests: Sequence[FitRequest], is_done: IsDone = has_ended) -> list[FitRequest]:
+    """The fits, each once and in their order, that have no result which is done."""
+
+    def done(request: FitRequest) -> bool:
+        result = read_result(request.folder)
+        return result is not None and is_done(request, result)
+
+    return [request for request in {request.trial_id: request for request in requests}.values() if not done(request)]
+
+
 def run_fits(
     requests: Sequence[FitRequest],
     work: Work,
@@ -89,46 +110,43 @@ def run_fits(
     budget_s: float | None = None,
     plain: bool | None = None,
     on_end: Callable[[FitRequest, Ended], None] | None = None,
+    is_done: IsDone = has_ended,
 ) -> Outcome:
-    """Run the fits that have no result yet, in their order. Ray must be connected (`cluster.connected`), the folders held by the caller.
+    """Run the fits that are to do, in their order. Ray must be connected (`cluster.connected`), the folders held by the caller.
 
-    The first SIGINT or SIGTERM ends it cleanly, a second one aborts. Fits that failed count as left.
+    The first SIGINT or SIGTERM ends it cleanly, a second one aborts. Fits that failed or ran out of memory count as left.
 
     Args:
         parallel: how many run at a time.
         budget_s: no more work after that many seconds; None: no bound.
         plain: progress as lines instead of a picture; None: as the terminal can.
         on_end: told of each fit that ends.
+        is_done: which results are what is wanted; a fit with another one is done again.
 
     Raises:
-        RunError: the disk is full, or the first fits all failed.
+        RunError: the disk is full, or fits of different recipes failed and nothing was learnt.
         KeyboardInterrupt: a second signal.
     """
     cluster.quiet()
     wanted = list({request.trial_id: request for request in requests}.values())
-    waiting = [request for request in wanted if read_result(request.folder) is None]
+    waiting = to_do(wanted, is_done)
     if not waiting:
         return Outcome(FINISHED, 0)
     asked = threading.Event()
     with FitProgress(len(wanted), len(wanted) - len(waiting), plain) as progress, stoppable(asked, progress.say):
-        driver = _Driver(work, parallel, progress, on_end, none_done=len(waiting) == len(wanted))
+        driver = _Driver(work, parallel, progress, on_end, wanted)
         why = driver.run(waiting, asked, None if budget_s is None else time.monotonic() + budget_s)
-    left = sum(read_result(request.folder) is None for request in wanted)
+    left = len(to_do(wanted, is_done))
     return Outcome(why if left > driver.failed else FINISHED, left)
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    """What a fit's result.json holds; None where it is not done."""
+    """What a fit's result.json holds; None where there is none."""
     try:
         content: dict[str, Any] = json.loads((folder / RESULT).read_text())
     except FileNotFoundError:
         return None
     return content
-
-
-def forget(folder: Path) -> None:
-    """Let a fit that is done be done again."""
-    (folder / RESULT).unlink(missing_ok=True)
 
 
 def work_on(request: FitRequest, work: Work) -> Ended:
@@ -157,6 +175,7 @@ def work_on(request: FitRequest, work: Work) -> Ended:
                 gauges.set(last)
         if not last.get("finished"):
             raise RunError(f"The work ended after epoch {last[FIDELITY]} of {request.recipe['epochs']}.")
+        ended = Ended(COMPLETE, str(values.get("message", "")))
     except Exception as error:
         ended = Ended(state_of(error), explain(error))
         if ended.state != DISK_FULL:
@@ -182,8 +201,12 @@ def _write_result(request: FitRequest, ended: Ended, last: Mapping[str, Any], va
         "settings": dict(request.settings),
         **(values if ended.state == COMPLETE else {}),
     }
-    write_atomically(request.folder / RESULT, json.dumps(result, indent=2) + "\n")
-    if ended.state == COMPLETE:
+    before = read_result(request.folder)
+    if ended.state != OUT_OF_MEMORY or before is None or before["state"] == OUT_OF_MEMORY:  # which is no replacement for a better one
+        write_atomically(request.folder / RESULT, json.dumps(result, indent=2) + "\n")
+    if ended.state == OUT_OF_MEMORY:
+        return
+    if ended.state == COMPLETE and not ended.message:
         (request.folder / ERROR).unlink(missing_ok=True)
     shutil.rmtree(request.state_folder, ignore_errors=True)
 
@@ -197,14 +220,16 @@ class _Driver:
         parallel: int,
         progress: FitProgress,
         on_end: Callable[[FitRequest, Ended], None] | None,
-        none_done: bool,
+        wanted: Sequence[FitRequest],
     ) -> None:
         import ray
 
         self._ray, self._work, self._parallel, self._progress, self._on_end = ray, ray.put(work), parallel, progress, on_end
         self._flying: dict[Any, FitRequest] = {}
-        self._hopeful = not none_done
+        self._wanted = wanted
+        self._broken: set[str] = set()
         self.failed = 0
+        """Ended, and left to do: an error in code, or out of memory."""
 
     def run(self, waiting: Sequence[FitRequest], asked: threading.Event, deadline: float | None) -> str:
         """Why it ended. Whatever ends it, no fit runs on behind it."""
@@ -242,13 +267,21 @@ class _Driver:
         if ended.state == DISK_FULL:
             raise RunError(f"The disk is full: {ended.message} Free some space, then go on with the same run.")
         self._progress.end(request.trial_id, ended.state, ended.message, read_curve(request.folder))
-        self.failed += ended.state == FAILED
-        self._hopeful = self._hopeful or ended.state != FAILED
+        self.failed += ended.state in (FAILED, OUT_OF_MEMORY)
         if self._on_end:
             self._on_end(request, ended)
-        if self.failed == _HOPELESS and not self._hopeful:
-            log = request.folder / ERROR
-            raise RunError(f"The first {_HOPELESS} fits all failed, the last one with: {ended.message} See {log}.")
+        if ended.state == FAILED:
+            self._broken.add(json.dumps({**request.recipe, "seed": None}, sort_keys=True))
+            self._give_up_if_hopeless(request, ended)
+
+    def _give_up_if_hopeless(self, request: FitRequest, ended: Ended) -> None:
+        """A broken set-up fails whatever the recipe. Raises RunError."""
+        if len(self._broken) < _HOPELESS or any(read_curve(fit.folder) or read_result(fit.folder) for fit in self._wanted):
+            return
+        raise RunError(
+            f"Fits of {_HOPELESS} different recipes failed and none has come to the end of an epoch, the last one with: {ended.message} "
+            f"See {request.folder / ERROR}."
+        )
 
     def _cancel(self) -> None:
         for reference in self._flying:

@@ -189,6 +189,7 @@ def summary(run: RunDir, trials: "list[Record]", why: str, exported: bool, repor
 def _prepare_data(call: Call, resolved: Resolved, run: RunDir, options: Mapping[str, Any]) -> None:
     """The run's photos and split, and the pixels of the preset's size, decoded before trials wait for them."""
     from maskcls.data.facedata import prepare
+    from maskcls.training.fit_data import check_trainable
 
     faces = prepare(
         Path(call.data) if call.data else None,
@@ -200,7 +201,11 @@ def _prepare_data(call: Call, resolved: Resolved, run: RunDir, options: Mapping[
         pixel_store_gb=options["pixel_store_gb"],
         progress=True,
     )
-    faces.pixels(resolved.plan.base.image_size, progress=True, face_crop=resolved.plan.base.face_crop)
+    check_trainable(resolved.plan.base, faces)
+    base = resolved.plan.base
+    faces.pixels(base.image_size, progress=True, face_crop=base.face_crop)
+    if "face_crop" in resolved.plan.space.parameters(resolved.plan.setting):  # its log says how many photos have no face, at any size
+        faces.pixels(base.image_size, progress=True, face_crop="haar")
     if call.space.endswith(".py"):
         shutil.copyfile(call.space, run.path / SPACE_COPY)
     faces.save(run.data)

@@ -19,12 +19,15 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maskcls.errors import RunError
 from maskcls.files import write_atomically
 from tune import monitor
 from tune.run_dir import RunDir
+
+if TYPE_CHECKING:
+    from maskcls.training.fit import EpochResult
 
 METRIC = "best_f1"
 MODE = "max"
@@ -178,9 +181,14 @@ def write_error(folder: Path, text: str) -> None:
 
 def end_if_unfit(folder: Path, error: BaseException, state: str, message: str) -> None:
     """End this process, with a note for the one after it, where it can do nothing on the GPU any more."""
-    if state == FAILED and any(text in str(error) for text in _STICKY_TEXTS):
+    if state == FAILED and is_unfit(error):
         write_atomically(folder / ENDED_NOTE, json.dumps({"state": state, "message": message}) + "\n")
         os._exit(1)
+
+
+def is_unfit(error: BaseException) -> bool:
+    """Whether, unless memory was short, the process can do nothing on the GPU after this error."""
+    return any(text in str(error) for text in _STICKY_TEXTS)
 
 
 def read_end(folder: Path) -> str:
@@ -196,6 +204,19 @@ def free_memory(error: BaseException) -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+
+
+def told_of(result: "EpochResult") -> dict[str, Any]:
+    """What an objective yields of a fit's epoch."""
+    return {
+        "epoch": result.epoch,
+        "validation_f1": result.validation_f1,
+        "train_loss": result.train_loss,
+        "photos": result.photos,
+        "seconds": result.seconds,
+        "photos_per_second": result.photos_per_second,
+        "scores": result.scores.to_dict(),
+    }
 
 
 def fit_trial(request: TrialRequest, *, cache: Path | None, pixel_store_gb: float) -> Iterator[dict[str, Any]]:
@@ -223,15 +244,7 @@ def fit_trial(request: TrialRequest, *, cache: Path | None, pixel_store_gb: floa
         for result in fit.epochs():
             if result.epoch > done:
                 fit.save(request.folder)
-            yield {
-                "epoch": result.epoch,
-                "validation_f1": result.validation_f1,
-                "train_loss": result.train_loss,
-                "photos": result.photos,
-                "seconds": result.seconds,
-                "photos_per_second": result.photos_per_second,
-                "scores": result.scores.to_dict(),
-            }
+            yield told_of(result)
     finally:
         del fit
         if device == "cuda":

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from maskcls.data.facedata import FaceData
     from maskcls.models.model import Model
+    from maskcls.recipe import Recipe
     from maskcls.training.fit import EpochResult, Fit
     from maskcls.training.fit_data import FitData
 
@@ -44,12 +45,21 @@ class Treatment:
     Nothing here may hang on anything but its arguments: a fit that was killed goes through the same steps again.
     """
 
+    join = ""
+    """The rule that joins the members' answers; "" is the recipe's own."""
+    flip = False
+    """Whether answers are the mean over a photo and its mirror image."""
+
     retrains = False
     """Whether `data` or `prepared` is overridden."""
     picks = False
     """Whether `better` is overridden."""
 
-    def applies(self, faces: "FaceData") -> str:
+    def __init_subclass__(cls) -> None:
+        cls.retrains = cls.data is not Treatment.data or cls.prepared is not Treatment.prepared
+        cls.picks = cls.better is not Treatment.better
+
+    def applies(self, faces: "FaceData", recipe: "Recipe") -> str:
         """Why it would change nothing here, or cannot be done; "" where it can. Such a variant is left out, and that is said."""
         return ""
 
@@ -68,8 +78,8 @@ class Treatment:
         """The class (0..17) of each of these rows of `faces.photos`, (n,). The models hold the weights of the epoch to answer with."""
         from maskcls.models.model import log_probabilities
 
-        said = log_probabilities(models, fit.recipe.split, fit.data.pixels, rows, join=fit.recipe.join)
-        classes: NDArray[np.int64] = said.argmax(1)
+        join = self.join or fit.recipe.join
+        classes: NDArray[np.int64] = log_probabilities(models, fit.recipe.split, fit.data.pixels, rows, join=join, flip=self.flip).argmax(1)
         return classes
 
 

@@ -60,9 +60,9 @@ class FaceData:
 
     @cached_property
     def digest(self) -> str:
-        """12 hex digits of the photos' keys, sizes and labels, wherever the folder lies."""
-        columns = (self.photos[name].tolist() for name in ("key", "size_bytes", "label"))
-        lines = "".join(f"{key}\t{size}\t{label}\n" for key, size, label in zip(*columns, strict=True))
+        """12 hex digits of the photos' keys, sizes, labels and ages, wherever the folder lies."""
+        columns = (self.photos[name].tolist() for name in ("key", "size_bytes", "label", "age"))
+        lines = "".join("\t".join(map(str, row)) + "\n" for row in zip(*columns, strict=True))
         return hashlib.sha256(lines.encode()).hexdigest()[:12]
 
     def save(self, folder: Path) -> None:

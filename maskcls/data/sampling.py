@@ -13,13 +13,13 @@ WEIGHTED_STREAM, SHUFFLE_STREAM, REMAINDER_STREAM = range(3)  # keep the sampler
 
 
 class DrawStream:
-    """The endless stream of a member's draws in a fit, cut into epochs of n.
+    """The endless stream of a model's draws in a fit, cut into epochs of n.
 
     A pure function of its arguments: any epoch may be asked for first, in any process, with the same answer.
     """
 
-    def __init__(self, labels: NDArray[np.integer], n_labels: int, sampler: str, seed: int, member: int) -> None:
-        """Labels (n,) in 0..n_labels-1 of the member's task for the training photos; samplers as in SAMPLERS.
+    def __init__(self, labels: NDArray[np.integer], n_labels: int, sampler: str, seed: int, model: int) -> None:
+        """Labels (n,) in 0..n_labels-1 of what the model is fed by, for the training photos; samplers as in SAMPLERS.
 
         A label that no training photo has is left out of the balance. Raises CallError for an unknown sampler or a
         label out of range, DataError where there is no training photo at all.
@@ -33,7 +33,7 @@ class DrawStream:
         if self.labels.min() < 0 or self.labels.max() >= n_labels:
             raise CallError(f"`0 <= label < {n_labels}` must hold, but got {self.labels.min()} to {self.labels.max()}.")
         self.counts = np.bincount(self.labels, minlength=n_labels)
-        self.sampler, self.seed, self.member = sampler, seed, member
+        self.sampler, self.seed, self.model = sampler, seed, model
         self._draw = SAMPLERS[sampler]
 
     def epoch(self, epoch: int) -> tuple[Integers, Integers]:
@@ -48,7 +48,7 @@ class DrawStream:
 
     def generator(self, stream: int, part: int) -> np.random.Generator:
         """The random numbers of one epoch or pass."""
-        return np.random.default_rng(np.random.SeedSequence((self.seed, self.member, stream, part)))
+        return np.random.default_rng(np.random.SeedSequence((self.seed, self.model, stream, part)))
 
 
 def _weighted(stream: DrawStream, epoch: int, power: float = 1.0) -> tuple[Integers, Integers]:

@@ -37,7 +37,7 @@ class Model(nn.Module):
     def __init__(self, recipe: Recipe, tasks: Sequence[Task], *, pretrained: bool) -> None:
         super().__init__()
         self.tasks = tuple(tasks)
-        self.recipe = model_recipe(recipe, tasks)
+        self.recipe = recipe.of_model(tasks)
         self.backbone = create_backbone(
             self.recipe.backbone,
             weights=self.recipe.weights if pretrained else NONE,
@@ -88,11 +88,6 @@ class Model(nn.Module):
         return name.startswith(("heads.", "age_heads.")) or (
             name.startswith(prefix) and self.backbone.stage_of(name.removeprefix(prefix)) > self.backbone.frozen_stages
         )
-
-
-def model_recipe(recipe: Recipe, tasks: Sequence[Task]) -> Recipe:
-    """The recipe as a model of these tasks has it: a model of one member takes that member's own values."""
-    return recipe.of_member(tasks[0].name) if len(tasks) == 1 else recipe
 
 
 def build_models(recipe: Recipe, *, pretrained: bool) -> list[Model]:

@@ -25,7 +25,7 @@ from maskcls.errors import CallError, DataError
 from maskcls.files import replacing
 from maskcls.labels import CLASS_NAMES
 from maskcls.models.backbones import normalisation as normalisation_of
-from maskcls.models.model import Model, build_models, model_recipe
+from maskcls.models.model import Model, build_models
 from maskcls.recipe import Recipe
 from maskcls.task_split import TaskSplit
 from maskcls.tasks import Task
@@ -136,7 +136,7 @@ def export(
         recipe,
         states,
         Geometry(recipe.image_size, recipe.face_crop),
-        [normalisation_of(model_recipe(recipe, tasks).backbone) for tasks in recipe.split.models],
+        [normalisation_of(recipe.of_model(tasks).backbone) for tasks in recipe.split.models],
         scores,
         data_digest=faces.digest,
         split_digest=faces.split.digest,

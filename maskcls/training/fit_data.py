@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskcls.errors import CallError
-from maskcls.labels import CLASS_NAMES, N_CLASSES, age_group, decode, encode
+from maskcls.labels import age_group, decode, encode
 from maskcls.recipe import Recipe
+from maskcls.tasks import Task
 
 if TYPE_CHECKING:
     from maskcls.data.facedata import FaceData
@@ -59,30 +60,40 @@ class TrainingPhotos:
     ages: Integers
 
     @classmethod
-    def of(cls, recipe: Recipe, data: FitData) -> "TrainingPhotos":
-        """Raises CallError, with the ages that there are, where the recipe leaves a class without photos that has some."""
-        ages = data.ages[data.train]
-        left_out = np.zeros(len(ages), bool)
+    def of(cls, recipe: Recipe, tasks: Sequence[Task], labels: Integers, ages: Integers, rows: Integers) -> "TrainingPhotos":
+        """From the classes and ages of all photos, and the rows of those to train on.
+
+        Args:
+            recipe: as the model of these tasks has it (`Recipe.of_model`).
+
+        Raises CallError, with the ages that there are, where the recipe leaves a label of a task without photos that has some.
+        """
+        left_out = np.zeros(len(rows), bool)
         for first, last in recipe.age_bands:
-            left_out |= (first <= ages) & (ages <= last)
-        rows = data.train[~left_out]
-        classes = data.labels[rows]
+            left_out |= (first <= ages[rows]) & (ages[rows] <= last)
+        kept = rows[~left_out]
         cuts = (recipe.age_cut_young, recipe.age_cut_old)
-        groups = {int(age): age_group(int(age), cuts) for age in np.unique(ages)}
-        told = [encode(*decode(class_)[:2], groups[age]) for class_, age in zip(classes.tolist(), data.ages[rows].tolist(), strict=True)]
-        photos = cls(rows, np.array(told, np.int64), data.ages[rows])
-        _refuse_empty_classes(recipe, data, photos)
+        groups = {int(age): age_group(int(age), cuts) for age in np.unique(ages[kept])}
+        told = [encode(*decode(class_)[:2], groups[age]) for class_, age in zip(labels[kept].tolist(), ages[kept].tolist(), strict=True)]
+        photos = cls(kept, np.array(told, np.int64), ages[kept])
+        for task in tasks:
+            empty = set(task.of(labels[rows]).tolist()) - set(task.of(photos.classes).tolist())
+            if empty:
+                raise CallError(_refusal(recipe, task, min(empty), ages[rows], photos))
         return photos
 
 
-def _refuse_empty_classes(recipe: Recipe, data: FitData, photos: TrainingPhotos) -> None:
-    empty = sorted(set(data.labels[data.train].tolist()) - set(photos.classes.tolist()))
-    if not empty:
-        return
-    there, kept = (sorted(set(ages.tolist())) for ages in (data.ages[data.train], photos.ages))
-    left = f"Left are ages from {kept[0]} to {kept[-1]}." if kept else "No age is left."
-    raise CallError(
+def check_trainable(recipe: Recipe, faces: "FaceData") -> None:
+    """Raises CallError where age cuts and bands of the recipe, or of a member, leave a label without training photos."""
+    labels, ages = (faces.photos[name].to_numpy(np.int64) for name in ("label", "age"))
+    for tasks in recipe.split.models:
+        TrainingPhotos.of(recipe.of_model(tasks), tasks, labels, ages, faces.rows("train"))
+
+
+def _refusal(recipe: Recipe, task: Task, label: int, ages: Integers, photos: TrainingPhotos) -> str:
+    left = f"Left are ages from {photos.ages.min()} to {photos.ages.max()}." if len(photos.ages) else "No age is left."
+    return (
         f"age_cut_young={recipe.age_cut_young}, age_cut_old={recipe.age_cut_old}, ages_left_out={recipe.ages_left_out!r} leave nobody to "
-        f"train {len(empty)} of {N_CLASSES} classes on, as {CLASS_NAMES[empty[0]]}. "
-        f"The training people are {there[0]} to {there[-1]} years old. {left} Choose cuts and bands that leave somebody in each age group."
+        f"train {task.name} on who is {task.label_names[label]!r}. The training people are {ages.min()} to {ages.max()} years old. {left} "
+        "Choose cuts and bands that leave somebody in each age group."
     )

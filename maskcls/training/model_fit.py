@@ -67,7 +67,7 @@ class ModelFit:
         self.model, self.number, self.precision = model, number, precision
         self.recipe = model.recipe
         self.device = model.mean.device
-        photos = TrainingPhotos.of(self.recipe, data)
+        photos = TrainingPhotos.of(self.recipe, model.tasks, data.labels, data.ages, data.train)
         drawn = model.tasks[0] if len(model.tasks) == 1 else task("classes")
         draws = DrawStream(drawn.of(photos.classes), drawn.n_labels, self.recipe.sampler, self.recipe.seed, number)
         self.batches = ViewBatches(self.recipe, data, photos.rows, draws, workers=workers, pin=self.device.type == "cuda")

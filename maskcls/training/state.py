@@ -80,6 +80,10 @@ def load(folder: Path, recipe: Recipe, data_digest: str) -> SavedState | None:
     if not (folder / STATE_FILE).exists():
         return None
     content = _read(folder)
+    if not {"models", "averages"} <= content.keys():
+        raise RunError(
+            f"{folder} holds the state of a fit by another version of maskcls. Remove the folder to begin anew, or name another."
+        )
     if Recipe.from_json(content["recipe"]) != recipe or content["data_digest"] != data_digest:
         other = "on other data" if content["data_digest"] != data_digest else "of another recipe"
         raise RunError(f"{folder} holds the state of a fit {other}. Remove the folder to begin anew, or name another.")

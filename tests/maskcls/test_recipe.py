@@ -95,6 +95,20 @@ def test_a_members_own_values() -> None:
     assert recipe.override({"members": {}}).members == {}
 
 
+def test_a_members_own_values_are_what_the_fits_would_be() -> None:
+    whole, plain = (Recipe(task_split="three").override({"members.age3.lr_head": value}) for value in (1, 1.0))
+    assert whole.digest == plain.digest
+    ages = Recipe(task_split="three").override({"members.age3.ages_left_out": 57})
+    assert ages.of_member("age3").age_bands == ((57, 57),)
+
+
+def test_members_given_whole_and_singly_go_together() -> None:
+    recipe = Recipe(task_split="three").override({"members": {"age3": {"lr_head": 0.1}}, "members.age3.loss": "focal"})
+    assert recipe.members == {"age3": {"lr_head": 0.1, "loss": "focal"}}
+    with pytest.raises(CallError, match="members.age3: Input should be a valid dictionary, but got 3"):
+        Recipe(task_split="three").override({"members": {"age3": 3}, "members.age3.loss": "focal"})
+
+
 def test_flat_values_name_each_members_own() -> None:
     flat = Recipe(task_split="three").override({"members.age3.lr_head": 0.5}).flat()
     assert (flat["lr_head"], flat["members.mask3.lr_head"], flat["members.age3.lr_head"]) == (1e-3, 1e-3, 0.5)

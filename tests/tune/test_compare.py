@@ -18,6 +18,7 @@ from test_kill import none_left
 from maskcls.data.facedata import FaceData
 from maskcls.data.splits import Split
 from maskcls.errors import RunError
+from maskcls.recipe import Recipe
 from maskcls.training.fit import EpochResult, Fit
 from maskcls.training.fit_data import FitData
 from tests import doors
@@ -43,8 +44,6 @@ class EverybodyTheSame(Treatment):
 class FirstEpoch(Treatment):
     """Answers with the first epoch, and says who was there."""
 
-    picks = True
-
     def better(self, new: EpochResult, best: EpochResult) -> bool:
         return False
 
@@ -52,13 +51,25 @@ class FirstEpoch(Treatment):
 class HalfThePhotos(Treatment):
     """Trains on every second photo."""
 
-    retrains = True
-
     def data(self, faces: FaceData, data: FitData, generator: np.random.Generator) -> FitData:
         from dataclasses import replace
 
         assert not set(data.train) & set(faces.rows("holdout"))
         return replace(data, train=data.train[::2], digest=f"{data.digest}-half")
+
+
+class Nowhere(Treatment):
+    """Applies to no photos."""
+
+    def applies(self, faces: FaceData, recipe: Recipe) -> str:
+        return "these photos have no names"
+
+
+class Broken(Treatment):
+    """Fails before its first epoch."""
+
+    def prepared(self, fit: Fit) -> None:
+        raise KeyError("a defect of its own")
 
 
 STUDY = f"""
@@ -68,6 +79,7 @@ STUDY = Study("tricks", "Which trick helps?", [
     Comparison("reading", "Answering the same is worse.", "nobody", variants=[
         Variant("the same", treatment="{HERE}:EverybodyTheSame"),
         Variant("first epoch", treatment="{HERE}:FirstEpoch"),
+        Variant("nowhere", treatment="{HERE}:Nowhere"),
     ]),
     Comparison("training", variants=[Variant("half", treatment="{HERE}:HalfThePhotos"), Variant("itself", {{"epochs": 2}})]),
 ])
@@ -204,6 +216,15 @@ def test_a_resume_may_add_repeats_and_values(tmp_path: Path) -> None:
     assert "12 fits of 3 epochs: 4 repeats over 3 folds" in said
 
 
+def test_a_resume_of_a_grid_may_add_values_but_no_key(tmp_path: Path) -> None:
+    run = recorded(tmp_path)
+    run.write_record({"call": {**run.record()["call"], "grid": True}, "parts": []})
+    said = refused(2, "--resume", "one", "--vary", "lr_head=0.1", "--runs", tmp_path)
+    assert "--vary lr_head cannot be added to a run of --grid, for it would replace every combination. Values of loss can be added" in said
+    said = call("--resume", "one", "--vary", "loss=soft_f1", "--plan", "--runs", tmp_path)
+    assert "  loss=cross_entropy: loss focal -> cross_entropy\n  loss=soft_f1: loss focal -> soft_f1\n" in said
+
+
 def test_a_search_is_no_comparison_and_the_other_way_round(tmp_path: Path) -> None:
     RunDir.create(tmp_path, "searched", {"call": {}})
     recorded(tmp_path)
@@ -286,7 +307,11 @@ def test_a_study_with_treatments(tmp_path: Path, demo_cache: Path) -> None:
     assert list(half["readings"]) == [f"{HERE}:HalfThePhotos"]
     file.unlink()
     assert "Comparison finished." in call("--resume", "one", "--cache", demo_cache, "--runs", tmp_path), "by its copy"
+    note = "reading, nowhere is left out: these photos have no names."
+    assert json.loads((run / "comparison.json").read_text())["left_out"] == [note]
+    assert (run / "table.md").read_text().endswith(f"\n\n- {note}\n")
     page = (run / "report.html").read_text()
+    assert f"<li>{note}</li>" in page
     assert "Answering the same is worse. (nobody)" in page
     assert (run / "differences.png").read_bytes().startswith(b"\x89PNG")
 
@@ -322,13 +347,29 @@ def test_how_it_ends_is_said_and_noted(tmp_path: Path, demo_cache: Path, monkeyp
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_variant_whose_fits_fail_or_diverge_leaves_the_others_their_table(tmp_path: Path, demo_cache: Path) -> None:
-    """Bands that leave nobody of a class to train on fail in the fit; a rate beyond all measure diverges."""
-    words = ["--vary", 'ages_left_out=["18-29"]', "--vary", "lr_head=1e30", "--seeds", 2, "--epochs", 1, *SMALL, "--set", "optimizer=sgd"]
+    (tmp_path / "tricks.py").write_text(
+        "from tune.studies import Comparison, Study, Variant\n"
+        f"broken = Variant('broken', treatment='{HERE}:Broken')\n"
+        "STUDY = Study('s', '?', [Comparison('one', variants=[broken, Variant('far', {'lr_head': 1e30})])])\n"
+    )
+    words = ["--study", tmp_path / "tricks.py", "--seeds", 2, "--epochs", 1, *SMALL, "--set", "optimizer=sgd"]
     said = doors.call(compare.main, *words, "--cache", demo_cache, "--runs", tmp_path, "--name", "one")
     assert said.status == 1, said.err
-    assert "leave nobody to train" in said.err
+    assert "broken, repeat 1: failed, KeyError: 'a defect of its own'; " in said.err
     told = table(tmp_path / "one")
     assert [row["states"] for row in told.values()] == ["complete=2", "not done=2", "diverged=2"]
     assert [row["n"] for row in told.values()] == ["2", "0", "0"]
-    assert [row["verdict"] for row in told.values()] == ["", "not done", "diverged"]
+    assert [row["verdict"] for row in told.values()] == ["", "not done", "diverged 2 of 2"]
     assert "2 fits are left to do (finished). To go on:\n  python -m tune.compare --resume" in said.out
+
+
+def test_what_cannot_be_trained_leaves_no_run_behind_and_a_run_as_it_was(tmp_path: Path, demo_cache: Path) -> None:
+    where = ("--cache", demo_cache, "--runs", tmp_path)
+    said = refused(2, "--vary", 'ages_left_out=["18-29"]', *SMALL, *where, "--name", "two")
+    assert "ages_left_out=18-29: " in said
+    assert "leave nobody to train" in said
+    assert "got 99 folds of" in refused(2, "--vary", "loss=cross_entropy", "--folds", 99, *SMALL, *where, "--name", "two")
+    assert list(tmp_path.iterdir()) == []
+    before = recorded(tmp_path).record()
+    refused(2, "--resume", "one", "--vary", 'ages_left_out=["18-29"]', *where)
+    assert CompareDir(tmp_path / "one").record() == before

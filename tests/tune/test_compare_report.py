@@ -6,6 +6,8 @@ import math
 import re
 import shutil
 import subprocess
+from dataclasses import replace
+from html import escape
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -24,6 +26,7 @@ from tune.comparison import Arm, Planned
 from tune.paired import BETTER, CANT_TELL, WORSE, Difference
 from tune.trainable import COMPLETE, DIVERGED
 
+NOTE = "five, one is left out: nobody is <under> 30."
 NASTY = "<script>$x^$</script> | & more"
 EFFECTS = {"loss": {"cross_entropy": (0.041, 0.021), "label smoothing .1": (-0.012, 0.03), NASTY: (0.002, 0.025)}, "sampler": {}}
 EFFECTS["sampler"] = {"weighted": (-0.052, 0.03), "a name that is so long that eighty columns leave no room for all of it": (0.01, 0.04)}
@@ -52,6 +55,8 @@ def made_results() -> Results:
         rows.append(made_row(comparison, "base", 0.0, None))
         rows += [made_row(comparison, name, *effect, n=4 if "long" in name else 5) for name, effect in effects.items()]
     rows.append(Row("sampler", "square_root", 0, {}, None, math.nan, {DIVERGED: 5}, {}, math.nan))
+    rows.append(replace(made_row("sampler", "lucky", 0.06, 0.01, n=3), states={COMPLETE: 3, DIVERGED: 2}))
+    rows.append(replace(made_row("sampler", "once", 0.05, math.nan, n=1)))
     return Results(tuple(rows), repeats=5, people=400, photos=2800)
 
 
@@ -68,7 +73,14 @@ def made_comparisons() -> list[Planned]:
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = {"photos": 2800, "people": 460, "holdout_people": 60}
     part = {"why": "finished", "hardware": {"cpus": 2, "gpus": 1}}
-    record = {"question": f"Which helps? {NASTY}", "call": {"folds": 5}, "data": data, "parts": [part], "comparisons": []}
+    record = {
+        "question": f"Which helps? {NASTY}",
+        "call": {"folds": 5},
+        "data": data,
+        "parts": [part],
+        "comparisons": [],
+        "left_out": [NOTE],
+    }
     run = CompareDir.create(tmp_path_factory.mktemp("runs"), "made", record)
     write_report(run, made_results(), made_comparisons())
     return run.report
@@ -81,7 +93,9 @@ def test_the_terminal_has_80_columns() -> None:
     assert max(map(len, shown.splitlines())) <= 80
     assert re.search(r"cross_entropy +5? *0\.\d{3} ± 0\.\d{3} +\+0\.041 \[\+0\.020, \+0\.062\] +better +12 min", shown)
     assert re.search(r"weighted +5 +0\.\d{3} ± 0\.\d{3} +-0\.052 \[-0\.082, -0\.022\] +worse", shown)
-    assert re.search(r"square_root +0 +– +diverged", shown)
+    assert re.search(r"square_root +0 +– +diverged 5 of 5", shown)
+    assert re.search(r"lucky +3 +0\.\d{3} ± 0\.\d{3} +\+0\.060 \[\+0\.050, \+0\.070\] +diverged 2 of 5 +12 min", shown)
+    assert re.search(r"once +1 +0\.\d{3} +\+0\.050, one repeat +can't tell", shown)
     assert "Of 5 differences, about 0.25 would be called better or worse by chance alone" in " ".join(shown.split())
     assert "".join(shown.split()).count("aname") == 1
 
@@ -93,23 +107,34 @@ def test_csv_has_every_arm() -> None:
     assert (rows[1]["low"], rows[1]["high"], rows[1]["verdict"]) == ("0.020000", "0.062000", BETTER)
     assert (rows[0]["difference"], rows[0]["verdict"], rows[0]["states"]) == ("", "", "complete=5")
     assert rows[6]["states"] == "complete=4;not done=1"
-    assert (rows[7]["f1_mean"], rows[7]["verdict"], rows[7]["states"]) == ("", "diverged", "diverged=5")
+    assert (rows[7]["f1_mean"], rows[7]["verdict"], rows[7]["states"]) == ("", "diverged 5 of 5", "diverged=5")
+    assert (rows[8]["difference"], rows[8]["low"], rows[8]["verdict"]) == ("0.060000", "0.050000", "diverged 2 of 5"), (
+        "though all above zero"
+    )
+    assert (rows[9]["difference"], rows[9]["low"], rows[9]["high"], rows[9]["verdict"]) == ("0.050000", "", "", CANT_TELL)
 
 
 def test_markdown_tells_claim_and_source() -> None:
     text = compare_table.to_markdown(made_results(), made_comparisons())
     assert "### loss\n\nLabel smoothing +.016 or worse. (other teams)\n\n| variant |" in text
-    assert "| **better** |" in text
+    assert text.count("| **better** |") == 1
+    assert re.search(r"\| lucky \| 3 \| .* \| \+0\.060 \[\+0\.050, \+0\.070\] \| diverged 2 of 5 \|", text)
+    assert re.search(r"\| once \| 1 \| .* \| \+0\.050, one repeat \| can't tell \|", text)
     assert r"\| & more" in text, "a bar would end the cell"
     tables = [line for line in text.splitlines() if line.startswith("|")]
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in tables} == {8}
+
+
+def test_markdown_tells_what_is_left_out() -> None:
+    text = compare_table.to_markdown(made_results(), made_comparisons(), [NOTE, "six is left out: why."])
+    assert text.endswith(f"were none real.\n\n- {NOTE}\n- six is left out: why.\n")
 
 
 def test_the_plot_shows_every_difference() -> None:
     svg = differences_svg(made_results())
     ElementTree.fromstring(svg)
     assert svg == differences_svg(made_results())
-    for text in ("cross_entropy", "label smoothing .1", "weighted", "loss", "sampler", BETTER, WORSE):
+    for text in ("cross_entropy", "label smoothing .1", "weighted", "loss", "sampler", BETTER, WORSE, DIVERGED):
         assert text in svg
     assert differences_png(made_results()).startswith(b"\x89PNG")
     bases = Results(tuple(row for row in made_results().rows if row.is_base), 5, 0, 0)
@@ -129,7 +154,10 @@ def test_the_page_is_whole_and_asks_nothing_of_a_network(page: Path) -> None:
 
 def test_the_page_says_how_it_was_measured(page: Path) -> None:
     text = page.read_text()
-    assert "<span>better / worse / can&#x27;t tell</span><b>1 / 1 / 3</b>" in text
+    assert "<span>better / worse / can&#x27;t tell</span><b>1 / 1 / 4</b>" in text
+    assert "8 variants, each against its base; 2 diverged" in text
+    assert f"<li>{escape(NOTE)}</li>" in text
+    assert "+0.050, one repeat" in text
     assert "Label smoothing +.016 or worse. (other teams)" in text
     assert "60 people of the holdout were left alone altogether" in text
     assert "5 folds over the people, fold i is tested, and of the others 15% pick the epoch" in text

@@ -12,10 +12,24 @@ from maskcls.data.splits import Split, split_people
 from maskcls.errors import CallError, DataError
 from maskcls.labels import encode
 from maskcls.recipe import Recipe
+from maskcls.training.fit_data import FitData
 from tune import studies
 from tune.compare_dir import CompareDir
-from tune.compare_fit import requests
-from tune.comparison import Arm, applicable, default_folds, draw_split, merged, parse_vary, planned, repeat_splits, varied
+from tune.compare_fit import is_read, requests
+from tune.comparison import (
+    Arm,
+    default_folds,
+    draw_split,
+    inapplicable,
+    merged,
+    parse_vary,
+    planned,
+    repeat_splits,
+    untrainable,
+    varied,
+    without,
+)
+from tune.fits import to_do
 from tune.studies import Comparison, Study, Variant
 from tune.treatments import Treatment, find
 
@@ -29,13 +43,14 @@ class ReadsOtherwise(Treatment):
 class TrainsOtherwise(Treatment):
     """Trains on other photos."""
 
-    retrains = True
+    def data(self, faces: FaceData, data: FitData, generator: np.random.Generator) -> FitData:
+        return data
 
 
 class Nowhere(Treatment):
     """Applies to no data."""
 
-    def applies(self, faces: FaceData) -> str:
+    def applies(self, faces: FaceData, recipe: Recipe) -> str:
         return "these photos have no names"
 
 
@@ -221,7 +236,7 @@ def test_equal_fits_are_one(tmp_path: Path) -> None:
     )
 
 
-def test_a_fit_that_was_not_read_as_wanted_is_done_again(tmp_path: Path) -> None:
+def test_a_fit_that_was_not_read_as_wanted_is_to_do_again(tmp_path: Path) -> None:
     run, splits = CompareDir.create(tmp_path, "one", {}), [Split(("a",), ("b",), ("c",))]
     reads = f"{HERE}:ReadsOtherwise"
     plain = planned(Comparison("one", variants=(Variant("lr", {"lr_head": 0.5}),)), Recipe(), {})[0]
@@ -229,21 +244,39 @@ def test_a_fit_that_was_not_read_as_wanted_is_done_again(tmp_path: Path) -> None
     first = requests(run, [plain], splits, "data", folds=2, cpus=1, gpus=0.0)[0]
     first.folder.mkdir()
     (first.folder / "result.json").write_text('{"state": "complete", "settings": {"readings": ["z"]}}')
-    assert requests(run, [plain], splits, "data", folds=2, cpus=1, gpus=0.0)[0].settings["readings"] == ["z"]
-    assert (first.folder / "result.json").exists()
+    same = requests(run, [plain], splits, "data", folds=2, cpus=1, gpus=0.0)[0]
+    assert same.settings["readings"] == ["z"]
+    assert to_do([same], is_read) == []
     again = requests(run, [more], splits, "data", folds=2, cpus=1, gpus=0.0)[0]
     assert again.trial_id == first.trial_id
     assert again.settings["readings"] == sorted([reads, "z"]), "what was read before is read again"
-    assert not (first.folder / "result.json").exists()
+    assert to_do([again], is_read) == [again]
+    assert (first.folder / "result.json").exists(), "what was found stays until it is replaced"
+    (first.folder / "result.json").write_text('{"state": "diverged", "settings": {"readings": []}}')
+    assert to_do([again], is_read) == [], "it would diverge again"
+    (first.folder / "result.json").write_text('{"state": "out of memory", "settings": {"readings": []}}')
+    assert to_do([again], is_read) == [again]
 
 
 def test_what_does_not_apply_is_left_out_and_told() -> None:
     one = Comparison("one", variants=(Variant("a", treatment=f"{HERE}:Nowhere"), Variant("b", {"epochs": 9})))
     two = Comparison("two", variants=(Variant("c", treatment=f"{HERE}:Nowhere"),))
     three = Comparison("three", treatment=f"{HERE}:Nowhere", variants=(Variant("d", {"epochs": 9}),))
-    left, notes = applicable([planned(comparison, Recipe(), {})[0] for comparison in (one, two, three)], make_faces())
+    made = [planned(comparison, Recipe(), {})[0] for comparison in (one, two, three)]
+    left, notes = without(made, inapplicable(made, make_faces()))
     assert [(comparison.name, [arm.name for arm in comparison.variants]) for comparison in left] == [("one", ["b"])]
     assert notes == [f"{where} is left out: these photos have no names." for where in ("one, a", "two, c", "three, d")]
+
+
+def test_what_cannot_be_trained_is_found_in_any_repeat() -> None:
+    faces = make_faces()
+    one = planned(Comparison("one", variants=(Variant("nobody", {"ages_left_out": "1-120"}), Variant("b", {"epochs": 9}))), Recipe(), {})[0]
+    found = untrainable([one], faces, [draw_split(faces, number, 2, 0) for number in range(2)])
+    assert list(found) == [("one", "nobody")]
+    assert "leave nobody to train" in found["one", "nobody"]
+    (left,), (note,) = without([one], found)
+    assert [arm.name for arm in left.variants] == ["b"]
+    assert note.startswith("one, nobody is left out: age_cut_young=30")
 
 
 def test_ids_hang_on_the_values_alone() -> None:

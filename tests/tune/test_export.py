@@ -32,7 +32,11 @@ PERSONS = tuple(f"{number:06d}" for number in range(6))
 
 
 def small_faces(folder: Path) -> FaceData:
-    rows = [{"file": f"/nowhere/{p}/{c}.jpg", "key": f"{p}/{c}.jpg", "person": p, "label": c} for p in PERSONS for c in range(N_CLASSES)]
+    rows = [
+        {"file": f"/nowhere/{p}/{c}.jpg", "key": f"{p}/{c}.jpg", "person": p, "label": c, "age": (25, 45, 62)[c % 3]}
+        for p in PERSONS
+        for c in range(N_CLASSES)
+    ]
     photos = pd.DataFrame(rows).assign(person_id="0", race="Asian", size_bytes=1)
     faces = FaceData(photos, Split(PERSONS[:4], PERSONS[4:5], PERSONS[5:]), folder)
     faces.save(folder)

@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -20,7 +22,7 @@ from works import EPOCHS, Work, computed, make_requests
 from maskcls.errors import RunError
 from tune import fits
 from tune.fit_progress import FitProgress
-from tune.fits import Ended, FitRequest, forget, read_result, run_fits
+from tune.fits import Ended, FitRequest, read_result, run_fits
 from tune.stopping import FINISHED, TIME_UP, Outcome
 from tune.trainable import COMPLETE, DIVERGED, FAILED, OUT_OF_MEMORY, read_curve
 
@@ -54,7 +56,7 @@ def test_every_end_has_its_word(tmp_path: Path) -> None:
     ends = (("fit-1", 3, "diverged"), ("fit-2", 2, "memory"), ("fit-3", 2, "error"), ("fit-4", 3, "exit"), ("fit-5", 2, "cuda"))
     told: dict[str, Ended] = {}
     outcome = run_fits(requests, Work(ends=ends), parallel=2, on_end=lambda request, ended: told.update({request.trial_id: ended}))
-    assert outcome == Outcome(FINISHED, 2), "the two that failed are left to do"
+    assert outcome == Outcome(FINISHED, 3), "the two that failed and the one that ran out of memory are left to do"
     states = [told[f"fit-{number}"].state for number in range(6)]
     assert states == [COMPLETE, DIVERGED, OUT_OF_MEMORY, FAILED, COMPLETE, FAILED]
 
@@ -68,13 +70,18 @@ def test_every_end_has_its_word(tmp_path: Path) -> None:
     assert diverged is not None
     assert (diverged["state"], diverged["message"], diverged["epochs"]) == (DIVERGED, "The loss is nan at step 7.", 2)
     assert "answer" not in diverged
+    short = read_result(requests[2].folder)
+    assert short is not None
+    assert (short["state"], short["message"], short["epochs"]) == (OUT_OF_MEMORY, "Tried to allocate 2 GiB.", 1)
+    assert "OutOfMemory" in (requests[2].folder / "error.txt").read_text()
     assert read_result(requests[3].folder) is None
     assert "ZeroDivisionError" in (requests[3].folder / "error.txt").read_text()
     assert computed(requests[4]) == [1, 2, 3, 4], "a worker that died is replaced, and its fit goes on from where it was"
     assert told["fit-5"].message == "RuntimeError: CUDA error: device-side assert triggered"
 
-    assert run_fits(requests, Work(), parallel=2) == Outcome(FINISHED, 0), "a resume tries again what failed, and only that"
-    assert [computed(request) for request in (requests[3], requests[5])] == [[1, 2, 3, 4]] * 2, "from its last epoch"
+    assert run_fits(requests, Work(), parallel=2) == Outcome(FINISHED, 0), "a resume tries again what is left, and only that"
+    assert [computed(requests[number]) for number in (2, 3, 5)] == [[1, 2, 3, 4]] * 3, "from its last epoch"
+    assert [(read_result(requests[number].folder) or {})["state"] for number in (2, 3, 5)] == [COMPLETE] * 3
     assert computed(requests[1]) == [1, 2]
     assert not (requests[3].folder / "error.txt").exists()
 
@@ -88,9 +95,27 @@ def test_what_is_done_is_not_done_again_and_equal_fits_are_one(tmp_path: Path) -
     run_fits(make_requests(tmp_path, 3), Work(), parallel=1, on_end=lambda request, _: ended.append(request.trial_id))
     assert ended == ["fit-2"]
     assert [(request.folder / "result.json").stat().st_mtime_ns for request in requests] == before
-    forget(requests[0].folder)
-    assert run_fits(requests, Work(), parallel=1).left == 0
-    assert computed(requests[0]) == [1, 2, 3, 4] * 2
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_result_that_will_not_do_stays_until_it_is_replaced(tmp_path: Path) -> None:
+    (request,) = make_requests(tmp_path, 1)
+    run_fits([request], Work(), parallel=1)
+    before = (request.folder / "result.json").read_text()
+    wants_more = replace(request, settings={"number": 0, "more": True})
+
+    def is_done(asked: FitRequest, result: Mapping[str, Any]) -> bool:
+        return dict(asked.settings) == result["settings"]
+
+    for how in ("error", "memory"):
+        broken = Work(ends=((request.trial_id, 3, how),))
+        assert run_fits([wants_more], broken, parallel=1, is_done=is_done) == Outcome(FINISHED, 1)
+        assert (request.folder / "result.json").read_text() == before
+    assert run_fits([wants_more], Work(), parallel=1, is_done=is_done) == Outcome(FINISHED, 0)
+    assert (read_result(request.folder) or {})["settings"] == {"number": 0, "more": True}
+    assert computed(request) == [1, 2, 3, 4] * 2
+    assert run_fits([wants_more], Work(), parallel=1, is_done=is_done) == Outcome(FINISHED, 0)
+    assert computed(request) == [1, 2, 3, 4] * 2
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -111,11 +136,38 @@ def test_a_full_disk_stops_it_and_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_where_the_first_all_fail_the_others_are_not_tried(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_where_all_recipes_fail_at_once_the_others_are_not_tried(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ends = tuple((f"fit-{number}", 1, "error") for number in range(5))
-    with pytest.raises(RunError, match=r"The first 3 fits all failed, the last one with: ZeroDivisionError.*fit-2/error\.txt"):
+    with pytest.raises(RunError, match=r"Fits of 3 different recipes failed and none .*: ZeroDivisionError.*fit-2/error\.txt"):
         run_fits(make_requests(tmp_path, 5), Work(ends=ends), parallel=1)
     assert "fit-0: failed, ZeroDivisionError: division by zero; 1 of 5 fits" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_one_broken_variant_does_not_end_the_others(tmp_path: Path) -> None:
+    """Its three repeats fail before the slower, good ones have an epoch."""
+    made = make_requests(tmp_path, 6)
+    requests = [replace(one, recipe={"epochs": EPOCHS, "number": n // 3, "seed": n % 3}) for n, one in enumerate(made)]
+    ends = tuple((f"fit-{number}", 1, "error") for number in range(3))
+    assert run_fits(requests, Work(sleep_s=0.2, ends=ends), parallel=4) == Outcome(FINISHED, 3)
+    assert [computed(request) for request in requests[3:]] == [[1, 2, 3, 4]] * 3
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_what_has_an_epoch_gives_hope(tmp_path: Path) -> None:
+    requests = make_requests(tmp_path, 5)
+    with pytest.raises(KeyboardInterrupt):
+        fits.work_on(requests[4], _StoppedAfterAnEpoch())
+    ends = tuple((f"fit-{number}", 1, "error") for number in range(4))
+    assert run_fits(requests, Work(ends=ends), parallel=1) == Outcome(FINISHED, 4)
+
+
+class _StoppedAfterAnEpoch(Work):
+    def __call__(self, request: FitRequest) -> Generator[dict[str, Any], None, dict[str, Any]]:
+        for epoch in super().__call__(request):
+            yield epoch
+            raise KeyboardInterrupt
+        return {}
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -153,12 +205,13 @@ def test_a_worker_that_took_the_last_memory_is_out_of_memory(tmp_path: Path) -> 
     (request,) = make_requests(tmp_path, 1)
     request.folder.mkdir(parents=True)
     driver = fits._Driver.__new__(fits._Driver)
-    vars(driver).update(_ray=Ray(), _flying={1: request}, _on_end=None, _hopeful=False, failed=0, _progress=FitProgress(1, 0, plain=True))
+    vars(driver).update(_ray=Ray(), _flying={1: request}, _on_end=None, failed=0, _progress=FitProgress(1, 0, plain=True))
     driver._progress.begin(request.trial_id, "", 0, EPOCHS)
     driver._end(1)
     result = read_result(request.folder)
     assert result is not None
     assert (result["state"], result["epochs"], result["best_validation_f1"]) == (OUT_OF_MEMORY, 0, None)
+    assert (driver.failed, fits.to_do([request])) == (1, [request]), "a resume tries it again"
 
 
 def test_progress_fits_80_columns() -> None:

@@ -10,13 +10,15 @@ from sklearn.metrics import f1_score
 from maskcls.errors import CallError
 from maskcls.training.metrics import scores
 from tune import paired
-from tune.paired import BETTER, CANT_TELL, WORSE, Difference, Repeat, by_chance, difference, half_width, macro_f1
+from tune.paired import BETTER, CANT_TELL, WORSE, Difference, Repeat, by_chance, difference, macro_f1
 
 STRATA = np.repeat(np.arange(6), [20, 16, 3, 19, 19, 3])
 """Gender x age group of a fold's 80 people, the over 59 as rare as in the contest's data."""
 MASKS = np.array([0, 0, 0, 0, 0, 1, 2])
 AGE_SLIPS = np.array([1.2, 0.6, 0.1])
 """How hard each age group is told, in standard deviations."""
+PEOPLES_NOISE = 0.2
+"""A seed's noise that moves the difference about as much as other people would."""
 
 
 def answers(generator: np.random.Generator, difficulty: NDArray[np.float64], shift: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -72,10 +74,13 @@ def test_the_interval_is_the_formula() -> None:
     found = difference(repeats, seed=4)
     generator = np.random.default_rng(4)
     seen, people = zip(*(paired._one(one, generator) for one in repeats), strict=True)
-    variance = np.var(seen, ddof=1) / 3 + np.mean(people) / 3
-    freedom = variance**2 / ((np.var(seen, ddof=1) / 3) ** 2 / 2 + (np.mean(people) / 3) ** 2 / 239)
-    assert found.high - found.mean == pytest.approx(_t_quantile(freedom) * math.sqrt(variance), rel=1e-3)
+    assert found.high - found.mean == pytest.approx(_half(np.var(seen, ddof=1) / 3, np.mean(people) / 3, 3, 240), rel=1e-3)
     assert found.mean - found.low == pytest.approx(found.high - found.mean)
+
+
+def _half(by_repeats: float, by_people: float, n: int, people: int) -> float:
+    freedom = (by_repeats + by_people) ** 2 / (by_repeats**2 / (n - 1) + by_people**2 / (people - 1))
+    return _t_quantile(freedom) * math.sqrt(by_repeats + by_people)
 
 
 def _t_quantile(freedom: float) -> float:
@@ -89,13 +94,13 @@ def _t_quantile(freedom: float) -> float:
 def test_people_who_are_tested_twice_tell_nothing_new() -> None:
     once = small(n=2)
     twice = [*once, *once]
-    people = 0.04**2
-    assert half_width(0, 4, people / 2, 160) == half_width(0, 2, people / 2, 160)
-    # The bootstrap's variance over other people stays; that of the repeats goes on to fall.
-    by_people = [np.mean([paired._one(one, np.random.default_rng(0))[1] for one in repeats]) / 2 for repeats in (once, twice)]
-    assert by_people[0] == pytest.approx(by_people[1])
-    found = difference(twice)
-    assert found.high - found.mean > 1.9 * math.sqrt(by_people[0])
+    found = difference(twice, seed=4)
+    generator = np.random.default_rng(4)
+    seen, people = zip(*(paired._one(one, generator) for one in twice), strict=True)
+    by_repeats, by_people = np.var(seen, ddof=1) / 4, np.mean(people) / 2  # 160 people, 80 a repeat
+    half = found.high - found.mean
+    assert half == pytest.approx(_half(by_repeats, by_people, 4, 160), rel=1e-3)
+    assert half > 1.04 * _half(by_repeats, by_people / 2, 4, 320), "narrower, as if the people of the third and fourth repeat were others"
 
 
 def test_the_variance_over_people_is_that_over_people(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,6 +120,12 @@ def test_a_group_of_one_goes_with_the_smallest_other() -> None:
     assert paired._merged(np.array([0, 0, 0, 1, 1, 2])).tolist() == [0, 0, 0, 1, 1, 1]
     assert paired._merged(np.array([0, 1, 2, 2])).tolist() == [1, 1, 2, 2]
     assert paired._merged(np.array([0])).tolist() == [0]
+
+
+def test_one_repeat_has_no_interval() -> None:
+    found = difference(small(n=1))
+    assert math.isfinite(found.mean)
+    assert (math.isnan(found.low), math.isnan(found.high), found.verdict) == (True, True, CANT_TELL)
 
 
 def test_the_word() -> None:

@@ -25,7 +25,7 @@ class Variant:
     Args:
         name: a few words, for tables.
         overrides: values of the recipe (`members.age3.lr_head` is a key, too) in place of the base's.
-        treatment: what no recipe can say, by its name in `tune.treatments`; "" is none.
+        treatment: what no recipe can say, by its name in `tune.treatments`; "" is the comparison's own.
     """
 
     name: str

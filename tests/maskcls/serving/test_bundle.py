@@ -31,8 +31,8 @@ def states(recipe: Recipe = RECIPE) -> list[dict[str, torch.Tensor]]:
 
 def write(folder: Path, recipe: Recipe = RECIPE, *, overwrite: bool = False) -> None:
     write_bundle(
-        folder, recipe, states(recipe), Geometry(64), [normalisation(recipe.backbone)] * len(recipe.split.models), {"validation": {"f1": 0.75}},
-        "data", "split", ["Ann", "Bo"], "nowhere", overwrite=overwrite,
+        folder, recipe, states(recipe), Geometry(64), [normalisation(recipe.backbone)] * len(recipe.split.models),
+        {"validation": {"f1": 0.75}}, "data", "split", ["Ann", "Bo"], "nowhere", overwrite=overwrite,
     )  # fmt: skip
 
 

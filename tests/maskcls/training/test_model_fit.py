@@ -123,3 +123,14 @@ def test_mixing_changes_what_is_learnt_and_the_seed_which_batches() -> None:
     for name, values in (("none", {}), ("mixup", {"mix": "mixup"}), ("another seed", {"mix": "mixup", "seed": 9})):
         first[name] = next(iter(Fit(SINGLE.override(values), data()).epochs())).train_loss
     assert len(set(first.values())) == 3
+
+
+def test_a_step_in_bfloat16_is_finite_and_leaves_weights_in_float32() -> None:
+    values = {"precision": "bfloat16", "mix": "cutmix", "second_loss": "soft_f1", "class_weights": "balanced", "age_regression": 0.5}
+    (model_fit,) = Fit(SHARED.override({**values, "ema_decay": 0.9}), data()).model_fits
+    pixels, positions = next(model_fit.batches.epoch(0))
+    assert torch.isfinite(model_fit.step(pixels, positions))
+    assert model_fit.average is not None
+    for tensor in (*model_fit.model.parameters(), *model_fit.answering.parameters()):
+        assert tensor.dtype == torch.float32
+        assert torch.isfinite(tensor).all()

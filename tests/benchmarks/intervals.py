@@ -1,0 +1,158 @@
+"""How often does an interval hold the true difference, and how wide is it? For tune.paired and three it was chosen over.
+
+    python -m tests.benchmarks.intervals drawn 600         # answers drawn from a model, nobody trained on; this interval alone
+    python -m tests.benchmarks.intervals trained 400       # classifiers really trained; minutes on one core
+
+`drawn` is the model of tests/tune/test_paired.py: a seed's noise from none to twice the people's, no true difference.
+
+`trained`: ridge regression of the 18 classes, balanced, so that the training people of repeats overlap as they do in folds: 400
+drawn people, base and variant see different features of them, equally good ones or not.
+"""
+
+import functools
+import sys
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtrit
+
+from tune import paired
+from tune.paired import Repeat, difference
+
+PEOPLE, PHOTOS, FEATURES, RANDOM_FEATURES = 400, 7, 10, 30
+MASKS = np.array([0, 0, 0, 0, 0, 1, 2])
+STRATA_SHARES = np.array([0.24, 0.2, 0.035, 0.24, 0.24, 0.045])
+DESIGNS = ((3, 3), (5, 5), (10, 5))  # repeats, folds
+NAMES = ("this interval", "Student's t over repeats", "two-stage bootstrap, percentiles", "Nadeau and Bengio's t")
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+def directions() -> Floats:
+    """(4, FEATURES): where age, gender and the two rare masks show in the features; the same in every experiment."""
+    return np.random.default_rng(5).normal(size=(4, FEATURES)) * np.array([[0.45], [0.7], [1.2], [1.2]])
+
+
+def photos_of(generator: np.random.Generator, strata: Integers, strength: float) -> Floats:
+    """Features of everybody's photos; a person looks alike in all of theirs. `strength`: how well age shows."""
+    age, gender, *masks = directions()
+    person = generator.normal(size=(PEOPLE, FEATURES)) + np.outer(strata % 3, age * strength) + np.outer(strata // 3, gender)
+    worn = np.stack([np.zeros(FEATURES), *masks])[np.tile(MASKS, PEOPLE)]
+    noise: Floats = 0.5 * generator.normal(size=(PEOPLE * PHOTOS, FEATURES))
+    return np.repeat(person, PHOTOS, axis=0) + worn + noise
+
+
+def answered(seed: int, train: Floats, truth: Integers, test: Floats) -> Integers:
+    """The classes that a classifier trained with this seed answers."""
+    generator = np.random.default_rng(seed)
+    turn, shift = generator.normal(size=(FEATURES, RANDOM_FEATURES)), generator.normal(size=RANDOM_FEATURES)
+
+    def seen(features: Floats) -> Floats:
+        return np.hstack([features, np.maximum(features @ turn / 3 + shift, 0), np.ones((len(features), 1))])
+
+    inputs = seen(train)
+    weights = len(truth) / (18 * np.bincount(truth, minlength=18).clip(1))[truth]
+    gram = inputs.T @ (inputs * weights[:, None]) + 20 * np.eye(inputs.shape[1])
+    fitted = np.linalg.solve(gram, inputs.T @ (np.eye(18)[truth] * weights[:, None]))
+    classes: Integers = (seen(test) @ fitted).argmax(1)
+    return classes
+
+
+def experiment(seed: int, repeats: int, folds: int, strength: float) -> list[Repeat]:
+    """What tune.compare would have of these people: base and variant in every repeat."""
+    generator = np.random.default_rng(seed)
+    strata = generator.choice(6, p=STRATA_SHARES, size=PEOPLE)
+    arms = [photos_of(generator, strata, 1.0), photos_of(generator, strata, strength)]
+    truth = 6 * np.tile(MASKS, PEOPLE) + np.repeat(strata, PHOTOS)
+    person = np.repeat(np.arange(PEOPLE), PHOTOS)
+    made = []
+    for number in range(repeats):
+        if number % folds == 0:
+            fold = np.empty(PEOPLE, int)
+            fold[np.lexsort((generator.random(PEOPLE), strata))] = np.arange(PEOPLE) % folds
+        tested = np.repeat(fold == number % folds, PHOTOS)
+        trained = ~tested & np.repeat(generator.random(PEOPLE) < 0.85, PHOTOS)
+        base, variant = (answered(number, arm[trained], truth[trained], arm[tested]) for arm in arms)
+        made.append(Repeat(truth[tested], base, variant, person[tested], np.repeat(strata, PHOTOS)[tested]))
+    return made
+
+
+def intervals(repeats: list[Repeat], folds: int, generator: np.random.Generator) -> list[tuple[float, float]]:
+    """(middle, half the width) of each of NAMES."""
+    n = len(repeats)
+    own = difference(repeats)
+    seen = np.array([difference([repeat]).mean for repeat in repeats])
+    resampled = np.array([_resampled(repeat, generator) for repeat in repeats])  # (n, resamples)
+    drawn = resampled[generator.integers(0, n, (2000, n)), generator.integers(0, resampled.shape[1], (2000, n))].mean(1)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    t, variance = float(stdtrit(n - 1, 0.975)), float(seen.var(ddof=1))
+    halves = (t * np.sqrt(variance / n), t * np.sqrt(variance * (1 / n + 1 / (folds - 1))))
+    return [
+        (own.mean, own.high - own.mean),
+        (own.mean, halves[0]),
+        (float(low + high) / 2, float(high - low) / 2),
+        (own.mean, halves[1]),
+    ]
+
+
+def _resampled(repeat: Repeat, generator: np.random.Generator, times: int = 200) -> Floats:
+    """Differences of plain bootstrap resamples of a repeat's people within their strata."""
+    _, first, person = np.unique(repeat.person, return_index=True, return_inverse=True)
+    strata = repeat.stratum[first]
+    weights = np.zeros((times, len(strata)))
+    for stratum in np.unique(strata):
+        members = np.flatnonzero(strata == stratum)
+        weights[:, members] = generator.multinomial(len(members), np.full(len(members), 1 / len(members)), size=times)
+    truth = weights @ paired._counts(person, repeat.truth)
+    f1 = [
+        paired.macro_f1(truth, weights @ paired._counts(person, said), weights @ paired._counts(person, said, said == repeat.truth))
+        for said in (repeat.variant, repeat.base)
+    ]
+    return f1[0] - f1[1]
+
+
+def drawn(experiments: int) -> None:
+    """Coverage of no difference, by repeats and by a seed's noise in units of the people's."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tune"))
+    from test_paired import PEOPLES_NOISE, repeat
+
+    paired.RESAMPLES = 60
+    for n in (3, 5, 10):
+        for noise in (0.0, 0.5, 1.0, 1.5, 2.0):
+            generator = np.random.default_rng(17)
+            found = [difference([repeat(generator, i, noise * PEOPLES_NOISE, 0.0) for i in range(n)], seed) for seed in range(experiments)]
+            held = np.mean([one.low <= 0 <= one.high for one in found])
+            half = np.mean([one.high - one.mean for one in found])
+            print(
+                f"{n} repeats, a seed's noise {noise:.1f} of the people's: holds it in {held:.3f}, half its width is {half:.3f}", flush=True
+            )
+
+
+def trained(experiments: int) -> None:
+    """Coverage and width of all four, with and without a true difference."""
+    paired.RESAMPLES = 200
+    for strength in (1.0, 1.25):
+        for repeats, folds in DESIGNS:
+            true = truth(folds, strength)
+            found = [
+                intervals(experiment(seed, repeats, folds, strength), folds, np.random.default_rng(seed)) for seed in range(experiments)
+            ]
+            middles, halves = np.array(found).transpose(2, 0, 1)  # (experiments, names) each
+            held = (np.abs(middles - true) <= halves).mean(0)
+            print(f"true difference {true:+.4f}, {repeats} repeats, {folds} folds:", flush=True)
+            for name, coverage, half in zip(NAMES, held, halves.mean(0), strict=True):
+                print(f"  {name:34} holds it in {coverage:.3f}, half its width is {half:.3f}", flush=True)
+
+
+@functools.cache
+def truth(folds: int, strength: float, experiments: int = 150) -> float:
+    """The difference that so many folds have in the mean: fewer folds train on fewer people. Of equally good features it is zero."""
+    if strength == 1:
+        return 0.0
+    return float(np.mean([one.mean for one in (difference(experiment(50_000 + n, folds, folds, strength)) for n in range(experiments))]))
+
+
+if __name__ == "__main__":
+    {"drawn": drawn, "trained": trained}[sys.argv[1]](int(sys.argv[2]))
