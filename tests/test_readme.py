@@ -81,6 +81,18 @@ def test_readmes_commands_run_one_after_the_other(tmp_path: Path) -> None:
     assert len(lines) == len((tmp_path / "faces" / "eval" / "info.csv").read_text().splitlines())
 
 
+def test_readmes_figures_of_the_study_stand_in_the_study() -> None:
+    interval = r"[+-]0\.\d{3} \[[+-]0\.\d{3}, [+-]0\.\d{3}\]"
+    quoted = re.findall(interval, (ROOT / "README.md").read_text())
+    study = (ROOT / "docs" / "study.md").read_text()
+    assert len(quoted) == 6
+    text, table = study.split("## All figures")
+    for figure in (*quoted, *re.findall(interval, text)):
+        assert f"| {figure} |" in table, figure
+    assert table.count("| base | 4 |") == 23
+    assert len(re.findall(r"\| (?:\*\*better\*\*|\*\*worse\*\*|can't tell) \|", table)) == 53
+
+
 def test_contributings_space_is_one(tmp_path: Path) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.S)
     (tmp_path / "my_space.py").write_text(code)
