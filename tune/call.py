@@ -7,7 +7,7 @@ is done where, and may change from one driver to the next.
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from maskcls import presets
 from maskcls.errors import CallError
@@ -18,6 +18,9 @@ from tune.cluster import Cluster
 from tune.durations import budget_s
 from tune.plan import SearchPlan, pinned_space
 from tune.run_dir import RunDir
+
+if TYPE_CHECKING:
+    from maskcls.data.facedata import FaceData
 
 IDENTITY = (
     "space",
@@ -200,6 +203,37 @@ def resolve_scale(scale: str, machine: Cluster) -> tuple[str, list[str]]:
     if (scale, resolved) == ("auto", "cpu"):
         return resolved, ["No GPU was found: CPU scale, with small backbones and small photos. --scale gpu overrules it."]
     return resolved, []
+
+
+class ReadsData(Protocol):
+    """The part of a call that says which photos and people it is about."""
+
+    @property
+    def data(self) -> str | None: ...
+    @property
+    def corrections(self) -> str: ...
+    @property
+    def split(self) -> str | None: ...
+    @property
+    def split_seed(self) -> int: ...
+    @property
+    def skip_bad(self) -> bool: ...
+
+
+def prepared(call: ReadsData, options: Mapping[str, Any]) -> "FaceData":
+    """The call's photos, corrected and split, with a bar on a terminal. Raises DataError listing what is wrong with them."""
+    from maskcls.data.facedata import prepare
+
+    return prepare(
+        Path(call.data) if call.data else None,
+        corrections=call.corrections,
+        split_file=Path(call.split) if call.split else None,
+        split_seed=call.split_seed,
+        skip_bad=call.skip_bad,
+        cache=options["cache"],
+        pixel_store_gb=options["pixel_store_gb"],
+        progress=True,
+    )
 
 
 def share(call: Shares, machine: Cluster, scale: str, wanted: int) -> tuple[int, int, float]:

@@ -16,6 +16,7 @@ import typer
 from maskcls.cli import INTERRUPTED as INTERRUPTED_STATUS
 from maskcls.errors import CallError
 from tune import cluster
+from tune.call import prepared
 from tune.compare_call import IDENTITY, CompareCall, ComparePlan, resolve
 from tune.compare_dir import CompareDir
 from tune.comparison import Planned, inapplicable, repeat_splits, untrainable, without
@@ -232,19 +233,7 @@ def _keep_study(call: CompareCall, run: CompareDir) -> None:
 
 
 def _prepare_data(call: CompareCall, run: CompareDir, options: Mapping[str, Any]) -> None:
-    from maskcls.data.facedata import prepare
-
-    faces = prepare(
-        Path(call.data) if call.data else None,
-        corrections=call.corrections,
-        split_file=Path(call.split) if call.split else None,
-        split_seed=call.split_seed,
-        skip_bad=call.skip_bad,
-        cache=options["cache"],
-        pixel_store_gb=options["pixel_store_gb"],
-        progress=True,
-    )
-    faces.save(run.data)
+    prepared(call, options).save(run.data)
 
 
 def _digests(faces: "FaceData") -> dict[str, Any]:

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Mapping, Set
 from contextlib import ExitStack, suppress
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -15,7 +14,7 @@ import typer
 from maskcls.cli import INTERRUPTED as INTERRUPTED_STATUS
 from maskcls.errors import CallError, MaskclsError
 from tune import cluster
-from tune.call import IDENTITY, SPACE_COPY, Call, Resolved, resolve
+from tune.call import IDENTITY, SPACE_COPY, Call, Resolved, prepared, resolve
 from tune.environment import environment, now
 from tune.forecast import show
 from tune.plan import vet
@@ -188,19 +187,9 @@ def summary(run: RunDir, trials: "list[Record]", why: str, exported: bool, repor
 
 def _prepare_data(call: Call, resolved: Resolved, run: RunDir, options: Mapping[str, Any]) -> None:
     """The run's photos and split, and the pixels of the preset's size, decoded before trials wait for them."""
-    from maskcls.data.facedata import prepare
     from maskcls.training.fit_data import check_trainable
 
-    faces = prepare(
-        Path(call.data) if call.data else None,
-        corrections=call.corrections,
-        split_file=Path(call.split) if call.split else None,
-        split_seed=call.split_seed,
-        skip_bad=call.skip_bad,
-        cache=options["cache"],
-        pixel_store_gb=options["pixel_store_gb"],
-        progress=True,
-    )
+    faces = prepared(call, options)
     check_trainable(resolved.plan.base, faces)
     base = resolved.plan.base
     faces.pixels(base.image_size, progress=True, face_crop=base.face_crop)
