@@ -1,7 +1,15 @@
-"""`python -m maskcls.train --data DIR --out DIR`: one fit of one recipe, and its best epoch as a bundle. No Ray."""
+"""`python -m maskcls.train`: one fit of one recipe, and its best epoch as a bundle. No Ray.
 
+    python -m maskcls.train --data DIR --out DIR             a recipe from a preset, scale and options
+    python -m maskcls.train --trial runs/first/7 --out DIR   a search's trial again: its curve to the bit, on the same hardware
+
+Either goes on where it was killed.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,11 +19,38 @@ from maskcls.cli import run
 if TYPE_CHECKING:
     from maskcls.data.facedata import FaceData
     from maskcls.recipe import Recipe
+    from maskcls.training.again import Again
     from maskcls.training.fit import EpochResult, Fit
+    from maskcls.training.recorded import RecordedTrial
+
+Out = Annotated[Path, typer.Option("--out", help="Folder for the bundle; must not exist, or be a bundle with --overwrite.")]
+Trial = Annotated[
+    str | None,
+    typer.Option(
+        "--trial",
+        help="RUN/ID: train a search's trial again, with its recipe, photos, split, threads and device, and compare its curve.",
+        show_default="none",
+    ),
+]
+Device = Annotated[
+    str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N.", show_default="auto; of a trial, the recorded one")
+]
+LoaderWorkers = Annotated[
+    int | None,
+    typer.Option(
+        "--loader-workers",
+        help="Processes that augment; changes no result.",
+        show_default="by cores and device; of a trial, the recorded number",
+    ),
+]
+BESIDE_TRIAL = ("out", "trial", "cache", "pixel_store_gb", "device", "loader_workers", "overwrite")
+"""What a call may state that trains a trial again; all else is the run's."""
 
 
 def main(
-    out: Annotated[Path, typer.Option("--out", help="Folder for the bundle; must not exist, or be a bundle with --overwrite.")],
+    context: typer.Context,
+    out: Out,
+    trial: Trial = None,
     data: options.Data = None,
     preset: options.Preset = "contest-2021",
     set_: options.Set = None,
@@ -30,29 +65,27 @@ def main(
     skip_bad: options.SkipBad = False,
     cache: options.Cache = None,
     pixel_store_gb: options.PixelStoreGb = 20.0,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
-    loader_workers: Annotated[
-        int | None, typer.Option("--loader-workers", help="Processes that augment; changes no result.", show_default="by cores and device")
-    ] = None,
+    device: Device = None,
+    loader_workers: LoaderWorkers = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle in --out.")] = False,
 ) -> None:
-    """Train one recipe and export its best epoch by validation macro F1 as a bundle.
+    """Train one recipe, or a search's trial again, and export its best epoch by validation macro F1 as a bundle.
 
-    A killed run goes on from its last epoch when the same command is given again.
+    A killed run goes on from its last epoch when the same command is given again. With --trial, the exit status is 1 where an epoch
+    that ran as the recorded one did is not equal to it; on other hardware, versions or data the differences are told, and it is 0.
     """
-    from maskcls import presets
-    from maskcls.data.facedata import prepare
-    from maskcls.device import resolve_device
-    from maskcls.models.backbones import check_backbones
     from maskcls.serving.bundle import check_writable
-    from maskcls.training.fit_data import check_trainable
 
     check_writable(out, overwrite=overwrite)
-    explicit = presets.explicit_values(set_, data, image_size=image_size, epochs=epochs, seed=seed, weights=weights)
-    scale = presets.resolve_scale(scale, gpu=resolve_device("auto") == "cuda")
-    recipe = presets.base_recipe(preset, scale, explicit, demo=data is None)
-    typer.echo(f"Recipe {recipe.digest}: {preset} with {', '.join(f'{key}={value}' for key, value in explicit.items())}")
-    check_backbones(recipe)
+    if trial is not None:
+        _refuse_beside_trial(context)
+        _train_again(trial, out, cache, pixel_store_gb, device, loader_workers, overwrite)
+        return
+    from maskcls.data.facedata import prepare
+    from maskcls.presets import explicit_values
+
+    explicit = explicit_values(set_, data, image_size=image_size, epochs=epochs, seed=seed, weights=weights)
+    recipe = _recipe(preset, scale, explicit, demo=data is None)
     faces = prepare(
         data,
         corrections=corrections,
@@ -63,11 +96,73 @@ def main(
         pixel_store_gb=pixel_store_gb,
         progress=True,
     )
-    check_trainable(recipe, faces)
-    fit = _train(recipe, faces, _state_folder(out), resolve_device(device), loader_workers)
+    fit = _train(recipe, faces, _state_folder(out), device or "auto", loader_workers)
     _export(fit, faces, out, overwrite)
-    typer.echo(f"The best epoch, {fit.best_epoch}, is in {out}. To predict:")
-    typer.echo(f"  python -m maskcls.predict --bundle {out} --images DIR --out submission.csv")
+    _say_where(fit, out)
+
+
+def _recipe(preset: str, scale: str, explicit: dict[str, Any], *, demo: bool) -> "Recipe":
+    """The recipe that the call names, said and checked."""
+    from maskcls.device import resolve_device
+    from maskcls.models.backbones import check_backbones
+    from maskcls.presets import base_recipe, resolve_scale
+
+    recipe = base_recipe(preset, resolve_scale(scale, gpu=resolve_device("auto") == "cuda"), explicit, demo=demo)
+    typer.echo(f"Recipe {recipe.digest}: {preset} with {', '.join(f'{key}={value}' for key, value in explicit.items())}")
+    check_backbones(recipe)
+    return recipe
+
+
+def _refuse_beside_trial(context: typer.Context) -> None:
+    """Raises CallError naming every option that the trial's run has answered already."""
+    from maskcls.errors import CallError
+
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    stated = [name for name, source in sources.items() if source is not None and source.name != "DEFAULT" and name not in BESIDE_TRIAL]
+    if stated:
+        options = {name: "--" + name.rstrip("_").replace("_", "-") for name in (*stated, *BESIDE_TRIAL)}
+        raise CallError(
+            f"--trial takes recipe, photos and split from the run, so leave out {', '.join(options[name] for name in stated)}. "
+            f"Beside it there may be {', '.join(options[name] for name in BESIDE_TRIAL if name != 'trial')}."
+        )
+
+
+def _train_again(
+    name: str, out: Path, cache: Path | None, pixel_store_gb: float, device: str | None, loader_workers: int | None, overwrite: bool
+) -> None:
+    from maskcls.data.facedata import FaceData
+    from maskcls.data.pixels import default_cache
+    from maskcls.errors import RunError
+    from maskcls.training.again import Again
+    from maskcls.training.recorded import RecordedTrial
+
+    trial = RecordedTrial.open(name)
+    faces = FaceData.load(trial.run / "data", (cache or default_cache()).absolute(), pixel_store_gb)
+    again = Again(trial, faces, _state_folder(out), device=device, loader_workers=loader_workers)
+    if again.differences:
+        typer.echo(f"Not as {trial.title} ran, so its numbers may come out otherwise: {'; '.join(again.differences)}.")
+    typer.echo(f"Recipe {trial.recipe.digest}, {trial.title}: {', then '.join(str(s.conditions) for s in trial.stretches)}")
+    with _saying_what_is_kept(again.folder):
+        for answer in again.epochs():
+            typer.echo(f"{_line(answer.result, trial.recipe.epochs)}: {answer}")
+    wrong = again.wrong()
+    _export(again.fit, faces, out, overwrite, run=trial.run.name, trial=trial.trial_id)
+    typer.echo(_verdict(again, trial))
+    _say_where(again.fit, out)
+    if wrong:
+        raise RunError(
+            f"Epochs {', '.join(map(str, wrong))} are not equal to those recorded, though threads, device, versions, data and code are. "
+            f"Weights that changed since ({trial.recipe.weights}) may be why; else {trial.title}, or this machine, is not to be trusted."
+        )
+
+
+def _verdict(again: "Again", trial: "RecordedTrial") -> str:
+    compared = [answer for answer in again.answers if answer.recorded is not None]
+    equal = [answer for answer in compared if not answer.unequal]
+    more = len(again.answers) - len(compared)
+    return f"{len(equal)} of {len(compared)} recorded epochs of {trial.title} are equal to the bit" + (
+        f"; {more} more, which it was stopped before." if more else "."
+    )
 
 
 def _state_folder(out: Path) -> Path:
@@ -75,28 +170,39 @@ def _state_folder(out: Path) -> Path:
 
 
 def _train(recipe: "Recipe", faces: "FaceData", folder: Path, device: str, loader_workers: int | None) -> "Fit":
-    from maskcls.device import default_loader_workers
+    from maskcls.device import default_loader_workers, resolve_device, use_repeatable_kernels
     from maskcls.training.fit import Fit
-    from maskcls.training.fit_data import FitData
+    from maskcls.training.fit_data import FitData, check_trainable
 
+    check_trainable(recipe, faces)
+    device = resolve_device(device)
+    use_repeatable_kernels()
     workers = default_loader_workers(device) if loader_workers is None else loader_workers
     fit = Fit(recipe, FitData.of(faces, recipe, progress=True), device=device, loader_workers=workers)
     if fit.resume(folder):
         typer.echo(f"Going on after epoch {len(fit.history)}, from {folder}. The epochs before it were:")
     done = len(fit.history)
-    try:
+    with _saying_what_is_kept(folder):
         for result in fit.epochs():
             if result.epoch > done:
                 fit.save(folder)
             typer.echo(_line(result, recipe.epochs))
-    except KeyboardInterrupt:
-        if fit.history:
-            typer.echo(f"What is done is kept in {folder}; the same command goes on from epoch {len(fit.history)}.", err=True)
-        raise
     return fit
 
 
-def _export(fit: "Fit", faces: "FaceData", out: Path, overwrite: bool) -> None:
+@contextmanager
+def _saying_what_is_kept(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        from maskcls.training.state import STATE_FILE
+
+        if (folder / STATE_FILE).exists():
+            typer.echo(f"What is done is kept in {folder}; the same command goes on from there.", err=True)
+        raise
+
+
+def _export(fit: "Fit", faces: "FaceData", out: Path, overwrite: bool, **origin: str) -> None:
     import shutil
 
     from maskcls.serving.bundle import export
@@ -105,11 +211,16 @@ def _export(fit: "Fit", faces: "FaceData", out: Path, overwrite: bool) -> None:
         out,
         fit.recipe,
         fit.best_states(),
-        scores={"validation": fit.best.scores.to_dict(), "epoch": fit.best_epoch},
+        scores={"validation": fit.best.scores.to_dict(), "epoch": fit.best_epoch, **origin},
         faces=faces,
         overwrite=overwrite,
     )
     shutil.rmtree(_state_folder(out))
+
+
+def _say_where(fit: "Fit", out: Path) -> None:
+    typer.echo(f"The best epoch, {fit.best_epoch}, is in {out}. To predict:")
+    typer.echo(f"  python -m maskcls.predict --bundle {out} --images DIR --out submission.csv")
 
 
 def _line(result: "EpochResult", epochs: int) -> str:

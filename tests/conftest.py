@@ -1,12 +1,24 @@
-"""What tests of several packages share: a small classifier with random weights, as a bundle."""
+"""What tests of several packages share: small classifiers with random weights, one as a bundle, or several as an ensemble."""
 
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+if TYPE_CHECKING:
+    from maskcls.serving.bundle import Trained
+
 TRAIN_PEOPLE = ("000001_male_Asian_25", "000002_male_Asian_45")
+
+
+class Ensemble(NamedTuple):
+    """An ensemble's bundle, and for each of its classifiers its weight and a bundle of that one alone."""
+
+    folder: Path
+    weights: tuple[float, ...]
+    alone: tuple[Path, ...]
 
 
 @pytest.fixture(scope="session")
@@ -15,31 +27,46 @@ def random_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], P
 
     @cache
     def make(task_split: str) -> Path:
-        import torch
-
-        from maskcls.data.geometry import Geometry
-        from maskcls.models.backbones import normalisation
-        from maskcls.models.model import build_models
-        from maskcls.recipe import Recipe
-        from maskcls.serving.bundle import write_bundle
-
-        recipe = Recipe(task_split=task_split, backbone="mobilenetv3_small_050", weights="none", image_size=64, frozen_stages=0)
-        models = build_models(recipe, pretrained=False)
-        for number, head in enumerate(head for model in models for head in model.heads.values()):  # a fresh head hardly tells photos apart
-            torch.nn.init.normal_(head[-1].weight, std=1.0, generator=torch.Generator().manual_seed(number))
-        folder = tmp_path_factory.mktemp("bundles") / task_split
-        write_bundle(
-            folder,
-            recipe,
-            [model.state_dict() for model in models],
-            Geometry(64),
-            [normalisation(recipe.backbone)] * len(models),
-            {"validation": {"f1": 0.5}},
-            data_digest="d" * 12,
-            split_digest="5" * 12,
-            seen_people=TRAIN_PEOPLE,
-            weights_origin="mobilenetv3_small_050 from none",
-        )
-        return folder
+        return _write(tmp_path_factory.mktemp("bundles") / task_split, _random(task_split))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def random_ensemble(tmp_path_factory: pytest.TempPathFactory) -> Ensemble:
+    """Three classifiers of different task splits, the last of another image size and join. Copy it to spoil it."""
+    folder, weights = tmp_path_factory.mktemp("ensemble"), (0.5, 0.3, 0.2)
+    of_each = ({"task_split": "single"}, {"task_split": "three", "seed": 1}, {"task_split": "advised", "image_size": 96, "join": "hard"})
+    alone = [_random(**recipe) for recipe in of_each]
+    together = [_weighted(trained, weight) for trained, weight in zip(alone, weights, strict=True)]
+    singles = tuple(_write(folder / f"alone-{number}", trained) for number, trained in enumerate(alone))
+    return Ensemble(_write(folder / "ensemble", *together), weights, singles)
+
+
+def _random(task_split: str, **recipe: object) -> "Trained":
+    import torch
+
+    from maskcls.models.model import build_models
+    from maskcls.recipe import Recipe
+    from maskcls.serving.bundle import Trained
+
+    small = {"backbone": "mobilenetv3_small_050", "weights": "none", "image_size": 64, "frozen_stages": 0}
+    made = Recipe().override({**small, "task_split": task_split, **recipe})
+    models = build_models(made, pretrained=False)
+    for number, head in enumerate(head for model in models for head in model.heads.values()):  # a fresh head hardly tells photos apart
+        torch.nn.init.normal_(head[-1].weight, std=1.0, generator=torch.Generator().manual_seed(number))
+    return Trained(made, [model.state_dict() for model in models])
+
+
+def _weighted(trained: "Trained", weight: float) -> "Trained":
+    import dataclasses
+
+    return dataclasses.replace(trained, weight=weight)
+
+
+def _write(folder: Path, *classifiers: "Trained") -> Path:
+    from maskcls.serving.bundle import write_bundle
+
+    digests = {"data_digest": "d" * 12, "split_digest": "5" * 12}
+    write_bundle(folder, classifiers, {"validation": {"f1": 0.5}}, **digests, seen_people=TRAIN_PEOPLE)
+    return folder

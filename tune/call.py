@@ -5,7 +5,7 @@ is done where, and may change from one driver to the next.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,7 +16,7 @@ from maskcls.recipe import parse_settings
 from search_spaces import Setting, Space, SpaceError, get
 from tune.cluster import Cluster
 from tune.durations import budget_s
-from tune.plan import SearchPlan, pinned_space
+from tune.plan import ASHA, MANY, SAMPLERS, SCHEDULERS, TPE, SearchPlan, pinned_space
 from tune.run_dir import RunDir
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ IDENTITY = (
     "corrections",
     "skip_bad",
 )
-DEFAULT_TRIALS = 12
+DEFAULT_TRIALS, DEFAULT_FINALISTS, DEFAULT_REPEATS = 12, 3, 3
+FOLDS, SEEDS = "folds", "seeds"
 SPACE_COPY = "space.py"
 
 
@@ -71,11 +72,19 @@ class Call:
     split: str | None
     corrections: str
     skip_bad: bool
-    trials: int = DEFAULT_TRIALS
+    trials: int | None = DEFAULT_TRIALS
+    """None: as many as the time budget allows."""
     parallel: int | None = None
     gpus_per_trial: float | None = None
     cpus_per_trial: int | None = None
     time_budget: str | None = None
+    sampler: str = TPE
+    scheduler: str = ASHA
+    learn_from: tuple[str, ...] = ()
+    finalists: int = DEFAULT_FINALISTS
+    repeats: int = DEFAULT_REPEATS
+    repeat_by: str = FOLDS
+    retrain_on_all: bool = False
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> "Call":
@@ -83,23 +92,43 @@ class Call:
         values = checked_values(options, cls.__dataclass_fields__, {"seed": "--seed", "weights": "--weights"}, "a search")
         values["space"] = space_name(options["space"])
         values["seed"] = options["seed"] or 0
-        values["trials"] = DEFAULT_TRIALS if values["trials"] is None else values["trials"]
+        if values["trials"] is None and values["time_budget"] is None:
+            values["trials"] = DEFAULT_TRIALS
+        values["learn_from"] = _runs(options)
+        defaults = {field.name: field.default for field in fields(cls) if field.name in _KEPT}
+        values |= {name: defaults[name] for name in _KEPT if values[name] is None}
         return cls(**values)
 
     @classmethod
     def recorded(cls, run: RunDir, options: Mapping[str, Any]) -> "Call":
         """The run's own call, with this call's say in how much work is done where (None: as recorded, or by default)."""
         told = run.search()["call"]
+        told = {**told, "set": tuple(told["set"]), "learn_from": tuple(told.get("learn_from", ()))}
         changed = {name: options[name] for name in ("parallel", "gpus_per_trial", "cpus_per_trial", "time_budget")}
-        trials = options["trials"] if options["trials"] is not None else told["trials"]
-        if trials < 1:
-            raise CallError(f"--trials must be at least 1, but got {trials}.")
-        budget_s(options["time_budget"])
-        return cls(**{**told, "set": tuple(told["set"]), **changed, "trials": trials})
+        changed |= {name: options[name] for name in _KEPT if options[name] is not None}
+        changed["trials"] = options["trials"] if options["trials"] is not None else told["trials"]
+        _check_numbers(changed)
+        if changed["trials"] is None and changed["time_budget"] is None:
+            raise CallError(f"--resume {run.name}: the run had a time budget and no number of trials. Say how much more: --time-budget.")
+        changed["learn_from"] = tuple(dict.fromkeys((*told["learn_from"], *_runs(options, run))))
+        changed["retrain_on_all"] = options["retrain_on_all"] or told.get("retrain_on_all", False)
+        return cls(**{**told, **changed})
 
     def record(self) -> dict[str, Any]:
         """For search.json."""
-        return {**asdict(self), "set": list(self.set)}
+        return {**asdict(self), "set": list(self.set), "learn_from": list(self.learn_from)}
+
+
+_KEPT = ("sampler", "scheduler", "finalists", "repeats", "repeat_by")
+"""Options of which a resume keeps the run's own value, unless it says another."""
+
+
+def _runs(options: Mapping[str, Any], own: RunDir | None = None) -> tuple[str, ...]:
+    """The runs of --learn-from, as absolute paths. Raises CallError for one that is not there, or is the run itself."""
+    paths = [RunDir.open(name, options["runs"]).path for name in options["learn_from"] or ()]
+    if own is not None and own.path in paths:
+        raise CallError(f"--learn-from {own.name}: the run knows its own trials already. Name another run.")
+    return tuple(map(str, paths))
 
 
 def checked_values(options: Mapping[str, Any], names: Iterable[str], fixed: Mapping[str, str], what: str) -> dict[str, Any]:
@@ -120,13 +149,20 @@ def checked_values(options: Mapping[str, Any], names: Iterable[str], fixed: Mapp
     values["split"] = _there(options["split"], "--split", "a JSON file with lists of people")
     if options["corrections"] not in ("published", "none"):
         values["corrections"] = _there(Path(options["corrections"]), "--corrections", "published, none, or a CSV file")
-    for name in ("trials", "seeds", "parallel", "cpus_per_trial", "epochs"):
-        if values.get(name) is not None and values[name] < 1:
-            raise CallError(f"--{name.replace('_', '-')} must be at least 1, but got {values[name]}.")
-    if values["gpus_per_trial"] is not None and values["gpus_per_trial"] < 0:
-        raise CallError(f"--gpus-per-trial must be at least 0, but got {values['gpus_per_trial']}.")
-    budget_s(values["time_budget"])
+    _check_numbers(values)
     return values
+
+
+def _check_numbers(values: Mapping[str, Any]) -> None:
+    """Raises CallError for a number out of range, and for a word that is none of an option's."""
+    for least, names in ((1, ("trials", "seeds", "repeats", "parallel", "cpus_per_trial", "epochs")), (0, ("finalists", "gpus_per_trial"))):
+        for name in names:
+            if values.get(name) is not None and values[name] < least:
+                raise CallError(f"--{name.replace('_', '-')} must be at least {least}, but got {values[name]}.")
+    for name, words in (("sampler", SAMPLERS), ("scheduler", SCHEDULERS), ("repeat_by", (FOLDS, SEEDS))):
+        if values.get(name) is not None and values[name] not in words:
+            raise CallError(f"--{name.replace('_', '-')} must be one of {', '.join(words)}, but got {values[name]!r}.")
+    budget_s(values["time_budget"])
 
 
 @dataclass(frozen=True)
@@ -169,19 +205,27 @@ def resolve(call: Call, machine: Cluster, space_file: Path | None = None, has_we
     left_out = pinned.left_out(setting)
     if left_out:
         notes.append(f"Left out, without weights in {call.weights}: {', '.join(left_out)}.")
+    from tune.samplers import check_serves  # imports optuna: a door's --help need not wait for it
+
+    check_serves(call.sampler, pinned, setting)
+    trials = MANY if call.trials is None else call.trials
     # Not more at a time than a third of the trials, or the sampler would have nothing to learn from.
-    parallel, cpus, gpus = share(call, machine, scale, call.trials // 3)
+    parallel, cpus, gpus = share(call, machine, scale, trials // 3)
     plan = SearchPlan(
         space=pinned,
         setting=setting,
         base=base,
         explicit=explicit,
-        trials=call.trials,
+        trials=trials,
         seed=call.seed,
         parallel=parallel,
         cpus=cpus,
         gpus=gpus,
         time_budget_s=budget_s(call.time_budget),
+        fits_after=call.finalists * call.repeats,
+        sampler=call.sampler,
+        scheduler=call.scheduler,
+        learn_from=tuple(map(Path, call.learn_from)),
     )
     return Resolved(plan, space, tuple(notes), served.known)
 

@@ -1,6 +1,8 @@
 """run_search: one driver over a run's journal, from where it stands to the number of trials wanted."""
 
 import functools
+import math
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -11,25 +13,28 @@ from ray.tune import Stopper
 from ray.tune.error import TuneError
 
 from maskcls.errors import CallError, RunError
-from tune import cluster, leaderboard, resume
+from tune import cluster, leaderboard, learning, resume, samplers, schedulers
 from tune.plan import SearchPlan
 from tune.progress import Progress
 from tune.run_dir import RunDir
-from tune.schedulers import EpochASHA
+from tune.schedulers import EpochScheduler
 from tune.searcher import StudySearch
-from tune.stopping import FINISHED, INTERRUPTED, TIME_UP, Outcome, stoppable
-from tune.study import record
-from tune.trainable import DISK_FULL, FAILED, Objective, explain, state_of, train
+from tune.stopping import FINISHED, INTERRUPTED, TIME_UP, USED_UP, Outcome, stoppable
+from tune.study import begun, is_own, open_study
+from tune.trainable import DISK_FULL, FAILED, FIDELITY, UNFINISHED, Objective, explain, state_of, train
 
 # A worker's or a node's death. Errors in an objective's code are reported, not raised, and so are never retried.
 MAX_FAILURES = 2
 _HOPELESS = 3
+CLOSE = 0.05
+"""A trial may run over the time budget by this share of it, where it is expected to end by then."""
 
 
 def run_search(plan: SearchPlan, run: RunDir, objective: Objective, *, plain: bool | None = None) -> Outcome:
-    """Search until the run has `plan.trials` trials that ended, or until it is stopped. Ray must be connected (`cluster.connected`).
+    """Search until the run has `plan.trials` trials that ended, until its time or its space is used up, or until it is stopped.
 
-    Writes the journal, trials/, experiment/ and leaderboard.csv. The first SIGINT or SIGTERM ends it cleanly, a second one aborts.
+    Ray must be connected (`cluster.connected`). Writes the journal, trials/, experiment/ and leaderboard.csv. The first SIGINT or
+    SIGTERM ends it cleanly, a second one aborts.
 
     Args:
         plain: progress as lines instead of a table; None: as the terminal can.
@@ -46,14 +51,18 @@ def run_search(plan: SearchPlan, run: RunDir, objective: Objective, *, plain: bo
 def drive(plan: SearchPlan, run: RunDir, objective: Objective, plain: bool | None = None) -> Outcome:
     """`run_search` of a run that the caller holds (`RunDir.driving`)."""
     cluster.quiet()
+    samplers.check_serves(plan.sampler, plan.space, plan.setting)
+    study = open_study(run)
+    resume.begin(study, plan)
+    for learnt in learning.learn(study, plan, plan.learn_from, run.search() if plan.learn_from else {}):
+        print(learnt, file=sys.stderr)
     searcher = StudySearch(plan, run)
-    resume.begin(searcher.study, plan)
     left = resume.n_left(searcher.study, plan.trials)
     if left <= 0:
         return Outcome(FINISHED, 0)
-    scheduler = EpochASHA(plan.base.epochs, searcher.note_error)
-    scheduler.give_back(searcher.study.get_trials(deepcopy=False))
-    stop = _Stop(searcher, plan.time_budget_s)
+    scheduler = schedulers.create(plan.scheduler, plan.base.epochs, searcher.note_error)
+    scheduler.give_back(trial for trial in searcher.study.get_trials(deepcopy=False) if is_own(trial))
+    stop = _Stop(searcher, plan)
     with Progress(plan, run, searcher.study, plain) as progress, stoppable(stop.asked, progress.say):
         try:
             _tuner(plan, run, objective, searcher, scheduler, stop, progress, left).fit()
@@ -69,6 +78,8 @@ def drive(plan: SearchPlan, run: RunDir, objective: Objective, plain: bool | Non
     if stop.hopeless:
         raise RunError(stop.hopeless)
     left = resume.n_left(searcher.study, plan.trials)
+    if left > 0 and searcher.used_up and stop.why == FINISHED:
+        return Outcome(USED_UP, left)
     return Outcome(FINISHED if left <= 0 else stop.why, left)
 
 
@@ -93,7 +104,7 @@ def _tuner(
     run: RunDir,
     objective: Objective,
     searcher: StudySearch,
-    scheduler: EpochASHA,
+    scheduler: EpochScheduler,
     stop: "_Stop",
     progress: Progress,
     left: int,
@@ -120,18 +131,30 @@ def _tuner(
 
 
 class _Stop(Stopper):  # type: ignore[misc]
-    """Why the search should stop before its trials are done, if it should."""
+    """Why the search should stop before its trials are done, if it should.
 
-    def __init__(self, searcher: StudySearch, budget_s: float | None) -> None:
-        self._searcher = searcher
-        self._deadline = time.monotonic() + budget_s if budget_s is not None else None
+    When the time is up no trial is begun. One that is expected to end soon may, the others are left where they are, for a resume.
+    """
+
+    def __init__(self, searcher: StudySearch, plan: SearchPlan) -> None:
+        self._searcher, self._plan = searcher, plan
+        self._began = time.monotonic()
+        self._reserve: tuple[int, float] = (-1, 0.0)
         self.asked = threading.Event()
         self.why = FINISHED
         self.hopeless = ""
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """No trial is stopped alone."""
-        return False
+        """Whether to leave this trial where it is: the time is up, and it would not end soon."""
+        over = self._over_s()
+        if over < 0 or result.get("done"):
+            return False
+        epoch = int(result[FIDELITY])
+        to_go = int(result["config"]["recipe"]["epochs"]) - epoch
+        if over + to_go * float(result["seconds"]) / max(1, epoch) <= self._close_s():
+            return False
+        self._searcher.leave(trial_id)
+        return True
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Ray pickles it into its experiment folder, from which nothing is ever restored."""
@@ -141,17 +164,40 @@ class _Stop(Stopper):  # type: ignore[misc]
         """Ray asks after every step."""
         if self.asked.is_set():
             self.why = INTERRUPTED
-        elif self._deadline is not None and time.monotonic() > self._deadline:
+        elif self._searcher.closed or self._over_s() > 0:
             self.why = TIME_UP
+            self._searcher.closed = True
         elif not self.hopeless:
             self.hopeless = self._none_works()
-        return bool(self.why != FINISHED or self.hopeless or self._searcher.error or self._searcher.full_disk)
+        over = self.why == TIME_UP and (self._over_s() > self._close_s() or not self._searcher.working())
+        return bool(over or self.why == INTERRUPTED or self.hopeless or self._searcher.error or self._searcher.full_disk)
+
+    def _over_s(self) -> float:
+        """Seconds since the search's part of the time budget ended; negative before."""
+        if self._plan.time_budget_s is None:
+            return -math.inf
+        return time.monotonic() - self._began - self._plan.time_budget_s + self._reserve_s()
+
+    def _close_s(self) -> float:
+        return CLOSE * (self._plan.time_budget_s or 0.0)
+
+    def _reserve_s(self) -> float:
+        """What the fits after the search will take, by the pace of the trials so far; half the time budget at most."""
+        ended = len(self._searcher._completed_trials)
+        if self._plan.fits_after and self._reserve[0] != ended:
+            timed = [record for record in begun(self._searcher.study) if record.epochs and record.seconds]
+            best = leaderboard.ranked(timed)[:3]
+            an_epoch = max((record.seconds / record.epochs for record in best), default=0.0)
+            fits_in_turn = math.ceil(self._plan.fits_after / self._plan.parallel)
+            needed = fits_in_turn * self._plan.base.epochs * an_epoch
+            self._reserve = (ended, min(needed, (self._plan.time_budget_s or 0.0) / 2))
+        return self._reserve[1]
 
     def _none_works(self) -> str:
         """What to tell where the first trials all failed before an epoch: the others would as well."""
         if len(self._searcher._completed_trials) != _HOPELESS:
             return ""
-        ended = [record(trial) for trial in self._searcher.study.get_trials(deepcopy=False) if trial.state.is_finished()]
+        ended = [record for record in begun(self._searcher.study) if record.state != UNFINISHED]
         if len(ended) > _HOPELESS or any(trial.state != FAILED or trial.epochs for trial in ended):
             return ""
         last = ended[-1]

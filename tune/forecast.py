@@ -5,8 +5,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from tune import points
 from tune.call import Call, Resolved
-from tune.plan import SearchPlan, parameters
+from tune.plan import GRID, NONE, SearchPlan, parameters
 from tune.resume import firsts
 
 # Photos a second of one trial at an edge of EDGE_PX, one thread or one GPU. CPU: resnet10t, all stages trained, one core of a busy
@@ -32,19 +33,29 @@ def show(call: Call, resolved: Resolved, ended: int = 0) -> None:
         table.add_row(parameter.name, parameter.domain + ("" if parameter.always else " (in some trials)"))
     console.print(table)
     gpus = f", {plan.gpus:g} GPUs" if plan.gpus else ""
+    trials = None if call.trials is None else max(0, call.trials - ended)
     console.print(
-        f"Trials: {plan.trials - ended}{f' more than the {ended} there are' if ended else ''}, {plan.parallel} at a time, "
-        f"{plan.cpus} core{'s' * (plan.cpus > 1)}{gpus} each; "
-        f"first the preset {call.preset}, then {len(firsts(plan)) - 1} known points.",
+        f"Trials: {'as many as the time allows' if trials is None else trials}{f' more than the {ended} there are' if ended else ''}, "
+        f"{plan.parallel} at a time, {plan.cpus} core{'s' * (plan.cpus > 1)}{gpus} each; "
+        f"first the preset {call.preset}, then {len(firsts(plan)) - 1} known points. Suggested by {plan.sampler}.",
         highlight=False,
     )
+    console.print(told_size(plan), highlight=False)
+    stopped = "" if plan.scheduler == NONE else f"; worse trials are stopped early, by {plan.scheduler}"
     console.print(
-        f"Epochs: up to {plan.base.epochs} each, {photos:,} photos at {plan.base.image_size} px; worse trials are stopped early.",
+        f"Epochs: up to {plan.base.epochs} each, {photos:,} photos at {plan.base.image_size} px{stopped}.",
         highlight=False,
     )
-    console.print(f"Time: very roughly {hours(seconds(plan, photos, plan.trials - ended))}; backbones and machines vary.", highlight=False)
+    if plan.fits_after:
+        console.print(
+            f"Then: the best {call.finalists} are repeated, {call.repeats} {call.repeat_by} each; the winner is scored on the holdout.",
+            highlight=False,
+        )
+    if trials is None or call.trials is None:
+        return
+    console.print(f"Time: very roughly {hours(seconds(plan, photos, trials))}; backbones and machines vary.", highlight=False)
     console.print(
-        f"Disk: up to {gigabytes(plan.trials * TRIAL_MB[plan.setting.scale] * 1e6)} in the run, "
+        f"Disk: up to {gigabytes(call.trials * TRIAL_MB[plan.setting.scale] * 1e6)} in the run, "
         f"{gigabytes(photos * plan.base.image_size**2 * 3)} of decoded photos in the cache.",
         highlight=False,
     )
@@ -54,7 +65,16 @@ def seconds(plan: SearchPlan, photos: int, trials: int) -> float:
     """A rough guess, from a rate that was measured once and the number of pixels."""
     rate, edge_px = PHOTOS_PER_SECOND[plan.setting.scale]
     per_epoch = photos * TRAIN_SHARE / (rate * (edge_px / plan.base.image_size) ** 2)
-    return trials * plan.base.epochs * SHARE_OF_EPOCHS * per_epoch / plan.parallel
+    share = 1.0 if plan.scheduler == NONE else SHARE_OF_EPOCHS
+    return (trials * share + plan.fits_after) * plan.base.epochs * per_epoch / plan.parallel
+
+
+def told_size(plan: SearchPlan) -> str:
+    """How many recipes there are to try, where the space is finite or taken as a grid."""
+    if plan.sampler == GRID:
+        return f"Grid: {len(points.grid(plan.space, plan.setting)):,} points, ranges at {points.GRID_PLACES} places."
+    found = points.all_points(plan.space, plan.setting)
+    return "Points: more than a search can try." if found is None else f"Points: {len(found):,} in all; none is tried twice."
 
 
 def count_photos(data: str | None, skip_bad: bool) -> int:

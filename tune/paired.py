@@ -13,8 +13,7 @@ The interval is mean +- t sqrt(s^2 / n + v / m):
   Bengio, Inference for the Generalization Error, 2003; Bengio & Grandvalet, 2004: no estimate without bias exists).
 - t has Satterthwaite's degrees of freedom (1946): n - 1 where the repeats differ most, more where the people do.
 
-A group of two or three people, as those over 59 in a fold, has too small a bootstrap variance, by (k - 1) / k. So k - 1 of its k
-people are drawn, each for k / (k - 1) of a person (Rao & Wu, Resampling Inference with Complex Survey Data, 1988).
+How people are resampled stands in `tune.intervals`.
 
 How it was chosen: by how often such intervals held the true difference, of zero and of another size, and how wide they were.
 
@@ -41,14 +40,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskcls.errors import CallError
-from maskcls.labels import N_CLASSES
+from tune.intervals import CONFIDENCE, RESAMPLES, Integers, counts, macro_f1, merged, weights
 
 BETTER, WORSE, CANT_TELL = "better", "worse", "can't tell"
-CONFIDENCE = 0.95
-RESAMPLES = 2000
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -118,17 +112,6 @@ def by_chance(comparisons: int) -> float:
     return (1 - CONFIDENCE) * comparisons
 
 
-def macro_f1(truth: Floats, answered: Floats, hits: Floats) -> Floats:
-    """Macro F1, as `maskcls.training.metrics` has it, from counts a class (..., 18): photos, answers, and right answers.
-
-    The mean over the classes that occur; counts may be fractions, as weights of people make them.
-    """
-    occurs = truth > 0
-    f1 = 2 * hits / np.where(occurs, truth + answered, 1.0)
-    total: Floats = np.where(occurs, f1, 0.0).sum(axis=-1) / np.maximum(occurs.sum(axis=-1), 1)
-    return total
-
-
 def _one(repeat: Repeat, generator: np.random.Generator) -> tuple[float, float]:
     """A repeat's difference, and its variance over other people."""
     shapes = {np.shape(values) for values in (repeat.truth, repeat.base, repeat.variant, repeat.person, repeat.stratum)}
@@ -136,39 +119,10 @@ def _one(repeat: Repeat, generator: np.random.Generator) -> tuple[float, float]:
         raise CallError(f"A repeat's arrays must all be (n,) with n > 0, but got shapes {sorted(map(str, shapes))}.")
     _, first, person = np.unique(repeat.person, return_index=True, return_inverse=True)
     _, stratum = np.unique(repeat.stratum[first], return_inverse=True)
-    truth = _counts(person, repeat.truth)
-    base, variant = ((_counts(person, a), _counts(person, repeat.truth, a == repeat.truth)) for a in (repeat.base, repeat.variant))
-    weights = _weights(_merged(stratum), generator)  # (resamples, people)
-    drawn = weights @ truth
-    resampled = [macro_f1(drawn, weights @ answered, weights @ hits) for answered, hits in (variant, base)]
+    truth = counts(person, repeat.truth)
+    base, variant = ((counts(person, a), counts(person, repeat.truth, a == repeat.truth)) for a in (repeat.base, repeat.variant))
+    resamples = weights(merged(stratum), generator, RESAMPLES)  # (resamples, people)
+    drawn = resamples @ truth
+    resampled = [macro_f1(drawn, resamples @ answered, resamples @ hits) for answered, hits in (variant, base)]
     seen = [float(macro_f1(truth.sum(0), answered.sum(0), hits.sum(0))) for answered, hits in (variant, base)]
     return seen[0] - seen[1], float(np.var(resampled[0] - resampled[1]))
-
-
-def _counts(person: Integers, classes: Integers, counted: NDArray[np.bool_] | None = None) -> Floats:
-    """(people, 18): how many photos of each person have each class, of those that count."""
-    n = int(person.max()) + 1
-    counts: Floats = np.bincount(person * N_CLASSES + classes, counted, n * N_CLASSES).astype(float).reshape(n, N_CLASSES)
-    return counts
-
-
-def _merged(stratum: Integers) -> Integers:
-    """Strata of one person, whose variance nothing shows, go with the smallest other one (Cochran, Sampling Techniques, 1977, 5A.12)."""
-    merged = stratum.copy()
-    while True:
-        names, sizes = np.unique(merged, return_counts=True)
-        if sizes.min() > 1 or len(names) == 1:
-            return merged
-        single, other = names[np.argsort(sizes, kind="stable")[:2]]
-        merged[merged == single] = other
-
-
-def _weights(stratum: Integers, generator: np.random.Generator) -> Floats:
-    """(resamples, people): how many times each person counts in each resample."""
-    weights = np.ones((RESAMPLES, len(stratum)))
-    for name in np.unique(stratum):
-        members = np.flatnonzero(stratum == name)
-        k = len(members)
-        if k > 1:
-            weights[:, members] = generator.multinomial(k - 1, np.full(k, 1 / k), size=RESAMPLES) * k / (k - 1)
-    return weights

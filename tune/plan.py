@@ -3,12 +3,19 @@
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from maskcls.errors import CallError
 from maskcls.recipe import Recipe
 from search_spaces import Setting, Space, SpaceError, Suggest
 
+TPE, RANDOM, GP, CMAES, GRID = "tpe", "random", "gp", "cmaes", "grid"
+SAMPLERS = (TPE, RANDOM, GP, CMAES, GRID)
+ASHA, MEDIAN, NONE = "asha", "median", "none"
+SCHEDULERS = (ASHA, MEDIAN, NONE)
+MANY = 1_000_000
+"""Trials, where only the time bounds them."""
 _DRAWS = 500
 
 
@@ -23,7 +30,10 @@ class SearchPlan:
     seed: the sampler's.
     parallel: trials at a time.
     cpus, gpus: of a trial.
-    time_budget_s: no new work after that many seconds; None: no bound.
+    time_budget_s: no new trial after that many seconds; None: no bound.
+    fits_after: that follow the search, to repeat its finalists; a time budget leaves room for them.
+    sampler, scheduler: who suggests, of SAMPLERS, and who stops what lags, of SCHEDULERS.
+    learn_from: runs whose trials the sampler is to know.
     """
 
     space: Space
@@ -36,6 +46,10 @@ class SearchPlan:
     cpus: int = 1
     gpus: float = 0.0
     time_budget_s: float | None = None
+    fits_after: int = 0
+    sampler: str = TPE
+    scheduler: str = ASHA
+    learn_from: tuple[Path, ...] = ()
 
     def draw(self, trial: Suggest) -> Mapping[str, Any]:
         """What the space suggests to a trial. Raises CallError naming the space where its code fails."""
@@ -89,6 +103,7 @@ class Parameter:
     name: str
     domain: str
     always: bool = True
+    categorical: bool = False
 
 
 def parameters(space: Space, setting: Setting) -> list[Parameter]:
@@ -96,7 +111,7 @@ def parameters(space: Space, setting: Setting) -> list[Parameter]:
     drawn = _Recorder()
     for _ in range(_DRAWS):
         space.suggest(drawn, setting)
-    return [Parameter(name, domain, drawn.times[name] >= _DRAWS) for name, domain in drawn.domains.items()]
+    return [Parameter(name, domain, drawn.times[name] >= _DRAWS, name in drawn.categorical) for name, domain in drawn.domains.items()]
 
 
 class _Recorder:
@@ -105,9 +120,11 @@ class _Recorder:
     def __init__(self) -> None:
         self.domains: dict[str, str] = {}
         self.times: dict[str, int] = {}
+        self.categorical: set[str] = set()
         self._random = random.Random(0)
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        self.categorical |= {name} if len(choices) > 1 else set()
         self._note(name, " | ".join(str(choice) or '""' for choice in choices))
         return self._random.choice(choices)
 

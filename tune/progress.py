@@ -1,15 +1,18 @@
-"""What a search shows while it runs: a table on a terminal, lines elsewhere. Also rewrites the leaderboard after every trial."""
+"""What a search shows while it runs: a table on a terminal, lines elsewhere. Also rewrites the leaderboard after every trial.
+
+What a result or a trial's end costs does not grow with the trials that ended before it; only the leaderboard is written whole. Where
+trials end so fast that this would take more than WRITING_SHARE of the driver's time, one rewriting serves several of them.
+"""
 
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 import optuna
-from optuna.trial import TrialState
 from ray.tune import Callback
+from ray.tune.error import TuneError
 from ray.tune.experiment import Trial
 from rich.console import Console, Group
 from rich.live import Live
@@ -20,9 +23,10 @@ from tune import leaderboard
 from tune.durations import duration
 from tune.plan import SearchPlan
 from tune.run_dir import RunDir
-from tune.study import ENDED, Record, record
+from tune.study import Record, begun
 from tune.trainable import FIDELITY, METRIC, RUNNING
 
+WRITING_SHARE = 0.05
 _ROWS = 12
 _AT_WORK = (RUNNING, "starting", "retried")
 
@@ -48,10 +52,16 @@ class Progress(Callback):  # type: ignore[misc]
         self._plan, self._run, self._study = plan, run, study
         self._console = Console(file=sys.stderr)
         self._plain = not self._console.is_terminal if plain is None else plain
-        self._rows: dict[str, Row] = {}
-        self._records = self.records()
+        self._standing = leaderboard.Standing(study)
+        self._at_work: dict[str, Row] = {}
+        self._best_rows: tuple[Row, ...] = ()
+        self._latest_rows: tuple[Row, ...] = ()
+        """Of the trials that ended here, the best and the latest _ROWS, the first first."""
         self._began = time.monotonic()
-        self._ended_before = sum(trial.state in ENDED for trial in study.get_trials(deepcopy=False))
+        self._ended_before = self._standing.ended
+        self._behind = False
+        """Whether a trial ended that leaderboard.csv does not hold yet."""
+        self._write_from = 0.0
         self._live = Live(get_renderable=self.picture, console=self._console, refresh_per_second=2, transient=False)
 
     def __enter__(self) -> Self:
@@ -73,7 +83,7 @@ class Progress(Callback):  # type: ignore[misc]
 
     def records(self) -> list[Record]:
         """Every trial that was begun, as the study has it now."""
-        return [record(trial) for trial in self._study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
+        return begun(self._study)
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._row(trial).state = RUNNING
@@ -83,7 +93,7 @@ class Progress(Callback):  # type: ignore[misc]
         if result[FIDELITY] > 0:
             row.epoch, row.f1, row.best = int(result[FIDELITY]), float(result["validation_f1"]), float(result[METRIC])
             row.photos_per_second = result.get("photos_per_second", row.photos_per_second)
-            self._records = self.records()
+            self._standing.look(row.trial_id)
         if self._plain and row.f1 is not None and not result.get("done"):
             self._console.print(f"{row.trial_id} epoch {row.epoch}/{row.epochs} F1 {row.f1:.4f} best {row.best:.4f}", highlight=False)
 
@@ -96,6 +106,13 @@ class Progress(Callback):  # type: ignore[misc]
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._ended(trial)
 
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Ray calls this every tenth of a second or more often."""
+        try:
+            self._write()
+        except OSError as error:
+            raise TuneError(str(error)) from error  # as Ray tells what goes wrong in the other callbacks
+
     def picture(self) -> Group:
         """The table, and a line about the whole."""
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
@@ -103,7 +120,7 @@ class Progress(Callback):  # type: ignore[misc]
         table.add_column("state", min_width=13)
         for name in ("epoch", "F1", "best", "photos/s", "left"):
             table.add_column(name, justify="right")
-        best = leaderboard.best(self._records)
+        best = self._standing.best
         for row in self._shown():
             style = "bold green" if best and row.trial_id == best.trial_id else "" if row.state in _AT_WORK else "dim"
             table.add_row(*self._cells(row), style=style)
@@ -111,9 +128,8 @@ class Progress(Callback):  # type: ignore[misc]
 
     def headline(self) -> str:
         """How far the search is, in under 80 columns."""
-        done = sum(row.state != "unfinished" for row in self._records)
+        done, best, preset = self._standing.ended, self._standing.best, self._standing.preset
         parts = [f"{done} of {self._plan.trials} trials"]
-        best, preset = leaderboard.best(self._records), leaderboard.preset(self._records)
         if best:
             parts.append(f"best {best.f1:.4f} (trial {best.trial_id})")
         if best and preset and preset.f1 is not None:
@@ -125,30 +141,39 @@ class Progress(Callback):  # type: ignore[misc]
 
     def _row(self, trial: Trial) -> Row:
         trial_id = trial.config["trial"]
-        if trial_id not in self._rows:
-            self._rows[trial_id] = Row(trial_id, epochs=int(trial.config["recipe"]["epochs"]), began=time.monotonic())
-        return self._rows[trial_id]
+        if trial_id not in self._at_work:
+            self._at_work[trial_id] = Row(trial_id, epochs=int(trial.config["recipe"]["epochs"]), began=time.monotonic())
+        return self._at_work[trial_id]
 
     def _ended(self, trial: Trial) -> None:
-        self._records = self.records()
-        leaderboard.write(self._run, self._records)
         row = self._row(trial)
-        ended = next((told for told in self._records if told.trial_id == row.trial_id), None)
-        if ended is None:
-            return
+        ended = self._standing.look(row.trial_id)
         row.state = ended.state
+        del self._at_work[row.trial_id]
+        self._best_rows = tuple(sorted([*self._best_rows, row], key=lambda row: -(row.best or 0.0)))[:_ROWS]
+        self._latest_rows = (row, *self._latest_rows)[:_ROWS]
+        self._behind = True
+        self._write()
         if self._plain:
             score = f"best F1 {ended.f1:.4f} at epoch {ended.best_epoch}" if ended.f1 is not None else ended.message
             self._console.print(f"{row.trial_id} {ended.state}, {score}; {self.headline()}", highlight=False, soft_wrap=True)
 
-    def _shown(self) -> Iterator[Row]:
+    def _write(self) -> None:
+        """Rewrite the leaderboard if a trial ended since, and its share of the time allows."""
+        began = time.monotonic()
+        if not self._behind or began < self._write_from:
+            return
+        leaderboard.write(self._run, self._standing.records())
+        self._behind = False
+        self._write_from = began + (time.monotonic() - began) / WRITING_SHARE
+
+    def _shown(self) -> list[Row]:
         """Trials at work, then the best and the latest of those that ended, in the order of their ids."""
-        ended = [row for row in self._rows.values() if row.state not in _AT_WORK]
-        at_work = [row for row in self._rows.values() if row not in ended]
+        at_work = list(self._at_work.values())
         room = max(2, _ROWS - len(at_work))
-        best = sorted(ended, key=lambda row: -(row.best or 0.0))[: room // 2]
-        latest = [row for row in reversed(ended) if row not in best][: room - len(best)]
-        return iter(sorted([*at_work[-_ROWS:], *best, *latest], key=lambda row: row.trial_id))
+        best = self._best_rows[: room // 2]
+        latest = [row for row in self._latest_rows if row not in best][: room - len(best)]
+        return sorted([*at_work[-_ROWS:], *best, *latest], key=lambda row: row.trial_id)
 
     def _cells(self, row: Row) -> tuple[str, ...]:
         def number(value: float | None, form: str) -> str:

@@ -13,9 +13,11 @@ from maskcls.files import write_atomically
 from maskcls.labels import CLASS_NAMES
 from maskcls.reports.page import Html, bar, page, pairs, section, table, tiles
 from maskcls.reports.plots import INK
-from tune import leaderboard, report_plots
+from tune import leaderboard, report_choice, report_plots
+from tune.choosing.choice import CHOICE
+from tune.choosing.holdout import HOLDOUT
 from tune.run_dir import RunDir
-from tune.study import Record, open_study, records
+from tune.study import Record, is_own, open_study, records
 from tune.trainable import read_curve
 
 Curves = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -29,17 +31,19 @@ def write_report(run: RunDir) -> None:
     """Write the run's report.html from its study and its trials' curves, whole or not at all. May be called while the search runs."""
     trials = records(run)
     curves = {trial.trial_id: read_curve(run.trial(trial.trial_id)) for trial in trials}
-    best = leaderboard.best(trials)
-    sections = [_headline(trials, curves, best)]
+    search = run.search()
+    choice = search.get(CHOICE) or {}
+    best = _best(trials, choice)
+    sections = [_headline(trials, curves, best, search), *report_choice.sections(search)]
     if best is not None:
         sections += [
             section("How the search went", "", report_plots.progress(trials)),
-            section("Learning curves", "", report_plots.learning_curves(trials, curves, best.trial_id)),
+            section("Learning curves", "", report_plots.learning_curves(trials, curves, best.trial_id, _word(choice))),
             *_parameters(run, trials),
-            *_scores(best, curves),
+            *_scores(best, curves, _word(choice)),
         ]
-    sections += [_leaderboard(trials, best), *_best_recipe(best), _origin(run)]
-    write_atomically(run.report, page(f"Search {run.name}", _question(run.search()), sections))
+    sections += [_leaderboard(trials, best), *_best_recipe(best, _word(choice)), _origin(search)]
+    write_atomically(run.report, page(f"Search {run.name}", _question(search), sections))
 
 
 def gain(trials: Sequence[Record]) -> float | None:
@@ -50,21 +54,33 @@ def gain(trials: Sequence[Record]) -> float | None:
     return best.f1 - preset.f1
 
 
+def _best(trials: Sequence[Record], choice: Mapping[str, Any]) -> Record | None:
+    """The trial whose bundle is in best/: the repeats' winner; where none were run, the best by validation."""
+    chosen = next((trial for trial in trials if trial.trial_id == choice.get("winner")), None)
+    return chosen or leaderboard.best(trials)
+
+
+def _word(choice: Mapping[str, Any]) -> str:
+    return "winner" if choice.get("winner") else "best trial"
+
+
 def _question(search: Mapping[str, Any]) -> str:
     space = search.get("space", {})
     return f"Space {space['name']}: {space['question']}" if space else ""
 
 
-def _headline(trials: Sequence[Record], curves: Curves, best: Record | None) -> Html:
+def _headline(trials: Sequence[Record], curves: Curves, best: Record | None, search: Mapping[str, Any]) -> Html:
     states = Counter(trial.state for trial in trials)
     seconds = sum(trial.seconds or _last(curves[trial.trial_id], "seconds") for trial in trials)
     over = gain(trials)
-    shown = [
-        ("best validation macro F1", "–" if best is None else f"{best.f1:.4f}", "" if best is None else _place(best)),
-        ("gain over the preset's recipe", "–" if over is None else f"{over:+.4f}", _preset_f1(trials)),
+    effort = [
         ("trials", str(len(trials)), ", ".join(f"{n} {state}" for state, n in states.most_common())),
         ("time spent in trials", _duration(seconds), f"{sum(trial.epochs for trial in trials)} epochs"),
     ]
+    gained = ("gain over the preset's recipe", "–" if over is None else f"{over:+.4f}", _preset_f1(trials))
+    if best is not None and (search.get(CHOICE) or {}).get("winner"):
+        return tiles([*report_choice.figures(search, _place(best)), *effort], report_choice.caution(search, gained))
+    shown = [("best validation macro F1", "–" if best is None else f"{best.f1:.4f}", "" if best is None else _place(best)), gained, *effort]
     caution = (
         "No trial has finished an epoch yet."
         if best is None
@@ -85,7 +101,7 @@ def _preset_f1(trials: Sequence[Record]) -> str:
 
 
 def _parameters(run: RunDir, trials: Sequence[Record]) -> list[Html]:
-    frozen = open_study(run).get_trials(deepcopy=False)
+    frozen = [trial for trial in open_study(run).get_trials(deepcopy=False) if is_own(trial)]
     distributions: dict[str, BaseDistribution] = {}
     for trial in frozen:
         distributions |= {name: drawn for name, drawn in trial.distributions.items() if name not in distributions}
@@ -119,8 +135,8 @@ def importance(trials: Sequence[optuna.trial.FrozenTrial]) -> tuple[dict[str, fl
     return shares, note
 
 
-def _scores(best: Record, curves: Curves) -> list[Html]:
-    """F1 a task and a class, and the confusion where the objective reported it, of the best trial's best epoch."""
+def _scores(best: Record, curves: Curves, word: str) -> list[Html]:
+    """F1 a task and a class of the best trial's best epoch."""
     row = next((row for row in curves[best.trial_id] if row["epoch"] == best.best_epoch), {})
     scores = row.get("scores")
     if not scores:
@@ -132,7 +148,7 @@ def _scores(best: Record, curves: Curves) -> list[Html]:
     ]
     told = f"Trial {best.trial_id}, epoch {best.best_epoch}: {scores['n']} validation photos, accuracy {scores['accuracy']:.1%}."
     content = table(["task", "", "F1"], tasks) + table(["class", "name", "", "F1"], classes)
-    return [section("F1 of the best trial, by task and class", told, content)]
+    return [section(f"F1 of the {word}, by task and class", told, content)]
 
 
 def _leaderboard(trials: Sequence[Record], best: Record | None) -> Html:
@@ -140,7 +156,7 @@ def _leaderboard(trials: Sequence[Record], best: Record | None) -> Html:
     cells = [_row(place, trial) for place, trial in enumerate(rows[:MAX_ROWS], start=1)]
     more = f" The first {MAX_ROWS} of {len(rows)}; all stand in leaderboard.csv." if len(rows) > MAX_ROWS else ""
     headers = ["", "trial", "F1", "epoch", "state", "from", "time", "recipe's overrides"]
-    marked = 0 if best is not None else None
+    marked = next((number for number, trial in enumerate(rows[:MAX_ROWS]) if trial is best), None)
     return section("Leaderboard", f"By the best validation macro F1 of any epoch.{more}", table(headers, cells, marked))
 
 
@@ -162,18 +178,20 @@ def _row(place: int, trial: Record) -> list[str]:
     ]
 
 
-def _best_recipe(best: Record | None) -> list[Html]:
+def _best_recipe(best: Record | None, word: str) -> list[Html]:
     if best is None:
         return []
     changed = {key: value for key, value in best.recipe.items() if key in best.overrides}
     rest = {key: value for key, value in best.recipe.items() if key not in best.overrides}
     content = pairs(changed, "chosen by the search") + pairs(rest, "from the preset, the scale and the call")
-    return [section(f"The best recipe, trial {best.trial_id}", "", content)]
+    named = "The winner's recipe" if word == "winner" else "The best recipe"
+    return [section(f"{named}, trial {best.trial_id}", "", content)]
 
 
-def _origin(run: RunDir) -> Html:
+def _origin(search: Mapping[str, Any]) -> Html:
     told = "What the run says of itself, in search.json."
-    return section("Where this comes from", told, pairs(flattened(run.search()), "search.json"))
+    kept = {key: value for key, value in search.items() if key not in (CHOICE, HOLDOUT)}  # which stand above
+    return section("Where this comes from", told, pairs(flattened(kept), "search.json"))
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

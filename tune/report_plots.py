@@ -5,10 +5,11 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from maskcls.reports.plots import ACCENT, INK, STYLE, legend, new_figure, to_svg
+from maskcls.reports.plots import ACCENT, BLUE, GREY, INK, STYLE, legend, new_figure, to_svg
 from tune.study import PRESET, Record
 from tune.trainable import COMPLETE, DIVERGED, FAILED, OUT_OF_MEMORY, STOPPED_EARLY, UNFINISHED
 
@@ -42,8 +43,10 @@ def progress(trials: Sequence[Record]) -> str:
         return to_svg(figure)
 
 
-def learning_curves(trials: Sequence[Record], curves: Mapping[str, Sequence[Mapping[str, Any]]], best: str) -> str:
-    """Validation F1 of every trial over its epochs; the best trial's and the preset's stand out."""
+def learning_curves(
+    trials: Sequence[Record], curves: Mapping[str, Sequence[Mapping[str, Any]]], best: str, word: str = "best trial"
+) -> str:
+    """Validation F1 of every trial over its epochs; the best trial's, which the legend calls `word`, and the preset's stand out."""
     with mpl.rc_context(STYLE):
         figure, axes = new_figure(1, 1, 3.4)
         ax = axes[0]
@@ -51,7 +54,7 @@ def learning_curves(trials: Sequence[Record], curves: Mapping[str, Sequence[Mapp
             rows = curves.get(trial.trial_id, ())
             epochs, values = [row["epoch"] for row in rows], [row["validation_f1"] for row in rows]
             if trial.trial_id == best:
-                ax.plot(epochs, values, color=ACCENT, lw=2.4, marker="o", ms=4, zorder=4, label=f"best trial, {trial.trial_id}")
+                ax.plot(epochs, values, color=ACCENT, lw=2.4, marker="o", ms=4, zorder=4, label=f"{word}, {trial.trial_id}")
             elif trial.origin == PRESET:
                 ax.plot(epochs, values, color=INK, lw=1.6, ls="--", marker="o", ms=3, zorder=3, label=f"preset, {trial.trial_id}")
             else:
@@ -104,6 +107,50 @@ def slices(trials: Sequence[Record], distributions: Mapping[str, BaseDistributio
         for ax in axes[len(distributions) :]:
             ax.set_axis_off()
         return to_svg(figure)
+
+
+def finalists(choice: Mapping[str, Any]) -> str:
+    """A row a finalist: its repeats, their mean and the search's score of it; under the winner its holdout score with the interval.
+
+    Args:
+        choice: as search.json has it (`tune.choosing.choice.record`).
+    """
+    found, rows = choice["holdout"], choice["finalists"]
+    with mpl.rc_context(STYLE):
+        figure, axes = new_figure(1, 1, 1.3 + 0.42 * len(rows))
+        ax = axes[0]
+        for at, one in enumerate(rows):
+            wins = one["trial"] == choice["winner"]
+            f1s = [repeat["f1"] for repeat in one["repeats"]]
+            if f1s:
+                ax.plot([min(f1s), max(f1s)], [at, at], color=GREY, lw=1.2, zorder=1)
+                ax.plot([one["mean"]] * 2, [at - 0.2, at + 0.2], color=ACCENT if wins else BLUE, lw=3.2, zorder=3)
+            ax.scatter(f1s, [at] * len(f1s), s=34, color=BLUE, edgecolor="white", linewidth=0.6, zorder=4)
+            ax.scatter([one["validation_f1"]], [at], s=44, marker="D", facecolor="white", edgecolor=INK, linewidth=1.3, zorder=4)
+            if wins and found:
+                ax.plot([found["low"], found["high"]], [at + 0.36] * 2, color=ACCENT, lw=2, solid_capstyle="round", zorder=2)
+                ax.scatter([found["f1"]], [at + 0.36], s=46, marker="s", color=ACCENT, edgecolor="white", linewidth=0.7, zorder=4)
+        ax.set_yticks(range(len(rows)), [f"trial {one['trial']}" for one in rows])
+        for label, one in zip(ax.get_yticklabels(), rows, strict=True):
+            label.set_fontweight("bold" if one["trial"] == choice["winner"] else "normal")
+        ax.set_ylim(len(rows) - 0.3, -0.5)
+        ax.tick_params(axis="y", length=0)
+        ax.grid(axis="y", visible=False)
+        ax.set(xlabel="macro F1")
+        figure.legend(handles=_finalist_keys(bool(found)), loc="outside upper left", ncols=5, fontsize=9)
+        return to_svg(figure)
+
+
+def _finalist_keys(confirmed: bool) -> list[Line2D]:
+    keys = [
+        Line2D([], [], color=INK, marker="D", mfc="white", mew=1.3, ms=6, lw=0, label="validation"),
+        Line2D([], [], color=BLUE, marker="o", mec="white", ms=6.5, lw=0, label="one repeat"),
+        Line2D([], [], color=BLUE, marker="|", mew=3.2, ms=12, lw=0, label="mean"),
+        Line2D([], [], color=ACCENT, marker="|", mew=3.2, ms=12, lw=0, label="the winner's mean"),
+    ]
+    if confirmed:
+        keys.append(Line2D([], [], color=ACCENT, marker="s", mec="white", ms=7, lw=2, label="the winner on the holdout, 95 %"))
+    return keys
 
 
 def _by_state(ax: Axes, trials: Sequence[Record], across: Sequence[float]) -> None:

@@ -5,7 +5,7 @@ were enqueued and never asked still wait, and the scheduler gets its rungs back 
 it forgets the rungs, cannot change the number of trials, and crashes where Optuna knows more than Ray's last snapshot.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import optuna
@@ -13,15 +13,18 @@ import optuna
 from maskcls.errors import CallError
 from maskcls.recipe import Recipe
 from search_spaces import Setting, Space
+from tune.learning import place
 from tune.plan import SearchPlan
-from tune.study import ENDED, ORIGIN, POINT, PRESET
+from tune.study import ENDED, ORIGIN, POINT, PRESET, is_own
 
 
 def begin(study: optuna.Study, plan: SearchPlan) -> None:
     """Enqueue the preset's recipe as trial 0, then the space's points. Those that a driver enqueued before it was killed are left alone."""
-    there = {trial.user_attrs.get(ORIGIN) for trial in study.get_trials(deepcopy=False)}
+    there = [(trial.user_attrs.get(ORIGIN, ""), trial.system_attrs.get("fixed_params")) for trial in study.get_trials(deepcopy=False)]
+    origins = {origin for origin, _ in there}
+    points = [params for origin, params in there if origin.startswith(POINT)]
     for origin, params in firsts(plan).items():
-        if origin not in there:
+        if origin not in origins if origin == PRESET else params not in points:
             study.enqueue_trial(params, user_attrs={ORIGIN: origin})
 
 
@@ -32,49 +35,15 @@ def firsts(plan: SearchPlan) -> dict[str, dict[str, Any]]:
     return {PRESET: preset, **{f"{POINT} {n}": point for n, point in points if point != preset}}
 
 
+def preset_params(space: Space, setting: Setting, recipe: Recipe) -> dict[str, Any]:
+    """The recipe as a point of the space, for the sampler to learn from; {} where it is none."""
+    found = place(space, setting, recipe.flat())
+    return {} if found is None else found.params
+
+
 def n_left(study: optuna.Study, trials: int) -> int:
     """How many of the wanted trials have not ended."""
-    return trials - len(study.get_trials(deepcopy=False, states=ENDED))
-
-
-class _OutsideError(Exception):
-    """The recipe has no value for a parameter, or one outside its domain."""
-
-
-def preset_params(space: Space, setting: Setting, recipe: Recipe) -> dict[str, Any]:
-    """The recipe as a point of the space, for the sampler to learn from; {} where it is none.
-
-    All parameters or none: a trial with some of them would make TPE's grouping model the others apart from these.
-    """
-    answers = _Answers(recipe.flat())
-    try:
-        space.suggest(answers, setting)
-    except _OutsideError:
-        return {}
-    return answers.params
-
-
-class _Answers:
-    """A Suggest that answers from a recipe, and raises where it can't."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self.params: dict[str, Any] = {}
-        self._values = values
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        return self._answer(name, self._values.get(name) in choices)
-
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        return float(self._answer(name, low <= self._values.get(name, float("nan")) <= high))
-
-    def suggest_int(self, name: str, low: int, high: int) -> int:
-        return int(self._answer(name, low <= self._values.get(name, float("nan")) <= high))
-
-    def _answer(self, name: str, inside: bool) -> Any:
-        if not inside:
-            raise _OutsideError(name)
-        self.params[name] = self._values[name]
-        return self.params[name]
+    return trials - sum(map(is_own, study.get_trials(deepcopy=False, states=ENDED)))
 
 
 def refuse_contradictions(recorded: Mapping[str, Any], given: Mapping[str, Any], run_name: str) -> None:

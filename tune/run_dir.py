@@ -3,9 +3,11 @@
     search.json       the call, versions, commit, hardware, data and split digests; rewritten whole, never in place
     study.journal     Optuna's record of every trial: the record that counts
     trials/<id>/      recipe.json, epochs.jsonl (the curve), error.txt of a trial that failed, and the objective's own state
+    finalists/        <fit id>/: the finalists' repeats (`tune.fits`), each with answers.npz; splits/: the folds they were trained on
     experiment/       Ray's folders, a part each time a driver starts
     leaderboard.csv   rewritten after every trial
     best/             the best trial as a bundle
+    best-on-all/      the winner's recipe trained on train and validation people together, a bundle that has no score
     report.html       the search, to look at
     data/             photos.csv and split.json: the photos and people that every trial sees
 
@@ -52,6 +54,18 @@ class RunDir(RunFolder):
     @property
     def best(self) -> Path:
         return self.path / "best"
+
+    @property
+    def best_on_all(self) -> Path:
+        return self.path / "best-on-all"
+
+    @property
+    def finalists(self) -> Path:
+        return self.path / "finalists"
+
+    def finalist_split(self, folds: int, number: int) -> Path:
+        """The file that holds one of so many folds, by its number from 0."""
+        return self.finalists / "splits" / f"folds-{folds}-{number}.json"
 
     def trial(self, trial_id: str) -> Path:
         """The folder of a trial, whether or not it was begun."""

@@ -11,8 +11,18 @@ from maskcls.cli import run as run_door
 
 SPACE_HELP = "What to vary: a space's name (see --list-spaces), or a Python file that defines SPACE. Needed for a new search."
 TRIALS_HELP = "Trials of the run in all, the preset's recipe (trial 0) and those before a resume included."
+BUDGET_HELP = "Stop after that time, as in 90s, 30m, 2h, the finalists' repeats included; resumable."
+SAMPLER_HELP = "Who suggests: tpe, random, gp, cmaes or grid. The last three want a space of which every trial draws all parameters."
+SCHEDULER_HELP = "Who stops what lags, over epochs: asha, median or none."
+LEARN_HELP = "A run whose trials the sampler is to know from the start; may be given again."
+FINALISTS_HELP = "How many of the best are trained again, so that the mean of their repeats picks the winner; 0: none, and no holdout."
+REPEATS_HELP = "How often each finalist is trained again."
+BY_HELP = "What repeats differ in: folds of the train and validation people, or seeds alone."
+ON_ALL_HELP = "Fit the winner once more on train and validation people: a second bundle, of which no score is known."
 PARALLEL_HELP = "Trials at a time."
-RESUME_HELP = "Go on with a run, by path or by name under --runs: after a kill, or for more --trials. Its own settings hold."
+RESUME_HELP = (
+    "Go on with a run, by path or by name under --runs: after a kill, for more --trials, or with a wider --space. Its own settings hold."
+)
 
 
 def main(
@@ -21,9 +31,14 @@ def main(
     data: options.Data = None,
     trials: Annotated[int | None, typer.Option("--trials", help=TRIALS_HELP, show_default="12, or the run's")] = None,
     epochs: options.Epochs = None,
-    time_budget: Annotated[
-        str | None, typer.Option("--time-budget", help="Stop after that time, as in 90s, 30m, 2h; resumable.", show_default="no bound")
-    ] = None,
+    time_budget: Annotated[str | None, typer.Option("--time-budget", help=BUDGET_HELP, show_default="no bound")] = None,
+    sampler: Annotated[str | None, typer.Option("--sampler", help=SAMPLER_HELP, show_default="tpe, or the run's")] = None,
+    scheduler: Annotated[str | None, typer.Option("--scheduler", help=SCHEDULER_HELP, show_default="asha, or the run's")] = None,
+    learn_from: Annotated[list[str] | None, typer.Option("--learn-from", help=LEARN_HELP, show_default="none")] = None,
+    finalists: Annotated[int | None, typer.Option("--finalists", help=FINALISTS_HELP, show_default="3, or the run's")] = None,
+    repeats: Annotated[int | None, typer.Option("--repeats", help=REPEATS_HELP, show_default="3, or the run's")] = None,
+    repeat_by: Annotated[str | None, typer.Option("--repeat-by", help=BY_HELP, show_default="folds, or the run's")] = None,
+    retrain_on_all: Annotated[bool, typer.Option("--retrain-on-all", help=ON_ALL_HELP)] = False,
     parallel: Annotated[
         int | None,
         typer.Option("--parallel", help=PARALLEL_HELP, show_default="GPUs / --gpus-per-trial; on the CPU cores, to a third of --trials"),
@@ -55,9 +70,10 @@ def main(
     plan: Annotated[bool, typer.Option("--plan", help="Say what would be done, and do nothing.")] = False,
     list_spaces: Annotated[bool, typer.Option("--list-spaces", help="List the spaces, and do nothing.")] = False,
 ) -> None:
-    """Search for the best recipe: Optuna suggests, ASHA stops what lags, Ray runs the trials; the best one becomes a bundle.
+    """Search for the best recipe: Optuna suggests, ASHA stops what lags, Ray runs the trials; the winner becomes a bundle.
 
-    The preset's recipe is trial 0. Makes runs/NAME with the leaderboard, the best bundle and a report. Ctrl-C ends it cleanly.
+    The preset's recipe is trial 0. The best trials are repeated, and the winner is scored on people whom no trial saw. Makes runs/NAME
+    with the leaderboard, the winner's bundle and a report. Ctrl-C ends it cleanly.
     """
     if list_spaces:
         _list_spaces()

@@ -1,29 +1,31 @@
-"""What `tune.search` does around the search: a run made or found, data made ready, Ray connected, the best exported, a summary."""
+"""What `tune.search` does around the search: a run made or found, data made ready, Ray connected; then the choice, and what is left."""
 
 import functools
+import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Set
-from contextlib import ExitStack, suppress
+import time
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import typer
 
 from maskcls.cli import INTERRUPTED as INTERRUPTED_STATUS
-from maskcls.errors import CallError, MaskclsError
+from maskcls.errors import CallError
 from tune import cluster
 from tune.call import IDENTITY, SPACE_COPY, Call, Resolved, prepared, resolve
 from tune.environment import environment, now
 from tune.forecast import show
-from tune.plan import vet
+from tune.handover import Ending, choose, design_of, finish, hand_over, handed_over, resume_command, retrain
+from tune.plan import SearchPlan, vet
 from tune.resume import refuse_contradictions
 from tune.run_dir import RunDir, remove
-from tune.stopping import FINISHED, INTERRUPTED, Outcome
-
-if TYPE_CHECKING:
-    from tune.study import Record
+from tune.stopping import INTERRUPTED
 
 
 def run(options: Mapping[str, Any], stated: Set[str]) -> int:
@@ -31,8 +33,7 @@ def run(options: Mapping[str, Any], stated: Set[str]) -> int:
     options = {**options, "address": options["address"] or os.environ.get("RAY_ADDRESS")}  # set in a job that was submitted
     if options["resume"] is not None:
         found = RunDir.open(options["resume"], options["runs"])
-        call = recorded_call(found, options, stated)
-        return _resume(call, found, options)
+        return _resume(recorded_call(found, options, stated), found, options)
     if options["space"] is None:
         from search_spaces import names
 
@@ -41,14 +42,15 @@ def run(options: Mapping[str, Any], stated: Set[str]) -> int:
 
 
 def recorded_call(found: RunDir, options: Mapping[str, Any], stated: Set[str]) -> Call:
-    """The run's own call, with this one's say in how much work is done where. Raises CallError for what contradicts the run."""
+    """The run's own call, with this one's say in how much work is done where, and in which space. Raises CallError for contradictions."""
     call = Call.recorded(found, options)
     this = Call.of({**options, "space": options["space"] or call.space})
     told = {**call.record(), "name": found.name}
     given = {**this.record(), "name": options["name"]}
-    compared = [name for name in (*IDENTITY, "name") if name in stated and not (name == "scale" and this.scale == "auto")]
+    identity = [name for name in (*IDENTITY, "name") if name != "space"]
+    compared = [name for name in identity if name in stated and not (name == "scale" and this.scale == "auto")]
     refuse_contradictions({name: told[name] for name in compared}, {name: given[name] for name in compared}, found.name)
-    return call
+    return replace(call, space=this.space) if "space" in stated else call
 
 
 def _begin(call: Call, options: Mapping[str, Any]) -> int:
@@ -59,6 +61,8 @@ def _begin(call: Call, options: Mapping[str, Any]) -> int:
         if options["name"]:
             RunDir.check_free(options["runs"], options["name"])
         vet(resolved.plan)
+        if call.finalists:
+            design_of(call)  # refuses what cannot be repeated so
         _check_weights(resolved)
         if options["plan"]:
             show(call, resolved)
@@ -71,7 +75,7 @@ def _begin(call: Call, options: Mapping[str, Any]) -> int:
         except BaseException:
             remove(made)
             raise
-        return _search(resolved, made, stack, options)
+        return _search(call, resolved, made, stack, options)
 
 
 def _resume(call: Call, found: RunDir, options: Mapping[str, Any]) -> int:
@@ -82,107 +86,108 @@ def _resume(call: Call, found: RunDir, options: Mapping[str, Any]) -> int:
         if not options["plan"]:
             stack.enter_context(found.driving())
         ended = sum(trial.state != UNFINISHED for trial in records(found))
-        if ended >= call.trials:
+        if call.trials is not None and ended >= call.trials and (options["plan"] or handed_over(found, call)):
             typer.echo(f"Nothing is left to do: {found.name} has {ended} trials, and {call.trials} are wanted. More with --trials N.")
-            return 0 if options["plan"] or _handed_over(found) else _hand_over_late(found)
+            return 0
         machine = stack.enter_context(cluster.connected(options["address"])) if options["address"] else cluster.here()
-        copy = found.path / SPACE_COPY
-        resolved = resolve(call, machine, copy if copy.exists() else None, found.search().get("has_weights"))
+        space_file, is_other = _space_of(call, found)
+        resolved = resolve(call, machine, space_file, found.search().get("has_weights"))
+        if call.finalists:
+            design_of(call)
+        if is_other:
+            vet(resolved.plan)
+            typer.echo(f"The search goes on under another space, {resolved.space.name}, with all that it knows.", err=True)
         _say_notes(resolved)
         if options["plan"]:
             show(call, resolved, ended)
             return 0
         found.write_search({**found.search(), "call": call.record()})
+        if is_other:
+            _take_space(call, resolved, found)
         if not (found.data / "photos.csv").exists() or not (found.data / "split.json").exists():
             _prepare_data(call, resolved, found, options)
-        return _search(resolved, found, stack, options)
+        return _search(call, resolved, found, stack, options)
 
 
-def _search(resolved: Resolved, run: RunDir, stack: ExitStack, options: Mapping[str, Any]) -> int:
+def _space_of(call: Call, found: RunDir) -> tuple[Path | None, bool]:
+    """The file of the space to go on with, where it is one's own, and whether it is another space than the run's."""
+    copy, before = found.path / SPACE_COPY, found.search()["call"]["space"]
+    if not call.space.endswith(".py"):
+        return None, call.space != before
+    if call.space == before and (copy.exists() and not Path(call.space).is_file()):
+        return copy, False
+    return Path(call.space), not copy.exists() or copy.read_bytes() != Path(call.space).read_bytes()
+
+
+def _take_space(call: Call, resolved: Resolved, run: RunDir) -> None:
+    """Say in the run's record which space it goes on with, and keep a copy of one's own."""
+    told = {"space": _space_told(resolved), "has_weights": dict(resolved.has_weights), "notes": list(resolved.notes)}
+    run.write_search({**run.search(), **told})
+    (run.path / SPACE_COPY).unlink(missing_ok=True)
+    _keep_space(call, run)
+
+
+def _search(call: Call, resolved: Resolved, run: RunDir, stack: ExitStack, options: Mapping[str, Any]) -> int:
+    from tune.choosing.choice import CHOICE
     from tune.driver import drive
+    from tune.learning import under
+    from tune.study import open_study
     from tune.trainable import fit_trial
 
     there = stack.enter_context(cluster.connected(options["address"]))
     plan = resolved.plan
-    typer.echo(f"Run {run.name}: {plan.trials} trials of space {resolved.space.name}, {plan.parallel} at a time, in {run.path}")
+    trials = "trials" if call.trials is None else f"{call.trials} trials"
+    typer.echo(f"Run {run.name}: {trials} of space {resolved.space.name}, {plan.parallel} at a time, in {run.path}")
     if there.dashboard:
         typer.echo(f"Ray's dashboard: http://{there.dashboard} (it asks for a token: `{cluster.TOKEN_COMMAND}` prints it)")
     cache = options["cache"] and options["cache"].expanduser().resolve()
     objective = functools.partial(fit_trial, cache=cache, pixel_store_gb=options["pixel_store_gb"])
+    began = time.monotonic()
+    # What was chosen was chosen among other trials; its fits are kept, so choosing again trains only what is missing.
+    run.write_search({name: value for name, value in run.search().items() if name != CHOICE})
+    with _noted(run, plan) as note:
+        under(open_study(run), plan, _fingerprint(call, run))
+        ending = Ending(drive(plan, run, objective))
+        if ending.goes_on and call.finalists:
+            ending = replace(ending, chosen=choose(run, call, plan, _left_s(plan, began), options))
+        if ending.goes_on and ending.chosen is not None:
+            ending = replace(ending, finished=finish(run, plan, ending.chosen, _left_s(plan, began), options))
+        if ending.goes_on and call.retrain_on_all:
+            ending = replace(ending, retrained=retrain(run, plan, ending.chosen, _left_s(plan, began), options))
+        note(ending.why)
+    status = hand_over(run, ending, options)
+    return INTERRUPTED_STATUS if ending.why == INTERRUPTED else status
+
+
+def _left_s(plan: SearchPlan, began: float) -> float | None:
+    return None if plan.time_budget_s is None else max(0.0, plan.time_budget_s - (time.monotonic() - began))
+
+
+@contextmanager
+def _noted(run: RunDir, plan: SearchPlan) -> Iterator[Callable[[str], None]]:
+    """Notes in the run's record that a driver works on it; the block says how that ended."""
     begun = {"began": now(), "argv": sys.argv[1:], "trials": plan.trials, "parallel": plan.parallel, **environment()}
+    begun |= {"sampler": plan.sampler, "scheduler": plan.scheduler}
     parts = run.search()["parts"]
 
-    def note(**how: str) -> None:
+    def write(**how: str) -> None:
         run.write_search({**run.search(), "parts": [*parts, {**begun, **how}]})
 
-    note(why="killed, or still running")
+    write(why="killed, or still running")
     try:
-        outcome = drive(plan, run, objective)
+        yield lambda why: write(ended=now(), why=why)
     except BaseException as error:
         with suppress(OSError):  # the disk may be what was full
-            note(ended=now(), why="aborted" if isinstance(error, KeyboardInterrupt) else f"failed: {error}")
+            write(ended=now(), why="aborted" if isinstance(error, KeyboardInterrupt) else f"failed: {error}")
         if isinstance(error, KeyboardInterrupt):
-            typer.echo(f"Aborted. What was done is kept; to go on:\n  {_resume_command(run)}", err=True)
+            typer.echo(f"Aborted. What was done is kept; to go on:\n  {resume_command(run)}", err=True)
         raise
-    note(ended=now(), why=outcome.why)
-    status = _hand_over(run, outcome)
-    return INTERRUPTED_STATUS if outcome.why == INTERRUPTED else status
 
 
-def _resume_command(run: RunDir) -> str:
-    return f"python -m tune.search --resume {run.path}"
-
-
-def _handed_over(run: RunDir) -> bool:
-    """Whether best/ and the report tell the study's last word: a driver may be killed between its last trial and these."""
-    made = [file for file in (run.best / "bundle.json", run.report) if file.exists()]
-    return len(made) == 2 and min(file.stat().st_mtime for file in made) >= run.journal.stat().st_mtime
-
-
-def _hand_over_late(run: RunDir) -> int:
-    from tune import leaderboard
-    from tune.study import records
-
-    leaderboard.write(run, records(run))
-    return _hand_over(run, Outcome(FINISHED, 0))
-
-
-def _hand_over(run: RunDir, outcome: Outcome) -> int:
-    """best/, report.html and the summary; what cannot be exported is said, and does not hide the rest. Returns the exit status."""
-    from tune import leaderboard
-    from tune.export import export_trial
-    from tune.report import write_report
-    from tune.study import records
-
-    trials = records(run)
-    best = leaderboard.best(trials)
-    exported = best is not None and _try("The best trial could not be exported", lambda: export_trial(run, best.trial_id, run.best, True))
-    reported = _try("The report could not be written", lambda: write_report(run))
-    typer.echo("\n".join(summary(run, trials, outcome.why, exported, reported)))
-    if outcome.left > 0:
-        typer.echo(f"{outcome.left} trials are left to do ({outcome.why}). To go on:\n  {_resume_command(run)}")
-    return 0 if exported else 1
-
-
-def summary(run: RunDir, trials: "list[Record]", why: str, exported: bool, reported: bool) -> list[str]:
-    """What the search found, in a few lines."""
-    from tune import leaderboard
-
-    states = [trial.state for trial in trials]
-    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)) or "none"
-    lines = [f"Search {why}. Trials: {counts}. Leaderboard: {run.leaderboard}" + (f", report: {run.report}" if reported else "")]
-    best, preset = leaderboard.best(trials), leaderboard.preset(trials)
-    if best is None or best.f1 is None:
-        return [*lines, "No trial has finished an epoch, so there is no best one."]
-    lines.append(f"Best: trial {best.trial_id}, validation macro F1 {best.f1:.4f} at epoch {best.best_epoch} of {best.epochs}.")
-    if preset is not None and preset.f1 is not None:
-        itself = " It is the preset itself." if best is preset else ""
-        lines.append(f"Gain over the preset (trial {preset.trial_id}, {preset.f1:.4f}): {best.f1 - preset.f1:+.4f}.{itself}")
-    if best.overrides:
-        lines.append("Its choices: " + ", ".join(f"{key}={_short(value)}" for key, value in best.overrides.items()))
-    if exported:
-        lines.append(f"To predict:\n  python -m maskcls.predict --bundle {run.best} --images DIR --out submission.csv")
-    return lines
+def _fingerprint(call: Call, run: RunDir) -> str:
+    """Another one for another space."""
+    copy = run.path / SPACE_COPY
+    return hashlib.sha256(copy.read_bytes()).hexdigest()[:12] if copy.exists() else call.space
 
 
 def _prepare_data(call: Call, resolved: Resolved, run: RunDir, options: Mapping[str, Any]) -> None:
@@ -195,11 +200,20 @@ def _prepare_data(call: Call, resolved: Resolved, run: RunDir, options: Mapping[
     faces.pixels(base.image_size, progress=True, face_crop=base.face_crop)
     if "face_crop" in resolved.plan.space.parameters(resolved.plan.setting):  # its log says how many photos have no face, at any size
         faces.pixels(base.image_size, progress=True, face_crop="haar")
-    if call.space.endswith(".py"):
-        shutil.copyfile(call.space, run.path / SPACE_COPY)
+    _keep_space(call, run)
     faces.save(run.data)
     digests = {"photos": len(faces.photos), "people": faces.photos["person"].nunique(), "digest": faces.digest}
     run.write_search({**run.search(), "data": digests, "split_digest": faces.split.digest})
+
+
+def _keep_space(call: Call, run: RunDir) -> None:
+    """A copy of a space of one's own, which a resume goes on with."""
+    if call.space.endswith(".py") and not (run.path / SPACE_COPY).exists():
+        shutil.copyfile(call.space, run.path / SPACE_COPY)
+
+
+def _space_told(resolved: Resolved) -> dict[str, str]:
+    return {"name": resolved.space.name, "question": resolved.space.question}
 
 
 def _check_weights(resolved: Resolved) -> None:
@@ -222,7 +236,7 @@ def _search_record(call: Call, resolved: Resolved) -> dict[str, Any]:
         "format": 1,
         "created": now(),
         "call": told,
-        "space": {"name": resolved.space.name, "question": resolved.space.question},
+        "space": _space_told(resolved),
         "base_recipe": plan.base.model_dump(),
         "notes": list(resolved.notes),
         "has_weights": dict(resolved.has_weights),
@@ -233,16 +247,3 @@ def _search_record(call: Call, resolved: Resolved) -> dict[str, Any]:
 def _say_notes(resolved: Resolved) -> None:
     for note in resolved.notes:
         typer.echo(note, err=True)
-
-
-def _try(what: str, do: Callable[[], None]) -> bool:
-    try:
-        do()
-    except MaskclsError as error:
-        typer.echo(f"{what}: {error}", err=True)
-        return False
-    return True
-
-
-def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

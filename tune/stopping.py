@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-FINISHED, INTERRUPTED, TIME_UP = "finished", "interrupted", "time is up"
+FINISHED, INTERRUPTED, TIME_UP, USED_UP = "finished", "interrupted", "time is up", "space is used up"
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Outcome:
     """How a driver's work ended."""
 
     why: str
-    """finished, interrupted, or time is up."""
+    """finished, interrupted, time is up, or, of a search, space is used up."""
     left: int
     """Trials, or fits, wanted that have not ended."""
 

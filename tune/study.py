@@ -4,7 +4,6 @@ A trial's id is its number in the study, `0007`: it stays the same when a resume
 """
 
 import logging
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +27,12 @@ ORIGIN, OVERRIDES, RECIPE, STATE, MESSAGE, SECONDS, EPOCHS, BEST_EPOCH = (
     "best_epoch",
 )
 PRESET, POINT, SAMPLED = "preset", "point", "sampled"
+ENDING = "ending"
+"""Attribute: how the trial ended, noted before all else that says so."""
+LEARNT, WITHDRAWN = "learnt", "withdrawn"
+"""Attributes of what stands in the study and is no trial of this run: another run's, for the sampler to know; a repeat, not run."""
+COPYING = "copying"
+"""Attribute of a study that is copied from another: False once it is whole."""
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 _STATES = {TrialState.COMPLETE: COMPLETE, TrialState.PRUNED: STOPPED_EARLY, TrialState.FAIL: FAILED}
 
@@ -70,21 +75,32 @@ def storage(run: RunDir) -> optuna.storages.BaseStorage:
 def open_study(run: RunDir) -> optuna.Study:
     """The run's study, created if the journal has none. It is named after the run's first name, so that a renamed folder still opens."""
     store = storage(run)
-    names = optuna.get_all_study_names(store)
-    if names:
-        return optuna.load_study(study_name=names[0], storage=store)
+    study = _current(store)
+    if study is not None:
+        return study
     direction = "maximize" if MODE == "max" else "minimize"
     return optuna.create_study(study_name=run.name, storage=store, direction=direction)
 
 
-def sampler(seed: int, number: int) -> optuna.samplers.BaseSampler:
-    """The sampler that suggests trial `number`. New for each trial, so that a resumed study suggests what an unbroken one would."""
-    import numpy as np
+def trials_of(run: RunDir) -> list[FrozenTrial]:
+    """Every trial of the run's study, without making one. Reads only: the search may be running."""
+    study = _current(storage(run)) if run.journal.exists() else None
+    return [] if study is None else study.get_trials(deepcopy=False)
 
-    derived = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(multivariate=True, group=True, seed=derived)
+
+def _current(store: optuna.storages.BaseStorage) -> optuna.Study | None:
+    """The latest study of the journal that is whole: a wider space has one of its own (`tune.learning.widen`)."""
+    names = optuna.get_all_study_names(store)
+    for name in reversed(names):
+        study = optuna.load_study(study_name=name, storage=store)
+        if name == names[0] or study.user_attrs.get(COPYING) is False:
+            return study
+    return None
+
+
+def is_own(trial: FrozenTrial) -> bool:
+    """Whether this is a trial of the run itself."""
+    return LEARNT not in trial.user_attrs and WITHDRAWN not in trial.user_attrs
 
 
 def trial_id(number: int) -> str:
@@ -96,12 +112,13 @@ def records(run: RunDir) -> list[Record]:
     """Every trial that was begun, by id. A trial that waits for its turn is not among them. Reads only: the search may be running."""
     if not run.journal.exists():
         return []
-    store = storage(run)
-    names = optuna.get_all_study_names(store)
-    if not names:
-        return []
-    trials = optuna.load_study(study_name=names[0], storage=store).get_trials(deepcopy=False)
-    return [record(trial) for trial in trials if trial.state != TrialState.WAITING]
+    study = _current(storage(run))
+    return [] if study is None else begun(study)
+
+
+def begun(study: optuna.Study) -> list[Record]:
+    """Every trial of the run that was begun, by id."""
+    return [record(trial) for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING and is_own(trial)]
 
 
 def record(trial: FrozenTrial) -> Record:

@@ -19,15 +19,13 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from maskcls.errors import RunError
 from maskcls.files import write_atomically
+from maskcls.training.recorded import told_of as told_of
 from tune import monitor
 from tune.run_dir import RunDir
-
-if TYPE_CHECKING:
-    from maskcls.training.fit import EpochResult
 
 METRIC = "best_f1"
 MODE = "max"
@@ -206,21 +204,9 @@ def free_memory(error: BaseException) -> None:
         torch.cuda.empty_cache()
 
 
-def told_of(result: "EpochResult") -> dict[str, Any]:
-    """What an objective yields of a fit's epoch."""
-    return {
-        "epoch": result.epoch,
-        "validation_f1": result.validation_f1,
-        "train_loss": result.train_loss,
-        "photos": result.photos,
-        "seconds": result.seconds,
-        "photos_per_second": result.photos_per_second,
-        "scores": result.scores.to_dict(),
-    }
-
-
 def fit_trial(request: TrialRequest, *, cache: Path | None, pixel_store_gb: float) -> Iterator[dict[str, Any]]:
-    """The real objective: a fit of the run's photos. Its state lies in the trial's folder and is whole after every epoch.
+    """The real objective: a fit of the run's photos. Its state lies in the trial's folder and is whole after every epoch; beside it,
+    what its numbers hang on (`maskcls.training.recorded`), so that `maskcls.train --trial` gives them again.
 
     Args:
         cache: for decoded photos; None is the default of the machine that the trial runs on, which need not be the driver's.
@@ -229,18 +215,23 @@ def fit_trial(request: TrialRequest, *, cache: Path | None, pixel_store_gb: floa
 
     from maskcls.data.facedata import FaceData
     from maskcls.data.pixels import default_cache
-    from maskcls.device import default_loader_workers, set_threads
+    from maskcls.device import default_loader_workers, set_threads, use_repeatable_kernels
     from maskcls.recipe import Recipe
     from maskcls.training.fit import Fit
     from maskcls.training.fit_data import FitData
+    from maskcls.training.recorded import Conditions, note
 
-    set_threads(max(1, request.cpus))  # to keep to the trial's share of the cores; said anew for each trial, for actors are reused
+    threads, device = max(1, request.cpus), "cuda" if request.gpus > 0 else "cpu"
+    set_threads(threads)  # to keep to the trial's share of the cores; said anew for each trial, for actors are reused
+    use_repeatable_kernels()
     recipe = Recipe.model_validate(request.recipe)
-    faces = FaceData.load(RunDir(request.run).data, cache or default_cache().absolute(), pixel_store_gb)
-    device = "cuda" if request.gpus > 0 else "cpu"
-    fit = Fit(recipe, FitData.of(faces, recipe), device, default_loader_workers(device, request.cpus))
+    data = FitData.of(FaceData.load(RunDir(request.run).data, cache or default_cache().absolute(), pixel_store_gb), recipe)
+    workers = default_loader_workers(device, request.cpus)
+    fit = Fit(recipe, data, device, workers)
     try:
         done = len(fit.history) if fit.resume(request.folder) else 0
+        here = Conditions.now(recipe, data.digest, device=device, threads=threads, loader_workers=workers)
+        note(request.folder, here, done=done, epochs=recipe.epochs)
         for result in fit.epochs():
             if result.epoch > done:
                 fit.save(request.folder)

@@ -1,4 +1,7 @@
-"""The exported classifier, a folder: `bundle.json` and one safetensors file a model. No pickle; loads without Ray, Optuna, albumentations.
+"""What is exported, a folder: `bundle.json` and one safetensors file a model. No pickle; loads without Ray, Optuna, albumentations.
+
+It holds one classifier, or an ensemble: several, whose probabilities are averaged by their weights (Caruana et al., Ensemble Selection
+from Libraries of Models, ICML 2004). Format version 3; version 2, of one classifier, is read, too.
 
 People it has seen, those it trained on and those by whose score it was chosen, are kept as salted hashes, so that a bundle handed
 on does not list them, and yet `maskcls.evaluate` can tell whom it has seen. The salt is the split's digest. Short names can be
@@ -22,9 +25,9 @@ from torch import Tensor
 
 from maskcls.data.geometry import Geometry
 from maskcls.errors import CallError, DataError
-from maskcls.files import replacing
+from maskcls.files import replacing, write_atomically
 from maskcls.labels import CLASS_NAMES
-from maskcls.models.backbones import normalisation as normalisation_of
+from maskcls.models.backbones import normalisation
 from maskcls.models.model import Model, build_models
 from maskcls.recipe import Recipe
 from maskcls.task_split import TaskSplit
@@ -34,28 +37,46 @@ if TYPE_CHECKING:
     from maskcls.data.facedata import FaceData
 
 MANIFEST = "bundle.json"
-FORMAT, FORMAT_VERSION = "maskcls-bundle", 2
+FORMAT, FORMAT_VERSION, READ_VERSIONS = "maskcls-bundle", 3, (2, 3)
+OF_A_CLASSIFIER = ("task_split", "recipe", "recipe_digest", "preprocessing", "models", "weights_origin")
+"""Keys of each classifier in bundle.json, beside its weight; in format version 2 they stood at the top, for one classifier."""
+WEIGHTS_TOLERANCE = 1e-9
 HASH_DIGITS = 16
 """64 bits: among a million people the odds that any two share a hash are 1 in 40 million."""
 LIBRARIES = ("maskcls", "torch", "timm", "safetensors", "numpy", "opencv-python-headless")
-Normalisation = tuple[Sequence[float], Sequence[float]]
-"""Mean and standard deviation, RGB, of pixels in 0..1."""
 
 
 @dataclass(frozen=True)
-class Bundle:
-    """A classifier read from its folder; `models` are in eval(), on the CPU."""
+class Trained:
+    """A classifier to be written: its recipe, a complete Model state dict for each model of the recipe's task split, and its weight."""
 
-    folder: Path
+    recipe: Recipe
+    states: Sequence[Mapping[str, Tensor]]
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A classifier as it was read; `models` are in eval(), on the CPU. `weight` is its share of the bundle's answer."""
+
+    weight: float
     recipe: Recipe
     task_split: TaskSplit
     models: list[Model]
     geometry: Geometry
+    weights_origin: str
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What a folder holds: one classifier of weight 1, or several whose weights sum to 1."""
+
+    folder: Path
+    classifiers: tuple[Classifier, ...]
     scores: dict[str, Any]
     data_digest: str
     split_digest: str
     people_hashes: frozenset[str]
-    weights_origin: str
     manifest: dict[str, Any]
 
     def has_seen(self, person: str) -> bool:
@@ -70,55 +91,46 @@ def person_hash(person: str, split_digest: str) -> str:
 
 def write_bundle(
     folder: Path,
-    recipe: Recipe,
-    states: Sequence[Mapping[str, Tensor]],
-    geometry: Geometry,
-    normalisations: Sequence[Normalisation],
+    classifiers: Sequence[Trained],
     scores: Mapping[str, Any],
+    *,
     data_digest: str,
     split_digest: str,
     seen_people: Sequence[str],
-    weights_origin: str,
-    *,
     overwrite: bool = False,
 ) -> None:
     """Write a bundle so that, whenever this is interrupted, `folder` holds a whole one: the old, the new, or none.
 
     Args:
-        states: a complete Model state dict for each model, in the order of the recipe's task split.
-        normalisations: the backbones' mean and std, told to readers; what a model computes with is in its state, and must agree.
         scores: what it scored where, ready for JSON.
-        weights_origin: where training began, as in `resnet10t from hub`.
+        seen_people: those whom any of the classifiers trained on, or was chosen by.
         overwrite: replace the bundle that is there.
 
     Raises:
-        CallError: `folder` exists and is no bundle, or is one and `overwrite` is not given; states that do not fit the recipe.
+        CallError: `folder` exists and is no bundle, or is one and `overwrite` is not given; states that do not fit their recipe;
+            weights that are no shares of one.
     """
     check_writable(folder, overwrite=overwrite)
-    files = [(_model_name(tasks), safetensors.torch.save(_plain(state))) for tasks, state in _paired(recipe, states)]
-    entries = [_entry(name, content) for name, content in files]
+    _check_weights([trained.weight for trained in classifiers])
+    contents: dict[str, bytes] = {}
+    entries = []
+    for number, trained in enumerate(classifiers):
+        entry, files = _serialised(trained, "model" if len(classifiers) == 1 else f"model-{number}")
+        entries.append(entry)
+        contents.update(files)
     manifest = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
         "classes": CLASS_NAMES,
-        "task_split": _describe(recipe.split),
-        "recipe": recipe.model_dump(),
-        "recipe_digest": recipe.digest,
-        "preprocessing": {
-            "geometry": geometry.to_dict(),
-            "normalisation": [_agreed(stated, state) for stated, state in zip(normalisations, states, strict=True)],
-        },
-        "models": entries,
+        "classifiers": entries,
         "scores": dict(scores),
         "data_digest": data_digest,
         "split_digest": split_digest,
         "people_hashes": sorted(person_hash(person, split_digest) for person in set(seen_people)),
-        "weights_origin": weights_origin,
     }
-    text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False)
-    _put(folder, {entry["file"]: content for entry, (_, content) in zip(entries, files, strict=True)}, text)
+    _put(folder, contents, _json(manifest))
 
 
 def export(
@@ -130,20 +142,30 @@ def export(
     faces: "FaceData",
     overwrite: bool = False,
 ) -> None:
-    """`write_bundle` for a fit of a recipe on `faces`: it trained on the training people, and the validation people chose its epoch."""
+    """`export_classifiers` for a single fit."""
+    export_classifiers(folder, [Trained(recipe, states)], scores=scores, faces=faces, overwrite=overwrite)
+
+
+def export_classifiers(
+    folder: Path, classifiers: Sequence[Trained], *, scores: Mapping[str, Any], faces: "FaceData", overwrite: bool = False
+) -> None:
+    """`write_bundle` for fits on `faces`: they trained on the training people, and the validation people chose their epochs, or them."""
     write_bundle(
         folder,
-        recipe,
-        states,
-        Geometry(recipe.image_size, recipe.face_crop),
-        [normalisation_of(recipe.of_model(tasks).backbone) for tasks in recipe.split.models],
+        classifiers,
         scores,
         data_digest=faces.digest,
         split_digest=faces.split.digest,
         seen_people=(*faces.split.train, *faces.split.validation),
-        weights_origin=f"{', '.join(recipe.backbones)} from {recipe.weights}",
         overwrite=overwrite,
     )
+
+
+def note_scores(folder: Path, scores: Mapping[str, Any]) -> None:
+    """Add to the scores that a bundle tells, once there is a bundle to be scored. bundle.json alone is replaced, in one step."""
+    manifest = _read_manifest(folder)
+    manifest["scores"] = {**manifest["scores"], **scores}
+    write_atomically(folder / MANIFEST, _json(manifest))
 
 
 def check_writable(folder: Path, *, overwrite: bool) -> None:
@@ -157,34 +179,83 @@ def check_writable(folder: Path, *, overwrite: bool) -> None:
 
 
 def read_bundle(folder: Path) -> Bundle:
-    """The classifier in a folder, every file checked. Raises DataError: no bundle, another version, files missing or damaged."""
+    """What a folder holds, every file checked. Raises DataError: no bundle, another version, files missing or damaged."""
     manifest = _read_manifest(folder)
     try:
-        recipe = Recipe.from_json(json.dumps(manifest["recipe"]))
-        split = recipe.split
-        geometry = Geometry.from_dict(manifest["preprocessing"]["geometry"])
-        if manifest["task_split"] != _describe(split) or tuple(manifest["classes"]) != CLASS_NAMES:
-            raise DataError(f"its tasks or classes are numbered in another way than this version's {split.name}")
-        states = [_read_model(folder, entry) for entry in manifest["models"]]
+        if manifest["format_version"] == 2:
+            manifest = _from_version_2(manifest)
+        if tuple(manifest["classes"]) != CLASS_NAMES:
+            raise DataError("its classes are numbered in another way than this version's")
+        classifiers = tuple(_read_classifier(folder, entry, manifest["versions"]) for entry in manifest["classifiers"])
+        _check_weights([classifier.weight for classifier in classifiers])
         return Bundle(
             folder=folder,
-            recipe=recipe,
-            task_split=split,
-            models=_rebuild(recipe, states, manifest),
-            geometry=geometry,
+            classifiers=classifiers,
             scores=manifest["scores"],
             data_digest=manifest["data_digest"],
             split_digest=manifest["split_digest"],
             people_hashes=frozenset(manifest["people_hashes"]),
-            weights_origin=manifest["weights_origin"],
             manifest=manifest,
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{folder / MANIFEST} is damaged: {error!r} while reading it. Export the bundle again.") from None
     except (CallError, DataError) as error:
         if str(folder) in str(error):
             raise
         raise DataError(f"The bundle {folder} does not fit this version of maskcls: {str(error).rstrip('.')}. Export it again.") from None
+
+
+def _check_weights(weights: Sequence[float]) -> None:
+    if not weights or min(weights) <= 0 or not abs(sum(weights) - 1) <= WEIGHTS_TOLERANCE:  # nan sums to nothing
+        raise CallError(f"The classifiers' weights must be positive and sum to 1, but are {list(weights)}.")
+
+
+def _serialised(trained: Trained, prefix: str) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """A classifier's entry in bundle.json, and its files' contents by their names."""
+    recipe = trained.recipe
+    paired = _paired(recipe, trained.states)
+    files = [_file(f"{prefix}-{'+'.join(task.name for task in tasks)}", safetensors.torch.save(_plain(state))) for tasks, state in paired]
+    entry = {
+        "weight": trained.weight,
+        "task_split": _describe(recipe.split),
+        "recipe": recipe.model_dump(),
+        "recipe_digest": recipe.digest,
+        "preprocessing": {
+            "geometry": Geometry(recipe.image_size, recipe.face_crop).to_dict(),
+            "normalisation": [_normalisation(recipe.of_model(tasks).backbone, state) for tasks, state in paired],
+        },
+        "models": [described for described, _ in files],
+        "weights_origin": f"{', '.join(recipe.backbones)} from {recipe.weights}",
+    }
+    return entry, {described["file"]: content for described, content in files}
+
+
+def _json(manifest: Mapping[str, Any]) -> str:
+    return json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def _from_version_2(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest of one classifier as version 3 has it."""
+    classifier = {"weight": 1.0, **{key: manifest[key] for key in OF_A_CLASSIFIER}}
+    kept = {key: value for key, value in manifest.items() if key not in OF_A_CLASSIFIER}
+    return {**kept, "format_version": FORMAT_VERSION, "classifiers": [classifier]}
+
+
+def _read_classifier(folder: Path, entry: Mapping[str, Any], versions: Mapping[str, str]) -> Classifier:
+    recipe = Recipe.from_json(json.dumps(entry["recipe"]))
+    split = recipe.split
+    geometry = Geometry.from_dict(entry["preprocessing"]["geometry"])
+    if entry["task_split"] != _describe(split):
+        raise DataError(f"its tasks are numbered in another way than this version's {split.name}")
+    states = [_read_model(folder, model) for model in entry["models"]]
+    return Classifier(
+        weight=float(entry["weight"]),
+        recipe=recipe,
+        task_split=split,
+        models=_rebuild(recipe, states, versions),
+        geometry=geometry,
+        weights_origin=entry["weights_origin"],
+    )
 
 
 def _describe(split: TaskSplit) -> dict[str, Any]:
@@ -196,10 +267,6 @@ def _describe(split: TaskSplit) -> dict[str, Any]:
     }
 
 
-def _model_name(tasks: Sequence[Task]) -> str:
-    return f"model-{'+'.join(task.name for task in tasks)}"
-
-
 def _paired(recipe: Recipe, states: Sequence[Mapping[str, Tensor]]) -> list[tuple[tuple[Task, ...], Mapping[str, Tensor]]]:
     models = recipe.split.models
     if len(states) != len(models):
@@ -207,13 +274,14 @@ def _paired(recipe: Recipe, states: Sequence[Mapping[str, Tensor]]) -> list[tupl
     return list(zip(models, states, strict=True))
 
 
-def _agreed(normalisation: Normalisation, state: Mapping[str, Tensor]) -> dict[str, list[float]]:
+def _normalisation(backbone: str, state: Mapping[str, Tensor]) -> dict[str, list[float]]:
+    """Mean and std, RGB, of pixels in 0..1, told to readers: the backbone's own, which the state, that computes with them, must hold."""
     described = {}
-    for name, stated in zip(("mean", "std"), normalisation, strict=True):
+    for name, own in zip(("mean", "std"), normalisation(backbone), strict=True):
         used = [value / 255 for value in state[name].flatten().tolist()]
-        if any(abs(a - b) > 1e-6 for a, b in zip(used, stated, strict=True)):
-            raise CallError(f"A model's {name} is {used}, but {list(stated)} was given. Give the backbone's own.")
-        described[name] = list(stated)
+        if any(abs(a - b) > 1e-6 for a, b in zip(used, own, strict=True)):
+            raise CallError(f"A model's {name} is {used}, but {backbone}'s own is {list(own)}. Give the state of a model of that backbone.")
+        described[name] = list(own)
     return described
 
 
@@ -222,9 +290,10 @@ def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state.items()}
 
 
-def _entry(name: str, content: bytes) -> dict[str, Any]:
+def _file(name: str, content: bytes) -> tuple[dict[str, Any], bytes]:
+    """What bundle.json says of a file, and its content."""
     digest = hashlib.sha256(content).hexdigest()
-    return {"file": f"{name}-{digest[:8]}.safetensors", "bytes": len(content), "sha256": digest}
+    return {"file": f"{name}-{digest[:8]}.safetensors", "bytes": len(content), "sha256": digest}, content
 
 
 def _put(folder: Path, weights: Mapping[str, bytes], manifest: str) -> None:
@@ -261,9 +330,10 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise DataError(f"{file} is damaged: no JSON ({error}). Export the bundle again.") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise DataError(f'{file} is no bundle\'s: "format": "{FORMAT}" expected. Name a folder that maskcls.train or tune.export wrote.')
-    if manifest.get("format_version") != FORMAT_VERSION:
+    if manifest.get("format_version") not in READ_VERSIONS:
         raise DataError(
-            f"{folder} is a bundle of format version {manifest.get('format_version')}, and this maskcls reads version {FORMAT_VERSION}. "
+            f"{folder} is a bundle of format version {manifest.get('format_version')}, and this maskcls reads versions "
+            f"{' and '.join(map(str, READ_VERSIONS))}. "
             f"Export it again with this version, or install the one that wrote it."
         )
     return manifest
@@ -282,13 +352,13 @@ def _read_model(folder: Path, entry: Mapping[str, Any]) -> dict[str, Tensor]:
     return safetensors.torch.load(content)
 
 
-def _rebuild(recipe: Recipe, states: Sequence[Mapping[str, Tensor]], manifest: Mapping[str, Any]) -> list[Model]:
+def _rebuild(recipe: Recipe, states: Sequence[Mapping[str, Tensor]], versions: Mapping[str, str]) -> list[Model]:
     models = build_models(recipe, pretrained=False)
     for model, state in zip(models, states, strict=True):
         try:
             model.load_state_dict(dict(state))
         except RuntimeError as error:
-            wrote = ", ".join(f"{name} {number}" for name, number in manifest["versions"].items() if name in ("timm", "torch"))
+            wrote = ", ".join(f"{name} {number}" for name, number in versions.items() if name in ("timm", "torch"))
             raise DataError(
                 f"its weights do not fit {model.recipe.backbone} as built here; it was written with {wrote} ({error})"
             ) from None

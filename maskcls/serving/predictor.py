@@ -1,12 +1,16 @@
-"""Photos -> probabilities of the 18 classes, by the way that validation takes: decode, geometry, padded blocks of one size."""
+"""Photos -> probabilities of the 18 classes, by the way that validation takes: decode, geometry, padded blocks of one size.
+
+Where a bundle holds several classifiers, a photo is decoded once, cropped once for each geometry among them, and answered by the
+mean of their probabilities by their weights.
+"""
 
 import logging
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +22,19 @@ from maskcls.device import resolve_device
 from maskcls.errors import DataError
 from maskcls.labels import N_CLASSES
 from maskcls.models.model import BLOCK, log_probabilities
-from maskcls.serving.bundle import Bundle, read_bundle
+from maskcls.serving.bundle import Bundle, Classifier, read_bundle
+
+if TYPE_CHECKING:
+    from maskcls.data.facedata import FaceData
 
 log = logging.getLogger("maskcls")
 
 Photo = str | Path | geometry.Image
 """A file, or an upright uint8 RGB array (height, width, 3) of any size."""
+Crops = dict[geometry.Geometry, geometry.Cropped]
+"""One photo through each geometry of a bundle."""
 BLOCKS_AHEAD = 2
-"""Decoded while the model is at work on one: enough to keep both busy, and a bound on memory."""
+"""Decoded while the models are at work on one: enough to keep both busy, and a bound on memory."""
 LISTED = 20
 
 
@@ -47,15 +56,15 @@ class Predictor:
         self.bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
         self.device = resolve_device(device)
         self.flip = flip
-        for model in self.bundle.models:
-            model.to(self.device)
+        self.geometries = tuple(dict.fromkeys(classifier.geometry for classifier in self.bundle.classifiers))
+        for classifier in self.bundle.classifiers:
+            for model in classifier.models:
+                model.to(self.device)
 
-    def pixels(self, photo: Photo) -> geometry.Image:
-        """What the model sees of a photo before it normalises it: uint8 (s, s, 3), to the bit what the pixel store holds."""
-        return self._crop(photo).pixels
-
-    def _crop(self, photo: Photo) -> geometry.Cropped:
-        return self.bundle.geometry.crop(photo if isinstance(photo, np.ndarray) else geometry.decode(photo).rgb)
+    def crops(self, photo: Photo) -> Crops:
+        """What the models see of a photo before they normalise it: uint8 (s, s, 3), to the bit what the pixel store holds."""
+        rgb = photo if isinstance(photo, np.ndarray) else geometry.decode(photo).rgb
+        return {each: each.crop(rgb) for each in self.geometries}
 
     def probabilities(self, photos: Sequence[Photo], *, progress: bool = False) -> NDArray[np.float64]:
         """(n, 18), rows summing to one. Raises DataError that lists all photos which cannot be read, after looking at all."""
@@ -66,7 +75,8 @@ class Predictor:
 
     def at_once(self, photo: geometry.Image) -> NDArray[np.float64]:
         """(18,) of one photo for somebody who waits: not padded to a block, so the last bits may differ from `probabilities`."""
-        return self._probabilities(self.pixels(photo)[None], block_photos=1)[0]  # type: ignore[no-any-return]
+        pixels = {each: cropped.pixels[None] for each, cropped in self.crops(photo).items()}
+        return self._probabilities(pixels, block_photos=1)[0]  # type: ignore[no-any-return]
 
     def answers(self, photos: Sequence[Photo], *, skip_bad: bool = False, progress: bool = False) -> Answers:
         """Like `probabilities`, but photos that cannot be read are returned beside; unless `skip_bad`, the first ends the predicting.
@@ -81,42 +91,58 @@ class Predictor:
         with Progress(*columns, console=console, disable=not (progress and console.is_terminal)) as bar:
             task = bar.add_task("Photos", total=len(photos))
             for start, block in self._decoded(photos):
-                good = {start + row: cropped for row, cropped in enumerate(block) if not isinstance(cropped, DataError)}
+                good = {start + row: crops for row, crops in enumerate(block) if not isinstance(crops, DataError)}
                 bad.update({start + row: str(error) for row, error in enumerate(block) if isinstance(error, DataError)})
-                faces_missed += sum(cropped.face_missed for cropped in good.values())
+                faces_missed += sum(any(cropped.face_missed for cropped in crops.values()) for crops in good.values())
                 if good and (skip_bad or not bad):
-                    probabilities[list(good)] = self._probabilities(np.stack([cropped.pixels for cropped in good.values()]))
+                    pixels = {each: np.stack([crops[each].pixels for crops in good.values()]) for each in self.geometries}
+                    probabilities[list(good)] = self._probabilities(pixels)
                 bar.advance(task, len(block))
-        if self.bundle.geometry.face_crop != "none" and (skip_bad or not bad):
+        if any(each.face_crop != "none" for each in self.geometries) and (skip_bad or not bad):
             log.info(geometry.told_of_missed_faces(faces_missed, len(photos) - len(bad)))
         return Answers(probabilities, bad)
 
-    def _probabilities(self, pixels: NDArray[np.uint8], block_photos: int = BLOCK) -> NDArray[np.float64]:
-        bundle = self.bundle
-        answer = log_probabilities(
-            bundle.models, bundle.task_split, pixels, join=bundle.recipe.join, flip=self.flip, block_photos=block_photos
-        )
-        return np.exp(answer)
+    def of_rows(self, faces: "FaceData", rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(n, 18) of these rows of the photo table, from the pixel stores, which are built where there are none yet."""
+        stores = {each: faces.pixels(each.image_size, face_crop=each.face_crop) for each in self.geometries}
+        return self._probabilities(stores, rows)
 
-    def _decoded(self, photos: Sequence[Photo]) -> Iterator[tuple[int, list[geometry.Cropped | DataError]]]:
+    def _probabilities(
+        self, pixels: Mapping[geometry.Geometry, NDArray[np.uint8]], rows: NDArray[np.int64] | None = None, block_photos: int = BLOCK
+    ) -> NDArray[np.float64]:
+        weighted = [each.weight * self._of(each, pixels[each.geometry], rows, block_photos) for each in self.bundle.classifiers]
+        return np.sum(weighted, axis=0)  # type: ignore[no-any-return]
+
+    def _of(
+        self, classifier: Classifier, pixels: NDArray[np.uint8], rows: NDArray[np.int64] | None, block_photos: int
+    ) -> NDArray[np.float64]:
+        models, split, join = classifier.models, classifier.task_split, classifier.recipe.join
+        return np.exp(log_probabilities(models, split, pixels, rows, join=join, flip=self.flip, block_photos=block_photos))
+
+    def _decoded(self, photos: Sequence[Photo]) -> Iterator[tuple[int, list[Crops | DataError]]]:
         """Blocks of decoded photos with the row each begins at; a few blocks ahead are decoded in threads meanwhile."""
-        ahead: deque[tuple[int, list[Future[geometry.Cropped | DataError]]]] = deque()
+        ahead: deque[tuple[int, list[Future[Crops | DataError]]]] = deque()
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             for start in range(0, len(photos), BLOCK):
-                ahead.append((start, [pool.submit(self._crop_or_error, photo) for photo in photos[start : start + BLOCK]]))
+                ahead.append((start, [pool.submit(self._crops_or_error, photo) for photo in photos[start : start + BLOCK]]))
                 if len(ahead) > BLOCKS_AHEAD:
                     yield _result(*ahead.popleft())
             while ahead:
                 yield _result(*ahead.popleft())
 
-    def _crop_or_error(self, photo: Photo) -> geometry.Cropped | DataError:
+    def _crops_or_error(self, photo: Photo) -> Crops | DataError:
         try:
-            return self._crop(photo)
+            return self.crops(photo)
         except DataError as error:
             return error
 
 
-def _result(start: int, block: list[Future[geometry.Cropped | DataError]]) -> tuple[int, list[geometry.Cropped | DataError]]:
+def probabilities_of(bundle: Bundle | Path, faces: "FaceData", rows: NDArray[np.int64], device: str = "auto") -> NDArray[np.float64]:
+    """(n, 18) probabilities that a bundle gives these rows of the photo table, from the pixel stores, as `Predictor` gives of files."""
+    return Predictor(bundle, device).of_rows(faces, rows)
+
+
+def _result(start: int, block: list[Future[Crops | DataError]]) -> tuple[int, list[Crops | DataError]]:
     return start, [future.result() for future in block]
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from maskcls.data.geometry import decode_bytes
 from maskcls.errors import CallError, DataError, RunError
 from maskcls.labels import CLASS_NAMES
+from maskcls.serving.bundle import Bundle
 from maskcls.serving.predictor import Predictor
 from maskcls.tasks import task
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 SHOWN = {"mask3": "Mask", "gender2": "Gender", "age3": "Age group"}
 FONTS = ("ui-sans-serif", "system-ui", "sans-serif")
 INTRODUCTION = """# Mask, gender, age
-Take a portrait or choose one, and see what the classifier makes of it. The photo is looked at once and kept nowhere."""
+Take a portrait or choose one, and see what {answers} of it. The photo is looked at once and kept nowhere."""
 NOTHING_YET = "Waiting for a photo."
 CSS = """
 .gradio-container { width: 100% !important; max-width: 1060px !important; margin: 0 auto !important; padding-top: 24px !important; }
@@ -65,6 +66,12 @@ def classify(predictor: Predictor, photo: str) -> tuple[str, dict[str, dict[str,
     return f"Most likely **{CLASS_NAMES[best]}** ({probabilities[best]:.0%})", marginals(probabilities)
 
 
+def introduction(bundle: Bundle) -> str:
+    """The page's first words: whether one classifier answers, or several together."""
+    n = len(bundle.classifiers)
+    return INTRODUCTION.format(answers="the classifier makes" if n == 1 else f"{n} classifiers, their probabilities averaged, make")
+
+
 def build_page(predictor: Predictor) -> "gr.Blocks":
     """The page, not yet served."""
     gr = import_gradio()
@@ -77,7 +84,7 @@ def build_page(predictor: Predictor) -> "gr.Blocks":
         return [sentence, *by_task.values()]
 
     with gr.Blocks(title="Mask, gender, age", analytics_enabled=False) as page:
-        gr.Markdown(INTRODUCTION)
+        gr.Markdown(introduction(predictor.bundle))
         with gr.Row():
             with gr.Column(scale=5):
                 photo = gr.HTML(html_template=_asset("photo.html"), css_template=_asset("photo.css"), js_on_load=_asset("photo.js"))

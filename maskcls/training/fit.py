@@ -22,17 +22,17 @@ from maskcls.models.model import Model, build_models, log_probabilities, member_
 from maskcls.recipe import Recipe
 from maskcls.training import state
 from maskcls.training.fit_data import FitData
-from maskcls.training.metrics import Scores, scores
+from maskcls.training.metrics import UNSCORED, Scores, scores
 from maskcls.training.model_fit import Diverged, ModelFit
 
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What an epoch gave. `scores` are of the joined answer for the validation people."""
+    """What an epoch gave. `scores` are of the joined answer for the validation people; where there are none they are UNSCORED."""
 
     epoch: int  # 1-based
     train_loss: float  # mean over models of the mean over photos
-    validation_f1: float
+    validation_f1: float  # nan where there are no validation people
     scores: Scores
     photos: int  # drawn in this epoch, all models
     seconds: float  # training and validation
@@ -41,6 +41,8 @@ class EpochResult:
 
 class Fit:
     """One fit, epoch by epoch. With the same threads and device it is a function of (recipe, data), also when killed and resumed.
+
+    Without validation people nothing tells which epoch is best: the latest one stands for it, and is what is kept.
 
     Args:
         device: torch's name, as in `cpu` or `cuda:0`.
@@ -122,7 +124,7 @@ class Fit:
 
     @property
     def best(self) -> EpochResult:
-        """The epoch of the highest validation macro F1, the first of equals."""
+        """The epoch of the highest validation macro F1, the first of equals; the latest where there are no validation people."""
         return self.history[self.best_epoch - 1]
 
     def _next_epoch(self) -> EpochResult:
@@ -130,7 +132,8 @@ class Fit:
         started = time.perf_counter()
         losses, photos = zip(*(fit.train_epoch(number) for fit in self.model_fits), strict=True)
         trained = time.perf_counter()
-        validated = self._validate(number)
+        validates = len(self.data.validation) > 0
+        validated = self._validate(number) if validates else UNSCORED
         result = EpochResult(
             epoch=number + 1,
             train_loss=float(np.mean(losses)),
@@ -141,7 +144,7 @@ class Fit:
             photos_per_second=sum(photos) / (trained - started),
         )
         self.history.append(result)
-        if not self._best or result.validation_f1 > self.best.validation_f1:
+        if not validates or not self._best or result.validation_f1 > self.best.validation_f1:
             self.best_epoch = result.epoch
             self._best = [to_cpu(model.moving_state()) for model in self.answering]
         return result

@@ -23,7 +23,8 @@ class FitData:
     """Pixels (photos, s, s, 3) uint8, usually memory-mapped; of each photo its class (0..17), its key and its person's age in years;
     rows of the two sides.
 
-    `digest` names photos, labels and split; a saved fit goes on only with the same.
+    `digest` names photos, labels and split; a saved fit goes on only with the same. Where nobody is left to validate on, `validation`
+    is empty, and the fit is never scored.
     """
 
     pixels: NDArray[np.uint8]

@@ -43,6 +43,10 @@ class Scores:
         return cls(**{**values, "class_f1": tuple(math.nan if f1 is None else float(f1) for f1 in values["class_f1"])})
 
 
+UNSCORED = Scores(n=0, f1=math.nan, accuracy=math.nan, task_f1={}, class_f1=(math.nan,) * N_CLASSES)
+"""Of nothing: what a fit without validation people has of its epochs."""
+
+
 def scores(truth: NDArray[np.integer], answers: NDArray[Any]) -> Scores:
     """Score answers against the truth.
 

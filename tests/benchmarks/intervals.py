@@ -2,11 +2,15 @@
 
     python -m tests.benchmarks.intervals drawn 600         # answers drawn from a model, nobody trained on; this interval alone
     python -m tests.benchmarks.intervals trained 400       # classifiers really trained; minutes on one core
+    python -m tests.benchmarks.intervals holdout 400       # one classifier's score on a holdout, for tune.intervals
 
 `drawn` is the model of tests/tune/test_paired.py: a seed's noise from none to twice the people's, no true difference.
 
 `trained`: ridge regression of the 18 classes, balanced, so that the training people of repeats overlap as they do in folds: 400
 drawn people, base and variant see different features of them, equally good ones or not.
+
+`holdout`: such a classifier stands still, and holdouts of 69 and of 400 people are drawn, as many of each gender and age group every
+time. The true score is that on 30,000 people of the same shares.
 """
 
 import functools
@@ -17,6 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from maskcls.training.metrics import scores
+from tune import intervals as of_people
 from tune import paired
 from tune.paired import Repeat, difference
 
@@ -38,9 +44,10 @@ def directions() -> Floats:
 def photos_of(generator: np.random.Generator, strata: Integers, strength: float) -> Floats:
     """Features of everybody's photos; a person looks alike in all of theirs. `strength`: how well age shows."""
     age, gender, *masks = directions()
-    person = generator.normal(size=(PEOPLE, FEATURES)) + np.outer(strata % 3, age * strength) + np.outer(strata // 3, gender)
-    worn = np.stack([np.zeros(FEATURES), *masks])[np.tile(MASKS, PEOPLE)]
-    noise: Floats = 0.5 * generator.normal(size=(PEOPLE * PHOTOS, FEATURES))
+    people = len(strata)
+    person = generator.normal(size=(people, FEATURES)) + np.outer(strata % 3, age * strength) + np.outer(strata // 3, gender)
+    worn = np.stack([np.zeros(FEATURES), *masks])[np.tile(MASKS, people)]
+    noise: Floats = 0.5 * generator.normal(size=(people * PHOTOS, FEATURES))
     return np.repeat(person, PHOTOS, axis=0) + worn + noise
 
 
@@ -105,9 +112,9 @@ def _resampled(repeat: Repeat, generator: np.random.Generator, times: int = 200)
     for stratum in np.unique(strata):
         members = np.flatnonzero(strata == stratum)
         weights[:, members] = generator.multinomial(len(members), np.full(len(members), 1 / len(members)), size=times)
-    truth = weights @ paired._counts(person, repeat.truth)
+    truth = weights @ of_people.counts(person, repeat.truth)
     f1 = [
-        paired.macro_f1(truth, weights @ paired._counts(person, said), weights @ paired._counts(person, said, said == repeat.truth))
+        of_people.macro_f1(truth, weights @ of_people.counts(person, said), weights @ of_people.counts(person, said, said == repeat.truth))
         for said in (repeat.variant, repeat.base)
     ]
     return f1[0] - f1[1]
@@ -154,5 +161,66 @@ def truth(folds: int, strength: float, experiments: int = 150) -> float:
     return float(np.mean([one.mean for one in (difference(experiment(50_000 + n, folds, folds, strength)) for n in range(experiments))]))
 
 
+HOLDOUTS, CLASSIFIERS, TRUE_PEOPLE = (69, 400), 10, 30_000
+HOLDOUT_NAMES = ("percentiles", "normal", "this interval (t)", "normal, on the logit")
+
+
+def holdout(experiments: int) -> None:
+    """Coverage, and how often the truth lies below and above, of a score's interval; so many holdouts of each size and strength."""
+    for strength in (1.0, 3.0):
+        for people in HOLDOUTS:
+            true, found = zip(
+                *(holdouts(number, people, strength, experiments // CLASSIFIERS) for number in range(CLASSIFIERS)), strict=True
+            )
+            ends = np.concatenate(found)  # (experiments, 4, low and high less the truth)
+            print(f"{people} people, true macro F1 about {np.mean(true):.2f}:", flush=True)
+            for name, (low, high) in zip(HOLDOUT_NAMES, ends.transpose(1, 2, 0), strict=True):
+                held = np.mean((low <= 0) & (high >= 0))
+                print(
+                    f"  {name:22} holds it in {held:.3f} (below {np.mean(low > 0):.3f}, above {np.mean(high < 0):.3f}), "
+                    f"half its width is {np.mean(high - low) / 2:.4f}",
+                    flush=True,
+                )
+
+
+def holdouts(seed: int, people: int, strength: float, times: int) -> tuple[float, Floats]:
+    """The true score of one classifier, and for so many holdouts each interval less that, (times, 4, 2)."""
+    generator = np.random.default_rng((seed, people))
+
+    def drawn_from(strata: Integers) -> tuple[Floats, Integers]:
+        return photos_of(generator, strata, strength), 6 * np.tile(MASKS, len(strata)) + np.repeat(strata, PHOTOS)
+
+    train, train_truth = drawn_from(generator.choice(6, p=STRATA_SHARES, size=PEOPLE))
+    strata = np.repeat(np.arange(6), _sizes(people))
+    many, many_truth = drawn_from(np.tile(strata, TRUE_PEOPLE // people))
+    true = scores(many_truth, answered(seed, train, train_truth, many)).f1
+    found = []
+    for _ in range(times):
+        test, truth = drawn_from(strata)
+        said = answered(seed, train, train_truth, test)
+        person = np.repeat(np.arange(people), PHOTOS)
+        told = of_people.Answered.of(truth, said, person, np.repeat(strata, PHOTOS))
+        four = _four(told.f1, told.resampled(generator, 1000), told.freedom(generator, 1000))
+        found.append([(low - true, high - true) for low, high in four])
+    return true, np.array(found)
+
+
+def _four(seen: float, resampled: Floats, freedom: float) -> list[tuple[float, float]]:
+    """HOLDOUT_NAMES's intervals of a score."""
+    sd, z, t = float(resampled.std()), 1.959964, float(stdtrit(freedom, 0.975))
+    logit, half = np.log(seen / (1 - seen)), z * float(np.log(resampled / (1 - resampled)).std())
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    ends = [1 / (1 + np.exp(-(logit + side))) for side in (-half, half)]
+    return [(float(low), float(high)), (seen - z * sd, seen + z * sd), (seen - t * sd, seen + t * sd), (float(ends[0]), float(ends[1]))]
+
+
+def _sizes(people: int) -> Integers:
+    """People of each stratum: their shares, rounded so that they add up."""
+    shares = people * STRATA_SHARES / STRATA_SHARES.sum()
+    sizes = np.floor(shares).astype(np.int64)
+    sizes[np.argsort(sizes - shares, kind="stable")[: people - sizes.sum()]] += 1
+    return sizes
+
+
 if __name__ == "__main__":
-    {"drawn": drawn, "trained": trained}[sys.argv[1]](int(sys.argv[2]))
+    {"drawn": drawn, "trained": trained, "holdout": holdout}[sys.argv[1]](int(sys.argv[2]))

@@ -8,17 +8,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskcls.data.geometry import Geometry
 from maskcls.errors import CallError
 from maskcls.labels import N_CLASSES
-from maskcls.models.backbones import normalisation
-from maskcls.serving.bundle import write_bundle
+from maskcls.serving.bundle import Trained, write_bundle
 from maskcls.serving.predictor import Predictor
 from maskcls.task_split import JOINS, TASK_SPLITS, TaskSplit, task_split
 from maskcls.tasks import Task, task
 from maskcls.training.fit import Fit
 from maskcls.training.metrics import scores
-from tests.maskcls.training.small import RECIPE, SIZE_PX, data
+from tests.maskcls.training.small import RECIPE, data
 
 SPLITS = list(TASK_SPLITS.values())
 # (members, models) of each split, as DESIGN's list has them.
@@ -130,11 +128,11 @@ def test_a_trained_bundle_predicts_what_validation_saw(split: TaskSplit, rule: s
     rows = fit.data.validation
     expected = np.exp(fit.answers(rows))
     assert scores(fit.data.labels[rows], expected).f1 == result.validation_f1
-    norms = [normalisation(recipe.backbone)] * len(split.models)
-    states = fit.best_states()
-    write_bundle(tmp_path / "b", recipe, states, Geometry(SIZE_PX), norms, result.scores.to_dict(), "d", "s", ["Ann"], "nowhere")
+    trained = Trained(recipe, fit.best_states())
+    write_bundle(tmp_path / "b", [trained], result.scores.to_dict(), data_digest="d", split_digest="s", seen_people=["Ann"])
     predictor = Predictor(tmp_path / "b", "cpu")
-    assert (predictor.bundle.task_split, len(predictor.bundle.models)) == (split, SIZES[split.name][1])
+    (classifier,) = predictor.bundle.classifiers
+    assert (classifier.task_split, len(classifier.models)) == (split, SIZES[split.name][1])
     assert np.array_equal(predictor.probabilities(list(fit.data.pixels[rows])), expected)
 
 
@@ -144,8 +142,8 @@ def test_a_bundle_of_all_that_a_model_may_have_predicts_too(tmp_path: Path) -> N
     recipe = RECIPE.override({"ema_decay": 0.9, "epochs": 1, **own})
     fit = Fit(recipe, data())
     list(fit.epochs())
-    norms = [normalisation(recipe.of_model(tasks).backbone) for tasks in recipe.split.models]
-    write_bundle(tmp_path / "b", recipe, fit.best_states(), Geometry(SIZE_PX), norms, {}, "d", "s", ["Ann"], "nowhere")
+    trained = Trained(recipe, fit.best_states())
+    write_bundle(tmp_path / "b", [trained], {}, data_digest="d", split_digest="s", seen_people=["Ann"])
     rows = fit.data.validation
     assert np.array_equal(Predictor(tmp_path / "b", "cpu").probabilities(list(fit.data.pixels[rows])), np.exp(fit.answers(rows)))
 

@@ -56,7 +56,8 @@ def test_a_killed_run_goes_on_when_the_same_command_is_given_again(faces: Path, 
     assert len(scores) == 2
     assert scores[0] == scores[1]
     bundles = [read_bundle(tmp_path / name) for name in ("unbroken", "killed")]
-    assert [entry["sha256"] for entry in bundles[0].manifest["models"]] == [entry["sha256"] for entry in bundles[1].manifest["models"]]
+    weights = [[entry["sha256"] for entry in bundle.manifest["classifiers"][0]["models"]] for bundle in bundles]
+    assert weights[0] == weights[1]
     assert not list(tmp_path.glob(".*state"))
 
 
@@ -65,8 +66,10 @@ def test_the_bundle_says_what_it_is(faces: Path, cache: Path, tmp_path: Path) ->
     said = train("--data", faces, "--cache", cache, *SMALL, "--set", "task_split=three", "--seed", "5", "--out", out).out
     assert f"python -m maskcls.predict --bundle {out}" in said
     manifest = json.loads((out / "bundle.json").read_text())
-    assert (manifest["recipe"]["task_split"], manifest["recipe"]["seed"], manifest["recipe"]["image_size"]) == ("three", 5, 32)
-    assert len(manifest["models"]) == 3
+    (classifier,) = manifest["classifiers"]
+    recipe = classifier["recipe"]
+    assert (classifier["weight"], recipe["task_split"], recipe["seed"], recipe["image_size"]) == (1.0, "three", 5, 32)
+    assert len(classifier["models"]) == 3
     assert 0 <= manifest["scores"]["validation"]["f1"] <= 1
 
 

@@ -1,8 +1,13 @@
-"""A driver in a process of its own, for tests that kill or interrupt it: python drive.py RUN TRIALS SLEEP_S [PARALLEL]."""
+"""A driver in a process of its own, for tests that kill or interrupt it.
 
+python drive.py RUN TRIALS SLEEP_S PARALLEL [EPOCHS [RUNGS]]; RUNGS is a file that gets a line each time that the scheduler's rungs change.
+"""
+
+import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
@@ -18,10 +23,48 @@ def main() -> None:
     from tune.run_dir import RunDir
 
     path, trials, sleep_s, parallel = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
+    epochs = {"epochs": int(sys.argv[5])} if len(sys.argv) > 5 else {}
+    if len(sys.argv) > 6:
+        log_rungs(Path(sys.argv[6]))
     run = RunDir.open(path) if path.exists() else RunDir.create(path.parent, path.name, {"call": {}})
     with cluster.connected(None):
-        outcome = run_search(make_plan(trials, parallel=parallel), run, Synthetic(sleep_s=sleep_s))
+        outcome = run_search(make_plan(trials, epochs, parallel=parallel), run, Synthetic(sleep_s=sleep_s))
     print(outcome.why, outcome.left)
+
+
+def log_rungs(file: Path) -> None:
+    """Let every EpochASHA of this process write its rungs, {epoch: {trial: value}}, when they were given back and after each result."""
+    from tune.schedulers import EpochASHA
+
+    ids: dict[str, str] = {}
+
+    def write(scheduler: EpochASHA) -> None:
+        rungs = {
+            int(epoch): {ids.get(ray_id, ray_id): value for ray_id, value in recorded.items()}
+            for epoch, recorded in scheduler._brackets[0]._rungs
+        }
+        with file.open("a") as log:
+            log.write(json.dumps(rungs, sort_keys=True) + "\n")
+
+    def then_write(method: str) -> None:
+        inherited = getattr(EpochASHA, method)
+
+        def called(scheduler: EpochASHA, *arguments: Any) -> Any:
+            answer = inherited(scheduler, *arguments)
+            write(scheduler)
+            return answer
+
+        setattr(EpochASHA, method, called)
+
+    added = EpochASHA.on_trial_add
+
+    def on_trial_add(scheduler: EpochASHA, controller: Any, trial: Any) -> None:
+        ids[trial.trial_id] = trial.config["trial"]
+        added(scheduler, controller, trial)
+
+    EpochASHA.on_trial_add = on_trial_add
+    for method in ("give_back", "on_trial_result", "on_trial_complete"):
+        then_write(method)
 
 
 if __name__ == "__main__":

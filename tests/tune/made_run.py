@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,11 @@ import search_spaces
 from maskcls.presets import preset
 from search_spaces import Setting
 from tune import study as records
+from tune.choosing.choice import Chosen, record
+from tune.choosing.finalists import Design, Finalist, RepeatResult, contenders, winner
+from tune.choosing.holdout import Look
 from tune.run_dir import RunDir
+from tune.stopping import FINISHED, Outcome
 from tune.trainable import COMPLETE, DIVERGED, FAILED, STOPPED_EARLY
 
 EPOCHS = 6
@@ -51,6 +56,39 @@ def made_run(folder: Path, n: int, *, name: str = "made", message: str = "") -> 
         best = _write_curve(run, number, {COMPLETE: EPOCHS, STOPPED_EARLY: 2, DIVERGED: 1, FAILED: 0}[state], overrides, trial)
         study.tell(trial, best if state == COMPLETE else None, state=TOLD[state])
     return run
+
+
+def add_choice(run: RunDir, design: Design, *, confirmed: bool = True, lacks: tuple[str, ...] = ()) -> str:
+    """A choice among the run's best trials: repeats by a formula, below the search's scores, the best one's by most of all.
+
+    Returns the winner's id.
+
+    Args:
+        confirmed: whether its bundle was looked at on the holdout.
+        lacks: trials whose last repeat diverged.
+    """
+    generator = np.random.default_rng(7)
+    finalists = []
+    for trial in contenders(records.records(run), design.finalists):
+        f1s = (trial.f1 or 0.0) - (0.05 if finalists else 0.1) + generator.normal(0, 0.02, design.repeats)
+        nothing = ((), np.zeros(0, np.int64), np.zeros((0, 18), np.float32))
+        repeats = tuple(RepeatResult(number, number + 1, 4, float(f1), *nothing) for number, f1 in enumerate(f1s))
+        missing = (f"repeat {design.repeats}: diverged. The loss is nan.",) if trial.trial_id in lacks else ()
+        finalists.append(
+            Finalist(trial.trial_id, trial.f1 or 0.0, trial.best_epoch, trial.recipe, repeats[: len(repeats) - len(missing)], missing)
+        )
+    chosen = Chosen(Outcome(FINISHED, 0), tuple(finalists), winner(finalists))
+    assert chosen.winner is not None
+    told = record(design, chosen)
+    search = run.search()
+    if confirmed:
+        f1 = chosen.winner.mean - 0.03
+        look = Look(f"trial {chosen.winner.trial_id}", "2030-01-01", f1, f1 - 0.06, f1 + 0.05, 69, 483, "0" * 12, {})
+        told |= {"holdout": {name: value for name, value in asdict(look).items() if name != "scores"}}
+        told |= {"optimism": chosen.winner.validation_f1 - f1}
+        search["holdout"] = {"looks": [asdict(look)]}
+    run.write_search({**search, "choice": told})
+    return chosen.winner.trial_id
 
 
 def _write_curve(run: RunDir, number: int, epochs: int, overrides: dict[str, Any], trial: Any) -> float:

@@ -13,7 +13,7 @@ from synthetic import LoadsHereAlone, Synthetic, f1
 
 from maskcls.errors import CallError, RunError
 from search_spaces import Setting, Space
-from tune.driver import FINISHED, TIME_UP, run_search
+from tune.driver import FINISHED, run_search
 from tune.plan import SearchPlan
 from tune.run_dir import RunDir
 from tune.schedulers import EpochASHA
@@ -110,7 +110,7 @@ def test_rungs_are_given_back(tmp_path: Path) -> None:
             kept.append(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tune.driver.EpochASHA", Kept)
+        patch.setattr("tune.schedulers.EpochASHA", Kept)
         run_search(make_plan(9), run, Synthetic(ends=(("0003", 1, "diverged"),)))
     fresh = EpochASHA(4)
     fresh.give_back(open_study(run).get_trials())
@@ -126,20 +126,6 @@ def test_a_recipe_of_more_epochs_than_the_base_is_not_cut_there() -> None:
     scheduler.on_trial_add(None, trial)
     said = {scheduler.on_trial_result(None, trial, {"epoch": epoch, "best_f1": 0.5}) for epoch in range(1, 9)}
     assert said == {TrialScheduler.CONTINUE}
-
-
-def test_a_time_budget_stops_the_search_and_a_resume_goes_on_in_mid_trial(tmp_path: Path) -> None:
-    run = new_run(tmp_path)
-    outcome = run_search(make_plan(3, time_budget_s=4), run, Synthetic(sleep_s=1.5))
-    assert outcome.why == TIME_UP
-    assert outcome.left >= 2
-    half_done = [record for record in records(run) if record.state == UNFINISHED]
-    assert len(half_done) == 1
-    assert half_done[0].epochs > 0
-    assert run_search(make_plan(3), run, Synthetic()).why == FINISHED
-    assert [record.trial_id for record in records(run)] == ["0000", "0001", "0002"]
-    epochs = computed(run, half_done[0].trial_id)
-    assert epochs == sorted(set(epochs)), "no epoch was computed twice"
 
 
 def test_a_full_disk_stops_the_search_and_loses_nothing(tmp_path: Path) -> None:

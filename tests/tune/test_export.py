@@ -92,9 +92,10 @@ def test_a_trials_best_epoch_to_the_bit(made: tuple[RunDir, dict[str, Fit]], tri
     run, fits = made
     export_trial(run, trial_id, tmp_path / "bundle")
     bundle = read_bundle(tmp_path / "bundle")
-    assert bundle.recipe == RECIPES[trial_id]
-    assert len(bundle.models) == len(fits[trial_id].models)
-    for model, state in zip(bundle.models, fits[trial_id].best_states(), strict=True):
+    (classifier,) = bundle.classifiers
+    assert classifier.recipe == RECIPES[trial_id]
+    assert len(classifier.models) == len(fits[trial_id].models)
+    for model, state in zip(classifier.models, fits[trial_id].best_states(), strict=True):
         found = model.state_dict()
         assert found.keys() == state.keys()
         assert all(found[name].equal(tensor) for name, tensor in state.items())
@@ -126,9 +127,9 @@ def test_a_bundle_in_the_way_is_kept(made: tuple[RunDir, dict[str, Fit]], tmp_pa
     export_trial(run, "0000", tmp_path / "bundle")
     with pytest.raises(CallError, match="holds a bundle already"):
         export_trial(run, "0001", tmp_path / "bundle")
-    assert read_bundle(tmp_path / "bundle").recipe == RECIPES["0000"]
+    assert read_bundle(tmp_path / "bundle").classifiers[0].recipe == RECIPES["0000"]
     export_trial(run, "0001", tmp_path / "bundle", overwrite=True)
-    assert read_bundle(tmp_path / "bundle").recipe == RECIPES["0001"]
+    assert read_bundle(tmp_path / "bundle").classifiers[0].recipe == RECIPES["0001"]
 
 
 def test_what_there_is_none_of_is_said(made: tuple[RunDir, dict[str, Fit]], tmp_path: Path) -> None:
@@ -156,7 +157,7 @@ def test_the_door(made: tuple[RunDir, dict[str, Fit]], tmp_path: Path) -> None:
     expected = f"Epoch {fits['0001'].best_epoch} of trial 0001 of made, validation macro F1 {fits['0001'].best.validation_f1:.4f}, is in "
     assert done.stdout.startswith(expected)
     assert f"python -m maskcls.predict --bundle {tmp_path / 'bundle'} " in done.stdout
-    assert read_bundle(tmp_path / "bundle").recipe == RECIPES["0001"]
+    assert read_bundle(tmp_path / "bundle").classifiers[0].recipe == RECIPES["0001"]
 
 
 def test_the_door_lists_the_runs_there_are(made: tuple[RunDir, dict[str, Fit]], tmp_path: Path) -> None:

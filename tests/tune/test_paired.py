@@ -9,8 +9,9 @@ from sklearn.metrics import f1_score
 
 from maskcls.errors import CallError
 from maskcls.training.metrics import scores
-from tune import paired
-from tune.paired import BETTER, CANT_TELL, WORSE, Difference, Repeat, by_chance, difference, macro_f1
+from tune import intervals, paired
+from tune.intervals import macro_f1
+from tune.paired import BETTER, CANT_TELL, WORSE, Difference, Repeat, by_chance, difference
 
 STRATA = np.repeat(np.arange(6), [20, 16, 3, 19, 19, 3])
 """Gender x age group of a fold's 80 people, the over 59 as rare as in the contest's data."""
@@ -117,9 +118,9 @@ def test_the_variance_over_people_is_that_over_people(monkeypatch: pytest.Monkey
 
 
 def test_a_group_of_one_goes_with_the_smallest_other() -> None:
-    assert paired._merged(np.array([0, 0, 0, 1, 1, 2])).tolist() == [0, 0, 0, 1, 1, 1]
-    assert paired._merged(np.array([0, 1, 2, 2])).tolist() == [1, 1, 2, 2]
-    assert paired._merged(np.array([0])).tolist() == [0]
+    assert intervals.merged(np.array([0, 0, 0, 1, 1, 2])).tolist() == [0, 0, 0, 1, 1, 1]
+    assert intervals.merged(np.array([0, 1, 2, 2])).tolist() == [1, 1, 2, 2]
+    assert intervals.merged(np.array([0])).tolist() == [0]
 
 
 def test_one_repeat_has_no_interval() -> None:

@@ -9,8 +9,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.tune.made_run import made_run
+from tests.tune.made_run import add_choice, made_run
 from tune import leaderboard
+from tune.choosing.finalists import Design
 from tune.report import MIN_COMPLETE, gain, importance, write_report
 from tune.run_dir import RunDir
 from tune.study import open_study, records
@@ -143,6 +144,66 @@ def test_it_is_written_anew_and_the_same(tmp_path: Path) -> None:
     made = made_run(tmp_path, 4)
     assert read(made) == read(made)
     assert [file.name for file in made.path.glob("*report*")] == ["report.html"]
+
+
+@pytest.fixture(scope="module")
+def chosen(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    made = made_run(tmp_path_factory.mktemp("chosen"), 24)
+    add_choice(made, Design(4, 3), lacks=(leaderboard.ranked(records(made))[3].trial_id,))
+    return made
+
+
+def test_the_choice_leads_the_page(chosen: RunDir) -> None:
+    text, told = read(chosen), chosen.search()["choice"]
+    found, winner = told["holdout"], told["winner"]
+    by_validation = leaderboard.ranked(records(chosen))
+    assert winner != by_validation[0].trial_id, "else nothing below shows that the repeats decided"
+    interval = f"95 % interval [{found['low']:.4f}, {found['high']:.4f}], 69 people"
+    assert f"<b>{found['f1']:.4f}</b><span>{interval}</span>" in text
+    assert f"<span>mean of 3 repeats</span><b>{told['mean']:.4f}</b><span>± {told['spread']:.4f}," in text
+    assert f"<b>{told['validation_f1']:.4f}</b><span>trial {winner}, resnet10t" in text
+    assert f"<b>{told['validation_f1'] - found['f1']:+.4f}</b>" in text
+    assert "The holdout has been looked at 1 time." in text
+    assert "<h2>F1 of the winner, by task and class</h2>" in text
+    assert f"<h2>The winner&#x27;s recipe, trial {winner}</h2>" in text
+    assert f"winner, {winner}" in text
+    assert "looked at, 2030" not in text
+    assert "choice.winner" not in text, "what stands above is not told again as search.json"
+    place = next(number for number, trial in enumerate(by_validation, start=1) if trial.trial_id == winner)
+    assert f"<tr class=best><td>{place}</td><td>{winner}</td>" in text
+
+
+def test_the_finalists_have_a_table_and_a_figure(chosen: RunDir) -> None:
+    text, told = read(chosen), chosen.search()["choice"]
+    part = re.search(r"<h2>The choice</h2>(.*?)</section>", text, re.DOTALL)
+    assert part
+    assert "The best 4 trials by validation were trained again 3 times, each repeat on a fold" in part[1]
+    rows = re.findall(r"<tr( class=best)?><td>(\d{4})</td>(.*?)</tr>", part[1])
+    assert [trial for _, trial, _ in rows] == [one["trial"] for one in told["finalists"]]
+    assert [trial for marked, trial, _ in rows if marked] == [told["winner"]]
+    for (_, _, cells), one in zip(rows, told["finalists"], strict=True):
+        shown = re.findall(r"<td>(.*?)</td>", cells)
+        f1s = [f"{repeat['f1']:.4f}" for repeat in one["repeats"]] + ["–"] * (3 - len(one["repeats"]))
+        scores = [f"{one[name]:.4f}" for name in ("validation_f1", "mean", "spread")]
+        assert shown == [*scores, *f1s, "winner" if one["trial"] == told["winner"] else ""]
+    assert f"<li>Trial {told['finalists'][3]['trial']}, repeat 3: diverged. The loss is nan.</li>" in part[1]
+    figure = re.search(r"<svg.*?</svg>", part[1], re.DOTALL)
+    assert figure
+    ElementTree.fromstring(figure[0])
+    assert all(f"trial {one['trial']}" in figure[0] for one in told["finalists"])
+    assert "the winner on the holdout, 95 %" in figure[0]
+
+
+def test_a_choice_that_was_not_confirmed_says_so(tmp_path: Path) -> None:
+    made = made_run(tmp_path, 12)
+    add_choice(made, Design(2, 1, "seeds"), confirmed=False)
+    text = read(made)
+    assert "<b>–</b><span>the winner was not scored there</span>" in text
+    assert "<span>one repeat</span>" in text
+    assert "no spread of one repeat" in text
+    assert "The holdout has not been looked at." in text
+    assert "the winner on the holdout" not in text
+    assert "trained again once, each repeat with a seed of its own, on the search&#x27;s own split." in text
 
 
 @pytest.mark.browser

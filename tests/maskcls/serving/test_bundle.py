@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +18,9 @@ from maskcls.labels import CLASS_NAMES
 from maskcls.models.backbones import normalisation
 from maskcls.models.model import build_models, log_probabilities
 from maskcls.recipe import Recipe
-from maskcls.serving.bundle import check_writable, person_hash, read_bundle, write_bundle
+from maskcls.serving.bundle import Trained, check_writable, note_scores, person_hash, read_bundle, write_bundle
 from maskcls.task_split import task_split
+from tests.conftest import Ensemble
 
 RandomBundle = Callable[[str], Path]
 RECIPE = Recipe(task_split="single", backbone="mobilenetv3_small_050", weights="none", image_size=64, frozen_stages=2, seed=1)
@@ -30,10 +32,12 @@ def states(recipe: Recipe = RECIPE) -> list[dict[str, torch.Tensor]]:
 
 
 def write(folder: Path, recipe: Recipe = RECIPE, *, overwrite: bool = False) -> None:
-    write_bundle(
-        folder, recipe, states(recipe), Geometry(64), [normalisation(recipe.backbone)] * len(recipe.split.models),
-        {"validation": {"f1": 0.75}}, "data", "split", ["Ann", "Bo"], "nowhere", overwrite=overwrite,
-    )  # fmt: skip
+    write_all(folder, Trained(recipe, states(recipe)), overwrite=overwrite)
+
+
+def write_all(folder: Path, *classifiers: Trained, overwrite: bool = False) -> None:
+    about = {"data_digest": "data", "split_digest": "split", "seen_people": ["Ann", "Bo"]}
+    write_bundle(folder, classifiers, {"validation": {"f1": 0.75}}, **about, overwrite=overwrite)
 
 
 @contextmanager
@@ -55,11 +59,13 @@ def test_a_bundle_answers_as_the_members_it_was_written_from(tmp_path: Path, nam
     pixels = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), np.uint8)
     models = build_models(recipe, pretrained=False)
     expected = log_probabilities(models, task_split(name), pixels)
-    assert np.array_equal(log_probabilities(bundle.models, bundle.task_split, pixels), expected)
-    assert not any(model.training for model in bundle.models)
-    assert (bundle.recipe, bundle.geometry, bundle.task_split) == (recipe, Geometry(64), task_split(name))
+    (classifier,) = bundle.classifiers
+    assert np.array_equal(log_probabilities(classifier.models, classifier.task_split, pixels), expected)
+    assert not any(model.training for model in classifier.models)
+    assert (classifier.recipe, classifier.geometry, classifier.task_split) == (recipe, Geometry(64), task_split(name))
+    assert (classifier.weight, classifier.weights_origin) == (1.0, "mobilenetv3_small_050 from none")
     assert bundle.scores == {"validation": {"f1": 0.75}}
-    assert (bundle.data_digest, bundle.split_digest, bundle.weights_origin) == ("data", "split", "nowhere")
+    assert (bundle.data_digest, bundle.split_digest) == ("data", "split")
 
 
 def test_reading_leaves_torchs_generator_alone(random_bundle: RandomBundle) -> None:
@@ -80,9 +86,10 @@ def test_what_lies_in_the_folder(tmp_path: Path) -> None:
     assert [folder.name for folder in tmp_path.iterdir()] == ["b"]
     manifest = json.loads((tmp_path / "b/bundle.json").read_text())
     assert manifest["classes"] == list(CLASS_NAMES)
-    assert manifest["preprocessing"]["geometry"]["image_size"] == 64
+    (classifier,) = manifest["classifiers"]
+    assert classifier["preprocessing"]["geometry"]["image_size"] == 64
     mean, std = normalisation(RECIPE.backbone)
-    assert manifest["preprocessing"]["normalisation"] == [{"mean": list(mean), "std": list(std)}]
+    assert classifier["preprocessing"]["normalisation"] == [{"mean": list(mean), "std": list(std)}]
     assert manifest["versions"]["torch"]
 
 
@@ -119,10 +126,20 @@ def test_a_folder_that_is_in_use_is_refused_before_anything_is_written(tmp_path:
     assert sorted(file.name for file in tmp_path.iterdir()) == ["b", "photos"]
 
 
+def test_scores_may_be_noted_once_the_bundle_is_there(tmp_path: Path) -> None:
+    write(tmp_path / "b")
+    before = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "b").iterdir() if file.name != "bundle.json"}
+    note_scores(tmp_path / "b", {"holdout": {"f1": 0.625}})
+    assert read_bundle(tmp_path / "b").scores == {"validation": {"f1": 0.75}, "holdout": {"f1": 0.625}}
+    assert {file.name: file.stat().st_mtime_ns for file in (tmp_path / "b").iterdir() if file.name != "bundle.json"} == before
+    with pytest.raises(DataError, match=r"nowhere is no bundle: it has no bundle\.json"):
+        note_scores(tmp_path / "nowhere", {})
+
+
 def test_overwriting_leaves_the_new_bundle_alone(tmp_path: Path) -> None:
     write(tmp_path / "b", RECIPE.override({"task_split": "three"}))
     write(tmp_path / "b", RECIPE.override({"seed": 2}), overwrite=True)
-    assert read_bundle(tmp_path / "b").recipe.seed == 2
+    assert read_bundle(tmp_path / "b").classifiers[0].recipe.seed == 2
     assert len(list((tmp_path / "b").iterdir())) == 2
 
 
@@ -135,15 +152,89 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
     with files_end_at(FAR_FEWER_BYTES_THAN_WEIGHTS), pytest.raises(OSError):
         write(tmp_path / "b", RECIPE.override({"seed": 2}), overwrite=True)
     assert sorted(file.name for file in (tmp_path / "b").iterdir()) == before
-    assert read_bundle(tmp_path / "b").recipe == RECIPE
+    assert read_bundle(tmp_path / "b").classifiers[0].recipe == RECIPE
 
 
 def test_states_of_another_normalisation_or_number_are_refused(tmp_path: Path) -> None:
-    args = (Geometry(64), [((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))], {}, "data", "split", [], "nowhere")
-    with pytest.raises(CallError, match=r"A model's mean is \[0\.48.* but \[0\.5, 0\.5, 0\.5\] was given"):
-        write_bundle(tmp_path / "b", RECIPE, states(), *args)
+    (state,) = states()
+    shifted = {**state, "mean": state["mean"] + 3}
+    with pytest.raises(
+        CallError, match=r"A model's mean is \[0\.49.* but mobilenetv3_small_050's own is \[0\.48.* Give the state of a model"
+    ):
+        write_all(tmp_path / "b", Trained(RECIPE, [shifted]))
     with pytest.raises(CallError, match="Task split three has 3 models, but got 1 states"):
-        write_bundle(tmp_path / "b", RECIPE.override({"task_split": "three"}), states(), *args)
+        write_all(tmp_path / "b", Trained(RECIPE.override({"task_split": "three"}), [state]))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("weights", [(), (0.5,), (0.5, 0.6), (1.5, -0.5), (1.0, 0.0), (float("nan"), 0.5)])
+def test_weights_that_are_no_shares_are_refused(tmp_path: Path, weights: tuple[float, ...]) -> None:
+    classifiers = [Trained(RECIPE, states(), weight) for weight in weights]
+    with pytest.raises(CallError, match=r"The classifiers' weights must be positive and sum to 1, but are \["):
+        write_all(tmp_path / "b", *classifiers)
+
+
+class TestEnsemble:
+    def test_it_holds_what_its_classifiers_held_alone(self, random_ensemble: Ensemble) -> None:
+        bundle = read_bundle(random_ensemble.folder)
+        assert tuple(classifier.weight for classifier in bundle.classifiers) == random_ensemble.weights
+        for classifier, folder in zip(bundle.classifiers, random_ensemble.alone, strict=True):
+            (alone,) = read_bundle(folder).classifiers
+            assert (classifier.recipe, classifier.geometry, classifier.task_split) == (alone.recipe, alone.geometry, alone.task_split)
+            for model, other in zip(classifier.models, alone.models, strict=True):
+                tensors = other.state_dict()
+                assert all(tensor.equal(tensors[name]) for name, tensor in model.state_dict().items())
+
+    def test_classifiers_of_the_same_tasks_and_even_weights_do_not_share_a_file(self, tmp_path: Path) -> None:
+        trained = Trained(RECIPE, states(), 0.5)
+        write_all(tmp_path / "b", trained, trained)
+        assert len(list((tmp_path / "b").glob("model-*.safetensors"))) == 2
+        assert [classifier.recipe for classifier in read_bundle(tmp_path / "b").classifiers] == [RECIPE, RECIPE]
+
+    def test_overwriting_it_with_a_single_one_leaves_none_of_its_files(self, random_ensemble: Ensemble, tmp_path: Path) -> None:
+        folder = Path(shutil.copytree(random_ensemble.folder, tmp_path / "b"))
+        assert len(list(folder.iterdir())) == 1 + 1 + 3 + 3
+        write(folder, overwrite=True)
+        assert len(list(folder.iterdir())) == 2
+        assert read_bundle(folder).classifiers[0].recipe == RECIPE
+
+    def test_a_damaged_file_of_any_classifier_is_found(self, random_ensemble: Ensemble, tmp_path: Path) -> None:
+        folder = Path(shutil.copytree(random_ensemble.folder, tmp_path / "b"))
+        file = next(folder.glob("model-1-age3-*"))
+        content = bytearray(file.read_bytes())
+        content[-5] ^= 1
+        file.write_bytes(content)
+        with pytest.raises(DataError, match=rf"{file.name} is damaged: .* Copy it again"):
+            read_bundle(folder)
+
+    def test_weights_that_were_tampered_with_are_refused(self, random_ensemble: Ensemble, tmp_path: Path) -> None:
+        folder = Path(shutil.copytree(random_ensemble.folder, tmp_path / "b"))
+        manifest = json.loads((folder / "bundle.json").read_text())
+        manifest["classifiers"][0]["weight"] = 0.9
+        (folder / "bundle.json").write_text(json.dumps(manifest))
+        with pytest.raises(DataError, match=r"does not fit this version of maskcls: .* sum to 1, but are \[0\.9, 0\.3, 0\.2\]\. Export it"):
+            read_bundle(folder)
+
+
+def as_version_2(folder: Path) -> None:
+    """Rewrite the bundle of one classifier in the format that held only one, at the top of its manifest."""
+    manifest = json.loads((folder / "bundle.json").read_text())
+    (classifier,) = manifest.pop("classifiers")
+    del classifier["weight"]
+    (folder / "bundle.json").write_text(json.dumps({**manifest, "format_version": 2, **classifier}))
+
+
+def test_a_bundle_of_format_version_2_is_read(random_bundle: RandomBundle, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(random_bundle("three"), tmp_path / "b"))
+    as_version_2(folder)
+    assert "classifiers" not in json.loads((folder / "bundle.json").read_text())
+    new, old = read_bundle(random_bundle("three")), read_bundle(folder)
+    (is_new,), (was_old,) = new.classifiers, old.classifiers
+    assert (was_old.weight, was_old.recipe, was_old.geometry) == (1.0, is_new.recipe, is_new.geometry)
+    for model, other in zip(is_new.models, was_old.models, strict=True):
+        tensors = other.state_dict()
+        assert all(tensor.equal(tensors[name]) for name, tensor in model.state_dict().items())
+    assert (old.scores, old.split_digest, old.people_hashes) == (new.scores, new.split_digest, new.people_hashes)
 
 
 class TestDamage:
@@ -156,6 +247,16 @@ class TestDamage:
         manifest = json.loads((folder / "bundle.json").read_text())
         manifest.update(values)
         (folder / "bundle.json").write_text(json.dumps(manifest))
+
+    @staticmethod
+    def change_classifier(folder: Path, **values: object) -> None:
+        manifest = json.loads((folder / "bundle.json").read_text())
+        manifest["classifiers"][0].update(values)
+        (folder / "bundle.json").write_text(json.dumps(manifest))
+
+    @staticmethod
+    def classifier(folder: Path) -> dict[str, Any]:
+        return json.loads((folder / "bundle.json").read_text())["classifiers"][0]
 
     def test_no_bundle(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"nowhere is no bundle: it has no bundle\.json\. Name a folder that maskcls\.train"):
@@ -174,14 +275,22 @@ class TestDamage:
 
     def test_a_key_is_missing(self, folder: Path) -> None:
         manifest = json.loads((folder / "bundle.json").read_text())
-        del manifest["models"]
+        del manifest["classifiers"][0]["models"]
         (folder / "bundle.json").write_text(json.dumps(manifest))
         with pytest.raises(DataError, match=r"bundle\.json is damaged: KeyError\('models'\)"):
             read_bundle(folder)
+        (folder / "bundle.json").write_text(json.dumps({**manifest, "format_version": 2}))
+        with pytest.raises(DataError, match=r"bundle\.json is damaged: KeyError\('task_split'\)"):
+            read_bundle(folder)
+
+    def test_a_weight_is_no_number(self, folder: Path) -> None:
+        self.change_classifier(folder, weight="half")
+        with pytest.raises(DataError, match=r"bundle\.json is damaged: ValueError.* Export the bundle again"):
+            read_bundle(folder)
 
     def test_another_format_version(self, folder: Path) -> None:
-        self.change(folder, format_version=3)
-        with pytest.raises(DataError, match="is a bundle of format version 3, and this maskcls reads version 2. Export it again"):
+        self.change(folder, format_version=4)
+        with pytest.raises(DataError, match=r"is a bundle of format version 4, and this maskcls reads versions 2 and 3\. Export it again"):
             read_bundle(folder)
 
     def test_weights_are_missing(self, folder: Path) -> None:
@@ -206,20 +315,25 @@ class TestDamage:
             read_bundle(folder)
 
     def test_tasks_numbered_in_another_way(self, folder: Path) -> None:
-        manifest = json.loads((folder / "bundle.json").read_text())
-        manifest["task_split"]["tasks"][2]["labels"].reverse()
-        self.change(folder, task_split=manifest["task_split"])
-        with pytest.raises(DataError, match="does not fit this version of maskcls: its tasks or classes are numbered in another way"):
+        described = self.classifier(folder)["task_split"]
+        described["tasks"][2]["labels"].reverse()
+        self.change_classifier(folder, task_split=described)
+        with pytest.raises(DataError, match="does not fit this version of maskcls: its tasks are numbered in another way than .* three"):
+            read_bundle(folder)
+
+    def test_classes_numbered_in_another_way(self, folder: Path) -> None:
+        self.change(folder, classes=list(CLASS_NAMES[::-1]))
+        with pytest.raises(DataError, match="does not fit this version of maskcls: its classes are numbered in another way than this"):
             read_bundle(folder)
 
     def test_a_recipe_of_a_later_version(self, folder: Path) -> None:
-        recipe = json.loads((folder / "bundle.json").read_text())["recipe"]
-        self.change(folder, recipe={**recipe, "warp": 9})
+        recipe = self.classifier(folder)["recipe"]
+        self.change_classifier(folder, recipe={**recipe, "warp": 9})
         with pytest.raises(DataError, match="does not fit this version of maskcls: A recipe has no key 'warp'"):
             read_bundle(folder)
 
     def test_weights_of_another_backbone(self, folder: Path) -> None:
-        recipe = json.loads((folder / "bundle.json").read_text())["recipe"]
-        self.change(folder, recipe={**recipe, "backbone": "resnet10t"})
+        recipe = self.classifier(folder)["recipe"]
+        self.change_classifier(folder, recipe={**recipe, "backbone": "resnet10t"})
         with pytest.raises(DataError, match=r"its weights do not fit resnet10t as built here; it was written with torch .*, timm"):
             read_bundle(folder)

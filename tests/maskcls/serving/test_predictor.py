@@ -8,14 +8,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from maskcls.data import pixels
+from maskcls.data import geometry, pixels
 from maskcls.data.demo import MIN_PERSONS, draw
+from maskcls.data.facedata import FaceData
 from maskcls.data.geometry import FACE_CROPS, Geometry, decode
+from maskcls.data.splits import Split
 from maskcls.errors import CallError, DataError
 from maskcls.models.model import log_probabilities
 from maskcls.serving.evaluation import evaluate
-from maskcls.serving.predictor import Predictor
+from maskcls.serving.predictor import Predictor, probabilities_of
 from maskcls.training.metrics import scores
+from tests.conftest import Ensemble
 
 RandomBundle = Callable[[str], Path]
 
@@ -30,7 +33,7 @@ def drawn_faces(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def cut_to_faces(bundle: Path, folder: Path) -> Predictor:
     """The same classifier, as a bundle whose geometry has a face crop."""
     manifest = json.loads((shutil.copytree(bundle, folder) / "bundle.json").read_text())
-    manifest["preprocessing"]["geometry"] = Geometry(64, "haar").to_dict()
+    manifest["classifiers"][0]["preprocessing"]["geometry"] = Geometry(64, "haar").to_dict()
     (folder / "bundle.json").write_text(json.dumps(manifest))
     return Predictor(folder, "cpu")
 
@@ -45,7 +48,7 @@ class Spy:
 
     def __init__(self, predictor: Predictor) -> None:
         self.seen: list[np.ndarray] = []
-        self.hook = predictor.bundle.models[0].backbone.register_forward_pre_hook(self._keep)
+        self.hook = predictor.bundle.classifiers[0].models[0].backbone.register_forward_pre_hook(self._keep)
 
     def _keep(self, _: object, inputs: tuple) -> None:
         self.seen.append(inputs[0].cpu().numpy().copy())
@@ -65,7 +68,8 @@ def test_a_photo_of_each_kind_is_one_tensor_in_validation_predict_and_evaluate(
     n, spy = len(files), Spy(predictor)
     store = pixels.open_or_build(files, files, Geometry(64, face_crop), tmp_path / "cache", 1.0)
 
-    validated = log_probabilities(predictor.bundle.models, predictor.bundle.task_split, store, np.arange(n))
+    (classifier,) = predictor.bundle.classifiers
+    validated = log_probabilities(classifier.models, classifier.task_split, store, np.arange(n))
     in_validation = spy.take(n)
     predicted = predictor.probabilities(files)
     in_predict = spy.take(n)
@@ -78,7 +82,7 @@ def test_a_photo_of_each_kind_is_one_tensor_in_validation_predict_and_evaluate(
     assert np.array_equal(in_validation, in_predict)
     assert np.array_equal(in_validation, in_evaluate)
     assert len({tensor.tobytes() for tensor in in_validation}) == n  # the kinds are different photos indeed
-    assert np.array_equal(np.stack([predictor.pixels(file) for file in files]), store)
+    assert np.array_equal(np.stack([predictor.crops(file)[classifier.geometry].pixels for file in files]), store)
     assert np.array_equal(predicted, np.exp(validated))
     assert evaluation.everyone.to_dict() == scores(labels, validated).to_dict()
 
@@ -88,7 +92,7 @@ def test_faces_that_are_not_found_are_told_when_predicting(
 ) -> None:
     predictor = cut_to_faces(random_bundle("single"), tmp_path / "haar")
     photos = [*photo_kinds, *drawn_faces, tmp_path / "missing.jpg"]
-    missed = sum(predictor.bundle.geometry.crop(decode(file).rgb).face_missed for file in photos[:-1])
+    missed = sum(Geometry(64, "haar").crop(decode(file).rgb).face_missed for file in photos[:-1])
     assert 1 <= missed <= len(photo_kinds)
     with caplog.at_level("INFO", "maskcls"):
         predictor.answers(photos, skip_bad=True)
@@ -186,3 +190,59 @@ def test_the_mirrored_answer_is_the_mean_over_a_photo_and_its_mirror_image(rando
     assert not np.allclose(plain.probabilities(photos), expected, rtol=1e-2)
     np.testing.assert_allclose(both.at_once(photos[0]), expected[0], rtol=1e-3)
     assert both.probabilities(photos).sum(1) == pytest.approx(1)
+
+
+def weighted_mean(ensemble: Ensemble, answers_of: Callable[[Path], np.ndarray]) -> np.ndarray:
+    return sum(weight * answers_of(folder) for weight, folder in zip(ensemble.weights, ensemble.alone, strict=True))
+
+
+class TestEnsemble:
+    def test_its_answer_is_the_weighted_mean_of_its_classifiers_probabilities(
+        self, random_ensemble: Ensemble, photo_kinds: list[Path]
+    ) -> None:
+        for flip in (False, True):
+            together = Predictor(random_ensemble.folder, "cpu", flip=flip)
+            expected = weighted_mean(random_ensemble, lambda folder: Predictor(folder, "cpu", flip=flip).probabilities(photo_kinds))  # noqa: B023
+            found = together.probabilities(photo_kinds)
+            np.testing.assert_allclose(found, expected, rtol=1e-12)
+            assert found.sum(axis=1) == pytest.approx(1)
+            at_once = np.stack([together.at_once(decode(file).rgb) for file in photo_kinds])
+            np.testing.assert_allclose(at_once, expected, rtol=1e-3, atol=1e-6)
+        assert together.geometries == (Geometry(64), Geometry(96))
+
+    def test_a_photo_is_decoded_once_and_cropped_once_for_each_geometry(
+        self, random_ensemble: Ensemble, photo_kinds: list[Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        predictor = Predictor(random_ensemble.folder, "cpu")
+        decoded: list[Path] = []
+        cropped: list[int] = []
+        decode_, crop = geometry.decode, Geometry.crop
+        monkeypatch.setattr(geometry, "decode", lambda file: (decoded.append(file), decode_(file))[1])
+        monkeypatch.setattr(Geometry, "crop", lambda self, rgb: (cropped.append(self.image_size), crop(self, rgb))[1])
+        predictor.probabilities(photo_kinds)
+        assert sorted(decoded) == sorted(photo_kinds)
+        assert sorted(cropped) == [64] * len(photo_kinds) + [96] * len(photo_kinds)
+
+    def test_unreadable_photos_are_skipped_and_the_people_it_saw_known(
+        self, random_ensemble: Ensemble, photo_kinds: list[Path], tmp_path: Path
+    ) -> None:
+        predictor = Predictor(random_ensemble.folder, "cpu")
+        answers = predictor.answers([tmp_path / "missing.jpg", *photo_kinds], skip_bad=True)
+        assert list(answers.bad) == [0]
+        assert np.array_equal(answers.probabilities[1:], predictor.probabilities(photo_kinds))
+        photos = pd.DataFrame({"file": [str(file) for file in photo_kinds], "label": range(7)})
+        evaluation = evaluate(predictor, photos.assign(person=["000001_male_Asian_25"] * 3 + ["new"] * 4))
+        assert (evaluation.people, evaluation.seen) == (2, 1)
+        assert evaluation.everyone.to_dict() == scores(np.arange(7), predictor.probabilities(photo_kinds)).to_dict()
+
+
+@pytest.mark.parametrize("kind", ["single", "ensemble"])
+def test_rows_of_the_photo_table_are_answered_as_their_files_are(
+    kind: str, random_bundle: RandomBundle, random_ensemble: Ensemble, photo_kinds: list[Path], tmp_path: Path
+) -> None:
+    folder = random_bundle("three") if kind == "single" else random_ensemble.folder
+    files = [str(file) for file in photo_kinds]
+    faces = FaceData(pd.DataFrame({"file": files, "key": files}), Split((), (), ()), tmp_path / "cache", 1.0)
+    rows = np.array([5, 0, 3])
+    found = probabilities_of(folder, faces, rows, "cpu")
+    assert np.array_equal(found, Predictor(folder, "cpu").probabilities([photo_kinds[row] for row in rows]))

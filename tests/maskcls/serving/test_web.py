@@ -20,7 +20,9 @@ import pytest
 from maskcls.data import demo
 from maskcls.errors import CallError, DataError, RunError
 from maskcls.serving import web
+from maskcls.serving.bundle import read_bundle
 from maskcls.serving.predictor import Predictor
+from tests.conftest import Ensemble
 
 RandomBundle = Callable[[str], Path]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -49,6 +51,21 @@ def test_a_sent_photo_is_answered_as_its_file_is(random_bundle: RandomBundle, ph
         for task, labels in web.marginals(predictor.probabilities([file])[0]).items():
             assert by_task[task] == pytest.approx(labels, abs=1e-5)
         assert re.fullmatch(r"Most likely \*\*.+, (fe)?male, .+\*\* \(\d+%\)", sentence)
+
+
+def test_an_ensemble_answers_on_the_page_as_it_does_for_files(random_ensemble: Ensemble, photo_kinds: list[Path]) -> None:
+    predictor = Predictor(random_ensemble.folder, "cpu")
+    for file in photo_kinds:
+        sentence, by_task = web.classify(predictor, data_url(file.read_bytes()))
+        for task, labels in web.marginals(predictor.probabilities([file])[0]).items():
+            assert by_task[task] == pytest.approx(labels, abs=1e-4)
+        assert sentence.startswith("Most likely **")
+
+
+def test_the_page_says_who_answers(random_bundle: RandomBundle, random_ensemble: Ensemble) -> None:
+    said = [web.introduction(read_bundle(folder)) for folder in (random_bundle("three"), random_ensemble.folder)]
+    assert "see what the classifier makes of it." in said[0]
+    assert "see what 3 classifiers, their probabilities averaged, make of it." in said[1]
 
 
 def test_what_is_no_photo_is_told(random_bundle: RandomBundle) -> None:

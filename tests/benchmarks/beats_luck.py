@@ -1,0 +1,139 @@
+"""Does the search beat luck? Epochs that random search, TPE, and TPE with ASHA spend until they have one of the table's best 1 %.
+
+    python -m tests.benchmarks.beats_luck --seeds 50        # docs/luck.png and runs/benchmarks/beats_luck.json
+
+Every search is the real driver's, on Ray, over the recorded table of real curves (`recorded_table`), so that nothing is trained: one
+trial at a time, trial 0 the same recipe for all. A search has found one of the best when a trial of its reports the macro F1 that
+only the table's best 1 % reach at any epoch. It is extended, a few trials at a time, until then, or until the table is used up.
+"""
+
+import json
+import math
+import statistics
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from maskcls.cli import run
+from search_spaces import Setting
+from tests.benchmarks.recorded_table import SPACE, base_recipe, read_table, recorded_objective
+from tests.benchmarks.report import write
+from tune.plan import ASHA, NONE, RANDOM, TPE, SearchPlan
+from tune.run_dir import RunDir
+from tune.study import open_study
+
+BEST_SHARE = 0.01
+CHUNK = 24
+METHODS = {"random": (RANDOM, NONE), "TPE": (TPE, NONE), "TPE + ASHA": (TPE, ASHA)}
+COLOURS = {"random": "#a9b4be", "TPE": "#e3a72f", "TPE + ASHA": "#1f6f8b"}
+FIRST = {"frozen_stages": 3, "lr_head": 1.5e-3, "lr_body": 6e-4, "sampler": "none", "loss": "cross_entropy"}
+"""Trial 0: a recipe in the middle of the table."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """How one search went: its trials' running bests, epoch by epoch, in the order in which they were spent."""
+
+    reported: tuple[float, ...]
+
+    def epochs_to(self, threshold: float) -> float:
+        """Epochs spent until a trial reported so much; infinite where none did."""
+        return next((epoch for epoch, f1 in enumerate(self.reported, start=1) if f1 >= threshold), math.inf)
+
+    def best_after(self, epochs: int) -> float:
+        """The best macro F1 reported in so many epochs."""
+        return max(self.reported[:epochs])
+
+
+def threshold() -> float:
+    """The macro F1 that the best 1 % of the table's recipes reach at some epoch, and no other does."""
+    best = sorted((max(curve) for curve in read_table().values()), reverse=True)
+    return best[math.ceil(BEST_SHARE * len(best)) - 1]
+
+
+def search(method: str, seed: int, folder: Path, trials: int | None = None) -> Search:
+    """The real driver, one trial at a time, until one of the best is found; or so many trials."""
+    from tune.driver import run_search
+
+    sampler, scheduler = METHODS[method]
+    made = RunDir.create(folder, f"{method.replace(' + ', '-')}-{seed}", {"call": {}})
+    base = base_recipe("none").override(FIRST)
+    wanted = trials or CHUNK
+    while True:
+        plan = SearchPlan(SPACE, Setting("cpu"), base, {}, wanted, seed, sampler=sampler, scheduler=scheduler)
+        run_search(plan, made, recorded_objective, plain=True)
+        found = Search(reported(made))
+        if trials or found.epochs_to(threshold()) < math.inf or wanted >= len(read_table()):
+            return found
+        wanted = min(wanted + CHUNK, len(read_table()))
+
+
+def reported(made: RunDir) -> tuple[float, ...]:
+    """What the trials of a run told Optuna, trial by trial."""
+    trials = open_study(made).get_trials(deepcopy=False)
+    return tuple(value for trial in trials for _, value in sorted(trial.intermediate_values.items()))
+
+
+def main(
+    seeds: Annotated[int, typer.Option(help="Searches of each method.")] = 50,
+    figure: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("docs/luck.png"),
+    out: Annotated[Path, typer.Option(help="Where the JSON record goes.")] = Path("runs/benchmarks/beats_luck.json"),
+    first_seed: Annotated[int, typer.Option(help="The first seed; two halves may run side by side, and be read together.")] = 0,
+    read: Annotated[list[Path] | None, typer.Option(help="Records to read together instead of searching.")] = None,
+) -> None:
+    """Search, print the table, draw the picture."""
+    budgets = _read(read) if read else _search(range(first_seed, first_seed + seeds))
+    print(table(budgets))
+    draw(budgets, figure)
+    write(out, {method: {"n": len(values), "epochs": values} for method, values in budgets.items()}, threshold=threshold())
+
+
+def _search(seeds: Sequence[int]) -> dict[str, list[float]]:
+    from tune import cluster
+
+    budgets: dict[str, list[float]] = {method: [] for method in METHODS}
+    with cluster.connected(None), tempfile.TemporaryDirectory() as folder:
+        for seed in seeds:
+            for method in METHODS:
+                budgets[method].append(search(method, seed, Path(folder)).epochs_to(threshold()))
+    return budgets
+
+
+def _read(files: Sequence[Path]) -> dict[str, list[float]]:
+    told = [json.loads(file.read_text())["results"] for file in files]
+    return {method: [epochs for one in told for epochs in one[method]["epochs"]] for method in METHODS}
+
+
+def table(budgets: Mapping[str, Sequence[float]]) -> str:
+    """A line a method: median, quartiles and worst of the epochs, and their ratio to random search's median."""
+    lines = [f"{'':12} {'median':>8} {'quartiles':>14} {'worst':>8} {'of random':>10} {'n':>4}"]
+    luck = statistics.median(budgets["random"])
+    for method, epochs in budgets.items():
+        low, middle, high = statistics.quantiles(epochs, n=4)
+        lines.append(f"{method:12} {middle:8.0f} {low:6.0f} .. {high:4.0f} {max(epochs):8.0f} {middle / luck:10.2f} {len(epochs):4}")
+    return "\n".join(lines)
+
+
+def draw(budgets: Mapping[str, Sequence[float]], file: Path) -> None:
+    """Which share of the searches had one of the best after so many epochs."""
+    import matplotlib as mpl
+
+    from maskcls.reports.plots import STYLE, legend, new_figure, to_png
+
+    with mpl.rc_context(STYLE):
+        figure, (ax,) = new_figure(1, 1, 3.6, width_in=7.2)
+        for method, epochs in budgets.items():
+            ordered = sorted(epochs)
+            shares = [place / len(ordered) for place in range(len(ordered) + 1)]
+            ax.step([0, *ordered], shares, where="post", color=COLOURS[method], lw=2, label=method)
+        ax.set(xlabel="epochs trained", ylabel="share of searches with one of the best 1 %", ylim=(0, 1.02), xlim=(0, None))
+        legend(figure, ax)
+        file.write_bytes(to_png(figure))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,226 @@
+"""`python -m tests.benchmarks.search_cost`: what a search costs beside its trials.
+
+(a) Trials a second of `tune.driver.run_search` beside plain Ray Tune with OptunaSearch, over an objective that costs nothing: a formula
+of the space `freezing` at CPU scale. Both have TPESampler(multivariate=True, group=True), ASHA with the same settings, as many trials,
+epochs and trials at a time, and reuse actors; the rounds alternate. A round is timed from the call to its return, the start of Ray's
+actors included. Plain Ray keeps its study in memory, tells Optuna that a stopped trial was complete, and has neither loggers nor output
+(verbose=0). run_search does the whole of its work: the journal on the disk, a recipe and a learning curve a trial, the leaderboard,
+gauges, lines of progress. For information also plain Ray with its defaults: a new actor a trial, its three loggers.
+
+(b) Seconds a suggestion, a result and an end of the driver, and its memory, after 100, 1,000 and 10,000 trials, each in a fresh process,
+beside plain Optuna's suggestion; see `tests/benchmarks/search_growth.py`.
+"""
+
+import contextlib
+import io
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated, Any
+from unittest import mock
+
+import typer
+
+from maskcls.cli import run
+from tests.benchmarks.report import ROOT, summary, table, write
+
+SPACE = "freezing"
+OURS, PLAIN, DEFAULTS = "tune.search", "plain Ray Tune", "plain Ray Tune, its defaults"
+PARTS, SIZES, SPACES = ["rate", "growth"], [100, 1_000, 10_000], [SPACE, "everything"]
+
+
+def main(
+    part: Annotated[list[str], typer.Option(help="rate: trials a second. growth: after many trials.")] = PARTS,
+    trials: Annotated[int, typer.Option(help="Of a round.")] = 100,
+    epochs: Annotated[int, typer.Option(help="Of a trial that is not stopped.")] = 6,
+    parallel: Annotated[int, typer.Option(help="Trials at a time, a core each.")] = 2,
+    rounds: Annotated[int, typer.Option(help="Rounds of each side, alternating, after one that does not count.")] = 7,
+    default_rounds: Annotated[int, typer.Option(help="Rounds of plain Ray Tune with its defaults.")] = 1,
+    size: Annotated[list[int], typer.Option(help="Trials that ended before.")] = SIZES,
+    space: Annotated[list[str], typer.Option(help="At CPU scale, for growth.")] = SPACES,
+    suggestions: Annotated[int, typer.Option(help="Trials measured at each size.")] = 7,
+    out: Annotated[Path, typer.Option(help="Where the JSON record goes.")] = Path("runs/benchmarks/search_cost.json"),
+) -> None:
+    """Measure (a), (b) or both."""
+    load, results = os.getloadavg()[0], {}
+    if "rate" in part:
+        results["rate"] = rate(trials, epochs, parallel, rounds, default_rounds)
+        _print_rate(results["rate"])
+    if "growth" in part:
+        results["growth"] = growth(size, space, suggestions)
+        for name, told in results["growth"].items():
+            _print_growth(name, told)
+    settings = {"trials": trials, "epochs": epochs, "parallel": parallel, "space": SPACE, "load_average_1_min_before": load}
+    write(out, results, **settings, versions={name: version(name) for name in ("ray", "optuna")})
+
+
+def rate(trials: int, epochs: int, parallel: int, rounds: int, default_rounds: int) -> dict[str, Any]:
+    """Trials a second of each side and each round, epochs a trial, and the ratios of the rounds."""
+    from tune import cluster
+
+    sides: dict[str, Callable[[int, int, int], float]] = {OURS: our_search, PLAIN: plain_search}
+    seconds: dict[str, list[float]] = {OURS: [], PLAIN: [], DEFAULTS: []}
+    epochs_a_trial: dict[str, list[float]] = {OURS: [], PLAIN: [], DEFAULTS: []}
+
+    def measure(name: str, search: Callable[[int, int, int], float]) -> None:
+        began = perf_counter()
+        epochs_a_trial[name].append(search(trials, epochs, parallel))
+        seconds[name].append(perf_counter() - began)
+
+    path = os.pathsep.join([str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]).rstrip(os.pathsep)
+    with mock.patch.dict(os.environ, PYTHONPATH=path), cluster.connected(None):
+        for _ in range(rounds + 1):
+            for name, search in sides.items():
+                measure(name, search)
+        for _ in range(default_rounds):
+            measure(DEFAULTS, plain_search_with_defaults)
+    for name in sides:
+        del seconds[name][0], epochs_a_trial[name][0]
+    told = {name: summary([trials / took for took in times]) for name, times in seconds.items() if times}
+    ratios = [plain / ours for ours, plain in zip(seconds[OURS], seconds[PLAIN], strict=True)]
+    return {"trials_per_second": told, "epochs_per_trial": epochs_a_trial, f"{OURS} / {PLAIN}": summary(ratios)}
+
+
+def f1(values: Mapping[str, Any], epoch: int) -> float:
+    """Rises with the epochs; highest at a head's learning rate of 1e-3 and two frozen stages."""
+    height = 0.9 - 0.1 * abs(math.log10(values["lr_head"]) + 3) - 0.03 * abs(values["frozen_stages"] - 2)
+    return max(0.0, height * (1 - 0.5**epoch))
+
+
+def our_search(trials: int, epochs: int, parallel: int) -> float:
+    """A search by tune.driver. Returns its epochs a trial."""
+    import search_spaces
+    from maskcls.presets import preset
+    from tune.driver import run_search
+    from tune.plan import SearchPlan
+    from tune.run_dir import RunDir
+    from tune.study import records
+
+    base = preset("contest-2021", "cpu").override({"epochs": epochs})
+    plan = SearchPlan(search_spaces.get(SPACE), search_spaces.Setting("cpu"), base, {"epochs": epochs}, trials, parallel=parallel)
+    with tempfile.TemporaryDirectory() as folder:
+        run = RunDir.create(Path(folder), "one", {"call": {}})
+        with contextlib.redirect_stderr(io.StringIO()):
+            run_search(plan, run, curve, plain=True)
+        told = records(run)
+    assert len(told) == trials, told
+    return sum(record.epochs for record in told) / trials
+
+
+def curve(request: Any) -> Iterator[dict[str, Any]]:
+    """An objective of tune.search that costs nothing."""
+    for epoch in range(1, int(request.recipe["epochs"]) + 1):
+        yield {"epoch": epoch, "validation_f1": f1(request.recipe, epoch)}
+
+
+def plain_search(trials: int, epochs: int, parallel: int, *, reuse_actors: bool = True) -> float:
+    """The same search as a user of Ray Tune would write it. Returns its epochs a trial."""
+    import optuna
+    from ray import tune
+    from ray.tune.schedulers import ASHAScheduler
+    from ray.tune.search.optuna import OptunaSearch
+
+    import search_spaces
+    from tune.schedulers import EpochASHA
+
+    ours = EpochASHA(epochs)
+    reduction, grace = ours._reduction_factor, int(ours.rungs()[-1][0])
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+    def train(config: dict[str, Any]) -> None:
+        for epoch in range(1, epochs + 1):
+            tune.report({"epoch": epoch, "best_f1": f1(config, epoch)})
+
+    search = OptunaSearch(
+        draw,
+        metric="best_f1",
+        mode="max",
+        points_to_evaluate=search_spaces.get(SPACE).points(search_spaces.Setting("cpu")),
+        sampler=optuna.samplers.TPESampler(multivariate=True, group=True, seed=0),
+    )
+    scheduler = ASHAScheduler("epoch", "best_f1", "max", max_t=epochs, grace_period=grace, reduction_factor=reduction)
+    with tempfile.TemporaryDirectory() as folder:
+        tuned = tune.Tuner(
+            tune.with_resources(train, {"cpu": 1}),
+            tune_config=tune.TuneConfig(
+                search_alg=search, scheduler=scheduler, num_samples=trials, max_concurrent_trials=parallel, reuse_actors=reuse_actors
+            ),
+            run_config=tune.RunConfig(storage_path=folder, verbose=0),
+        ).fit()
+    assert len(tuned) == trials, tuned
+    return sum(result.metrics["epoch"] for result in tuned) / trials
+
+
+def plain_search_with_defaults(trials: int, epochs: int, parallel: int) -> float:
+    """A new actor a trial, and Ray's loggers, which `tune.cluster.quiet` turns off."""
+    with mock.patch.dict(os.environ, TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="0"):
+        return plain_search(trials, epochs, parallel, reuse_actors=False)
+
+
+def draw(trial: Any) -> dict[str, Any]:
+    """The space, define-by-run."""
+    import search_spaces
+
+    return search_spaces.get(SPACE).suggest(trial, search_spaces.Setting("cpu"))
+
+
+def growth(sizes: list[int], spaces: list[str], suggestions: int) -> dict[str, dict[int, dict[str, Any]]]:
+    """Of each space and size: seconds of the driver's works, its memory, and seconds of plain Optuna's suggestion."""
+    from tests.benchmarks import search_growth
+
+    told: dict[str, dict[int, dict[str, Any]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for space in spaces:
+            told[space] = {}
+            for size, journal in search_growth.fill(space, sizes, Path(folder)).items():
+                driver, optuna = (_apart(side, journal, space, suggestions) for side in ("driver", "optuna"))
+                assert driver["trials"] == optuna["trials"] == size
+                seconds = {**driver["seconds"], "plain Optuna's suggestion": optuna["seconds"]["suggestion"]}
+                memory = {name: driver[name] for name in ("rss_mb", "pss_mb")}
+                told[space][size] = {"seconds": {what: summary(times) for what, times in seconds.items()}, **memory}
+    return told
+
+
+def _apart(side: str, journal: Path, space: str, suggestions: int) -> dict[str, Any]:
+    """Measured in a process of its own."""
+    call = [sys.executable, "-m", "tests.benchmarks.search_growth", side, str(journal), space, str(suggestions)]
+    done = subprocess.run(call, capture_output=True, text=True, cwd=ROOT, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return told
+
+
+def _print_rate(told: Mapping[str, Any]) -> None:
+    print(table(told["trials_per_second"], "trials/s"))
+    for name, epochs in told["epochs_per_trial"].items():
+        if epochs:
+            print(f"{name}: {statistics.fmean(epochs):.2f} epochs a trial")
+    ratios = told[f"{OURS} / {PLAIN}"]["values"]
+    print(f"{OURS} / {PLAIN}: median {statistics.median(ratios):.3f}, {min(ratios):.3f} to {max(ratios):.3f}, n = {len(ratios)}")
+
+
+def _print_growth(space: str, sizes: Mapping[int, Mapping[str, Any]]) -> None:
+    """Milliseconds, median and range: one column a size."""
+    columns = [f"{size:,} trials" for size in sizes]
+    print(f"\n{space}, ms, median (least to most)".ljust(34) + "".join(f"{column:>34}" for column in columns))
+    for what in next(iter(sizes.values()))["seconds"]:
+        cells = []
+        for told in sizes.values():
+            ms = [1e3 * seconds for seconds in told["seconds"][what]["values"]]
+            cells.append(f"{statistics.median(ms):,.2f} ({min(ms):,.2f} to {max(ms):,.2f})")
+        print(what.ljust(33) + "".join(f"{cell:>34}" for cell in cells))
+    for what, name in (("rss_mb", "memory, MB"), ("pss_mb", "its own share of it, PSS, MB")):
+        print(name.ljust(33) + "".join(f"{told[what]:>34,.0f}" for told in sizes.values()))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,71 @@
+"""A run with trained trials, an epoch each, whose finalists' repeats answered as a test says: in files as a search leaves them."""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from maskcls.data.facedata import FaceData
+from maskcls.files import write_atomically
+from maskcls.training.fit import Fit
+from maskcls.training.fit_data import FitData
+from maskcls.training.metrics import scores
+from tests.tune.choosing.small_run import BASE, add_trial
+from tune.choosing import choice
+from tune.choosing.answers import write_answers
+from tune.choosing.finalists import Design, read_finalists, read_split, requests, winner
+from tune.fits import RESULT
+from tune.run_dir import RunDir
+from tune.stopping import FINISHED, Outcome
+from tune.study import records
+from tune.trainable import COMPLETE
+
+Answer = Callable[[int, np.ndarray], np.ndarray]
+"""(candidate, (n,) true classes) -> (n, 18) probabilities."""
+
+
+def add_trained_trial(run: RunDir, faces: FaceData, f1: float, overrides: dict[str, Any]) -> None:
+    """A trial of the study with an epoch's weights; `f1` is what the search would have said of it."""
+    trial = add_trial(run, [f1], overrides)
+    recipe = BASE.override({**overrides, "epochs": 1})
+    fit = Fit(recipe, FitData.of(faces, recipe))
+    list(fit.epochs())
+    fit.save(run.trial(trial.trial_id))
+
+
+def note_data(run: RunDir, faces: FaceData) -> None:
+    """What a search notes of its data."""
+    run.write_search({**run.search(), "data": {"digest": faces.digest}, "split_digest": faces.split.digest})
+
+
+def let_answer(run: RunDir, faces: FaceData, design: Design, candidates: Sequence[int], answer: Answer) -> None:
+    """The repeats of the run's finalists, best validation score first, as these candidates answer; and the choice that follows."""
+    trials = records(run)
+    asked = requests(run, trials, faces, design, cpus=1, gpus=0.0)
+    numbers = dict(zip(dict.fromkeys(request.settings["trial"] for request in asked), candidates, strict=True))
+    photos = faces.photos
+    for request in asked:
+        split = read_split(run.path / request.settings["split"])
+        rows = np.flatnonzero(photos["person"].isin(split.validation))
+        truth = photos["label"].to_numpy(np.int64)[rows]
+        found = answer(numbers[request.settings["trial"]], truth)
+        request.folder.mkdir(parents=True, exist_ok=True)
+        write_answers(request.folder, photos["key"].to_numpy(object)[rows].tolist(), truth, np.log(np.maximum(found, 1e-30)))
+        told = {"state": COMPLETE, "message": "", "best_epoch": 1, "best_validation_f1": scores(truth, found).f1}
+        write_atomically(request.folder / RESULT, json.dumps(told))
+    finalists = tuple(read_finalists(run, trials, faces, design))
+    chosen = choice.Chosen(Outcome(FINISHED, 0), finalists, winner(finalists))
+    run.write_search({**run.search(), choice.CHOICE: choice.record(design, chosen)})
+
+
+def outvoting(candidate: int, truth: np.ndarray) -> np.ndarray:
+    """Three candidates, each wrong, half-heartedly, on every third photo: any two of them outvote the other one."""
+    right, wrong = np.eye(18)[truth], np.eye(18)[(truth + 1) % 18]
+    errs = (np.arange(len(truth)) % 3 == candidate)[:, None]
+    return np.where(errs, 0.6 * wrong + 0.4 * right, right)
+
+
+def one_knows(candidate: int, truth: np.ndarray) -> np.ndarray:
+    """Candidate 1 knows all; the others give every photo the next class."""
+    return np.eye(18)[truth if candidate == 1 else (truth + 1) % 18]

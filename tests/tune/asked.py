@@ -1,0 +1,72 @@
+"""A search without Ray: the searcher is asked and told as Ray would, one trial at a time, along the synthetic curves."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ray.tune.search import Searcher
+from searches import SETTING
+from synthetic import f1
+
+from maskcls.presets import preset
+from search_spaces import Setting, Space, Suggest
+from tune import learning, resume
+from tune.plan import SearchPlan
+from tune.run_dir import RunDir
+from tune.searcher import StudySearch
+from tune.study import open_study
+from tune.trainable import COMPLETE, RUNNING
+
+Curve = Callable[[Mapping[str, Any], int], float]
+
+
+def six(trial: Suggest, setting: Setting) -> dict[str, Any]:
+    """Six points, one parameter hangs on another; the preset is one of them."""
+    frozen = trial.suggest_categorical("frozen_stages", (2, 5))
+    if frozen == 5:
+        return {"frozen_stages": frozen, "lr_head": trial.suggest_categorical("lr_head", (1e-3, 1e-2))}
+    return {"frozen_stages": frozen, "lr_body": trial.suggest_categorical("lr_body", (1e-5, 1e-4, 1e-3, 1e-2))}
+
+
+SIX = Space("six", "Which of six?", six)
+
+
+def plan_of(space: Space, trials: int, *, epochs: int = 4, **values: Any) -> SearchPlan:
+    """A plan over that space, which may vary the epochs, too."""
+    return SearchPlan(space, SETTING, preset("contest-2021", "cpu").override({"epochs": epochs}), {}, trials, **values)
+
+
+def begin(plan: SearchPlan, run: RunDir) -> StudySearch:
+    """What a driver does before it asks for trials."""
+    study = open_study(run)
+    resume.begin(study, plan)
+    learning.learn(study, plan, plan.learn_from, run.search() if plan.learn_from else {})
+    return StudySearch(plan, run)
+
+
+def ask(searcher: StudySearch) -> dict[str, Any] | None:
+    """The next trial's config; None where the search ends. Its id among Ray's is its id in the run."""
+    key = str(len(searcher._ot_trials))
+    config = searcher.suggest(key)
+    if config == Searcher.FINISHED:
+        return None
+    assert config is not None
+    searcher._ot_trials[config["trial"]] = searcher._ot_trials.pop(key)
+    return config
+
+
+def report(searcher: StudySearch, config: Mapping[str, Any], epochs: Sequence[int], curve: Curve = f1) -> dict[str, Any]:
+    """Tell some epochs of a trial. Returns the last one, a second each."""
+    for epoch in epochs:
+        best = max(curve(config["recipe"], at) for at in range(1, epoch + 1))
+        row = {"epoch": epoch, "best_f1": best, "seconds": float(epoch), "state": RUNNING, "config": config}
+        searcher.on_trial_result(config["trial"], row)
+    return row
+
+
+def search(plan: SearchPlan, run: RunDir, curve: Curve = f1) -> StudySearch:
+    """The whole search, each trial to its last epoch."""
+    searcher = begin(plan, run)
+    while resume.n_left(searcher.study, plan.trials) > 0 and (config := ask(searcher)):
+        last = report(searcher, config, range(1, config["recipe"]["epochs"] + 1), curve)
+        searcher.on_trial_complete(config["trial"], {**last, "state": COMPLETE})
+    return searcher

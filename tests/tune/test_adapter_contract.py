@@ -1,0 +1,866 @@
+"""What the search takes for granted of Ray and Optuna, a test a fact, so that a release which changes one fails here, by name.
+
+Each docstring says who leans on the fact, and what to do where it does not hold any more. Checked with ray 2.60, optuna 5.0, cmaes 0.13.
+"""
+
+import json
+import os
+import shutil
+import threading
+import urllib.error
+import urllib.request
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import contract_run
+import numpy as np
+import optuna
+import pytest
+from contract_run import EPOCHS, PARALLEL, Events
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+from ray.tune.search import Searcher
+from ray.tune.search.optuna import OptunaSearch
+from studies import Ask, conditional, draft, numbers, score, seen, told
+
+from tune import cluster, samplers
+from tune.plan import CMAES, GP, RANDOM, TPE
+from tune.run_dir import RunDir
+
+CONTINUE, STOP, PAUSE = TrialScheduler.CONTINUE, TrialScheduler.STOP, TrialScheduler.PAUSE
+
+
+def ray_trial(name: str) -> Trial:
+    return Trial("made", config={"trial": name}, trial_id=name, stub=True)
+
+
+# Ray's schedulers
+
+
+def asha(**values: Any) -> ASHAScheduler:
+    return ASHAScheduler(**{"time_attr": "epoch", "metric": "f1", "mode": "max", "max_t": 4, "reduction_factor": 2, **values})
+
+
+def test_asha_keeps_what_each_trial_reported_at_a_rung_under_the_trials_id() -> None:
+    """Leans: EpochASHA.give_back (feeds `_brackets[0].on_result` epoch by epoch), .rungs and .on_trial_add (read and rename in `_rungs`).
+
+    If it fails: read `_Bracket` anew and mend those three; without them a resumed search has no rungs.
+    """
+    scheduler = asha()
+    (bracket,) = scheduler._brackets
+    for epoch in (1, 2, 3):
+        bracket.on_result(SimpleNamespace(trial_id="0007"), epoch, epoch / 10)
+    assert [(float(at), recorded) for at, recorded in bracket._rungs] == [(4.0, {}), (2.0, {"0007": 0.2}), (1.0, {"0007": 0.1})]
+
+
+def test_asha_records_a_value_only_the_first_time() -> None:
+    """Leans: EpochASHA; a trial that is taken up again, or retried, reports its epochs again.
+
+    If it fails: pass those over, as EpochMedian.on_trial_result does.
+    """
+    scheduler = asha(stop_last_trials=False)
+    scheduler.on_trial_add(None, ray_trial("a"))
+    for value in (0.5, 0.1):
+        for epoch in (1, 2):
+            assert scheduler.on_trial_result(None, ray_trial("a"), {"epoch": epoch, "f1": value}) == CONTINUE
+    assert [list(recorded.values()) for _, recorded in scheduler._brackets[0]._rungs] == [[], [0.5], [0.5]]
+
+
+@pytest.mark.parametrize(("stop_last_trials", "decision"), [(True, STOP), (False, CONTINUE)])
+def test_asha_stops_at_max_t_unless_told_not_to(stop_last_trials: bool, decision: str) -> None:
+    """Leans: EpochASHA, which says stop_last_trials=False, since a space may vary the epochs.
+
+    If it fails: a recipe of more epochs than the base would be cut at the base's, and told as stopped early.
+    """
+    scheduler = asha(stop_last_trials=stop_last_trials)
+    scheduler.on_trial_add(None, ray_trial("a"))
+    said = [scheduler.on_trial_result(None, ray_trial("a"), {"epoch": epoch, "f1": 0.5}) for epoch in (3, 4, 5, 9)]
+    assert said == [CONTINUE, decision, decision, decision]
+
+
+def test_asha_places_trials_by_numpys_global_generator_only_among_several_brackets() -> None:
+    """Leans: EpochASHA, which says brackets=1.
+
+    If it fails: the same seed no longer gives the same leaderboard; seed what it draws from, or place trials ourselves.
+    """
+
+    def placed(brackets: int) -> list[int]:
+        scheduler = asha(brackets=brackets, max_t=16)
+        for at in range(20):
+            scheduler.on_trial_add(None, ray_trial(str(at)))
+        return [scheduler._brackets.index(scheduler._trial_info[str(at)]) for at in range(20)]
+
+    before = np.random.get_state()
+    try:
+        assert placed(1) == placed(1) == [0] * 20
+        assert placed(3) != placed(3), "if this one fails alone, brackets=1 is needed no more"
+    finally:
+        np.random.set_state(before)
+
+
+ALONE = SimpleNamespace(get_live_trials=list)
+"""Ray's controller while no other trial waits."""
+
+
+def median(**values: Any) -> MedianStoppingRule:
+    return MedianStoppingRule(time_attr="epoch", metric="f1", mode="max", grace_period=1, min_samples_required=3, **values)
+
+
+def test_the_median_rule_keeps_results_by_trial_and_takes_the_last_one_as_its_age() -> None:
+    """Leans: EpochMedian.give_back (puts lists of results under ids), .on_trial_add (renames), .on_trial_result (reads their epochs).
+
+    If it fails: read `MedianStoppingRule._results` anew and mend those three.
+    """
+    rule = median()
+    for name, value in (("0001", 0.5), ("0002", 0.6), ("0003", 0.7)):
+        rule._results[name] = [{"epoch": 1, "f1": value}, {"epoch": 2, "f1": value}]
+    good, bad = ray_trial("good"), ray_trial("bad")
+    assert rule.on_trial_result(None, good, {"epoch": 2, "f1": 0.61}) == CONTINUE
+    assert rule.on_trial_result(None, bad, {"epoch": 2, "f1": 0.59}) == STOP
+    assert rule._results[good] == [{"epoch": 2, "f1": 0.61}]
+
+
+def test_the_median_rule_counts_a_result_again_when_the_trial_ends_with_it() -> None:
+    """Leans: EpochMedian.on_trial_complete, which passes over an epoch that was reported before.
+
+    If it fails because it counts once: that guard is needed no more.
+    """
+    rule, trial = median(), ray_trial("a")
+    rule.on_trial_result(ALONE, trial, {"epoch": 1, "f1": 0.5})
+    rule.on_trial_complete(ALONE, trial, {"epoch": 1, "f1": 0.5})
+    assert len(rule._results[trial]) == 2
+
+
+def test_the_median_rule_pauses_where_it_knows_too_little_by_a_hook_of_its_own() -> None:
+    """Leans: EpochMedian._on_insufficient_samples, which never pauses: a paused trial has no checkpoint of Ray's to go on from.
+
+    If it fails: find the new hook, or trials are paused and start over.
+    """
+    waits = SimpleNamespace(get_live_trials=lambda: [SimpleNamespace(status=Trial.PENDING)])
+    assert median().on_trial_result(waits, ray_trial("a"), {"epoch": 1, "f1": 0.5}) == PAUSE
+
+    class Never(MedianStoppingRule):  # type: ignore[misc]
+        def _on_insufficient_samples(self, tune_controller: Any, trial: Trial, time: float) -> str:
+            return CONTINUE
+
+    never = Never(time_attr="epoch", metric="f1", mode="max", grace_period=1)
+    assert never.on_trial_result(waits, ray_trial("a"), {"epoch": 1, "f1": 0.5}) == CONTINUE
+
+
+def test_the_fifo_scheduler_lets_every_trial_run_and_has_the_hooks_that_we_extend() -> None:
+    """Leans: Nobody, and _TellsErrors, which calls its base's on_trial_error.
+
+    If it fails: extend what Ray calls instead.
+    """
+    scheduler = FIFOScheduler()
+    scheduler.on_trial_add(None, ray_trial("a"))
+    assert scheduler.on_trial_result(None, ray_trial("a"), {"epoch": 1}) == CONTINUE
+    for base in (ASHAScheduler, MedianStoppingRule, FIFOScheduler):
+        assert {"on_trial_error", "on_trial_add", "on_trial_result", "on_trial_complete"} <= set(dir(base))
+    scheduler.on_trial_error(None, ray_trial("a"))
+
+
+# Ray's OptunaSearch, without a cluster
+
+
+def optuna_search(study_name: str = "one", storage: Any = None) -> OptunaSearch:
+    def never(trial: Any) -> None:
+        raise AssertionError("asked when it was made")
+
+    storage = storage or optuna.storages.InMemoryStorage()
+    return OptunaSearch(
+        space=never, metric="f1", mode="max", storage=storage, study_name=study_name, sampler=optuna.samplers.RandomSampler(seed=0)
+    )
+
+
+def test_optuna_search_opens_the_named_study_when_it_is_made_and_asks_nothing() -> None:
+    """Leans: StudySearch.__init__ (a space that is never called, `_ot_study`), .suggest (`_ot_trials`), .working (`_completed_trials`).
+
+    If it fails: StudySearch inherits little else; derive it from ray.tune.search.Searcher and keep these three itself.
+    """
+    storage = optuna.storages.InMemoryStorage()
+    study = optuna.create_study(study_name="one", storage=storage, direction="maximize")
+    study.add_trial(create_trial(value=0.5))
+    search = optuna_search(storage=storage)
+    assert isinstance(search, Searcher)
+    assert search._ot_study.study_name == "one"
+    assert len(search._ot_study.trials) == 1
+    assert search._ot_study.direction == optuna.study.StudyDirection.MAXIMIZE
+    assert (search._ot_trials, search._completed_trials) == ({}, set())
+    assert (search.metric, search.mode) == ("f1", "max")
+
+
+def test_plain_optuna_search_tells_a_stopped_trial_as_complete_with_its_early_value() -> None:
+    """Leans: StudySearch.on_trial_complete, which tells such a trial as pruned and reports its last value, too.
+
+    If it fails because Ray does so itself: StudySearch has less to mend.
+    """
+    search = optuna_search()
+    search._ot_trials["a"] = search._ot_study.ask()
+    search.on_trial_result("a", {"f1": 0.3, "training_iteration": 1})
+    search.on_trial_complete("a", {"f1": 0.4, "training_iteration": 2})  # all that a searcher is told of a stop
+    (trial,) = search._ot_study.trials
+    assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.4)
+    assert trial.intermediate_values == {1: 0.3}
+    assert search._completed_trials == {"a"}
+
+
+# One real run of Tune
+
+
+@pytest.fixture(scope="module")
+def run(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Events, Path]:
+    """What Ray told in a run whose trials end in different ways, and where they left their own notes."""
+    folder = tmp_path_factory.mktemp("contract")
+    return contract_run.run(folder), folder
+
+
+def test_a_suggestion_is_the_trials_config_when_the_scheduler_is_told_of_it(run: tuple[Events, Path]) -> None:
+    """Leans: EpochASHA.on_trial_add and EpochMedian.on_trial_add (`trial.config["trial"]`), tune.progress.
+
+    If it fails: find our trial's id where Ray has put it.
+    """
+    events, _ = run
+    for name in contract_run.ENDINGS:
+        suggested, added = events.of(name, "searcher.suggest")[0], events.of(name, "scheduler.on_trial_add")[0]
+        assert added.told["config"] == {"trial": name, "recipe": {"epochs": EPOCHS}}
+        assert added.told["trial_id"] == suggested.told["trial_id"], "one id of Ray's, in the searcher and in the scheduler"
+
+
+def test_no_more_trials_are_asked_for_than_may_run_at_a_time(run: tuple[Events, Path]) -> None:
+    """Leans: the same seed gives the same study with --parallel 1: the sampler knows every earlier end when it is asked.
+
+    If it fails: have StudySearch.suggest return None while max_concurrent_trials of its trials are open.
+    """
+    events, _ = run
+    open_trials: set[str] = set()
+    most = 0
+    for event in events:
+        if event.name == "searcher.suggest":
+            open_trials.add(event.trial)
+        if event.name == "searcher.on_trial_complete":
+            open_trials.remove(event.trial)
+        most = max(most, len(open_trials))
+    assert most == PARALLEL
+
+
+def test_an_epoch_is_told_to_stopper_scheduler_searcher_and_callback_in_this_order(run: tuple[Events, Path]) -> None:
+    """Leans: tune.progress, which reads the study that the searcher has written by then.
+
+    If it fails: Progress shows an epoch late; let it read where the searcher writes.
+    """
+    events, _ = run
+    first = [event.name for event in events.of("full") if event.told.get("epoch") == 1]
+    assert first == ["stopper.__call__", "scheduler.on_trial_result", "searcher.on_trial_result", "callback.on_trial_result"]
+
+
+@pytest.mark.parametrize("name", ["full", "lags", "left"])
+def test_the_last_result_comes_to_the_searcher_only_as_the_trials_end(run: tuple[Events, Path], name: str) -> None:
+    """Leans: StudySearch.on_trial_complete, which reports it to the study; _Stop, which leaves a trial by returning True; a trial ends
+    by reporting `done` (tune.trainable.tell). The scheduler is told of the end as well, of `done` and of the stopper's stop not before.
+
+    If it fails: a trial's last epoch would be missing in the study, or the scheduler would know of epochs twice.
+    """
+    events, _ = run
+    last = EPOCHS if name == "full" else 2
+    assert [event.told["epoch"] for event in events.of(name, "searcher.on_trial_result")] == list(range(1, last))
+    (end,) = events.of(name, "searcher.on_trial_complete")
+    assert (end.told["result"]["epoch"], end.told["error"]) == (last, False)
+    asked = [event.told["epoch"] for event in events.of(name, "scheduler.on_trial_result")]
+    assert asked == list(range(1, last + 1 if name == "lags" else last))
+    (told_end,) = events.of(name, "scheduler.on_trial_complete")
+    assert told_end.told["epoch"] == last
+
+
+def test_the_study_knows_of_an_end_before_the_callback_is_called(run: tuple[Events, Path]) -> None:
+    """Leans: tune.progress, whose on_trial_complete and on_trial_error write the leaderboard from the study.
+
+    If it fails: the leaderboard lags by a trial; write it from the searcher.
+    """
+    events, _ = run
+    for name in contract_run.ENDINGS:
+        hook = "callback.on_trial_error" if name == "raises" else "callback.on_trial_complete"
+        assert events.at("searcher.on_trial_complete", name) < events.at(hook, name)
+
+
+def test_the_stopper_is_given_the_config_and_whether_the_trial_is_done(run: tuple[Events, Path]) -> None:
+    """Leans: tune.driver._Stop, which reads `result["config"]["recipe"]["epochs"]` and `result["done"]`.
+
+    If it fails: give _Stop the epochs by StudySearch, which knows each trial's recipe.
+    """
+    events, _ = run
+    told_of = events.of("full", "stopper.__call__")
+    assert [event.told["config"]["recipe"]["epochs"] for event in told_of] == [EPOCHS] * EPOCHS
+    assert [event.told["done"] for event in told_of] == [False] * (EPOCHS - 1) + [True]
+    assert sum(event.name == "stopper.stop_all" for event in events) > len(told_of), "asked after every step"
+
+
+def test_the_scheduler_learns_of_an_error_with_its_text_before_the_searcher_does(run: tuple[Events, Path]) -> None:
+    """Leans: _TellsErrors and StudySearch.note_error (`trial.error_file`): the searcher itself is told of the failure alone.
+
+    If it fails: the study says "Ray gave no reason."; find where the text is in time.
+    """
+    events, _ = run
+    *_, last = events.of("raises", "scheduler.on_trial_error")
+    assert "ValueError: nonsense" in last.told["text"]
+    (end,) = events.of("raises", "searcher.on_trial_complete")
+    assert end.told == {"result": {}, "error": True}
+    assert events.index(last) < events.index(end) < events.at("callback.on_trial_error", "raises")
+
+
+def test_a_failure_is_retried_in_place_and_the_searcher_is_told_nothing(run: tuple[Events, Path]) -> None:
+    """Leans: tune.driver (FailureConfig.max_failures): the same trial, the same folder; Progress.on_trial_recover; the scheduler is told
+    of the error, and of the trial as a new one, under the same id.
+
+    If it fails: a worker that dies costs its trial.
+    """
+    events, _ = run
+    hooks = ("scheduler.on_trial_add", "scheduler.on_trial_error", "callback.on_trial_recover")
+    told_of = [event.name for event in events.of("dies", *hooks)]
+    assert told_of == ["scheduler.on_trial_add", "scheduler.on_trial_error", "scheduler.on_trial_add", "callback.on_trial_recover"]
+    assert len({event.told["trial_id"] for event in events.of("dies", "scheduler.on_trial_add")}) == 1
+    assert [event.told["error"] for event in events.of("dies", "searcher.on_trial_complete")] == [False]
+    assert len(events.of("raises", "scheduler.on_trial_error")) == contract_run.MAX_FAILURES + 1
+
+
+def test_a_retried_trial_counts_its_iterations_anew(run: tuple[Events, Path]) -> None:
+    """Leans: tune.schedulers, which go by `epoch` (FIDELITY), and StudySearch.on_trial_result, which passes over epochs it knows.
+
+    If it fails because Ray counts on: nothing is lost, `epoch` stays right.
+    """
+    events, _ = run
+    told_of = [(event.told["epoch"], event.told["training_iteration"]) for event in events.of("dies", "searcher.on_trial_result")]
+    assert told_of == [(1, 1), (1, 1), (2, 2)]
+
+
+def test_finished_ends_the_asking_and_not_what_runs(run: tuple[Events, Path]) -> None:
+    """Leans: StudySearch.suggest where the search is closed, its space used up or broken.
+
+    If it fails: the search would hang, or lose what runs.
+    """
+    events, _ = run
+    names = [event.name for event in events]
+    assert names.count("searcher.finished") == 1
+    assert names.index("searcher.finished") < events.at("callback.on_trial_start", "last")
+    (end,) = events.of("last", "searcher.on_trial_complete")
+    assert end.told["result"]["epoch"] == EPOCHS
+    assert names.count("searcher.suggest") == len(contract_run.ENDINGS)
+
+
+def test_reused_actors_keep_their_process_and_its_globals(run: tuple[Events, Path]) -> None:
+    """Leans: tune.driver (reuse_actors=True, ten times as fast); tune.trainable.fit_trial sets threads anew for each trial.
+
+    If it fails: searches of small trials get slow; `ran` says whether the process was kept.
+    """
+    events, _ = run
+    calm = ("lags", "left", "full", "last")
+    told_of = [events.of(name, "stopper.__call__")[0].told for name in calm]
+    assert len({result["pid"] for result in told_of}) < len(calm)
+    assert max(result["ran"] for result in told_of) > 1
+
+
+def test_reusing_actors_has_to_be_asked_for() -> None:
+    """Leans: tune.driver, which says so.
+
+    If it fails: nothing to do but to know.
+    """
+    from ray.tune import TuneConfig
+
+    assert not TuneConfig().reuse_actors
+
+
+@pytest.mark.parametrize("name", ["lags", "left", "full"])
+def test_a_trial_that_is_stopped_ends_by_system_exit_inside_report(run: tuple[Events, Path], name: str) -> None:
+    """Leans: tune.trainable.follow: nothing may be left to do for an epoch once it is reported, `finally` runs, and its
+    `except Exception` must not take the stop for an error.
+
+    If it fails: look at what is left undone in a stopped trial: the monitor's thread, the GPU's memory.
+    """
+    _, folder = run
+    assert (folder / f"{name}.ended").read_text() == "SystemExit"
+
+
+def test_ray_pickles_searcher_stopper_and_callbacks_and_saves_the_searcher_as_it_goes(run: tuple[Events, Path]) -> None:
+    """Leans: __getstate__ of StudySearch, _Stop and Progress, which hold locks and a storage, and StudySearch.save, which writes a file.
+
+    If one is pickled no more: its __getstate__ may go.
+    """
+    events, _ = run
+    names = {event.name for event in events}
+    assert {"searcher.__getstate__", "stopper.__getstate__", "callback.__getstate__", "searcher.save"} <= names
+
+
+def test_ray_says_its_nodes_and_where_its_dashboard_is(ray_cluster: None) -> None:
+    """Leans: tune.cluster._cluster (`ray.nodes()`, and a private function for the dashboard's address).
+
+    If it fails: ask for the address by ray.init's return value.
+    """
+    there = cluster._cluster()
+    assert there.nodes == (cluster.Node(2, 0.0),)
+    host, _, port = there.dashboard.rpartition(":")
+    assert host
+    assert port.isdigit()
+
+
+def test_the_dashboard_asks_for_a_token(ray_cluster: None) -> None:
+    """Leans: tune.session and tune.compare_session, which tell how to print it (cluster.TOKEN_COMMAND).
+
+    If it fails: say nothing of a token, and think of who may see the dashboard.
+    """
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"http://{cluster._cluster().dashboard}/api/v0/nodes", timeout=10)
+    assert refused.value.code == 401
+
+
+# Optuna's trials and studies
+
+
+def test_trials_are_numbered_in_the_order_of_adding_whatever_their_state() -> None:
+    """Leans: tune.study.trial_id, tune.learning.widen, which keeps each trial's number.
+
+    If it fails: keep our own number as a user attribute.
+    """
+    study = optuna.create_study()
+    study.add_trial(create_trial(value=0.5))
+    study.enqueue_trial({"share": 0.5})
+    study.add_trial(create_trial(state=TrialState.FAIL))
+    study.add_trial(create_trial(state=TrialState.RUNNING))
+    assert [trial.number for trial in study.trials] == [0, 1, 2, 3]
+    assert [study.ask().number, study.ask().number] == [1, 4]
+
+
+def test_what_waits_is_asked_first_with_what_it_was_enqueued_with() -> None:
+    """Leans: tune.resume.begin and StudySearch._recipe (user attributes, `fixed_params`), samplers.Draft (`fixed_params`).
+
+    If it fails: enqueue by user attributes of our own.
+    """
+    study = told(numbers, 2)
+    study.enqueue_trial({}, user_attrs={"origin": "preset"})
+    study.enqueue_trial({"share": 0.5}, user_attrs={"origin": "point 1"})
+    waiting = study.trials[2:]
+    assert [trial.state for trial in waiting] == [TrialState.WAITING] * 2
+    assert [trial.system_attrs["fixed_params"] for trial in waiting] == [{}, {"share": 0.5}]
+    assert [trial.params for trial in waiting] == [{}, {}], "not before they are asked for"
+    first, second = study.ask(), study.ask()
+    assert [trial.user_attrs["origin"] for trial in (first, second)] == ["preset", "point 1"]
+    assert second.suggest_float("share", 0.0, 1.0) == 0.5
+
+
+def test_a_running_trial_can_be_taken_up_by_its_id(tmp_path: Path) -> None:
+    """Leans: StudySearch._next, after a kill.
+
+    If it fails: tell it as failed and enqueue its parameters anew, at the cost of its number.
+    """
+    file = tmp_path / "journal"
+    killed = told(numbers, 1, running=1, storage=journal(file))
+    study = optuna.load_study(study_name=killed.study_name, storage=journal(file))
+    (stale,) = study.get_trials(states=(TrialState.RUNNING,))
+    trial = optuna.Trial(study, stale._trial_id)
+    assert (trial.number, trial.params) == (1, stale.params)
+    trial.report(0.4, 1)
+    study.tell(trial, 0.6)
+    after = study.trials[1]
+    assert (after.state, after.value, after.intermediate_values) == (TrialState.COMPLETE, 0.6, {1: 0.4})
+
+
+def test_running_and_waiting_trials_can_be_added_and_are_what_they_were() -> None:
+    """Leans: tune.learning.widen, which copies a study with all that is begun or waits in it.
+
+    If it fails: ask for them in the new study and write their parameters by samplers.Draft.
+    """
+    study = optuna.create_study()
+    space = {"share": FloatDistribution(0.0, 1.0)}
+    study.add_trial(create_trial(state=TrialState.RUNNING, params={"share": 0.5}, distributions=space, intermediate_values={1: 0.3}))
+    study.add_trial(create_trial(state=TrialState.WAITING, system_attrs={"fixed_params": {"share": 0.7}}, user_attrs={"origin": "point 1"}))
+    asked = study.ask()
+    assert (asked.number, asked.user_attrs, asked.suggest_float("share", 0.0, 1.0)) == (1, {"origin": "point 1"}, 0.7)
+    running = optuna.Trial(study, study.trials[0]._trial_id)
+    study.tell(running, 0.9)
+    assert (study.trials[0].params, study.trials[0].intermediate_values) == ({"share": 0.5}, {1: 0.3})
+
+
+def test_telling_a_finished_trial_raises() -> None:
+    """Leans: StudySearch.on_trial_complete, which looks first whether it has told.
+
+    If it fails: nothing to do, but a second end would overwrite the first without a word.
+    """
+    study = told(numbers, 1)
+    with pytest.raises(ValueError, match="Cannot tell a COMPLETE trial"):
+        study.tell(0, 0.5)
+
+
+def test_a_pruned_trials_value_is_the_last_that_was_reported_and_a_failed_one_has_none() -> None:
+    """Leans: StudySearch._end, which tells only complete trials a value; TPE then splits pruned ones by what they reported.
+
+    If it fails: see what TPE reads of a pruned trial.
+    """
+    study = optuna.create_study(direction="maximize")
+    for state in (TrialState.PRUNED, TrialState.FAIL):
+        trial = study.ask()
+        trial.report(0.3, 1)
+        trial.report(0.4, 2)
+        study.tell(trial, state=state)
+    assert [trial.value for trial in study.trials] == [0.4, None]
+
+
+def test_a_constraint_is_a_system_attribute_that_begins_so() -> None:
+    """Leans: StudySearch._end (set_constraint), tune.learning._copy (keeps system attributes that begin with `constraints`).
+
+    If it fails: copy `trial.constraints` by the new way, or diverged trials of a wider space look feasible.
+    """
+    study = optuna.create_study()
+    trial = study.ask()
+    trial.set_constraint("diverged", 1.0)
+    study.tell(trial, state=TrialState.PRUNED)
+    (frozen,) = study.trials
+    assert frozen.system_attrs == {"constraints:diverged": 1.0}
+    assert frozen.constraints == {"diverged": 1.0}
+    study.add_trial(create_trial(state=TrialState.PRUNED, system_attrs=frozen.system_attrs))
+    assert study.trials[1].constraints == {"diverged": 1.0}
+
+
+def test_a_parameter_may_change_its_range_and_not_its_choices() -> None:
+    """Leans: tune.learning.widen, which makes a new study of a wider space's trials.
+
+    If it fails because choices may change, too: that study is needed no more.
+    """
+    study = optuna.create_study()
+    first, second = study.ask(), study.ask()
+    first.suggest_float("share", 0.0, 1.0)
+    first.suggest_categorical("loss", ("focal", "f1"))
+    assert second.suggest_float("share", 2.0, 3.0) >= 2.0
+    with pytest.raises(ValueError, match="CategoricalDistribution does not support dynamic value space"):
+        second.suggest_categorical("loss", ("focal", "f1", "cross_entropy"))
+
+
+def test_the_upper_end_of_whole_numbers_is_drawn_too() -> None:
+    """Leans: search_spaces.Suggest, tune.points, which counts it as a point (Ray's randint excludes it).
+
+    If it fails: correct points._Path.suggest_int and every space.
+    """
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    assert {study.ask().suggest_int("layers", 1, 2) for _ in range(40)} == {1, 2}
+
+
+# Optuna's journal
+
+
+def journal(file: Path) -> JournalStorage:
+    return JournalStorage(JournalFileBackend(str(file)))
+
+
+def test_studies_are_listed_in_the_order_of_being_made(tmp_path: Path) -> None:
+    """Leans: tune.study._current, which takes the last one that is whole, and tune.learning.widen, which counts them.
+
+    If it fails: number the studies in their names.
+    """
+    file = tmp_path / "journal"
+    for name in ("zebra", "ant", "zebra+2"):
+        optuna.create_study(study_name=name, storage=journal(file)).set_user_attr("copying", name == "ant")
+    assert optuna.get_all_study_names(journal(file)) == ["zebra", "ant", "zebra+2"]
+    assert optuna.load_study(study_name="ant", storage=journal(file)).user_attrs == {"copying": True}
+
+
+def test_a_journal_that_is_read_stays_as_it_is_and_tells_what_another_process_wrote(tmp_path: Path) -> None:
+    """Leans: tune.study.records, which readers call while a search runs.
+
+    If it fails: have readers copy the journal first.
+    """
+    file = tmp_path / "journal"
+    writer = told(numbers, 2, storage=journal(file))
+    before = file.read_bytes()
+    reader = optuna.load_study(study_name=writer.study_name, storage=journal(file))
+    assert len(reader.get_trials(deepcopy=False)) == 2
+    assert file.read_bytes() == before
+    writer.ask().report(0.5, 1)
+    assert reader.get_trials(deepcopy=False)[2].intermediate_values == {1: 0.5}
+    assert [path.name for path in tmp_path.iterdir()] == ["journal"]
+
+
+def test_a_torn_last_line_is_read_and_breaks_the_next_write(tmp_path: Path) -> None:
+    """Leans: RunDir.mend, which cuts it off before a driver writes.
+
+    If it fails because the write works: that cut is needed no more. If reading fails: `records` must cut as well.
+    """
+    run = RunDir.create(tmp_path, "one", {})
+    name = told(numbers, 2, storage=journal(run.journal)).study_name
+    with run.journal.open("a") as file:
+        file.write('{"op_code": 8, "worker_id": "torn in the mid')
+    spoilt = tmp_path / "spoilt"
+    shutil.copy(run.journal, spoilt)
+    torn = optuna.load_study(study_name=name, storage=journal(spoilt))
+    assert len(torn.trials) == 2
+    with pytest.raises((AttributeError, ValueError)):
+        torn.ask()
+    run.mend()
+    assert optuna.load_study(study_name=name, storage=journal(run.journal)).ask().number == 2
+
+
+def test_a_lock_that_a_killed_driver_left_blocks_the_journal(tmp_path: Path) -> None:
+    """Leans: RunDir.mend, which removes `study.journal.lock*`, and tune.study._RunLock, which locks nothing.
+
+    If it fails because it does not block: both are needed no more.
+    """
+    file = tmp_path / "journal"
+    lock = Path(f"{file}.lock")
+    lock.symlink_to(file)
+    waiting = JournalFileSymlinkLock(str(file))
+    taken = threading.Event()
+
+    def acquire() -> None:
+        waiting.acquire()
+        taken.set()
+
+    thread = threading.Thread(target=acquire, daemon=True)
+    thread.start()
+    assert not taken.wait(0.5)
+    lock.unlink()
+    assert taken.wait(10)
+    waiting.release()
+
+
+def test_a_journal_with_a_lock_of_our_own_makes_no_lock_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leans: tune.study.storage (`lock_obj`, and the base class from a private module).
+
+    If it fails: remove the lock before every write, or search under Optuna's own.
+    """
+    from tune.study import open_study
+
+    linked: list[Any] = []
+    monkeypatch.setattr(os, "symlink", lambda *paths: linked.append(paths))
+    study = open_study(RunDir.create(tmp_path, "one", {}))
+    study.tell(study.ask(), 0.5)
+    assert linked == []
+
+
+# Optuna's samplers
+
+
+def one_number(trial: Any) -> dict[str, Any]:
+    return {"share": trial.suggest_float("share", 0.0, 1.0)}
+
+
+def asked_by_optuna(study: optuna.Study, sampler: optuna.samplers.BaseSampler, ask: Ask) -> tuple[dict[str, Any], FrozenTrial]:
+    """What Optuna's own trial draws, and the trial as the study then has it."""
+    study.sampler = sampler
+    trial = study.ask()
+    return ask(trial), study.trials[trial.number]
+
+
+@pytest.mark.parametrize(
+    ("kind", "ask", "n"),
+    [
+        (TPE, numbers, 3),
+        (TPE, numbers, 14),
+        (TPE, conditional, 14),
+        (RANDOM, conditional, 14),
+        (GP, numbers, 3),
+        (GP, numbers, 12),
+        (CMAES, numbers, 12),
+    ],
+)
+def test_a_draft_draws_exactly_what_optunas_trial_would(kind: str, ask: Ask, n: int) -> None:
+    """Leans: samplers.Draft, which does what optuna.Trial._suggest does, without its hooks before_trial and after_trial.
+
+    If it fails: read Trial._suggest, .relative_params and .__init__ anew, and mend Draft._suggest and ._drawn.
+    """
+    wanted, theirs = asked_by_optuna(told(ask, n, running=1), samplers.create(kind, 5, n + 1), ask)
+    study = told(ask, n, running=1)
+    drafted = draft(study, samplers.create(kind, 5, n + 1))
+    assert ask(drafted) == wanted
+    drafted.write()
+    ours = study.trials[n + 1]
+    assert list(ours.params.items()) == list(theirs.params.items())
+    assert ours.distributions == theirs.distributions
+    assert set(ours.system_attrs) == set(theirs.system_attrs)
+
+
+@pytest.mark.parametrize("kind", [TPE, RANDOM, GP, CMAES])
+def test_a_sampler_needs_no_word_before_a_trial_or_after(kind: str) -> None:
+    """Leans: samplers.Draft calls no before_trial; Study.tell calls after_trial of a RandomSampler, not of the one that has suggested.
+
+    If it fails: call them in Draft.__init__ and in StudySearch._end.
+    """
+    study = told(numbers, 12, running=1)
+    sampler, trial = samplers.create(kind, 0, 13), study.trials[12]
+    before = study.trials[12].system_attrs
+    sampler.before_trial(study, trial)
+    sampler.after_trial(study, trial, TrialState.COMPLETE, [0.5])
+    assert study.trials[12].system_attrs == before
+    if kind in (TPE, RANDOM):  # and it draws what one draws that was told nothing
+        untold = samplers.create(kind, 0, 13)
+        assert numbers(draft(study, sampler)) == numbers(draft(told(numbers, 12, running=1), untold))
+
+
+def test_a_sampler_that_is_made_anew_draws_its_first_suggestion_again() -> None:
+    """Leans: samplers.create: a sampler a trial, seeded by (seed, number, attempt). One a driver would repeat itself after a resume.
+
+    If it fails because the sampler's state can be had and kept: one a study would do.
+    """
+    study = optuna.create_study()
+    first, _ = asked_by_optuna(study, optuna.samplers.TPESampler(seed=5), numbers)
+    unbroken, _ = asked_by_optuna(study, study.sampler, numbers)
+    again, _ = asked_by_optuna(study, optuna.samplers.TPESampler(seed=5), numbers)
+    assert again == first != unbroken
+
+
+@pytest.mark.parametrize(("kind", "n"), [(TPE, 14), (GP, 12), (CMAES, 12)])
+def test_samplers_read_trials_through_the_studys_own_method(kind: str, n: int) -> None:
+    """Leans: samplers.Seen, which overrides Study._get_trials to leave out trials that drew nothing.
+
+    If it fails: find what they read by now, and leave those trials out there.
+    """
+    hidden, absent = told(numbers, n), told(numbers, n)
+    hidden.add_trial(create_trial(value=99.0))
+    absent.add_trial(create_trial(state=TrialState.FAIL))  # which no sampler looks at; the numbers stay equal
+    assert numbers(draft(hidden, samplers.create(kind, 0, n + 1))) == numbers(draft(absent, samplers.create(kind, 0, n + 1)))
+
+
+@pytest.mark.parametrize("kind", [GP, CMAES])
+def test_one_complete_trial_without_parameters_leaves_nothing_to_model(kind: str) -> None:
+    """Leans: samplers.Seen hides such a trial: these samplers would suggest at random for ever.
+
+    If it fails because they go on without it: Seen is needed no more.
+    """
+    study = told(numbers, 12)
+    study.add_trial(create_trial(value=0.5))
+    sampler = samplers.create(kind, 0, 13)
+    assert sampler.infer_relative_search_space(study, study.trials[-1]) == {}
+    assert set(samplers.create(kind, 0, 13).infer_relative_search_space(seen(study), study.trials[-1])) == {"share", "rate", "layers"}
+
+
+@pytest.mark.parametrize(("kind", "modelled"), [(GP, {"head", "share"}), (CMAES, {"share"})])
+def test_what_hangs_on_others_is_drawn_at_random_without_a_word(kind: str, modelled: set[str]) -> None:
+    """Leans: samplers.check_serves, which refuses such spaces for gp and cmaes, and choices for cmaes.
+
+    If it fails because they are modelled: allow them. If it raises or warns: nothing to do.
+    """
+    study = told(conditional, 12)
+    sampler = samplers.create(kind, 0, 12)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert set(sampler.infer_relative_search_space(study, study.trials[-1])) == modelled
+        assert conditional(draft(study, samplers.create(RANDOM, 0, 12)))
+
+
+def test_cmaes_draws_a_single_number_too() -> None:
+    """Leans: samplers.check_serves, which need not refuse such a space (cmaes before 0.12 raised).
+
+    If it fails: refuse it there with a word.
+    """
+    study = told(one_number, 6)
+    sampler, asked = samplers.create(CMAES, 0, 6), study.ask()
+    space = sampler.infer_relative_search_space(study, study.trials[6])
+    assert set(sampler.sample_relative(study, study.trials[asked.number], space)) == {"share"}
+
+
+@pytest.mark.parametrize(("kind", "key"), [(TPE, "tpe:relative_params:0"), (GP, "gp:relative_params:0")])
+def test_a_suggestion_leaves_a_note_of_that_name_in_its_trial(kind: str, key: str) -> None:
+    """Leans: samplers.Draft.write, which replaces the note: others are told by it what a trial that runs tries, and TPE keeps away.
+
+    If it fails: find the note's new name, or drop that part of write.
+    """
+    study = told(numbers, 12)
+    numbers(draft(study, samplers.create(kind, 0, 12)))
+    trial = study.trials[12]
+    assert set(trial.system_attrs) == {key}
+    assert set(json.loads(trial.system_attrs[key])) == {"share", "rate", "layers"}
+
+
+def near(share: float, study: optuna.Study) -> float:
+    """How many of 30 suggestions of TPE's fall within 0.05 of it."""
+    trial_id = study.ask()._trial_id
+    drawn = [one_number(samplers.Draft(seen(study), trial_id, samplers.create(TPE, 0, 99, attempt)))["share"] for attempt in range(30)]
+    return sum(abs(suggested - share) < 0.05 for suggested in drawn) / len(drawn)
+
+
+def trials(state: TrialState, shares: Any, *, reported: float | None = None, infeasible: bool = False) -> list[FrozenTrial]:
+    """A trial in each of these places."""
+    return [
+        create_trial(
+            state=state,
+            params={"share": float(share)},
+            distributions={"share": FloatDistribution(0.0, 1.0)},
+            intermediate_values={} if reported is None else {1: reported},
+            system_attrs={"constraints:diverged": 1.0} if infeasible else {},
+        )
+        for share in shares
+    ]
+
+
+BEST = np.linspace(0.68, 0.72, 8)
+
+
+def test_tpe_takes_failed_trials_for_nothing_and_keeps_away_from_those_that_run() -> None:
+    """Leans: StudySearch takes up every trial that runs in the journal before it asks for a new one: nobody else would end it. It tells
+    FAIL only for errors in code, and for repeats that were withdrawn.
+
+    If it fails: see what TPE makes of each state (`constant_liar`), and tell accordingly.
+    """
+    complete, failed, running = (told(one_number, 60) for _ in range(3))
+    failed.add_trials(trials(TrialState.FAIL, BEST))
+    running.add_trials(trials(TrialState.RUNNING, BEST))
+    assert near(0.7, complete) == 1.0, "where the best of 60 trials lie"
+    assert near(0.7, failed) == 1.0
+    assert near(0.7, running) < 0.2
+
+
+@pytest.mark.parametrize("infeasible", [False, True])
+def test_tpe_goes_where_pruned_trials_were_good_unless_a_constraint_forbids_it(infeasible: bool) -> None:
+    """Leans: StudySearch._end: what diverged or ran out of memory is pruned and infeasible, whatever its early epochs were worth.
+
+    If it fails: TPE comes back to where trials diverge; tell them a bad value instead.
+    """
+    study = optuna.create_study(direction="maximize")
+    study.add_trials(trials(TrialState.PRUNED, np.linspace(0.0, 1.0, 60), reported=0.1))
+    study.add_trials(trials(TrialState.PRUNED, BEST, reported=0.9, infeasible=infeasible))
+    assert (near(0.7, study) < 0.2) if infeasible else (near(0.7, study) > 0.8)
+
+
+def test_tpe_ranks_every_complete_trial_above_every_pruned_one() -> None:
+    """Leans: StudySearch tells COMPLETE only for a recipe's last epoch; a high early value draws nobody where enough are complete.
+
+    If it fails: a stopped trial's value passes for a full one.
+    """
+    study = told(one_number, 60)
+    study.add_trials(trials(TrialState.PRUNED, np.linspace(0.18, 0.22, 8), reported=2.0))
+    assert near(0.2, study) == 0.0
+
+
+def test_samplers_keep_within_what_they_are_asked_for() -> None:
+    """Leans: samplers.Draft._drawn, which checks a relative suggestion by the private `distribution._contains`, and .write
+    (`to_internal_repr`).
+
+    If it fails: check by the bounds themselves.
+    """
+    kinds = {
+        FloatDistribution(0.0, 1.0): (0.5, 1.5),
+        IntDistribution(1, 8): (8, 9),
+        CategoricalDistribution(("a", "b")): ("b", None),
+    }
+    for distribution, (inside, outside) in kinds.items():
+        assert distribution._contains(distribution.to_internal_repr(inside))
+        if outside is not None:
+            assert not distribution._contains(distribution.to_internal_repr(outside))
+    assert CategoricalDistribution(("only",)).single()
+    assert IntDistribution(3, 3).single()
+
+
+def test_importances_are_of_the_parameters_that_were_named() -> None:
+    """Leans: tune.report.importance (PED-ANOVA over complete trials, `params`).
+
+    If it fails: leave that part of the report out, or compute it from another evaluator.
+    """
+    study = told(numbers, 40)
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=0.25)
+    shares = optuna.importance.get_param_importances(study, evaluator=evaluator, params=["share", "rate"])
+    assert set(shares) == {"share", "rate"}
+    assert sum(shares.values()) == pytest.approx(1.0)
+    assert shares["share"] > shares["rate"], "the score hangs on it alone"
+    assert all(trial.value == pytest.approx(score(trial.params)) for trial in study.trials)

@@ -1,0 +1,63 @@
+"""A winner that the scheduler had stopped early: its repeats were trained to the end, and so must be what is handed over."""
+
+import functools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from maskcls.recipe import Recipe
+from tune.choosing.finalists import Finalist, digest_of
+from tune.fits import FitRequest, has_ended, read_result
+from tune.run_dir import RunDir
+from tune.stopping import Outcome
+
+
+def finish_request(run: RunDir, winner: Finalist, *, cpus: int, gpus: float) -> FitRequest:
+    """The fit: its id names the trial and its recipe."""
+    fit_id = digest_of("finish", winner.trial_id, Recipe.model_validate(winner.recipe).digest)
+    return FitRequest(
+        trial_id=fit_id,
+        recipe=winner.recipe,
+        folder=run.finalists / fit_id,
+        run=run.path,
+        cpus=cpus,
+        gpus=gpus,
+        settings={"trial": winner.trial_id},
+        label=f"trial {winner.trial_id}, to its end",
+    )
+
+
+def is_finished(request: FitRequest, result: Mapping[str, Any] | None = None) -> bool:
+    """Whether best/ is this fit's, or there will never be one, for it diverged."""
+    result = result or read_result(request.folder)
+    if result is None or not has_ended(request, result):
+        return False
+    try:
+        manifest = json.loads((RunDir(request.run).best / "bundle.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return bool(manifest["scores"].get("fit") == request.trial_id)
+
+
+def finish(
+    run: RunDir,
+    winner: Finalist,
+    *,
+    cpus: int,
+    gpus: float,
+    cache: Path | None,
+    pixel_store_gb: float,
+    budget_s: float | None = None,
+    plain: bool | None = None,
+) -> Outcome:
+    """Train the trial to its end and write best/, where that is not done. Ray must be connected, and the caller holds the run.
+
+    Raises RunError as `run_fits` does.
+    """
+    from tune.choosing.fitting import finish_fit
+    from tune.fits import run_fits
+
+    request = finish_request(run, winner, cpus=cpus, gpus=gpus)
+    work = functools.partial(finish_fit, cache=cache, pixel_store_gb=pixel_store_gb)
+    return run_fits([request], work, parallel=1, budget_s=budget_s, plain=plain, is_done=is_finished)
