@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from maskcls.errors import CallError
 from search_spaces import Setting, Space
 from tune import plan, points
 from tune.plan import CMAES, GP, GRID, RANDOM, TPE
+
+MOST, BEST = 1000, 100
 
 
 def create(kind: str, seed: int, number: int, attempt: int = 0) -> optuna.samplers.BaseSampler:
@@ -61,7 +63,8 @@ def check_serves(kind: str, space: Space, setting: Setting) -> None:
 class Seen(optuna.Study):  # type: ignore[misc]
     """The study as a sampler should see it: without trials that drew nothing, such as a preset that is no point of the space.
 
-    GPSampler and CmaEsSampler model what all complete trials have in common, and would suggest at random for ever.
+    GPSampler and CmaEsSampler model what all complete trials have in common, and would suggest at random for ever. Of more than MOST
+    trials that ended it sees the best BEST and the latest: what a suggestion costs grows with the trials that it is drawn from.
     """
 
     _kept: list[FrozenTrial] | None = None
@@ -73,7 +76,7 @@ class Seen(optuna.Study):  # type: ignore[misc]
     def _get_trials(self, deepcopy: bool = True, states: Any = None, use_cache: bool = False) -> list[FrozenTrial]:
         if self._kept is None:
             there = self._storage.get_all_trials(self._study_id, deepcopy=False)
-            self._kept = [trial for trial in there if trial.params or not trial.state.is_finished()]
+            self._kept = _telling([trial for trial in there if trial.params or not trial.state.is_finished()])
         seen = self._kept if states is None else [trial for trial in self._kept if trial.state in states]
         return copy.deepcopy(seen) if deepcopy else seen
 
@@ -145,6 +148,17 @@ class Draft:
             if distribution._contains(distribution.to_internal_repr(value)):
                 return value
         return self._sampler.sample_independent(self._study, self._frozen, name, distribution)
+
+
+def _telling(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    """Those that run, and of those that ended the best BEST and the latest, MOST in all; in their order."""
+    ended = [trial for trial in trials if trial.state.is_finished()]
+    if len(ended) <= MOST:
+        return trials
+    scored = [trial for trial in ended if trial.state == TrialState.COMPLETE]
+    best = {trial.number for trial in sorted(scored, key=lambda trial: -(trial.value or 0.0))[:BEST]}
+    latest = {trial.number for trial in [trial for trial in ended if trial.number not in best][len(best) - MOST :]}
+    return [trial for trial in trials if not trial.state.is_finished() or trial.number in best or trial.number in latest]
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -25,7 +25,7 @@ from tune.handover import Ending, choose, design_of, finish, hand_over, handed_o
 from tune.plan import SearchPlan, vet
 from tune.resume import refuse_contradictions
 from tune.run_dir import RunDir, remove
-from tune.stopping import INTERRUPTED
+from tune.stopping import FINISHED, INTERRUPTED, Outcome
 
 
 def run(options: Mapping[str, Any], stated: Set[str]) -> int:
@@ -85,10 +85,14 @@ def _resume(call: Call, found: RunDir, options: Mapping[str, Any]) -> int:
     with ExitStack() as stack:
         if not options["plan"]:
             stack.enter_context(found.driving())
-        ended = sum(trial.state != UNFINISHED for trial in records(found))
-        if call.trials is not None and ended >= call.trials and (options["plan"] or handed_over(found, call)):
-            typer.echo(f"Nothing is left to do: {found.name} has {ended} trials, and {call.trials} are wanted. More with --trials N.")
-            return 0
+        trials = records(found)
+        ended = sum(trial.state != UNFINISHED for trial in trials)
+        if call.trials is not None and ended >= call.trials:
+            if options["plan"] or handed_over(found, call):
+                typer.echo(f"Nothing is left to do: {found.name} has {ended} trials, and {call.trials} are wanted. More with --trials N.")
+                return 0
+            if not (call.finalists or call.retrain_on_all) or all(trial.f1 is None for trial in trials):
+                return hand_over(found, Ending(Outcome(FINISHED, 0)), options)
         machine = stack.enter_context(cluster.connected(options["address"])) if options["address"] else cluster.here()
         space_file, is_other = _space_of(call, found)
         resolved = resolve(call, machine, space_file, found.search().get("has_weights"))

@@ -89,7 +89,8 @@ def main(
     budgets = _read(read) if read else _search(range(first_seed, first_seed + seeds))
     print(table(budgets))
     draw(budgets, figure)
-    write(out, {method: {"n": len(values), "epochs": values} for method, values in budgets.items()}, threshold=threshold())
+    told = {method: [epochs if epochs < math.inf else None for epochs in values] for method, values in budgets.items()}
+    write(out, {method: {"n": len(values), "epochs": values} for method, values in told.items()}, threshold=threshold())
 
 
 def _search(seeds: Sequence[int]) -> dict[str, list[float]]:
@@ -105,16 +106,20 @@ def _search(seeds: Sequence[int]) -> dict[str, list[float]]:
 
 def _read(files: Sequence[Path]) -> dict[str, list[float]]:
     told = [json.loads(file.read_text())["results"] for file in files]
-    return {method: [epochs for one in told for epochs in one[method]["epochs"]] for method in METHODS}
+    return {method: [math.inf if epochs is None else epochs for one in told for epochs in one[method]["epochs"]] for method in METHODS}
 
 
 def table(budgets: Mapping[str, Sequence[float]]) -> str:
-    """A line a method: median, quartiles and worst of the epochs, and their ratio to random search's median."""
-    lines = [f"{'':12} {'median':>8} {'quartiles':>14} {'worst':>8} {'of random':>10} {'n':>4}"]
+    """A line a method: median, quartiles and worst of the epochs, the median over random search's, searches that never found one, n."""
+    lines = [f"{'':12} {'median':>8} {'quartiles':>14} {'worst':>8} {'of random':>10} {'never':>6} {'n':>4}"]
     luck = statistics.median(budgets["random"])
     for method, epochs in budgets.items():
         low, middle, high = statistics.quantiles(epochs, n=4)
-        lines.append(f"{method:12} {middle:8.0f} {low:6.0f} .. {high:4.0f} {max(epochs):8.0f} {middle / luck:10.2f} {len(epochs):4}")
+        found = [epoch for epoch in epochs if epoch < math.inf]
+        never = len(epochs) - len(found)
+        lines.append(
+            f"{method:12} {middle:8.0f} {low:6.0f} .. {high:4.0f} {max(found):8.0f} {middle / luck:10.2f} {never:6} {len(epochs):4}"
+        )
     return "\n".join(lines)
 
 
@@ -127,10 +132,10 @@ def draw(budgets: Mapping[str, Sequence[float]], file: Path) -> None:
     with mpl.rc_context(STYLE):
         figure, (ax,) = new_figure(1, 1, 3.6, width_in=7.2)
         for method, epochs in budgets.items():
-            ordered = sorted(epochs)
-            shares = [place / len(ordered) for place in range(len(ordered) + 1)]
+            ordered = sorted(epoch for epoch in epochs if epoch < math.inf)
+            shares = [place / len(epochs) for place in range(len(ordered) + 1)]
             ax.step([0, *ordered], shares, where="post", color=COLOURS[method], lw=2, label=method)
-        ax.set(xlabel="epochs trained", ylabel="share of searches with one of the best 1 %", ylim=(0, 1.02), xlim=(0, None))
+        ax.set(xlabel="epochs trained", ylabel="share that found one of the best 1 %", ylim=(0, 1.02), xlim=(0, None))
         legend(figure, ax)
         file.write_bytes(to_png(figure))
 

@@ -10,7 +10,7 @@ from tests.benchmarks import search_cost
 from tests.doors import call
 
 
-@pytest.mark.timeout(600)  # nine actors start, and two processes import everything
+@pytest.mark.timeout(600)  # a dozen actors start, one after the other
 def test_search_cost_measures_and_records(tmp_path: Path) -> None:
     out = tmp_path / "search_cost.json"
     words = ["--trials", "3", "--epochs", "4", "--rounds", "1", "--default-rounds", "1", "--space", "freezing", "--suggestions", "2"]

@@ -19,7 +19,7 @@ from maskcls.training.recorded import HARDWARE, Conditions, note, told_of
 from tests.doors import Said, call
 
 RECIPE = Recipe(
-    backbone="mobilenetv3_small_050", weights="none", image_size=32, frozen_stages=0, epochs=3, batch_size=64, lr_body=1e-3, lr_head=1e-3
+    backbone="mobilenetv3_small_050", weights="none", image_size=32, frozen_stages=0, epochs=3, batch_size=128, lr_body=1e-3, lr_head=1e-3
 )
 
 
@@ -77,17 +77,17 @@ def test_a_trial_that_was_stopped_early_is_trained_to_its_end(faces: FaceData, t
 
 
 def test_epochs_run_with_the_threads_that_each_had(faces: FaceData, tmp_path: Path) -> None:
-    make_trial(tmp_path / "first", faces, (1, 2, 1))
-    said = train(faces, "--trial", tmp_path / "first" / "7", "--loader-workers", 2, "--out", tmp_path / "again")
-    assert "3 of 3 recorded epochs of trial 0007 of first are equal to the bit." in said.out
+    make_trial(tmp_path / "first", faces, (1, 2), RECIPE.override({"epochs": 2}))
+    said = train(faces, "--trial", tmp_path / "first" / "7", "--out", tmp_path / "again")
+    assert "2 of 2 recorded epochs of trial 0007 of first are equal to the bit." in said.out
     assert "1 thread on cpu" in said.out
     assert "then 2 threads on cpu" in said.out
 
 
 def test_other_hardware_and_versions_are_told_first(faces: FaceData, tmp_path: Path) -> None:
-    folder = make_trial(tmp_path / "first", faces, (2,))
+    folder = make_trial(tmp_path / "first", faces, (1,))
     (told,) = json.loads((folder / HARDWARE).read_text())
-    told |= {"device": "cuda:99", "hardware": "NVIDIA L4", "versions": {**told["versions"], "torch": "2.0.0"}, "threads": 1}
+    told |= {"device": "cuda:99", "hardware": "NVIDIA L4", "versions": {**told["versions"], "torch": "2.0.0"}}
     (folder / HARDWARE).write_text(json.dumps([told]))
     said = train(faces, "--trial", tmp_path / "first" / "7", "--out", tmp_path / "again")
     first, *rest = said.out.splitlines()

@@ -12,6 +12,7 @@ from tune.call import Call, Resolved, budget_s, resolve
 from tune.cluster import Cluster, Node
 from tune.plan import SearchPlan
 from tune.resume import firsts, preset_params
+from tune.run_dir import RunDir
 
 DEFAULTS: dict[str, Any] = {
     "space": "freezing",
@@ -32,6 +33,13 @@ DEFAULTS: dict[str, Any] = {
     "gpus_per_trial": None,
     "cpus_per_trial": None,
     "time_budget": None,
+    "sampler": None,
+    "scheduler": None,
+    "learn_from": None,
+    "finalists": None,
+    "repeats": None,
+    "repeat_by": None,
+    "retrain_on_all": False,
 }
 
 
@@ -176,3 +184,24 @@ def test_durations(text: str | None, seconds: float | None) -> None:
 def test_durations_that_are_none(text: str) -> None:
     with pytest.raises(CallError, match="--time-budget expects a duration"):
         budget_s(text)
+
+
+def test_what_follows_the_search_and_how_it_goes_has_defaults() -> None:
+    plan = resolved(2, 0).plan
+    assert (plan.sampler, plan.scheduler, plan.learn_from) == ("tpe", "asha", ())
+    assert (plan.trials, plan.fits_after) == (12, 9)
+    assert resolved(2, 0, finalists=0).plan.fits_after == 0
+    assert resolved(2, 0, time_budget="1h").plan.trials >= 10_000, "only the time bounds them"
+    assert resolved(2, 0, time_budget="1h", trials=5).plan.trials == 5
+
+
+def test_a_resume_keeps_the_runs_own_search_unless_it_says_another(tmp_path: Path) -> None:
+    first = Call.of({**DEFAULTS, "sampler": "random", "finalists": 2, "retrain_on_all": True})
+    run = RunDir.create(tmp_path, "one", {"call": first.record()})
+    other = RunDir.create(tmp_path, "other", {"call": first.record()})
+    again = Call.recorded(run, {**DEFAULTS, "runs": tmp_path, "repeats": 5, "learn_from": ["other"]})
+    assert (again.sampler, again.finalists, again.repeats, again.retrain_on_all) == ("random", 2, 5, True)
+    assert again.learn_from == (str(other.path),)
+    timed = RunDir.create(tmp_path, "timed", {"call": Call.of({**DEFAULTS, "time_budget": "1h"}).record()})
+    with pytest.raises(CallError, match="--resume timed: the run had a time budget and no number of trials"):
+        Call.recorded(timed, {**DEFAULTS, "runs": tmp_path})

@@ -21,7 +21,7 @@ from tune.trainable import COMPLETE, STOPPED_EARLY, UNFINISHED, read_curve
 
 ROOT = Path(__file__).parents[2]
 REAL = ["--space", "freezing", "--scale", "cpu", "--image-size", "32", "--weights", "none"]
-REAL += ["--set", "backbone=mobilenetv3_small_050", "--set", "batch_size=128", "--cpus-per-trial", "1"]
+REAL += ["--set", "backbone=mobilenetv3_small_050", "--set", "batch_size=128", "--cpus-per-trial", "1", "--finalists", "0"]
 
 
 def told(run: RunDir) -> dict[str, dict[str, Any]]:

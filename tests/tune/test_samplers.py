@@ -258,3 +258,14 @@ def test_a_choice_is_written_as_the_study_holds_it(tmp_path: Path) -> None:
     assert trial.params == params
     assert list(trial.params) == list(params), "in the order of drawing"
     assert trial.distributions["head"] == CategoricalDistribution(("linear", "mlp"))
+
+
+def test_of_many_trials_the_best_and_the_latest_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samplers, "MOST", 10)
+    monkeypatch.setattr(samplers, "BEST", 3)
+    study = told(numbers, 30, running=2)
+    best = sorted(range(30), key=lambda number: -study.trials[number].value)[:3]
+    expected = {*best, *[number for number in range(30) if number not in best][-7:], 30, 31}
+    shown = [trial.number for trial in seen(study).get_trials()]
+    assert shown == sorted(expected)
+    assert len(seen(told(numbers, 10)).get_trials()) == 10

@@ -53,8 +53,8 @@ def recorded_run(folder: Path, **call_values: Any) -> RunDir:
 def test_help_imports_nothing_heavy_and_states_every_default() -> None:
     shown = subprocess.run(door("--help"), cwd=ROOT, capture_output=True, text=True, check=True, env={"COLUMNS": "200", "TERM": "dumb"})
     options = [line for line in shown.stdout.splitlines() if line.startswith("  --")]
-    flags = ("--skip-bad", "--plan", "--list-spaces", "--help")
-    assert len(options) == 27
+    flags = ("--retrain-on-all", "--skip-bad", "--plan", "--list-spaces", "--help")
+    assert len(options) == 34
     assert shown.stdout.count("[default:") == len(options) - len(flags)
     heavy = "import sys, tune.search; print(sorted({'torch', 'ray', 'optuna', 'pydantic', 'numpy', 'pandas'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", heavy], cwd=ROOT, capture_output=True, text=True, check=True).stdout == "[]\n"
@@ -88,7 +88,15 @@ def test_a_wrong_call_exits_with_2_and_no_traceback(tmp_path: Path) -> None:
         (("--space", "freezing", "--name", "a/b"), "--name expects letters, digits"),
         (("--resume", "two"), r"There is no run 'two'.*Runs there: one\."),
         (("--resume", "one", "--epochs", "4"), "--resume one goes on .* --epochs is 3 in the run, but 4 was given"),
-        (("--resume", "one", "--space", "backbones", "--seed", "5"), "--space is freezing in the run, .*--seed is 0 in the run, but 5"),
+        (("--resume", "one", "--weights", "hub", "--seed", "5"), "--weights is none in the run, .*--seed is 0 in the run, but 5"),
+        (("--resume", "one", "--learn-from", "one"), "--learn-from one: the run knows its own trials already"),
+        (("--space", "freezing", "--learn-from", "nowhere"), r"There is no run 'nowhere'.*Runs there: one\."),
+        (("--space", "freezing", "--sampler", "tpe2"), "--sampler must be one of tpe, random, gp, cmaes, grid, but got 'tpe2'"),
+        (("--space", "freezing", "--scheduler", "bohb"), "--scheduler must be one of asha, median, none, but got 'bohb'"),
+        (("--space", "freezing", "--sampler", "gp"), "--sampler gp cannot serve space freezing: .*lr_body"),
+        (("--space", "freezing", "--finalists", "-1"), "--finalists must be at least 0, but got -1"),
+        (("--space", "freezing", "--repeats", "1"), "--repeats 1 makes no folds"),
+        (("--space", "freezing", "--repeat-by", "photo"), "--repeat-by must be one of folds, seeds, but got 'photo'"),
         (("--resume", "one", "--set", "head=linear"), "--set is head=mlp in the run, but head=linear was given"),
         (("--resume", "one", "--name", "two"), "--name is one in the run, but two was given"),
         (("--resume", "one", "--trials", "0"), "--trials must be at least 1"),
@@ -166,6 +174,17 @@ def test_a_file_is_a_space(tmp_path: Path) -> None:
     assert "The call fixes all that space mine would vary (head_width)" in told
 
 
+def assert_the_winner_was_chosen(path: Path, said: str) -> None:
+    """By repeats, and looked at on the holdout once; and that it is what best/ holds."""
+    choice, looks = (json.loads((path / "search.json").read_text())[key] for key in ("choice", "holdout"))
+    assert f"Winner: trial {choice['winner']}, mean of 2 repeats" in said
+    assert "The holdout has been looked at 1 time." in said
+    assert [one["f1"] for one in looks["looks"]] == [choice["holdout"]["f1"]]
+    assert choice["optimism"] == choice["validation_f1"] - choice["holdout"]["f1"]
+    bundle = json.loads((path / "best" / "bundle.json").read_text())
+    assert bundle["scores"]["trial"] == choice["winner"]
+
+
 @pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.timeout(600)
 def test_a_search_of_demo_faces_is_killed_resumed_and_extended(tmp_path: Path, demo_cache: Path) -> None:
@@ -187,6 +206,10 @@ def test_a_search_of_demo_faces_is_killed_resumed_and_extended(tmp_path: Path, d
         "batch_size=128",
         "--set",
         "backbone=lcnet_050",
+        "--finalists",
+        "2",
+        "--repeats",
+        "2",
     ]
     driver = subprocess.Popen(door(*begin, *common), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     before = wait_for(path, lambda told: {UNFINISHED} < {r.state for r in told}, 120)
@@ -205,6 +228,7 @@ def test_a_search_of_demo_faces_is_killed_resumed_and_extended(tmp_path: Path, d
     assert f"python -m maskcls.predict --bundle {path / 'best'}" in resumed
     assert (path / "best" / "bundle.json").exists()
     assert (path / "report.html").exists()
+    assert_the_winner_was_chosen(path, resumed)
 
     written = (path / "report.html").stat().st_mtime
     assert "Nothing is left to do: demo has 3 trials, and 3 are wanted." in call("--resume", "demo", *common)
@@ -226,4 +250,4 @@ def test_a_search_of_demo_faces_is_killed_resumed_and_extended(tmp_path: Path, d
     kept_call = json.loads((path / "search.json").read_text())
     assert kept_call["call"]["trials"] == 4
     assert len(kept_call["data"]["digest"]) == 12
-    assert [part["why"] for part in kept_call["parts"]] == ["killed, or still running", "finished", "finished"]
+    assert [part["why"] for part in kept_call["parts"]] == ["killed, or still running", *["finished"] * 3]

@@ -91,6 +91,7 @@ def test_the_same_search_finds_the_same_also_at_an_address(tmp_path: Path, demo_
 
     monkeypatch.setattr("tune.trainable.fit_trial", fit_and_tell_threads)
     common = ["--space", "freezing", "--trials", "3", "--epochs", "1", "--image-size", "32", "--set", "batch_size=128", "--seed", "5"]
+    common += ["--finalists", "0"]
     common += ["--parallel", "1", "--cpus-per-trial", "1", "--runs", str(tmp_path / "runs"), "--cache", str(demo_cache)]
     call(*common, "--name", "one")
     address = ray.get_runtime_context().gcs_address
