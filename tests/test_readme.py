@@ -23,15 +23,15 @@ CHEAPER = {
     "python -m tune.compare --data faces": ["--epochs", "1", *SMALL],
 }
 REPLACED = {
-    "--trials 12 --epochs 6": "--trials 2 --epochs 1",
-    "--trials 14": "--trials 3",
+    "--trials 12 --epochs 6": "--trials 3 --epochs 1",
+    "--trials 14": "--trials 4",
     "--persons 60": "--persons 8",
     "--seeds 5": "--seeds 2",
 }
 ELSEWHERE = {
     "make search": "tests/tune/test_kill.py searches the demo faces through the same door, and .ci/run calls make",
     "make test": "this is it",
-    "python -m tune.search --space freezing --data ../shared/faces/dev": "minutes long: what it found stands beside it",
+    "python -m tune.search --space everything --data ../shared/faces/dev": "half an hour long: what it found stands beside it",
     "python -m tune.compare --study contest": "an hour long: docs/study.md; its parts in tests/tune/test_contest_study.py",
     "source": "the test's interpreter is the environment's",
     "python -m maskcls.serve": "tests/maskcls/serving/test_web.py, in a browser",
