@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from maskcls.data.demo import draw
+from maskcls.device import set_threads
 from maskcls.serving.bundle import read_bundle
 from maskcls.train import main
 from tests.doors import Said, call
@@ -39,6 +40,7 @@ def train(*words: str | Path, status: int = 0) -> Said:
 
 
 def test_a_killed_run_goes_on_when_the_same_command_is_given_again(faces: Path, cache: Path, tmp_path: Path) -> None:
+    set_threads(1)  # here and in the process to come, whatever tests before this one have set
     words = ["--data", faces, "--cache", cache, *SMALL, "--out"]
     unbroken = train(*words, tmp_path / "unbroken").out
     with subprocess.Popen(command(*words, tmp_path / "killed"), stdout=subprocess.PIPE, text=True) as process:

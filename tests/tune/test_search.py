@@ -93,7 +93,7 @@ def test_a_wrong_call_exits_with_2_and_no_traceback(tmp_path: Path) -> None:
         (("--space", "freezing", "--learn-from", "nowhere"), r"There is no run 'nowhere'.*Runs there: one\."),
         (("--space", "freezing", "--sampler", "tpe2"), "--sampler must be one of tpe, random, gp, cmaes, grid, but got 'tpe2'"),
         (("--space", "freezing", "--scheduler", "bohb"), "--scheduler must be one of asha, median, none, but got 'bohb'"),
-        (("--space", "freezing", "--sampler", "gp"), "--sampler gp cannot serve space freezing: .*lr_body"),
+        (("--space", "freezing", "--sampler", "gp"), "--sampler gp cannot serve space freezing: .*head_width"),
         (("--space", "freezing", "--finalists", "-1"), "--finalists must be at least 0, but got -1"),
         (("--space", "freezing", "--repeats", "1"), "--repeats 1 makes no folds"),
         (("--space", "freezing", "--repeat-by", "photo"), "--repeat-by must be one of folds, seeds, but got 'photo'"),
