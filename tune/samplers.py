@@ -84,7 +84,7 @@ class Seen(optuna.Study):  # type: ignore[misc]
 class Draft:
     """A Suggest that draws a trial's parameters and keeps them to itself, until `write` puts them into the study.
 
-    What the trial has already, and what it was enqueued with, is answered as it is; `fixed` says whether that was all.
+    What the trial was enqueued with, or a killed driver wrote for it, is answered as it is; `fixed` says whether that was all.
 
     Args:
         point: parameters to take instead of the sampler's.
@@ -96,9 +96,9 @@ class Draft:
         self._trial_id = trial_id
         frozen = study._storage.get_trial(trial_id)
         self._frozen: FrozenTrial = copy.copy(frozen)  # samplers read from it what is drawn already; the storage's own stays as it is
-        self._frozen.params, self._frozen.distributions = dict(frozen.params), dict(frozen.distributions)
+        self._frozen.params, self._frozen.distributions = {}, {}
         self._enqueued: Mapping[str, Any] = self._frozen.system_attrs.get("fixed_params", {})
-        self._there = set(self._frozen.params)
+        self._there: Mapping[str, Any] = dict(frozen.params)
         self._relative: Mapping[str, Any] | None = None
         self._relative_space: Mapping[str, BaseDistribution] = {}
         self.fixed = True
@@ -135,6 +135,8 @@ class Draft:
         else:
             self.fixed = False
             value = self._point[name] if name in self._point else self._drawn(name, distribution)
+        # A driver was killed amid writing: what it wrote is drawn again, so that what follows is drawn as it would have been.
+        value = self._there.get(name, value)
         self._frozen.distributions[name] = distribution
         self._frozen.params[name] = value
         return value
