@@ -15,11 +15,13 @@ from tune.driver import run_search
 LINE = re.compile(r"^ray_maskcls_(\w+)\{(.*)\} (\S+)$")
 
 
-def read_gauges(address: str) -> dict[str, tuple[dict[str, str], float]]:
-    """Gauge name -> its labels and value, as the endpoint gives them now."""
+def read_gauges(address: str, run: str) -> dict[str, tuple[dict[str, str], float]]:
+    """Gauge name -> its labels and value for the run's trial, as the endpoint gives them now; it may still show an earlier run's."""
     text = urllib.request.urlopen(f"http://{address}/metrics", timeout=5).read().decode()
-    found = (LINE.match(line) for line in text.splitlines())
-    return {match[1]: (dict(re.findall(r'(\w+)="([^"]*)"', match[2])), float(match[3])) for match in found if match}
+    found = [
+        (match[1], dict(re.findall(r'(\w+)="([^"]*)"', match[2])), float(match[3])) for match in map(LINE.match, text.splitlines()) if match
+    ]
+    return {name: (labels, value) for name, labels, value in found if labels["run"] == run}
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -33,7 +35,7 @@ def test_gauges_show_on_rays_metrics_endpoint_and_vanish(tmp_path: Path) -> None
 
     def watch() -> None:
         while not ended.wait(0.5):
-            gauges = read_gauges(address)
+            gauges = read_gauges(address, "watched")
             if gauges:
                 seen.append(gauges)
 
@@ -54,6 +56,6 @@ def test_gauges_show_on_rays_metrics_endpoint_and_vanish(tmp_path: Path) -> None
     assert len(set(epochs)) > 1
     assert 0 < best < 1
     deadline = time.monotonic() + 40
-    while read_gauges(address) and time.monotonic() < deadline:
+    while read_gauges(address, "watched") and time.monotonic() < deadline:
         time.sleep(1)
-    assert not read_gauges(address), "a trial that has ended still shows"
+    assert not read_gauges(address, "watched"), "a trial that has ended still shows"
