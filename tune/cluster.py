@@ -21,6 +21,7 @@ _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_metrics_report_interval_ms": "2000",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1e9",  # Ray's own snapshots: nothing is restored from them
     "RAY_task_oom_retries": "2",  # of work that Ray ended for the machine's last memory; it would try for ever
 }
 

@@ -13,7 +13,7 @@ from ray.tune import Stopper
 from ray.tune.error import TuneError
 
 from maskcls.errors import CallError, RunError
-from tune import cluster, leaderboard, learning, resume, samplers, schedulers
+from tune import actors, cluster, leaderboard, learning, resume, samplers, schedulers
 from tune.plan import SearchPlan
 from tune.progress import Progress
 from tune.run_dir import RunDir
@@ -63,7 +63,7 @@ def drive(plan: SearchPlan, run: RunDir, objective: Objective, plain: bool | Non
     scheduler = schedulers.create(plan.scheduler, plan.base.epochs, searcher.note_error)
     scheduler.give_back(trial for trial in searcher.study.get_trials(deepcopy=False) if is_own(trial))
     stop = _Stop(searcher, plan)
-    with Progress(plan, run, searcher.study, plain) as progress, stoppable(stop.asked, progress.say):
+    with Progress(plan, run, searcher.study, plain) as progress, stoppable(stop.asked, progress.say), actors.kept():
         try:
             _tuner(plan, run, objective, searcher, scheduler, stop, progress, left).fit()
         except TuneError as error:

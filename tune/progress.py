@@ -21,12 +21,12 @@ from rich.text import Text
 
 from tune import leaderboard
 from tune.durations import duration
-from tune.plan import SearchPlan
+from tune.plan import MANY, SearchPlan
 from tune.run_dir import RunDir
 from tune.study import Record, begun
 from tune.trainable import FIDELITY, METRIC, RUNNING
 
-WRITING_SHARE = 0.05
+WRITING_SHARE = 0.02
 _ROWS = 12
 _AT_WORK = (RUNNING, "starting", "retried")
 
@@ -95,7 +95,7 @@ class Progress(Callback):  # type: ignore[misc]
             row.photos_per_second = result.get("photos_per_second", row.photos_per_second)
             self._standing.look(row.trial_id)
         if self._plain and row.f1 is not None and not result.get("done"):
-            self._console.print(f"{row.trial_id} epoch {row.epoch}/{row.epochs} F1 {row.f1:.4f} best {row.best:.4f}", highlight=False)
+            print(f"{row.trial_id} epoch {row.epoch}/{row.epochs} F1 {row.f1:.4f} best {row.best:.4f}", file=sys.stderr)
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._row(trial).state = "retried"
@@ -129,7 +129,7 @@ class Progress(Callback):  # type: ignore[misc]
     def headline(self) -> str:
         """How far the search is, in under 80 columns."""
         done, best, preset = self._standing.ended, self._standing.best, self._standing.preset
-        parts = [f"{done} of {self._plan.trials} trials"]
+        parts = [f"{done} of {self._plan.trials} trials" if self._plan.trials < MANY else f"{done} trials"]
         if best:
             parts.append(f"best {best.f1:.4f} (trial {best.trial_id})")
         if best and preset and preset.f1 is not None:
@@ -156,7 +156,7 @@ class Progress(Callback):  # type: ignore[misc]
         self._write()
         if self._plain:
             score = f"best F1 {ended.f1:.4f} at epoch {ended.best_epoch}" if ended.f1 is not None else ended.message
-            self._console.print(f"{row.trial_id} {ended.state}, {score}; {self.headline()}", highlight=False, soft_wrap=True)
+            print(f"{row.trial_id} {ended.state}, {score}; {self.headline()}", file=sys.stderr)
 
     def _write(self) -> None:
         """Rewrite the leaderboard if a trial ended since, and its share of the time allows."""
@@ -192,8 +192,10 @@ class Progress(Callback):  # type: ignore[misc]
         )
 
     def _left_s(self, done: int) -> float | None:
-        """From the pace so far of this driver; None before its first trial ended."""
+        """From the pace so far of this driver, and the time budget; None before its first trial ended."""
         here = done - self._ended_before
         if here <= 0:
             return None
-        return (time.monotonic() - self._began) / here * max(0, self._plan.trials - done)
+        by_trials = (time.monotonic() - self._began) / here * max(0, self._plan.trials - done)
+        budget = self._plan.time_budget_s
+        return by_trials if budget is None else max(0.0, min(by_trials, budget - (time.monotonic() - self._began)))

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from maskcls.errors import RunError
-from maskcls.files import write_atomically
+from maskcls.files import append_line, whole_lines, write_atomically
 from maskcls.training.recorded import told_of as told_of
 from tune import monitor
 from tune.run_dir import RunDir
@@ -47,6 +47,7 @@ _MEMORY_TEXTS = ("out of memory", "can't allocate memory", "cublas_status_alloc_
 # After these, unless memory was short (an illegal access, a device-side assert), the process can do nothing on the GPU any more.
 _STICKY_TEXTS = ("CUDA error", "cuDNN error")
 ENDED_NOTE = "ended.json"
+CURVE = "epochs.jsonl"
 
 
 class Diverged(RunError):  # noqa: N818 - the name of a state
@@ -95,7 +96,7 @@ def follow(request: TrialRequest, objective: Objective, gauges: "monitor.Monitor
         return
     try:
         request.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(request.folder / "recipe.json", json.dumps(request.recipe, indent=2) + "\n")
+        write_atomically(request.folder / "recipe.json", json.dumps(request.recipe, indent=2) + "\n", wait=False)  # the journal has it
         for last in curve(request, objective):
             gauges.set(last)
             # Ray may end this thread here, by SystemExit, so nothing may be left to do for this epoch.
@@ -121,7 +122,7 @@ def tell(row: dict[str, Any], state: str, message: str = "") -> None:
 
 
 def curve(request: TrialRequest, objective: Objective) -> Iterator[dict[str, Any]]:
-    """The objective's epochs with the running best, each kept in epochs.jsonl before it is yielded. Raises Diverged on a nan."""
+    """The objective's epochs with the running best, each kept in CURVE before it is yielded. Raises Diverged on a nan."""
     kept = {row[FIDELITY]: row for row in read_curve(request.folder)}
     best, best_epoch, seconds, began = -math.inf, 0, 0.0, time.perf_counter()
     for result in objective(request):
@@ -136,15 +137,23 @@ def curve(request: TrialRequest, objective: Objective) -> Iterator[dict[str, Any
         seconds, began = seconds + took, now
         row = {**result, METRIC: best, "best_epoch": best_epoch, "epoch_seconds": took, "seconds": seconds}
         if epoch not in kept or {**kept[epoch], **row} != kept[epoch]:
-            kept[epoch] = row
-            write_atomically(request.folder / "epochs.jsonl", "".join(json.dumps(kept[at]) + "\n" for at in sorted(kept)))
+            _keep_row(request.folder / CURVE, kept, row)
         yield {**row, "finished": epoch >= int(request.recipe["epochs"])}
+
+
+def _keep_row(file: Path, kept: dict[int, dict[str, Any]], row: dict[str, Any]) -> None:
+    """Put a row into the file and into what it holds. Only a row that changed has the file written anew."""
+    follows = all(epoch < row[FIDELITY] for epoch in kept)
+    kept[row[FIDELITY]] = row
+    if follows:
+        append_line(file, json.dumps(row))
+    else:
+        write_atomically(file, "".join(json.dumps(kept[epoch]) + "\n" for epoch in sorted(kept)))
 
 
 def read_curve(folder: Path) -> list[dict[str, Any]]:
     """A trial's epochs so far, in order; empty where none is done."""
-    file = folder / "epochs.jsonl"
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    return [json.loads(line) for line in whole_lines(folder / CURVE)]
 
 
 def state_of(error: BaseException) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from maskcls.errors import CallError, DataError
-from maskcls.files import write_atomically
+from maskcls.files import whole_lines, write_atomically
 from maskcls.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class RecordedTrial:
         if not recorded:
             raise CallError(f"--trial {name}: {folder} has no {HARDWARE}, so this trial began no fit whose curve could be had again.")
         try:
-            lines = (folder / "epochs.jsonl").read_text().splitlines() if (folder / "epochs.jsonl").exists() else []
+            lines = whole_lines(folder / "epochs.jsonl")
             curve = [json.loads(line) for line in lines]
         except ValueError as error:
             raise DataError(f"{folder / 'epochs.jsonl'} can't be read ({error}). Expected a JSON object a line.") from None

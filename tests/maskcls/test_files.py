@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from maskcls.files import replacing, write_atomically
+from maskcls.files import append_line, replacing, whole_lines, write_atomically
 
 
 def test_a_file_is_replaced_in_one_step(tmp_path: Path) -> None:
@@ -45,3 +45,26 @@ def test_other_errors_pass_and_leave_the_file_as_it_was(tmp_path: Path) -> None:
         raise RuntimeError(f"shapes differ after {stream.write(b'half')} bytes")
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_file_grows_by_whole_lines(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    assert whole_lines(file) == []
+    append_line(file, "one")
+    append_line(file, "zwei: ü")
+    assert whole_lines(file) == ["one", "zwei: ü"]
+
+
+@pytest.mark.parametrize("torn", [b"thr", b"\x00\x00\x00", "ü".encode()[:1]])
+def test_a_line_that_was_cut_short_is_none_and_gives_way_to_the_next(tmp_path: Path, torn: bytes) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(b"one\ntwo\n" + torn)
+    assert whole_lines(file) == ["one", "two"]
+    append_line(file, "three")
+    assert whole_lines(file) == ["one", "two", "three"]
+
+
+def test_a_full_disk_names_the_file_that_should_have_grown() -> None:
+    with pytest.raises(OSError, match="No space left") as told:
+        append_line(Path("/dev/full"), "one")
+    assert (told.value.errno, told.value.filename) == (errno.ENOSPC, "/dev/full")
