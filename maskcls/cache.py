@@ -9,7 +9,7 @@ from maskcls import options
 from maskcls.cli import new_app, run
 
 if TYPE_CHECKING:
-    from maskcls.data.pixel_cache import StoreInfo
+    from maskcls.stores import StoreInfo
 
 app = new_app()
 
@@ -22,7 +22,7 @@ def main() -> None:
 @app.command("list")
 def list_(cache: options.Cache = None) -> None:
     """List the pixel stores, most recently used first."""
-    from maskcls.data.pixel_cache import default_cache, list_stores
+    from maskcls.data.pixels import default_cache, list_stores
 
     folder = _existing(cache, default_cache())
     stores = list_stores(folder)
@@ -39,8 +39,8 @@ def prune(
     pixel_store_gb: Annotated[float, typer.Option("--pixel-store-gb", min=0, help="Keep at most this much, GB; 0: nothing.")] = 0.0,
 ) -> None:
     """Remove pixel stores, least recently used first; those in use stay."""
-    from maskcls.data.pixel_cache import default_cache, list_stores
-    from maskcls.data.pixel_cache import prune as prune_stores
+    from maskcls.data.pixels import default_cache, list_stores
+    from maskcls.data.pixels import prune as prune_stores
 
     folder = _existing(cache, default_cache())
     removed = prune_stores(folder, pixel_store_gb)
@@ -59,7 +59,7 @@ def _existing(cache: Path | None, default: Path) -> Path:
 
 
 def _total(stores: "list[StoreInfo]") -> str:
-    from maskcls.data.pixel_cache import gb
+    from maskcls.stores import gb
 
     return gb(sum(store.n_bytes for store in stores))
 
@@ -70,13 +70,21 @@ def _print_table(stores: "list[StoreInfo]") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from maskcls.data.pixel_cache import gb
+    from maskcls.stores import gb
 
     table = Table("store", "photos", "px", "size", "last used", "in use", "photos' folder")
     for store in stores:
         used = datetime.fromtimestamp(store.last_used_s).strftime("%Y-%m-%d %H:%M")
         photos = f"{store.photos:,}" if store.photos else "damaged"
-        table.add_row(store.name, photos, str(store.image_size), gb(store.n_bytes), used, "yes" if store.in_use else "no", store.source)
+        table.add_row(
+            store.name,
+            photos,
+            str(store.shape[1]) if store.shape else "",
+            gb(store.n_bytes),
+            used,
+            "yes" if store.in_use else "no",
+            store.source,
+        )
     console = Console()
     if not console.is_terminal:
         console.width = 200  # whole lines for what reads them

@@ -40,6 +40,10 @@ Corrections = Annotated[
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out photos and people with problems instead of refusing.")]
 Tta = Annotated[bool, typer.Option("--tta", help="Test-time augmentation: the mean over a photo and its mirror image, in twice the time.")]
 Cache = Annotated[
-    Path | None, typer.Option("--cache", help="Folder for decoded photos.", show_default="$MASKCLS_CACHE or ~/.cache/maskcls")
+    Path | None,
+    typer.Option("--cache", help="Folder for decoded photos and frozen features.", show_default="$MASKCLS_CACHE or ~/.cache/maskcls"),
+]
+FeatureStoreGb = Annotated[
+    float, typer.Option("--feature-store-gb", help="Bound on what frozen stages gave, kept under --cache, GB; 0: nothing is kept.")
 ]
 PixelStoreGb = Annotated[float, typer.Option("--pixel-store-gb", help="Bound on the decoded photos kept under --cache, GB.")]

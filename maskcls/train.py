@@ -19,6 +19,7 @@ from maskcls.cli import run
 if TYPE_CHECKING:
     from maskcls.data.facedata import FaceData
     from maskcls.recipe import Recipe
+    from maskcls.stores import Keep
     from maskcls.training.again import Again
     from maskcls.training.fit import EpochResult, Fit
     from maskcls.training.recorded import RecordedTrial
@@ -43,7 +44,7 @@ LoaderWorkers = Annotated[
         show_default="by cores and device; of a trial, the recorded number",
     ),
 ]
-BESIDE_TRIAL = ("out", "trial", "cache", "pixel_store_gb", "device", "loader_workers", "overwrite")
+BESIDE_TRIAL = ("out", "trial", "cache", "pixel_store_gb", "feature_store_gb", "device", "loader_workers", "overwrite")
 """What a call may state that trains a trial again; all else is the run's."""
 
 
@@ -65,6 +66,7 @@ def main(
     skip_bad: options.SkipBad = False,
     cache: options.Cache = None,
     pixel_store_gb: options.PixelStoreGb = 20.0,
+    feature_store_gb: options.FeatureStoreGb = 20.0,
     device: Device = None,
     loader_workers: LoaderWorkers = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle in --out.")] = False,
@@ -77,9 +79,12 @@ def main(
     from maskcls.serving.bundle import check_writable
 
     check_writable(out, overwrite=overwrite)
+    from maskcls.stores import Keep
+
+    keep = Keep(cache, pixel_store_gb, feature_store_gb)
     if trial is not None:
         _refuse_beside_trial(context)
-        _train_again(trial, out, cache, pixel_store_gb, device, loader_workers, overwrite)
+        _train_again(trial, out, keep, device, loader_workers, overwrite)
         return
     from maskcls.data.facedata import prepare
     from maskcls.presets import explicit_values
@@ -92,8 +97,7 @@ def main(
         split_file=split,
         split_seed=split_seed,
         skip_bad=skip_bad,
-        cache=cache,
-        pixel_store_gb=pixel_store_gb,
+        keep=keep,
         progress=True,
     )
     fit = _train(recipe, faces, _state_folder(out), device or "auto", loader_workers)
@@ -127,17 +131,14 @@ def _refuse_beside_trial(context: typer.Context) -> None:
         )
 
 
-def _train_again(
-    name: str, out: Path, cache: Path | None, pixel_store_gb: float, device: str | None, loader_workers: int | None, overwrite: bool
-) -> None:
+def _train_again(name: str, out: Path, keep: "Keep", device: str | None, loader_workers: int | None, overwrite: bool) -> None:
     from maskcls.data.facedata import FaceData
-    from maskcls.data.pixels import default_cache
     from maskcls.errors import RunError
     from maskcls.training.again import Again
     from maskcls.training.recorded import RecordedTrial
 
     trial = RecordedTrial.open(name)
-    faces = FaceData.load(trial.run / "data", (cache or default_cache()).absolute(), pixel_store_gb)
+    faces = FaceData.load(trial.run / "data", keep)
     again = Again(trial, faces, _state_folder(out), device=device, loader_workers=loader_workers)
     if again.differences:
         typer.echo(f"Not as {trial.title} ran, so its numbers may come out otherwise: {'; '.join(again.differences)}.")
@@ -178,7 +179,8 @@ def _train(recipe: "Recipe", faces: "FaceData", folder: Path, device: str, loade
     device = resolve_device(device)
     use_repeatable_kernels()
     workers = default_loader_workers(device) if loader_workers is None else loader_workers
-    fit = Fit(recipe, FitData.of(faces, recipe, progress=True), device=device, loader_workers=workers)
+    data = FitData.of(faces, recipe, progress=True)
+    fit = Fit(recipe, data, device=device, loader_workers=workers, stores=faces.feature_stores(shared=False))
     if fit.resume(folder):
         typer.echo(f"Going on after epoch {len(fit.history)}, from {folder}. The epochs before it were:")
     done = len(fit.history)

@@ -4,6 +4,7 @@ A run keeps the part of its call that says what is searched (IDENTITY); a resume
 is done where, and may change from one driver to the next.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -21,6 +22,7 @@ from tune.run_dir import RunDir
 
 if TYPE_CHECKING:
     from maskcls.data.facedata import FaceData
+    from maskcls.stores import Keep
 
 IDENTITY = (
     "space",
@@ -40,6 +42,8 @@ IDENTITY = (
 DEFAULT_TRIALS, DEFAULT_FINALISTS, DEFAULT_REPEATS = 12, 3, 3
 FOLDS, SEEDS = "folds", "seeds"
 SPACE_COPY = "space.py"
+AUTO = "auto"
+"""Of --gpus-per-trial: as `tune.packing` measures. Until it has, as by default."""
 
 
 class Shares(Protocol):
@@ -52,7 +56,7 @@ class Shares(Protocol):
     def cpus_per_trial(self) -> int | None: ...
 
     @property
-    def gpus_per_trial(self) -> float | None: ...
+    def gpus_per_trial(self) -> float | str | None: ...
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class Call:
     trials: int | None = DEFAULT_TRIALS
     """None: as many as the time budget allows."""
     parallel: int | None = None
-    gpus_per_trial: float | None = None
+    gpus_per_trial: float | str | None = None
     cpus_per_trial: int | None = None
     time_budget: str | None = None
     sampler: str = TPE
@@ -105,6 +109,7 @@ class Call:
         told = run.search()["call"]
         told = {**told, "set": tuple(told["set"]), "learn_from": tuple(told.get("learn_from", ()))}
         changed = {name: options[name] for name in ("parallel", "gpus_per_trial", "cpus_per_trial", "time_budget")}
+        changed["gpus_per_trial"] = gpus_share(changed["gpus_per_trial"])
         changed |= {name: options[name] for name in _KEPT if options[name] is not None}
         changed["trials"] = options["trials"] if options["trials"] is not None else told["trials"]
         _check_numbers(changed)
@@ -142,6 +147,7 @@ def checked_values(options: Mapping[str, Any], names: Iterable[str], fixed: Mapp
     """
     values = {name: options[name] for name in names}
     values["set"] = tuple(options["set"] or ())
+    values["gpus_per_trial"] = gpus_share(options["gpus_per_trial"])
     for name in sorted(set(fixed) & parse_settings(values["set"]).keys()):
         raise CallError(f"--set {name} is not for {what}, which has an option of its own for it: {fixed[name]}.")
     values["weights"] = presets.resolve_weights(options["weights"], options["data"])
@@ -153,11 +159,24 @@ def checked_values(options: Mapping[str, Any], names: Iterable[str], fixed: Mapp
     return values
 
 
+def gpus_share(given: str | float | None) -> float | str | None:
+    """--gpus-per-trial: AUTO, or a number of GPUs. Raises CallError for what is neither."""
+    if given is None or given == AUTO:
+        return given
+    try:
+        number = float(given)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise CallError(f"--gpus-per-trial expects auto, or a number of GPUs, as in 1 or 0.25, but got {given!r}.")
+    return number
+
+
 def _check_numbers(values: Mapping[str, Any]) -> None:
     """Raises CallError for a number out of range, and for a word that is none of an option's."""
     for least, names in ((1, ("trials", "seeds", "repeats", "parallel", "cpus_per_trial", "epochs")), (0, ("finalists", "gpus_per_trial"))):
         for name in names:
-            if values.get(name) is not None and values[name] < least:
+            if values.get(name) not in (None, AUTO) and values[name] < least:
                 raise CallError(f"--{name.replace('_', '-')} must be at least {least}, but got {values[name]}.")
     for name, words in (("sampler", SAMPLERS), ("scheduler", SCHEDULERS), ("repeat_by", (FOLDS, SEEDS))):
         if values.get(name) is not None and values[name] not in words:
@@ -264,6 +283,14 @@ class ReadsData(Protocol):
     def skip_bad(self) -> bool: ...
 
 
+def keep_of(options: Mapping[str, Any]) -> "Keep":
+    """Where the call keeps decoded photos and frozen features; without --cache each machine's own place."""
+    from maskcls.stores import Keep
+
+    cache = options["cache"]
+    return Keep(cache and cache.expanduser().resolve(), options["pixel_store_gb"], options["feature_store_gb"])
+
+
 def prepared(call: ReadsData, options: Mapping[str, Any]) -> "FaceData":
     """The call's photos, corrected and split, with a bar on a terminal. Raises DataError listing what is wrong with them."""
     from maskcls.data.facedata import prepare
@@ -274,8 +301,7 @@ def prepared(call: ReadsData, options: Mapping[str, Any]) -> "FaceData":
         split_file=Path(call.split) if call.split else None,
         split_seed=call.split_seed,
         skip_bad=call.skip_bad,
-        cache=options["cache"],
-        pixel_store_gb=options["pixel_store_gb"],
+        keep=keep_of(options),
         progress=True,
     )
 
@@ -286,7 +312,8 @@ def share(call: Shares, machine: Cluster, scale: str, wanted: int) -> tuple[int,
     On the CPU one thread each: two torch threads beside another busy process run three times slower than one.
     Raises CallError for what the machine has not.
     """
-    gpus = call.gpus_per_trial if call.gpus_per_trial is not None else float(scale == "gpu" and min(1.0, machine.gpus))
+    said = call.gpus_per_trial
+    gpus = said if isinstance(said, float | int) else float(scale == "gpu" and min(1.0, machine.gpus))
     least = call.cpus_per_trial or 1
     for option, asked, there in (("--gpus-per-trial", gpus, machine.gpus), ("--cpus-per-trial", least, machine.cpus)):
         if asked > there:

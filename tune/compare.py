@@ -58,6 +58,7 @@ def main(
     ] = None,
     cache: options.Cache = None,
     pixel_store_gb: options.PixelStoreGb = 20.0,
+    feature_store_gb: options.FeatureStoreGb = 20.0,
     plan: Annotated[bool, typer.Option("--plan", help="Say what would be done, and do nothing.")] = False,
 ) -> None:
     """Compare variants of a recipe with its base, each trained with the same seeds on the same splits, tested on people new to them.

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskcls.files import write_atomically
+from maskcls.stores import Keep
 from tune.compare_dir import CompareDir
 from tune.comparison import Arm, Planned
 from tune.fits import FitRequest, has_ended, read_result
@@ -87,16 +88,15 @@ def is_read(request: FitRequest, result: Mapping[str, Any]) -> bool:
     return has_ended(request, result) and (result["state"] != COMPLETE or not missing)
 
 
-def fit_and_answer(request: FitRequest, *, cache: Path | None, pixel_store_gb: float) -> Generator[dict[str, Any], None, dict[str, Any]]:
+def fit_and_answer(request: FitRequest, *, keep: Keep) -> Generator[dict[str, Any], None, dict[str, Any]]:
     """The work of one fit. `settings` hold `split` (a repeat's file), `treatment` (trained with), `readings` (treatments to read with).
 
     Args:
-        cache: for decoded photos; None is the default of the machine that the fit runs on, which need not be the driver's.
+        keep: where decoded photos and frozen features are kept.
     """
     import torch
 
     from maskcls.data.facedata import FaceData
-    from maskcls.data.pixels import default_cache
     from maskcls.data.splits import Split
     from maskcls.device import default_loader_workers, set_threads
     from maskcls.recipe import Recipe
@@ -106,13 +106,16 @@ def fit_and_answer(request: FitRequest, *, cache: Path | None, pixel_store_gb: f
     set_threads(max(1, request.cpus))  # said anew for each fit: Ray's workers are reused
     recipe = Recipe.model_validate(request.recipe)
     run = CompareDir(request.run)
-    stored = FaceData.load(run.data, cache or default_cache().absolute(), pixel_store_gb)
+    stored = FaceData.load(run.data, keep)
     file = run.path / request.settings["split"]
     faces = replace(stored, split=Split.from_json(file.read_text(encoding="utf-8"), str(file)))
     device = "cuda" if request.gpus > 0 else "cpu"
     trained = find(request.settings["treatment"])
     generator = np.random.default_rng(int(faces.split.digest, 16))
-    fit = Fit(recipe, trained.data(faces, FitData.of(faces, recipe), generator), device, default_loader_workers(device, request.cpus))
+    workers = default_loader_workers(device, request.cpus)
+    # A treatment may change what the photos' digest does not tell.
+    stores = None if request.settings["treatment"] else faces.feature_stores(shared=True)
+    fit = Fit(recipe, trained.data(faces, FitData.of(faces, recipe), generator), device, workers, stores=stores)
     trained.prepared(fit)
     readings = _Readings(request, fit, faces, trained)
     try:

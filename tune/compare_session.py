@@ -16,7 +16,7 @@ import typer
 from maskcls.cli import INTERRUPTED as INTERRUPTED_STATUS
 from maskcls.errors import CallError
 from tune import cluster
-from tune.call import prepared
+from tune.call import keep_of, prepared
 from tune.compare_call import IDENTITY, CompareCall, ComparePlan, resolve
 from tune.compare_dir import CompareDir
 from tune.comparison import Planned, inapplicable, repeat_splits, untrainable, without
@@ -106,7 +106,6 @@ class _Ready:
     comparisons: tuple[Planned, ...]
     faces: "FaceData"
     splits: "list[Split]"
-    cache: Path | None
     left_out: tuple[str, ...]
     """What these photos leave out, and why."""
 
@@ -114,17 +113,15 @@ class _Ready:
 def _make_ready(call: CompareCall, plan: ComparePlan, run: CompareDir, options: Mapping[str, Any]) -> _Ready:
     """Photos, splits and pixels in their places. Raises CallError or DataError for what cannot be trained on them."""
     from maskcls.data.facedata import FaceData
-    from maskcls.data.pixels import default_cache
 
     if not (run.data / "photos.csv").exists() or not (run.data / "split.json").exists():
         _prepare_data(call, run, options)
-    cache = options["cache"] and options["cache"].expanduser().resolve()
-    faces = FaceData.load(run.data, cache or default_cache().absolute(), options["pixel_store_gb"])
+    faces = FaceData.load(run.data, keep_of(options))
     splits = repeat_splits(run, faces, plan.repeats, plan.folds, call.split_seed)
     comparisons, left_out = _possible(plan, faces, splits, study=call.study is not None)
     for size, face_crop in sorted({(arm.recipe.image_size, arm.recipe.face_crop) for planned in comparisons for arm in planned.arms}):
         faces.pixels(size, progress=True, face_crop=face_crop)
-    return _Ready(comparisons, faces, splits, cache, left_out)
+    return _Ready(comparisons, faces, splits, left_out)
 
 
 def _possible(
@@ -157,7 +154,7 @@ def _compare(plan: ComparePlan, run: CompareDir, ready: _Ready, stack: ExitStack
     there = stack.enter_context(cluster.connected(options["address"])) if to_do(asked, is_read) else None
     if there and there.dashboard:
         typer.echo(f"Ray's dashboard: http://{there.dashboard} (it asks for a token: `{cluster.TOKEN_COMMAND}` prints it)")
-    work = functools.partial(fit_and_answer, cache=ready.cache, pixel_store_gb=options["pixel_store_gb"])
+    work = functools.partial(fit_and_answer, keep=faces.keep)
     with _noted(run, plan) as note:
         outcome = run_fits(asked, work, parallel=plan.parallel, budget_s=plan.time_budget_s, is_done=is_read)
         note(outcome.why)

@@ -101,8 +101,10 @@ class MovingBatchNorm(Treatment):
         return "" if recipe.frozen_stages else "no stage is frozen"
 
     def prepared(self, fit: "Fit") -> None:
+        for model_fit in fit.model_fits:
+            model_fit.frozen = None  # nothing stands still, so nothing runs apart
         for model in (*fit.models, *fit.answering):
-            model.backbone._frozen_modules = []
+            model.backbone.frozen_modules = []
             model.backbone.frozen_stages = 0  # what moves is saved and kept with the best epoch; its gradients stay off
 
 

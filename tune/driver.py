@@ -59,6 +59,7 @@ def drive(plan: SearchPlan, run: RunDir, objective: Objective, plain: bool | Non
     searcher = StudySearch(plan, run)
     left = resume.n_left(searcher.study, plan.trials)
     if left <= 0:
+        leaderboard.write(run, begun(searcher.study))  # the last trial's end may just have been told, after a kill
         return Outcome(FINISHED, 0)
     scheduler = schedulers.create(plan.scheduler, plan.base.epochs, searcher.note_error)
     scheduler.give_back(trial for trial in searcher.study.get_trials(deepcopy=False) if is_own(trial))

@@ -14,6 +14,7 @@ from maskcls.cli import run as run_door
 
 if TYPE_CHECKING:
     from maskcls.data.facedata import FaceData
+    from maskcls.stores import Keep
     from tune.choosing.ensembles import LeftOut
     from tune.choosing.finalists import Design
     from tune.choosing.library import Candidate
@@ -31,6 +32,7 @@ def main(
     runs: Annotated[Path, typer.Option("--runs", help="Folder of all runs.")] = Path("runs"),
     cache: options.Cache = None,
     pixel_store_gb: options.PixelStoreGb = 20.0,
+    feature_store_gb: options.FeatureStoreGb = 20.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle in --out.")] = False,
 ) -> None:
     """Average the probabilities of searches' finalists, greedily selected by what their repeats answered (Caruana et al., 2004).
@@ -51,7 +53,9 @@ def main(
     with ExitStack() as held:
         for one in found:
             held.enter_context(one.driving())
-        faces = _faces(found[0], cache, pixel_store_gb)
+        from maskcls.stores import Keep
+
+        faces = _faces(found[0], Keep(cache, pixel_store_gb, feature_store_gb))
         decision = decide(found, faces, design, size)
         typer.echo("\n".join((*_table(decision, design), *verdict(decision, design, out))))
         write(decision, out, faces, overwrite)
@@ -138,11 +142,10 @@ def confirm(decision: Decision, runs: "Sequence[RunDir]", out: Path, faces: "Fac
     return [f"Holdout: {found.f1:.4f} [{found.low:.4f}, {found.high:.4f}], {found.people:,} people. It changes nothing.", *counted]
 
 
-def _faces(run: "RunDir", cache: Path | None, pixel_store_gb: float) -> "FaceData":
+def _faces(run: "RunDir", keep: "Keep") -> "FaceData":
     from maskcls.data.facedata import FaceData
-    from maskcls.data.pixels import default_cache
 
-    return FaceData.load(run.data, (cache or default_cache()).expanduser().absolute(), pixel_store_gb)
+    return FaceData.load(run.data, keep)
 
 
 def _table(decision: Decision, design: "Design") -> list[str]:

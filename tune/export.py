@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maskcls.cli import run as run_door
+from maskcls.stores import Keep
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -82,7 +83,7 @@ def export_trial(run: "RunDir", trial_id: str, out: Path, overwrite: bool = Fals
         recipe,
         complete_states(recipe, moving),
         scores={"validation": result.scores.to_dict(), "epoch": result.epoch, "run": run.name, "trial": trial_id},
-        faces=FaceData.load(run.data, run.path),  # no pixels are asked for, so no cache either
+        faces=FaceData.load(run.data, Keep(run.path)),  # no pixels are asked for, so no cache either
         overwrite=overwrite,
     )
 

@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from maskcls.errors import MaskclsError
-from tune.call import Call
+from tune.call import Call, keep_of
 from tune.plan import MANY, SearchPlan
 from tune.run_dir import RunDir
 from tune.stopping import FINISHED, INTERRUPTED, TIME_UP, USED_UP, Outcome
@@ -58,14 +57,8 @@ def design_of(call: Call) -> "Design":
 def faces_of(run: RunDir, options: Mapping[str, Any]) -> "FaceData":
     """The run's photos and split."""
     from maskcls.data.facedata import FaceData
-    from maskcls.data.pixels import default_cache
 
-    return FaceData.load(run.data, cache_of(options) or default_cache().absolute(), options["pixel_store_gb"])
-
-
-def cache_of(options: Mapping[str, Any]) -> Path | None:
-    """The folder for decoded photos that the call names; None: each machine's own."""
-    return options["cache"] and options["cache"].expanduser().resolve()  # type: ignore[no-any-return]
+    return FaceData.load(run.data, keep_of(options))
 
 
 def handed_over(run: RunDir, call: Call) -> bool:
@@ -136,7 +129,7 @@ def retrain(run: RunDir, plan: SearchPlan, chosen: "Chosen | None", left_s: floa
 
 def _share(plan: SearchPlan, options: Mapping[str, Any]) -> dict[str, Any]:
     """What a single fit is given of the machine and its stores."""
-    return {"cpus": plan.cpus, "gpus": plan.gpus, "cache": cache_of(options), "pixel_store_gb": options["pixel_store_gb"]}
+    return {"cpus": plan.cpus, "gpus": plan.gpus, "keep": keep_of(options)}
 
 
 def hand_over(run: RunDir, ending: Ending, options: Mapping[str, Any]) -> int:

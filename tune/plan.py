@@ -60,6 +60,11 @@ class SearchPlan:
         except Exception as error:
             raise CallError(f"Space {self.space.name} cannot draw a trial: {type(error).__name__}: {error}.") from error
 
+    @property
+    def shares_features(self) -> bool:
+        """Whether trials with the same frozen stages will want the same frozen features: the space varies no augmentation."""
+        return not any("augment" in name for name in self.space.parameters(self.setting))
+
     def recipe(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
         """All values of a trial's recipe: base < space < explicit. Raises CallError naming the space and the wrong key or value."""
         if not isinstance(overrides, Mapping):
@@ -70,11 +75,10 @@ class SearchPlan:
             raise CallError(f"Space {self.space.name} gives a recipe that is none. {error}") from None
 
 
-def vet(plan: SearchPlan) -> None:
-    """Draw from the space and make each draw a recipe, before anything is begun. Raises CallError for the first that is none."""
+def vet(plan: SearchPlan) -> list[dict[str, Any]]:
+    """Draw from the space and make each draw a recipe's values, before anything is begun. Raises CallError for the first that is none."""
     drawn = _Recorder()
-    for _ in range(_DRAWS):
-        plan.recipe(plan.draw(drawn))
+    return [plan.recipe(plan.draw(drawn)) for _ in range(_DRAWS)]
 
 
 def pinned_space(space: Space, explicit: Mapping[str, Any], setting: Setting) -> tuple[Space, list[str]]:

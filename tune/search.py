@@ -20,6 +20,7 @@ REPEATS_HELP = "How often each finalist is trained again."
 BY_HELP = "What repeats differ in: folds of the train and validation people, or seeds alone."
 ON_ALL_HELP = "Fit the winner once more on train and validation people: a second bundle, of which no score is known."
 PARALLEL_HELP = "Trials at a time."
+GPUS_HELP = "GPUs of a trial; may be a fraction. auto: as many trials share a GPU as its memory holds, which is measured."
 RESUME_HELP = (
     "Go on with a run, by path or by name under --runs: after a kill, for more --trials, or with a wider --space. Its own settings hold."
 )
@@ -43,9 +44,7 @@ def main(
         int | None,
         typer.Option("--parallel", help=PARALLEL_HELP, show_default="GPUs / --gpus-per-trial; on the CPU cores, to a third of --trials"),
     ] = None,
-    gpus_per_trial: Annotated[
-        float | None, typer.Option("--gpus-per-trial", help="GPUs of a trial; may be a fraction.", show_default="1, in CPU scale 0")
-    ] = None,
+    gpus_per_trial: Annotated[str | None, typer.Option("--gpus-per-trial", help=GPUS_HELP, show_default="1, in CPU scale 0")] = None,
     cpus_per_trial: Annotated[
         int | None, typer.Option("--cpus-per-trial", help="CPU cores, and threads, of a trial.", show_default="cores / --parallel")
     ] = None,
@@ -67,6 +66,7 @@ def main(
     ] = None,
     cache: options.Cache = None,
     pixel_store_gb: options.PixelStoreGb = 20.0,
+    feature_store_gb: options.FeatureStoreGb = 20.0,
     plan: Annotated[bool, typer.Option("--plan", help="Say what would be done, and do nothing.")] = False,
     list_spaces: Annotated[bool, typer.Option("--list-spaces", help="List the spaces, and do nothing.")] = False,
 ) -> None:

@@ -18,10 +18,11 @@ import typer
 from maskcls.cli import INTERRUPTED as INTERRUPTED_STATUS
 from maskcls.errors import CallError
 from tune import cluster
-from tune.call import IDENTITY, SPACE_COPY, Call, Resolved, prepared, resolve
+from tune.call import IDENTITY, SPACE_COPY, Call, Resolved, keep_of, prepared, resolve
 from tune.environment import environment, now
 from tune.forecast import show
 from tune.handover import Ending, choose, design_of, finish, hand_over, handed_over, resume_command, retrain
+from tune.packing import packed
 from tune.plan import SearchPlan, vet
 from tune.resume import refuse_contradictions
 from tune.run_dir import RunDir, remove
@@ -64,6 +65,7 @@ def _begin(call: Call, options: Mapping[str, Any]) -> int:
         if call.finalists:
             design_of(call)  # refuses what cannot be repeated so
         _check_weights(resolved)
+        resolved = packed(resolved, call, machine, keep_of(options).folder)
         if options["plan"]:
             show(call, resolved)
             return 0
@@ -102,6 +104,7 @@ def _resume(call: Call, found: RunDir, options: Mapping[str, Any]) -> int:
             vet(resolved.plan)
             typer.echo(f"The search goes on under another space, {resolved.space.name}, with all that it knows.", err=True)
         _say_notes(resolved)
+        resolved = packed(resolved, call, machine, keep_of(options).folder)
         if options["plan"]:
             show(call, resolved, ended)
             return 0
@@ -134,9 +137,9 @@ def _take_space(call: Call, resolved: Resolved, run: RunDir) -> None:
 def _search(call: Call, resolved: Resolved, run: RunDir, stack: ExitStack, options: Mapping[str, Any]) -> int:
     from tune.choosing.choice import CHOICE
     from tune.driver import drive
+    from tune.fitting_trial import fit_trial
     from tune.learning import under
     from tune.study import open_study
-    from tune.trainable import fit_trial
 
     there = stack.enter_context(cluster.connected(options["address"]))
     plan = resolved.plan
@@ -144,8 +147,7 @@ def _search(call: Call, resolved: Resolved, run: RunDir, stack: ExitStack, optio
     typer.echo(f"Run {run.name}: {trials} of space {resolved.space.name}, {plan.parallel} at a time, in {run.path}")
     if there.dashboard:
         typer.echo(f"Ray's dashboard: http://{there.dashboard} (it asks for a token: `{cluster.TOKEN_COMMAND}` prints it)")
-    cache = options["cache"] and options["cache"].expanduser().resolve()
-    objective = functools.partial(fit_trial, cache=cache, pixel_store_gb=options["pixel_store_gb"])
+    objective = functools.partial(fit_trial, keep=keep_of(options), shared=plan.shares_features)
     began = time.monotonic()
     # What was chosen was chosen among other trials; its fits are kept, so choosing again trains only what is missing.
     run.write_search({name: value for name, value in run.search().items() if name != CHOICE})

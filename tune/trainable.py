@@ -72,8 +72,8 @@ class TrialRequest:
 
 
 Objective = Callable[[TrialRequest], Iterator[dict[str, Any]]]
-"""Yields a dict of numbers an epoch: `epoch` from 1 on, `validation_f1`, and if known `photos_per_second` and `seconds`. Epochs that
-are done already are yielded again on resume. May raise Diverged or OutOfMemory."""
+"""Yields a dict of numbers an epoch: `epoch` from 1 on, `validation_f1`, and if known `photos_per_second` and `seconds`; `message` among
+them is what is to be told of the trial. Epochs that are done already are yielded again on resume. May raise Diverged or OutOfMemory."""
 
 
 def train(config: dict[str, Any], *, objective: Objective, run: Path, cpus: int, gpus: float) -> None:
@@ -100,7 +100,7 @@ def follow(request: TrialRequest, objective: Objective, gauges: "monitor.Monitor
         for last in curve(request, objective):
             gauges.set(last)
             # Ray may end this thread here, by SystemExit, so nothing may be left to do for this epoch.
-            tell(last, COMPLETE if last["finished"] else RUNNING)
+            tell(last, COMPLETE if last["finished"] else RUNNING, str(last.get("message", "")))
         if not last.get("finished"):
             raise RunError(f"The objective ended after epoch {last[FIDELITY]} of {request.recipe['epochs']}.")
     except Exception as error:
@@ -211,41 +211,3 @@ def free_memory(error: BaseException) -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
-
-
-def fit_trial(request: TrialRequest, *, cache: Path | None, pixel_store_gb: float) -> Iterator[dict[str, Any]]:
-    """The real objective: a fit of the run's photos. Its state lies in the trial's folder and is whole after every epoch; beside it,
-    what its numbers hang on (`maskcls.training.recorded`), so that `maskcls.train --trial` gives them again.
-
-    Args:
-        cache: for decoded photos; None is the default of the machine that the trial runs on, which need not be the driver's.
-    """
-    import torch
-
-    from maskcls.data.facedata import FaceData
-    from maskcls.data.pixels import default_cache
-    from maskcls.device import default_loader_workers, set_threads, use_repeatable_kernels
-    from maskcls.recipe import Recipe
-    from maskcls.training.fit import Fit
-    from maskcls.training.fit_data import FitData
-    from maskcls.training.recorded import Conditions, note
-
-    threads, device = max(1, request.cpus), "cuda" if request.gpus > 0 else "cpu"
-    set_threads(threads)  # to keep to the trial's share of the cores; said anew for each trial, for actors are reused
-    use_repeatable_kernels()
-    recipe = Recipe.model_validate(request.recipe)
-    data = FitData.of(FaceData.load(RunDir(request.run).data, cache or default_cache().absolute(), pixel_store_gb), recipe)
-    workers = default_loader_workers(device, request.cpus)
-    fit = Fit(recipe, data, device, workers)
-    try:
-        done = len(fit.history) if fit.resume(request.folder) else 0
-        here = Conditions.now(recipe, data.digest, device=device, threads=threads, loader_workers=workers)
-        note(request.folder, here, done=done, epochs=recipe.epochs)
-        for result in fit.epochs():
-            if result.epoch > done:
-                fit.save(request.folder)
-            yield told_of(result)
-    finally:
-        del fit
-        if device == "cuda":
-            torch.cuda.empty_cache()  # the actor lives on, and the next trial wants the memory

@@ -5,7 +5,7 @@ import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import pandas as pd
@@ -21,27 +21,29 @@ from maskcls.data.splits import Split, read_split, rows, split_people
 from maskcls.errors import DataError
 from maskcls.files import write_atomically
 from maskcls.labels import N_CLASSES
+from maskcls.stores import Keep
+
+if TYPE_CHECKING:
+    from maskcls.models.features import FeatureStores
 
 log = logging.getLogger(__name__)
 
 PHOTOS, SPLIT = "photos.csv", "split.json"
 DEMO_PERSONS, DEMO_SEED = 90, 0
-DEFAULT_STORE_GB = 20.0
 
 _TEXT = ("file", "key", "person", "person_id", "race")
 
 
 @dataclass(frozen=True)
 class FaceData:
-    """The photo table (`photos.read_contest`), the split of its people, and the folder and bound (GB) of the pixel store.
+    """The photo table (`photos.read_contest`), the split of its people, and where what is made of them is kept.
 
     Row i of the table is row i of `pixels`.
     """
 
     photos: pd.DataFrame
     split: Split
-    cache: Path
-    pixel_store_gb: float = DEFAULT_STORE_GB
+    keep: Keep
 
     def pixels(self, image_size: int, progress: bool = False, face_crop: str = "none") -> NDArray[np.uint8]:
         """Every photo through the geometry, (n, image_size, image_size, 3) uint8, mapped read-only; decoded on first use only.
@@ -52,7 +54,24 @@ class FaceData:
         from maskcls.data.pixels import open_or_build
 
         files, keys = self.photos["file"].tolist(), self.photos["key"].tolist()
-        return open_or_build(files, keys, Geometry(image_size, face_crop), self.cache, self.pixel_store_gb, progress)
+        return open_or_build(files, keys, Geometry(image_size, face_crop), self.keep.folder, self.keep.pixel_gb, progress)
+
+    def pixels_digest(self, image_size: int, face_crop: str = "none") -> str:
+        """Names what `pixels` gives: another one for photos that changed on the disk."""
+        from maskcls.data.geometry import Geometry
+        from maskcls.data.pixels import digest
+
+        return digest(self.photos["file"].tolist(), self.photos["key"].tolist(), Geometry(image_size, face_crop))
+
+    def feature_stores(self, *, shared: bool) -> "FeatureStores | None":
+        """Where frozen features are kept; None where none are to be.
+
+        Args:
+            shared: whether other fits will want the same ones.
+        """
+        from maskcls.models.features import FeatureStores
+
+        return FeatureStores(self.keep.folder, self.keep.feature_gb, shared) if self.keep.feature_gb > 0 else None
 
     def rows(self, side: str) -> NDArray[np.int64]:
         """Rows of `train`, `validation` or `holdout`, rising."""
@@ -72,7 +91,7 @@ class FaceData:
             write_atomically(folder / name, text)
 
     @classmethod
-    def load(cls, folder: Path, cache: Path, pixel_store_gb: float = DEFAULT_STORE_GB) -> Self:
+    def load(cls, folder: Path, keep: Keep) -> Self:
         """What `save` wrote. Raises DataError where it isn't there or can't be read."""
         try:
             types = dict.fromkeys(_TEXT, str)
@@ -82,7 +101,7 @@ class FaceData:
             raise DataError(f"{error.filename} is missing: {folder} does not hold the photos and the split of a run.") from None
         except (ValueError, pd.errors.ParserError) as error:
             raise DataError(f"{folder / PHOTOS} can't be read ({error}). Expected the table that a run writes.") from None
-        return cls(photos, split, cache, pixel_store_gb)
+        return cls(photos, split, keep)
 
 
 def prepare(
@@ -92,8 +111,7 @@ def prepare(
     split_file: Path | None = None,
     split_seed: int = 0,
     skip_bad: bool = False,
-    cache: Path | None = None,
-    pixel_store_gb: float = DEFAULT_STORE_GB,
+    keep: Keep | None = None,
     progress: bool = False,
 ) -> FaceData:
     """Photos, corrected and split; without `data`, demo faces, drawn once into the cache.
@@ -103,9 +121,8 @@ def prepare(
 
     Raises DataError listing what is wrong, or naming the classes with nobody in training.
     """
-    from maskcls.data.pixels import default_cache
-
-    cache = (cache or default_cache()).absolute()
+    keep = keep or Keep()
+    cache = keep.folder
     wanted = read_corrections(corrections if data is not None else "none")
     folder = demo_folder(cache) if data is None else data
     photos = _read(folder, wanted, skip_bad, progress)
@@ -117,7 +134,7 @@ def prepare(
     problem = training_problem(photos, split, split_file)
     if problem:
         raise DataError(problem.message)
-    faces = FaceData(photos, split, cache, pixel_store_gb)
+    faces = FaceData(photos, split, keep)
     _say_what_validation_lacks(faces)
     return faces
 

@@ -1,6 +1,5 @@
 """The pixel store: every photo decoded once, through the geometry, into one array on disk that all runs map read-only."""
 
-import errno
 import hashlib
 import json
 import logging
@@ -19,26 +18,9 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from maskcls.data.geometry import CONVERSIONS, Geometry, Image, decode, told_of_missed_faces
-from maskcls.data.pixel_cache import (
-    MANIFEST,
-    PIXELS,
-    StoreInfo,
-    build_lock,
-    building_folder,
-    default_cache,
-    discard,
-    gb,
-    list_stores,
-    make_room,
-    open_store,
-    prune,
-    read_manifest,
-    room_lock,
-    sampled_checksum,
-    stores_folder,
-)
 from maskcls.errors import CallError, DataError, RunError
 from maskcls.files import write_atomically
+from maskcls.stores import MANIFEST, WRITE_ERRORS, StoreInfo, Stores, build_lock, building_folder, default_cache, read_manifest
 
 __all__ = ["StoreInfo", "default_cache", "list_stores", "open_or_build", "prune"]
 
@@ -50,7 +32,22 @@ FACES_MISSED = "faces_missed"
 LISTED = 20
 """How many undecodable photos a refusal lists."""
 
-WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
+PIXELS = "pixels.u8"
+
+
+def stores(cache: Path) -> Stores:
+    """The pixel stores of a cache."""
+    return Stores(cache / "pixels", PIXELS, "decoded photos", "--pixel-store-gb", "choose a smaller --image-size")
+
+
+def list_stores(cache: Path) -> list[StoreInfo]:
+    """The pixel stores of a cache, most recently used first."""
+    return stores(cache).infos()
+
+
+def prune(cache: Path, budget_gb: float) -> list[StoreInfo]:
+    """Remove pixel stores, least recently used first, until the rest fits the budget, GB; those in use stay. Returns the removed ones."""
+    return stores(cache).prune(budget_gb)
 
 
 def open_or_build(
@@ -74,17 +71,18 @@ def open_or_build(
     """
     if not files or len(files) != len(keys):
         raise CallError(f"One key a photo, and at least one photo, expected: got {len(files)} files and {len(keys)} keys.")
-    store = stores_folder(cache) / _digest(files, keys, geometry)
+    kind = stores(cache)
+    store = kind.folder / digest(files, keys, geometry)
     shape = (len(files), geometry.image_size, geometry.image_size, 3)
     with _told_of_the_cache(cache):
-        pixels = open_store(store, shape)
+        pixels = kind.open(store, shape, np.uint8)
         if pixels is None:
             store.parent.mkdir(parents=True, exist_ok=True)
             with build_lock(store):
-                pixels = open_store(store, shape)
+                pixels = kind.open(store, shape, np.uint8)
                 if pixels is None:
-                    _build(store, files, geometry, cache, budget_gb, progress)
-                    pixels = open_store(store, shape)
+                    _build(kind, store, files, geometry, budget_gb, progress)
+                    pixels = kind.open(store, shape, np.uint8)
     if pixels is None:
         raise RunError(f"The decoded photos in {store} are not what was written a moment ago. Check the disk, or name another --cache.")
     if geometry.face_crop != "none":
@@ -93,8 +91,12 @@ def open_or_build(
     return pixels
 
 
-def _digest(files: Sequence[str], keys: Sequence[str], geometry: Geometry) -> str:
-    """24 hex digits. OpenCV's version counts because another one may decode to other bits."""
+def digest(files: Sequence[str], keys: Sequence[str], geometry: Geometry) -> str:
+    """24 hex digits of what the pixels hang on: the photos' keys, sizes and times, the geometry, and OpenCV's version, which may decode to
+    other bits.
+
+    Raises DataError where a file can't be read.
+    """
     identity = hashlib.sha256(f"{cv2.__version__} {geometry.digest} {len(files)}\n".encode())
     for file, key in zip(files, keys, strict=True):
         try:
@@ -119,7 +121,7 @@ def _told_of_the_cache(cache: Path) -> Iterator[None]:
         ) from None
 
 
-def _build(store: Path, files: Sequence[str], geometry: Geometry, cache: Path, budget_gb: float, progress: bool) -> None:
+def _build(kind: Stores, store: Path, files: Sequence[str], geometry: Geometry, budget_gb: float, progress: bool) -> None:
     """Decode into a folder beside, then rename it to `store`. Call it with the build lock held."""
     started = monotonic()
     shape = (len(files), geometry.image_size, geometry.image_size, 3)
@@ -127,11 +129,11 @@ def _build(store: Path, files: Sequence[str], geometry: Geometry, cache: Path, b
     folder = building_folder(store)
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        with room_lock(cache):
-            discard(store)
-            make_room(cache, store, n_bytes, budget_gb)
+        with kind.room_lock():
+            kind.discard(store)
+            kind.make_room(store, n_bytes, budget_gb)
             folder.mkdir()
-            _reserve(folder / PIXELS, n_bytes)
+            kind.reserve(store, n_bytes)
         rows = np.memmap(folder / PIXELS, np.uint8, "r+", shape=shape)
         counts = _decode_into(rows, files, geometry, progress)
         conversions = {name: counts[name] for name in CONVERSIONS if counts[name]}
@@ -139,7 +141,7 @@ def _build(store: Path, files: Sequence[str], geometry: Geometry, cache: Path, b
         manifest = {
             "shape": shape,
             "bytes": n_bytes,
-            "checksum": sampled_checksum(rows),
+            "checksum": kind.checksum(rows),
             "geometry": geometry.to_dict(),
             "opencv": cv2.__version__,
             "source": os.path.commonpath([Path(file).absolute().parent for file in files]),
@@ -152,18 +154,6 @@ def _build(store: Path, files: Sequence[str], geometry: Geometry, cache: Path, b
         shutil.rmtree(folder, ignore_errors=True)
     told = "".join(f", {count:,} {name}" for name, count in conversions.items())
     log.info("Decoded %s photos to %d px in %.1f s%s.", f"{len(files):,}", geometry.image_size, monotonic() - started, told)
-
-
-def _reserve(file: Path, n_bytes: int) -> None:
-    """Take the disk space before anything is decoded: a full disk is told now, not as a bus error in the map."""
-    free = shutil.disk_usage(file.parent).free
-    if free < n_bytes:
-        raise RunError(
-            f"The decoded photos need {gb(n_bytes)}, but the disk of {file.parent.parent} has {gb(free)} left. "
-            "Free some space there, or name another folder with --cache."
-        )
-    with file.open("wb") as stream:
-        os.posix_fallocate(stream.fileno(), 0, n_bytes)
 
 
 def _decode_into(rows: Image, files: Sequence[str], geometry: Geometry, progress: bool) -> Counter[str]:

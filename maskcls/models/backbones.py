@@ -25,7 +25,7 @@ class Backbone(nn.Module):
         self.frozen_stages = frozen_stages
         self.n_features: int = getattr(model, "head_hidden_size", None) or model.num_features  # type: ignore[assignment]
         self.stages = stage_of_modules(model)
-        self._frozen_modules = self._modules_within(frozen_stages)
+        self.frozen_modules = self._modules_within(frozen_stages)
         for name, parameter in model.named_parameters():
             parameter.requires_grad = self.stage_of(name) > frozen_stages
         self.train(self.training)
@@ -41,7 +41,7 @@ class Backbone(nn.Module):
 
     def train(self, mode: bool = True) -> "Backbone":
         super().train(mode)
-        for module in self._frozen_modules:
+        for module in self.frozen_modules:
             module.training = False
         return self
 

@@ -3,7 +3,8 @@
 Normalisation is inside, so that it cannot differ between places.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -19,6 +20,9 @@ from maskcls.tasks import Task
 
 BLOCK = 64
 """Photos of one forward pass outside training. A convolution's last bits hang on the batch size, so it never varies."""
+
+RowFeatures = Callable[[NDArray[np.int64]], Tensor]
+"""Rows (b,) of an array of pixels -> the backbone's features (b, n_features) of them."""
 
 Answers = list[NDArray[np.float64]]
 """For each member of a split, in its order, (n, k) log probabilities."""
@@ -130,6 +134,7 @@ def member_answers(
     *,
     flip: bool = False,
     block_photos: int = BLOCK,
+    features: Sequence[RowFeatures | None] = (),
 ) -> Answers:
     """What each member says of the photos `rows` (default: all) of `pixels` (photos, s, s, 3).
 
@@ -138,6 +143,7 @@ def member_answers(
 
     Args:
         flip: answer with the mean of a photo's and its mirror image's probabilities.
+        features: of each model, where its backbone's features are had otherwise than from the pixels. Never with `flip`.
     """
     rows = np.arange(len(pixels)) if rows is None else rows
     answers = [np.empty((len(rows), task.n_labels)) for model in models for task in model.tasks]
@@ -145,19 +151,23 @@ def member_answers(
         model.eval()
     device = models[0].mean.device
     for start in range(0, len(rows), block_photos):
-        block = pixels[rows[start : start + block_photos]]
-        n = len(block)
-        padded = np.concatenate([block, np.zeros((block_photos - n, *block.shape[1:]), np.uint8)]) if n < block_photos else block
-        batch = torch.from_numpy(padded).to(device)
-        said = [answer for model in models for answer in _block_log_probabilities(model, batch, flip)]
+        here = rows[start : start + block_photos]
+        n = len(here)
+        padded = np.concatenate([here, np.full(block_photos - n, here[-1])])
+        batch = torch.from_numpy(pixels[padded]).to(device) if not features or None in features else torch.empty(0)
+        said = [
+            answer
+            for model, had in zip(models, features or [None] * len(models), strict=True)
+            for answer in _block_log_probabilities(model, batch, flip, None if had is None else functools.partial(had, padded))
+        ]
         for answer, told in zip(answers, said, strict=True):
             answer[start : start + n] = told[:n]
     return answers
 
 
-def _block_log_probabilities(model: Model, batch: Tensor, flip: bool) -> Answers:
+def _block_log_probabilities(model: Model, batch: Tensor, flip: bool, features: Callable[[], Tensor] | None) -> Answers:
     with torch.inference_mode():
-        answers = [logits.double().log_softmax(1) for logits in model(batch)]
+        answers = [logits.double().log_softmax(1) for logits in (model(batch) if features is None else model.logits(features()))]
         if flip:
             mirrored = [logits.double().log_softmax(1) for logits in model(batch.flip(2))]
             answers = [torch.logaddexp(*pair) - np.log(2) for pair in zip(answers, mirrored, strict=True)]

@@ -1,4 +1,4 @@
-"""A trial of a search fitted once more: its recipe, its photos, and, stretch by stretch, the threads and device that it recorded."""
+"""A trial of a search fitted once more: its recipe and photos, and, stretch by stretch, the recorded threads, device and micro-batch."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -69,7 +69,7 @@ class Again:
         for (_, here), end in zip(self._plan, ends, strict=True):
             set_threads(here.threads)
             use_repeatable_kernels()
-            self.fit = Fit(self.trial.recipe, self._data, here.device, here.loader_workers)
+            self.fit = Fit(self.trial.recipe, self._data, here.device, here.loader_workers, micro_batch=here.micro_batch)
             done = len(self.fit.history) if self.fit.resume(self.folder) else 0
             if done < end:
                 note(self.folder, here, done=done, epochs=epochs)
@@ -91,7 +91,14 @@ class Again:
     def _here(self, recorded: Conditions, device: str | None, loader_workers: int | None) -> Conditions:
         workers = recorded.loader_workers if loader_workers is None else loader_workers
         here = resolve_device(device) if device else _nearest(recorded.device)
-        return Conditions.now(self.trial.recipe, self._data.digest, device=here, threads=recorded.threads, loader_workers=workers)
+        return Conditions.now(
+            self.trial.recipe,
+            self._data.digest,
+            device=here,
+            threads=recorded.threads,
+            loader_workers=workers,
+            micro_batch=recorded.micro_batch,
+        )
 
     def _answer(self, result: EpochResult) -> Answer:
         if result.epoch > len(self.trial.curve):

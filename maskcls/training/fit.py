@@ -18,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from maskcls.models.model import Model, build_models, log_probabilities, member_answers
+from maskcls.models.features import FeatureStores
+from maskcls.models.model import Model, RowFeatures, build_models, log_probabilities, member_answers
 from maskcls.recipe import Recipe
 from maskcls.training import state
 from maskcls.training.fit_data import FitData
@@ -47,14 +48,25 @@ class Fit:
     Args:
         device: torch's name, as in `cpu` or `cuda:0`.
         loader_workers: processes that augment; 0 augments in this one. Their number changes no result.
+        stores: where what frozen stages give is kept; on the CPU in float32 the same curve with and without.
+        micro_batch: photos that go through a model at a time at most; 0: a whole batch. See `ModelFit.step`.
     """
 
-    def __init__(self, recipe: Recipe, data: FitData, device: str = "cpu", loader_workers: int = 0) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: FitData,
+        device: str = "cpu",
+        loader_workers: int = 0,
+        *,
+        stores: FeatureStores | None = None,
+        micro_batch: int = 0,
+    ) -> None:
         self.recipe, self.data = recipe, data
         self.precision = resolve_precision(recipe.precision, device)
         self.models = [model.to(device) for model in build_models(recipe, pretrained=True)]
         self.model_fits = [
-            ModelFit(recipe, model, data, number, precision=self.precision, workers=loader_workers)
+            ModelFit(recipe, model, data, number, precision=self.precision, workers=loader_workers, stores=stores, micro_batch=micro_batch)
             for number, model in enumerate(self.models)
         ]
         self.history: list[EpochResult] = []
@@ -123,6 +135,11 @@ class Fit:
         return [fit.answering for fit in self.model_fits]
 
     @property
+    def frozen_features(self) -> str:
+        """Whether what the frozen stages give for the training views is kept, `kept`, or why not; each answer of the models once."""
+        return "; ".join(dict.fromkeys(fit.kept if isinstance(fit.kept, str) else "kept" for fit in self.model_fits))
+
+    @property
     def best(self) -> EpochResult:
         """The epoch of the highest validation macro F1, the first of equals; the latest where there are no validation people."""
         return self.history[self.best_epoch - 1]
@@ -150,11 +167,21 @@ class Fit:
         return result
 
     def _validate(self, epoch: int) -> Scores:
-        answers = member_answers(self.answering, self.data.pixels, self.data.validation)
+        answers = member_answers(
+            self.answering, self.data.pixels, self.data.validation, features=[_answering_features(fit) for fit in self.model_fits]
+        )
         if not all(np.isfinite(answer).all() for answer in answers):
             raise Diverged(f"Probabilities are not finite after epoch {epoch + 1}. A lower learning rate may help.")
         joined = self.recipe.split.join(answers, self.recipe.join)
         return scores(self.data.labels[self.data.validation], joined.argmax(1))
+
+
+def _answering_features(fit: ModelFit) -> RowFeatures | None:
+    """What the model that answers makes of rows, through the frozen stages apart from the rest; None where none are frozen."""
+    frozen = fit.frozen
+    if frozen is None:
+        return None
+    return lambda rows: frozen.prefix.rest(fit.validation_features(rows), fit.answering.backbone)
 
 
 def resolve_precision(precision: str, device: str) -> torch.dtype:

@@ -34,6 +34,8 @@ class FitData:
     train: Integers
     validation: Integers
     digest: str
+    pixels_digest: str = ""
+    """Of what the pixels hang on; "" where that is not known, and so nothing is kept that hangs on them."""
 
     @classmethod
     def of(cls, faces: "FaceData", recipe: Recipe, progress: bool = False) -> "FitData":
@@ -46,6 +48,7 @@ class FitData:
             train=faces.rows("train"),
             validation=faces.rows("validation"),
             digest=f"{faces.digest}-{faces.split.digest}",
+            pixels_digest=faces.pixels_digest(recipe.image_size, recipe.face_crop),
         )
 
 

@@ -1,6 +1,10 @@
 """Losses over one task's labels, each a mean over the batch.
 
 A target is a label for each photo, (b,) int64, or its shares of the k labels, (b, k), rows summing to one, where photos are mixed.
+
+Where a batch goes through the model in parts, a loss is told the target of the whole batch beside the part's, and gives what the part
+adds to the batch's mean: with label weights, too, parts are divided by the weight of the whole batch, so that they add up to its loss.
+Soft F1 is no mean over photos; there the sum is the mean of the parts' own losses, each counted by its photos.
 """
 
 import torch
@@ -34,8 +38,8 @@ class FocalLoss(nn.Module):
         self.smoothing = smoothing
         self.register_buffer("weight", weight)
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Logits (b, k) and a target -> a scalar."""
+    def forward(self, logits: Tensor, target: Tensor, batch: Tensor | None = None) -> Tensor:
+        """Logits (b, k) and a target -> a scalar. `batch`: the whole batch's target, where these are a part of it."""
         log_p = logits.float().log_softmax(1)  # (b, k)
         doubt = (1 - log_p.exp()).clamp(min=SMALLEST_DOUBT)
         terms = -(doubt**self.gamma) * log_p
@@ -44,7 +48,8 @@ class FocalLoss(nn.Module):
         shares = shares_of(target, logits.shape[1])
         own = (terms * shares).sum(1)
         smoothed = (1 - self.smoothing) * own + self.smoothing * terms.mean(1)
-        return smoothed.sum() / (shares @ weight).sum()
+        whole = shares if batch is None else shares_of(batch, logits.shape[1])
+        return smoothed.sum() / (whole @ weight).sum()
 
 
 class CrossEntropy(nn.Module):
@@ -57,12 +62,15 @@ class CrossEntropy(nn.Module):
         self.smoothing = smoothing
         self.register_buffer("weight", weight)
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Logits (b, k) and a target -> a scalar."""
+    def forward(self, logits: Tensor, target: Tensor, batch: Tensor | None = None) -> Tensor:
+        """Logits (b, k) and a target -> a scalar. `batch`: the whole batch's target, where these are a part of it."""
+        batch = target if batch is None else batch
         loss = F.cross_entropy(logits.float(), target, weight=self.weight, label_smoothing=self.smoothing)
-        if target.ndim == 1 or self.weight is None:
-            return loss
-        return loss * len(target) / (target @ self.weight).sum()  # for shares, torch divides by the photos, not by their weight
+        if self.weight is None:
+            return loss * (len(target) / len(batch))
+        if target.ndim == 1:
+            return loss * (self.weight[target].sum() / self.weight[batch].sum())
+        return loss * len(target) / (batch @ self.weight).sum()  # for shares, torch divides by the photos, not by their weight
 
 
 class SoftF1(nn.Module):
@@ -82,8 +90,8 @@ class SoftF1(nn.Module):
         self.smoothing = smoothing
         self.register_buffer("weight", weight)
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Logits (b, k) and a target -> a scalar in 0..1."""
+    def forward(self, logits: Tensor, target: Tensor, batch: Tensor | None = None) -> Tensor:
+        """Logits (b, k) and a target -> a scalar in 0..1. `batch`: the whole batch's target, where these are a part of it."""
         p = logits.float().softmax(1)  # (b, k)
         n_labels = logits.shape[1]
         shares = shares_of(target, n_labels)
@@ -91,7 +99,8 @@ class SoftF1(nn.Module):
         weight = present if self.weight is None else present * self.weight
         shares = (1 - self.smoothing) * shares + self.smoothing / n_labels
         f1 = 2 * (p * shares).sum(0) / (p.sum(0) + shares.sum(0))  # 2 tp + fp + fn are all answers and all targets
-        return 1 - (f1 * weight).sum() / weight.sum()
+        loss: Tensor = 1 - (f1 * weight).sum() / weight.sum()
+        return loss if batch is None else loss * (len(target) / len(batch))
 
 
 class Sum(nn.Module):
@@ -101,9 +110,9 @@ class Sum(nn.Module):
         super().__init__()
         self.first, self.second, self.share = first, second, share
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Logits (b, k) and a target -> a scalar."""
-        total: Tensor = (1 - self.share) * self.first(logits, target) + self.share * self.second(logits, target)
+    def forward(self, logits: Tensor, target: Tensor, batch: Tensor | None = None) -> Tensor:
+        """Logits (b, k) and a target -> a scalar. `batch`: the whole batch's target, where these are a part of it."""
+        total: Tensor = (1 - self.share) * self.first(logits, target, batch) + self.share * self.second(logits, target, batch)
         return total
 
 
@@ -112,9 +121,14 @@ def shares_of(target: Tensor, n_labels: int) -> Tensor:
     return F.one_hot(target, n_labels).float() if target.ndim == 1 else target
 
 
-def age_loss(answer: Tensor, ages: Tensor) -> Tensor:
-    """Huber loss of an age regression, mean over the batch: answers (b,) on the scale of AGE_SPAN_YEARS, ages (b,) in years."""
-    return F.smooth_l1_loss(answer.float(), (ages.float() - AGE_CENTRE_YEARS) / AGE_SPAN_YEARS)
+def age_loss(answer: Tensor, ages: Tensor, n: int | None = None) -> Tensor:
+    """Huber loss of an age regression, mean over the batch: answers (b,) on the scale of AGE_SPAN_YEARS, ages (b,) in years.
+
+    Args:
+        n: photos of the whole batch, where these are a part of it.
+    """
+    loss = F.smooth_l1_loss(answer.float(), (ages.float() - AGE_CENTRE_YEARS) / AGE_SPAN_YEARS)
+    return loss if n is None else loss * (len(ages) / n)
 
 
 def create_loss(recipe: Recipe, labels: Tensor, n_labels: int) -> nn.Module:

@@ -1,20 +1,26 @@
 """One model's side of a fit: its optimizer, its schedule, its losses, and one epoch of steps."""
 
 import math
+from itertools import pairwise
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from maskcls.data.sampling import DrawStream
 from maskcls.errors import RunError
+from maskcls.models.features import FeatureStores
 from maskcls.models.model import Model, derived_seed
+from maskcls.models.prefix import Prefix
 from maskcls.recipe import Recipe
 from maskcls.tasks import Task, task
 from maskcls.training.fit_data import FitData, TrainingPhotos
+from maskcls.training.frozen import PLAIN, FeatureBatches, Frozen, kept_for_training, kept_for_validation
 from maskcls.training.losses import age_loss, create_loss, shares_of
 from maskcls.training.mixing import mix
-from maskcls.training.views import ViewBatches
+from maskcls.training.views import Batches, ViewBatches
 
 LOSS_CHECK_STEPS = 50  # looking at a loss makes the host wait for the device
 MIX_STREAM = 1  # keeps what mixes batches apart from what drops units, where their seeds' parts are equal
@@ -39,21 +45,22 @@ class Objective(nn.Module):
         self.register_buffer("labels", labels)
         self.register_buffer("ages", torch.from_numpy(photos.ages).float())
 
-    def forward(self, logits: Tensor, ages: Tensor | None, positions: Tensor, shares: Tensor | None) -> Tensor:
-        """Its share of the loss.
+    def forward(self, logits: Tensor, ages: Tensor | None, positions: Tensor, shares: Tensor | None, part: slice = slice(None)) -> Tensor:
+        """Its share of the loss, as far as it comes from a part of the batch: the parts' add up to the batch's.
 
         Args:
-            logits: (b, k).
-            ages: (b,) the head's regression, on its own scale; None where there is none.
-            positions: (b,) of the photos among those trained on.
+            logits: (p, k) of the part.
+            ages: (p,) the head's regression, on its own scale; None where there is none.
+            positions: (b,) of the batch's photos among those trained on.
             shares: (b, b) of each photo in each, where the batch was mixed.
+            part: which p of the b photos; all of them by default.
         """
         target, years = self.labels[positions], self.ages[positions]
         if shares is not None:
             target, years = shares @ shares_of(target, self.n_labels), shares @ years
-        loss: Tensor = self.loss(logits, target)
+        loss: Tensor = self.loss(logits, target[part], target)
         if ages is not None:
-            loss = loss + self.recipe.age_regression * age_loss(ages, years)
+            loss = loss + self.recipe.age_regression * age_loss(ages, years[part], len(years))
         return self.recipe.loss_weight * loss
 
 
@@ -61,16 +68,41 @@ class ModelFit:
     """Trains one model, an epoch at a time. All that is random in an epoch comes from (seed, model, epoch).
 
     A model of one task is fed by that task's labels; a shared backbone, whose heads see the same batches, by the 18 classes.
+
+    Args:
+        micro_batch: how many photos go through the model at a time at most; 0: a whole batch.
     """
 
-    def __init__(self, recipe: Recipe, model: Model, data: FitData, number: int, *, precision: torch.dtype, workers: int) -> None:
-        self.model, self.number, self.precision = model, number, precision
+    def __init__(
+        self,
+        recipe: Recipe,
+        model: Model,
+        data: FitData,
+        number: int,
+        *,
+        precision: torch.dtype,
+        workers: int,
+        stores: FeatureStores | None = None,
+        micro_batch: int = 0,
+    ) -> None:
+        self.model, self.number, self.precision, self.micro_batch = model, number, precision, micro_batch
         self.recipe = model.recipe
         self.device = model.mean.device
         photos = TrainingPhotos.of(self.recipe, model.tasks, data.labels, data.ages, data.train)
         drawn = model.tasks[0] if len(model.tasks) == 1 else task("classes")
         draws = DrawStream(drawn.of(photos.classes), drawn.n_labels, self.recipe.sampler, self.recipe.seed, number)
-        self.batches = ViewBatches(self.recipe, data, photos.rows, draws, workers=workers, pin=self.device.type == "cuda")
+        prefix = Prefix.of(model.backbone, self.recipe.image_size)
+        self.frozen = None if prefix is None else Frozen(model, prefix, data)
+        kept = kept_for_training(self.frozen, stores, self.recipe, precision)
+        self.kept = kept
+        """The training views' features, or why they are not kept."""
+        pin = self.device.type == "cuda"
+        self.batches: Batches = (
+            ViewBatches(self.recipe, data, photos.rows, draws, workers=workers, pin=pin)
+            if isinstance(kept, str)
+            else FeatureBatches(self.recipe, photos.rows, draws, kept, pin=pin)
+        )
+        self.validated = kept_for_validation(self.frozen, stores, self.recipe, kept)
         self.objectives = nn.ModuleList(Objective(recipe.of_member(t.name), t, photos) for t in model.tasks).to(self.device)
         self.optimizer = create_optimizer(recipe, model)
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -90,33 +122,70 @@ class ModelFit:
         self.model.train()
         total = torch.zeros((), device=self.device)
         photos = 0
-        for step, (pixels, positions) in enumerate(self.batches.epoch(epoch), start=epoch * self.batches.steps):
+        for step, (inputs, positions) in enumerate(self.batches.epoch(epoch), start=epoch * self.batches.steps):
             self._set_rates(step)
-            total += self.step(pixels, positions, step) * len(positions)
+            total += self.step(inputs, positions, step) * len(positions)
             photos += len(positions)
             if (step + 1) % LOSS_CHECK_STEPS == 0:
                 self._check(total, epoch)
         self._check(total, epoch)
         return total.item() / photos, photos
 
-    def step(self, pixels: Tensor, positions: Tensor, number: int = 0) -> Tensor:
-        """Training step `number` of the fit on a batch, (b, s, s, 3) uint8 and (b,) int64, from wherever it lies; its loss."""
-        pixels, positions = pixels.to(self.device, non_blocking=True), positions.to(self.device, non_blocking=True)
-        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
-            images = self.model.normalise(pixels)  # (b, 3, s, s)
-            shares = mix(images, self.recipe, derived_seed(self.recipe.seed, self.number, number, MIX_STREAM))
-            features = self.model.backbone(images)
-            logits, ages = self.model.logits(features), self.model.ages(features)
-        losses = [told(*answer, positions, shares) for told, *answer in zip(self.objectives, logits, ages, strict=True)]
-        loss = torch.stack(losses).sum()
+    def step(self, inputs: Tensor, positions: Tensor, number: int = 0) -> Tensor:
+        """Training step `number` of the fit on a batch of `batches`: pixels or kept features (b, ...), and (b,) int64; its loss.
+
+        The batch goes through the model in equal parts of at most `micro_batch` photos, whose gradients add up to the whole batch's, up to
+        rounding: the losses divide by the whole batch (`training.losses`), and photos are mixed across all of it. What a part alone
+        decides: the statistics that BatchNorm normalises by, soft F1, and which units dropout drops.
+        """
+        inputs, positions = inputs.to(self.device, non_blocking=True), positions.to(self.device, non_blocking=True)
+        with self._autocast():
+            inputs, shares = self._mixed(inputs, number)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        total = torch.zeros((), device=self.device)
+        for part in parts(len(positions), self.micro_batch):
+            with self._autocast():
+                features = self._features(inputs[part])
+                logits, ages = self.model.logits(features), self.model.ages(features)
+            told = zip(self.objectives, logits, ages, strict=True)
+            loss = torch.stack([objective(*answer, positions, shares, part) for objective, *answer in told]).sum()
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
         if self.recipe.clip_norm:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
         self.optimizer.step()
         if self.average is not None:
             self.average.update(self.model, step=number + 1)
-        return loss.detach()
+        return total
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
+
+    def _mixed(self, inputs: Tensor, number: int) -> tuple[Tensor, Tensor | None]:
+        """A batch as the model takes it, and the shares (b, b) of each photo in each where it was mixed. Kept features stay as they are."""
+        if self.frozen is not None and not isinstance(self.kept, str):
+            return inputs, None
+        images = self.model.normalise(inputs)  # (b, 3, s, s)
+        return images, mix(images, self.recipe, derived_seed(self.recipe.seed, self.number, number, MIX_STREAM))
+
+    def _features(self, inputs: Tensor) -> Tensor:
+        """The backbone's features (p, n_features) of a part of what `_mixed` gave.
+
+        Frozen stages run without gradients, as `training.frozen` has it, or have run before.
+        """
+        if self.frozen is None:
+            return self.model.backbone(inputs)  # type: ignore[no-any-return]
+        if isinstance(self.kept, str):
+            block = self.frozen.block if self.device.type == "cpu" else len(inputs)
+            inputs = self.frozen.of_images(inputs, self.precision, block)
+        return self.frozen.prefix.rest(inputs)
+
+    def validation_features(self, rows: NDArray[np.int64]) -> Tensor:
+        """What the frozen stages give for rows of the data as they are, float32, on the model's device. For models with some."""
+        if isinstance(self.validated, str):
+            assert self.frozen is not None
+            return self.frozen.compute(rows, PLAIN, torch.float32)
+        return self.validated.of(rows).to(self.device)
 
     def _set_rates(self, step: int) -> None:
         factor = rate_factor(self.recipe, step / self.batches.steps)
@@ -127,6 +196,13 @@ class ModelFit:
         if not math.isfinite(total.item()):
             name = " and ".join(t.name for t in self.model.tasks)
             raise Diverged(f"The loss of {name} is not finite in epoch {epoch + 1}. A lower learning rate may help.")
+
+
+def parts(n: int, most: int) -> list[slice]:
+    """n photos cut into as few parts of at most `most` as will do, whose sizes differ by one at most; 0: one part."""
+    count = -(-n // most) if most else 1
+    ends = [n * number // count for number in range(count + 1)]
+    return [slice(*pair) for pair in pairwise(ends)]
 
 
 def rate_factor(recipe: Recipe, epochs: float) -> float:

@@ -41,7 +41,7 @@ class Conditions:
     hardware: str
     """Name of the GPU; of the CPU its model and the instructions that torch uses of it."""
     micro_batch: int
-    """Photos that go through a model at a time."""
+    """Photos that go through a model at a time at most, in training; a whole batch or less."""
     loader_workers: int
     """Processes that augment. The one field that changes no number."""
     data: str
@@ -50,12 +50,13 @@ class Conditions:
     """By package; `maskcls` is a digest of its code."""
 
     @classmethod
-    def now(cls, recipe: Recipe, data_digest: str, *, device: str, threads: int, loader_workers: int) -> Self:
-        """Those of a fit in this process."""
+    def now(cls, recipe: Recipe, data_digest: str, *, device: str, threads: int, loader_workers: int, micro_batch: int = 0) -> Self:
+        """Those of a fit in this process. `micro_batch`: as `Fit` is given it, 0 for whole batches."""
         from maskcls.device import hardware_name, library_versions
 
         versions = {**{name: version(name) for name in _PACKAGES}, **library_versions(device), "maskcls": code_digest()}
-        return cls(threads, device, hardware_name(device), recipe.batch_size, loader_workers, data_digest, versions)
+        whole = whole_batch(recipe)
+        return cls(threads, device, hardware_name(device), min(micro_batch or whole, whole), loader_workers, data_digest, versions)
 
     def differences(self, recorded: "Conditions") -> list[str]:
         """What may make other numbers than the recorded conditions did, as in `2 threads instead of 1`; empty where nothing may."""
@@ -71,6 +72,11 @@ class Conditions:
     def __str__(self) -> str:
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
         return f"{threads} on {self.device} ({self.hardware}), micro-batch {self.micro_batch}, torch {self.versions.get('torch')}"
+
+
+def whole_batch(recipe: Recipe) -> int:
+    """Photos of a batch; of the largest, where members have batches of their own."""
+    return max(recipe.of_model(tasks).batch_size for tasks in recipe.split.models)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What a model's training step is fed: batches of views from the pixel store."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,6 +15,17 @@ from maskcls.recipe import Recipe
 from maskcls.training.fit_data import FitData
 
 Batch = tuple[Tensor, Tensor]
+
+
+class Batches(Protocol):
+    """The batches of any epoch of one model."""
+
+    @property
+    def steps(self) -> int:
+        """Batches an epoch."""
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """The batches of an epoch (0-based): what goes into the model (b, ...), and each photo's position (b,) among those trained on."""
 
 
 class ViewBatches:

@@ -20,9 +20,11 @@ import typer
 from maskcls import options, presets
 from maskcls.cli import run
 from maskcls.recipe import Recipe
+from maskcls.stores import Keep
 from search_spaces import Setting, Space, Suggest
 from tune.fits import FitRequest, read_result, run_fits
-from tune.trainable import TrialRequest, fit_trial, read_curve
+from tune.fitting_trial import fit_trial
+from tune.trainable import TrialRequest, read_curve
 
 TABLE = Path(__file__).with_name("recorded_table.csv")
 EPOCHS = 8
@@ -80,9 +82,9 @@ def recorded_objective(request: TrialRequest) -> Iterator[dict[str, Any]]:
         yield {"epoch": epoch, "validation_f1": f1}
 
 
-def train_one(request: FitRequest, *, cache: Path, pixel_store_gb: float) -> Generator[dict[str, Any], None, dict[str, Any]]:
+def train_one(request: FitRequest, *, keep: Keep) -> Generator[dict[str, Any], None, dict[str, Any]]:
     """The work of one row: the search's own objective."""
-    yield from fit_trial(replace(request, folder=request.state_folder), cache=cache, pixel_store_gb=pixel_store_gb)
+    yield from fit_trial(replace(request, folder=request.state_folder), keep=keep, shared=False)
     return {}
 
 
@@ -99,7 +101,7 @@ def main(
     from tune import cluster
 
     work = work.absolute()
-    faces = prepare(data, cache=work / "cache", progress=True)
+    faces = prepare(data, keep=Keep(work / "cache"), progress=True)
     faces = replace(faces, split=split_people(faces.photos, 0, FRACTIONS))
     faces.save(work / "data")
     base = base_recipe(presets.resolve_weights(weights, data))
@@ -110,7 +112,7 @@ def main(
         recipe = base.override(overrides).model_dump()
         asked.append(FitRequest(f"{number:03d}", recipe, folder, work, 1, 0.0, {"overrides": overrides}))
     with cluster.connected(None):
-        outcome = run_fits(asked, partial(train_one, cache=work / "cache", pixel_store_gb=1.0), parallel=parallel)
+        outcome = run_fits(asked, partial(train_one, keep=Keep(work / "cache", 1.0)), parallel=parallel)
     if outcome.left:
         raise SystemExit(f"{outcome.left} of {len(asked)} recipes are left to train ({outcome.why}); the same command goes on.")
     write_table(asked, out)

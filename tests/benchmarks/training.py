@@ -15,6 +15,7 @@ import typer
 
 from maskcls import options
 from maskcls.cli import run
+from maskcls.stores import Keep
 from tests.benchmarks.report import summary, table, write
 
 
@@ -48,7 +49,7 @@ def main(
     )
     workers = default_loader_workers(device) if loader_workers is None else loader_workers
     with tempfile.TemporaryDirectory() as cache:
-        fit = Fit(recipe, FitData.of(prepare(data, cache=Path(cache)), recipe), device=device, loader_workers=workers)
+        fit = Fit(recipe, FitData.of(prepare(data, keep=Keep(Path(cache))), recipe), device=device, loader_workers=workers)
         stored, fixed = alternate(fit, steps, rounds)
     ratios = [c / d for c, d in zip(stored, fixed, strict=True)]
     results = {"(c) training from the store": summary(stored), "(d) one batch in memory": summary(fixed)}

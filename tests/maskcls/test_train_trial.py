@@ -12,6 +12,7 @@ from maskcls.data.facedata import FaceData, prepare
 from maskcls.device import set_threads, use_repeatable_kernels
 from maskcls.recipe import Recipe
 from maskcls.serving.bundle import read_bundle
+from maskcls.stores import Keep
 from maskcls.train import main
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
@@ -34,7 +35,7 @@ def threads_as_before() -> Iterator[None]:
 def faces(tmp_path_factory: pytest.TempPathFactory) -> FaceData:
     folder = tmp_path_factory.mktemp("faces") / "demo"
     draw(folder, persons=36, seed=1)
-    return prepare(folder, cache=tmp_path_factory.mktemp("cache"))
+    return prepare(folder, keep=Keep(tmp_path_factory.mktemp("cache")))
 
 
 def make_trial(run: Path, faces: FaceData, threads: tuple[int, ...], recipe: Recipe = RECIPE) -> Path:
@@ -58,7 +59,7 @@ def make_trial(run: Path, faces: FaceData, threads: tuple[int, ...], recipe: Rec
 
 
 def train(faces: FaceData, *words: object, status: int = 0) -> Said:
-    said = call(main, "--cache", faces.cache, *words)
+    said = call(main, "--cache", faces.keep.folder, *words)
     assert said.status == status, said.out + said.err
     return said
 
@@ -134,7 +135,7 @@ def test_a_fit_that_goes_on_elsewhere_is_not_taken_for_the_trials(faces: FaceDat
     [
         (
             ["--data", "faces", "--set", "seed=1"],
-            "leave out --data, --set. Beside it there may be --out, --cache, --pixel-store-gb, --device",
+            "leave out --data, --set. Beside it there may be --out, --cache, --pixel-store-gb, --feature-store-gb, --device",
         ),
         (["--preset", "contest-2021"], "--trial takes recipe, photos and split from the run, so leave out --preset."),
         (["--split", "mine.json", "--split-seed", "1", "--skip-bad"], "so leave out --split, --split-seed, --skip-bad."),

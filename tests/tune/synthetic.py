@@ -93,7 +93,7 @@ def _load_in(pid: int) -> LoadsHereAlone:
 
 def fit_and_tell_threads(request: TrialRequest, **settings: Any) -> Iterator[dict[str, Any]]:
     """The real objective, which also tells the threads that it runs with."""
-    from tune.trainable import fit_trial
+    from tune.fitting_trial import fit_trial
 
     for row in fit_trial(request, **settings):
         import cv2

@@ -354,7 +354,7 @@ def test_finished_ends_the_asking_and_not_what_runs(run: tuple[Events, Path]) ->
 
 
 def test_reused_actors_keep_their_process_and_its_globals(run: tuple[Events, Path]) -> None:
-    """Leans: tune.driver (reuse_actors=True, ten times as fast); tune.trainable.fit_trial sets threads anew for each trial.
+    """Leans: tune.driver (reuse_actors=True, ten times as fast); tune.fitting_trial.fit_trial sets threads anew for each trial.
 
     If it fails: searches of small trials get slow; `ran` says whether the process was kept.
     """

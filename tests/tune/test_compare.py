@@ -19,6 +19,7 @@ from maskcls.data.facedata import FaceData
 from maskcls.data.splits import Split
 from maskcls.errors import RunError
 from maskcls.recipe import Recipe
+from maskcls.stores import Keep
 from maskcls.training.fit import EpochResult, Fit
 from maskcls.training.fit_data import FitData
 from tests import doors
@@ -276,7 +277,7 @@ def test_a_comparison_is_killed_resumed_and_extended(tmp_path: Path, demo_cache:
 
 
 def _nobody_tested_was_seen(run: Path) -> None:
-    faces = FaceData.load(run / "data", run)
+    faces = FaceData.load(run / "data", Keep(run))
     for repeat, said in enumerate(answers(run, lr_head=2e-3)):
         split = Split.from_json((run / "data" / "repeats" / f"2-{repeat:03d}.json").read_text())
         people = faces.photos.set_index("key").loc[said.index, "person"]

@@ -11,6 +11,7 @@ import pytest
 
 from maskcls.data.facedata import FaceData, prepare
 from maskcls.presets import base_recipe
+from maskcls.stores import Keep
 from maskcls.training.fit import EpochResult, Fit
 from tune import compare_table
 from tune.compare_dir import CompareDir
@@ -73,7 +74,7 @@ class NeedsMemory(Treatment):
 @pytest.fixture
 def run(tmp_path: Path, demo_cache: Path) -> CompareDir:
     made = CompareDir.create(tmp_path, "one", {})
-    prepare(None, cache=demo_cache).save(made.data)
+    prepare(None, keep=Keep(demo_cache)).save(made.data)
     return made
 
 
@@ -81,8 +82,8 @@ class Compared:
     """A run whose comparison reads the plain fit of one repeat with these treatments."""
 
     def __init__(self, run: CompareDir, cache: Path, *readings: type[Treatment]) -> None:
-        self._run, self._faces = run, FaceData.load(run.data, cache)
-        self._work = functools.partial(fit_and_answer, cache=cache, pixel_store_gb=1.0)
+        self._run, self._faces = run, FaceData.load(run.data, Keep(cache))
+        self._work = functools.partial(fit_and_answer, keep=Keep(cache, 1.0))
         variants = tuple(Variant(reading.__name__, treatment=f"{HERE}:{reading.__name__}") for reading in readings)
         base = base_recipe("contest-2021", "cpu", SMALL, demo=True)
         self.comparisons: list[Planned] = [planned(Comparison("one", variants=variants), base, {})[0]]
@@ -160,7 +161,7 @@ def test_a_reading_that_finds_no_memory_is_tried_again(run: CompareDir, demo_cac
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_picking_reading_that_is_killed_answers_as_an_unbroken_one(run: CompareDir, demo_cache: Path, tmp_path: Path) -> None:
     other = CompareDir.create(tmp_path, "unbroken", {})
-    FaceData.load(run.data, demo_cache).save(other.data)
+    FaceData.load(run.data, Keep(demo_cache)).save(other.data)
     unbroken, one = (Compared(where, demo_cache, LastEpoch) for where in (other, run))
     assert unbroken.fitted().state == COMPLETE
 

@@ -12,6 +12,7 @@ from maskcls.data.splits import Split, split_people
 from maskcls.errors import CallError, DataError
 from maskcls.labels import encode
 from maskcls.recipe import Recipe
+from maskcls.stores import Keep
 from maskcls.training.fit_data import FitData
 from tune import studies
 from tune.compare_dir import CompareDir
@@ -70,7 +71,7 @@ def make_faces(n: int = 60, photos: int = 2, **sides: int) -> FaceData:
         for photo in range(photos)
     ]
     table = pd.DataFrame(rows)
-    return FaceData(table, split_people(table, 0), Path("/nowhere"))
+    return FaceData(table, split_people(table, 0), Keep(Path("/nowhere")))
 
 
 @pytest.mark.parametrize(
@@ -207,7 +208,7 @@ def test_too_few_people(tmp_path: Path) -> None:
     with pytest.raises(CallError, match="`2 <= folds <= people` must hold, but got 5 folds of"):
         repeat_splits(run, faces, 5, 5, 0)
     with pytest.raises(DataError, match="people are too few for 2 folds: .* nobody is left to pick the epoch"):
-        repeat_splits(run, FaceData(faces.photos, Split(*(faces.split.train[:1], faces.split.train[1:2])), faces.cache), 2, 2, 0)
+        repeat_splits(run, FaceData(faces.photos, Split(*(faces.split.train[:1], faces.split.train[1:2])), faces.keep), 2, 2, 0)
 
 
 @pytest.mark.parametrize(("repeats", "folds"), [(1, 2), (2, 2), (3, 3), (5, 5), (12, 5)])

@@ -18,6 +18,7 @@ from maskcls.labels import decode as decode_class
 from maskcls.models.model import log_probabilities, member_answers
 from maskcls.presets import base_recipe
 from maskcls.recipe import Recipe
+from maskcls.stores import Keep
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
 from maskcls.training.model_fit import rate_factor
@@ -38,7 +39,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> FaceData:
     folder = tmp_path_factory.mktemp("study")
     draw(folder / "faces", persons=24, seed=3)
     photos = read_contest(folder / "faces")
-    return FaceData(photos, split_people(photos), folder / "cache")
+    return FaceData(photos, split_people(photos), Keep(folder / "cache"))
 
 
 @pytest.fixture(scope="module")

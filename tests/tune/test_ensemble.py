@@ -18,6 +18,7 @@ from maskcls.data.splits import Split
 from maskcls.errors import CallError
 from maskcls.serving.bundle import read_bundle
 from maskcls.serving.predictor import Predictor
+from maskcls.stores import Keep
 from maskcls.training.metrics import scores
 from tests.doors import Said, call
 from tests.tune.answered_run import add_trained_trial, let_answer, note_data, one_knows, outvoting
@@ -60,7 +61,7 @@ def runs(trained: Path, tmp_path: Path) -> Path:
 
 def opened(runs: Path, name: str, cache: Path) -> tuple[RunDir, FaceData]:
     run = RunDir.open(name, runs)
-    return run, FaceData.load(run.data, cache)
+    return run, FaceData.load(run.data, Keep(cache))
 
 
 def door(runs: Path, cache: Path, *words: object) -> Said:
@@ -187,10 +188,10 @@ def test_from_real_repeats_to_the_bundle(tmp_path: Path, demo_cache: Path) -> No
         add_trained_trial(run, faces, f1, overrides)
     note_data(run, faces)
     trials = records(run)
-    work = functools.partial(repeat_fit, cache=demo_cache, pixel_store_gb=1.0)
+    work = functools.partial(repeat_fit, keep=Keep(demo_cache, 1.0))
     for request in requests(run, trials, faces, DESIGN, cpus=1, gpus=0.0):
         assert fitted(request, work).state == COMPLETE
-    choose(run, trials, faces, DESIGN, parallel=1, cpus=1, gpus=0.0, cache=demo_cache, pixel_store_gb=1.0)
+    choose(run, trials, faces, DESIGN, parallel=1, cpus=1, gpus=0.0, keep=Keep(demo_cache, 1.0))
     out = tmp_path / "bundle"
     said = door(tmp_path / "runs", demo_cache, "--run", "real", "--out", out)
     assert said.status == 0, said.err
@@ -216,7 +217,7 @@ def test_the_holdout_decides_nothing_and_the_same_bundle_is_one_look(both: Path,
     told = [read_bundle(out).scores for out in (first, again)]
     assert told[0] == told[1]
     run, faces = opened(both, "one", demo_cache)
-    without = FaceData(faces.photos, Split(faces.split.train, faces.split.validation), faces.cache)
+    without = FaceData(faces.photos, Split(faces.split.train, faces.split.validation), faces.keep)
     decisions = [ensemble.decide([run], people, DESIGN, 10) for people in (faces, without)]
     assert decisions[0].exported == decisions[1].exported
 

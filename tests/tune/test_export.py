@@ -16,6 +16,7 @@ from maskcls.errors import CallError, RunError
 from maskcls.labels import N_CLASSES
 from maskcls.recipe import Recipe
 from maskcls.serving.bundle import read_bundle
+from maskcls.stores import Keep
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
 from tune import study as records
@@ -38,7 +39,7 @@ def small_faces(folder: Path) -> FaceData:
         for c in range(N_CLASSES)
     ]
     photos = pd.DataFrame(rows).assign(person_id="0", race="Asian", size_bytes=1)
-    faces = FaceData(photos, Split(PERSONS[:4], PERSONS[4:5], PERSONS[5:]), folder)
+    faces = FaceData(photos, Split(PERSONS[:4], PERSONS[4:5], PERSONS[5:]), Keep(folder))
     faces.save(folder)
     return faces
 

@@ -89,7 +89,7 @@ def test_the_plan_is_for_the_cluster_that_is_joined(words: tuple[str, ...], monk
 def test_the_same_search_finds_the_same_also_at_an_address(tmp_path: Path, demo_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
-    monkeypatch.setattr("tune.trainable.fit_trial", fit_and_tell_threads)
+    monkeypatch.setattr("tune.fitting_trial.fit_trial", fit_and_tell_threads)
     common = ["--space", "freezing", "--trials", "3", "--epochs", "1", "--image-size", "32", "--set", "batch_size=128", "--seed", "5"]
     common += ["--finalists", "0"]
     common += ["--parallel", "1", "--cpus-per-trial", "1", "--runs", str(tmp_path / "runs"), "--cache", str(demo_cache)]

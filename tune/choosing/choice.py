@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maskcls.stores import Keep
 from tune.choosing.finalists import Design, Finalist, contenders, read_finalists, requests, winner
 from tune.choosing.holdout import Look, look, looks
 from tune.run_dir import RunDir
@@ -54,8 +55,7 @@ def choose(
     parallel: int,
     cpus: int,
     gpus: float,
-    cache: Path | None,
-    pixel_store_gb: float,
+    keep: Keep,
     budget_s: float | None = None,
     plain: bool | None = None,
 ) -> Chosen:
@@ -69,7 +69,7 @@ def choose(
     from tune.fits import run_fits
 
     asked = requests(run, trials, faces, design, cpus=cpus, gpus=gpus)
-    work = functools.partial(repeat_fit, cache=cache, pixel_store_gb=pixel_store_gb)
+    work = functools.partial(repeat_fit, keep=keep)
     outcome = run_fits(asked, work, parallel=parallel, budget_s=budget_s, plain=plain)
     finalists = tuple(read_finalists(run, trials, faces, design))
     chosen = Chosen(outcome, finalists, winner(finalists))

@@ -3,10 +3,10 @@
 import functools
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from maskcls.recipe import Recipe
+from maskcls.stores import Keep
 from tune.choosing.finalists import Finalist, digest_of
 from tune.fits import FitRequest, has_ended, read_result
 from tune.run_dir import RunDir
@@ -46,8 +46,7 @@ def finish(
     *,
     cpus: int,
     gpus: float,
-    cache: Path | None,
-    pixel_store_gb: float,
+    keep: Keep,
     budget_s: float | None = None,
     plain: bool | None = None,
 ) -> Outcome:
@@ -59,5 +58,5 @@ def finish(
     from tune.fits import run_fits
 
     request = finish_request(run, winner, cpus=cpus, gpus=gpus)
-    work = functools.partial(finish_fit, cache=cache, pixel_store_gb=pixel_store_gb)
+    work = functools.partial(finish_fit, keep=keep)
     return run_fits([request], work, parallel=1, budget_s=budget_s, plain=plain, is_done=is_finished)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maskcls.stores import Keep
 from tune.choosing.answers import write_answers
 from tune.choosing.finalists import read_split
 from tune.fits import FitRequest
@@ -22,43 +23,43 @@ if TYPE_CHECKING:
     from maskcls.training.fit import EpochResult, Fit
 
 
-def repeat_fit(request: FitRequest, *, cache: Path | None, pixel_store_gb: float) -> Generator[dict[str, Any], None, dict[str, Any]]:
+def repeat_fit(request: FitRequest, *, keep: Keep) -> Generator[dict[str, Any], None, dict[str, Any]]:
     """The work of one repeat. `settings` hold `split`, a file in the run. Leaves answers.npz for its validation people.
 
     Args:
-        cache: for decoded photos; None is the default of the machine that the fit runs on, which need not be the driver's.
+        keep: where decoded photos and frozen features are kept.
     """
     with _memory_given_back(request):
-        return (yield from _repeat(request, cache, pixel_store_gb))
+        return (yield from _repeat(request, keep))
 
 
-def fit_on_all(request: FitRequest, *, cache: Path | None, pixel_store_gb: float) -> Generator[dict[str, Any], None, dict[str, Any]]:
+def fit_on_all(request: FitRequest, *, keep: Keep) -> Generator[dict[str, Any], None, dict[str, Any]]:
     """The work of the winner's last fit, on train and validation people, whom nobody validates; it ends by writing best-on-all/.
 
     `recipe` has as its epochs those that are run; `settings` hold `schedule_epochs`, the recipe's own, `trial`, and `note`.
     """
     with _memory_given_back(request):
-        return (yield from _on_all(request, cache, pixel_store_gb))
+        return (yield from _on_all(request, keep))
 
 
-def finish_fit(request: FitRequest, *, cache: Path | None, pixel_store_gb: float) -> Generator[dict[str, Any], None, dict[str, Any]]:
+def finish_fit(request: FitRequest, *, keep: Keep) -> Generator[dict[str, Any], None, dict[str, Any]]:
     """The work of a winner that was stopped early: its trial's fit, from where that stood to the recipe's last epoch; it writes best/.
 
     `settings` hold `trial`, whose folder stays as the search left it.
     """
     with _memory_given_back(request):
-        return (yield from _finish(request, cache, pixel_store_gb))
+        return (yield from _finish(request, keep))
 
 
 _NO_SCORE = 0.0
 """`tune.trainable.curve` wants a number; result.json has None in its place, and no bundle or page shows it."""
 
 
-def _repeat(request: FitRequest, cache: Path | None, pixel_store_gb: float) -> Generator[dict[str, Any], None, dict[str, Any]]:
+def _repeat(request: FitRequest, keep: Keep) -> Generator[dict[str, Any], None, dict[str, Any]]:
     from maskcls.recipe import Recipe
 
     split = read_split(request.run / request.settings["split"])
-    fit, faces = _begun(request, Recipe.model_validate(request.recipe), split, cache, pixel_store_gb)
+    fit, faces = _begun(request, Recipe.model_validate(request.recipe), split, keep)
     for result in _epochs(fit, request.state_folder):
         yield told_of(result)
     rows = faces.rows("validation")
@@ -67,7 +68,7 @@ def _repeat(request: FitRequest, cache: Path | None, pixel_store_gb: float) -> G
     return {"split_digest": split.digest}
 
 
-def _finish(request: FitRequest, cache: Path | None, pixel_store_gb: float) -> Generator[dict[str, Any], None, dict[str, Any]]:
+def _finish(request: FitRequest, keep: Keep) -> Generator[dict[str, Any], None, dict[str, Any]]:
     from maskcls.recipe import Recipe
     from maskcls.serving.bundle import export
     from maskcls.training.state import STATE_FILE
@@ -76,7 +77,7 @@ def _finish(request: FitRequest, cache: Path | None, pixel_store_gb: float) -> G
     if not (request.state_folder / STATE_FILE).exists():
         shutil.copytree(run.trial(trial), request.state_folder, dirs_exist_ok=True)
     recipe = Recipe.model_validate(request.recipe)
-    fit, faces = _begun(request, recipe, read_split(run.data / "split.json"), cache, pixel_store_gb)
+    fit, faces = _begun(request, recipe, read_split(run.data / "split.json"), keep)
     for result in _epochs(fit, request.state_folder):
         yield told_of(result)
     scores = {"validation": fit.best.scores.to_dict(), "epoch": fit.best_epoch, "run": run.name, "trial": trial, "fit": request.trial_id}
@@ -84,7 +85,7 @@ def _finish(request: FitRequest, cache: Path | None, pixel_store_gb: float) -> G
     return {}
 
 
-def _on_all(request: FitRequest, cache: Path | None, pixel_store_gb: float) -> Generator[dict[str, Any], None, dict[str, Any]]:
+def _on_all(request: FitRequest, keep: Keep) -> Generator[dict[str, Any], None, dict[str, Any]]:
     from maskcls.data.splits import Split
     from maskcls.recipe import Recipe
     from maskcls.serving.bundle import export
@@ -93,7 +94,7 @@ def _on_all(request: FitRequest, cache: Path | None, pixel_store_gb: float) -> G
     own = read_split(run.data / "split.json")
     everybody = Split(tuple(sorted((*own.train, *own.validation))), (), own.holdout)
     recipe = Recipe.model_validate({**request.recipe, "epochs": told["schedule_epochs"]})
-    fit, faces = _begun(request, recipe, everybody, cache, pixel_store_gb)
+    fit, faces = _begun(request, recipe, everybody, keep)
     for result in _epochs(fit, request.state_folder):
         yield {**told_of(result), "validation_f1": _NO_SCORE, "scores": None}
         if result.epoch == last:
@@ -103,20 +104,20 @@ def _on_all(request: FitRequest, cache: Path | None, pixel_store_gb: float) -> G
     return {"best_epoch": last, "best_validation_f1": None, "message": told["note"]}
 
 
-def _begun(request: FitRequest, recipe: "Recipe", split: "Split", cache: Path | None, pixel_store_gb: float) -> "tuple[Fit, FaceData]":
+def _begun(request: FitRequest, recipe: "Recipe", split: "Split", keep: Keep) -> "tuple[Fit, FaceData]":
     """A fit of the recipe on the run's photos with this split of the people, with the request's share of the machine."""
     from maskcls.data.facedata import FaceData
-    from maskcls.data.pixels import default_cache
     from maskcls.device import default_loader_workers, set_threads, use_repeatable_kernels
     from maskcls.training.fit import Fit
     from maskcls.training.fit_data import FitData
 
     set_threads(max(1, request.cpus))  # said anew for each fit: Ray's workers are reused
     use_repeatable_kernels()
-    stored = FaceData.load(RunDir(request.run).data, cache or default_cache().absolute(), pixel_store_gb)
+    stored = FaceData.load(RunDir(request.run).data, keep)
     faces = replace(stored, split=split)
     device = "cuda" if request.gpus > 0 else "cpu"
-    return Fit(recipe, FitData.of(faces, recipe), device, default_loader_workers(device, request.cpus)), faces
+    workers, stores = default_loader_workers(device, request.cpus), faces.feature_stores(shared=True)
+    return Fit(recipe, FitData.of(faces, recipe), device, workers, stores=stores), faces
 
 
 def _epochs(fit: "Fit", folder: Path) -> "Iterator[EpochResult]":

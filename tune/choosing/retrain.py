@@ -9,11 +9,11 @@ import functools
 import json
 import statistics
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maskcls.errors import DataError
 from maskcls.recipe import Recipe
+from maskcls.stores import Keep
 from tune.choosing.finalists import Finalist, digest_of
 from tune.fits import FitRequest, has_ended, read_result
 from tune.run_dir import RunDir
@@ -76,8 +76,7 @@ def retrain_on_all(
     *,
     cpus: int,
     gpus: float,
-    cache: Path | None,
-    pixel_store_gb: float,
+    keep: Keep,
     budget_s: float | None = None,
     plain: bool | None = None,
 ) -> Outcome:
@@ -91,7 +90,7 @@ def retrain_on_all(
 
     request = retrain_request(run, winner, faces, cpus=cpus, gpus=gpus)
     check_writable(run.best_on_all, overwrite=True)
-    work = functools.partial(fit_on_all, cache=cache, pixel_store_gb=pixel_store_gb)
+    work = functools.partial(fit_on_all, keep=keep)
     return run_fits([request], work, parallel=1, budget_s=budget_s, plain=plain, is_done=is_retrained)
 
 

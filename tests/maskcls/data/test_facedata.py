@@ -11,6 +11,7 @@ from maskcls.data import facedata
 from maskcls.data.facedata import FaceData, demo_folder, prepare
 from maskcls.data.geometry import Geometry, decode
 from maskcls.errors import CallError, DataError
+from maskcls.stores import Keep
 
 DEV = Path(__file__).parents[4] / "shared/faces/dev"
 needs_faces = pytest.mark.skipif(not DEV.is_dir(), reason="../shared/faces is not here")
@@ -26,7 +27,7 @@ def first_photo(data: Path) -> Path:
 
 
 def test_rows_of_table_and_pixels_agree(make_contest, cache):
-    faces = prepare(make_contest(24), cache=cache)
+    faces = prepare(make_contest(24), keep=Keep(cache))
     pixels = faces.pixels(32)
     assert pixels.shape == (168, 32, 32, 3)
     assert not pixels.flags.writeable
@@ -39,7 +40,7 @@ def test_rows_of_table_and_pixels_agree(make_contest, cache):
 
 
 def test_a_face_crop_reaches_the_pixels(make_contest, cache, caplog):
-    everybody = prepare(make_contest(24), cache=cache)
+    everybody = prepare(make_contest(24), keep=Keep(cache))
     faces = replace(everybody, photos=everybody.photos[:14])
     with caplog.at_level("INFO", "maskcls"):
         pixels = faces.pixels(32, face_crop="haar")
@@ -55,53 +56,53 @@ def test_saved_and_loaded_data_are_the_same(make_contest, cache, tmp_path):
             [("NA", "male", "null", str(age), f'{i:03d} NA, "x" é') for i, age in enumerate([25, 45, 60] * 4)]
             + [("001", "female", "", str(age), f"f{i}") for i, age in enumerate([25, 45, 60] * 4)]
         ),
-        cache=cache,
+        keep=Keep(cache),
     )
     faces.save(tmp_path / "run/data")
-    loaded = FaceData.load(tmp_path / "run/data", cache, 3.0)
+    loaded = FaceData.load(tmp_path / "run/data", Keep(cache, 3.0))
     assert loaded.photos.equals(faces.photos)
-    assert (loaded.split, loaded.digest, loaded.pixel_store_gb) == (faces.split, faces.digest, 3.0)
+    assert (loaded.split, loaded.digest, loaded.keep.pixel_gb) == (faces.split, faces.digest, 3.0)
     assert sorted(file.name for file in (tmp_path / "run/data").iterdir()) == ["photos.csv", "split.json"]
     assert pickle.loads(pickle.dumps(faces)).digest == faces.digest
 
 
 def test_what_is_not_saved_is_not_loaded(make_contest, cache, tmp_path):
     with pytest.raises(DataError, match=r"nowhere/photos\.csv is missing: .* does not hold the photos and the split of a run\."):
-        FaceData.load(tmp_path / "nowhere", cache)
-    prepare(make_contest(24), cache=cache).save(tmp_path)
+        FaceData.load(tmp_path / "nowhere", Keep(cache))
+    prepare(make_contest(24), keep=Keep(cache)).save(tmp_path)
     (tmp_path / "split.json").write_text("{")
     with pytest.raises(DataError, match=r"split\.json is not JSON"):
-        FaceData.load(tmp_path, cache)
+        FaceData.load(tmp_path, Keep(cache))
     (tmp_path / "photos.csv").write_text("")
     with pytest.raises(DataError, match=r"photos\.csv can't be read \(.*\)\. Expected the table that a run writes\."):
-        FaceData.load(tmp_path, cache)
+        FaceData.load(tmp_path, Keep(cache))
 
 
 def test_the_digest_knows_labels_and_files_but_not_places(make_contest, cache, tmp_path):
     data = make_contest(24)
-    digest = prepare(data, cache=cache).digest
+    digest = prepare(data, keep=Keep(cache)).digest
     assert len(digest) == 12
     moved = data.rename(tmp_path / "elsewhere")
-    assert prepare(moved, cache=cache).digest == digest
+    assert prepare(moved, keep=Keep(cache)).digest == digest
     mine = tmp_path / "mine.csv"
     mine.write_text("what,id,value\ngender,000001,female\n")
-    assert prepare(moved, corrections=str(mine), cache=cache).digest != digest
+    assert prepare(moved, corrections=str(mine), keep=Keep(cache)).digest != digest
     first_photo(moved).write_bytes(first_photo(moved).read_bytes() + b"\0")
-    assert prepare(moved, cache=cache).digest != digest
+    assert prepare(moved, keep=Keep(cache)).digest != digest
 
 
 def test_seed_and_file_decide_the_split(make_contest, cache, tmp_path):
     data = make_contest(24)
-    faces = prepare(data, split_seed=1, cache=cache)
-    assert faces.split == prepare(data, split_seed=1, cache=cache).split
-    assert faces.split != prepare(data, split_seed=2, cache=cache).split
+    faces = prepare(data, split_seed=1, keep=Keep(cache))
+    assert faces.split == prepare(data, split_seed=1, keep=Keep(cache)).split
+    assert faces.split != prepare(data, split_seed=2, keep=Keep(cache)).split
     (tmp_path / "mine.json").write_text(faces.split.to_json())
-    assert prepare(data, split_file=tmp_path / "mine.json", cache=cache).split == faces.split
+    assert prepare(data, split_file=tmp_path / "mine.json", keep=Keep(cache)).split == faces.split
 
 
 def test_wrong_calls_are_told_before_the_data_is_read(tmp_path, cache):
     with pytest.raises(CallError, match=r"--corrections \S*none\.csv: there is no such file"):
-        prepare(tmp_path / "nowhere", corrections=str(tmp_path / "none.csv"), cache=cache)
+        prepare(tmp_path / "nowhere", corrections=str(tmp_path / "none.csv"), keep=Keep(cache))
 
 
 def test_a_class_with_nobody_in_training_is_named(make_contest, cache, tmp_path):
@@ -111,14 +112,14 @@ def test_a_class_with_nobody_in_training_is_named(make_contest, cache, tmp_path)
     others = [person for person in everybody if person not in old_men]
     (tmp_path / "mine.json").write_text(json.dumps({"train": others[:15], "validation": others[15:], "holdout": old_men}))
     with pytest.raises(DataError) as refused:
-        prepare(data, split_file=tmp_path / "mine.json", cache=cache)
+        prepare(data, split_file=tmp_path / "mine.json", keep=Keep(cache))
     assert str(refused.value) == (
         "Classes with nobody in training (people: 15 in train, 5 in validation, 4 in holdout): 2 (worn, male, over 59); "
         "8 (incorrect, male, over 59); 14 (not worn, male, over 59). Expected somebody of each. "
         f"Move some to train in {tmp_path / 'mine.json'}."
     )
     with pytest.raises(DataError, match=r"A class with nobody in the whole folder: 17 \(not worn, female, over 59\)\. .*Add people"):
-        prepare(_without(data, "_female_Asian_60", "normal"), skip_bad=True, cache=cache)
+        prepare(_without(data, "_female_Asian_60", "normal"), skip_bad=True, keep=Keep(cache))
 
 
 def _without(data: Path, person: str, photo: str) -> Path:
@@ -134,13 +135,13 @@ def test_nobody_to_validate_on(make_contest, cache):
     for photo in photos:
         photo.write_bytes(photos[0].read_bytes())
     with pytest.raises(DataError, match=r"Nobody is left for validation \(people: 6 in train, 0 in validation, 0 in holdout\)\. Expected"):
-        prepare(data, cache=cache)
+        prepare(data, keep=Keep(cache))
 
 
 def test_bad_photos_surface_with_the_pixels_or_are_left_out(make_contest, cache, caplog, tmp_path):
     data = make_contest(24)
     first_photo(data).write_bytes(b"no photo")
-    faces = prepare(data, cache=cache)
+    faces = prepare(data, keep=Keep(cache))
     assert len(faces.photos) == 168
     with pytest.raises(DataError, match=r"mask1\.jpeg is no image that can be decoded"):
         faces.pixels(32)
@@ -148,7 +149,7 @@ def test_bad_photos_surface_with_the_pixels_or_are_left_out(make_contest, cache,
 
     everybody = faces.split.to_json()
     (tmp_path / "mine.json").write_text(everybody)
-    kept = prepare(data, skip_bad=True, cache=cache, split_file=tmp_path / "mine.json")
+    kept = prepare(data, skip_bad=True, keep=Keep(cache), split_file=tmp_path / "mine.json")
     assert "--skip-bad: 1 photos that can't be decoded are left out." in caplog.text
     assert len(kept.photos) == 167
     assert kept.pixels(32).shape == (167, 32, 32, 3)
@@ -156,10 +157,10 @@ def test_bad_photos_surface_with_the_pixels_or_are_left_out(make_contest, cache,
 
 def test_a_split_may_name_people_whom_skip_bad_left_out(make_contest, cache, tmp_path):
     data = make_contest(24)
-    (tmp_path / "mine.json").write_text(prepare(data, cache=cache).split.to_json())
+    (tmp_path / "mine.json").write_text(prepare(data, keep=Keep(cache)).split.to_json())
     table = data / "train/train.csv"
     table.write_text(table.read_text().replace("000002,male", "000002,man"))
-    faces = prepare(data, skip_bad=True, cache=cache, split_file=tmp_path / "mine.json")
+    faces = prepare(data, skip_bad=True, keep=Keep(cache), split_file=tmp_path / "mine.json")
     assert faces.photos["person"].nunique() == 23
     assert sum(len(side) for side in (faces.split.train, faces.split.validation, faces.split.holdout)) == 23
 
@@ -167,34 +168,34 @@ def test_a_split_may_name_people_whom_skip_bad_left_out(make_contest, cache, tmp
 def test_a_second_run_decodes_nothing(make_contest, cache, monkeypatch):
     data = make_contest(24)
     first_photo(data).write_bytes(b"no photo")
-    first = prepare(data, skip_bad=True, cache=cache).pixels(32)
+    first = prepare(data, skip_bad=True, keep=Keep(cache)).pixels(32)
 
     def refuse(*_):
         raise AssertionError("a photo is decoded again")
 
     monkeypatch.setattr("maskcls.data.checks.decode", refuse)
     monkeypatch.setattr("maskcls.data.pixels.decode", refuse)
-    assert np.array_equal(prepare(data, skip_bad=True, cache=cache).pixels(32), first)
+    assert np.array_equal(prepare(data, skip_bad=True, keep=Keep(cache)).pixels(32), first)
 
 
 def test_demo_faces_are_drawn_once(cache, monkeypatch):
     monkeypatch.setattr(facedata, "DEMO_PERSONS", 24)
-    faces = prepare(None, cache=cache)
+    faces = prepare(None, keep=Keep(cache))
     assert faces.photos["person"].nunique() == 24
     assert len(faces.photos) == 24 * 7
     folder = demo_folder(cache)
     drawn = folder.stat().st_mtime_ns
-    assert prepare(None, cache=cache).digest == faces.digest
+    assert prepare(None, keep=Keep(cache)).digest == faces.digest
     assert folder.stat().st_mtime_ns == drawn
 
 
 @needs_faces
 def test_real_faces(cache, tmp_path):
-    faces = prepare(DEV, cache=cache)
+    faces = prepare(DEV, keep=Keep(cache))
     assert tuple(len(faces.rows(name)) for name in ("train", "validation", "holdout")) == (7 * 324, 7 * 69, 7 * 69)
     faces.save(tmp_path)
     start = time.perf_counter()
-    loaded = FaceData.load(tmp_path, cache)
+    loaded = FaceData.load(tmp_path, Keep(cache))
     assert time.perf_counter() - start < 1
     assert loaded.photos.equals(faces.photos)
 
@@ -206,13 +207,13 @@ def test_a_refusal_lists_all_that_check_would_in_one_go(make_contest, cache):
     spoilt = next((data / "train/images").glob("*/mask1*"))
     spoilt.write_bytes(spoilt.read_bytes()[:40])
     with pytest.raises(DataError) as refused:
-        prepare(data, cache=cache)
+        prepare(data, keep=Keep(cache))
     assert "femal" in str(refused.value)
     assert spoilt.name in str(refused.value)
 
 
 def test_classes_that_validation_lacks_are_told(make_contest, cache, caplog):
-    prepare(make_contest(24), cache=cache)
+    prepare(make_contest(24), keep=Keep(cache))
     lacking = [message for message in caplog.messages if "validation people have" in message]
     assert len(lacking) == 1
     assert "of the 18 classes" in lacking[0]

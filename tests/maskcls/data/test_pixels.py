@@ -18,9 +18,9 @@ import pytest
 from maskcls.data import pixels
 from maskcls.data.demo import MIN_PERSONS, draw
 from maskcls.data.geometry import Geometry, decode, load
-from maskcls.data.pixel_cache import SAMPLED_ROWS, sampled_checksum
 from maskcls.data.pixels import default_cache, list_stores, open_or_build, prune
 from maskcls.errors import CallError, DataError, RunError
+from maskcls.stores import SAMPLED_ROWS, sampled_checksum
 
 N, SIZE = 12, 32
 STORE_BYTES = N * SIZE * SIZE * 3
@@ -344,15 +344,15 @@ def test_prune_keeps_within_a_bound(files: list[str], cache: Path) -> None:
     total = sum(info.n_bytes for info in list_stores(cache))
     assert prune(cache, total * GB) == []
     removed = prune(cache, (total - 1) * GB)
-    assert [info.image_size for info in removed] == [16]
-    assert [info.image_size for info in list_stores(cache)] == [32, 24]
+    assert [info.shape[1] for info in removed] == [16]
+    assert [info.shape[1] for info in list_stores(cache)] == [32, 24]
     assert prune(cache / "nowhere", 0) == []
 
 
 def test_list_names_what_a_store_holds(files: list[str], cache: Path, tmp_path: Path) -> None:
     build(files, cache)
     (info,) = list_stores(cache)
-    assert (info.photos, info.image_size, info.source) == (N, SIZE, str(tmp_path / "photos"))
+    assert (info.photos, info.shape[1], info.source) == (N, SIZE, str(tmp_path / "photos"))
     assert abs(info.last_used_s - time.time()) < 60
     (store_of(cache) / "manifest.json").unlink()
     assert [damaged.photos for damaged in list_stores(cache)] == [0]

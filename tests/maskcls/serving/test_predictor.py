@@ -17,6 +17,7 @@ from maskcls.errors import CallError, DataError
 from maskcls.models.model import log_probabilities
 from maskcls.serving.evaluation import evaluate
 from maskcls.serving.predictor import Predictor, probabilities_of
+from maskcls.stores import Keep
 from maskcls.training.metrics import scores
 from tests.conftest import Ensemble
 
@@ -242,7 +243,7 @@ def test_rows_of_the_photo_table_are_answered_as_their_files_are(
 ) -> None:
     folder = random_bundle("three") if kind == "single" else random_ensemble.folder
     files = [str(file) for file in photo_kinds]
-    faces = FaceData(pd.DataFrame({"file": files, "key": files}), Split((), (), ()), tmp_path / "cache", 1.0)
+    faces = FaceData(pd.DataFrame({"file": files, "key": files}), Split((), (), ()), Keep(tmp_path / "cache", 1.0))
     rows = np.array([5, 0, 3])
     found = probabilities_of(folder, faces, rows, "cpu")
     assert np.array_equal(found, Predictor(folder, "cpu").probabilities([photo_kinds[row] for row in rows]))

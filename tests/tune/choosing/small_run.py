@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 from maskcls.data.facedata import FaceData, prepare
 from maskcls.data.splits import split_people
 from maskcls.recipe import Recipe
+from maskcls.stores import Keep
 from tune import study as records
 from tune.fits import Ended, FitRequest, Work, work_on
 from tune.run_dir import RunDir
@@ -25,11 +26,11 @@ BASE = Recipe().override(
 def small_run(folder: Path, cache: Path, name: str = "small") -> tuple[RunDir, FaceData]:
     """A run over the first demo people, split as a search would split them, without a trial."""
     run = RunDir.create(folder, name, {"call": {}, "parts": []})
-    demo = prepare(None, cache=cache)
+    demo = prepare(None, keep=Keep(cache))
     photos = demo.photos[demo.photos["person"].isin(sorted(set(demo.photos["person"]))[:PEOPLE])].reset_index(drop=True)
     faces = replace(demo, photos=photos, split=split_people(photos))
     faces.save(run.data)
-    return run, FaceData.load(run.data, cache)
+    return run, FaceData.load(run.data, Keep(cache))
 
 
 def add_trial(run: RunDir, values: list[float], overrides: dict[str, Any], *, state: str = COMPLETE) -> Record:

@@ -23,8 +23,8 @@ DESIGN = Design(2, 2)
 
 
 def chosen_by(run: RunDir, trials: list[Record], faces: FaceData, design: Design, budget_s: float | None = None) -> choice.Chosen:
-    cache = faces.cache
-    return choose(run, trials, faces, design, parallel=2, cpus=1, gpus=0.0, cache=cache, pixel_store_gb=1.0, budget_s=budget_s, plain=True)
+    keep = faces.keep
+    return choose(run, trials, faces, design, parallel=2, cpus=1, gpus=0.0, keep=keep, budget_s=budget_s, plain=True)
 
 
 def train(run: RunDir, trial: Record, faces: FaceData) -> None:

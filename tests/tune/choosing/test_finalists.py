@@ -10,6 +10,7 @@ import pytest
 
 from maskcls.data.facedata import FaceData
 from maskcls.errors import CallError, DataError
+from maskcls.stores import Keep
 from maskcls.training.metrics import scores
 from tests.tune.choosing.small_run import add_trial, fitted, recorded, small_run, stopped, two_trials
 from tune.choosing.finalists import SEEDS, Design, Finalist, RepeatResult, contenders, read_finalists, read_split, requests, winner
@@ -152,7 +153,7 @@ def test_a_killed_repeat_answers_as_an_unbroken_one(by: str, tmp_path: Path, dem
         trials = [add_trial(run, [0.5], {"lr_head": 1e-2})]
         design = Design(1, 2, by)
         request = requests(run, trials, faces, design, cpus=1, gpus=0.0)[0]
-        work = functools.partial(repeat_fit, cache=demo_cache, pixel_store_gb=1.0)
+        work = functools.partial(repeat_fit, keep=Keep(demo_cache, 1.0))
         if name == "killed":
             stopped(request, work, after=1)
             (waiting,) = read_finalists(run, trials, faces, design)
@@ -179,7 +180,7 @@ def test_repeats_that_end_badly_are_told(made: Run, demo_cache: Path) -> None:
     run, faces = made
     trials = [recorded("0000", 0.5, lr_head=1e9, lr_body=1e9, optimizer="sgd"), recorded("0001", 0.4, ages_left_out="1-99")]
     design = Design(2, 2)
-    work = functools.partial(repeat_fit, cache=demo_cache, pixel_store_gb=1.0)
+    work = functools.partial(repeat_fit, keep=Keep(demo_cache, 1.0))
     fits = requests(run, trials, faces, design, cpus=1, gpus=0.0)
     ends = [fitted(fit, work).state for fit in fits[:2]]
     assert ends == [DIVERGED, "failed"]
@@ -196,7 +197,7 @@ def test_answers_that_are_damaged_are_told(made: Run, demo_cache: Path) -> None:
     run, faces = made
     trials = [recorded("0000", 0.5, epochs=1)]
     request = requests(run, trials, faces, Design(1, 1, SEEDS), cpus=1, gpus=0.0)[0]
-    fitted(request, functools.partial(repeat_fit, cache=demo_cache, pixel_store_gb=1.0))
+    fitted(request, functools.partial(repeat_fit, keep=Keep(demo_cache, 1.0)))
     result = read_result(request.folder)
     assert result is not None
     assert result["split_digest"] == faces.split.digest

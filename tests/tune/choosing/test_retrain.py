@@ -14,6 +14,7 @@ from maskcls.errors import CallError, DataError
 from maskcls.models.model import log_probabilities
 from maskcls.serving.bundle import read_bundle
 from maskcls.serving.predictor import probabilities_of
+from maskcls.stores import Keep
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
 from tests.tune.choosing.small_run import BASE, fitted, small_run, stopped
@@ -51,7 +52,7 @@ def test_the_bundle_is_trained_on_everybody_but_the_holdout(made: tuple[RunDir, 
     winner = won(2, 2, 3)
     request = retrain_request(run, winner, faces, cpus=1, gpus=0.0)
     assert summary(run, request) == ["Trial 0007 on all people: not done"]
-    how = {"cpus": 1, "gpus": 0.0, "cache": demo_cache, "pixel_store_gb": 1.0, "plain": True}
+    how = {"cpus": 1, "gpus": 0.0, "keep": Keep(demo_cache, 1.0), "plain": True}
     outcome = retrain_on_all(run, winner, faces, **how)  # type: ignore[arg-type]
     assert (outcome.why, outcome.left) == (FINISHED, 0)
 
@@ -75,7 +76,7 @@ def test_the_bundle_is_trained_on_everybody_but_the_holdout(made: tuple[RunDir, 
 
     set_threads(1)  # as the fit had
     rows = faces.rows("holdout")
-    everybody = FaceData(faces.photos, Split((*split.train, *split.validation), (), split.holdout), demo_cache)
+    everybody = FaceData(faces.photos, Split((*split.train, *split.validation), (), split.holdout), Keep(demo_cache))
     assert np.array_equal(probabilities_of(run.best_on_all, faces, rows, "cpu"), _by_hand(everybody, rows, epochs=2))
 
 
@@ -90,7 +91,7 @@ def _by_hand(faces: FaceData, rows: np.ndarray, epochs: int) -> np.ndarray:
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_killed_one_gives_the_same_bundle_and_a_lost_one_is_made_again(tmp_path: Path, demo_cache: Path) -> None:
     weights = []
-    work = functools.partial(fit_on_all, cache=demo_cache, pixel_store_gb=1.0)
+    work = functools.partial(fit_on_all, keep=Keep(demo_cache, 1.0))
     for name in ("unbroken", "killed"):
         run, faces = small_run(tmp_path, demo_cache, name)
         request = retrain_request(run, won(2), faces, cpus=1, gpus=0.0)
@@ -114,10 +115,10 @@ def test_a_killed_one_gives_the_same_bundle_and_a_lost_one_is_made_again(tmp_pat
 
 def test_what_cannot_be_retrained_is_refused(made: tuple[RunDir, FaceData]) -> None:
     run, faces = made
-    alone = FaceData(faces.photos, Split(faces.split.train, (), faces.split.holdout), faces.cache)
+    alone = FaceData(faces.photos, Split(faces.split.train, (), faces.split.holdout), faces.keep)
     with pytest.raises(DataError, match="--retrain-on-all adds the validation people of small to its training people, but there are none"):
         retrain_request(run, won(2), alone, cpus=1, gpus=0.0)
     run.best_on_all.mkdir()
     (run.best_on_all / "notes.txt").touch()
     with pytest.raises(CallError, match="best-on-all exists and is no bundle"):
-        retrain_on_all(run, won(2), faces, cpus=1, gpus=0.0, cache=None, pixel_store_gb=1.0)
+        retrain_on_all(run, won(2), faces, cpus=1, gpus=0.0, keep=Keep(None, 1.0))

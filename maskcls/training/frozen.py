@@ -1,0 +1,185 @@
+"""What a model's frozen stages give in a fit: for the views that it trains on and for the photos that it validates on.
+
+Kept or computed when they are needed, the numbers are the same to the bit on the CPU in float32: either way they come from
+`models.prefix`, in blocks of one size.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from functools import cached_property
+from importlib.metadata import version
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from maskcls.data.augment import Augmenter
+from maskcls.data.sampling import DrawStream
+from maskcls.models.features import FeatureStores, Key, as_tensor
+from maskcls.models.model import Model
+from maskcls.models.prefix import BLOCK, Prefix
+from maskcls.recipe import Recipe
+from maskcls.training.fit_data import FitData
+
+Integers = NDArray[np.int64]
+
+NOTHING_FROZEN, NO_STORES = "no stage is frozen, or the backbone can't be run from its cut on", "no place to keep them was given"
+PLAIN = -1
+"""The view of a photo as it is."""
+_CODE = 1
+"""Raise it where the code here or in models.prefix changes what is stored."""
+
+
+class Kept:
+    """The features of some photos in some views, of one precision, from their stores; computed live where the cache has no room.
+
+    Args:
+        rows: (n,) of the data that a store holds, rising.
+        plain: whether every view is the photo as it is.
+    """
+
+    def __init__(
+        self, frozen: "Frozen", stores: FeatureStores, rows: Integers, precision: torch.dtype, *, plain: bool, augmenter: Augmenter
+    ) -> None:
+        self._frozen, self._stores, self._rows, self.precision = frozen, stores, rows, precision
+        self._augmenter = augmenter
+        self.plain = plain
+        self._arrays: dict[int, NDArray[np.generic] | None] = {}
+        sample = frozen.compute(rows[:1], PLAIN, precision, block=1)
+        self._shape = tuple(sample.permute(0, 2, 3, 1).shape[1:] if sample.ndim == 4 else sample.shape[1:])
+
+    @property
+    def bytes_a_view(self) -> int:
+        return self._key(PLAIN).n_bytes
+
+    def of(self, rows: Integers, views: Integers | None = None) -> Tensor:
+        """Features (b, ...) of rows of the data, in these views or as they are; on the CPU."""
+        views = np.full(len(rows), PLAIN) if views is None or self.plain else views
+        parts, order = [], []
+        for view in np.unique(views).tolist():
+            at = np.flatnonzero(views == view)
+            parts.append(self._of_view(rows[at], view))
+            order.append(at)
+        if len(parts) == 1:
+            return parts[0]
+        back = torch.from_numpy(np.argsort(np.concatenate(order)))
+        together = torch.cat(parts)[back]
+        return together.contiguous(memory_format=torch.channels_last) if together.ndim == 4 else together
+
+    def _of_view(self, rows: Integers, view: int) -> Tensor:
+        if view not in self._arrays:
+            self._arrays[view] = self._stores.get(
+                self._key(view), lambda positions: self._frozen.compute(self._rows[positions], view, self.precision, self._augmenter)
+            )
+        array = self._arrays[view]
+        if array is None:
+            return self._frozen.compute(rows, view, self.precision, self._augmenter).cpu()
+        return as_tensor(array[np.searchsorted(self._rows, rows)], self.precision)
+
+    def _key(self, view: int) -> Key:
+        augmented = {"augmentation": self._augmenter.strengths, "seed": self._augmenter.seed, "albumentations": version("albumentations")}
+        parts = {**self._frozen.parts(self._rows), **(augmented if view != PLAIN else {})}
+        return Key({**parts, "view": "as it is" if view == PLAIN else f"view {view}"}, len(self._rows), self._shape, self.precision)
+
+
+class Frozen:
+    """The frozen stages of one model in a fit.
+
+    Args:
+        prefix: of the model.
+    """
+
+    def __init__(self, model: Model, prefix: Prefix, data: FitData) -> None:
+        self.model, self.prefix, self.data = model, prefix, data
+        self.device = model.mean.device
+        self.block = BLOCK[self.device.type]
+
+    def compute(self, rows: Integers, view: int, precision: torch.dtype, augmenter: Augmenter | None = None, *, block: int = 0) -> Tensor:
+        """Features of rows of the data in one view, computed now, on the model's device."""
+        photos = [self.data.pixels[row] for row in rows]
+        if view != PLAIN and augmenter is not None:
+            photos = [augmenter.view(photo, self.data.keys[row], view) for photo, row in zip(photos, rows, strict=True)]
+        return self.of_images(self.model.normalise(torch.from_numpy(np.stack(photos)).to(self.device)), precision, block or self.block)
+
+    def of_images(self, images: Tensor, precision: torch.dtype, block: int) -> Tensor:
+        """Features of normalised images (b, 3, s, s)."""
+        with torch.autocast(self.device.type, precision, enabled=precision != torch.float32):
+            return self.prefix.features(images, block).to(precision)
+
+    def parts(self, rows: Integers) -> dict[str, object]:
+        """What the numbers hang on, but for the view."""
+        photos = hashlib.sha256("\n".join([self.data.pixels_digest, *(self.data.keys[row] for row in rows)]).encode()).hexdigest()[:24]
+        return {**self._parts, "photos": photos}
+
+    @cached_property
+    def _parts(self) -> dict[str, object]:
+        recipe = self.model.recipe
+        return {
+            "code": _CODE,
+            "backbone": recipe.backbone,
+            "weights": self.prefix.digest(),
+            "stages": f"{recipe.frozen_stages} of 5 stages",
+            "image_size": recipe.image_size,
+            "mean": self.model.mean.flatten().tolist(),
+            "std": self.model.std.flatten().tolist(),
+            "device": self.device.type,
+            "block": self.block,
+            "torch": torch.__version__,
+            "timm": version("timm"),
+        }
+
+
+def known_rows(data: FitData) -> Integers:
+    """Rows of the training and the validation people, rising: the same for every fold of them."""
+    return np.union1d(data.train, data.validation)
+
+
+def kept_for_training(frozen: Frozen | None, stores: FeatureStores | None, recipe: Recipe, precision: torch.dtype) -> Kept | str:
+    """The training views' features, or why they are not kept."""
+    if frozen is None or stores is None or not frozen.data.pixels_digest:
+        return NOTHING_FROZEN if frozen is None else NO_STORES
+    augmenter = Augmenter(recipe.augmentation, recipe.augmentation_seed)
+    plain = not augmenter.transforms
+    if recipe.mix != "none":
+        return "photos are mixed before they go through the frozen stages"
+    if not plain and not recipe.views:
+        return "every draw is a new view (views = 0)"
+    rows, views = known_rows(frozen.data), 1 if plain else recipe.views
+    kept = Kept(frozen, stores, rows, precision, plain=plain, augmenter=augmenter)
+    drawn, computed = recipe.epochs * len(frozen.data.train), views * len(rows)
+    return stores.refusal(views * kept.bytes_a_view, drawn, computed) or kept
+
+
+def kept_for_validation(frozen: Frozen | None, stores: FeatureStores | None, recipe: Recipe, training: Kept | str) -> Kept | str:
+    """The validation photos' features in float32, or why they are not kept. They share the training's store where both are the same."""
+    if frozen is None or stores is None or not frozen.data.pixels_digest:
+        return NOTHING_FROZEN if frozen is None else NO_STORES
+    if isinstance(training, Kept) and training.plain and training.precision == torch.float32:
+        return training
+    rows = np.sort(frozen.data.validation)
+    if not len(rows):
+        return "nobody is validated on"
+    nothing = Augmenter({}, 0)
+    kept = Kept(frozen, stores, rows, torch.float32, plain=True, augmenter=nothing)
+    return stores.refusal(kept.bytes_a_view, recipe.epochs * len(rows), len(rows)) or kept
+
+
+class FeatureBatches:
+    """As `training.views.ViewBatches`, of stored features in place of pixels: (b, ...) features, and positions (b,)."""
+
+    def __init__(self, recipe: Recipe, rows: Integers, draws: DrawStream, kept: Kept, *, pin: bool) -> None:
+        self._recipe, self._rows, self._draws, self._kept, self._pin = recipe, rows, draws, kept, pin
+
+    @property
+    def steps(self) -> int:
+        """Batches an epoch."""
+        return -(-len(self._rows) // self._recipe.batch_size)
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of an epoch (0-based); the same photos and views in each as ViewBatches has."""
+        positions, draw_numbers = self._draws.epoch(epoch)
+        views = draw_numbers % max(self._recipe.views, 1)
+        for at in np.array_split(np.arange(len(positions)), self.steps):
+            features = self._kept.of(self._rows[positions[at]], views[at])
+            yield features.pin_memory() if self._pin else features, torch.from_numpy(positions[at])

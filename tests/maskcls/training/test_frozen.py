@@ -1,0 +1,251 @@
+"""Kept features change nothing but the time: the same curve with and without them, to the bit on the CPU in float32."""
+
+import dataclasses
+import multiprocessing
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from maskcls.models.features import FeatureStores, list_stores, prune, stores
+from maskcls.training.fit import Fit
+from maskcls.training.fit_data import FitData
+from maskcls.training.frozen import Frozen, known_rows
+from tests.maskcls.training.small import RECIPE, data
+
+VIEWS = 2
+KEPT = RECIPE.override({"views": VIEWS, "epochs": 3, "frozen_stages": 5, "task_split": "single"})
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def known() -> FitData:
+    return dataclasses.replace(data(), pixels_digest="drawn")
+
+
+def curve(fit: Fit) -> list[tuple[Any, ...]]:
+    return [(result.epoch, result.train_loss, result.validation_f1, result.scores.class_f1) for result in fit.epochs()]
+
+
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many photos went through a frozen prefix, call by call, from now on."""
+    calls: list[int] = []
+    real = Frozen.of_images
+
+    def counted(frozen: Frozen, images: torch.Tensor, precision: torch.dtype, block: int) -> torch.Tensor:
+        calls.append(len(images))
+        return real(frozen, images, precision, block)
+
+    monkeypatch.setattr(Frozen, "of_images", counted)
+    return calls
+
+
+@pytest.mark.parametrize("frozen_stages", [1, 3, 5])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"sampler": "oversample", "views": 3},
+        {"augment_flip": 0.0, "augment_probability": 0.0, "views": 0},
+        {"ema_decay": 0.9, "head": "mlp", "head_width": 8, "head_dropout": 0.5},
+        {"task_split": "shared_heads", "age_regression": 0.1},
+        {"task_split": "mask_gender_ages", "members.mask3.frozen_stages": 2, "epochs": 1},
+        {"mix": "mixup"},
+        {"views": 0},
+    ],
+    ids=lambda values: "-".join(values) or "views",
+)
+def test_the_same_curve_with_and_without_kept_features(frozen_stages: int, values: dict[str, Any], tmp_path: Path) -> None:
+    recipe = KEPT.override({"frozen_stages": frozen_stages, "epochs": 2, **values})
+    without = curve(Fit(recipe, known()))
+    first = Fit(recipe, known(), stores=FeatureStores(tmp_path, shared=True))
+    assert curve(first) == without
+    assert list_stores(tmp_path)
+    again = Fit(recipe, known(), stores=FeatureStores(tmp_path, shared=True))
+    assert curve(again) == without
+
+
+def test_what_is_kept_is_computed_once_for_all_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, kept = computed(monkeypatch), FeatureStores(tmp_path, shared=True)
+    whole = len(known_rows(known())) * VIEWS + len(known().validation)
+    curve(Fit(KEPT, known(), stores=kept))
+    assert sum(calls) - calls.count(1) == whole, "each photo in each view, the validation photos as they are, and one for the shape"
+    assert len(list_stores(tmp_path)) == VIEWS + 1
+    calls.clear()
+    curve(Fit(KEPT.override({"lr_head": 5e-3, "epochs": 5, "head": "linear"}), known(), stores=kept))
+    assert set(calls) <= {1}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"augmentation_seed": 1}, {"augment_rotate_degrees": 7.0}, {"frozen_stages": 4}, {"image_size": 40}, {"seed": 1}],
+    ids=lambda values: next(iter(values)),
+)
+def test_another_prefix_or_view_has_stores_of_its_own(tmp_path: Path, values: dict[str, Any]) -> None:
+    """The seed counts here, for weights are random in this recipe."""
+    kept = FeatureStores(tmp_path, shared=True)
+    first = KEPT.override({"epochs": 1})
+    for recipe in (first, first.override(values)):
+        photos = known()
+        size = recipe.image_size
+        pixels = np.random.default_rng(0).integers(0, 255, (len(photos.labels), size, size, 3), np.uint8)
+        curve(Fit(recipe, dataclasses.replace(photos, pixels=pixels), stores=kept))
+    of_the_first = 2 if values != {"augmentation_seed": 1} and values != {"augment_rotate_degrees": 7.0} else 1
+    assert len(list_stores(tmp_path)) == 2 + of_the_first
+
+
+def test_photos_that_changed_have_stores_of_their_own(tmp_path: Path) -> None:
+    kept = FeatureStores(tmp_path, shared=True)
+    for digest in ("before", "after"):
+        curve(Fit(KEPT.override({"epochs": 1}), dataclasses.replace(data(), pixels_digest=digest), stores=kept))
+    assert len(list_stores(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("damage", ["a byte", "shorter", "no file", "no manifest", "a manifest of nothing"])
+def test_a_damaged_store_is_noticed_and_built_again(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+    kept = FeatureStores(tmp_path, shared=True)
+    before = curve(Fit(KEPT, known(), stores=kept))
+    for info in list_stores(tmp_path):
+        file, manifest = tmp_path / "features" / info.name / "features.bin", tmp_path / "features" / info.name / "manifest.json"
+        content = bytearray(file.read_bytes())
+        content[len(content) // 3] ^= 1
+        {
+            "a byte": lambda: file.write_bytes(content),  # noqa: B023
+            "shorter": lambda: file.write_bytes(content[:-4]),  # noqa: B023
+            "no file": file.unlink,
+            "no manifest": manifest.unlink,
+            "a manifest of nothing": lambda: manifest.write_text("{}"),  # noqa: B023
+        }[damage]()
+    assert curve(Fit(KEPT, known(), stores=kept)) == before
+    assert "are damaged: they are computed anew" in caplog.text
+    assert len(list_stores(tmp_path)) == VIEWS + 1
+
+
+def test_stores_that_would_not_fit_or_not_pay_are_not_made(tmp_path: Path) -> None:
+    recipe = KEPT.override({"epochs": 1, "views": 4})
+    small = Fit(recipe, known(), stores=FeatureStores(tmp_path, budget_gb=1e-6, shared=True))
+    assert "--feature-store-gb allows 1e-06 GB" in str(small.model_fits[0].kept)
+    once = Fit(recipe, known(), stores=FeatureStores(tmp_path))
+    assert "they would not pay" in str(once.model_fits[0].kept)
+    long = Fit(KEPT.override({"epochs": 9}), known(), stores=FeatureStores(tmp_path))
+    assert not isinstance(long.model_fits[0].kept, str)
+    assert curve(small) == curve(once)
+
+
+def test_where_one_view_finds_no_room_it_is_computed_live(tmp_path: Path) -> None:
+    """The bound holds all of one fit's stores, but another fit's are in use."""
+    probe = Fit(KEPT, known(), stores=FeatureStores(tmp_path / "probe", shared=True))
+    curve(probe)
+    total = sum(info.n_bytes for info in list_stores(tmp_path / "probe"))
+    kept = FeatureStores(tmp_path / "cache", budget_gb=total * 1.1e-9, shared=True)
+    first = Fit(KEPT, known(), stores=kept)
+    curve(first)
+    other = KEPT.override({"augmentation_seed": 3})
+    assert curve(Fit(other, known(), stores=kept)) == curve(Fit(other, known()))
+    assert sum(info.n_bytes for info in list_stores(tmp_path / "cache")) <= total * 1.1
+    del first
+
+
+def test_the_least_recently_used_go_first_and_never_one_in_use(tmp_path: Path) -> None:
+    kept = FeatureStores(tmp_path, shared=True)
+    using = Fit(KEPT, known(), stores=kept)
+    curve(using)
+    curve(Fit(KEPT.override({"augmentation_seed": 3}), known(), stores=kept))
+    in_use = {info.name for info in list_stores(tmp_path) if info.in_use}
+    assert len(in_use) == VIEWS + 1
+    removed = prune(tmp_path, 0)
+    assert len(removed) == VIEWS
+    assert {info.name for info in list_stores(tmp_path)} == in_use
+    del using
+
+
+@pytest.mark.parametrize("how", ["no folder can be made", "a full disk"])
+def test_a_cache_that_cannot_be_written_is_told_and_training_goes_on(
+    tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if how == "a full disk":
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10, 10, 0))  # type: ignore[attr-defined]
+    else:
+        (tmp_path / "features").write_text("a file where the folder should be")
+    assert curve(Fit(KEPT, known(), stores=FeatureStores(tmp_path, shared=True))) == curve(Fit(KEPT, known()))
+    assert "Training goes on without them, more slowly" in caplog.text
+    assert str(tmp_path) in caplog.text
+
+
+def build(cache: Path, counts: Any) -> None:
+    """A fit in a process of its own, which adds the photos that it computed."""
+    torch.set_num_threads(1)
+    real = Frozen.of_images
+
+    def counted(frozen: Frozen, images: torch.Tensor, precision: torch.dtype, block: int) -> torch.Tensor:
+        with counts.get_lock():
+            counts.value += len(images) if block > 1 else 0
+        return real(frozen, images, precision, block)
+
+    Frozen.of_images = counted  # type: ignore[method-assign]
+    curve(Fit(KEPT, known(), stores=FeatureStores(cache, shared=True)))
+
+
+def die_amid_building(cache: Path) -> None:
+    torch.set_num_threads(1)
+    real = Frozen.of_images
+    calls: Iterator[int] = iter(range(100))
+
+    def killed(frozen: Frozen, images: torch.Tensor, precision: torch.dtype, block: int) -> torch.Tensor:
+        if next(calls) == 3:
+            os._exit(9)
+        return real(frozen, images, precision, block)
+
+    Frozen.of_images = killed  # type: ignore[method-assign]
+    curve(Fit(KEPT, known(), stores=FeatureStores(cache, shared=True)))
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("maskcls.models.features.CHUNK", 32)
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_fits_in_several_processes_build_together_and_nothing_twice(tmp_path: Path) -> None:
+    fork = multiprocessing.get_context("fork")
+    counts = fork.Value("i", 0)
+    workers = [fork.Process(target=build, args=(tmp_path, counts)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    assert counts.value == len(known_rows(known())) * VIEWS + len(known().validation)
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_killed_builder_leaves_nothing_that_is_taken_for_whole(tmp_path: Path) -> None:
+    fork = multiprocessing.get_context("fork")
+    killed = fork.Process(target=die_amid_building, args=(tmp_path,))
+    killed.start()
+    killed.join(120)
+    assert killed.exitcode == 9
+    assert not list_stores(tmp_path)
+    assert list((tmp_path / "features").glob(".building-*")), "it was not killed amid building"
+    assert curve(Fit(KEPT, known(), stores=FeatureStores(tmp_path, shared=True))) == curve(Fit(KEPT, known()))
+    stores(tmp_path).prune(1.0)
+    assert not list((tmp_path / "features").glob(".building-*"))
+    assert len(list_stores(tmp_path)) == VIEWS + 1
+
+
+def test_bfloat16_is_kept_in_half_the_room(tmp_path: Path) -> None:
+    recipe = KEPT.override({"precision": "bfloat16", "epochs": 1})
+    fit = Fit(recipe, known(), stores=FeatureStores(tmp_path, shared=True))
+    told = curve(fit)
+    training, validation = sorted(list_stores(tmp_path), key=lambda info: "as it is" in info.source)
+    assert "view 0" in training.source
+    assert training.n_bytes / training.photos < 0.6 * validation.n_bytes / validation.photos
+    assert told == curve(Fit(recipe, known()))

@@ -1,0 +1,144 @@
+"""The real objective: a fit of the run's photos, in micro-batches where a whole batch does not fit into the memory."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maskcls.stores import Keep
+from tune.run_dir import RunDir
+from tune.trainable import OUT_OF_MEMORY, OutOfMemory, TrialRequest, free_memory, state_of, told_of
+
+if TYPE_CHECKING:
+    from maskcls.models.features import FeatureStores
+    from maskcls.recipe import Recipe
+    from maskcls.training.fit import EpochResult, Fit
+    from maskcls.training.fit_data import FitData
+
+
+def fit_trial(request: TrialRequest, *, keep: Keep, shared: bool) -> Iterator[dict[str, Any]]:
+    """Its state lies in the trial's folder and is whole after every epoch; beside it, what its numbers hang on
+    (`maskcls.training.recorded`), so that `maskcls.train --trial` gives them again.
+
+    Args:
+        keep: where decoded photos and frozen features are kept.
+        shared: whether other trials will want the same frozen features.
+    """
+    import torch
+
+    from maskcls.data.facedata import FaceData
+    from maskcls.device import default_loader_workers, set_threads, use_repeatable_kernels
+    from maskcls.recipe import Recipe
+    from maskcls.training.fit_data import FitData
+
+    threads, device = max(1, request.cpus), "cuda" if request.gpus > 0 else "cpu"
+    set_threads(threads)  # to keep to the trial's share of the cores; said anew for each trial, for actors are reused
+    use_repeatable_kernels()
+    recipe = Recipe.model_validate(request.recipe)
+    faces = FaceData.load(RunDir(request.run).data, keep)
+    data = FitData.of(faces, recipe)
+    stores = faces.feature_stores(shared=shared)
+    workers = default_loader_workers(device, request.cpus)
+    fitting = ShrinkingFit(recipe, data, request.folder, device=device, threads=threads, loader_workers=workers, stores=stores)
+    try:
+        for result in fitting.epochs():
+            yield {**told_of(result), **fitting.split_of(result.epoch), "frozen_features": fitting.frozen_features}
+    finally:
+        del fitting
+        if device == "cuda":
+            torch.cuda.empty_cache()  # the actor lives on, and the next trial wants the memory
+
+
+class ShrinkingFit:
+    """A fit kept in a folder. Where it runs out of memory, it is taken up from there in micro-batches of half the size.
+
+    One that is begun again in the folder begins with the micro-batch that it had come to.
+    """
+
+    def __init__(
+        self,
+        recipe: "Recipe",
+        data: "FitData",
+        folder: Path,
+        *,
+        device: str,
+        threads: int,
+        loader_workers: int,
+        stores: "FeatureStores | None" = None,
+    ) -> None:
+        from maskcls.training.recorded import stretches, whole_batch
+
+        self.recipe, self.data, self.folder = recipe, data, folder
+        self.device, self.threads, self.loader_workers = device, threads, loader_workers
+        self.stores = stores
+        self.whole = whole_batch(recipe)
+        before = stretches(folder)
+        self.micro_batch = min(before[-1].conditions.micro_batch, self.whole) if before else self.whole
+        self.frozen_features = ""
+        """Whether what frozen stages give is kept, and if not, why."""
+        self._told = 0
+
+    def epochs(self) -> "Iterator[EpochResult]":
+        """Each epoch once, those that are done first, as they were; a new one is kept before it is yielded.
+
+        Raises Diverged; OutOfMemory where not even single photos fit, and torch's error where the model itself does not.
+        """
+        while True:
+            fit = self._begun()
+            try:
+                yield from self._rest_of(fit)
+                return
+            except Exception as error:
+                if state_of(error) != OUT_OF_MEMORY:
+                    raise
+                del fit
+                free_memory(error)
+                if self.micro_batch == 1:
+                    raise OutOfMemory(f"Not even one photo at a time fits. {error}") from error
+            self.micro_batch = halved(self.micro_batch)
+
+    def split_of(self, epoch: int) -> dict[str, Any]:
+        """For an epoch's row: its micro-batch, and what that is to say; nothing where whole batches went through the model."""
+        from maskcls.training.recorded import at_epoch, stretches
+
+        conditions = at_epoch(stretches(self.folder), epoch)
+        if conditions is None or conditions.micro_batch >= self.whole:
+            return {}
+        too_large = self.whole
+        while halved(too_large) > conditions.micro_batch:
+            too_large = halved(too_large)
+        return {
+            "micro_batch": conditions.micro_batch,
+            "message": f"in micro-batches of {conditions.micro_batch}: {too_large} did not fit",
+        }
+
+    def _begun(self) -> "Fit":
+        from maskcls.training.fit import Fit
+        from maskcls.training.recorded import Conditions, note
+
+        fit = Fit(self.recipe, self.data, self.device, self.loader_workers, micro_batch=self.micro_batch, stores=self.stores)
+        self.frozen_features = fit.frozen_features
+        fit.resume(self.folder)
+        here = Conditions.now(
+            self.recipe,
+            self.data.digest,
+            device=self.device,
+            threads=self.threads,
+            loader_workers=self.loader_workers,
+            micro_batch=self.micro_batch,
+        )
+        note(self.folder, here, done=len(fit.history), epochs=self.recipe.epochs)
+        return fit
+
+    def _rest_of(self, fit: "Fit") -> "Iterator[EpochResult]":
+        done = len(fit.history)
+        for result in fit.epochs():
+            if result.epoch > done:
+                fit.save(self.folder)
+            if result.epoch > self._told:
+                self._told = result.epoch
+                yield result
+
+
+def halved(micro_batch: int) -> int:
+    """Half of it, rounded up."""
+    return -(-micro_batch // 2)
