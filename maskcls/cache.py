@@ -1,4 +1,4 @@
-"""`python -m maskcls.cache list|prune`: the decoded photos that are kept on disk."""
+"""`python -m maskcls.cache list|prune`: the decoded photos and the frozen features that are kept on disk."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,37 +16,42 @@ app = new_app()
 
 @app.callback()
 def main() -> None:
-    """Decoded photos kept on disk: see them, or make room. They are made again when they are needed."""
+    """Decoded photos and frozen features kept on disk: see them, or make room. They are made again when they are needed."""
 
 
 @app.command("list")
 def list_(cache: options.Cache = None) -> None:
-    """List the pixel stores, most recently used first."""
-    from maskcls.data.pixels import default_cache, list_stores
+    """List the stores, most recently used first."""
+    from maskcls.data import pixels
+    from maskcls.models import feature_stores
+    from maskcls.stores import default_cache
 
     folder = _existing(cache, default_cache())
-    stores = list_stores(folder)
-    if not stores:
-        print(f"{folder} holds no decoded photos.")
+    photos, features = pixels.list_stores(folder), feature_stores.list_stores(folder)
+    if not photos and not features:
+        print(f"{folder} holds no decoded photos and no frozen features.")
         return
-    _print_table(stores)
-    print(f"{len(stores)} pixel stores under {folder}: {_total(stores)}.")
+    _print_table(photos, features)
+    print(f"{len(photos)} pixel stores under {folder}: {_total(photos)}; {len(features)} feature stores: {_total(features)}.")
 
 
 @app.command()
 def prune(
     cache: options.Cache = None,
     pixel_store_gb: Annotated[float, typer.Option("--pixel-store-gb", min=0, help="Keep at most this much, GB; 0: nothing.")] = 0.0,
+    feature_store_gb: Annotated[float, typer.Option("--feature-store-gb", min=0, help="Keep at most this much, GB; 0: nothing.")] = 0.0,
 ) -> None:
-    """Remove pixel stores, least recently used first; those in use stay."""
-    from maskcls.data.pixels import default_cache, list_stores
-    from maskcls.data.pixels import prune as prune_stores
+    """Remove stores, least recently used first; those in use stay."""
+    from maskcls.data import pixels
+    from maskcls.models import feature_stores
+    from maskcls.stores import default_cache
 
     folder = _existing(cache, default_cache())
-    removed = prune_stores(folder, pixel_store_gb)
-    kept = list_stores(folder)
-    in_use = sum(store.in_use for store in kept)
-    print(f"Removed {len(removed)} pixel stores ({_total(removed)}); {len(kept)} are left ({_total(kept)}), {in_use} of them in use.")
+    for name, stores, budget_gb in (("pixel", pixels, pixel_store_gb), ("feature", feature_stores, feature_store_gb)):
+        removed = stores.prune(folder, budget_gb)
+        kept = stores.list_stores(folder)
+        in_use = sum(store.in_use for store in kept)
+        print(f"Removed {len(removed)} {name} stores ({_total(removed)}); {len(kept)} are left ({_total(kept)}), {in_use} of them in use.")
 
 
 def _existing(cache: Path | None, default: Path) -> Path:
@@ -64,7 +69,7 @@ def _total(stores: "list[StoreInfo]") -> str:
     return gb(sum(store.n_bytes for store in stores))
 
 
-def _print_table(stores: "list[StoreInfo]") -> None:
+def _print_table(photos: "list[StoreInfo]", features: "list[StoreInfo]") -> None:
     from datetime import datetime
 
     from rich.console import Console
@@ -72,19 +77,12 @@ def _print_table(stores: "list[StoreInfo]") -> None:
 
     from maskcls.stores import gb
 
-    table = Table("store", "photos", "px", "size", "last used", "in use", "photos' folder")
-    for store in stores:
+    table = Table("store", "photos", "of each", "size", "last used", "in use", "of")
+    for store in (*photos, *features):
         used = datetime.fromtimestamp(store.last_used_s).strftime("%Y-%m-%d %H:%M")
-        photos = f"{store.photos:,}" if store.photos else "damaged"
-        table.add_row(
-            store.name,
-            photos,
-            str(store.shape[1]) if store.shape else "",
-            gb(store.n_bytes),
-            used,
-            "yes" if store.in_use else "no",
-            store.source,
-        )
+        held = f"{store.photos:,}" if store.photos else "damaged"
+        shape = f"{store.shape[1]} px" if store in photos and store.photos else " x ".join(map(str, store.shape[1:]))
+        table.add_row(store.name, held, shape, gb(store.n_bytes), used, "yes" if store.in_use else "no", store.source)
     console = Console()
     if not console.is_terminal:
         console.width = 200  # whole lines for what reads them

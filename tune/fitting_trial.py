@@ -9,7 +9,7 @@ from tune.run_dir import RunDir
 from tune.trainable import OUT_OF_MEMORY, OutOfMemory, TrialRequest, free_memory, state_of, told_of
 
 if TYPE_CHECKING:
-    from maskcls.models.features import FeatureStores
+    from maskcls.models.feature_stores import FeatureStores
     from maskcls.recipe import Recipe
     from maskcls.training.fit import EpochResult, Fit
     from maskcls.training.fit_data import FitData

@@ -24,7 +24,7 @@ from maskcls.labels import N_CLASSES
 from maskcls.stores import Keep
 
 if TYPE_CHECKING:
-    from maskcls.models.features import FeatureStores
+    from maskcls.models.feature_stores import FeatureStores
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class FaceData:
         Args:
             shared: whether other fits will want the same ones.
         """
-        from maskcls.models.features import FeatureStores
+        from maskcls.models.feature_stores import FeatureStores
 
         return FeatureStores(self.keep.folder, self.keep.feature_gb, shared) if self.keep.feature_gb > 0 else None
 

@@ -37,6 +37,8 @@ class Prefix:
     def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
         self._modules = _outermost(backbone)
+        self.whole = not any(parameter.requires_grad for parameter in backbone.parameters())
+        """Whether the whole backbone is frozen, so that its features are what the heads see."""
 
     @classmethod
     def of(cls, backbone: Backbone, image_size: int) -> "Prefix | None":
@@ -50,11 +52,6 @@ class Prefix:
         if tried not in _one_function:
             _one_function[tried] = prefix._is_one_function(image_size)
         return prefix if _one_function[tried] else None
-
-    @property
-    def whole(self) -> bool:
-        """Whether the whole backbone is frozen, so that its features are what the heads see."""
-        return not any(parameter.requires_grad for parameter in self.backbone.parameters())
 
     def features(self, images: Tensor, block: int) -> Tensor:
         """Normalised images (b, 3, s, s) -> what the frozen stages give, without gradients; maps (b, c, h, w) are channels_last.

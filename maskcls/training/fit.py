@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from maskcls.models.features import FeatureStores
+from maskcls.models.feature_stores import FeatureStores
 from maskcls.models.model import Model, RowFeatures, build_models, log_probabilities, member_answers
 from maskcls.recipe import Recipe
 from maskcls.training import state

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from maskcls.data.augment import Augmenter
 from maskcls.data.sampling import DrawStream
-from maskcls.models.features import FeatureStores, Key, as_tensor
+from maskcls.models.feature_stores import FeatureStores, Key, as_tensor
 from maskcls.models.model import Model
 from maskcls.models.prefix import BLOCK, Prefix
 from maskcls.recipe import Recipe

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from maskcls.data.sampling import DrawStream
 from maskcls.errors import RunError
-from maskcls.models.features import FeatureStores
+from maskcls.models.feature_stores import FeatureStores
 from maskcls.models.model import Model, derived_seed
 from maskcls.models.prefix import Prefix
 from maskcls.recipe import Recipe
@@ -235,7 +235,7 @@ def create_optimizer(recipe: Recipe, model: Model) -> torch.optim.Optimizer:
             if parameters:
                 groups.append({"params": parameters, "lr": rate, "weight_decay": model.recipe.weight_decay * decays})
     if model.recipe.optimizer == "adam":
-        return torch.optim.Adam(groups)
+        return torch.optim.Adam(groups, fused=True)
     if model.recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups)
-    return torch.optim.SGD(groups, momentum=0.9, nesterov=True)
+        return torch.optim.AdamW(groups, fused=True)
+    return torch.optim.SGD(groups, momentum=0.9, nesterov=True, fused=True)

@@ -7,9 +7,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from maskcls.data.geometry import Geometry
 from maskcls.data.pixels import list_stores, open_or_build
+from maskcls.models import feature_stores
+from maskcls.models.feature_stores import FeatureStores, Key
+from maskcls.stores import gb
 
 
 def call(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
@@ -39,6 +43,7 @@ def test_list(cache: Path, tmp_path: Path) -> None:
 def test_prune_to_a_bound_then_all(cache: Path, tmp_path: Path) -> None:
     done = call("prune", "--cache", str(cache), "--pixel-store-gb", "1", home=tmp_path)
     assert "Removed 0 pixel stores (0 GB); 2 are left" in done.stdout
+    assert "Removed 0 feature stores (0 GB); 0 are left (0 GB), 0 of them in use." in done.stdout
     done = call("prune", "--cache", str(cache), home=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Removed 2 pixel stores" in done.stdout
@@ -46,10 +51,27 @@ def test_prune_to_a_bound_then_all(cache: Path, tmp_path: Path) -> None:
     assert list_stores(cache) == []
 
 
+def test_feature_stores_are_listed_and_pruned_apart(cache: Path, tmp_path: Path) -> None:
+    key = Key({"backbone": "resnet10t", "stages": "3 of 5 stages", "view": "view 1"}, 3, (4, 4, 8), torch.float32)
+    held = FeatureStores(cache).get(key, lambda positions: torch.ones(len(positions), 8, 4, 4))
+    assert held is not None
+    listed = call("list", "--cache", str(cache), home=tmp_path).stdout
+    assert "resnet10t 3 of 5 stages view 1" in listed
+    assert "4 x 4 x 8" in listed
+    size = gb(feature_stores.list_stores(cache)[0].n_bytes)
+    assert f"1 feature stores: {size}." in listed
+    done = call("prune", "--cache", str(cache), "--pixel-store-gb", "1", home=tmp_path)
+    assert f"Removed 0 feature stores (0 GB); 1 are left ({size}), 1 of them in use." in done.stdout
+    del held
+    done = call("prune", "--cache", str(cache), "--pixel-store-gb", "1", home=tmp_path)
+    assert "Removed 1 feature stores" in done.stdout
+    assert len(list_stores(cache)) == 2
+
+
 def test_the_default_cache_may_be_empty(tmp_path: Path) -> None:
     done = call("list", home=tmp_path)
     assert done.returncode == 0
-    assert done.stdout == f"{tmp_path}/.cache/maskcls holds no decoded photos.\n"
+    assert done.stdout == f"{tmp_path}/.cache/maskcls holds no decoded photos and no frozen features.\n"
 
 
 @pytest.mark.parametrize("command", ["list", "prune"])

@@ -54,7 +54,7 @@ def test_help_imports_nothing_heavy_and_states_every_default() -> None:
     shown = subprocess.run(door("--help"), cwd=ROOT, capture_output=True, text=True, check=True, env={"COLUMNS": "200", "TERM": "dumb"})
     options = [line for line in shown.stdout.splitlines() if line.startswith("  --")]
     flags = ("--retrain-on-all", "--skip-bad", "--plan", "--list-spaces", "--help")
-    assert len(options) == 34
+    assert len(options) == 35
     assert shown.stdout.count("[default:") == len(options) - len(flags)
     heavy = "import sys, tune.search; print(sorted({'torch', 'ray', 'optuna', 'pydantic', 'numpy', 'pandas'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", heavy], cwd=ROOT, capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from maskcls.models.features import FeatureStores, list_stores, prune, stores
+from maskcls.models.feature_stores import FeatureStores, list_stores, prune, stores
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
 from maskcls.training.frozen import Frozen, known_rows
@@ -210,7 +210,7 @@ def die_amid_building(cache: Path) -> None:
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("maskcls.models.features.CHUNK", 32)
+    monkeypatch.setattr("maskcls.models.feature_stores.CHUNK", 32)
 
 
 @pytest.mark.usefixtures("small_chunks")
