@@ -104,6 +104,7 @@ class ModelFit:
         )
         self.validated = kept_for_validation(self.frozen, stores, self.recipe, kept)
         self.objectives = nn.ModuleList(Objective(recipe.of_member(t.name), t, photos) for t in model.tasks).to(self.device)
+        self._backbone = torch.compile(model.backbone) if self.recipe.compile and self.frozen is None else model.backbone
         self.optimizer = create_optimizer(recipe, model)
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.average = ModelEmaV3(model, decay=self.recipe.ema_decay, use_warmup=True) if self.recipe.ema_decay else None
@@ -174,7 +175,7 @@ class ModelFit:
         Frozen stages run without gradients, as `training.frozen` has it, or have run before.
         """
         if self.frozen is None:
-            return self.model.backbone(inputs)  # type: ignore[no-any-return]
+            return self._backbone(inputs)  # type: ignore[no-any-return]
         if isinstance(self.kept, str):
             block = self.frozen.block if self.device.type == "cpu" else len(inputs)
             inputs = self.frozen.of_images(inputs, self.precision, block)

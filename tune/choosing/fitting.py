@@ -117,7 +117,16 @@ def _begun(request: FitRequest, recipe: "Recipe", split: "Split", keep: Keep) ->
     faces = replace(stored, split=split)
     device = "cuda" if request.gpus > 0 else "cpu"
     workers, stores = default_loader_workers(device, request.cpus), faces.feature_stores(shared=True)
-    return Fit(recipe, FitData.of(faces, recipe), device, workers, stores=stores), faces
+    micro_batch = _micro_batch(request)
+    return Fit(recipe, FitData.of(faces, recipe), device, workers, micro_batch=micro_batch, stores=stores), faces
+
+
+def _micro_batch(request: FitRequest) -> int:
+    """The least that the fit's trial had to come to, so that what did not fit there is not tried again; 0 where nothing is recorded."""
+    from maskcls.training.recorded import stretches
+
+    recorded = stretches(RunDir(request.run).trial(request.settings["trial"]))
+    return min((stretch.conditions.micro_batch for stretch in recorded), default=0)
 
 
 def _epochs(fit: "Fit", folder: Path) -> "Iterator[EpochResult]":

@@ -134,3 +134,13 @@ def test_a_step_in_bfloat16_is_finite_and_leaves_weights_in_float32() -> None:
     for tensor in (*model_fit.model.parameters(), *model_fit.answering.parameters()):
         assert tensor.dtype == torch.float32
         assert torch.isfinite(tensor).all()
+
+
+@pytest.mark.soak
+def test_a_compiled_backbone_learns_what_the_plain_one_does() -> None:
+    """Compiling takes most of a minute."""
+    recipe = RECIPE.override({"frozen_stages": 0, "epochs": 1, "task_split": "single", "head": "linear", "head_dropout": 0.0})
+    plain, compiled = (Fit(recipe.override({"compile": wanted}), data()) for wanted in (False, True))
+    assert isinstance(compiled.model_fits[0]._backbone, torch._dynamo.OptimizedModule)
+    assert next(compiled.epochs()).train_loss == pytest.approx(next(plain.epochs()).train_loss, rel=1e-2)
+    assert compiled.best_states()[0].keys() == plain.best_states()[0].keys()

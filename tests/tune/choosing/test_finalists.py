@@ -10,9 +10,12 @@ import pytest
 
 from maskcls.data.facedata import FaceData
 from maskcls.errors import CallError, DataError
+from maskcls.recipe import Recipe
 from maskcls.stores import Keep
 from maskcls.training.metrics import scores
+from maskcls.training.recorded import Conditions, note
 from tests.tune.choosing.small_run import add_trial, fitted, recorded, small_run, stopped, two_trials
+from tune.choosing import fitting
 from tune.choosing.finalists import SEEDS, Design, Finalist, RepeatResult, contenders, read_finalists, read_split, requests, winner
 from tune.choosing.fitting import repeat_fit
 from tune.fits import FitRequest, read_result, to_do
@@ -173,6 +176,19 @@ def test_a_killed_repeat_answers_as_an_unbroken_one(by: str, tmp_path: Path, dem
     assert unbroken.log_probabilities.dtype == np.float32
     assert np.exp(unbroken.log_probabilities).sum(1) == pytest.approx(1, abs=1e-5)
     assert scores(unbroken.truth, unbroken.log_probabilities).f1 == pytest.approx(unbroken.f1, abs=1e-12)
+
+
+def test_a_repeat_begins_with_the_micro_batch_that_its_trial_had_come_to(tmp_path: Path, demo_cache: Path) -> None:
+    run, faces = small_run(tmp_path, demo_cache)
+    trials = [add_trial(run, [0.5], {"lr_head": 1e-2})]
+    request = requests(run, trials, faces, Design(1, 2), cpus=1, gpus=0.0)[0]
+    plain, _ = fitting._begun(request, Recipe.model_validate(request.recipe), faces.split, faces.keep)
+    assert plain.model_fits[0].micro_batch == 0
+    here = Conditions.now(plain.recipe, faces.digest, device="cpu", threads=1, loader_workers=0, micro_batch=4)
+    run.trial(trials[0].trial_id).mkdir(parents=True, exist_ok=True)
+    note(run.trial(trials[0].trial_id), here, done=0, epochs=1)
+    shrunk, _ = fitting._begun(request, Recipe.model_validate(request.recipe), faces.split, faces.keep)
+    assert shrunk.model_fits[0].micro_batch == 4
 
 
 @pytest.mark.usefixtures("ray_cluster")
