@@ -116,6 +116,10 @@ class FeatureStores:
             return f"they would not pay: {computed:,} photos to compute for {drawn:,} to draw, and no other fit known that shares them"
         return ""
 
+    def holds(self, key: Key) -> bool:
+        """Whether the key's features are there, as far as can be told without reading them."""
+        return (self.kind.folder / key.digest).exists()
+
     def get(self, key: Key, compute: Compute) -> NDArray[Any] | None:
         """The key's features, (n, *shape), mapped read-only; built where they are not there. None where the cache can't take them."""
         try:

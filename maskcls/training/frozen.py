@@ -5,6 +5,7 @@ Kept or computed when they are needed, the numbers are the same to the bit on th
 """
 
 import hashlib
+import time
 from collections.abc import Iterator
 from functools import cached_property
 from importlib.metadata import version
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from maskcls.data.augment import Augmenter
 from maskcls.data.sampling import DrawStream
+from maskcls.device import hardware_name
 from maskcls.models.feature_stores import FeatureStores, Key, as_tensor
 from maskcls.models.model import Model
 from maskcls.models.prefix import BLOCK, Prefix
@@ -27,6 +29,8 @@ Integers = NDArray[np.int64]
 NOTHING_FROZEN, NO_STORES = "no stage is frozen, or the backbone can't be run from its cut on", "no place to keep them was given"
 PLAIN = -1
 """The view of a photo as it is."""
+READ_BYTES_A_SECOND = 1e9
+"""Of a store, for the estimate whether it pays: a good disk's, less than memory's."""
 _CODE = 1
 """Raise it where the code here or in models.prefix changes what is stored."""
 
@@ -52,6 +56,16 @@ class Kept:
     @property
     def bytes_a_view(self) -> int:
         return self._key(PLAIN).n_bytes
+
+    def slower_than_computing(self) -> str:
+        """Why reading these features would take longer than computing them; "" where it would not, or where they are there already."""
+        if self._stores.holds(self._key(PLAIN if self.plain else 0)):
+            return ""
+        reading = self.bytes_a_view / len(self._rows) / READ_BYTES_A_SECOND
+        computing = self._frozen.seconds_a_photo(self.precision)
+        if reading < computing:
+            return ""
+        return f"they would not pay: {1e3 * reading:.1f} ms to read a photo's, {1e3 * computing:.1f} ms to compute them"
 
     def of(self, rows: Integers, views: Integers | None = None) -> Tensor:
         """Features (b, ...) of rows of the data, in these views or as they are; on the CPU."""
@@ -104,8 +118,21 @@ class Frozen:
 
     def of_images(self, images: Tensor, precision: torch.dtype, block: int) -> Tensor:
         """Features of normalised images (b, 3, s, s)."""
-        with torch.autocast(self.device.type, precision, enabled=precision != torch.float32):
+        with self._autocast(precision):
             return self.prefix.features(images, block).to(precision)
+
+    def _autocast(self, precision: torch.dtype) -> torch.autocast:
+        return torch.autocast(self.device.type, precision, enabled=precision != torch.float32)
+
+    def seconds_a_photo(self, precision: torch.dtype) -> float:
+        """Of the frozen stages alone, measured on one block of black photos."""
+        size = self.model.recipe.image_size
+        images = self.model.normalise(torch.zeros(self.block, size, size, 3, dtype=torch.uint8, device=self.device))
+        for _ in range(2):  # the first one warms up
+            began = time.perf_counter()
+            with self._autocast(precision):
+                self.prefix.features(images, self.block)[0].sum().item()  # waits for the device
+        return (time.perf_counter() - began) / self.block
 
     def parts(self, rows: Integers) -> dict[str, object]:
         """What the numbers hang on, but for the view."""
@@ -123,7 +150,7 @@ class Frozen:
             "image_size": recipe.image_size,
             "mean": self.model.mean.flatten().tolist(),
             "std": self.model.std.flatten().tolist(),
-            "device": self.device.type,
+            "hardware": hardware_name(self.device.type),
             "block": self.block,
             "torch": torch.__version__,
             "timm": version("timm"),
@@ -148,7 +175,7 @@ def kept_for_training(frozen: Frozen | None, stores: FeatureStores | None, recip
     rows, views = known_rows(frozen.data), 1 if plain else recipe.views
     kept = Kept(frozen, stores, rows, precision, plain=plain, augmenter=augmenter)
     drawn, computed = recipe.epochs * len(frozen.data.train), views * len(rows)
-    return stores.refusal(views * kept.bytes_a_view, drawn, computed) or kept
+    return stores.refusal(views * kept.bytes_a_view, drawn, computed) or kept.slower_than_computing() or kept
 
 
 def kept_for_validation(frozen: Frozen | None, stores: FeatureStores | None, recipe: Recipe, training: Kept | str) -> Kept | str:
@@ -162,7 +189,7 @@ def kept_for_validation(frozen: Frozen | None, stores: FeatureStores | None, rec
         return "nobody is validated on"
     nothing = Augmenter({}, 0)
     kept = Kept(frozen, stores, rows, torch.float32, plain=True, augmenter=nothing)
-    return stores.refusal(kept.bytes_a_view, recipe.epochs * len(rows), len(rows)) or kept
+    return stores.refusal(kept.bytes_a_view, recipe.epochs * len(rows), len(rows)) or kept.slower_than_computing() or kept
 
 
 class FeatureBatches:

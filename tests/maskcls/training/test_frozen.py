@@ -140,6 +140,18 @@ def test_stores_that_would_not_fit_or_not_pay_are_not_made(tmp_path: Path) -> No
     assert curve(small) == curve(once)
 
 
+def test_what_would_take_longer_to_read_than_to_compute_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("maskcls.training.frozen.READ_BYTES_A_SECOND", 1e3)
+    kept = FeatureStores(tmp_path, shared=True)
+    slow = Fit(KEPT, known(), stores=kept)
+    assert "ms to read a photo's" in slow.frozen_features
+    assert slow.frozen_features.startswith("they would not pay: ")
+    before = curve(slow)
+    assert not list_stores(tmp_path)
+    monkeypatch.undo()
+    assert curve(Fit(KEPT, known(), stores=kept)) == before
+
+
 def test_where_one_view_finds_no_room_it_is_computed_live(tmp_path: Path) -> None:
     """The bound holds all of one fit's stores, but another fit's are in use."""
     probe = Fit(KEPT, known(), stores=FeatureStores(tmp_path / "probe", shared=True))
