@@ -1,0 +1,268 @@
+"""`python -m tests.benchmarks.against_ray --case NAME`: a whole search by `tune.search`, beside the same search by plain Ray Tune.
+
+The plain side is `tests/benchmarks/plain_ray.py`, written as Ray's PyTorch tutorial does it. Both have the same photos and split, space
+(`freezing`, at CPU scale), first points, backbone, weights, size, trials, epochs, trials at a time, ASHA, and TPE with the same seed;
+from the first point that the sampler draws on the trials are each side's own, for their scores differ. Round r has seed + r on both sides,
+so that the rounds are different searches. Cases:
+
+- freezing: the space as it is.
+- heads: all five stages frozen, so that it varies the head and its learning rate.
+- nothing-frozen: no stage frozen.
+
+Each side is a process of its own, from nothing to its end, and rounds alternate. The product's side is the whole of
+`python -m tune.search --finalists 0`, with the photos read, checked and decoded, the leaderboard, the winner's bundle and the report. It
+starts each round with an empty --cache, so it decodes and fills its stores in the time that is measured; with --warm it keeps one folder,
+which a search that is not measured fills first. Before all rounds every photo is read once, and every library imported once, for the
+disk's cache.
+
+Wall time, CPU time and memory: `tests/benchmarks/process_tree.py`. Sides that were measured are kept in a file beside --out until all
+are, so the same command goes on where it was interrupted.
+"""
+
+import dataclasses
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from maskcls import options
+from maskcls.cli import run
+from maskcls.errors import CallError
+from maskcls.files import append_line, whole_lines
+from maskcls.stores import Keep
+from tests.benchmarks import report
+from tests.benchmarks.process_tree import usage
+
+SPACE, SCALE, PRESET = "freezing", "cpu", "contest-2021"
+CASES: dict[str, dict[str, int]] = {"freezing": {}, "heads": {"frozen_stages": 5, "views": 4}, "nothing-frozen": {"frozen_stages": 0}}
+TRIALS = {"freezing": 12, "heads": 40, "nothing-frozen": 6}
+OURS, PLAIN = "tune.search", "plain Ray Tune"
+COLUMNS = {
+    "seconds": "wall time, s",
+    "f1": "best validation F1",
+    "cpu_s": "CPU, s",
+    "machine_cpu_s": "the machine's CPU, s",
+    "peak_pss_mb": "peak memory (PSS), MB",
+    "epochs": "epochs trained",
+    "frozen_stages": "stages frozen, mean",
+}
+RATIOS = ("seconds", "cpu_s", "machine_cpu_s", "peak_pss_mb")
+LIBRARIES = ("torch", "torchvision", "timm", "ray.tune", "optuna", "albumentations", "sklearn", "pandas")
+DEMO_PEOPLE = 60
+
+
+def main(
+    case: Annotated[str, typer.Option(help=f"{', '.join(CASES)}.")] = "freezing",
+    data: options.Data = None,
+    weights: Annotated[Path | None, typer.Option(help="Folder of weights.", show_default="random weights")] = None,
+    trials: Annotated[int | None, typer.Option(help="Of a search.", show_default=str(TRIALS))] = None,
+    epochs: Annotated[int, typer.Option(help="Of a trial that is not stopped.")] = 6,
+    parallel: Annotated[int, typer.Option(help="Trials at a time.")] = 2,
+    rounds: Annotated[int, typer.Option(help="Of each side, alternating.")] = 3,
+    image_size: Annotated[int, typer.Option(help="px")] = 112,
+    backbone: Annotated[str, typer.Option(help="timm model name.")] = "resnet10t",
+    loader_workers: Annotated[int, typer.Option(help="The plain side's, a DataLoader.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the first round.")] = 0,
+    warm: Annotated[bool, typer.Option("--warm", help="Let the product's side keep its stores between rounds.")] = False,
+    out: Annotated[Path | None, typer.Option(help="JSON record.", show_default="runs/benchmarks/against_ray-CASE.json")] = None,
+) -> None:
+    """Measure both sides, round by round."""
+    if case not in CASES:
+        raise CallError(f"--case is one of {', '.join(CASES)}, but got {case!r}.")
+    out = out or Path(f"runs/benchmarks/against_ray-{case}.json")
+    settings = {"case": case, "trials": trials or TRIALS[case], "epochs": epochs, "parallel": parallel, "image_size": image_size}
+    settings |= {"backbone": backbone, "loader_workers": loader_workers, "seed": seed}
+    settings |= {"weights": "none" if weights is None else weights.name, "stores": "warm" if warm else "cold", "space": SPACE}
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as folder:
+        search = Search(Path(folder), _data(data, Path(folder)), weights, settings)
+        settings |= {"data": "demo faces" if data is None else data.name, **search.photos()}
+        record = Rounds(out, settings)
+        for number in range(rounds):
+            for side in (OURS, PLAIN):
+                if not record.has(side, number):
+                    record.add(side, number, search.measured(side, number))
+    results = summarised(record.values(rounds))
+    print(told(results))
+    versions = {name: version(name) for name in ("ray", "optuna", "torchvision", "pillow")}
+    report.write(out, results, **settings, load_average_1_min_before=load, versions=versions)
+    record.file.unlink(missing_ok=True)
+
+
+class Search:
+    """One search, as either side is asked for it.
+
+    Args:
+        folder: for what both leave behind.
+        settings: as the record has them.
+    """
+
+    def __init__(self, folder: Path, data: Path, weights: Path | None, settings: Mapping[str, Any]) -> None:
+        from maskcls.data.facedata import prepare
+
+        self.folder, self.data, self.settings = folder, data, settings
+        self.weights = "none" if weights is None else str(weights.resolve())
+        self.faces = prepare(data, keep=Keep(folder / "unused"))
+        self.cold = settings["stores"] == "cold"
+        self._ready = False
+
+    def photos(self) -> dict[str, int]:
+        """How many there are on the sides that a search looks at."""
+        return {f"{side}_photos": len(self.faces.rows(side)) for side in ("train", "validation")}
+
+    def measured(self, side: str, number: int) -> dict[str, Any]:
+        """Seconds, CPU time, memory, best F1 and trials of one side in one round."""
+        if not self._ready:
+            self._make_ready()
+        with tempfile.TemporaryDirectory(dir=self.folder) as place:
+            there = Path(place)
+            seed = self.settings["seed"] + number
+            call = self._our_call(there, seed) if side == OURS else self._plain_call(there, seed)
+            taken = usage(call, there / "log")
+            trials = self._our_trials(there, seed) if side == OURS else json.loads((there / "trials.json").read_text())
+        assert len(trials) == self.settings["trials"], trials
+        frozen = [trial["overrides"].get("frozen_stages", self.plan(seed).base.frozen_stages) for trial in trials]
+        counted = {"epochs": sum(trial["epochs"] for trial in trials), "frozen_stages": statistics.fmean(frozen)}
+        return {**dataclasses.asdict(taken), "f1": max(trial["f1"] for trial in trials), **counted, "trials": trials}
+
+    def plan(self, seed: int) -> Any:
+        """The search as `tune.search` plans it."""
+        from tune import cluster
+        from tune.call import Call, resolve
+
+        asked = self._asked(seed)
+        unsaid = {"preset": PRESET, "split_seed": 0, "split": None, "corrections": "published", "skip_bad": False}
+        return resolve(Call(**{**asked, "set": tuple(asked["set"])}, **unsaid), cluster.here()).plan
+
+    def _asked(self, seed: int) -> dict[str, Any]:
+        """The options of `tune.search` that are said, by their names."""
+        fixed = {"backbone": self.settings["backbone"], **CASES[self.settings["case"]]}
+        asked = {name: self.settings[name] for name in ("space", "trials", "epochs", "parallel", "image_size")}
+        asked |= {"data": str(self.data), "weights": self.weights, "scale": SCALE, "seed": seed, "finalists": 0}
+        return {**asked, "set": [f"{key}={value}" for key, value in fixed.items()]}
+
+    def _our_call(self, there: Path, seed: int) -> list[str]:
+        asked = {**self._asked(seed), "runs": there, "name": "ours", "cache": there / "cache" if self.cold else self.folder / "warm"}
+        pins = [word for value in asked.pop("set") for word in ("--set", value)]
+        words = [word for name, value in asked.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+        return [sys.executable, "-m", "tune.search", *words, *pins]
+
+    def _plain_call(self, there: Path, seed: int) -> list[str]:
+        from maskcls.models.weights import find_weights
+        from tune.resume import firsts
+        from tune.schedulers import EpochASHA
+
+        plan, scheduler = self.plan(seed), EpochASHA(self.settings["epochs"])
+        files, labels = (self.faces.photos[name].tolist() for name in ("file", "label"))
+        job = {name: self.settings[name] for name in ("space", "trials", "epochs", "parallel", "loader_workers")}
+        job |= {"seed": seed, "cpus": plan.cpus, "base": plan.base.model_dump(), "explicit": dict(plan.explicit)}
+        job |= {"points": [point for point in firsts(plan).values() if point]}
+        job |= {"grace_period": int(scheduler.rungs()[-1][0]), "reduction_factor": scheduler._reduction_factor}
+        job["weights_file"] = None if self.weights == "none" else str(find_weights(self.settings["backbone"], self.weights))
+        for side in ("train", "validation"):
+            rows = self.faces.rows(side).tolist()
+            job |= {f"{side}_files": [files[row] for row in rows], f"{side}_labels": [labels[row] for row in rows]}
+        (there / "job.json").write_text(json.dumps(job))
+        return [sys.executable, "-m", "tests.benchmarks.plain_ray", str(there / "job.json"), str(there / "trials.json")]
+
+    def _our_trials(self, there: Path, seed: int) -> list[dict[str, Any]]:
+        """What the run's record says; that it was the search which the plain side is asked for."""
+        from tune.run_dir import RunDir
+        from tune.study import records
+        from tune.trainable import COMPLETE, STOPPED_EARLY
+
+        found = RunDir.open("ours", there)
+        search = found.search()
+        assert search["base_recipe"] == self.plan(seed).base.model_dump()
+        assert (search["data"]["digest"], search["split_digest"]) == (self.faces.digest, self.faces.split.digest)
+        trials = records(found)
+        assert all(trial.state in (COMPLETE, STOPPED_EARLY) for trial in trials), trials
+        return [{name: getattr(trial, name) for name in ("overrides", "epochs", "f1", "seconds")} for trial in trials]
+
+    def _make_ready(self) -> None:
+        """What is not measured: photos and libraries read from the disk, and, for warm stores, a search that fills them."""
+        for file in self.faces.photos["file"]:
+            Path(file).read_bytes()
+        subprocess.run([sys.executable, "-c", f"import {', '.join(LIBRARIES)}"], check=True)
+        if not self.cold:
+            with tempfile.TemporaryDirectory(dir=self.folder) as place:
+                usage(self._our_call(Path(place), self.settings["seed"]), Path(place) / "log")
+        self._ready = True
+
+
+class Rounds:
+    """What was measured so far, in a file beside the record; only what was measured by the same settings and commit counts."""
+
+    def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
+        self.file = out.with_suffix(".rounds.jsonl")
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        self._under = {**settings, "commit": report.environment()["commit"]}
+        self._found = {}
+        for line in whole_lines(self.file):
+            measured = json.loads(line)
+            if measured["under"] == self._under:
+                self._found[measured["side"], measured["round"]] = measured["values"]
+
+    def has(self, side: str, number: int) -> bool:
+        """Whether that side was measured in that round."""
+        return (side, number) in self._found
+
+    def add(self, side: str, number: int, values: Mapping[str, Any]) -> None:
+        """Keep what was measured, and say it."""
+        self._found[side, number] = values
+        append_line(self.file, json.dumps({"under": self._under, "side": side, "round": number, "values": values}))
+        print(f"round {number + 1}, {side}: {values['seconds']:.1f} s, F1 {values['f1']:.4f}", flush=True)
+
+    def values(self, rounds: int) -> dict[str, list[dict[str, Any]]]:
+        """Of each side, round by round."""
+        return {side: [self._found[side, number] for number in range(rounds)] for side in (OURS, PLAIN)}
+
+
+def summarised(measured: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Each side's figures, and the rounds' ratios, plain over ours, and difference in F1, ours less plain."""
+    sides = {side: {name: report.summary([each[name] for each in values]) for name in COLUMNS} for side, values in measured.items()}
+    pairs = list(zip(measured[OURS], measured[PLAIN], strict=True))
+    ratios = {name: report.summary([plain[name] / ours[name] for ours, plain in pairs]) for name in RATIOS}
+    difference = report.summary([ours["f1"] - plain["f1"] for ours, plain in pairs])
+    trials = {side: [each["trials"] for each in values] for side, values in measured.items()}
+    return {"sides": sides, f"{PLAIN} / {OURS}": ratios, "F1, ours less plain": difference, "trials": trials}
+
+
+def told(results: Mapping[str, Any]) -> str:
+    """A column a side, and the ratios: mean and standard deviation; median and range."""
+    sides = results["sides"]
+    lines = [" " * 24 + "".join(f"{side:>22}" for side in sides) + f"{'ratio, median (range)':>28}"]
+    for name, title in COLUMNS.items():
+        digits = {"f1": 4, "frozen_stages": 2}.get(name, 1)
+        cells = [f"{values[name]['mean']:,.{digits}f} +- {values[name]['sd']:,.{digits}f}" for values in sides.values()]
+        ratio = results[f"{PLAIN} / {OURS}"].get(name)
+        lines.append(f"{title:24}" + "".join(f"{cell:>22}" for cell in cells) + (f"{_spread(ratio, 2):>28}" if ratio else ""))
+    difference = results["F1, ours less plain"]
+    return "\n".join([*lines, f"F1, ours less plain: {_spread(difference, 4)}, n = {difference['n']}"])
+
+
+def _spread(summary: Mapping[str, Any], digits: int) -> str:
+    values = summary["values"]
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def _data(data: Path | None, folder: Path) -> Path:
+    """The folder of photos; demo faces where none is named, drawn before anything is measured."""
+    if data is not None:
+        return data.resolve()
+    from maskcls.data.demo import draw
+
+    draw(folder / "faces", DEMO_PEOPLE, seed=0)
+    return folder / "faces"
+
+
+if __name__ == "__main__":
+    run(main)
