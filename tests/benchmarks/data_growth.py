@@ -122,14 +122,14 @@ def told_photos(results: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> str:
     for step in next(iter(results.values())):
         for name, unit in NAMES.items():
             found = [told[step][name] for told in results.values()]
-            cells = [f"{each['mean']:.2f} +- {each['sd']:.2f}" if unit == "s" else f"{max(each['values']):,.0f}" for each in found]
+            cells = [f"{each['mean']:.3f} +- {each['sd']:.3f}" if unit == "s" else f"{max(each['values']):,.0f}" for each in found]
             lines.append(f"{step}, {unit}".ljust(50) + "".join(f"{cell:>18}" for cell in cells))
     return "\n".join(lines)
 
 
 def told_trials(results: Mapping[int, Mapping[str, float]]) -> str:
     """A column a number of trials."""
-    lines = ["".ljust(50) + "".join(f"{f'{n} trials':>18}" for n in results)]
+    lines = ["trials at a time".ljust(50) + "".join(f"{n:>18}" for n in results)]
     lines += [title.ljust(50) + "".join(f"{told[name]:>18,.0f}" for told in results.values()) for name, title in TOGETHER.items()]
     return "\n".join(lines)
 

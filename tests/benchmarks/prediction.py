@@ -11,6 +11,7 @@ Also the seconds of the whole command, `python -m maskcls.predict`, start includ
 probabilities in a process that is warm, as the page has it (`Predictor.at_once`): one at a time.
 """
 
+import os
 import statistics
 import subprocess
 import sys
@@ -52,9 +53,8 @@ def main(
     from maskcls.data.photos import read_contest
     from maskcls.device import resolve_device, set_threads
     from maskcls.serving.predictor import Predictor
-    from tune.cluster import local_cpus
 
-    device, threads = resolve_device(device), threads or local_cpus()
+    device, threads = resolve_device(device), threads or len(os.sched_getaffinity(0))
     set_threads(threads)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
@@ -83,10 +83,9 @@ def limit(decoding: float, forward: float, device: str) -> float:
 
 def alternate(predictor: "Predictor", files: Sequence[str], rounds: int) -> dict[str, list[float]]:
     """Photos a second of each part, round by round, after a round that does not count."""
-    from tune.cluster import local_cpus
 
     def decode() -> list[Any]:
-        with ThreadPoolExecutor(local_cpus()) as pool:
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             return list(pool.map(predictor.crops, files))
 
     (geometry,) = predictor.geometries
