@@ -74,10 +74,12 @@ def cold(data: Path, cache: Path, size: int) -> dict[str, dict[str, float]]:
 
 def warm(data: Path, cache: Path, size: int) -> dict[str, dict[str, float]]:
     """Opening the store that `cold` has made."""
-    from maskcls.data.facedata import prepare
+    from maskcls.data.facedata import FaceData
+    from maskcls.data.photos import read_contest
+    from maskcls.data.splits import Split
     from maskcls.stores import Keep
 
-    faces = prepare(data, corrections="none", keep=Keep(cache))
+    faces = FaceData(read_contest(data), Split((), ()), Keep(cache))
     _, opening = measured(lambda: faces.pixels(size))
     return {"opening the pixel store": opening}
 
