@@ -99,7 +99,7 @@ class Recipe(BaseModel):
     batch_size: int = Field(64, ge=1)
     clip_norm: float = Field(0.0, ge=0, description="gradients are clipped to this norm; 0: not")
     ema_decay: float = Field(0.0, ge=0, lt=1, description="of the moving average of the weights, which then is what answers; 0: none")
-    compile: bool = Field(False, description="torch.compile: 42 s of two cores at the start, faster steps on a GPU alone; nothing frozen")
+    compile: bool = Field(False, description="torch.compile where nothing is frozen; took 42 s on two cores and gained nothing there")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where the device has it")
 
     # Augmentation; a strength of 0 leaves it out
