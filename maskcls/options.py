@@ -44,6 +44,6 @@ Cache = Annotated[
     typer.Option("--cache", help="Folder for decoded photos and frozen features.", show_default="$MASKCLS_CACHE or ~/.cache/maskcls"),
 ]
 FeatureStoreGb = Annotated[
-    float, typer.Option("--feature-store-gb", help="Bound on what frozen stages gave, kept under --cache, GB; 0: nothing is kept.")
+    float, typer.Option("--feature-store-gb", min=0, help="Bound on what frozen stages gave, kept under --cache, GB; 0: nothing is kept.")
 ]
 PixelStoreGb = Annotated[float, typer.Option("--pixel-store-gb", help="Bound on the decoded photos kept under --cache, GB.")]
