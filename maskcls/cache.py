@@ -81,6 +81,7 @@ def _print_table(photos: "list[StoreInfo]", features: "list[StoreInfo]") -> None
     for store in (*photos, *features):
         used = datetime.fromtimestamp(store.last_used_s).strftime("%Y-%m-%d %H:%M")
         held = f"{store.photos:,}" if store.photos else "damaged"
+        held = held if store.held in (None, store.photos) else f"{store.held:,} of {held}"
         shape = f"{store.shape[1]} px" if store in photos and store.photos else " x ".join(map(str, store.shape[1:]))
         table.add_row(store.name, held, shape, gb(store.n_bytes), used, "yes" if store.in_use else "no", store.source)
     console = Console()

@@ -62,6 +62,8 @@ class StoreInfo:
     last_used_s: float
     in_use: bool
     source: str
+    held: int | None = None
+    """Rows that are there, of a store that fills as it is used; None: all."""
 
     @property
     def photos(self) -> int:
@@ -79,6 +81,11 @@ def sampled_checksum(rows: Array) -> int:
     for row in np.unique(np.linspace(0, len(rows) - 1, SAMPLED_ROWS).astype(int)):
         checksum = zlib.crc32(np.ascontiguousarray(rows[row]).data, checksum)
     return checksum
+
+
+def unchecked(rows: Array) -> int:
+    """For stores that check each row when it is read."""
+    return 0
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,22 @@
 """Frozen features, kept: what a frozen prefix gives for the photos of a run, once for each view, on disk, for all trials and runs.
 
-A store holds one view of the photos of the training and the validation people, so that folds and repeats share it with the search. Whoever
-wants one that is not there builds it, together with all others who want it: photos are dealt out in chunks, each of which one process
-computes, and a chunk whose process was killed is computed by another. A store appears whole or not at all.
+A store has room for one view of the photos of the training and the validation people, so that folds and repeats share it with the search.
+It fills photo by photo, as they are drawn: nothing is computed that nobody asked for, and nothing twice. Whoever wants a photo that is not
+there claims it and computes it; who wants what another process computes takes what nobody has claimed yet, then waits.
 """
 
-import errno
 import fcntl
 import hashlib
 import json
 import logging
 import os
-import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -26,29 +25,20 @@ from torch import Tensor
 
 from maskcls.errors import RunError
 from maskcls.files import write_atomically
-from maskcls.stores import DEFAULT_GB, MANIFEST, WRITE_ERRORS, StoreInfo, Stores, building_folder, gb, read_manifest
+from maskcls.stores import DEFAULT_GB, MANIFEST, StoreInfo, Stores, building_folder, gb, unchecked
 
 log = logging.getLogger("maskcls")
 
-FEATURES = "features.bin"
-CHUNK = 128
-"""Photos that one process computes at a time: seconds of work, a multiple of every block."""
-_LOOK_S = 0.05
+Integers = NDArray[np.int64]
 
-Compute = Callable[[NDArray[np.int64]], Tensor]
-"""Positions (m,) among a store's photos -> their features, m rows."""
-
-
-def whole_checksum(array: NDArray[Any]) -> int:
-    """CRC-32 of all bytes."""
-    return zlib.crc32(np.ascontiguousarray(array).view(np.uint8).reshape(-1).data)
+FEATURES, CHECKSUMS, CLAIMS = "features.bin", "checksums.u32", "claims"
+"""A store's files beside its manifest: the rows; the CRC-32 of each, 0 where it has not been computed; bytes to lock, one a row."""
 
 
 def stores(cache: Path) -> Stores:
     """The feature stores of a cache."""
-    return Stores(
-        cache / "features", FEATURES, "frozen features", "--feature-store-gb", "freeze more stages, or choose fewer views", whole_checksum
-    )
+    instead = "freeze more stages, or choose fewer views"
+    return Stores(cache / "features", FEATURES, "frozen features", "--feature-store-gb", instead, unchecked)
 
 
 @dataclass(frozen=True)
@@ -74,18 +64,95 @@ class Key:
         return hashlib.sha256(told.encode()).hexdigest()[:24]
 
     @property
-    def stored_type(self) -> type[np.generic]:
-        """numpy has no bfloat16."""
-        return np.uint16 if self.dtype == torch.bfloat16 else np.float32
-
-    @property
     def n_bytes(self) -> int:
-        return self.n * int(np.prod(self.shape)) * np.dtype(self.stored_type).itemsize
+        return self.n * int(np.prod(self.shape)) * np.dtype(stored_type(self.dtype)).itemsize
 
     @property
     def source(self) -> str:
         """For people to read."""
         return " ".join(str(self.parts[name]) for name in ("backbone", "stages", "view") if name in self.parts)
+
+
+class FeatureStore:
+    """One key's features, of as many photos as have been drawn so far. As long as this object lives nobody removes them.
+
+    A row's checksum is written after the row, so a process that is killed amid one leaves none; a row is compared with its checksum when a
+    process first asks for it, and one that is damaged counts as not there.
+    """
+
+    def __init__(self, folder: Path, key: Key, rows: NDArray[Any]) -> None:
+        """`rows` (n, *shape) are the store's file, mapped read-only. Raises OSError where it may not be written."""
+        self.folder = folder
+        self._rows, self._checksums = rows, np.memmap(folder / CHECKSUMS, np.uint32, "r", shape=(key.n,))
+        self._right = np.zeros(key.n, bool)
+        self._told = False
+        self._row_bytes = rows[0].nbytes
+        self._files = {name: (folder / name).open("r+b", buffering=0) for name in (FEATURES, CHECKSUMS, CLAIMS)}
+
+    @property
+    def removed(self) -> bool:
+        """Whether another process found it damaged, so that others will not find what is written here."""
+        return os.fstat(self._files[CHECKSUMS].fileno()).st_nlink == 0
+
+    def lacks(self, positions: Integers) -> NDArray[np.bool_]:
+        """Of each position (m,) whether its row is not there."""
+        unseen = positions[~self._right[positions]]
+        for position in unseen[self._checksums[unseen] != 0].tolist():
+            self._right[position] = _checksum(self._rows[position]) == self._checksums[position]
+            if not self._right[position] and not self._told:
+                log.warning("Frozen features in %s are damaged: they are computed anew.", self.folder)
+                self._told = True
+        missing: NDArray[np.bool_] = ~self._right[positions]
+        return missing
+
+    def copy(self, positions: Integers, into: NDArray[Any], at: Integers) -> None:
+        """Rows that are there, to these rows of another array."""
+        for position, row in zip(positions.tolist(), at.tolist(), strict=True):
+            into[row] = self._rows[position]
+
+    def write(self, position: int, row: NDArray[Any]) -> None:
+        """Keep a row."""
+        _write(self._files[FEATURES].fileno(), np.ascontiguousarray(row).reshape(-1).view(np.uint8).data, position * self._row_bytes)
+        _write(self._files[CHECKSUMS].fileno(), np.uint32(_checksum(row)).tobytes(), position * 4)
+        self._right[position] = True
+
+    def claim(self, position: int) -> bool:
+        """Take it on to compute a row; False where another process has. A claim ends with its process at the latest."""
+        try:
+            fcntl.lockf(self._files[CLAIMS], fcntl.LOCK_EX | fcntl.LOCK_NB, 1, position)
+        except (BlockingIOError, PermissionError):
+            return False
+        return True
+
+    def release(self, position: int) -> None:
+        fcntl.lockf(self._files[CLAIMS], fcntl.LOCK_UN, 1, position)
+
+    def wait(self, position: int) -> None:
+        """Until nobody has claimed the row."""
+        fcntl.lockf(self._files[CLAIMS], fcntl.LOCK_EX, 1, position)
+        self.release(position)
+
+
+def fill(wanted: Sequence[tuple[FeatureStore, int]], compute: Callable[[list[int]], Tensor], block: int) -> None:
+    """See that these (store, position) are there; each is computed by one process.
+
+    Args:
+        compute: numbers (m,) of `wanted`, m at most `block` -> their features, m rows.
+    """
+    left = list(range(len(wanted)))
+    while left := [number for number in left if _lacks(*wanted[number])]:
+        mine: list[int] = []
+        try:
+            mine.extend(islice((number for number in left if wanted[number][0].claim(wanted[number][1])), block))
+            todo = [number for number in mine if _lacks(*wanted[number])]  # else another process did it before the claim
+            for number, row in zip(todo, as_rows(compute(todo)) if todo else (), strict=True):
+                store, position = wanted[number]
+                store.write(position, row)
+        finally:
+            for number in mine:
+                wanted[number][0].release(wanted[number][1])
+        if not mine:
+            wanted[left[0]][0].wait(wanted[left[0]][1])
 
 
 @dataclass(frozen=True)
@@ -103,53 +170,90 @@ class FeatureStores:
     def kind(self) -> Stores:
         return stores(self.cache)
 
-    def refusal(self, n_bytes: int, drawn: int, computed: int) -> str:
+    def refusal(self, n_bytes: int, drawn: int, unlike: int) -> str:
         """Why stores of so many bytes are not to be made; "" where they are.
 
         Args:
-            drawn: photos that go through the prefix in the fit without them.
-            computed: photos that go through it to build them.
+            drawn: photos that the fit draws.
+            unlike: how many different ones, counting a photo's views, there are to draw.
         """
         if n_bytes > self.budget_gb * 1e9:
             return f"they would take {gb(n_bytes)}, and --feature-store-gb allows {self.budget_gb:g} GB"
-        if computed > drawn and not self.shared:
-            return f"they would not pay: {computed:,} photos to compute for {drawn:,} to draw, and no other fit known that shares them"
+        if drawn <= unlike and not self.shared:
+            return f"they would not pay: {drawn:,} draws from {unlike:,} views of photos, and no other fit known that shares them"
         return ""
 
     def holds(self, key: Key) -> bool:
-        """Whether the key's features are there, as far as can be told without reading them."""
+        """Whether there is a store for the key."""
         return (self.kind.folder / key.digest).exists()
 
-    def get(self, key: Key, compute: Compute) -> NDArray[Any] | None:
-        """The key's features, (n, *shape), mapped read-only; built where they are not there. None where the cache can't take them."""
+    def open(self, key: Key) -> FeatureStore | None:
+        """The key's store, an empty one where there was none. None where the cache can't take it."""
         try:
-            return self._open_or_build(key, compute)
+            return self._open_or_make(key)
         except (OSError, RunError) as error:
-            if isinstance(error, OSError) and error.errno not in WRITE_ERRORS:
-                raise
-            _warn_once(f"No frozen features are kept under {self.cache}: {error}. Training goes on without them, more slowly.")
+            self.given_up(error)
             return None
 
-    def _open_or_build(self, key: Key, compute: Compute) -> NDArray[Any]:
-        kind, store = self.kind, self.kind.folder / key.digest
-        while True:
-            found = _open(kind, store, key)
-            if found is not None:
-                return found
-            kind.folder.mkdir(parents=True, exist_ok=True)
-            with suppress(FileNotFoundError), _taking_part(kind, store, key, self.budget_gb) as folder:
-                _fill(folder, key, compute)
-                _finish(kind, store, folder, key)
+    def given_up(self, error: OSError | RunError) -> None:
+        """Say once that features are not kept, and why."""
+        _warn_once(f"No frozen features are kept under {self.cache}: {error}. Training goes on without them, more slowly.")
+
+    def _open_or_make(self, key: Key) -> FeatureStore:
+        folder = self.kind.folder / key.digest
+        here = _open_here.get(folder)
+        if here is not None and not here.removed:
+            return here
+        rows = self._rows(folder, key)
+        if rows is None:
+            self.kind.folder.mkdir(parents=True, exist_ok=True)
+            with self.kind.room_lock():  # who removes a store to make room holds it, too
+                rows = self._rows(folder, key)
+                if rows is None:
+                    self._make(folder, key)
+                    rows = self._rows(folder, key)
+        if rows is None:
+            raise RunError(f"the store {folder} is not what was written a moment ago")
+        _open_here[folder] = store = FeatureStore(folder, key, rows)
+        return store
+
+    def _rows(self, folder: Path, key: Key) -> NDArray[Any] | None:
+        """The features' file, mapped; None where there is none, or where a file of the store is not as it should be."""
+        sizes = {CHECKSUMS: 4 * key.n, CLAIMS: 0}
+        if any(not (folder / name).exists() or (folder / name).stat().st_size != size for name, size in sizes.items()):
+            return None
+        return self.kind.open(folder, (key.n, *key.shape), stored_type(key.dtype))
+
+    def _make(self, folder: Path, key: Key) -> None:
+        """An empty store, whole or not at all; the disk space is taken now. Raises RunError where there is no room."""
+        if folder.exists():
+            log.warning("Frozen features in %s are damaged: they are computed anew.", folder)
+            self.kind.discard(folder)
+        self.kind.make_room(folder, key.n_bytes, self.budget_gb)
+        building = building_folder(folder)
+        building.mkdir(exist_ok=True)
+        self.kind.reserve(folder, key.n_bytes)
+        (building / CHECKSUMS).write_bytes(bytes(4 * key.n))
+        (building / CLAIMS).touch()
+        manifest = {"shape": (key.n, *key.shape), "bytes": key.n_bytes, "checksum": 0, "source": key.source, "parts": dict(key.parts)}
+        write_atomically(building / MANIFEST, json.dumps(manifest, indent=2, default=str))
+        building.rename(folder)
 
 
 def list_stores(cache: Path) -> list[StoreInfo]:
-    """The feature stores of a cache, most recently used first."""
-    return stores(cache).infos()
+    """The feature stores of a cache, most recently used first, with how many photos they hold by now."""
+    kind = stores(cache)
+    return [replace(info, held=_held(kind.folder / info.name)) if info.shape else info for info in kind.infos()]
 
 
 def prune(cache: Path, budget_gb: float) -> list[StoreInfo]:
     """Remove feature stores, least recently used first, until the rest fits the budget, GB; those in use stay. Returns the removed ones."""
     return stores(cache).prune(budget_gb)
+
+
+def stored_type(dtype: torch.dtype) -> type[np.generic]:
+    """numpy has no bfloat16."""
+    return np.uint16 if dtype == torch.bfloat16 else np.float32
 
 
 def as_tensor(rows: NDArray[Any], dtype: torch.dtype) -> Tensor:
@@ -166,120 +270,32 @@ def as_rows(features: Tensor) -> NDArray[Any]:
     return lying.view(torch.uint16).numpy() if lying.dtype == torch.bfloat16 else lying.numpy()
 
 
-_checked: dict[str, tuple[int, int, int]] = {}
-"""Stores that this process has read whole and found right: path -> inode, bytes, time of the last change."""
+_open_here: WeakValueDictionary[Path, FeatureStore] = WeakValueDictionary()
+"""Stores that are open in this process: a second one would end the first one's claims when it is closed (fcntl(2))."""
 
 
-def _open(kind: Stores, store: Path, key: Key) -> NDArray[Any] | None:
-    """As `Stores.open`; a file that this process read whole before, and that has not changed since, is not read again.
-
-    A damaged store is removed.
-    """
-    if not store.exists():
-        return None
-    found = _opened(kind, store, key)
-    if found is None:
-        with kind.room_lock():  # who removes one to make room holds it, too
-            found = _opened(kind, store, key)
-            if found is None and store.exists():
-                log.warning("The frozen features in %s are damaged: they are computed anew.", store)
-                kind.discard(store)
-    return found
+def _lacks(store: FeatureStore, position: int) -> bool:
+    return bool(store.lacks(np.array([position]))[0])
 
 
-def _opened(kind: Stores, store: Path, key: Key) -> NDArray[Any] | None:
+def _checksum(row: NDArray[Any]) -> int:
+    """CRC-32 of its bytes; never 0, which says that there is no row."""
+    return zlib.crc32(np.ascontiguousarray(row).reshape(-1).view(np.uint8).data) or 1
+
+
+def _write(descriptor: int, content: bytes | memoryview, at: int) -> None:
+    """All of it: one call may write less than it is given."""
+    left = memoryview(content)
+    while left:
+        written = os.pwrite(descriptor, left, at)
+        left, at = left[written:], at + written
+
+
+def _held(store: Path) -> int:
     try:
-        status = (store / kind.file).stat()
+        return int(np.count_nonzero(np.fromfile(store / CHECKSUMS, np.uint32)))
     except OSError:
-        return None
-    seen = (status.st_ino, status.st_size, status.st_mtime_ns)
-    known = (read_manifest(store) or {}).get("checksum")
-    trusted = replace(kind, checksum=lambda array: known) if known is not None and _checked.get(str(store)) == seen else kind
-    found = trusted.open(store, (key.n, *key.shape), key.stored_type)
-    if found is not None:
-        _checked[str(store)] = seen
-    return found
-
-
-@contextmanager
-def _taking_part(kind: Stores, store: Path, key: Key, budget_gb: float) -> Iterator[Path]:
-    """The folder that the store is built in, made if nobody has begun. While the block lasts nobody takes it for abandoned.
-
-    Raises RunError where there is no room, FileNotFoundError where others have finished it meanwhile.
-    """
-    folder = building_folder(store)
-    with kind.room_lock():
-        if store.exists():
-            raise FileNotFoundError(errno.ENOENT, "finished by others", str(folder))
-        if not (folder / kind.file).exists() or (folder / kind.file).stat().st_size != key.n_bytes:
-            kind.make_room(store, key.n_bytes, budget_gb)
-            folder.mkdir(exist_ok=True)
-            kind.reserve(store, key.n_bytes)
-        descriptor = os.open(folder / kind.file, os.O_RDWR)
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-    try:
-        yield folder
-    finally:
-        os.close(descriptor)
-
-
-def _fill(folder: Path, key: Key, compute: Compute) -> None:
-    """Compute what no other process does, until all is done. Processes begin at different chunks."""
-    starts = list(range(0, key.n, CHUNK))
-    rows = np.memmap(folder / FEATURES, key.stored_type, "r+", shape=(key.n, *key.shape))
-    first = os.getpid() % len(starts)
-    while True:
-        left = [start for start in starts[first:] + starts[:first] if not _mark(folder, start).exists()]
-        if not left:
-            return
-        worked = [start for start in left if _do(folder, start, rows, compute)]
-        if not worked:
-            time.sleep(_LOOK_S)
-
-
-def _do(folder: Path, start: int, rows: NDArray[Any], compute: Compute) -> bool:
-    """Compute a chunk unless another process does, or did."""
-    with (folder / f"{start}.claim").open("wb") as claim:
-        try:
-            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        if _mark(folder, start).exists():
-            return False
-        positions = np.arange(start, min(start + CHUNK, len(rows)))
-        rows[positions] = as_rows(compute(positions))
-        write_atomically(_mark(folder, start), str(whole_checksum(rows[positions])), wait=False)
-        return True
-
-
-def _mark(folder: Path, start: int) -> Path:
-    """The file that says that a chunk is done; it holds its checksum."""
-    return folder / f"{start}.done"
-
-
-def _finish(kind: Stores, store: Path, folder: Path, key: Key) -> None:
-    """Make a store of the folder, unless another process has. A chunk that is not what was written (a machine failed) is given up."""
-    with kind.room_lock():
-        if store.exists() or not folder.exists():
-            return
-        rows = np.memmap(folder / kind.file, key.stored_type, "r+", shape=(key.n, *key.shape))
-        for start in range(0, key.n, CHUNK):
-            if _mark(folder, start).read_text() != str(whole_checksum(rows[start : start + CHUNK])):
-                _mark(folder, start).unlink()
-                return
-        rows.flush()
-        manifest = {
-            "shape": (key.n, *key.shape),
-            "bytes": key.n_bytes,
-            "checksum": whole_checksum(rows),
-            "source": key.source,
-            "parts": dict(key.parts),
-        }
-        write_atomically(folder / MANIFEST, json.dumps(manifest, indent=2, default=str))
-        for passing in (*folder.glob("*.claim"), *folder.glob("*.done")):
-            passing.unlink()
-        folder.rename(store)
-        log.info("Frozen features of %s photos (%s) kept: %s.", f"{key.n:,}", key.source, gb(key.n_bytes))
+        return 0
 
 
 _warned: set[str] = set()

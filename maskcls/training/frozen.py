@@ -18,7 +18,7 @@ from torch import Tensor
 from maskcls.data.augment import Augmenter
 from maskcls.data.sampling import DrawStream
 from maskcls.device import hardware_name
-from maskcls.models.feature_stores import FeatureStores, Key, as_tensor
+from maskcls.models.feature_stores import FeatureStore, FeatureStores, Key, as_rows, as_tensor, fill, stored_type
 from maskcls.models.model import Model
 from maskcls.models.prefix import BLOCK, Prefix
 from maskcls.recipe import Recipe
@@ -31,7 +31,9 @@ PLAIN = -1
 """The view of a photo as it is."""
 READ_BYTES_A_SECOND = 1e9
 """Of a store, for the estimate whether it pays: a good disk's, less than memory's."""
-_CODE = 1
+AHEAD = 512
+"""Draws whose features are seen to together, before the first of them is trained on."""
+_CODE = 2
 """Raise it where the code here or in models.prefix changes what is stored."""
 
 
@@ -39,7 +41,7 @@ class Kept:
     """The features of some photos in some views, of one precision, from their stores; computed live where the cache has no room.
 
     Args:
-        rows: (n,) of the data that a store holds, rising.
+        rows: (n,) of the data that a store has room for, rising.
         plain: whether every view is the photo as it is.
     """
 
@@ -49,16 +51,15 @@ class Kept:
         self._frozen, self._stores, self._rows, self.precision = frozen, stores, rows, precision
         self._augmenter = augmenter
         self.plain = plain
-        self._arrays: dict[int, NDArray[np.generic] | None] = {}
-        sample = frozen.compute(rows[:1], PLAIN, precision, block=1)
-        self._shape = tuple(sample.permute(0, 2, 3, 1).shape[1:] if sample.ndim == 4 else sample.shape[1:])
+        self._open: dict[int, FeatureStore | None] = {}
+        self._shape = as_rows(frozen.compute(rows[:1], np.array([PLAIN]), precision, block=1)).shape[1:]
 
     @property
     def bytes_a_view(self) -> int:
         return self._key(PLAIN).n_bytes
 
     def slower_than_computing(self) -> str:
-        """Why reading these features would take longer than computing them; "" where it would not, or where they are there already."""
+        """Why reading these features would take longer than computing them; "" where it would not, or where a store was made before."""
         if self._stores.holds(self._key(PLAIN if self.plain else 0)):
             return ""
         reading = self.bytes_a_view / len(self._rows) / READ_BYTES_A_SECOND
@@ -69,27 +70,50 @@ class Kept:
 
     def of(self, rows: Integers, views: Integers | None = None) -> Tensor:
         """Features (b, ...) of rows of the data, in these views or as they are; on the CPU."""
-        views = np.full(len(rows), PLAIN) if views is None or self.plain else views
-        parts, order = [], []
+        views = self._views(rows, views)
+        self.prepare(rows, views)
+        features = np.empty((len(rows), *self._shape), stored_type(self.precision))
+        live = np.zeros(len(rows), bool)
+        for at, positions, store in self._by_view(rows, views):
+            there = np.zeros(len(at), bool) if store is None else ~store.lacks(positions)
+            if store is not None:
+                store.copy(positions[there], features, at[there])
+            live[at[~there]] = True
+        if live.any():
+            features[live] = as_rows(self._compute(rows[live], views[live]))
+        return as_tensor(features, self.precision)
+
+    def prepare(self, rows: Integers, views: Integers | None = None) -> None:
+        """See that stores hold these, each computed once by all processes that want it: many at a time fill the prefix's blocks."""
+        views = self._views(rows, views)
+        wanted: list[tuple[FeatureStore, int]] = []
+        asked: list[int] = []
+        for at, positions, store in self._by_view(rows, views):
+            if store is not None:
+                _, first = np.unique(positions, return_index=True)
+                lacking = first[store.lacks(positions[first])]
+                wanted += [(store, position) for position in positions[lacking].tolist()]
+                asked += at[lacking].tolist()
+        rows, views = rows[asked], views[asked]
+        try:
+            fill(wanted, lambda numbers: self._compute(rows[numbers], views[numbers]), self._frozen.block)
+        except OSError as error:
+            self._stores.given_up(error)
+            self._open = dict.fromkeys(self._open)
+
+    def _views(self, rows: Integers, views: Integers | None) -> Integers:
+        return np.full(len(rows), PLAIN) if views is None or self.plain else views
+
+    def _by_view(self, rows: Integers, views: Integers) -> Iterator[tuple[Integers, Integers, FeatureStore | None]]:
+        """Of each view where it stands among the rows, the positions of those in its store, and the store."""
         for view in np.unique(views).tolist():
             at = np.flatnonzero(views == view)
-            parts.append(self._of_view(rows[at], view))
-            order.append(at)
-        if len(parts) == 1:
-            return parts[0]
-        back = torch.from_numpy(np.argsort(np.concatenate(order)))
-        together = torch.cat(parts)[back]
-        return together.contiguous(memory_format=torch.channels_last) if together.ndim == 4 else together
+            if view not in self._open:
+                self._open[view] = self._stores.open(self._key(view))
+            yield at, np.searchsorted(self._rows, rows[at]), self._open[view]
 
-    def _of_view(self, rows: Integers, view: int) -> Tensor:
-        if view not in self._arrays:
-            self._arrays[view] = self._stores.get(
-                self._key(view), lambda positions: self._frozen.compute(self._rows[positions], view, self.precision, self._augmenter)
-            )
-        array = self._arrays[view]
-        if array is None:
-            return self._frozen.compute(rows, view, self.precision, self._augmenter).cpu()
-        return as_tensor(array[np.searchsorted(self._rows, rows)], self.precision)
+    def _compute(self, rows: Integers, views: Integers) -> Tensor:
+        return self._frozen.compute(rows, views, self.precision, self._augmenter)
 
     def _key(self, view: int) -> Key:
         augmented = {"augmentation": self._augmenter.strengths, "seed": self._augmenter.seed, "albumentations": version("albumentations")}
@@ -109,11 +133,14 @@ class Frozen:
         self.device = model.mean.device
         self.block = BLOCK[self.device.type]
 
-    def compute(self, rows: Integers, view: int, precision: torch.dtype, augmenter: Augmenter | None = None, *, block: int = 0) -> Tensor:
-        """Features of rows of the data in one view, computed now, on the model's device."""
+    def compute(
+        self, rows: Integers, views: Integers, precision: torch.dtype, augmenter: Augmenter | None = None, *, block: int = 0
+    ) -> Tensor:
+        """Features of rows (b,) of the data in these views (b,), computed now, on the model's device."""
         photos = [self.data.pixels[row] for row in rows]
-        if view != PLAIN and augmenter is not None:
-            photos = [augmenter.view(photo, self.data.keys[row], view) for photo, row in zip(photos, rows, strict=True)]
+        if augmenter is not None:
+            asked = zip(photos, rows.tolist(), views.tolist(), strict=True)
+            photos = [photo if view == PLAIN else augmenter.view(photo, self.data.keys[row], view) for photo, row, view in asked]
         return self.of_images(self.model.normalise(torch.from_numpy(np.stack(photos)).to(self.device)), precision, block or self.block)
 
     def of_images(self, images: Tensor, precision: torch.dtype, block: int) -> Tensor:
@@ -172,10 +199,9 @@ def kept_for_training(frozen: Frozen | None, stores: FeatureStores | None, recip
         return "photos are mixed before they go through the frozen stages"
     if not plain and not recipe.views:
         return "every draw is a new view (views = 0)"
-    rows, views = known_rows(frozen.data), 1 if plain else recipe.views
-    kept = Kept(frozen, stores, rows, precision, plain=plain, augmenter=augmenter)
-    drawn, computed = recipe.epochs * len(frozen.data.train), views * len(rows)
-    return stores.refusal(views * kept.bytes_a_view, drawn, computed) or kept.slower_than_computing() or kept
+    views, n = 1 if plain else recipe.views, len(frozen.data.train)
+    kept = Kept(frozen, stores, known_rows(frozen.data), precision, plain=plain, augmenter=augmenter)
+    return stores.refusal(views * kept.bytes_a_view, recipe.epochs * n, views * n) or kept.slower_than_computing() or kept
 
 
 def kept_for_validation(frozen: Frozen | None, stores: FeatureStores | None, recipe: Recipe, training: Kept | str) -> Kept | str:
@@ -206,7 +232,12 @@ class FeatureBatches:
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of an epoch (0-based); the same photos and views in each as ViewBatches has."""
         positions, draw_numbers = self._draws.epoch(epoch)
-        views = draw_numbers % max(self._recipe.views, 1)
+        rows, views = self._rows[positions], draw_numbers % max(self._recipe.views, 1)
+        seen = 0
         for at in np.array_split(np.arange(len(positions)), self.steps):
-            features = self._kept.of(self._rows[positions[at]], views[at])
+            if at[-1] >= seen:
+                ahead = slice(seen, max(seen + AHEAD, at[-1] + 1))
+                self._kept.prepare(rows[ahead], views[ahead])
+                seen = ahead.stop
+            features = self._kept.of(rows[at], views[at])
             yield features.pin_memory() if self._pin else features, torch.from_numpy(positions[at])

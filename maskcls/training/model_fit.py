@@ -185,7 +185,7 @@ class ModelFit:
         """What the frozen stages give for rows of the data as they are, float32, on the model's device. For models with some."""
         if isinstance(self.validated, str):
             assert self.frozen is not None
-            return self.frozen.compute(rows, PLAIN, torch.float32)
+            return self.frozen.compute(rows, np.full(len(rows), PLAIN), torch.float32)
         return self.validated.of(rows).to(self.device)
 
     def _set_rates(self, step: int) -> None:

@@ -12,7 +12,7 @@ import torch
 from maskcls.data.geometry import Geometry
 from maskcls.data.pixels import list_stores, open_or_build
 from maskcls.models import feature_stores
-from maskcls.models.feature_stores import FeatureStores, Key
+from maskcls.models.feature_stores import FeatureStores, Key, fill
 from maskcls.stores import gb
 
 
@@ -53,11 +53,13 @@ def test_prune_to_a_bound_then_all(cache: Path, tmp_path: Path) -> None:
 
 def test_feature_stores_are_listed_and_pruned_apart(cache: Path, tmp_path: Path) -> None:
     key = Key({"backbone": "resnet10t", "stages": "3 of 5 stages", "view": "view 1"}, 3, (4, 4, 8), torch.float32)
-    held = FeatureStores(cache).get(key, lambda positions: torch.ones(len(positions), 8, 4, 4))
+    held = FeatureStores(cache).open(key)
     assert held is not None
+    fill([(held, 0), (held, 2)], lambda numbers: torch.ones(len(numbers), 8, 4, 4), block=16)
     listed = call("list", "--cache", str(cache), home=tmp_path).stdout
     assert "resnet10t 3 of 5 stages view 1" in listed
     assert "4 x 4 x 8" in listed
+    assert "2 of 3" in listed
     size = gb(feature_stores.list_stores(cache)[0].n_bytes)
     assert f"1 feature stores: {size}." in listed
     done = call("prune", "--cache", str(cache), "--pixel-store-gb", "1", home=tmp_path)

@@ -1,24 +1,32 @@
 """Kept features change nothing but the time: the same curve with and without them, to the bit on the CPU in float32."""
 
 import dataclasses
+import errno
 import multiprocessing
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 import torch
 
-from maskcls.models.feature_stores import FeatureStores, list_stores, prune, stores
+from maskcls.data.sampling import DrawStream
+from maskcls.models.feature_stores import FeatureStores, Key, _open_here, fill, list_stores, prune
+from maskcls.recipe import Recipe
+from maskcls.stores import StoreInfo
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
 from maskcls.training.frozen import Frozen, known_rows
 from tests.maskcls.training.small import RECIPE, data
 
 VIEWS = 2
+FOR_THE_SHAPE = 2
+"""Photos that go through the prefix alone, one for the training's stores and one for the validation's."""
+N_TRAIN = len(data().train)
 KEPT = RECIPE.override({"views": VIEWS, "epochs": 3, "frozen_stages": 5, "task_split": "single"})
 
 
@@ -48,6 +56,14 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
+def drawn(recipe: Recipe) -> int:
+    """How many different views of photos a fit draws, and how many photos it validates on."""
+    photos = known()
+    draws = DrawStream(photos.labels[photos.train], 18, recipe.sampler, recipe.seed, 0)
+    pairs = {pair for epoch in range(recipe.epochs) for pair in zip(*draws.epoch(epoch), strict=True)}
+    return len({(photo, number % recipe.views) for photo, number in pairs}) + len(photos.validation)
+
+
 @pytest.mark.parametrize("frozen_stages", [1, 3, 5])
 @pytest.mark.parametrize(
     "values",
@@ -75,13 +91,25 @@ def test_the_same_curve_with_and_without_kept_features(frozen_stages: int, value
 
 def test_what_is_kept_is_computed_once_for_all_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls, kept = computed(monkeypatch), FeatureStores(tmp_path, shared=True)
-    whole = len(known_rows(known())) * VIEWS + len(known().validation)
-    curve(Fit(KEPT, known(), stores=kept))
-    assert sum(calls) - calls.count(1) == whole, "each photo in each view, the validation photos as they are, and one for the shape"
-    assert len(list_stores(tmp_path)) == VIEWS + 1
+    recipe = KEPT.override({"sampler": "weighted", "views": 3})
+    curve(Fit(recipe.override({"epochs": 1}), known(), stores=kept))
+    first = sum(calls) - FOR_THE_SHAPE
+    assert first == drawn(recipe.override({"epochs": 1})), "what is drawn, and nothing else"
     calls.clear()
-    curve(Fit(KEPT.override({"lr_head": 5e-3, "epochs": 5, "head": "linear"}), known(), stores=kept))
-    assert set(calls) <= {1}
+    curve(Fit(recipe.override({"lr_head": 5e-3, "epochs": 4, "head": "linear"}), known(), stores=kept))
+    assert first + sum(calls) - FOR_THE_SHAPE == drawn(recipe.override({"epochs": 4})), "what had not been drawn before"
+    calls.clear()
+    curve(Fit(recipe, known(), stores=kept))
+    assert sum(calls) == FOR_THE_SHAPE
+
+
+def test_a_store_says_how_many_photos_it_holds_by_now(tmp_path: Path) -> None:
+    recipe = KEPT.override({"epochs": 1})
+    fit = Fit(recipe, known(), stores=FeatureStores(tmp_path, shared=True))
+    assert not list_stores(tmp_path)
+    curve(fit)
+    assert [(info.photos, info.held) for info in list_stores(tmp_path) if "view" in info.source] == [(len(known_rows(known())), N_TRAIN)]
+    assert sum(info.held or 0 for info in list_stores(tmp_path)) == drawn(recipe)
 
 
 @pytest.mark.parametrize(
@@ -109,24 +137,38 @@ def test_photos_that_changed_have_stores_of_their_own(tmp_path: Path) -> None:
     assert len(list_stores(tmp_path)) == 4
 
 
-@pytest.mark.parametrize("damage", ["a byte", "shorter", "no file", "no manifest", "a manifest of nothing"])
+@pytest.mark.parametrize(
+    "damage", ["a byte", "a checksum's byte", "shorter", "no file", "no checksums", "no claims", "no manifest", "a manifest of nothing"]
+)
 def test_a_damaged_store_is_noticed_and_built_again(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
     kept = FeatureStores(tmp_path, shared=True)
     before = curve(Fit(KEPT, known(), stores=kept))
     for info in list_stores(tmp_path):
-        file, manifest = tmp_path / "features" / info.name / "features.bin", tmp_path / "features" / info.name / "manifest.json"
-        content = bytearray(file.read_bytes())
-        content[len(content) // 3] ^= 1
+        store = tmp_path / "features" / info.name
         {
-            "a byte": lambda: file.write_bytes(content),  # noqa: B023
-            "shorter": lambda: file.write_bytes(content[:-4]),  # noqa: B023
-            "no file": file.unlink,
-            "no manifest": manifest.unlink,
-            "a manifest of nothing": lambda: manifest.write_text("{}"),  # noqa: B023
+            "a byte": lambda: flip(store / "features.bin", info),  # noqa: B023
+            "a checksum's byte": lambda: flip(store / "checksums.u32", info),  # noqa: B023
+            "shorter": lambda: os.truncate(store / "features.bin", info.n_bytes // 2),  # noqa: B023
+            "no file": (store / "features.bin").unlink,
+            "no checksums": (store / "checksums.u32").unlink,
+            "no claims": (store / "claims").unlink,
+            "no manifest": (store / "manifest.json").unlink,
+            "a manifest of nothing": lambda: (store / "manifest.json").write_text("{}"),  # noqa: B023
         }[damage]()
     assert curve(Fit(KEPT, known(), stores=kept)) == before
     assert "are damaged: they are computed anew" in caplog.text
     assert len(list_stores(tmp_path)) == VIEWS + 1
+    caplog.clear()
+    assert curve(Fit(KEPT, known(), stores=kept)) == before
+    assert "damaged" not in caplog.text, "what was damaged is right again"
+
+
+def flip(file: Path, info: StoreInfo) -> None:
+    """Change a byte of the first row that is there."""
+    row = int(np.flatnonzero(np.fromfile(file.with_name("checksums.u32"), np.uint32))[0])
+    content = bytearray(file.read_bytes())
+    content[row * len(content) // info.photos + 1] ^= 1
+    file.write_bytes(content)
 
 
 def test_stores_that_would_not_fit_or_not_pay_are_not_made(tmp_path: Path) -> None:
@@ -179,17 +221,25 @@ def test_the_least_recently_used_go_first_and_never_one_in_use(tmp_path: Path) -
     del using
 
 
-@pytest.mark.parametrize("how", ["no folder can be made", "a full disk"])
+@pytest.mark.parametrize("how", ["no folder can be made", "a full disk", "a disk that fills up", "a disk that fails"])
 def test_a_cache_that_cannot_be_written_is_told_and_training_goes_on(
     tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     if how == "a full disk":
         monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10, 10, 0))  # type: ignore[attr-defined]
+    elif how.startswith("a disk that"):
+        answer = OSError(errno.ENOSPC if how.endswith("up") else errno.EIO, "no more")
+        real, writes = os.pwrite, iter(range(9))
+        monkeypatch.setattr(os, "pwrite", lambda *call: real(*call) if next(writes, 9) < 8 else raising(answer))
     else:
         (tmp_path / "features").write_text("a file where the folder should be")
     assert curve(Fit(KEPT, known(), stores=FeatureStores(tmp_path, shared=True))) == curve(Fit(KEPT, known()))
     assert "Training goes on without them, more slowly" in caplog.text
     assert str(tmp_path) in caplog.text
+
+
+def raising(error: OSError) -> NoReturn:
+    raise error
 
 
 def build(cache: Path, counts: Any) -> None:
@@ -212,7 +262,7 @@ def die_amid_building(cache: Path) -> None:
     calls: Iterator[int] = iter(range(100))
 
     def killed(frozen: Frozen, images: torch.Tensor, precision: torch.dtype, block: int) -> torch.Tensor:
-        if next(calls) == 3:
+        if next(calls) == 4:
             os._exit(9)
         return real(frozen, images, precision, block)
 
@@ -220,12 +270,6 @@ def die_amid_building(cache: Path) -> None:
     curve(Fit(KEPT, known(), stores=FeatureStores(cache, shared=True)))
 
 
-@pytest.fixture
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("maskcls.models.feature_stores.CHUNK", 32)
-
-
-@pytest.mark.usefixtures("small_chunks")
 def test_fits_in_several_processes_build_together_and_nothing_twice(tmp_path: Path) -> None:
     fork = multiprocessing.get_context("fork")
     counts = fork.Value("i", 0)
@@ -235,22 +279,65 @@ def test_fits_in_several_processes_build_together_and_nothing_twice(tmp_path: Pa
     for worker in workers:
         worker.join(120)
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
-    assert counts.value == len(known_rows(known())) * VIEWS + len(known().validation)
+    assert counts.value == drawn(KEPT)
 
 
-@pytest.mark.usefixtures("small_chunks")
-def test_a_killed_builder_leaves_nothing_that_is_taken_for_whole(tmp_path: Path) -> None:
+def test_a_killed_builder_leaves_what_it_finished_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fork = multiprocessing.get_context("fork")
     killed = fork.Process(target=die_amid_building, args=(tmp_path,))
     killed.start()
     killed.join(120)
     assert killed.exitcode == 9
-    assert not list_stores(tmp_path)
-    assert list((tmp_path / "features").glob(".building-*")), "it was not killed amid building"
-    assert curve(Fit(KEPT, known(), stores=FeatureStores(tmp_path, shared=True))) == curve(Fit(KEPT, known()))
-    stores(tmp_path).prune(1.0)
-    assert not list((tmp_path / "features").glob(".building-*"))
+    finished = sum(info.held or 0 for info in list_stores(tmp_path))
+    assert 0 < finished < drawn(KEPT), "it was not killed amid building"
+    calls = computed(monkeypatch)
+    mended = curve(Fit(KEPT, known(), stores=FeatureStores(tmp_path, shared=True)))
+    assert sum(calls) - FOR_THE_SHAPE == drawn(KEPT) - finished
+    assert mended == curve(Fit(KEPT, known()))
     assert len(list_stores(tmp_path)) == VIEWS + 1
+
+
+def test_what_another_process_computes_is_waited_for(tmp_path: Path) -> None:
+    """It holds the claim for a while, computes nothing, and ends: the row is then computed here."""
+    key = Key({"backbone": "none"}, 3, (2,), torch.float32)
+    here = FeatureStores(tmp_path).open(key)
+    assert here is not None
+    fork = multiprocessing.get_context("fork")
+    claimed = fork.Event()
+    other = fork.Process(target=claim_for_a_while, args=(tmp_path, key, claimed))
+    other.start()
+    assert claimed.wait(60)
+    assert not here.claim(1)
+    asked: list[list[int]] = []
+
+    def compute(numbers: list[int]) -> torch.Tensor:
+        asked.append(numbers)
+        return torch.full((len(numbers), 2), 7.0)
+
+    fill([(here, 0), (here, 1), (here, 2)], compute, block=16)
+    assert asked == [[0, 2], [1]], "first what nobody has claimed"
+    assert not here.lacks(np.arange(3)).any()
+    other.join(60)
+
+
+def claim_for_a_while(cache: Path, key: Key, claimed: Any) -> None:
+    _open_here.clear()  # what a new process has
+    store = FeatureStores(cache).open(key)
+    assert store is not None
+    assert store.claim(1)
+    claimed.set()
+    time.sleep(1.0)
+    os._exit(9)
+
+
+def test_a_process_opens_a_store_once(tmp_path: Path) -> None:
+    """Closing a second one would end the first one's claims."""
+    key, kept = Key({"backbone": "none"}, 2, (2,), torch.float32), FeatureStores(tmp_path)
+    first = kept.open(key)
+    assert first is not None
+    assert kept.open(key) is first
+    kept.kind.discard(first.folder)
+    assert kept.open(key) is not first
 
 
 def test_bfloat16_is_kept_in_half_the_room(tmp_path: Path) -> None:
