@@ -30,7 +30,8 @@ BUILDING = ".building-"
 BYTES_PER_GB = 10**9
 SAMPLED_ROWS = 64
 DEFAULT_GB = 20.0
-WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
+FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+WRITE_ERRORS = {*FORBIDDEN, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST}
 """What a disk answers where a store can't be written."""
 
 
@@ -117,7 +118,7 @@ class Stores:
         if manifest is None or tuple(manifest["shape"]) != shape:
             return None
         try:
-            descriptor = os.open(store / self.file, os.O_RDWR)  # NFS grants an exclusive lock to none that only reads
+            descriptor = _to_lock(store / self.file)
         except FileNotFoundError:
             return None
         n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
@@ -205,7 +206,7 @@ class Stores:
     def _exclusively(self, store: Path) -> Iterator[bool]:
         """Whether nobody uses the store; if so, nobody can open it inside the block."""
         try:
-            descriptor = os.open(store / self.file, os.O_RDWR)  # NFS grants an exclusive lock to none that only reads
+            descriptor = _to_lock(store / self.file)
         except FileNotFoundError:
             yield True
             return
@@ -277,6 +278,16 @@ def building_folder(store: Path) -> Path:
 def gb(n_bytes: int) -> str:
     """For people to read, as in `0.71 GB`."""
     return f"{n_bytes / BYTES_PER_GB:.3g} GB"
+
+
+def _to_lock(file: Path) -> int:
+    """A descriptor of it: for writing, for NFS grants an exclusive lock to none that only reads; for reading where writing is forbidden."""
+    try:
+        return os.open(file, os.O_RDWR)
+    except OSError as error:
+        if error.errno not in FORBIDDEN:
+            raise
+        return os.open(file, os.O_RDONLY)
 
 
 def _touch(store: Path) -> None:

@@ -1,6 +1,10 @@
 """What tests of several packages share: small classifiers with random weights, one as a bundle, or several as an ensemble."""
 
-from collections.abc import Callable
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,6 +23,27 @@ class Ensemble(NamedTuple):
     folder: Path
     weights: tuple[float, ...]
     alone: tuple[Path, ...]
+
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[Path]:
+    """A folder of a user who is not root, and to whom permissions mean something; the test is run as that user."""
+    folder = Path(tempfile.mkdtemp())
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.chown(folder, NOBODY, NOBODY)
+        os.seteuid(NOBODY)
+    try:
+        yield folder
+    finally:
+        if is_root:
+            os.seteuid(0)
+        else:
+            subprocess.run(["chmod", "-R", "u+rwX", folder], check=True)
+        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import os
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from io import FileIO
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from maskcls.errors import RunError
 from maskcls.files import write_atomically
-from maskcls.stores import DEFAULT_GB, MANIFEST, StoreInfo, Stores, building_folder, gb, unchecked
+from maskcls.stores import DEFAULT_GB, FORBIDDEN, MANIFEST, StoreInfo, Stores, building_folder, gb, unchecked
 
 log = logging.getLogger("maskcls")
 
@@ -81,18 +82,23 @@ class FeatureStore:
     """
 
     def __init__(self, folder: Path, key: Key, rows: NDArray[Any]) -> None:
-        """`rows` (n, *shape) are the store's file, mapped read-only. Raises OSError where it may not be written."""
+        """`rows` (n, *shape) are the store's file, mapped read-only."""
         self.folder = folder
         self._rows, self._checksums = rows, np.memmap(folder / CHECKSUMS, np.uint32, "r", shape=(key.n,))
         self._right = np.zeros(key.n, bool)
         self._told = False
         self._row_bytes = rows[0].nbytes
-        self._files = {name: (folder / name).open("r+b", buffering=0) for name in (FEATURES, CHECKSUMS, CLAIMS)}
+        self._files = _for_writing(folder)
+
+    @property
+    def takes_rows(self) -> bool:
+        """Whether it may be written; in a cache that is only there to read it serves what it has."""
+        return bool(self._files)
 
     @property
     def removed(self) -> bool:
         """Whether another process found it damaged, so that others will not find what is written here."""
-        return os.fstat(self._files[CHECKSUMS].fileno()).st_nlink == 0
+        return self.takes_rows and os.fstat(self._files[CHECKSUMS].fileno()).st_nlink == 0
 
     def lacks(self, positions: Integers) -> NDArray[np.bool_]:
         """Of each position (m,) whether its row is not there."""
@@ -272,6 +278,17 @@ def as_rows(features: Tensor) -> NDArray[Any]:
 
 _open_here: WeakValueDictionary[Path, FeatureStore] = WeakValueDictionary()
 """Stores that are open in this process: a second one would end the first one's claims when it is closed (fcntl(2))."""
+
+
+def _for_writing(store: Path) -> dict[str, FileIO]:
+    """The store's files by name, but for the manifest; none of them where writing is forbidden."""
+    try:
+        return {name: FileIO(store / name, "r+") for name in (FEATURES, CHECKSUMS, CLAIMS)}
+    except OSError as error:
+        if error.errno not in FORBIDDEN:
+            raise
+        _warn_once(f"{store.parent} may only be read: frozen features that are not in it are computed whenever they are needed.")
+        return {}
 
 
 def _lacks(store: FeatureStore, position: int) -> bool:

@@ -89,7 +89,7 @@ class Kept:
         wanted: list[tuple[FeatureStore, int]] = []
         asked: list[int] = []
         for at, positions, store in self._by_view(rows, views):
-            if store is not None:
+            if store is not None and store.takes_rows:
                 _, first = np.unique(positions, return_index=True)
                 lacking = first[store.lacks(positions[first])]
                 wanted += [(store, position) for position in positions[lacking].tolist()]

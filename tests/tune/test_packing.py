@@ -1,7 +1,6 @@
 """`--gpus-per-trial auto`: which recipes are measured, what is kept of it, and how many trials then share a GPU."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -144,10 +143,9 @@ def test_what_was_measured_is_kept_by_all_that_it_hangs_on(tmp_path: Path, capsy
     assert len(again.weighed) == 1, "a damaged file is measured anew"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
-def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tmp_path.chmod(0o500)
-    assert pack(tmp_path, Scale()).plan.gpus < 1
+def test_a_cache_that_cannot_be_written_is_told(unprivileged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    unprivileged.chmod(0o500)
+    assert pack(unprivileged, Scale()).plan.gpus < 1
     assert "What was measured of the GPU's memory is not kept" in capsys.readouterr().err
 
 

@@ -30,7 +30,10 @@ ROOMY = 1.0
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[str]:
-    folder = tmp_path / "photos"
+    return drawn(tmp_path / "photos")
+
+
+def drawn(folder: Path) -> list[str]:
     folder.mkdir()
     rng = np.random.default_rng(0)
     for i in range(N):
@@ -326,16 +329,14 @@ def test_a_cache_that_is_a_file_is_told(files: list[str], cache: Path) -> None:
         build(files, cache)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
-def test_a_read_only_cache_is_told_but_serves_what_it_has(files: list[str], cache: Path) -> None:
+def test_a_read_only_cache_is_told_but_serves_what_it_has(unprivileged: Path) -> None:
+    files, cache = drawn(unprivileged / "photos"), unprivileged / "cache"
     build(files, cache)
-    (cache / "pixels").chmod(0o555)
-    try:
-        assert len(build(files, cache)) == N
-        with pytest.raises(RunError, match=r"The cache folder .*/cache cannot take the decoded photos: Permission denied"):
-            build(files[::-1], cache)
-    finally:
-        (cache / "pixels").chmod(0o755)
+    for path in (*cache.rglob("*"), cache):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    assert len(build(files, cache)) == N
+    with pytest.raises(RunError, match=r"The cache folder .*/cache cannot take the decoded photos: Permission denied"):
+        build(files[::-1], cache)
 
 
 def test_prune_keeps_within_a_bound(files: list[str], cache: Path) -> None:

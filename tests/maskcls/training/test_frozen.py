@@ -238,6 +238,21 @@ def test_a_cache_that_cannot_be_written_is_told_and_training_goes_on(
     assert str(tmp_path) in caplog.text
 
 
+def test_a_cache_that_may_only_be_read_serves_what_it_has(
+    unprivileged: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = FeatureStores(unprivileged, shared=True)
+    curve(Fit(KEPT.override({"epochs": 1}), known(), stores=kept))
+    for path in (*unprivileged.rglob("*"), unprivileged):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    calls = computed(monkeypatch)
+    told = curve(Fit(KEPT, known(), stores=kept))
+    live, calls[:] = sum(calls), []
+    assert told == curve(Fit(KEPT, known()))
+    assert 0 < live < sum(calls)
+    assert "may only be read: frozen features that are not in it are computed whenever they are needed" in caplog.text
+
+
 def raising(error: OSError) -> NoReturn:
     raise error
 
