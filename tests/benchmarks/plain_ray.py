@@ -127,6 +127,16 @@ def rate_factor(step: int, steps: int, recipe: Recipe) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (epochs - recipe.warmup_epochs) / (recipe.epochs - recipe.warmup_epochs))))
 
 
+def step(model: Classifier, images: Tensor, labels: Tensor, criterion: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe) -> None:
+    """Forward, backward, and the weights moved."""
+    loss = criterion(model(images), labels)
+    optimizer.zero_grad()
+    loss.backward()
+    if recipe.clip_norm:
+        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+    optimizer.step()
+
+
 def validate(model: Classifier, photos: DataLoader[Any], device: str) -> float:
     """Macro F1."""
     model.eval()
@@ -158,12 +168,7 @@ def train(config: dict[str, Any], job: dict[str, Any]) -> None:
         draws.epoch = epoch - 1
         model.train()
         for images, labels in loader:
-            loss = criterion(model(images.to(device)), labels.to(device))
-            optimizer.zero_grad()
-            loss.backward()
-            if recipe.clip_norm:
-                nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
-            optimizer.step()
+            step(model, images.to(device), labels.to(device), criterion, optimizer, recipe)
             schedule.step()
         f1 = validate(model, validation, device)
         best = max(best, f1)
