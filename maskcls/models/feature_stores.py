@@ -1,8 +1,8 @@
 """Frozen features, kept: what a frozen prefix gives for the photos of a run, once for each view, on disk, for all trials and runs.
 
-A store has room for one view of the photos of the training and the validation people, so that folds and repeats share it with the search.
-It fills photo by photo, as they are drawn: nothing is computed that nobody asked for, and nothing twice. Whoever wants a photo that is not
-there claims it and computes it; who wants what another process computes takes what nobody has claimed yet, then waits.
+A store has room for one view of some photos: all there are, for training, so that every split of the people shares it. It fills photo by
+photo, as they are drawn: nothing is computed that nobody asked for, and nothing twice. Whoever wants a photo that is not there claims it
+and computes it; who wants what another process computes takes what nobody has claimed yet, then waits.
 """
 
 import fcntl

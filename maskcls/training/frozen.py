@@ -184,13 +184,8 @@ class Frozen:
         }
 
 
-def known_rows(data: FitData) -> Integers:
-    """Rows of the training and the validation people, rising: the same for every fold of them."""
-    return np.union1d(data.train, data.validation)
-
-
 def kept_for_training(frozen: Frozen | None, stores: FeatureStores | None, recipe: Recipe, precision: torch.dtype) -> Kept | str:
-    """The training views' features, or why they are not kept."""
+    """The training views' features, or why they are not kept. Stores have room for all photos: every split of the people shares them."""
     if frozen is None or stores is None or not frozen.data.pixels_digest:
         return NOTHING_FROZEN if frozen is None else NO_STORES
     augmenter = Augmenter(recipe.augmentation, recipe.augmentation_seed)
@@ -199,8 +194,8 @@ def kept_for_training(frozen: Frozen | None, stores: FeatureStores | None, recip
         return "photos are mixed before they go through the frozen stages"
     if not plain and not recipe.views:
         return "every draw is a new view (views = 0)"
-    views, n = 1 if plain else recipe.views, len(frozen.data.train)
-    kept = Kept(frozen, stores, known_rows(frozen.data), precision, plain=plain, augmenter=augmenter)
+    views, n, rows = 1 if plain else recipe.views, len(frozen.data.train), np.arange(len(frozen.data.labels))
+    kept = Kept(frozen, stores, rows, precision, plain=plain, augmenter=augmenter)
     return stores.refusal(views * kept.bytes_a_view, recipe.epochs * n, views * n) or kept.slower_than_computing() or kept
 
 

@@ -20,7 +20,7 @@ from maskcls.recipe import Recipe
 from maskcls.stores import StoreInfo
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
-from maskcls.training.frozen import Frozen, known_rows
+from maskcls.training.frozen import Frozen
 from tests.maskcls.training.small import RECIPE, data
 
 VIEWS = 2
@@ -103,12 +103,23 @@ def test_what_is_kept_is_computed_once_for_all_fits(tmp_path: Path, monkeypatch:
     assert sum(calls) == FOR_THE_SHAPE
 
 
+def test_another_split_of_the_people_shares_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, kept = computed(monkeypatch), FeatureStores(tmp_path, shared=True)
+    recipe = KEPT.override({"views": 1, "epochs": 1, "sampler": "none"})
+    curve(Fit(recipe, known(), stores=kept))
+    calls.clear()
+    other = dataclasses.replace(known(), train=np.arange(18, 90), validation=np.arange(18))
+    curve(Fit(recipe, other, stores=kept))
+    not_trained_on_before = 90 - N_TRAIN
+    assert sum(calls) - FOR_THE_SHAPE == not_trained_on_before + len(other.validation)
+
+
 def test_a_store_says_how_many_photos_it_holds_by_now(tmp_path: Path) -> None:
     recipe = KEPT.override({"epochs": 1})
     fit = Fit(recipe, known(), stores=FeatureStores(tmp_path, shared=True))
     assert not list_stores(tmp_path)
     curve(fit)
-    assert [(info.photos, info.held) for info in list_stores(tmp_path) if "view" in info.source] == [(len(known_rows(known())), N_TRAIN)]
+    assert [(info.photos, info.held) for info in list_stores(tmp_path) if "view" in info.source] == [(len(known().labels), N_TRAIN)]
     assert sum(info.held or 0 for info in list_stores(tmp_path)) == drawn(recipe)
 
 
