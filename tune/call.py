@@ -110,6 +110,8 @@ class Call:
         told = {**told, "set": tuple(told["set"]), "learn_from": tuple(told.get("learn_from", ()))}
         changed = {name: options[name] for name in ("parallel", "gpus_per_trial", "cpus_per_trial", "time_budget")}
         changed["gpus_per_trial"] = gpus_share(changed["gpus_per_trial"])
+        if changed["gpus_per_trial"] is None and told["gpus_per_trial"] == AUTO:
+            changed["gpus_per_trial"] = AUTO  # which is for any machine; a number may not be
         changed |= {name: options[name] for name in _KEPT if options[name] is not None}
         changed["trials"] = options["trials"] if options["trials"] is not None else told["trials"]
         _check_numbers(changed)

@@ -7,8 +7,9 @@ import shutil
 import socket
 import subprocess
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,6 +103,21 @@ def connected(address: str | None) -> Iterator[Cluster]:
         yield _cluster()
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def starting(address: str | None) -> Iterator[Callable[[], Cluster]]:
+    """`connected`, begun beside what the block does until it asks for the cluster, by calling what it is given; which then raises, too.
+
+    The thread stays until the block's end: Linux ends the processes that a thread has started when it ends (prctl(2), PR_SET_PDEATHSIG),
+    and Ray asks for that.
+    """
+    with ThreadPoolExecutor(1, "ray") as starter, ExitStack() as stack:
+        begun = starter.submit(lambda: stack.enter_context(connected(address)))
+        try:
+            yield begun.result
+        finally:
+            wait([begun])  # it can't be left before it was entered
 
 
 def _refuse_silence(address: str | None) -> None:

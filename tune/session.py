@@ -72,12 +72,13 @@ def _begin(call: Call, options: Mapping[str, Any]) -> int:
         name = options["name"] or f"{resolved.space.name}-{datetime.now():%Y%m%d-%H%M%S}"
         made = RunDir.create(options["runs"], name, _search_record(call, resolved))
         stack.enter_context(made.driving())
+        ray = stack.enter_context(cluster.starting(options["address"]))
         try:
             _prepare_data(call, resolved, made, options)
         except BaseException:
             remove(made)
             raise
-        return _search(call, resolved, made, stack, options)
+        return _search(call, resolved, made, ray(), options)
 
 
 def _resume(call: Call, found: RunDir, options: Mapping[str, Any]) -> int:
@@ -113,7 +114,7 @@ def _resume(call: Call, found: RunDir, options: Mapping[str, Any]) -> int:
             _take_space(call, resolved, found)
         if not (found.data / "photos.csv").exists() or not (found.data / "split.json").exists():
             _prepare_data(call, resolved, found, options)
-        return _search(call, resolved, found, stack, options)
+        return _search(call, resolved, found, stack.enter_context(cluster.connected(options["address"])), options)
 
 
 def _space_of(call: Call, found: RunDir) -> tuple[Path | None, bool]:
@@ -134,14 +135,13 @@ def _take_space(call: Call, resolved: Resolved, run: RunDir) -> None:
     _keep_space(call, run)
 
 
-def _search(call: Call, resolved: Resolved, run: RunDir, stack: ExitStack, options: Mapping[str, Any]) -> int:
+def _search(call: Call, resolved: Resolved, run: RunDir, there: cluster.Cluster, options: Mapping[str, Any]) -> int:
     from tune.choosing.choice import CHOICE
     from tune.driver import drive
     from tune.fitting_trial import fit_trial
     from tune.learning import under
     from tune.study import open_study
 
-    there = stack.enter_context(cluster.connected(options["address"]))
     plan = resolved.plan
     trials = "trials" if call.trials is None else f"{call.trials} trials"
     typer.echo(f"Run {run.name}: {trials} of space {resolved.space.name}, {plan.parallel} at a time, in {run.path}")

@@ -205,3 +205,11 @@ def test_a_resume_keeps_the_runs_own_search_unless_it_says_another(tmp_path: Pat
     timed = RunDir.create(tmp_path, "timed", {"call": Call.of({**DEFAULTS, "time_budget": "1h"}).record()})
     with pytest.raises(CallError, match="--resume timed: the run had a time budget and no number of trials"):
         Call.recorded(timed, {**DEFAULTS, "runs": tmp_path})
+
+
+def test_a_resume_shares_gpus_anew_and_keeps_to_measuring_where_the_run_did(tmp_path: Path) -> None:
+    measured = RunDir.create(tmp_path, "measured", {"call": Call.of({**DEFAULTS, "gpus_per_trial": "auto"}).record()})
+    by_number = RunDir.create(tmp_path, "by-number", {"call": Call.of({**DEFAULTS, "gpus_per_trial": "0.5"}).record()})
+    assert Call.recorded(measured, {**DEFAULTS, "runs": tmp_path}).gpus_per_trial == "auto"
+    assert Call.recorded(measured, {**DEFAULTS, "runs": tmp_path, "gpus_per_trial": "0"}).gpus_per_trial == 0.0
+    assert Call.recorded(by_number, {**DEFAULTS, "runs": tmp_path}).gpus_per_trial is None, "this machine may be another"
