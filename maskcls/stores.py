@@ -1,6 +1,6 @@
 """Arrays kept on disk and shared by all processes: which there are, which are in use, and which must go to keep within a bound.
 
-A store is a folder `<folder>/<digest>` with two files: the bytes of one array, and MANIFEST, which says what they are. A store appears
+A store is a folder `<folder>/<digest>` with the bytes of one array in a file, and MANIFEST, which says what they are. A store appears
 whole, by renaming its folder. It is in use as long as somebody holds a shared lock on the array's file.
 """
 
@@ -12,7 +12,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ BYTES_PER_GB = 10**9
 SAMPLED_ROWS = 64
 DEFAULT_GB = 20.0
 FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
-WRITE_ERRORS = {*FORBIDDEN, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST}
+WRITE_ERRORS = {*FORBIDDEN, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY}
 """What a disk answers where a store can't be written."""
 
 
@@ -189,7 +189,7 @@ class Stores:
         """Remove a damaged store; who has it mapped keeps what he sees."""
         if store.exists():
             (store / MANIFEST).unlink(missing_ok=True)
-            shutil.rmtree(store)
+            shutil.rmtree(store, ignore_errors=True)
 
     def _info(self, store: Path) -> StoreInfo | None:
         manifest = read_manifest(store) or {"shape": ()}
@@ -220,12 +220,18 @@ class Stores:
             os.close(descriptor)
 
     def _remove(self, store: Path) -> bool:
-        """Remove a store unless it is in use. The manifest goes first: what is half removed is no store."""
-        with self._exclusively(store) as unused:
-            if unused:
+        """Remove a store unless it is in use, or somebody else's. The manifest goes first: what is half removed is no store."""
+        try:
+            with self._exclusively(store) as unused:
+                if not unused:
+                    return False
                 (store / MANIFEST).unlink(missing_ok=True)
-                shutil.rmtree(store)
-            return unused
+        except OSError as error:
+            if error.errno not in FORBIDDEN:
+                raise
+            return False
+        shutil.rmtree(store, ignore_errors=True)  # after its files are closed: NFS keeps those that are open, and with them the folder
+        return True
 
     def _evict(self, budget_bytes: int, spared: Path | None = None) -> list[StoreInfo]:
         self._clear_abandoned(spared)
@@ -243,15 +249,14 @@ class Stores:
         return sum(_bytes(folder) for folder in folders if spared is None or folder != building_folder(spared))
 
     def _clear_abandoned(self, spared: Path | None) -> None:
-        """Remove what builders that were killed left behind: nobody holds their lock, or the file that several fill."""
+        """Remove what builders that were killed left behind: nobody holds their lock."""
         for folder in self.folder.glob(f"{BUILDING}*"):
             store = folder.with_name(folder.name.removeprefix(BUILDING))
             if store == spared:
                 continue
             try:
-                with build_lock(store).acquire(timeout=0), self._exclusively(folder) as unused:
-                    if unused:
-                        shutil.rmtree(folder, ignore_errors=True)
+                with build_lock(store).acquire(timeout=0):
+                    shutil.rmtree(folder, ignore_errors=True)
             except Timeout:
                 continue
 
@@ -299,7 +304,13 @@ def _touch(store: Path) -> None:
 
 
 def _bytes(store: Path) -> int:
-    return sum(file.stat().st_size for file in store.iterdir())
+    """Of its files; what is renamed or removed meanwhile counts nothing."""
+    total = 0
+    with suppress(FileNotFoundError):
+        for file in store.iterdir():
+            with suppress(FileNotFoundError):
+                total += file.stat().st_size
+    return total
 
 
 def _budget_bytes(budget_gb: float) -> int:

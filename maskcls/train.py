@@ -182,7 +182,7 @@ def _train(recipe: "Recipe", faces: "FaceData", folder: Path, device: str, loade
     data = FitData.of(faces, recipe, progress=True)
     fit = Fit(recipe, data, device=device, loader_workers=workers, stores=faces.feature_stores(shared=False))
     if any(recipe.of_model(tasks).frozen_stages for tasks in recipe.split.models):
-        typer.echo(f"What frozen stages give for the training photos: {fit.frozen_features}.")
+        typer.echo(f"What frozen stages give: {fit.frozen_features}.")
     if fit.resume(folder):
         typer.echo(f"Going on after epoch {len(fit.history)}, from {folder}. The epochs before it were:")
     done = len(fit.history)

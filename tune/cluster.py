@@ -4,8 +4,11 @@ import logging
 import math
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -112,6 +115,8 @@ def starting(address: str | None) -> Iterator[Callable[[], Cluster]]:
     The thread stays until the block's end: Linux ends the processes that a thread has started when it ends (prctl(2), PR_SET_PDEATHSIG),
     and Ray asks for that.
     """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # as Ray does where it is started in the main thread
     with ThreadPoolExecutor(1, "ray") as starter, ExitStack() as stack:
         begun = starter.submit(lambda: stack.enter_context(connected(address)))
         try:

@@ -41,7 +41,7 @@ def fit_trial(request: TrialRequest, *, keep: Keep, shared: bool) -> Iterator[di
     fitting = ShrinkingFit(recipe, data, request.folder, device=device, threads=threads, loader_workers=workers, stores=stores)
     try:
         for result in fitting.epochs():
-            yield {**told_of(result), **fitting.split_of(result.epoch), "frozen_features": fitting.frozen_features}
+            yield {**told_of(result), **fitting.told(result.epoch)}
     finally:
         del fitting
         if device == "cuda":
@@ -73,8 +73,7 @@ class ShrinkingFit:
         self.whole = whole_batch(recipe)
         before = stretches(folder)
         self.micro_batch = min(before[-1].conditions.micro_batch, self.whole) if before else self.whole
-        self.frozen_features = ""
-        """Whether what frozen stages give is kept, and if not, why."""
+        self._features = self._cache_trouble = ""
         self._told = 0
 
     def epochs(self) -> "Iterator[EpochResult]":
@@ -96,27 +95,36 @@ class ShrinkingFit:
                     raise OutOfMemory(f"Not even one photo at a time fits. {error}") from error
             self.micro_batch = halved(self.micro_batch)
 
-    def split_of(self, epoch: int) -> dict[str, Any]:
-        """For an epoch's row: its micro-batch, and what that is to say; nothing where whole batches went through the model."""
+    def told(self, epoch: int) -> dict[str, Any]:
+        """For the row of the epoch that was yielded last: whether frozen features are kept; its micro-batch, where whole batches did not
+        fit; and a message on that, and on a cache that can't be used.
+        """
+        split, messages = self._split_of(epoch), [self._cache_trouble]
+        if split:
+            micro_batch, too_large = split
+            messages.insert(0, f"in micro-batches of {micro_batch}: {too_large} did not fit")
+        row: dict[str, Any] = {"frozen_features": self._features}
+        row |= {"micro_batch": split[0]} if split else {}
+        message = "; ".join(filter(None, messages))
+        return {**row, "message": message} if message else row
+
+    def _split_of(self, epoch: int) -> tuple[int, int] | None:
+        """An epoch's micro-batch, and the least that was too large; None where whole batches went through the model."""
         from maskcls.training.recorded import at_epoch, stretches
 
         conditions = at_epoch(stretches(self.folder), epoch)
         if conditions is None or conditions.micro_batch >= self.whole:
-            return {}
+            return None
         too_large = self.whole
         while halved(too_large) > conditions.micro_batch:
             too_large = halved(too_large)
-        return {
-            "micro_batch": conditions.micro_batch,
-            "message": f"in micro-batches of {conditions.micro_batch}: {too_large} did not fit",
-        }
+        return conditions.micro_batch, too_large
 
     def _begun(self) -> "Fit":
         from maskcls.training.fit import Fit
         from maskcls.training.recorded import Conditions, note
 
         fit = Fit(self.recipe, self.data, self.device, self.loader_workers, micro_batch=self.micro_batch, stores=self.stores)
-        self.frozen_features = fit.frozen_features
         fit.resume(self.folder)
         here = Conditions.now(
             self.recipe,
@@ -135,7 +143,7 @@ class ShrinkingFit:
             if result.epoch > done:
                 fit.save(self.folder)
             if result.epoch > self._told:
-                self._told = result.epoch
+                self._told, self._features, self._cache_trouble = result.epoch, fit.frozen_features, fit.cache_trouble
                 yield result
 
 

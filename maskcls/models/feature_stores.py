@@ -3,6 +3,8 @@
 A store has room for one view of some photos: all there are, for training, so that every split of the people shares it. It fills photo by
 photo, as they are drawn: nothing is computed that nobody asked for, and nothing twice. Whoever wants a photo that is not there claims it
 and computes it; who wants what another process computes takes what nobody has claimed yet, then waits.
+
+The cache is meant to lie on a disk of the machine: over a network, machines that write neighbouring rows may undo each other's.
 """
 
 import fcntl
@@ -10,6 +12,8 @@ import hashlib
 import json
 import logging
 import os
+import shutil
+import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +38,9 @@ Integers = NDArray[np.int64]
 
 FEATURES, CHECKSUMS, CLAIMS = "features.bin", "checksums.u32", "claims"
 """A store's files beside its manifest: the rows; the CRC-32 of each, 0 where it has not been computed; bytes to lock, one a row."""
+WAIT_S = 60.0
+"""For another process to compute a block of rows; many times what that takes."""
+_LOOK_S = 0.02
 
 
 def stores(cache: Path) -> Stores:
@@ -133,14 +140,20 @@ class FeatureStore:
     def release(self, position: int) -> None:
         fcntl.lockf(self._files[CLAIMS], fcntl.LOCK_UN, 1, position)
 
-    def wait(self, position: int) -> None:
-        """Until nobody has claimed the row."""
-        fcntl.lockf(self._files[CLAIMS], fcntl.LOCK_EX, 1, position)
+    def wait(self, position: int) -> bool:
+        """Until nobody has claimed the row; False where that does not come about (its process was suspended)."""
+        until = time.monotonic() + WAIT_S
+        while not self.claim(position):
+            if time.monotonic() > until:
+                return False
+            time.sleep(_LOOK_S)
         self.release(position)
+        return True
 
 
 def fill(wanted: Sequence[tuple[FeatureStore, int]], compute: Callable[[list[int]], Tensor], block: int) -> None:
-    """See that these (store, position) are there; each is computed by one process.
+    """See that these (store, position) are there; each is computed by one process. Those that another one does not come to an end with are
+    left.
 
     Args:
         compute: numbers (m,) of `wanted`, m at most `block` -> their features, m rows.
@@ -157,16 +170,13 @@ def fill(wanted: Sequence[tuple[FeatureStore, int]], compute: Callable[[list[int
         finally:
             for number in mine:
                 wanted[number][0].release(wanted[number][1])
-        if not mine:
-            wanted[left[0]][0].wait(wanted[left[0]][1])
+        if not mine and not wanted[left[0]][0].wait(wanted[left[0]][1]):
+            return
 
 
 @dataclass(frozen=True)
 class FeatureStores:
-    """Where features are kept, up to how many GB, and whether other fits will want the same ones.
-
-    Where the cache cannot take them, that is said once, and fits go on without.
-    """
+    """Where features are kept, up to how many GB, and whether other fits will want the same ones."""
 
     cache: Path
     budget_gb: float = DEFAULT_GB
@@ -181,31 +191,20 @@ class FeatureStores:
 
         Args:
             drawn: photos that the fit draws.
-            unlike: how many different ones, counting a photo's views, there are to draw.
+            unlike: how many of them are different, counting a photo's views.
         """
         if n_bytes > self.budget_gb * 1e9:
             return f"they would take {gb(n_bytes)}, and --feature-store-gb allows {self.budget_gb:g} GB"
         if drawn <= unlike and not self.shared:
-            return f"they would not pay: {drawn:,} draws from {unlike:,} views of photos, and no other fit known that shares them"
+            return f"they would not pay: of {drawn:,} draws none comes twice, and no other fit is known to share them"
         return ""
 
     def holds(self, key: Key) -> bool:
         """Whether there is a store for the key."""
         return (self.kind.folder / key.digest).exists()
 
-    def open(self, key: Key) -> FeatureStore | None:
-        """The key's store, an empty one where there was none. None where the cache can't take it."""
-        try:
-            return self._open_or_make(key)
-        except (OSError, RunError) as error:
-            self.given_up(error)
-            return None
-
-    def given_up(self, error: OSError | RunError) -> None:
-        """Say once that features are not kept, and why."""
-        _warn_once(f"No frozen features are kept under {self.cache}: {error}. Training goes on without them, more slowly.")
-
-    def _open_or_make(self, key: Key) -> FeatureStore:
+    def open(self, key: Key) -> FeatureStore:
+        """The key's store, an empty one where there was none. Raises OSError or RunError where the cache can't take it."""
         folder = self.kind.folder / key.digest
         here = _open_here.get(folder)
         if here is not None and not here.removed:
@@ -225,8 +224,11 @@ class FeatureStores:
 
     def _rows(self, folder: Path, key: Key) -> NDArray[Any] | None:
         """The features' file, mapped; None where there is none, or where a file of the store is not as it should be."""
-        sizes = {CHECKSUMS: 4 * key.n, CLAIMS: 0}
-        if any(not (folder / name).exists() or (folder / name).stat().st_size != size for name, size in sizes.items()):
+        try:
+            sizes = {name: (folder / name).stat().st_size for name in (CHECKSUMS, CLAIMS)}
+        except FileNotFoundError:
+            return None
+        if sizes != {CHECKSUMS: 4 * key.n, CLAIMS: 0}:
             return None
         return self.kind.open(folder, (key.n, *key.shape), stored_type(key.dtype))
 
@@ -237,13 +239,16 @@ class FeatureStores:
             self.kind.discard(folder)
         self.kind.make_room(folder, key.n_bytes, self.budget_gb)
         building = building_folder(folder)
-        building.mkdir(exist_ok=True)
-        self.kind.reserve(folder, key.n_bytes)
-        (building / CHECKSUMS).write_bytes(bytes(4 * key.n))
-        (building / CLAIMS).touch()
         manifest = {"shape": (key.n, *key.shape), "bytes": key.n_bytes, "checksum": 0, "source": key.source, "parts": dict(key.parts)}
-        write_atomically(building / MANIFEST, json.dumps(manifest, indent=2, default=str))
-        building.rename(folder)
+        try:
+            building.mkdir(exist_ok=True)
+            self.kind.reserve(folder, key.n_bytes)
+            (building / CHECKSUMS).write_bytes(bytes(4 * key.n))
+            (building / CLAIMS).touch()
+            write_atomically(building / MANIFEST, json.dumps(manifest, indent=2, default=str))
+            building.rename(folder)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
 
 
 def list_stores(cache: Path) -> list[StoreInfo]:
@@ -287,7 +292,6 @@ def _for_writing(store: Path) -> dict[str, FileIO]:
     except OSError as error:
         if error.errno not in FORBIDDEN:
             raise
-        _warn_once(f"{store.parent} may only be read: frozen features that are not in it are computed whenever they are needed.")
         return {}
 
 
@@ -313,12 +317,3 @@ def _held(store: Path) -> int:
         return int(np.count_nonzero(np.fromfile(store / CHECKSUMS, np.uint32)))
     except OSError:
         return 0
-
-
-_warned: set[str] = set()
-
-
-def _warn_once(text: str) -> None:
-    if text not in _warned:
-        _warned.add(text)
-        log.warning(text)

@@ -136,8 +136,13 @@ class Fit:
 
     @property
     def frozen_features(self) -> str:
-        """Whether what the frozen stages give for the training views is kept, `kept`, or why not; each answer of the models once."""
-        return "; ".join(dict.fromkeys(fit.kept if isinstance(fit.kept, str) else "kept" for fit in self.model_fits))
+        """`kept`, or why what the frozen stages give is not; each answer of the models once."""
+        return "; ".join(dict.fromkeys(fit.frozen_features for fit in self.model_fits))
+
+    @property
+    def cache_trouble(self) -> str:
+        """What is wrong with the cache that should keep frozen features, if anything."""
+        return next((fit.cache_trouble for fit in self.model_fits if fit.cache_trouble), "")
 
     @property
     def best(self) -> EpochResult:

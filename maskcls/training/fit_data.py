@@ -35,20 +35,23 @@ class FitData:
     validation: Integers
     digest: str
     pixels_digest: str = ""
-    """Of what the pixels hang on; "" where that is not known, and so nothing is kept that hangs on them."""
+    """Of what the pixels hang on; "" where that is not known, for photos changed meanwhile, and so nothing is kept that hangs on them."""
 
     @classmethod
     def of(cls, faces: "FaceData", recipe: Recipe, progress: bool = False) -> "FitData":
         """The train and validation people of the data, as the recipe sees them; decodes the photos where no pixel store has them."""
+        before = faces.pixels_digest(recipe.image_size, recipe.face_crop)
+        pixels = faces.pixels(recipe.image_size, progress, recipe.face_crop)
+        unchanged = before == faces.pixels_digest(recipe.image_size, recipe.face_crop)
         return cls(
-            pixels=faces.pixels(recipe.image_size, progress, recipe.face_crop),
+            pixels=pixels,
             labels=faces.photos["label"].to_numpy(np.int64),
             ages=faces.photos["age"].to_numpy(np.int64),
             keys=faces.photos["key"].tolist(),
             train=faces.rows("train"),
             validation=faces.rows("validation"),
             digest=f"{faces.digest}-{faces.split.digest}",
-            pixels_digest=faces.pixels_digest(recipe.image_size, recipe.face_crop),
+            pixels_digest=before if unchanged else "",
         )
 
 

@@ -5,10 +5,12 @@ Kept or computed when they are needed, the numbers are the same to the bit on th
 """
 
 import hashlib
+import logging
 import time
 from collections.abc import Iterator
 from functools import cached_property
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ from torch import Tensor
 from maskcls.data.augment import Augmenter
 from maskcls.data.sampling import DrawStream
 from maskcls.device import hardware_name
+from maskcls.errors import RunError
 from maskcls.models.feature_stores import FeatureStore, FeatureStores, Key, as_rows, as_tensor, fill, stored_type
 from maskcls.models.model import Model
 from maskcls.models.prefix import BLOCK, Prefix
@@ -27,6 +30,8 @@ from maskcls.training.fit_data import FitData
 Integers = NDArray[np.int64]
 
 NOTHING_FROZEN, NO_STORES = "no stage is frozen, or the backbone can't be run from its cut on", "no place to keep them was given"
+log = logging.getLogger("maskcls")
+
 PLAIN = -1
 """The view of a photo as it is."""
 READ_BYTES_A_SECOND = 1e9
@@ -35,6 +40,10 @@ AHEAD = 512
 """Draws whose features are seen to together, before the first of them is trained on."""
 _CODE = 2
 """Raise it where the code here or in models.prefix changes what is stored."""
+
+
+_told: set[Path] = set()
+"""Caches that this process has complained of."""
 
 
 class Kept:
@@ -52,6 +61,8 @@ class Kept:
         self._augmenter = augmenter
         self.plain = plain
         self._open: dict[int, FeatureStore | None] = {}
+        self.given_up = ""
+        """Why features that should be kept are not, or not all of them: what is wrong with the cache."""
         self._shape = as_rows(frozen.compute(rows[:1], np.array([PLAIN]), precision, block=1)).shape[1:]
 
     @property
@@ -98,7 +109,7 @@ class Kept:
         try:
             fill(wanted, lambda numbers: self._compute(rows[numbers], views[numbers]), self._frozen.block)
         except OSError as error:
-            self._stores.given_up(error)
+            self._give_up(f"takes none: {error}")
             self._open = dict.fromkeys(self._open)
 
     def _views(self, rows: Integers, views: Integers | None) -> Integers:
@@ -109,8 +120,25 @@ class Kept:
         for view in np.unique(views).tolist():
             at = np.flatnonzero(views == view)
             if view not in self._open:
-                self._open[view] = self._stores.open(self._key(view))
+                self._open[view] = self._opened(view)
             yield at, np.searchsorted(self._rows, rows[at]), self._open[view]
+
+    def _opened(self, view: int) -> FeatureStore | None:
+        try:
+            store = self._stores.open(self._key(view))
+        except (OSError, RunError) as error:
+            self._give_up(f"takes none: {error}")
+            return None
+        if not store.takes_rows:
+            self._give_up("may only be read, and what it has not is computed whenever it is needed")
+        return store
+
+    def _give_up(self, why: str) -> None:
+        """Say once a process why training is slower than it might be, and keep it for the fit's record."""
+        self.given_up = f"the cache for frozen features, {self._stores.cache}, {why}"
+        if self._stores.cache not in _told:
+            _told.add(self._stores.cache)
+            log.warning("T%s. Training goes on, more slowly.", self.given_up[1:])
 
     def _compute(self, rows: Integers, views: Integers) -> Tensor:
         return self._frozen.compute(rows, views, self.precision, self._augmenter)
@@ -179,12 +207,15 @@ class Frozen:
             "std": self.model.std.flatten().tolist(),
             "hardware": hardware_name(self.device.type),
             "block": self.block,
+            "threads": torch.get_num_threads() if self.device.type == "cpu" else 0,
             "torch": torch.__version__,
             "timm": version("timm"),
         }
 
 
-def kept_for_training(frozen: Frozen | None, stores: FeatureStores | None, recipe: Recipe, precision: torch.dtype) -> Kept | str:
+def kept_for_training(
+    frozen: Frozen | None, stores: FeatureStores | None, recipe: Recipe, precision: torch.dtype, draws: DrawStream
+) -> Kept | str:
     """The training views' features, or why they are not kept. Stores have room for all photos: every split of the people shares them."""
     if frozen is None or stores is None or not frozen.data.pixels_digest:
         return NOTHING_FROZEN if frozen is None else NO_STORES
@@ -194,9 +225,19 @@ def kept_for_training(frozen: Frozen | None, stores: FeatureStores | None, recip
         return "photos are mixed before they go through the frozen stages"
     if not plain and not recipe.views:
         return "every draw is a new view (views = 0)"
-    views, n, rows = 1 if plain else recipe.views, len(frozen.data.train), np.arange(len(frozen.data.labels))
-    kept = Kept(frozen, stores, rows, precision, plain=plain, augmenter=augmenter)
-    return stores.refusal(views * kept.bytes_a_view, recipe.epochs * n, views * n) or kept.slower_than_computing() or kept
+    views = 1 if plain else recipe.views
+    kept = Kept(frozen, stores, np.arange(len(frozen.data.labels)), precision, plain=plain, augmenter=augmenter)
+    unlike = 0 if stores.shared else _unlike(draws, recipe.epochs, views)
+    return stores.refusal(views * kept.bytes_a_view, recipe.epochs * draws.n, unlike) or kept.slower_than_computing() or kept
+
+
+def _unlike(draws: DrawStream, epochs: int, views: int) -> int:
+    """How many different views of photos a fit draws."""
+    seen = np.zeros(draws.n * views, bool)
+    for epoch in range(epochs):
+        positions, numbers = draws.epoch(epoch)
+        seen[positions * views + numbers % views] = True
+    return int(seen.sum())
 
 
 def kept_for_validation(frozen: Frozen | None, stores: FeatureStores | None, recipe: Recipe, training: Kept | str) -> Kept | str:
@@ -208,8 +249,7 @@ def kept_for_validation(frozen: Frozen | None, stores: FeatureStores | None, rec
     rows = np.sort(frozen.data.validation)
     if not len(rows):
         return "nobody is validated on"
-    nothing = Augmenter({}, 0)
-    kept = Kept(frozen, stores, rows, torch.float32, plain=True, augmenter=nothing)
+    kept = Kept(frozen, stores, rows, torch.float32, plain=True, augmenter=Augmenter({}, 0))
     return stores.refusal(kept.bytes_a_view, recipe.epochs * len(rows), len(rows)) or kept.slower_than_computing() or kept
 
 

@@ -93,7 +93,7 @@ class ModelFit:
         draws = DrawStream(drawn.of(photos.classes), drawn.n_labels, self.recipe.sampler, self.recipe.seed, number)
         prefix = Prefix.of(model.backbone, self.recipe.image_size)
         self.frozen = None if prefix is None else Frozen(model, prefix, data)
-        kept = kept_for_training(self.frozen, stores, self.recipe, precision)
+        kept = kept_for_training(self.frozen, stores, self.recipe, precision, draws)
         self.kept = kept
         """The training views' features, or why they are not kept."""
         pin = self.device.type == "cuda"
@@ -164,7 +164,7 @@ class ModelFit:
 
     def _mixed(self, inputs: Tensor, number: int) -> tuple[Tensor, Tensor | None]:
         """A batch as the model takes it, and the shares (b, b) of each photo in each where it was mixed. Kept features stay as they are."""
-        if self.frozen is not None and not isinstance(self.kept, str):
+        if not isinstance(self.kept, str):
             return inputs, None
         images = self.model.normalise(inputs)  # (b, 3, s, s)
         return images, mix(images, self.recipe, derived_seed(self.recipe.seed, self.number, number, MIX_STREAM))
@@ -187,6 +187,17 @@ class ModelFit:
             assert self.frozen is not None
             return self.frozen.compute(rows, np.full(len(rows), PLAIN), torch.float32)
         return self.validated.of(rows).to(self.device)
+
+    @property
+    def frozen_features(self) -> str:
+        """`kept`, or why what the frozen stages give is not: for the training views, and for validation where that differs."""
+        training, validation = (kept if isinstance(kept, str) else kept.given_up or "kept" for kept in (self.kept, self.validated))
+        return training if training == validation else f"{training}; for validation: {validation}"
+
+    @property
+    def cache_trouble(self) -> str:
+        """What is wrong with the cache that should keep frozen features, if anything."""
+        return next((kept.given_up for kept in (self.kept, self.validated) if not isinstance(kept, str) and kept.given_up), "")
 
     def _set_rates(self, step: int) -> None:
         factor = rate_factor(self.recipe, step / self.batches.steps)

@@ -8,6 +8,7 @@ plain / later is the most that kept features give a trial with so many frozen st
 whose trials are spread evenly over all six: the convolutions that both sides train are the rest.
 """
 
+import shutil
 import statistics
 import tempfile
 from collections.abc import Iterable
@@ -70,6 +71,8 @@ def measure(recipe: Any, faces: Any, cache: Path, steps: int) -> dict[str, float
     assert isinstance(fit.kept, str) == (recipe.frozen_stages == 0), fit.kept
     fit.model.train()
     first, later = (_ms(fit.step, fit.batches.epoch(0), steps) for _ in range(2))
+    assert not fit.cache_trouble, fit.cache_trouble
+    shutil.rmtree(cache, ignore_errors=True)
     return {"plain": _plain(recipe, faces, steps), "first": first, "later": later}
 
 

@@ -20,4 +20,4 @@ def test_stages_measures_and_records(tmp_path: Path) -> None:
     lines = said.out.splitlines()
     assert [line.split()[0] for line in lines[1:7]] == list("012345")
     assert lines[-1].endswith("n = 2")
-    assert sides["later"][5] < sides["plain"][5], "nothing is computed but the head"
+    assert max(sides["later"][5]) < min(sides["plain"][5]), "nothing is computed but the head"

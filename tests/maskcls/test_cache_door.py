@@ -54,7 +54,6 @@ def test_prune_to_a_bound_then_all(cache: Path, tmp_path: Path) -> None:
 def test_feature_stores_are_listed_and_pruned_apart(cache: Path, tmp_path: Path) -> None:
     key = Key({"backbone": "resnet10t", "stages": "3 of 5 stages", "view": "view 1"}, 3, (4, 4, 8), torch.float32)
     held = FeatureStores(cache).open(key)
-    assert held is not None
     fill([(held, 0), (held, 2)], lambda numbers: torch.ones(len(numbers), 8, 4, 4), block=16)
     listed = call("list", "--cache", str(cache), home=tmp_path).stdout
     assert "resnet10t 3 of 5 stages view 1" in listed

@@ -1,7 +1,8 @@
 """What is said where Ray is not."""
 
 import socket
-import time
+import subprocess
+import sys
 
 import pytest
 
@@ -22,29 +23,54 @@ def test_names_that_are_no_host_and_port_are_left_to_ray() -> None:
         cluster._refuse_silence(address)
 
 
+def alone(code: str) -> None:
+    """Run in a process of its own: other tests' Ray runs in this one."""
+    done = subprocess.run([sys.executable, "-c", BEGIN + code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+BEGIN = """
+import time
+import ray
+from maskcls.errors import RunError
+from tune import cluster
+"""
+
+
 def test_ray_starts_beside_the_block_and_stays_until_its_end() -> None:
     """Its processes would be ended with the thread that started them."""
-    import ray
-
-    with cluster.starting(None) as ready:
-        there = ready()
-        assert there.nodes[0].cpus == cluster.local_cpus()
-        time.sleep(2)
-        assert ray.get(ray.remote(lambda: 7).remote(), timeout=60) == 7
-        assert ready() is there
-    assert not ray.is_initialized()
+    alone("""
+with cluster.starting(None) as ready:
+    there = ready()
+    assert there.nodes[0].cpus == cluster.local_cpus()
+    time.sleep(2)
+    assert ray.get(ray.remote(lambda: 7).remote(), timeout=60) == 7
+    assert ready() is there
+assert not ray.is_initialized()
+""")
 
 
 def test_what_goes_wrong_in_the_block_leaves_no_ray_behind() -> None:
-    import ray
-
-    with pytest.raises(ZeroDivisionError), cluster.starting(None):
-        _ = 1 / 0
+    alone("""
+try:
+    with cluster.starting(None):
+        1 / 0
+except ZeroDivisionError:
     assert not ray.is_initialized()
+else:
+    raise AssertionError("nothing was raised")
+""")
 
 
 def test_a_silent_address_is_told_when_the_cluster_is_asked_for() -> None:
-    with pytest.raises(RunError, match="cannot be reached"), cluster.starting("127.0.0.1:1") as ready:
+    alone("""
+try:
+    with cluster.starting("127.0.0.1:1") as ready:
         ready()
-    with cluster.starting("127.0.0.1:1"):
-        pass
+except RunError as error:
+    assert "cannot be reached" in str(error), error
+else:
+    raise AssertionError("nothing was raised")
+with cluster.starting("127.0.0.1:1"):
+    pass  # nobody asked
+""")

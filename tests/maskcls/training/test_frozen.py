@@ -5,7 +5,6 @@ import errno
 import multiprocessing
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,7 +14,7 @@ import pytest
 import torch
 
 from maskcls.data.sampling import DrawStream
-from maskcls.models.feature_stores import FeatureStores, Key, _open_here, fill, list_stores, prune
+from maskcls.models.feature_stores import FeatureStore, FeatureStores, Key, fill, list_stores, prune
 from maskcls.recipe import Recipe
 from maskcls.stores import StoreInfo
 from maskcls.training.fit import Fit
@@ -84,6 +83,9 @@ def test_the_same_curve_with_and_without_kept_features(frozen_stages: int, value
     without = curve(Fit(recipe, known()))
     first = Fit(recipe, known(), stores=FeatureStores(tmp_path, shared=True))
     assert curve(first) == without
+    live = {"mix": "photos are mixed before they go through the frozen stages", "views": "every draw is a new view (views = 0)"}
+    why = next((live[name] for name in live if values == {name: values.get(name)}), None)
+    assert first.frozen_features == (f"{why}; for validation: kept" if why else "kept")
     assert list_stores(tmp_path)
     again = Fit(recipe, known(), stores=FeatureStores(tmp_path, shared=True))
     assert curve(again) == without
@@ -187,9 +189,10 @@ def test_stores_that_would_not_fit_or_not_pay_are_not_made(tmp_path: Path) -> No
     small = Fit(recipe, known(), stores=FeatureStores(tmp_path, budget_gb=1e-6, shared=True))
     assert "--feature-store-gb allows 1e-06 GB" in str(small.model_fits[0].kept)
     once = Fit(recipe, known(), stores=FeatureStores(tmp_path))
-    assert "they would not pay" in str(once.model_fits[0].kept)
-    long = Fit(KEPT.override({"epochs": 9}), known(), stores=FeatureStores(tmp_path))
-    assert not isinstance(long.model_fits[0].kept, str)
+    assert "they would not pay: of 72 draws none comes twice" in str(once.model_fits[0].kept)
+    for values in ({"epochs": 9}, {"sampler": "weighted"}):  # another epoch draws them again; so does a sampler that draws some often
+        twice = Fit(recipe.override({**values, "views": 1}), known(), stores=FeatureStores(tmp_path))
+        assert not isinstance(twice.model_fits[0].kept, str)
     assert curve(small) == curve(once)
 
 
@@ -206,20 +209,24 @@ def test_what_would_take_longer_to_read_than_to_compute_is_not_kept(tmp_path: Pa
 
 
 def test_where_one_view_finds_no_room_it_is_computed_live(tmp_path: Path) -> None:
-    """The bound holds all of one fit's stores, but another fit's are in use."""
+    """The bound holds all of one fit's stores, but another fit's are in use: there is room for one view and the validation photos."""
     probe = Fit(KEPT, known(), stores=FeatureStores(tmp_path / "probe", shared=True))
     curve(probe)
     total = sum(info.n_bytes for info in list_stores(tmp_path / "probe"))
-    kept = FeatureStores(tmp_path / "cache", budget_gb=total * 1.1e-9, shared=True)
+    one_view = max(info.n_bytes for info in list_stores(tmp_path / "probe"))
+    kept = FeatureStores(tmp_path / "cache", budget_gb=(total + 1.1 * one_view) * 1e-9, shared=True)
     first = Fit(KEPT, known(), stores=kept)
     curve(first)
     other = KEPT.override({"augmentation_seed": 3})
-    assert curve(Fit(other, known(), stores=kept)) == curve(Fit(other, known()))
-    assert sum(info.n_bytes for info in list_stores(tmp_path / "cache")) <= total * 1.1
+    second = Fit(other, known(), stores=kept)
+    assert curve(second) == curve(Fit(other, known()))
+    assert len(list_stores(tmp_path / "cache")) == VIEWS + 1 + 1, "one view of the second fit; its validation photos are the first one's"
+    assert "in use by other runs" in second.frozen_features
+    assert sum(info.n_bytes for info in list_stores(tmp_path / "cache")) <= total + 1.1 * one_view
     del first
 
 
-def test_the_least_recently_used_go_first_and_never_one_in_use(tmp_path: Path) -> None:
+def test_none_in_use_is_removed(tmp_path: Path) -> None:
     kept = FeatureStores(tmp_path, shared=True)
     using = Fit(KEPT, known(), stores=kept)
     curve(using)
@@ -232,21 +239,28 @@ def test_the_least_recently_used_go_first_and_never_one_in_use(tmp_path: Path) -
     del using
 
 
-@pytest.mark.parametrize("how", ["no folder can be made", "a full disk", "a disk that fills up", "a disk that fails"])
+@pytest.mark.parametrize("how", ["no folder can be made", "a full disk", "a disk just full", "a disk that fills up", "a disk that fails"])
 def test_a_cache_that_cannot_be_written_is_told_and_training_goes_on(
     tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     if how == "a full disk":
         monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10, 10, 0))  # type: ignore[attr-defined]
+    elif how == "a disk just full":
+        monkeypatch.setattr(os, "posix_fallocate", lambda *call: raising(OSError(errno.ENOSPC, "no more")))
     elif how.startswith("a disk that"):
         answer = OSError(errno.ENOSPC if how.endswith("up") else errno.EIO, "no more")
         real, writes = os.pwrite, iter(range(9))
         monkeypatch.setattr(os, "pwrite", lambda *call: real(*call) if next(writes, 9) < 8 else raising(answer))
     else:
         (tmp_path / "features").write_text("a file where the folder should be")
-    assert curve(Fit(KEPT, known(), stores=FeatureStores(tmp_path, shared=True))) == curve(Fit(KEPT, known()))
-    assert "Training goes on without them, more slowly" in caplog.text
-    assert str(tmp_path) in caplog.text
+    fit = Fit(KEPT, known(), stores=FeatureStores(tmp_path, shared=True))
+    assert curve(fit) == curve(Fit(KEPT, known()))
+    said = f"he cache for frozen features, {tmp_path}, takes none: "
+    assert caplog.text.count(f"T{said}") == 1
+    assert "Training goes on, more slowly" in caplog.text
+    assert said in fit.frozen_features
+    assert said in fit.cache_trouble
+    assert not list((tmp_path / "features").glob(".building-*"))
 
 
 def test_a_cache_that_may_only_be_read_serves_what_it_has(
@@ -261,7 +275,7 @@ def test_a_cache_that_may_only_be_read_serves_what_it_has(
     live, calls[:] = sum(calls), []
     assert told == curve(Fit(KEPT, known()))
     assert 0 < live < sum(calls)
-    assert "may only be read: frozen features that are not in it are computed whenever they are needed" in caplog.text
+    assert "may only be read, and what it has not is computed whenever it is needed. Training goes on" in caplog.text
 
 
 def raising(error: OSError) -> NoReturn:
@@ -299,7 +313,7 @@ def die_amid_building(cache: Path) -> None:
 def test_fits_in_several_processes_build_together_and_nothing_twice(tmp_path: Path) -> None:
     fork = multiprocessing.get_context("fork")
     counts = fork.Value("i", 0)
-    workers = [fork.Process(target=build, args=(tmp_path, counts)) for _ in range(3)]
+    workers = [fork.Process(target=build, args=(tmp_path, counts), daemon=True) for _ in range(3)]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -310,7 +324,7 @@ def test_fits_in_several_processes_build_together_and_nothing_twice(tmp_path: Pa
 
 def test_a_killed_builder_leaves_what_it_finished_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fork = multiprocessing.get_context("fork")
-    killed = fork.Process(target=die_amid_building, args=(tmp_path,))
+    killed = fork.Process(target=die_amid_building, args=(tmp_path,), daemon=True)
     killed.start()
     killed.join(120)
     assert killed.exitcode == 9
@@ -324,20 +338,13 @@ def test_a_killed_builder_leaves_what_it_finished_and_nothing_else(tmp_path: Pat
 
 
 def test_what_another_process_computes_is_waited_for(tmp_path: Path) -> None:
-    """It holds the claim for a while, computes nothing, and ends: the row is then computed here."""
-    key = Key({"backbone": "none"}, 3, (2,), torch.float32)
-    here = FeatureStores(tmp_path).open(key)
-    assert here is not None
-    fork = multiprocessing.get_context("fork")
-    claimed = fork.Event()
-    other = fork.Process(target=claim_for_a_while, args=(tmp_path, key, claimed))
-    other.start()
-    assert claimed.wait(60)
-    assert not here.claim(1)
+    """That one computes nothing, and ends: the row is then computed here."""
+    here, other, may_end = claimed_elsewhere(tmp_path)
     asked: list[list[int]] = []
 
     def compute(numbers: list[int]) -> torch.Tensor:
         asked.append(numbers)
+        may_end.set()
         return torch.full((len(numbers), 2), 7.0)
 
     fill([(here, 0), (here, 1), (here, 2)], compute, block=16)
@@ -346,21 +353,38 @@ def test_what_another_process_computes_is_waited_for(tmp_path: Path) -> None:
     other.join(60)
 
 
-def claim_for_a_while(cache: Path, key: Key, claimed: Any) -> None:
-    _open_here.clear()  # what a new process has
-    store = FeatureStores(cache).open(key)
-    assert store is not None
-    assert store.claim(1)
-    claimed.set()
-    time.sleep(1.0)
-    os._exit(9)
+def test_a_process_that_is_suspended_is_not_waited_for_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("maskcls.models.feature_stores.WAIT_S", 0.2)
+    here, other, may_end = claimed_elsewhere(tmp_path)
+    fill([(here, 0), (here, 1)], lambda numbers: torch.zeros(len(numbers), 2), block=16)
+    assert here.lacks(np.arange(3)).tolist() == [False, True, True]
+    may_end.set()
+    other.join(60)
+
+
+def claimed_elsewhere(cache: Path) -> tuple[FeatureStore, Any, Any]:
+    """A store of three rows; a process that has claimed row 1, and what it waits for, to end without having written it."""
+    here = FeatureStores(cache).open(Key({"backbone": "none"}, 3, (2,), torch.float32))
+    fork = multiprocessing.get_context("fork")
+    claimed, may_end = fork.Event(), fork.Event()
+
+    def claim() -> None:
+        assert here.claim(1)
+        claimed.set()
+        may_end.wait(60)
+        os._exit(9)
+
+    other = fork.Process(target=claim, daemon=True)
+    other.start()
+    assert claimed.wait(60)
+    assert not here.claim(1)
+    return here, other, may_end
 
 
 def test_a_process_opens_a_store_once(tmp_path: Path) -> None:
     """Closing a second one would end the first one's claims."""
     key, kept = Key({"backbone": "none"}, 2, (2,), torch.float32), FeatureStores(tmp_path)
     first = kept.open(key)
-    assert first is not None
     assert kept.open(key) is first
     kept.kind.discard(first.folder)
     assert kept.open(key) is not first

@@ -1,0 +1,73 @@
+"""What a backbone's frozen stages give, and the rest on top of it, are the backbone; of every family."""
+
+import pytest
+import torch
+
+from maskcls.models import prefix
+from maskcls.models.backbones import Backbone, create_backbone
+from maskcls.models.prefix import Prefix
+from maskcls.recipe import N_STAGES
+
+FAMILIES = {
+    "resnet10t": 64,
+    "resnext50_32x4d": 64,
+    "densenet121": 64,
+    "vgg11_bn": 64,
+    "efficientnet_b0": 64,
+    "mobilenetv3_small_050": 64,
+    "convnext_atto": 64,
+    "vit_tiny_patch16_224": 64,
+    "swin_tiny_patch4_window7_224": 224,
+    "regnety_002": 64,
+}
+
+
+def backbone(name: str, frozen_stages: int) -> Backbone:
+    torch.manual_seed(0)
+    return create_backbone(name, weights="none", frozen_stages=frozen_stages, image_size=FAMILIES[name])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_prefix_and_rest_are_the_backbone_to_the_bit(name: str) -> None:
+    size = FAMILIES[name]
+    images = torch.randn(16, 3, size, size, generator=torch.Generator().manual_seed(1)).contiguous(memory_format=torch.channels_last)
+    cut_somewhere = False
+    for frozen_stages in range(1, N_STAGES + 1):
+        made = backbone(name, frozen_stages).eval()
+        cut = Prefix.of(made, size)
+        if cut is None:
+            continue
+        cut_somewhere = cut_somewhere or frozen_stages < N_STAGES
+        with torch.no_grad():
+            assert torch.equal(cut.rest(cut.features(images, 16)), made(images)), frozen_stages
+    assert cut is not None, "all five stages frozen, nothing is left to run"
+    assert cut_somewhere
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "convnext_atto", "vit_tiny_patch16_224"])
+def test_what_is_trained_has_the_same_gradients_with_and_without_the_cut(name: str) -> None:
+    size = FAMILIES[name]
+    images = torch.randn(16, 3, size, size, generator=torch.Generator().manual_seed(1)).contiguous(memory_format=torch.channels_last)
+    made = backbone(name, 2).train()
+    cut = Prefix.of(made, size)
+    assert cut is not None
+    given = []
+    for run in (made, lambda given: cut.rest(cut.features(given, 16))):
+        torch.manual_seed(2)
+        made.zero_grad()
+        run(images).square().sum().backward()
+        given.append([parameter.grad for parameter in made.parameters() if parameter.requires_grad])
+    assert all(torch.equal(whole, apart) for whole, apart in zip(*given, strict=True))
+
+
+def test_a_backbone_that_cannot_be_run_from_its_cut_on_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its forward pass does something between its modules that neither side of the cut knows of."""
+    monkeypatch.setattr(prefix, "_one_function", {})
+    made = backbone("resnet10t", 2)
+    plain = made.model.forward_features
+    monkeypatch.setattr(made.model, "forward_features", lambda images: plain(images * images.mean()))
+    assert Prefix.of(made, 64) is None
+
+
+def test_nothing_frozen_has_no_prefix() -> None:
+    assert Prefix.of(backbone("resnet10t", 0), 64) is None
