@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from maskcls import memory
 from maskcls.files import write_atomically
 from maskcls.stores import Keep
 from tune.compare_dir import CompareDir
@@ -94,8 +95,6 @@ def fit_and_answer(request: FitRequest, *, keep: Keep) -> Generator[dict[str, An
     Args:
         keep: where decoded photos and frozen features are kept.
     """
-    import torch
-
     from maskcls.data.facedata import FaceData
     from maskcls.data.splits import Split
     from maskcls.device import default_loader_workers, set_threads
@@ -123,8 +122,7 @@ def fit_and_answer(request: FitRequest, *, keep: Keep) -> Generator[dict[str, An
         return _answer(request, fit, faces, readings)
     finally:
         del fit, readings
-        if device == "cuda":
-            torch.cuda.empty_cache()
+        memory.give_back()  # Ray's worker lives on
 
 
 def _epochs(request: FitRequest, fit: "Fit", readings: "_Readings") -> Generator[dict[str, Any], None, None]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maskcls import memory
 from maskcls.stores import Keep
 from tune.run_dir import RunDir
 from tune.trainable import OUT_OF_MEMORY, OutOfMemory, TrialRequest, free_memory, state_of, told_of
@@ -23,8 +24,6 @@ def fit_trial(request: TrialRequest, *, keep: Keep, shared: bool) -> Iterator[di
         keep: where decoded photos and frozen features are kept.
         shared: whether other trials will want the same frozen features.
     """
-    import torch
-
     from maskcls.data.facedata import FaceData
     from maskcls.device import default_loader_workers, set_threads, use_repeatable_kernels
     from maskcls.recipe import Recipe
@@ -44,8 +43,7 @@ def fit_trial(request: TrialRequest, *, keep: Keep, shared: bool) -> Iterator[di
             yield {**told_of(result), **fitting.told(result.epoch)}
     finally:
         del fitting
-        if device == "cuda":
-            torch.cuda.empty_cache()  # the actor lives on, and the next trial wants the memory
+        memory.give_back()  # the actor lives on, and others want it
 
 
 class ShrinkingFit:

@@ -13,7 +13,6 @@ import gc
 import json
 import math
 import os
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from maskcls import memory
 from maskcls.errors import RunError
 from maskcls.files import append_line, whole_lines, write_atomically
 from maskcls.training.recorded import told_of as told_of
@@ -208,6 +208,4 @@ def free_memory(error: BaseException) -> None:
     """Give back what the failed trial holds: its frames live on in the traceback, its model in the frames, and the actor runs on."""
     traceback.clear_frames(error.__traceback__)
     gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+    memory.give_back()

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from maskcls import memory
 from maskcls.models.feature_stores import FeatureStores
 from maskcls.models.model import Model, RowFeatures, build_models, log_probabilities, member_answers
 from maskcls.recipe import Recipe
@@ -43,6 +44,8 @@ class EpochResult:
 class Fit:
     """One fit, epoch by epoch. With the same threads and device it is a function of (recipe, data), also when killed and resumed.
 
+    From then on the process keeps the memory that it frees, until `memory.give_back`.
+
     Without validation people nothing tells which epoch is best: the latest one stands for it, and is what is kept.
 
     Args:
@@ -62,6 +65,7 @@ class Fit:
         stores: FeatureStores | None = None,
         micro_batch: int = 0,
     ) -> None:
+        memory.keep_freed()
         self.recipe, self.data = recipe, data
         self.precision = resolve_precision(recipe.precision, device)
         self.models = [model.to(device) for model in build_models(recipe, pretrained=True)]

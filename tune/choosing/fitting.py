@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maskcls import memory
 from maskcls.stores import Keep
 from tune.choosing.answers import write_answers
 from tune.choosing.finalists import read_split
@@ -29,7 +30,7 @@ def repeat_fit(request: FitRequest, *, keep: Keep) -> Generator[dict[str, Any], 
     Args:
         keep: where decoded photos and frozen features are kept.
     """
-    with _memory_given_back(request):
+    with _memory_given_back():
         return (yield from _repeat(request, keep))
 
 
@@ -38,7 +39,7 @@ def fit_on_all(request: FitRequest, *, keep: Keep) -> Generator[dict[str, Any], 
 
     `recipe` has as its epochs those that are run; `settings` hold `schedule_epochs`, the recipe's own, `trial`, and `note`.
     """
-    with _memory_given_back(request):
+    with _memory_given_back():
         return (yield from _on_all(request, keep))
 
 
@@ -47,7 +48,7 @@ def finish_fit(request: FitRequest, *, keep: Keep) -> Generator[dict[str, Any], 
 
     `settings` hold `trial`, whose folder stays as the search left it.
     """
-    with _memory_given_back(request):
+    with _memory_given_back():
         return (yield from _finish(request, keep))
 
 
@@ -139,12 +140,9 @@ def _epochs(fit: "Fit", folder: Path) -> "Iterator[EpochResult]":
 
 
 @contextmanager
-def _memory_given_back(request: FitRequest) -> Iterator[None]:
-    """Around all that holds a fit: Ray's worker lives on, and the next fit, in another one, wants the GPU's memory."""
+def _memory_given_back() -> Iterator[None]:
+    """Around all that holds a fit: Ray's worker lives on, and others want it."""
     try:
         yield
     finally:
-        if request.gpus > 0:
-            import torch
-
-            torch.cuda.empty_cache()
+        memory.give_back()

@@ -1,0 +1,65 @@
+"""What a process frees is kept, and given back where it is asked to; told by the pages that the system clears for it."""
+
+import subprocess
+import sys
+
+import pytest
+
+from maskcls import memory
+
+BLOCK_MB, BLOCKS = 48, 10  # glibc keeps smaller ones by itself
+PAGES = BLOCKS * BLOCK_MB * 256  # of 4 KiB
+ROUND = f"""
+import resource, threading
+from maskcls import memory
+
+def allocate(blocks):
+    for _ in range(blocks):
+        b"1" * ({BLOCK_MB} << 20)
+
+def count():
+    allocate(2)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    allocate({BLOCKS})
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+IN_A_THREAD = "thread = threading.Thread(target=count)\nthread.start()\nthread.join()"
+A_FIT = """
+from maskcls.recipe import Recipe
+from maskcls.training.rehearsal import rehearse
+rehearse(Recipe().override({"backbone": "resnet10t", "weights": "none", "image_size": 32, "batch_size": 4}), "cpu")
+"""
+GIVEN_BACK = """
+from pathlib import Path
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1])
+
+memory.keep_freed()
+blocks = [b"1" * (48 << 20) for _ in range(10)]
+del blocks
+kept = resident()
+memory.give_back()
+print(kept - resident())
+"""
+
+pytestmark = pytest.mark.skipif(memory._glibc() is None, reason="the C library is not glibc")
+
+
+def alone(code: str) -> int:
+    """The number that it prints last, in a process of its own."""
+    return int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()[-1])
+
+
+@pytest.mark.parametrize("where", ["count()", IN_A_THREAD])
+def test_what_is_freed_is_not_cleared_again(where: str) -> None:
+    assert alone(f"{ROUND}\n{where}") > PAGES / 2
+    assert alone(f"{ROUND}\nmemory.keep_freed()\n{where}") < PAGES / 20
+
+
+def test_a_process_with_a_fit_keeps_what_it_frees() -> None:
+    assert alone(f"{A_FIT}\n{ROUND}\ncount()") < PAGES / 20
+
+
+def test_what_is_free_is_given_back() -> None:
+    assert alone(f"from maskcls import memory\n{GIVEN_BACK}") > PAGES / 2
