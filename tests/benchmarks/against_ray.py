@@ -2,7 +2,8 @@
 
 The plain side is `tests/benchmarks/plain_ray.py`, written as Ray's PyTorch tutorial does it. Both have the same photos and split, space
 (`freezing`, at CPU scale), first points, backbone, weights, size, trials, epochs, trials at a time, ASHA, and TPE with the same seed;
-from the first point that the sampler draws on the trials are each side's own, for their scores differ. Round r has seed + r on both sides,
+from the first point that the sampler draws on the trials are each side's own, for their scores differ, and how many epochs ASHA lets them
+train hangs on which trial is first at a rung: the wall time an epoch is the whole over those. Round r has seed + r on both sides,
 so that the rounds are different searches. Cases:
 
 - freezing: the space as it is.
@@ -52,9 +53,10 @@ COLUMNS = {
     "machine_cpu_s": "the machine's CPU, s",
     "peak_pss_mb": "peak memory (PSS), MB",
     "epochs": "epochs trained",
+    "seconds_an_epoch": "wall time an epoch, s",
     "frozen_stages": "stages frozen, mean",
 }
-RATIOS = ("seconds", "cpu_s", "machine_cpu_s", "peak_pss_mb")
+RATIOS = ("seconds", "cpu_s", "machine_cpu_s", "peak_pss_mb", "seconds_an_epoch")
 LIBRARIES = ("torch", "torchvision", "timm", "ray.tune", "optuna", "albumentations", "sklearn", "pandas")
 DEMO_PEOPLE = 60
 
@@ -228,6 +230,9 @@ class Rounds:
 
 def summarised(measured: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """Each side's figures, and the rounds' ratios, plain over ours, and difference in F1, ours less plain."""
+    measured = {
+        side: [{**each, "seconds_an_epoch": each["seconds"] / each["epochs"]} for each in values] for side, values in measured.items()
+    }
     sides = {side: {name: report.summary([each[name] for each in values]) for name in COLUMNS} for side, values in measured.items()}
     pairs = list(zip(measured[OURS], measured[PLAIN], strict=True))
     ratios = {name: report.summary([plain[name] / ours[name] for ours, plain in pairs]) for name in RATIOS}

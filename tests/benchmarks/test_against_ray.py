@@ -11,7 +11,7 @@ from maskcls.data.demo import draw
 from tests.benchmarks import against_ray
 from tests.doors import call
 
-FIGURES = ("seconds", "cpu_s", "machine_cpu_s", "peak_pss_mb")
+FIGURES = ("seconds", "cpu_s", "machine_cpu_s", "peak_pss_mb", "seconds_an_epoch")
 
 
 @pytest.mark.timeout(600)  # two searches, each with a Ray of its own
@@ -31,6 +31,7 @@ def test_both_sides_search_and_are_recorded(tmp_path: Path) -> None:
     for name in FIGURES:
         assert results["plain Ray Tune / tune.search"][name]["values"] == [plain[name]["mean"] / ours[name]["mean"]]
         assert min(ours[name]["mean"], plain[name]["mean"]) > 0
+    assert ours["seconds_an_epoch"]["mean"] == ours["seconds"]["mean"] / 2
     assert math.isclose(results["F1, ours less plain"]["mean"], ours["f1"]["mean"] - plain["f1"]["mean"])
     first = {side: trials[0][0]["overrides"] for side, trials in results["trials"].items()}
     for side, trials in results["trials"].items():
