@@ -11,10 +11,12 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import Future, wait
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from maskcls.errors import RunError
 
@@ -113,16 +115,40 @@ def starting(address: str | None) -> Iterator[Callable[[], Cluster]]:
     """`connected`, begun beside what the block does until it asks for the cluster, by calling what it is given; which then raises, too.
 
     The thread stays until the block's end: Linux ends the processes that a thread has started when it ends (prctl(2), PR_SET_PDEATHSIG),
-    and Ray asks for that.
+    and Ray asks for that. A block that is interrupted while Ray starts does not wait for it, and ends what has been started.
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # as Ray does where it is started in the main thread
-    with ThreadPoolExecutor(1, "ray") as starter, ExitStack() as stack:
-        begun = starter.submit(lambda: stack.enter_context(connected(address)))
+    stack, begun, left = ExitStack(), Future[Cluster](), threading.Event()
+
+    def start() -> None:
         try:
-            yield begun.result
-        finally:
+            begun.set_result(stack.enter_context(connected(address)))
+        except BaseException as error:
+            begun.set_exception(error)
+        left.wait()
+
+    threading.Thread(target=start, name="ray", daemon=True).start()
+    waits = True
+    try:
+        yield begun.result
+    except (KeyboardInterrupt, SystemExit):
+        waits = begun.done()
+        raise
+    finally:
+        if waits:
             wait([begun])  # it can't be left before it was entered
+            stack.close()
+            left.set()
+        else:
+            _end_children()
+
+
+def _end_children() -> None:
+    """End this process's children and theirs: of a Ray that is half started, the agents would outlive the raylet."""
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            child.kill()
 
 
 def _refuse_silence(address: str | None) -> None:

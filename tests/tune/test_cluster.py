@@ -1,10 +1,14 @@
 """What is said where Ray is not."""
 
+import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
+from test_kill import none_left
 
 from maskcls.errors import RunError
 from tune import cluster
@@ -74,3 +78,20 @@ else:
 with cluster.starting("127.0.0.1:1"):
     pass  # nobody asked
 """)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("after_s", [1.0, 3.0])
+def test_ctrl_c_while_ray_starts_leaves_nothing_behind(after_s: float) -> None:
+    """A terminal sends it to the whole group, Ray's processes that are half started included."""
+    code = f"{BEGIN}\nwith cluster.starting(None):\n    print('begun', flush=True)\n    time.sleep(600)"
+    asked = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
+    )
+    assert asked.stdout is not None
+    assert asked.stdout.readline() == "begun\n"
+    time.sleep(after_s)
+    os.killpg(asked.pid, signal.SIGINT)
+    asked.wait(timeout=120)  # a minute where Ray has just come up, and what it asks has gone
+    assert asked.returncode != 0
+    assert none_left(asked)
