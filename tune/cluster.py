@@ -1,5 +1,6 @@
 """Ray, quietly: started here or joined at an address, its dashboard, and what it has."""
 
+import atexit
 import logging
 import math
 import os
@@ -107,7 +108,8 @@ def connected(address: str | None) -> Iterator[Cluster]:
     try:
         yield _cluster()
     finally:
-        ray.shutdown()
+        with _uninterrupted():
+            ray.shutdown()
 
 
 @contextmanager
@@ -141,14 +143,38 @@ def starting(address: str | None) -> Iterator[Callable[[], Cluster]]:
             stack.close()
             left.set()
         else:
-            _end_children()
+            _end_half_started()
 
 
-def _end_children() -> None:
-    """End this process's children and theirs: of a Ray that is half started, the agents would outlive the raylet."""
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """SIGINT and SIGTERM come after the block: an interrupted shutdown would leave Ray's processes behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda n, _: came.append(n)) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
+
+
+def _end_half_started() -> None:
+    """End this process's children and theirs: of a Ray that is half started, the agents would outlive the raylet.
+
+    What Ray does at an exception and at the end of Python would look for them for a minute.
+    """
+    import ray
+
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
             child.kill()
+    atexit.unregister(ray.shutdown)
+    sys.excepthook = sys.__excepthook__
 
 
 def _refuse_silence(address: str | None) -> None:

@@ -80,18 +80,63 @@ with cluster.starting("127.0.0.1:1"):
 """)
 
 
-@pytest.mark.timeout(300)
+def asked(code: str) -> subprocess.Popen[str]:
+    """As a shell would start it: at the head of its own process group."""
+    command = [sys.executable, "-c", BEGIN + code]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
 @pytest.mark.parametrize("after_s", [1.0, 3.0])
 def test_ctrl_c_while_ray_starts_leaves_nothing_behind(after_s: float) -> None:
     """A terminal sends it to the whole group, Ray's processes that are half started included."""
-    code = f"{BEGIN}\nwith cluster.starting(None):\n    print('begun', flush=True)\n    time.sleep(600)"
-    asked = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
-    )
-    assert asked.stdout is not None
-    assert asked.stdout.readline() == "begun\n"
+    driver = asked("""
+with cluster.starting(None):
+    print("begun", flush=True)
+    time.sleep(600)
+""")
+    assert driver.stdout is not None
+    assert driver.stdout.readline() == "begun\n"
     time.sleep(after_s)
-    os.killpg(asked.pid, signal.SIGINT)
-    asked.wait(timeout=120)  # a minute where Ray has just come up, and what it asks has gone
-    assert asked.returncode != 0
-    assert none_left(asked)
+    os.killpg(driver.pid, signal.SIGINT)
+    interrupted(driver)
+
+
+def test_ctrl_c_as_ray_comes_up_does_not_wait_for_what_it_has_ended() -> None:
+    """Ray is connected then, and would tell its GCS of the exception."""
+    interrupted(
+        asked("""
+import os, signal
+there = cluster._cluster
+def interrupted():
+    os.killpg(0, signal.SIGINT)
+    time.sleep(1)
+    return there()
+cluster._cluster = interrupted
+with cluster.starting(None):
+    time.sleep(600)
+""")
+    )
+
+
+def test_ctrl_c_while_ray_shuts_down_leaves_nothing_behind() -> None:
+    """It comes where Ray's connection is gone already and its processes are not; Ray would end this process there, and leave them."""
+    interrupted(
+        asked("""
+import os, signal
+from ray._private.node import Node
+end = Node.kill_all_processes
+def interrupted(*arguments, **options):
+    os.kill(os.getpid(), signal.SIGINT)
+    end(*arguments, **options)
+with cluster.connected(None):
+    Node.kill_all_processes = interrupted
+""")
+    )
+
+
+def interrupted(driver: subprocess.Popen[str]) -> None:
+    """It says so, soon, and nothing of it is left."""
+    _, err = driver.communicate(timeout=40)
+    assert driver.returncode != 0
+    assert "KeyboardInterrupt" in err
+    assert none_left(driver, limit_s=5)
