@@ -14,6 +14,7 @@ import logging
 import os
 import shutil
 import time
+import weakref
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +22,6 @@ from io import FileIO
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -96,6 +96,7 @@ class FeatureStore:
         self._told = False
         self._row_bytes = rows[0].nbytes
         self._files = _for_writing(folder)
+        weakref.finalize(self, _close, list(self._files.values()))
 
     @property
     def takes_rows(self) -> bool:
@@ -281,7 +282,7 @@ def as_rows(features: Tensor) -> NDArray[Any]:
     return lying.view(torch.uint16).numpy() if lying.dtype == torch.bfloat16 else lying.numpy()
 
 
-_open_here: WeakValueDictionary[Path, FeatureStore] = WeakValueDictionary()
+_open_here: weakref.WeakValueDictionary[Path, FeatureStore] = weakref.WeakValueDictionary()
 """Stores that are open in this process: a second one would end the first one's claims when it is closed (fcntl(2))."""
 
 
@@ -293,6 +294,11 @@ def _for_writing(store: Path) -> dict[str, FileIO]:
         if error.errno not in FORBIDDEN:
             raise
         return {}
+
+
+def _close(files: list[FileIO]) -> None:
+    for file in files:
+        file.close()
 
 
 def _lacks(store: FeatureStore, position: int) -> bool:
