@@ -4,6 +4,7 @@ Each trial ends in a way of its own (`ENDINGS`). Two run at a time; Ray retries 
 """
 
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,8 @@ from ray.tune.search import Searcher
 EPOCHS, PARALLEL, MAX_FAILURES = 3, 2, 1
 ENDINGS = ("dies", "raises", "lags", "left", "full", "last")
 """dies: its worker, once, at epoch 2. raises: at epoch 2, always. lags: the scheduler stops it at epoch 2. left: the stopper does.
-full, last: report `done` with the last epoch; the last one's epochs take long."""
+full, last: report `done` with the last epoch; the last one's waits until the searcher has finished."""
+FINISHED, PATIENCE_S = "finished", 60
 RAN: list[str] = []
 """A worker's own: trials that it has worked on."""
 
@@ -65,8 +67,6 @@ def train(config: dict[str, Any], folder: Path) -> None:
 
 
 def _epochs(name: str, folder: Path) -> Iterator[int]:
-    import time
-
     for epoch in range(1, EPOCHS + 1):
         if (name, epoch) == ("raises", 2):
             raise ValueError("nonsense")
@@ -74,21 +74,30 @@ def _epochs(name: str, folder: Path) -> Iterator[int]:
         if (name, epoch) == ("dies", 2) and not died.exists():
             died.touch()
             os._exit(1)
-        if name == "last":
-            time.sleep(0.7)
+        if (name, epoch) == ("last", EPOCHS):
+            _wait_for(folder / FINISHED)
         yield epoch
+
+
+def _wait_for(file: Path) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not file.exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"no {file} within {PATIENCE_S} s")
+        time.sleep(0.05)
 
 
 class Search(Searcher):  # type: ignore[misc]
     """Suggests the endings one by one, then says that it has finished."""
 
-    def __init__(self, events: Events) -> None:
+    def __init__(self, events: Events, folder: Path) -> None:
         super().__init__(metric="best_f1", mode="max")
-        self._events, self._waiting, self._names = events, list(ENDINGS), dict[str, str]()
+        self._events, self._waiting, self._names, self._folder = events, list(ENDINGS), dict[str, str](), folder
 
     def suggest(self, trial_id: str) -> Any:
         if not self._waiting:
-            self._events.append(Event("searcher", "finished", ""))
+            self._events.append(Event("searcher", FINISHED, ""))
+            (self._folder / FINISHED).touch()
             return Searcher.FINISHED
         name = self._names[trial_id] = self._waiting.pop(0)
         self._events.append(Event("searcher", "suggest", name, {"trial_id": trial_id}))
@@ -190,7 +199,7 @@ def run(folder: Path) -> Events:
     tuner = tune.Tuner(
         tune.with_resources(functools.partial(train, folder=folder), {"cpu": 1}),
         tune_config=tune.TuneConfig(
-            search_alg=Search(events),
+            search_alg=Search(events, folder),
             scheduler=Scheduler(events),
             num_samples=100,
             max_concurrent_trials=PARALLEL,
