@@ -21,8 +21,13 @@ TRAIN_SHARE = 0.7
 DEMO_PHOTOS = 630
 
 
-def show(call: Call, resolved: Resolved, ended: int = 0) -> None:
-    """Print the plan. `ended`: trials that a run to be resumed has already."""
+def show(call: Call, resolved: Resolved, feature_gb: float, ended: int = 0) -> None:
+    """Print the plan.
+
+    Args:
+        feature_gb: what the cache may hold of frozen features.
+        ended: trials that a run to be resumed has already.
+    """
     plan, console = resolved.plan, Console()
     photos = count_photos(call.data, call.skip_bad)
     console.print(f"Space {resolved.space.name}: {resolved.space.question}", highlight=False)
@@ -56,7 +61,8 @@ def show(call: Call, resolved: Resolved, ended: int = 0) -> None:
     console.print(f"Time: very roughly {hours(seconds(plan, photos, trials))}; backbones and machines vary.", highlight=False)
     console.print(
         f"Disk: up to {gigabytes(call.trials * TRIAL_MB[plan.setting.scale] * 1e6)} in the run, "
-        f"{gigabytes(photos * plan.base.image_size**2 * 3)} of decoded photos in the cache.",
+        f"{gigabytes(photos * plan.base.image_size**2 * 3)} of decoded photos in the cache, "
+        f"and at most {feature_gb:g} GB of frozen features.",
         highlight=False,
     )
 

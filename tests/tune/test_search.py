@@ -141,6 +141,7 @@ def test_the_plan_trains_nothing(tmp_path: Path) -> None:
     weights.mkdir()
     (weights / "resnet10t.safetensors").touch()
     words = ("--space", "freezing", "--plan", "--scale", "cpu", "--weights", weights, "--trials", "7", "--runs", tmp_path / "runs")
+    words = (*words, "--feature-store-gb", "3.5")
     told = " ".join(call(*words).split())
     for part in (
         "frozen_stages 0 to 5",
@@ -149,6 +150,7 @@ def test_the_plan_trains_nothing(tmp_path: Path) -> None:
         "Trials: 7",
         "Time: very roughly",
         "Disk: up to",
+        "in the cache, and at most 3.5 GB of frozen features.",
     ):
         assert part in told
     assert not (tmp_path / "runs").exists()
