@@ -20,6 +20,7 @@ from pathlib import Path
 import psutil
 
 from maskcls.errors import RunError
+from tune.stopping import uninterrupted
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -108,7 +109,7 @@ def connected(address: str | None) -> Iterator[Cluster]:
     try:
         yield _cluster()
     finally:
-        with _uninterrupted():
+        with uninterrupted():  # else Ray's processes would be left behind
             ray.shutdown()
 
 
@@ -135,32 +136,18 @@ def starting(address: str | None) -> Iterator[Callable[[], Cluster]]:
     try:
         yield begun.result
     except (KeyboardInterrupt, SystemExit):
-        waits = begun.done()
+        waits = False
         raise
     finally:
-        if waits:
-            wait([begun])  # it can't be left before it was entered
-            stack.close()
-            left.set()
-        else:
-            _end_half_started()
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """SIGINT and SIGTERM come after the block: an interrupted shutdown would leave Ray's processes behind."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[int] = []
-    before = {number: signal.signal(number, lambda n, _: came.append(n)) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if came:
-            signal.raise_signal(came[0])
+        try:
+            if waits:
+                wait([begun])
+        finally:
+            if begun.done():
+                stack.close()
+                left.set()
+            else:
+                _end_half_started()
 
 
 def _end_half_started() -> None:

@@ -67,7 +67,7 @@ def _begin(call: Call, options: Mapping[str, Any]) -> int:
         _check_weights(resolved)
         resolved = packed(resolved, call, machine, keep_of(options).folder)
         if options["plan"]:
-            show(call, resolved, keep_of(options).feature_gb)
+            show(call, resolved, options["feature_store_gb"])
             return 0
         name = options["name"] or f"{resolved.space.name}-{datetime.now():%Y%m%d-%H%M%S}"
         made = RunDir.create(options["runs"], name, _search_record(call, resolved))
@@ -107,7 +107,7 @@ def _resume(call: Call, found: RunDir, options: Mapping[str, Any]) -> int:
         _say_notes(resolved)
         resolved = packed(resolved, call, machine, keep_of(options).folder)
         if options["plan"]:
-            show(call, resolved, keep_of(options).feature_gb, ended)
+            show(call, resolved, options["feature_store_gb"], ended)
             return 0
         found.write_search({**found.search(), "call": call.record()})
         if is_other:

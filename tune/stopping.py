@@ -22,10 +22,7 @@ class Outcome:
 
 @contextmanager
 def stoppable(asked: threading.Event, say: Callable[[str], None]) -> Iterator[None]:
-    """The first SIGINT or SIGTERM sets `asked`, the second raises KeyboardInterrupt. Only a main thread gets signals."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+    """The first SIGINT or SIGTERM sets `asked`, the second raises KeyboardInterrupt."""
 
     def handle(number: int, frame: FrameType | None) -> None:
         if asked.is_set():
@@ -33,6 +30,28 @@ def stoppable(asked: threading.Event, say: Callable[[str], None]) -> Iterator[No
         asked.set()
         say("Stopping: what is done is kept. Press Ctrl-C again to abort at once.")
 
+    with _handled_by(handle):
+        yield
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """SIGINT and SIGTERM come after the block."""
+    came: list[int] = []
+    try:
+        with _handled_by(lambda number, frame: came.append(number)):
+            yield
+    finally:
+        if came:
+            signal.raise_signal(came[0])
+
+
+@contextmanager
+def _handled_by(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """SIGINT and SIGTERM, within the block. Only a main thread gets signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield

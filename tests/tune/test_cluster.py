@@ -86,13 +86,13 @@ def asked(code: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
-@pytest.mark.parametrize("after_s", [1.0, 3.0])
-def test_ctrl_c_while_ray_starts_leaves_nothing_behind(after_s: float) -> None:
-    """A terminal sends it to the whole group, Ray's processes that are half started included."""
-    driver = asked("""
+@pytest.mark.parametrize(("goes_on", "after_s"), [("time.sleep(600)", 1.0), ("time.sleep(600)", 3.0), ("1 / 0", 1.0)])
+def test_ctrl_c_while_ray_starts_leaves_nothing_behind(goes_on: str, after_s: float) -> None:
+    """A terminal sends it to the whole group, Ray's processes that are half started included. A block that failed waits for Ray."""
+    driver = asked(f"""
 with cluster.starting(None):
     print("begun", flush=True)
-    time.sleep(600)
+    {goes_on}
 """)
     assert driver.stdout is not None
     assert driver.stdout.readline() == "begun\n"

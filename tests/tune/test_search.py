@@ -141,8 +141,7 @@ def test_the_plan_trains_nothing(tmp_path: Path) -> None:
     weights.mkdir()
     (weights / "resnet10t.safetensors").touch()
     words = ("--space", "freezing", "--plan", "--scale", "cpu", "--weights", weights, "--trials", "7", "--runs", tmp_path / "runs")
-    words = (*words, "--feature-store-gb", "3.5")
-    told = " ".join(call(*words).split())
+    told = " ".join(call(*words, "--feature-store-gb", "3.5").split())
     for part in (
         "frozen_stages 0 to 5",
         "lr_head 0.0002 to 0.01, logarithmic",
