@@ -153,11 +153,18 @@ def starting(address: str | None) -> Iterator[Callable[[], Cluster]]:
 def _end_half_started() -> None:
     """End this process's children and theirs: of a Ray that is half started, the agents would outlive the raylet.
 
-    What Ray does at an exception and at the end of Python would look for them for a minute.
+    All stand still before the first is ended, else one might start another that nobody finds any more. What Ray does at an exception and
+    at the end of Python would look for them for a minute.
     """
     import ray
 
-    for child in psutil.Process().children(recursive=True):
+    still: set[psutil.Process] = set()
+    while moving := set(psutil.Process().children(recursive=True)) - still:
+        for child in moving:
+            with suppress(psutil.Error):
+                child.suspend()
+        still |= moving
+    for child in still:
         with suppress(psutil.Error):
             child.kill()
     atexit.unregister(ray.shutdown)
