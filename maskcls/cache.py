@@ -1,5 +1,7 @@
 """`python -m maskcls.cache list|prune`: the decoded photos and the frozen features that are kept on disk."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +11,7 @@ from maskcls import options
 from maskcls.cli import new_app, run
 
 if TYPE_CHECKING:
-    from maskcls.stores import StoreInfo
+    from maskcls.stores.arrays import StoreInfo
 
 app = new_app()
 
@@ -23,8 +25,8 @@ def main() -> None:
 def list_(cache: options.Cache = None) -> None:
     """List the stores, most recently used first."""
     from maskcls.data import pixels
-    from maskcls.models import feature_stores
-    from maskcls.stores import default_cache
+    from maskcls.stores import features as feature_stores
+    from maskcls.stores.arrays import default_cache
 
     folder = _existing(cache, default_cache())
     photos, features = pixels.list_stores(folder), feature_stores.list_stores(folder)
@@ -32,26 +34,34 @@ def list_(cache: options.Cache = None) -> None:
         print(f"{folder} holds no decoded photos and no frozen features.")
         return
     _print_table(photos, features)
-    print(f"{len(photos)} pixel stores under {folder}: {_total(photos)}; {len(features)} feature stores: {_total(features)}.")
+    print(
+        f"{len(photos)} pixel stores under {folder}: {_total(photos)}; {len(features)} feature stores: {_total(features)}."
+    )
 
 
 @app.command()
 def prune(
     cache: options.Cache = None,
-    pixel_store_gb: Annotated[float, typer.Option("--pixel-store-gb", min=0, help="Keep at most this much, GB; 0: nothing.")] = 0.0,
-    feature_store_gb: Annotated[float, typer.Option("--feature-store-gb", min=0, help="Keep at most this much, GB; 0: nothing.")] = 0.0,
+    pixel_store_gb: Annotated[
+        float, typer.Option("--pixel-store-gb", min=0, help="Keep at most this much, GB; 0: nothing.")
+    ] = 0.0,
+    feature_store_gb: Annotated[
+        float, typer.Option("--feature-store-gb", min=0, help="Keep at most this much, GB; 0: nothing.")
+    ] = 0.0,
 ) -> None:
     """Remove stores, least recently used first; those in use stay."""
     from maskcls.data import pixels
-    from maskcls.models import feature_stores
-    from maskcls.stores import default_cache
+    from maskcls.stores import features as feature_stores
+    from maskcls.stores.arrays import default_cache
 
     folder = _existing(cache, default_cache())
     for name, stores, budget_gb in (("pixel", pixels, pixel_store_gb), ("feature", feature_stores, feature_store_gb)):
         removed = stores.prune(folder, budget_gb)
         kept = stores.list_stores(folder)
         in_use = sum(store.in_use for store in kept)
-        print(f"Removed {len(removed)} {name} stores ({_total(removed)}); {len(kept)} are left ({_total(kept)}), {in_use} of them in use.")
+        print(
+            f"Removed {len(removed)} {name} stores ({_total(removed)}); {len(kept)} are left ({_total(kept)}), {in_use} of them in use."
+        )
 
 
 def _existing(cache: Path | None, default: Path) -> Path:
@@ -63,19 +73,19 @@ def _existing(cache: Path | None, default: Path) -> Path:
     return (cache or default).absolute()
 
 
-def _total(stores: "list[StoreInfo]") -> str:
-    from maskcls.stores import gb
+def _total(stores: list[StoreInfo]) -> str:
+    from maskcls.stores.arrays import gb
 
     return gb(sum(store.n_bytes for store in stores))
 
 
-def _print_table(photos: "list[StoreInfo]", features: "list[StoreInfo]") -> None:
+def _print_table(photos: list[StoreInfo], features: list[StoreInfo]) -> None:
     from datetime import datetime
 
     from rich.console import Console
     from rich.table import Table
 
-    from maskcls.stores import gb
+    from maskcls.stores.arrays import gb
 
     table = Table("store", "photos", "of each", "size", "last used", "in use", "of")
     for store in (*photos, *features):

@@ -1,5 +1,7 @@
 """`python -m maskcls.check`: list all that is wrong with a folder of photos, in one pass, before it costs a night."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +13,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def main(data: Annotated[Path, typer.Option("--data", help="Folder in the contest's layout (with train/train.csv).")]) -> None:
+def main(
+    data: Annotated[Path, typer.Option("--data", help="Folder in the contest's layout (with train/train.csv).")],
+) -> None:
     """Look at every row and every photo; exits with 1 if training would refuse the folder."""
     from maskcls.data.checks import inspect_folder
     from maskcls.data.problems import remedy
@@ -30,7 +34,7 @@ def main(data: Annotated[Path, typer.Option("--data", help="Folder in the contes
     print(f"{data} is fine.")
 
 
-def _summary(photos: "pd.DataFrame") -> str:
+def _summary(photos: pd.DataFrame) -> str:
     from maskcls.labels import CLASS_NAMES
 
     counts = photos["label"].value_counts()

@@ -1,5 +1,7 @@
 """What all doors share: errors become one message and an exit status, never a traceback."""
 
+from __future__ import annotations
+
 import errno
 import functools
 import logging

@@ -1,5 +1,7 @@
 """`python -m maskcls.demo`: write a contest folder of drawn faces."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Annotated
 
@@ -16,10 +18,12 @@ def main(
     seed: Annotated[int, typer.Option("--seed", help="Another seed, other people.")] = 0,
 ) -> None:
     """Write a contest folder of drawn faces: train/, eval/, and the truth of eval/ in eval-answers.csv."""
-    from maskcls.data import demo
+    from maskcls.data.demo import folder as demo
 
     demo.draw(out, persons, seed)
-    print(f"{out} holds {persons} drawn people. Train on them with `python -m maskcls.train --data {out} --out NEW_FOLDER`.")
+    print(
+        f"{out} holds {persons} drawn people. Train on them with `python -m maskcls.train --data {out} --out NEW_FOLDER`."
+    )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Which device a fit runs on, what that is called, how many threads it takes there, and which kernels."""
 
+from __future__ import annotations
+
 import os
 import platform
 from pathlib import Path
@@ -16,7 +18,9 @@ def resolve_device(device: str) -> str:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise CallError(f"--device {device} cannot be used: {str(error).splitlines()[0]}. Expected auto, cpu, cuda or cuda:N.") from None
+        raise CallError(
+            f"--device {device} cannot be used: {str(error).splitlines()[0]}. Expected auto, cpu, cuda or cuda:N."
+        ) from None
     return device
 
 

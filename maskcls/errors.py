@@ -1,11 +1,13 @@
-"""The two ways in which a command may end badly, each with its exit status.
+"""What may go wrong, as exceptions whose text is a message for the user: each with its exit status.
 
 A message names what is wrong and where (file, row, option), what was expected, and what to do.
 """
 
+from __future__ import annotations
+
 
 class MaskclsError(Exception):
-    """What the user is told instead of a traceback; doors print it and exit with `exit_status`."""
+    """What the user is told instead of a traceback; commands print it and exit with `exit_status`."""
 
     exit_status = 1
 
@@ -22,3 +24,11 @@ class DataError(MaskclsError):
 
 class RunError(MaskclsError):
     """The work was begun and failed: a full disk, a fit that diverged, weights out of reach."""
+
+
+class Diverged(RunError):  # noqa: N818 - the name of a trial's state
+    """A loss, a probability or a score of a fit is not finite."""
+
+
+class OutOfMemory(RunError):  # noqa: N818 - the name of a trial's state
+    """A fit does not find room in the memory that it was given."""

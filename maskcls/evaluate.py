@@ -1,5 +1,7 @@
 """`python -m maskcls.evaluate`: how good a bundle, or a finished submission, is on photos whose classes are known."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,11 +23,16 @@ WIDTH_IN_FILES = 100
 
 def main(
     bundle: Annotated[
-        Path | None, typer.Option("--bundle", help="Folder of an exported classifier.", show_default="none: --submission is scored")
+        Path | None,
+        typer.Option("--bundle", help="Folder of an exported classifier.", show_default="none: --submission is scored"),
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option("--data", help="Folder in the contest's layout (with train/train.csv): its labelled people.", show_default="none"),
+        typer.Option(
+            "--data",
+            help="Folder in the contest's layout (with train/train.csv): its labelled people.",
+            show_default="none",
+        ),
     ] = None,
     images: Annotated[
         Path | None, typer.Option("--images", help="Photos as in maskcls.predict, with --answers.", show_default="none")
@@ -34,7 +41,8 @@ def main(
         Path | None, typer.Option("--answers", help="CSV file with the true classes: ImageID,ans.", show_default="none")
     ] = None,
     submission: Annotated[
-        Path | None, typer.Option("--submission", help="CSV file to score against --answers: ImageID,ans.", show_default="none")
+        Path | None,
+        typer.Option("--submission", help="CSV file to score against --answers: ImageID,ans.", show_default="none"),
     ] = None,
     corrections: options.Corrections = "published",
     skip_bad: options.SkipBad = False,
@@ -67,7 +75,9 @@ def main(
         typer.echo(text, err=True)
 
 
-def _check_call(bundle: Path | None, data: Path | None, images: Path | None, answers: Path | None, submission: Path | None) -> None:
+def _check_call(
+    bundle: Path | None, data: Path | None, images: Path | None, answers: Path | None, submission: Path | None
+) -> None:
     if (bundle is None) == (submission is None):
         raise CallError("Give either --bundle DIR, to score a classifier, or --submission CSV, to score its answers.")
     if submission is not None and answers is None:
@@ -82,7 +92,9 @@ def _check_call(bundle: Path | None, data: Path | None, images: Path | None, ans
         raise CallError("--bundle needs --data DIR with labelled people, or --images with --answers CSV.")
 
 
-def _labelled(data: Path | None, images: Path | None, answers: Path | None, corrections: str, skip_bad: bool) -> "DataFrame":
+def _labelled(
+    data: Path | None, images: Path | None, answers: Path | None, corrections: str, skip_bad: bool
+) -> DataFrame:
     from maskcls.data.corrections import read_corrections
     from maskcls.data.photos import read_contest
     from maskcls.serving.evaluation import answered_photos
@@ -92,7 +104,7 @@ def _labelled(data: Path | None, images: Path | None, answers: Path | None, corr
     return read_contest(Path(data or ""), corrections=read_corrections(corrections), skip_bad=skip_bad)
 
 
-def _evaluate(predictor: "Predictor", photos: "DataFrame", skip_bad: bool) -> "Evaluation":
+def _evaluate(predictor: Predictor, photos: DataFrame, skip_bad: bool) -> Evaluation:
     from maskcls.serving.evaluation import evaluate
 
     evaluation = evaluate(predictor, photos, skip_bad=skip_bad)

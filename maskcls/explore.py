@@ -1,5 +1,7 @@
 """`python -m maskcls.explore --data DIR --out DIR`: a look at labelled photos before anything is trained on them, as one page."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +12,12 @@ from maskcls.cli import run
 
 
 def main(
-    out: Annotated[Path, typer.Option("--out", help="Folder for the page and the PNGs; new or empty, or an exploration with --overwrite.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", help="Folder for the page and the PNGs; new or empty, or an exploration with --overwrite."
+        ),
+    ],
     data: options.Data = None,
     corrections: options.Corrections = "published",
     cache: options.Cache = None,
@@ -22,15 +29,20 @@ def main(
     """
     from time import monotonic
 
-    from maskcls.data.facedata import demo_folder
+    from maskcls.data.dataset import demo_folder
     from maskcls.data.pixels import default_cache
-    from maskcls.reports.explore import check_writable, summary, write
-    from maskcls.reports.explore_facts import gather
+    from maskcls.reports.explore.facts import gather
+    from maskcls.reports.explore.report import check_writable, summary, write
 
     started = monotonic()
     check_writable(out, overwrite=overwrite)
     if data is None:
-        facts = gather(demo_folder((cache or default_cache()).absolute()), corrections="none", name="drawn demo faces", progress=True)
+        facts = gather(
+            demo_folder((cache or default_cache()).absolute()),
+            corrections="none",
+            name="drawn demo faces",
+            progress=True,
+        )
     else:
         facts = gather(data, corrections=corrections, progress=True)
     for line in summary(facts):

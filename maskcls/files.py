@@ -1,5 +1,7 @@
 """Files that are whole or not there, whatever interrupts the writing (a kill, a full disk), and files that grow by whole lines."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

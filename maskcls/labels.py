@@ -3,6 +3,8 @@
 This is the only place that states the numbering; tasks are derived from it.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 from maskcls.errors import CallError

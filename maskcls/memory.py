@@ -4,6 +4,8 @@ A training step allocates all its activations anew. The C library hands blocks o
 them again in the next step, when the kernel clears each page: up to a quarter of a step on two cores (docs/performance.md).
 """
 
+from __future__ import annotations
+
 import ctypes
 import sys
 from typing import Any
@@ -11,7 +13,9 @@ from typing import Any
 # malloc.h of glibc; its manual, "Malloc Tunable Parameters"
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 NEVER, LARGEST_BLOCK = -1, 1 << 30
-THREAD_HEAP = 64 << 20  # what a thread other than the first allocates from is given back whole, unless less than the pad would be left
+THREAD_HEAP = (
+    64 << 20
+)  # what a thread other than the first allocates from is given back whole, unless less than the pad would be left
 
 
 def keep_freed() -> None:

@@ -1,5 +1,7 @@
 """`python -m maskcls.predict`: photos -> a submission."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Annotated
 
@@ -12,11 +14,19 @@ from maskcls.cli import run
 def main(
     bundle: Annotated[Path, typer.Option("--bundle", help="Folder of an exported classifier.")],
     images: Annotated[
-        Path, typer.Option("--images", help="Folder of photos, the contest's eval/ or its info.csv, or a text file with a path a line.")
+        Path,
+        typer.Option(
+            "--images", help="Folder of photos, the contest's eval/ or its info.csv, or a text file with a path a line."
+        ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="CSV file to write: ImageID,ans, in the order of info.csv.")] = Path("submission.csv"),
+    out: Annotated[
+        Path, typer.Option("--out", help="CSV file to write: ImageID,ans, in the order of info.csv.")
+    ] = Path("submission.csv"),
     probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="Also write the 18 probabilities, beside it, as submission.probabilities.csv.")
+        bool,
+        typer.Option(
+            "--probabilities", help="Also write the 18 probabilities, beside it, as submission.probabilities.csv."
+        ),
     ] = False,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Answer class 0 for photos that cannot be read, instead of refusing.")
@@ -25,8 +35,8 @@ def main(
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Classify photos: the mask, gender and age group of each, as one of 18 classes."""
-    from maskcls.serving.answers import check_out, find_photos, write_answers, write_probabilities
     from maskcls.serving.predictor import Predictor
+    from maskcls.serving.submission import check_out, find_photos, write_answers, write_probabilities
 
     check_out(out)
     photos = find_photos(images)
@@ -37,7 +47,9 @@ def main(
         for message in answers.bad.values():
             typer.echo(f"Skipped: {message}", err=True)
         if answers.bad:
-            typer.echo(f"{len(answers.bad):,} of {len(files):,} photos could not be read; their answer is class 0.", err=True)
+            typer.echo(
+                f"{len(answers.bad):,} of {len(files):,} photos could not be read; their answer is class 0.", err=True
+            )
         found = answers.probabilities
     else:
         found = predictor.probabilities(files, progress=True)

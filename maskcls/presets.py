@@ -1,5 +1,7 @@
 """Named starting points of a recipe, and what a machine without a GPU can bear of them."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,7 +49,14 @@ DEFAULT_PRESET = "contest-2021"
 SCALES: dict[str, dict[str, Any]] = {
     "gpu": {},
     # Two cores bear about 200 photos a second of this.
-    "cpu": {"backbone": "resnet10t", "image_size": 112, "head_width": 512, "lr_head": 1e-3, "batch_size": 32, "epochs": 6},
+    "cpu": {
+        "backbone": "resnet10t",
+        "image_size": 112,
+        "head_width": 512,
+        "lr_head": 1e-3,
+        "batch_size": 32,
+        "epochs": 6,
+    },
 }
 
 # What small drawn faces and random weights want of any scale: small photos, more and larger steps.
@@ -87,7 +96,9 @@ def explicit_values(settings: Iterable[str] | None, data: Path | None, **options
         if value is None:
             continue
         if values.setdefault(key, value) != value:
-            raise CallError(f"--{key.replace('_', '-')} says {value}, but --set says {key}={values[key]}. Give it once.")
+            raise CallError(
+                f"--{key.replace('_', '-')} says {value}, but --set says {key}={values[key]}. Give it once."
+            )
     return {**values, "weights": resolve_weights(values.get("weights"), data)}
 
 
@@ -99,5 +110,7 @@ def resolve_weights(weights: str | None, data: Path | None) -> str:
         return weights
     folder = Path(weights).expanduser().resolve()
     if not folder.is_dir():
-        raise CallError(f"--weights {weights}: there is no such folder. Expected hub, none, or a folder of .safetensors or .pth files.")
+        raise CallError(
+            f"--weights {weights}: there is no such folder. Expected hub, none, or a folder of .safetensors or .pth files."
+        )
     return str(folder)

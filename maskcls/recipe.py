@@ -4,6 +4,8 @@ The split of the people is not here: it belongs to the data. Presets and scales 
 defaults below; precedence is preset < scale < space < explicit options.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +24,18 @@ AUGMENTATION_PREFIX = "augment_"
 MEMBERS = "members"
 
 _FIT_KEYS = frozenset(
-    ("task_split", "join", MEMBERS, "weights", "image_size", "face_crop", "precision", "epochs", "seed", "augmentation_seed")
+    (
+        "task_split",
+        "join",
+        MEMBERS,
+        "weights",
+        "image_size",
+        "face_crop",
+        "precision",
+        "epochs",
+        "seed",
+        "augmentation_seed",
+    )
 )
 """What a member shares with the others: the classifier's shape, one preprocessing, the epochs that all train in step, the seeds."""
 _HEAD_KEYS = frozenset(
@@ -56,33 +69,50 @@ class Recipe(BaseModel):
 
     # What is learnt
     task_split: str = Field("single", description="the tasks that the classifier is cut into")
-    join: Literal["soft", "hard"] = Field("soft", description="soft: the members' probabilities multiply; hard: the contest project's")
+    join: Literal["soft", "hard"] = Field(
+        "soft", description="soft: the members' probabilities multiply; hard: the contest project's"
+    )
     members: dict[str, dict[str, Any]] = Field({}, description="values that single members have of their own")
     backbone: str = Field("resnext101_32x8d.tv_in1k", description="timm model name, with or without the weights' tag")
     weights: str = Field("hub", description="hub, none, or a folder of files named after the backbones")
-    frozen_stages: int = Field(5, ge=0, le=N_STAGES, description="how many of the backbone's five stages stand still, stem first")
+    frozen_stages: int = Field(
+        5, ge=0, le=N_STAGES, description="how many of the backbone's five stages stand still, stem first"
+    )
     head: Literal["linear", "mlp"] = Field("linear", description="mlp: linear to head_width, ReLU, dropout, linear")
     head_width: int = Field(4096, ge=1, description="hidden units of the mlp head")
     head_dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the head's last layer")
     image_size: int = Field(256, ge=32, le=2048, description="edge of the square that the model sees, px")
-    face_crop: Literal["none", "haar"] = Field("none", description="haar: photos are cut to the face that OpenCV's cascade finds")
-    age_regression: float = Field(0.0, ge=0, description="weight of a regression of the age beside the labels that hang on it; 0: none")
+    face_crop: Literal["none", "haar"] = Field(
+        "none", description="haar: photos are cut to the face that OpenCV's cascade finds"
+    )
+    age_regression: float = Field(
+        0.0, ge=0, description="weight of a regression of the age beside the labels that hang on it; 0: none"
+    )
 
     # What it learns from
     sampler: Literal["none", "oversample", "weighted", "square_root"] = Field(
-        "none", description="oversample: every label to the largest; weighted: labels equally often; square_root: halfway to that"
+        "none",
+        description="oversample: every label to the largest; weighted: labels equally often; square_root: halfway to that",
     )
     age_cut_young: int = Field(AGE_CUTS[0], ge=1, description="first year of the middle age group, in training alone")
     age_cut_old: int = Field(AGE_CUTS[1], ge=2, description="first year of the old age group, in training alone")
     ages_left_out: str = Field("", description="ages that training leaves out, as in 57-59 or 27-29,57-59")
-    mix: Literal["none", "mixup", "cutmix", "half_cutmix"] = Field("none", description="half_cutmix: left half of one, right of another")
-    mix_alpha: float = Field(0.4, gt=0, description="both parameters of the Beta distribution that mixup's and cutmix's shares come from")
+    mix: Literal["none", "mixup", "cutmix", "half_cutmix"] = Field(
+        "none", description="half_cutmix: left half of one, right of another"
+    )
+    mix_alpha: float = Field(
+        0.4, gt=0, description="both parameters of the Beta distribution that mixup's and cutmix's shares come from"
+    )
     mix_probability: float = Field(1.0, ge=0, le=1, description="share of the batches that are mixed")
 
     # What it is told
     loss: LossName = Field("cross_entropy", description="soft_f1: 1 - the mean of the labels' soft F1 in the batch")
-    second_loss: Literal["none", "cross_entropy", "focal", "soft_f1"] = Field("none", description="a loss to add to the first")
-    second_loss_weight: float = Field(0.5, ge=0, le=1, description="the second loss's share of the sum; the first has the rest")
+    second_loss: Literal["none", "cross_entropy", "focal", "soft_f1"] = Field(
+        "none", description="a loss to add to the first"
+    )
+    second_loss_weight: float = Field(
+        0.5, ge=0, le=1, description="the second loss's share of the sum; the first has the rest"
+    )
     focal_gamma: float = Field(2.0, ge=0, description="focal loss's exponent; 0 is cross entropy")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     class_weights: Literal["none", "balanced"] = Field("none", description="balanced: n / (k * count of the label)")
@@ -93,14 +123,22 @@ class Recipe(BaseModel):
     lr_head: float = Field(1e-3, gt=0, description="learning rate of the head")
     lr_body: float = Field(1e-4, gt=0, description="learning rate of the stages that are not frozen")
     weight_decay: float = Field(0.0, ge=0)
-    schedule: Literal["cosine", "constant"] = Field("cosine", description="cosine: to zero over the epochs that really run")
+    schedule: Literal["cosine", "constant"] = Field(
+        "cosine", description="cosine: to zero over the epochs that really run"
+    )
     warmup_epochs: float = Field(0.0, ge=0, description="linear, from zero")
     epochs: int = Field(5, ge=1)
     batch_size: int = Field(64, ge=1)
     clip_norm: float = Field(0.0, ge=0, description="gradients are clipped to this norm; 0: not")
-    ema_decay: float = Field(0.0, ge=0, lt=1, description="of the moving average of the weights, which then is what answers; 0: none")
-    compile: bool = Field(False, description="torch.compile where nothing is frozen; took 42 s on two cores and gained nothing there")
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where the device has it")
+    ema_decay: float = Field(
+        0.0, ge=0, lt=1, description="of the moving average of the weights, which then is what answers; 0: none"
+    )
+    compile: bool = Field(
+        False, description="torch.compile where nothing is frozen; took 42 s on two cores and gained nothing there"
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: bfloat16 where the device has it"
+    )
 
     # Augmentation; a strength of 0 leaves it out
     augment_flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
@@ -143,7 +181,9 @@ class Recipe(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.age_cut_young >= self.age_cut_old:
-            raise ValueError(f"`age_cut_young < age_cut_old` must hold, but got {self.age_cut_young} and {self.age_cut_old}.")
+            raise ValueError(
+                f"`age_cut_young < age_cut_old` must hold, but got {self.age_cut_young} and {self.age_cut_old}."
+            )
         if self.members:
             object.__setattr__(self, MEMBERS, _checked_members(self))  # as their values are in every other field
         return self
@@ -163,7 +203,11 @@ class Recipe(BaseModel):
     def flat(self) -> dict[str, Any]:
         """Every value by its key; each member's, whether its own or the fit's, by `members.<member>.<key>`."""
         of_members = {member: self.of_member(member) for member in self.split.members}
-        own = {f"{MEMBERS}.{member}.{key}": getattr(values, key) for member, values in of_members.items() for key in Recipe.model_fields}
+        own = {
+            f"{MEMBERS}.{member}.{key}": getattr(values, key)
+            for member, values in of_members.items()
+            for key in Recipe.model_fields
+        }
         return {**self.model_dump(), **own}
 
     @property
@@ -247,7 +291,9 @@ def _checked_members(recipe: Recipe) -> dict[str, dict[str, Any]]:
         try:
             whole = Recipe.model_validate({**recipe.model_dump(), MEMBERS: {}, **own})
         except ValidationError as error:
-            problems += [f"{MEMBERS}.{member}{'.' if problem['loc'] else ': '}{_explain(problem)}" for problem in error.errors()]
+            problems += [
+                f"{MEMBERS}.{member}{'.' if problem['loc'] else ': '}{_explain(problem)}" for problem in error.errors()
+            ]
         else:
             checked[member] = {key: getattr(whole, key) for key in own}
     if problems:
@@ -258,7 +304,9 @@ def _checked_members(recipe: Recipe) -> dict[str, dict[str, Any]]:
 def _no_such_member(member: str, split: TaskSplit) -> str:
     others = [name for name, other in TASK_SPLITS.items() if member in other.members]
     there = f" It is one of {', '.join(others)}: --set task_split={others[0]}." if others else ""
-    return f"{MEMBERS}.{member}: task split {split.name} has no such member. Members: {', '.join(split.members)}.{there}"
+    return (
+        f"{MEMBERS}.{member}: task split {split.name} has no such member. Members: {', '.join(split.members)}.{there}"
+    )
 
 
 def _not_its_own(member: str, key: str, allowed: Sequence[str], split: TaskSplit) -> str:

@@ -1,5 +1,7 @@
 """TaskSplit: the tasks that one classifier is cut into, its members, and the two joins of their answers into 18 classes."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -28,7 +30,9 @@ class TaskSplit:
     def __post_init__(self) -> None:
         names = [task.name for task in self.tasks]
         if len(set(names)) != len(names) or not set(self.advisers) <= set(self.tasks):
-            raise CallError(f"Task split {self.name}: each member once, and advisers among them, expected, but got {', '.join(names)}.")
+            raise CallError(
+                f"Task split {self.name}: each member once, and advisers among them, expected, but got {', '.join(names)}."
+            )
         told = {tuple(task.labels[class_] for task in self.tasks) for class_ in range(N_CLASSES)}
         if len(told) != N_CLASSES:
             raise CallError(f"Task split {self.name}: its members tell only {len(told)} of {N_CLASSES} classes apart.")
@@ -60,13 +64,17 @@ class TaskSplit:
         if rule not in JOINS:
             raise CallError(f"There is no join {rule!r}. Joins: {', '.join(JOINS)}.")
         if len(log_probabilities) != len(self.tasks):
-            raise CallError(f"Task split {self.name}: {len(self.tasks)} members' answers expected, got {len(log_probabilities)}.")
+            raise CallError(
+                f"Task split {self.name}: {len(self.tasks)} members' answers expected, got {len(log_probabilities)}."
+            )
         return JOINS[rule](self, [np.asarray(answer, np.float64) for answer in log_probabilities])
 
 
 def soft_join(split: TaskSplit, answers: Sequence[Array]) -> Array:
     """log p(c) = sum over members of log p_m(label_m(c)), normalised over the 18 classes."""
-    joined: Array = np.sum([answer[:, list(t.labels)] for t, answer in zip(split.tasks, answers, strict=True)], axis=0)  # (n, 18)
+    joined: Array = np.sum(
+        [answer[:, list(t.labels)] for t, answer in zip(split.tasks, answers, strict=True)], axis=0
+    )  # (n, 18)
     joined -= np.logaddexp.reduce(joined, axis=1, keepdims=True)
     return joined
 

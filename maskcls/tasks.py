@@ -1,5 +1,7 @@
 """Task: a labelling of the 18 classes by k labels. Each is derived from `labels.decode`, so a numbering is stated once."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
@@ -23,9 +25,13 @@ class Task:
 
     def __post_init__(self) -> None:
         if len(self.labels) != N_CLASSES:
-            raise CallError(f"Task {self.name}: one label for each of {N_CLASSES} classes expected, got {len(self.labels)}.")
+            raise CallError(
+                f"Task {self.name}: one label for each of {N_CLASSES} classes expected, got {len(self.labels)}."
+            )
         if set(self.labels) != set(range(len(self.label_names))):
-            raise CallError(f"Task {self.name}: every label 0..{len(self.label_names) - 1} must be used, got {sorted(set(self.labels))}.")
+            raise CallError(
+                f"Task {self.name}: every label 0..{len(self.label_names) - 1} must be used, got {sorted(set(self.labels))}."
+            )
 
     @property
     def n_labels(self) -> int:
@@ -35,7 +41,10 @@ class Task:
     @property
     def hangs_on_age(self) -> bool:
         """Whether two ages may give two labels where mask and gender are the same."""
-        return any(len({self.labels[encode(mask, gender, age)] for age in range(len(AGES))}) > 1 for mask, gender in _MASKS_AND_GENDERS)
+        return any(
+            len({self.labels[encode(mask, gender, age)] for age in range(len(AGES))}) > 1
+            for mask, gender in _MASKS_AND_GENDERS
+        )
 
     def of(self, classes: NDArray[np.integer]) -> NDArray[np.int64]:
         """Labels (same shape) of an array of classes 0..17."""

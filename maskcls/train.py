@@ -6,6 +6,8 @@
 Either goes on where it was killed.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,14 +19,17 @@ from maskcls import options
 from maskcls.cli import run
 
 if TYPE_CHECKING:
-    from maskcls.data.facedata import FaceData
+    from maskcls.data.dataset import FaceData
     from maskcls.recipe import Recipe
-    from maskcls.stores import Keep
+    from maskcls.stores.arrays import Keep
     from maskcls.training.again import Again
-    from maskcls.training.fit import EpochResult, Fit
-    from maskcls.training.recorded import RecordedTrial
+    from maskcls.training.conditions import RecordedTrial
+    from maskcls.training.fit import Fit
+    from maskcls.training.result import EpochResult
 
-Out = Annotated[Path, typer.Option("--out", help="Folder for the bundle; must not exist, or be a bundle with --overwrite.")]
+Out = Annotated[
+    Path, typer.Option("--out", help="Folder for the bundle; must not exist, or be a bundle with --overwrite.")
+]
 Trial = Annotated[
     str | None,
     typer.Option(
@@ -34,7 +39,8 @@ Trial = Annotated[
     ),
 ]
 Device = Annotated[
-    str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N.", show_default="auto; of a trial, the recorded one")
+    str | None,
+    typer.Option("--device", help="auto, cpu, cuda or cuda:N.", show_default="auto; of a trial, the recorded one"),
 ]
 LoaderWorkers = Annotated[
     int | None,
@@ -79,14 +85,14 @@ def main(
     from maskcls.serving.bundle import check_writable
 
     check_writable(out, overwrite=overwrite)
-    from maskcls.stores import Keep
+    from maskcls.stores.arrays import Keep
 
     keep = Keep(cache, pixel_store_gb, feature_store_gb)
     if trial is not None:
         _refuse_beside_trial(context)
         _train_again(trial, out, keep, device, loader_workers, overwrite)
         return
-    from maskcls.data.facedata import prepare
+    from maskcls.data.dataset import prepare
     from maskcls.presets import explicit_values
 
     explicit = explicit_values(set_, data, image_size=image_size, epochs=epochs, seed=seed, weights=weights)
@@ -105,14 +111,16 @@ def main(
     _say_where(fit, out)
 
 
-def _recipe(preset: str, scale: str, explicit: dict[str, Any], *, demo: bool) -> "Recipe":
+def _recipe(preset: str, scale: str, explicit: dict[str, Any], *, demo: bool) -> Recipe:
     """The recipe that the call names, said and checked."""
     from maskcls.device import resolve_device
     from maskcls.models.backbones import check_backbones
     from maskcls.presets import base_recipe, resolve_scale
 
     recipe = base_recipe(preset, resolve_scale(scale, gpu=resolve_device("auto") == "cuda"), explicit, demo=demo)
-    typer.echo(f"Recipe {recipe.digest}: {preset} with {', '.join(f'{key}={value}' for key, value in explicit.items())}")
+    typer.echo(
+        f"Recipe {recipe.digest}: {preset} with {', '.join(f'{key}={value}' for key, value in explicit.items())}"
+    )
     check_backbones(recipe)
     return recipe
 
@@ -122,7 +130,11 @@ def _refuse_beside_trial(context: typer.Context) -> None:
     from maskcls.errors import CallError
 
     sources = {name: context.get_parameter_source(name) for name in context.params}
-    stated = [name for name, source in sources.items() if source is not None and source.name != "DEFAULT" and name not in BESIDE_TRIAL]
+    stated = [
+        name
+        for name, source in sources.items()
+        if source is not None and source.name != "DEFAULT" and name not in BESIDE_TRIAL
+    ]
     if stated:
         options = {name: "--" + name.rstrip("_").replace("_", "-") for name in (*stated, *BESIDE_TRIAL)}
         raise CallError(
@@ -131,18 +143,22 @@ def _refuse_beside_trial(context: typer.Context) -> None:
         )
 
 
-def _train_again(name: str, out: Path, keep: "Keep", device: str | None, loader_workers: int | None, overwrite: bool) -> None:
-    from maskcls.data.facedata import FaceData
+def _train_again(
+    name: str, out: Path, keep: Keep, device: str | None, loader_workers: int | None, overwrite: bool
+) -> None:
+    from maskcls.data.dataset import FaceData
     from maskcls.errors import RunError
     from maskcls.training.again import Again
-    from maskcls.training.recorded import RecordedTrial
+    from maskcls.training.conditions import RecordedTrial
 
     trial = RecordedTrial.open(name)
     faces = FaceData.load(trial.run / "data", keep)
     again = Again(trial, faces, _state_folder(out), device=device, loader_workers=loader_workers)
     if again.differences:
         typer.echo(f"Not as {trial.title} ran, so its numbers may come out otherwise: {'; '.join(again.differences)}.")
-    typer.echo(f"Recipe {trial.recipe.digest}, {trial.title}: {', then '.join(str(s.conditions) for s in trial.stretches)}")
+    typer.echo(
+        f"Recipe {trial.recipe.digest}, {trial.title}: {', then '.join(str(s.conditions) for s in trial.stretches)}"
+    )
     with _saying_what_is_kept(again.folder):
         for answer in again.epochs():
             typer.echo(f"{_line(answer.result, trial.recipe.epochs)}: {answer}")
@@ -157,7 +173,7 @@ def _train_again(name: str, out: Path, keep: "Keep", device: str | None, loader_
         )
 
 
-def _verdict(again: "Again", trial: "RecordedTrial") -> str:
+def _verdict(again: Again, trial: RecordedTrial) -> str:
     compared = [answer for answer in again.answers if answer.recorded is not None]
     equal = [answer for answer in compared if not answer.unequal]
     more = len(again.answers) - len(compared)
@@ -170,7 +186,7 @@ def _state_folder(out: Path) -> Path:
     return out.with_name(f".{out.name}.state")
 
 
-def _train(recipe: "Recipe", faces: "FaceData", folder: Path, device: str, loader_workers: int | None) -> "Fit":
+def _train(recipe: Recipe, faces: FaceData, folder: Path, device: str, loader_workers: int | None) -> Fit:
     from maskcls.device import default_loader_workers, resolve_device, use_repeatable_kernels
     from maskcls.training.fit import Fit
     from maskcls.training.fit_data import FitData, check_trainable
@@ -199,14 +215,14 @@ def _saying_what_is_kept(folder: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        from maskcls.training.state import STATE_FILE
+        from maskcls.training.checkpoint import STATE_FILE
 
         if (folder / STATE_FILE).exists():
             typer.echo(f"What is done is kept in {folder}; the same command goes on from there.", err=True)
         raise
 
 
-def _export(fit: "Fit", faces: "FaceData", out: Path, overwrite: bool, **origin: str) -> None:
+def _export(fit: Fit, faces: FaceData, out: Path, overwrite: bool, **origin: str) -> None:
     import shutil
 
     from maskcls.serving.bundle import export
@@ -222,12 +238,12 @@ def _export(fit: "Fit", faces: "FaceData", out: Path, overwrite: bool, **origin:
     shutil.rmtree(_state_folder(out))
 
 
-def _say_where(fit: "Fit", out: Path) -> None:
+def _say_where(fit: Fit, out: Path) -> None:
     typer.echo(f"The best epoch, {fit.best_epoch}, is in {out}. To predict:")
     typer.echo(f"  python -m maskcls.predict --bundle {out} --images DIR --out submission.csv")
 
 
-def _line(result: "EpochResult", epochs: int) -> str:
+def _line(result: EpochResult, epochs: int) -> str:
     tasks = ", ".join(f"{name} {f1:.3f}" for name, f1 in result.scores.task_f1.items())
     return (
         f"epoch {result.epoch}/{epochs}: loss {result.train_loss:.4f}, validation F1 {result.validation_f1:.4f} "

@@ -11,6 +11,8 @@ parameter may hang on another. Two rules keep every trial of a study comparable:
 A user's own space is a Python file that defines `SPACE = Space(...)`; `get` takes its path.
 """
 
+from __future__ import annotations
+
 import importlib
 import importlib.util
 import random
@@ -92,7 +94,7 @@ class Space:
             raise SpaceError(f"Space {self.name} cannot draw a trial: {_where(error)}.") from error
         return tuple(draw.names)
 
-    def pinned(self, values: Mapping[str, Any]) -> "Space":
+    def pinned(self, values: Mapping[str, Any]) -> Space:
         """This space with some values fixed: parameters of these names are not drawn, and what hangs on them follows.
 
         A value also wins over an override of the same name that the space computes. A pinned backbone need not be the space's own.
@@ -132,10 +134,14 @@ def get(name_or_file: str) -> Space:
         return _from_file(Path(name_or_file))
     close = get_close_matches(name_or_file, NAMES, n=1)
     meant = f" Did you mean {close[0]}?" if close else ""
-    raise SpaceError(f"There is no space {name_or_file!r}.{meant} Spaces: {', '.join(NAMES)}; or a Python file that defines SPACE.")
+    raise SpaceError(
+        f"There is no space {name_or_file!r}.{meant} Spaces: {', '.join(NAMES)}; or a Python file that defines SPACE."
+    )
 
 
-def asked(suggest: Callable[[Suggest, Setting], dict[str, Any]], setting: Setting, point: Mapping[str, Any]) -> dict[str, Any]:
+def asked(
+    suggest: Callable[[Suggest, Setting], dict[str, Any]], setting: Setting, point: Mapping[str, Any]
+) -> dict[str, Any]:
     """The part of a point that `suggest` asks for, where it is answered with that point."""
     draw = _Draw(point)
     suggest(draw, setting)
@@ -221,5 +227,7 @@ class _Pinned:
     def _number(self, name: str, kind: Callable[[Any], Any]) -> Any:
         value = self._fixed[name]
         if isinstance(value, bool) or not isinstance(value, int | float) or kind(value) != value:
-            raise SpaceError(f"--set {name} expects {'a whole number' if kind is int else 'a number'}, but got {value!r}.")
+            raise SpaceError(
+                f"--set {name} expects {'a whole number' if kind is int else 'a number'}, but got {value!r}."
+            )
         return kind(value)

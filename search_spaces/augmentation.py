@@ -21,6 +21,8 @@ batches or all of them, its authors' settings for CIFAR and for ImageNet (Yun et
 cohort used it. half_cutmix has no alpha: it always joins halves.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 from search_spaces import Setting, Space, SpaceError, Suggest, asked

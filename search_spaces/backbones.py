@@ -14,6 +14,8 @@ Bounds. Photos: the project used 256 px, the winners 380 and 384; a transformer 
 learning rates: `search_spaces.freezing`.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 from search_spaces import Setting, Space, Suggest, weighted
@@ -49,7 +51,10 @@ BACKBONES = {
     ),
 }
 IMAGE_SIZES = {"gpu": (224, 256, 384), "cpu": (96, 112, 128)}
-UNTRAINED_SIZES = {"gpu": IMAGE_SIZES["gpu"], "cpu": (64, 80, 96)}  # random weights are used to no size, and want many steps
+UNTRAINED_SIZES = {
+    "gpu": IMAGE_SIZES["gpu"],
+    "cpu": (64, 80, 96),
+}  # random weights are used to no size, and want many steps
 # Windows and position embeddings are laid out for this size; another one has to be resampled.
 FIXED_SIZE = 224
 _FIXED = ("vit_", "swin_", "tiny_vit_")
@@ -76,7 +81,14 @@ def points(setting: Setting) -> list[dict[str, Any]]:
     return drawable(fitting, setting)
 
 
-_PROJECT = {"image_size": 256, "frozen_stages": 5, "head": "mlp", "lr_head": 1e-4, "head_width": 4096, "head_dropout": 0.5}
+_PROJECT = {
+    "image_size": 256,
+    "frozen_stages": 5,
+    "head": "mlp",
+    "lr_head": 1e-4,
+    "head_width": 4096,
+    "head_dropout": 0.5,
+}
 _GPU_POINTS: tuple[dict[str, Any], ...] = (
     {"backbone": "efficientnet_b0.ra_in1k", **_PROJECT},
     {"backbone": "efficientnet_b5.sw_in12k_ft_in1k", **_PROJECT},

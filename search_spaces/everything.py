@@ -24,6 +24,8 @@ ema_decay: 0.95 and 0.99 average about 20 and 100 steps; timm's warm-up lets no 
 five epochs of the contest's data have about 1,000, so a greater one would be no other.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 from search_spaces import Setting, Space, Suggest, asked, augmentation, backbones, imbalance, task_split
@@ -68,7 +70,12 @@ def points(setting: Setting) -> list[dict[str, Any]]:
     tried = [{**body, **_PROJECT, "task_split": "single"} for body in trained[:1]]
     tried += [{**body, **_WINNER, "task_split": split} for body in trained[-1:] for split in ("single", "shared_heads")]
     tried += [{**body, **_PROJECT, "task_split": "advised"} for body in frozen[-1:]]
-    return [asked(suggest, setting, {**point, **task_split.members(point["sampler"], point["loss"], point["lr_head"])}) for point in tried]
+    return [
+        asked(suggest, setting, {**point, **task_split.members(point["sampler"], point["loss"], point["lr_head"])})
+        for point in tried
+    ]
 
 
-SPACE = Space("everything", "All of it at once: backbone, tasks, labels and photos?", suggest, points, backbones.backbones)
+SPACE = Space(
+    "everything", "All of it at once: backbone, tasks, labels and photos?", suggest, points, backbones.backbones
+)

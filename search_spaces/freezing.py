@@ -16,6 +16,8 @@ for a head, a tenth of it for the lowest body. The CPU scale's backbones are sma
 epochs only with them.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -69,7 +71,14 @@ def points(setting: Setting) -> list[dict[str, Any]]:
     else:
         tried = [
             {"frozen_stages": 2, "lr_body": 1e-4, "head": "linear", "lr_head": 1e-3},
-            {"frozen_stages": 0, "lr_body": 1e-4, "head": "mlp", "head_width": 4096, "head_dropout": 0.5, "lr_head": 1e-4},
+            {
+                "frozen_stages": 0,
+                "lr_body": 1e-4,
+                "head": "mlp",
+                "head_width": 4096,
+                "head_dropout": 0.5,
+                "lr_head": 1e-4,
+            },
             {"frozen_stages": 5, "head": "linear", "lr_head": 1e-3},
         ]
     return drawable(tried, setting)

@@ -24,6 +24,8 @@ square_root lies halfway to balance (Mahajan et al., ECCV 2018). Class weights r
 83), so they are one choice of two. The age regression's weights, 0.3 and 1, are a guess.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any
 
@@ -100,7 +102,13 @@ PLAIN: dict[str, Any] = {
 }
 PROJECT = {**PLAIN, "sampler": "oversample", "loss": "focal", "focal_gamma": 2.0}
 """The contest project's."""
-WINNER = {**PLAIN, "sampler": "weighted", "second_loss": "soft_f1", "second_loss_weight": 0.5, "ages_left_out": "27-29,57-59"}
+WINNER = {
+    **PLAIN,
+    "sampler": "weighted",
+    "second_loss": "soft_f1",
+    "second_loss_weight": 0.5,
+    "ages_left_out": "27-29,57-59",
+}
 """The fourth cohort's first; the share of its F1 loss is not known."""
 
 
@@ -110,4 +118,9 @@ def points(setting: Setting) -> list[dict[str, Any]]:
     return [asked(suggest, setting, point) for point in (PLAIN, moved, WINNER)]
 
 
-SPACE = Space("imbalance", "Which sampler, loss and age boundary, where some classes have fifty times as many photos?", suggest, points)
+SPACE = Space(
+    "imbalance",
+    "Which sampler, loss and age boundary, where some classes have fifty times as many photos?",
+    suggest,
+    points,
+)

@@ -27,6 +27,8 @@ sampler. Label smoothing: .016 or worse. Learning rates: `search_spaces.freezing
 is a guess to both sides of even.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 from search_spaces import Setting, Space, Suggest, asked
@@ -94,7 +96,13 @@ def _own(trial: Suggest, setting: Setting, member: str, shared_sampler: str | No
 def points(setting: Setting) -> list[dict[str, Any]]:
     """Each split as the contest project trained its own, oversampled, with focal loss and the hard join; the cheap ones first."""
     lr_head = 1e-4 if setting.scale == "gpu" else 1e-3
-    drawn = {"sampler": "oversample", "lr_head": lr_head, "join": "hard", "label_smoothing": 0.0, **members("oversample", "focal", lr_head)}
+    drawn = {
+        "sampler": "oversample",
+        "lr_head": lr_head,
+        "join": "hard",
+        "label_smoothing": 0.0,
+        **members("oversample", "focal", lr_head),
+    }
     return [asked(suggest, setting, {"task_split": name, **drawn}) for name in SPLITS]
 
 

@@ -1,5 +1,7 @@
 """What tests of several packages share: small classifiers with random weights, one as a bundle, or several as an ensemble."""
 
+from __future__ import annotations
+
 import os
 import shutil
 import subprocess
@@ -61,14 +63,18 @@ def random_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], P
 def random_ensemble(tmp_path_factory: pytest.TempPathFactory) -> Ensemble:
     """Three classifiers of different task splits, the last of another image size and join. Copy it to spoil it."""
     folder, weights = tmp_path_factory.mktemp("ensemble"), (0.5, 0.3, 0.2)
-    of_each = ({"task_split": "single"}, {"task_split": "three", "seed": 1}, {"task_split": "advised", "image_size": 96, "join": "hard"})
+    of_each = (
+        {"task_split": "single"},
+        {"task_split": "three", "seed": 1},
+        {"task_split": "advised", "image_size": 96, "join": "hard"},
+    )
     alone = [_random(**recipe) for recipe in of_each]
     together = [_weighted(trained, weight) for trained, weight in zip(alone, weights, strict=True)]
     singles = tuple(_write(folder / f"alone-{number}", trained) for number, trained in enumerate(alone))
     return Ensemble(_write(folder / "ensemble", *together), weights, singles)
 
 
-def _random(task_split: str, **recipe: object) -> "Trained":
+def _random(task_split: str, **recipe: object) -> Trained:
     import torch
 
     from maskcls.models.model import build_models
@@ -78,18 +84,20 @@ def _random(task_split: str, **recipe: object) -> "Trained":
     small = {"backbone": "mobilenetv3_small_050", "weights": "none", "image_size": 64, "frozen_stages": 0}
     made = Recipe().override({**small, "task_split": task_split, **recipe})
     models = build_models(made, pretrained=False)
-    for number, head in enumerate(head for model in models for head in model.heads.values()):  # a fresh head hardly tells photos apart
+    for number, head in enumerate(
+        head for model in models for head in model.heads.values()
+    ):  # a fresh head hardly tells photos apart
         torch.nn.init.normal_(head[-1].weight, std=1.0, generator=torch.Generator().manual_seed(number))
     return Trained(made, [model.state_dict() for model in models])
 
 
-def _weighted(trained: "Trained", weight: float) -> "Trained":
+def _weighted(trained: Trained, weight: float) -> Trained:
     import dataclasses
 
     return dataclasses.replace(trained, weight=weight)
 
 
-def _write(folder: Path, *classifiers: "Trained") -> Path:
+def _write(folder: Path, *classifiers: Trained) -> Path:
     from maskcls.serving.bundle import write_bundle
 
     digests = {"data_digest": "d" * 12, "split_digest": "5" * 12}

@@ -1,5 +1,7 @@
 """Imports run one way: tune -> search_spaces, tune -> maskcls; spaces are pure declarations; each rule over every module there is."""
 
+from __future__ import annotations
+
 import ast
 from pathlib import Path
 
@@ -47,7 +49,9 @@ def test_modules_and_public_functions_say_what_they_are_for(file: Path) -> None:
     silent = [
         node.name
         for node in tree.body
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_") and not ast.get_docstring(node)
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        and not node.name.startswith("_")
+        and not ast.get_docstring(node)
     ]
     assert silent == []
     assert file.name == "__init__.py" or ast.get_docstring(tree)

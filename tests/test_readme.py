@@ -1,5 +1,7 @@
 """Every command in README runs, in README's order, on a small folder of drawn faces."""
 
+from __future__ import annotations
+
 import os
 import re
 import shlex
@@ -9,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from maskcls.data.demo import draw
-from tests.doors import call
-from tune import search
+from maskcls.data.demo.folder import draw
+from tests.commands import call
+from tune.search import __main__ as search
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["--weights", "none", "--image-size", "32", "--parallel", "2", "--set", "head_width=8"]
@@ -45,8 +47,12 @@ def commands() -> list[str]:
     """README's commands in its order: lines of shell blocks, and calls in the text."""
     text = (ROOT / "README.md").read_text()
     found = []
-    for block, inline in re.findall(r"```sh\n(.*?)```|`(python -m [^`]+ --[^`]+|python -m maskcls\.cache \w+)`", text, re.S):
-        found += [re.sub(r"\s+#.*", "", line).strip() for line in block.splitlines() if line.strip()] or [inline.replace("\n", " ")]
+    for block, inline in re.findall(
+        r"```sh\n(.*?)```|`(python -m [^`]+ --[^`]+|python -m maskcls\.cache \w+)`", text, re.S
+    ):
+        found += [re.sub(r"\s+#.*", "", line).strip() for line in block.splitlines() if line.strip()] or [
+            inline.replace("\n", " ")
+        ]
     return found
 
 

@@ -1,5 +1,7 @@
 """`python -m tune.ensemble --run RUN --out DIR`: the finalists of one or more searches as one bundle, if together they are better."""
 
+from __future__ import annotations
+
 import textwrap
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -13,21 +15,25 @@ from maskcls import options
 from maskcls.cli import run as run_door
 
 if TYPE_CHECKING:
-    from maskcls.data.facedata import FaceData
-    from maskcls.stores import Keep
-    from tune.choosing.ensembles import LeftOut
-    from tune.choosing.finalists import Design
-    from tune.choosing.library import Candidate
-    from tune.run_dir import RunDir
+    from maskcls.data.dataset import FaceData
+    from maskcls.stores.arrays import Keep
+    from tune.runs.folder import SearchRun
+    from tune.selection.ensembles import LeftOut
+    from tune.selection.finalists import Design
+    from tune.selection.library import Candidate
 
-RUN_HELP = "A search with finalists: its folder, or its name under --runs. Again for more searches of the same data and split."
+RUN_HELP = (
+    "A search with finalists: its folder, or its name under --runs. Again for more searches of the same data and split."
+)
 SIZE_HELP = "How often a finalist is taken, at most; one may be taken again, which raises its weight."
 WIDTH = 79
 
 
 def main(
     run: Annotated[list[str], typer.Option("--run", help=RUN_HELP)],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the bundle; must not exist, or be a bundle with --overwrite.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for the bundle; must not exist, or be a bundle with --overwrite.")
+    ],
     size: Annotated[int, typer.Option("--size", help=SIZE_HELP)] = 10,
     runs: Annotated[Path, typer.Option("--runs", help="Folder of all runs.")] = Path("runs"),
     cache: options.Cache = None,
@@ -42,18 +48,18 @@ def main(
     """
     from maskcls.errors import CallError
     from maskcls.serving.bundle import check_writable
-    from tune.choosing.library import check_runs
-    from tune.run_dir import RunDir
+    from tune.runs.folder import SearchRun
+    from tune.selection.library import check_runs
 
     if size < 1:
         raise CallError(f"--size must be at least 1, but got {size}.")
     check_writable(out, overwrite=overwrite)
-    found = [RunDir.open(name, runs) for name in run]
+    found = [SearchRun.open(name, runs) for name in run]
     design = check_runs(found)
     with ExitStack() as held:
         for one in found:
             held.enter_context(one.driving())
-        from maskcls.stores import Keep
+        from maskcls.stores.arrays import Keep
 
         faces = _faces(found[0], Keep(cache, pixel_store_gb, feature_store_gb))
         decision = decide(found, faces, design, size)
@@ -67,15 +73,15 @@ def main(
 class Decision:
     """What was selected from the candidates, and what is exported."""
 
-    candidates: "Sequence[Candidate]"
+    candidates: Sequence[Candidate]
     selected: tuple[float, ...]
     """Each candidate's weight in the ensemble that was selected by all people; they sum to one."""
-    compared: "LeftOut"
+    compared: LeftOut
     exported: tuple[float, ...]
     """Each candidate's weight in the bundle: as selected, or all for the best one alone."""
 
     @property
-    def members(self) -> "list[tuple[Candidate, float]]":
+    def members(self) -> list[tuple[Candidate, float]]:
         """The candidates in the bundle, with their weights, the heaviest first."""
         taken = [(one, weight) for one, weight in zip(self.candidates, self.exported, strict=True) if weight > 0]
         return sorted(taken, key=lambda member: -member[1])
@@ -86,10 +92,10 @@ class Decision:
         return len(self.members) > 1
 
 
-def decide(runs: "Sequence[RunDir]", faces: "FaceData", design: "Design", size: int) -> Decision:
+def decide(runs: Sequence[SearchRun], faces: FaceData, design: Design, size: int) -> Decision:
     """Select an ensemble from the runs' finalists, and compare it with the best of them where neither was selected."""
-    from tune.choosing.ensembles import best_single, left_out, select, shares
-    from tune.choosing.library import candidates, library
+    from tune.selection.ensembles import best_single, left_out, select, shares
+    from tune.selection.library import candidates, library
 
     there = candidates(runs, faces)
     answers = library(there, faces, design)
@@ -100,7 +106,7 @@ def decide(runs: "Sequence[RunDir]", faces: "FaceData", design: "Design", size: 
     return Decision(there, selected, compared, selected if compared.pays else alone)
 
 
-def write(decision: Decision, out: Path, faces: "FaceData", overwrite: bool) -> None:
+def write(decision: Decision, out: Path, faces: FaceData, overwrite: bool) -> None:
     """Write the decision as a bundle of the finalists' own trials, with the score that it has on the validation people.
 
     Raises RunError where a trial's state is damaged, or the weights of its frozen stages cannot be had.
@@ -109,8 +115,8 @@ def write(decision: Decision, out: Path, faces: "FaceData", overwrite: bool) -> 
 
     from maskcls.serving.bundle import Trained, export_classifiers, note_scores
     from maskcls.serving.predictor import probabilities_of
+    from maskcls.training.checkpoint import load_best
     from maskcls.training.metrics import scores
-    from maskcls.training.state import load_best
     from tune.export import complete_states
 
     trained, told = [], []
@@ -125,11 +131,11 @@ def write(decision: Decision, out: Path, faces: "FaceData", overwrite: bool) -> 
     note_scores(out, {"validation": scores(truth, probabilities_of(out, faces, rows)).to_dict()})
 
 
-def confirm(decision: Decision, runs: "Sequence[RunDir]", out: Path, faces: "FaceData") -> list[str]:
+def confirm(decision: Decision, runs: Sequence[SearchRun], out: Path, faces: FaceData) -> list[str]:
     """Score the bundle on the holdout, which decides nothing, count the look in every run, and say it. It stands in the bundle, too."""
     from maskcls.serving.bundle import note_scores
-    from tune.choosing.choice import told_of_looks
-    from tune.choosing.holdout import look
+    from tune.selection.choice import told_of_looks
+    from tune.selection.holdout import look
 
     if not faces.split.holdout:
         return ["Nobody is in the holdout, so nothing confirms it."]
@@ -139,32 +145,39 @@ def confirm(decision: Decision, runs: "Sequence[RunDir]", out: Path, faces: "Fac
     found = looked[0]  # the same people and bundle in every run
     note_scores(out, {"holdout": {**found.scores, "low": found.low, "high": found.high}})
     counted = [f"{run.name}: {told_of_looks(run.search())}" for run in runs]
-    return [f"Holdout: {found.f1:.4f} [{found.low:.4f}, {found.high:.4f}], {found.people:,} people. It changes nothing.", *counted]
+    return [
+        f"Holdout: {found.f1:.4f} [{found.low:.4f}, {found.high:.4f}], {found.people:,} people. It changes nothing.",
+        *counted,
+    ]
 
 
-def _faces(run: "RunDir", keep: "Keep") -> "FaceData":
-    from maskcls.data.facedata import FaceData
+def _faces(run: SearchRun, keep: Keep) -> FaceData:
+    from maskcls.data.dataset import FaceData
 
     return FaceData.load(run.data, keep)
 
 
-def _table(decision: Decision, design: "Design") -> list[str]:
+def _table(decision: Decision, design: Design) -> list[str]:
     """A line a candidate: the weight that was selected, the mean of its repeats, and the search's own score."""
     width = max(len("finalist"), *(len(candidate.name) for candidate in decision.candidates))
     repeats = f"{design.repeats} repeat{'s' * (design.repeats != 1)}"
     lines = [f"{'finalist':{width}}  weight  {repeats:>10}  validation"]
     for candidate, weight in zip(decision.candidates, decision.selected, strict=True):
         share = f"{weight:.2f}" if weight else "-"
-        lines.append(f"{candidate.name:{width}}  {share:>6}  {candidate.finalist.mean:10.4f}  {candidate.finalist.validation_f1:10.4f}")
+        lines.append(
+            f"{candidate.name:{width}}  {share:>6}  {candidate.finalist.mean:10.4f}  {candidate.finalist.validation_f1:10.4f}"
+        )
     return lines
 
 
-def verdict(decision: Decision, design: "Design", out: Path) -> list[str]:
+def verdict(decision: Decision, design: Design, out: Path) -> list[str]:
     """What the comparison says, and so what is in the bundle."""
-    from tune.choosing.finalists import FOLDS
+    from tune.selection.finalists import FOLDS
 
     compared, found = decision.compared, decision.compared.difference
-    where = f"{design.repeats} folds" if design.by == FOLDS else f"{design.repeats} seeds, the validation people in parts"
+    where = (
+        f"{design.repeats} folds" if design.by == FOLDS else f"{design.repeats} seeds, the validation people in parts"
+    )
     interval = f" [{found.low:+.4f}, {found.high:+.4f}]" if found.n > 1 else ", one repeat, so no interval"
     said = (
         f"Scored on people by whom nothing was selected ({where}): ensemble {compared.ensemble:.4f}, best finalist alone "
@@ -179,7 +192,7 @@ def _wrapped(text: str) -> list[str]:
 
 
 def _consequence(decision: Decision, out: Path) -> str:
-    from tune.paired import BETTER
+    from tune.statistics.paired import BETTER
 
     best = decision.members[0][0].name
     if not decision.compared.pays:
@@ -187,19 +200,27 @@ def _consequence(decision: Decision, out: Path) -> str:
     if not decision.is_ensemble:
         return f"By all people together one finalist alone is selected, so {out} holds no ensemble, but {best}."
     models = sum(len(candidate.recipe.split.models) for candidate, _ in decision.members)
-    said = "The ensemble pays" if decision.compared.difference.verdict == BETTER else "The ensemble scored higher, which may be chance"
+    said = (
+        "The ensemble pays"
+        if decision.compared.difference.verdict == BETTER
+        else "The ensemble scored higher, which may be chance"
+    )
     return f"{said}: {out} holds {len(decision.members)} classifiers, and a photo is answered by {models} models."
 
 
-def _of(candidate: "Candidate") -> dict[str, Any]:
+def _of(candidate: Candidate) -> dict[str, Any]:
     return {"run": candidate.run.name, "trial": candidate.finalist.trial_id, "mean_of_repeats": candidate.finalist.mean}
 
 
-def _compared(compared: "LeftOut") -> dict[str, Any]:
+def _compared(compared: LeftOut) -> dict[str, Any]:
     """For JSON, which has no nan: one repeat's interval is None."""
     found = compared.difference
     told = {name: value if value == value else None for name, value in asdict(found).items()}
-    return {"ensemble": compared.ensemble, "best_alone": compared.single, "difference": {**told, "verdict": found.verdict}}
+    return {
+        "ensemble": compared.ensemble,
+        "best_alone": compared.single,
+        "difference": {**told, "verdict": found.verdict},
+    }
 
 
 if __name__ == "__main__":

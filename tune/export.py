@@ -1,5 +1,7 @@
 """`python -m tune.export --run RUN --out DIR`: the best epoch of a search's best trial, or of any, as a bundle."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,32 +9,35 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maskcls.cli import run as run_door
-from maskcls.stores import Keep
+from maskcls.stores.arrays import Keep
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from maskcls.recipe import Recipe
-    from tune.run_dir import RunDir
-    from tune.study import Record
+    from tune.runs.folder import SearchRun
+    from tune.runs.study import Record
 
 NAMED = 20
 
 
 def main(
     run: Annotated[str, typer.Option("--run", help="The search: its folder, or its name under --runs.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the bundle; must not exist, or be a bundle with --overwrite.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for the bundle; must not exist, or be a bundle with --overwrite.")
+    ],
     trial: Annotated[
-        str | None, typer.Option("--trial", help="Which trial, as its number on the leaderboard.", show_default="the best")
+        str | None,
+        typer.Option("--trial", help="Which trial, as its number on the leaderboard.", show_default="the best"),
     ] = None,
     runs: Annotated[Path, typer.Option("--runs", help="Folder of all runs.")] = Path("runs"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle in --out.")] = False,
 ) -> None:
     """Export the best epoch, by validation macro F1, of a search's best trial, or of any other, as a bundle."""
-    from tune.run_dir import RunDir
-    from tune.study import records
+    from tune.runs.folder import SearchRun
+    from tune.runs.study import records
 
-    found = RunDir.open(run, runs)
+    found = SearchRun.open(run, runs)
     chosen = choose(found, records(found), trial)
     export_trial(found, chosen.trial_id, out, overwrite)
     typer.echo(
@@ -41,21 +46,25 @@ def main(
     )
 
 
-def choose(run: "RunDir", trials: "Sequence[Record]", trial_id: str | None) -> "Record":
+def choose(run: SearchRun, trials: Sequence[Record], trial_id: str | None) -> Record:
     """The trial of that number, or the best. Raises CallError: there is none, or it has no finished epoch."""
     from maskcls.errors import CallError
-    from tune.leaderboard import ranked
+    from tune.runs.leaderboard import ranked
 
     scored = [record for record in ranked(trials) if record.f1 is not None]
     if trial_id is None:
         if not scored:
-            raise CallError(f"No trial of {run.name} has finished an epoch. Go on with it: python -m tune.search --resume {run.path}")
+            raise CallError(
+                f"No trial of {run.name} has finished an epoch. Go on with it: python -m tune.search --resume {run.path}"
+            )
         return scored[0]
     wanted = trial_id.zfill(4)
     chosen = next((record for record in trials if record.trial_id == wanted), None)
     there = _listed(scored)
     if chosen is None:
-        raise CallError(f"There is no trial {trial_id!r} in {run.name}. Trials with a finished epoch, best first: {there}.")
+        raise CallError(
+            f"There is no trial {trial_id!r} in {run.name}. Trials with a finished epoch, best first: {there}."
+        )
     if chosen.f1 is None:
         message = f": {chosen.message}" if chosen.message else ""
         raise CallError(
@@ -64,7 +73,7 @@ def choose(run: "RunDir", trials: "Sequence[Record]", trial_id: str | None) -> "
     return chosen
 
 
-def export_trial(run: "RunDir", trial_id: str, out: Path, overwrite: bool = False) -> None:
+def export_trial(run: SearchRun, trial_id: str, out: Path, overwrite: bool = False) -> None:
     """Write a trial's best epoch as a bundle.
 
     Raises:
@@ -72,9 +81,9 @@ def export_trial(run: "RunDir", trial_id: str, out: Path, overwrite: bool = Fals
             stages cannot be had.
     """
 
-    from maskcls.data.facedata import FaceData
+    from maskcls.data.dataset import FaceData
     from maskcls.serving.bundle import check_writable, export
-    from maskcls.training.state import load_best
+    from maskcls.training.checkpoint import load_best
 
     check_writable(out, overwrite=overwrite)
     recipe, result, moving = load_best(run.trial(trial_id))
@@ -88,7 +97,7 @@ def export_trial(run: "RunDir", trial_id: str, out: Path, overwrite: bool = Fals
     )
 
 
-def complete_states(recipe: "Recipe", moving: "Sequence[dict[str, Tensor]]") -> "list[dict[str, Tensor]]":
+def complete_states(recipe: Recipe, moving: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
     """Each model's whole state: what training moved, and the frozen stages as the weights, or the recipe's seed, give them."""
     from maskcls.models.model import build_models
     from maskcls.training.fit import complete_state
@@ -97,7 +106,7 @@ def complete_states(recipe: "Recipe", moving: "Sequence[dict[str, Tensor]]") -> 
     return [complete_state(model.state_dict(), best) for model, best in zip(models, moving, strict=True)]
 
 
-def _listed(scored: "Sequence[Record]") -> str:
+def _listed(scored: Sequence[Record]) -> str:
     shown = ", ".join(record.trial_id for record in scored[:NAMED]) or "none"
     return shown + (f" and {len(scored) - NAMED} more" if len(scored) > NAMED else "")
 

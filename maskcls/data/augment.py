@@ -3,6 +3,8 @@
 A view is a pure function of (photo, view, strengths, seed): worker, thread and order do not matter.
 """
 
+from __future__ import annotations
+
 import hashlib
 import os
 import random
@@ -16,7 +18,9 @@ from numpy.typing import NDArray
 
 from maskcls.errors import CallError
 
-os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else its import asks a package index for a newer version, 2 s, in every worker
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = (
+    "1"  # else its import asks a package index for a newer version, 2 s, in every worker
+)
 import albumentations
 
 Image = NDArray[np.uint8]
@@ -62,7 +66,9 @@ class Augmenter:
         seeds = self._seeds(key, view)
         for transform, seed in zip(self.transforms, seeds, strict=True):
             # Not Compose.set_random_seed: it gives every transform the same seed, and they fire all together or not at all.
-            transform.set_random_state(np.random.Generator(np.random.SFC64(seed)), random.Random(int(seed.generate_state(1)[0])))
+            transform.set_random_state(
+                np.random.Generator(np.random.SFC64(seed)), random.Random(int(seed.generate_state(1)[0]))
+            )
             rgb = transform(image=rgb)["image"]
         return rgb
 

@@ -1,5 +1,7 @@
 """All that is wrong with a folder of photos, in one pass: rows, names, and every photo decoded once, in parallel."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import logging
@@ -25,7 +27,15 @@ from maskcls.errors import DataError
 from maskcls.files import write_atomically
 from maskcls.labels import CLASS_NAMES
 
-__all__ = ["Inspection", "Problem", "bad_photos", "check_folder", "inspect_folder", "training_problem", "without_bad_photos"]
+__all__ = [
+    "Inspection",
+    "Problem",
+    "bad_photos",
+    "check_folder",
+    "inspect_folder",
+    "training_problem",
+    "without_bad_photos",
+]
 
 log = logging.getLogger("maskcls")
 
@@ -62,11 +72,15 @@ def inspect_folder(data: Path, progress: bool = False) -> Inspection:
     files = photos["file"].tolist() + contents.unlabelled
     errors, conversions = decode_all(files, progress)
     problems = [Problem("photo", os.path.relpath(files[i], data), message) for i, message in errors.items()]
-    notes = contents.notes + [f"{count:,} photos are {CONVERTED[name]} when they are read." for name, count in sorted(conversions.items())]
+    notes = contents.notes + [
+        f"{count:,} photos are {CONVERTED[name]} when they are read." for name, count in sorted(conversions.items())
+    ]
     shared = identical_photos(photos)
     if shared:
         people = len({person for persons in shared for person in persons})
-        notes.append(f"{len(shared):,} photos stand under several people ({people:,} in all), who go to one side of every split together.")
+        notes.append(
+            f"{len(shared):,} photos stand under several people ({people:,} in all), who go to one side of every split together."
+        )
     good = photos[~photos["file"].isin([files[i] for i in errors])].reset_index(drop=True)
     if good.empty:
         message = f"{IMAGES} has no photo that can be used. Mend the others, or check the path."
@@ -83,7 +97,11 @@ def training_problem(photos: pd.DataFrame, split: Split, split_file: Path | None
     if missing:
         everywhere = set(missing) <= set(missing_classes(photos, set(photos["person"])))
         where = "in the whole folder" if everywhere else f"in training (people: {people})"
-        choose = f"Move some to train in {split_file}." if split_file else "Add some, or choose another --split-seed, or your own --split."
+        choose = (
+            f"Move some to train in {split_file}."
+            if split_file
+            else "Add some, or choose another --split-seed, or your own --split."
+        )
         remedy = "Add people of that gender and age, and their photos." if everywhere else choose
         names = "; ".join(f"{class_} ({CLASS_NAMES[class_]})" for class_ in missing)
         message = f"{'Classes' if len(missing) > 1 else 'A class'} with nobody {where}: {names}. Expected somebody of each. {remedy}"
@@ -101,7 +119,9 @@ def without_bad_photos(photos: pd.DataFrame, cache: Path, progress: bool = False
         return photos
     if len(bad) == len(photos):
         raise DataError(f"None of the {len(photos):,} photos can be decoded. The first: {next(iter(bad.values()))}")
-    log.warning("--skip-bad: %d photos that can't be decoded are left out. The first: %s", len(bad), next(iter(bad.values())))
+    log.warning(
+        "--skip-bad: %d photos that can't be decoded are left out. The first: %s", len(bad), next(iter(bad.values()))
+    )
     return photos[~photos["key"].isin(list(bad))].reset_index(drop=True)
 
 

@@ -5,6 +5,8 @@ leading zeros, some end in -1 or -2, one stands in two rows, so `path` is the ke
 .jpg, .jpeg and .png stand in one folder.
 """
 
+from __future__ import annotations
+
 import csv
 import os
 from collections import Counter
@@ -81,13 +83,17 @@ def _missing(data: Path) -> Iterator[Problem]:
         what = "is a file, not a folder" if data.exists() else "does not exist"
         yield Problem("folder", ".", f"{data} {what}. {layout} Check the path.")
     elif (data / "train.csv").is_file() and not (data / TABLE).exists():
-        yield Problem("folder", ".", f"{data} has train.csv itself, but no {TABLE}. {layout} Did you mean --data {data.parent}?")
+        yield Problem(
+            "folder", ".", f"{data} has train.csv itself, but no {TABLE}. {layout} Did you mean --data {data.parent}?"
+        )
     elif not any(data.iterdir()):
         yield Problem("folder", ".", f"{data} is empty. {layout} Check the path.")
     elif not (data / TABLE).is_file():
         yield Problem("folder", TABLE, f"{data} has no {TABLE}. {layout} Check the path.")
     elif not (data / IMAGES).is_dir():
-        yield Problem("folder", IMAGES, f"{data} has {TABLE}, but no folder {IMAGES}. {layout} Put the people's folders there.")
+        yield Problem(
+            "folder", IMAGES, f"{data} has {TABLE}, but no folder {IMAGES}. {layout} Put the people's folders there."
+        )
 
 
 Row = tuple[int, dict[str, str]]
@@ -106,13 +112,17 @@ def _read_table(table: Path, contents: Contents) -> list[Row]:
             reader.fieldnames = heading
             missing = [name for name in COLUMNS if name not in heading]
             if not heading:
-                return refuse("table", f"is empty. Expected a heading {','.join(COLUMNS)} and a row a person. Copy it again.")
+                return refuse(
+                    "table", f"is empty. Expected a heading {','.join(COLUMNS)} and a row a person. Copy it again."
+                )
             if missing:
                 lacks = f"lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; it has {', '.join(heading)}."
                 return refuse("column", f"{lacks} Expected {', '.join(COLUMNS)}. Rename or add what is missing.")
             rows = [(reader.line_num, {name: (row[name] or "").strip() for name in COLUMNS}) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
-        return refuse("table", f"is no table that can be read ({error}). Expected comma-separated text in UTF-8. Save it as such.")
+        return refuse(
+            "table", f"is no table that can be read ({error}). Expected comma-separated text in UTF-8. Save it as such."
+        )
     if not rows:
         return refuse("table", "has a heading, but no rows. Expected a row a person. Copy it again.")
     return rows
@@ -123,13 +133,19 @@ def _good_people(rows: list[Row], contents: Contents) -> Iterator[Person]:
     paths = Counter(row["path"] for _, row in rows)
     first = {row["path"]: line for line, row in reversed(rows)}
     for line, row in rows:
-        path, where, who = row["path"], f"{TABLE}, line {line}", f"{TABLE}, line {line} ({row['path'] or row['id'] or 'no id'})"
+        path, where, who = (
+            row["path"],
+            f"{TABLE}, line {line}",
+            f"{TABLE}, line {line} ({row['path'] or row['id'] or 'no id'})",
+        )
         problems = []
         if not _is_folder_name(path):
             message = f"{who}: path is {path!r}. Expected the name of a folder in {IMAGES}. Correct the row."
             problems.append(Problem("person folder", where, message))
         elif paths[path] > 1 and first[path] != line:
-            message = f"{who}: the path stands in line {first[path]} too. Expected one row a person. Remove the wrong one."
+            message = (
+                f"{who}: the path stands in line {first[path]} too. Expected one row a person. Remove the wrong one."
+            )
             problems.append(Problem("duplicate path", where, message))
         gender, age = row["gender"].lower(), _years(row["age"])
         if gender not in GENDERS:
@@ -166,7 +182,9 @@ def _list_photos(images: Path, people: Mapping[str, Person | None], contents: Co
         return
     strangers = sorted(folders - set(people))
     if strangers:
-        contents.notes.append(f"{len(strangers):,} folders of {IMAGES} stand in no row of {TABLE} and are not used, as {strangers[0]}.")
+        contents.notes.append(
+            f"{len(strangers):,} folders of {IMAGES} stand in no row of {TABLE} and are not used, as {strangers[0]}."
+        )
     litter: list[str] = []
     for path, person in people.items():
         if path in folders:
@@ -175,7 +193,9 @@ def _list_photos(images: Path, people: Mapping[str, Person | None], contents: Co
             message = f"{IMAGES}/{path} is missing, but stands in {TABLE}. Expected a folder with seven photos. Copy it again."
             contents.problems.append(Problem("person folder", f"{IMAGES}/{path}", message))
     if litter:
-        contents.notes.append(f"{len(litter):,} files that are no photos (hidden, or of another kind) are not used, as {litter[0]}.")
+        contents.notes.append(
+            f"{len(litter):,} files that are no photos (hidden, or of another kind) are not used, as {litter[0]}."
+        )
 
 
 def _list_person(folder: Path, person: Person | None, contents: Contents, litter: list[str]) -> None:
@@ -189,13 +209,21 @@ def _list_person(folder: Path, person: Person | None, contents: Contents, litter
     with os.scandir(folder) as entries:
         files = sorted(((entry.name, entry) for entry in entries if entry.is_file()), key=lambda pair: pair[0])
     for name, entry in files:
-        stem, suffix = os.path.splitext(name.lower())  # noqa: PTH122 - a Path a photo would double the time
+        stem, suffix = os.path.splitext(name.lower())  # noqa: PTH122 - a Path for each photo would double the time
         if name.startswith(".") or suffix not in IMAGE_SUFFIXES:
             litter.append(f"{where}/{name}")
         elif stem not in MASK_OF:
-            problem("photo name", f"{where}/{name}", f"is none of {SEVEN}. Expected one of these names. Rename or remove it.")
+            problem(
+                "photo name",
+                f"{where}/{name}",
+                f"is none of {SEVEN}. Expected one of these names. Rename or remove it.",
+            )
         elif stem in found:
-            problem("photo name", f"{where}/{name}", f"stands beside {found[stem]}. Expected one photo of each name. Remove one of them.")
+            problem(
+                "photo name",
+                f"{where}/{name}",
+                f"stands beside {found[stem]}. Expected one photo of each name. Remove one of them.",
+            )
         else:
             found[stem] = name
             size_bytes = entry.stat().st_size
@@ -207,7 +235,11 @@ def _list_person(folder: Path, person: Person | None, contents: Contents, litter
                 contents.photos.append(Photo(person, entry.path, name, MASK_OF[stem], size_bytes))
     missing = [name for name in MASK_OF if name not in found]
     if missing:
-        problem("missing photos", where, f"has {len(found)} photos instead of seven: {', '.join(missing)} missing. Copy the folder again.")
+        problem(
+            "missing photos",
+            where,
+            f"has {len(found)} photos instead of seven: {', '.join(missing)} missing. Copy the folder again.",
+        )
 
 
 def table_paths(data: Path) -> set[str]:

@@ -16,6 +16,8 @@ They know people by the contest's ids alone, and other data may count its people
 nothing but the contest's data (`is_contest`). Your own file is always applied.
 """
 
+from __future__ import annotations
+
 import csv
 import logging
 import re
@@ -76,7 +78,9 @@ class Corrections:
         if not self.rows:
             return photos
         if self.published and not is_contest(photos, {row.id for row in self.rows}):
-            log.info("The published corrections are not applied: these are not the contest's people. Your own: --corrections FILE.")
+            log.info(
+                "The published corrections are not applied: these are not the contest's people. Your own: --corrections FILE."
+            )
             return photos
         photos = photos.copy()
         people = _People(photos)
@@ -162,10 +166,17 @@ def _log_outcomes(source: str, total: int, outcomes: Mapping[str, list[Correctio
 
     log.info("Corrections (%s): %d of %d applied.", source, len(outcomes["applied"]), total)
     if outcomes["absent"]:
-        log.warning("Corrections (%s): nobody here for %d of them: %s.", source, len(outcomes["absent"]), named(outcomes["absent"]))
+        log.warning(
+            "Corrections (%s): nobody here for %d of them: %s.",
+            source,
+            len(outcomes["absent"]),
+            named(outcomes["absent"]),
+        )
     if outcomes["was something else"]:
         others = outcomes["was something else"]
-        log.warning("Corrections (%s): %d of them expect another label than there is: %s.", source, len(others), named(others))
+        log.warning(
+            "Corrections (%s): %d of them expect another label than there is: %s.", source, len(others), named(others)
+        )
 
 
 def read_corrections(which: str) -> Corrections:
@@ -190,7 +201,9 @@ def read_corrections(which: str) -> Corrections:
             bad.append(f"  line {line}: {error}")
     if bad:
         more = [f"  … and {len(bad) - NAMED:,} more."] if len(bad) > NAMED else []
-        raise DataError("\n".join([f"{file} has {len(bad):,} corrections that can't be understood:", *bad[:NAMED], *more]))
+        raise DataError(
+            "\n".join([f"{file} has {len(bad):,} corrections that can't be understood:", *bad[:NAMED], *more])
+        )
     return Corrections(tuple(good), which)
 
 
@@ -206,8 +219,13 @@ def _read(file: Path) -> list[tuple[int, dict[str, str]]]:
             reader.fieldnames = heading
             if "what" not in heading or not {"path", "id"} & set(heading):
                 has = ", ".join(heading) or "nothing"
-                raise DataError(f"{file} has the columns {has}. Expected what, value, and path or id. Name the columns in its first line.")
-            return [(reader.line_num, {name: (value or "").strip() for name, value in row.items() if name}) for row in reader]
+                raise DataError(
+                    f"{file} has the columns {has}. Expected what, value, and path or id. Name the columns in its first line."
+                )
+            return [
+                (reader.line_num, {name: (value or "").strip() for name, value in row.items() if name})
+                for row in reader
+            ]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"{file} is no table that can be read ({error}). Expected comma-separated text in UTF-8. Save it as such."

@@ -3,6 +3,8 @@
 Source: Viola and Jones, Rapid Object Detection using a Boosted Cascade of Simple Features, CVPR 2001.
 """
 
+from __future__ import annotations
+
 import threading
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -106,7 +108,7 @@ def _in_the_middle(face: Box, height: int, width: int) -> bool:
     return abs(middle_x - width / 2) <= MIDDLE / 2 * width and abs(middle_y - height / 2) <= MIDDLE / 2 * height
 
 
-def _cascades() -> "list[cv2.CascadeClassifier]":
+def _cascades() -> list[cv2.CascadeClassifier]:
     """A classifier keeps its working memory in itself, so each thread has its own."""
     if not hasattr(_of_this_thread, "cascades"):
         _of_this_thread.cascades = [_load(name) for name in CASCADES]
@@ -114,7 +116,7 @@ def _cascades() -> "list[cv2.CascadeClassifier]":
     return loaded
 
 
-def _load(name: str) -> "cv2.CascadeClassifier":
+def _load(name: str) -> cv2.CascadeClassifier:
     file = Path(haarcascades) / name
     if not file.is_file():  # OpenCV 5 keeps the folder and leaves it empty
         raise RunError(

@@ -3,6 +3,8 @@
 Training, validation, prediction and the page all take this way, so the same photo is the same pixels at each.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import struct
@@ -62,18 +64,26 @@ def decode_bytes(data: bytes, name: str) -> Decoded:
     if not data:
         raise DataError(f"{name} is empty (0 bytes). Copy the photo again, or leave it out.")
     if _is_truncated(data):
-        raise DataError(f"{name} is truncated: its end is missing after {len(data):,} bytes. Copy the photo again, or leave it out.")
+        raise DataError(
+            f"{name} is truncated: its end is missing after {len(data):,} bytes. Copy the photo again, or leave it out."
+        )
     try:
         pixels, kinds, metadata = cv2.imdecodeWithMetadata(np.frombuffer(data, np.uint8), flags=cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         raise DataError(f"{name} cannot be decoded: {error.err}.") from None
     if pixels is None:
-        raise DataError(f"{name} is no image that can be decoded (.jpg, .jpeg or .png expected). Replace it, or leave it out.")
-    exif = next((bytes(part) for kind, part in zip(kinds, metadata, strict=True) if kind == cv2.IMAGE_METADATA_EXIF), b"")
+        raise DataError(
+            f"{name} is no image that can be decoded (.jpg, .jpeg or .png expected). Replace it, or leave it out."
+        )
+    exif = next(
+        (bytes(part) for kind, part in zip(kinds, metadata, strict=True) if kind == cv2.IMAGE_METADATA_EXIF), b""
+    )
     decoded = _to_rgb(pixels, exif_orientation(exif), name)
     height, width = decoded.rgb.shape[:2]
     if min(height, width) < MIN_EDGE_PX:
-        raise DataError(f"{name} is {width}x{height} px: at least {MIN_EDGE_PX}x{MIN_EDGE_PX} expected. Replace it, or leave it out.")
+        raise DataError(
+            f"{name} is {width}x{height} px: at least {MIN_EDGE_PX}x{MIN_EDGE_PX} expected. Replace it, or leave it out."
+        )
     return decoded
 
 
@@ -112,7 +122,9 @@ def _to_rgb(pixels: NDArray[Any], orientation: int, name: str) -> Decoded:
         pixels = (pixels.astype(np.uint32) * 255 + 32767) // 65535
         conversions.append("16-bit")
     elif pixels.dtype != np.uint8:
-        raise DataError(f"{name} holds {pixels.dtype} values: 8 or 16 bits a colour expected. Convert it, or leave it out.")
+        raise DataError(
+            f"{name} holds {pixels.dtype} values: 8 or 16 bits a colour expected. Convert it, or leave it out."
+        )
     pixels = pixels.astype(np.uint8, copy=False)
     if pixels.ndim == 2 or pixels.shape[2] == 1:
         rgb = cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)

@@ -1,5 +1,7 @@
 """Photos that stand under several people, byte for byte, and the groups of people whom they connect."""
 
+from __future__ import annotations
+
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -43,7 +45,7 @@ def identical_photos(photos: pd.DataFrame) -> list[set[str]]:
     return [set(persons) for _, persons in candidates["person"].groupby(content.loc[candidates.index])]
 
 
-def _shared(photos: pd.DataFrame, content: "pd.Series[Any]") -> pd.DataFrame:
+def _shared(photos: pd.DataFrame, content: pd.Series[Any]) -> pd.DataFrame:
     """Rows whose content more than one person has."""
     return photos[photos.groupby(content)["person"].transform("nunique") > 1]
 

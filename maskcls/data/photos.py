@@ -1,5 +1,7 @@
 """A contest folder -> one table, a row a photo; and the photos to predict, from a folder, a table or a list."""
 
+from __future__ import annotations
+
 import csv
 import logging
 import os
@@ -29,14 +31,18 @@ def read_contest(
     """
     data = data.absolute()
     contents = scan(data)
-    if contents.problems and (not skip_bad or not contents.photos or any(problem.kind in FATAL for problem in contents.problems)):
+    if contents.problems and (
+        not skip_bad or not contents.photos or any(problem.kind in FATAL for problem in contents.problems)
+    ):
         raise refusal(contents.problems, data)
     if contents.problems:
         _log_left_out(contents)
     return tabulate(contents, age_cuts, corrections)
 
 
-def tabulate(contents: Contents, age_cuts: tuple[int, int] = AGE_CUTS, corrections: Corrections | None = None) -> pd.DataFrame:
+def tabulate(
+    contents: Contents, age_cuts: tuple[int, int] = AGE_CUTS, corrections: Corrections | None = None
+) -> pd.DataFrame:
     """`read_contest`'s table of the photos that a scan found good."""
     found = sorted(contents.photos, key=lambda photo: (photo.person.path, photo.name))
     photos = pd.DataFrame(
@@ -87,7 +93,9 @@ def list_photos(images: Path) -> pd.DataFrame:
     if images.is_dir():
         keys, files = _in_folder(images)
     elif not images.is_file():
-        raise DataError(f"{images} does not exist. Expected a folder of photos, the contest's info.csv, or a text file with a path a line.")
+        raise DataError(
+            f"{images} does not exist. Expected a folder of photos, the contest's info.csv, or a text file with a path a line."
+        )
     elif images.suffix.lower() == ".csv":
         keys, files = _in_info(images)
     elif images.suffix.lower() in IMAGE_SUFFIXES:
@@ -97,7 +105,9 @@ def list_photos(images: Path) -> pd.DataFrame:
     missing = [str(file) for file in files if not file.is_file()]
     if missing:
         more = f", and {len(missing) - 1:,} more" if len(missing) > 1 else ""
-        raise DataError(f"{images} names {len(files):,} photos, but there is no {missing[0]}{more}. Copy them there, or remove the rows.")
+        raise DataError(
+            f"{images} names {len(files):,} photos, but there is no {missing[0]}{more}. Copy them there, or remove the rows."
+        )
     return pd.DataFrame({"file": [str(file.absolute()) for file in files], "key": keys}, dtype=str)
 
 
@@ -105,9 +115,15 @@ def _in_folder(images: Path) -> tuple[list[str], list[Path]]:
     files = []
     for folder, below, names in os.walk(images):
         below[:] = [name for name in below if not name.startswith(".")]
-        files += [Path(folder, name) for name in names if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES]
+        files += [
+            Path(folder, name)
+            for name in names
+            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
+        ]
     if not files:
-        raise DataError(f"{images} holds no photo. Expected files that end in {', '.join(sorted(IMAGE_SUFFIXES))}. Check the path.")
+        raise DataError(
+            f"{images} holds no photo. Expected files that end in {', '.join(sorted(IMAGE_SUFFIXES))}. Check the path."
+        )
     pairs = sorted((file.relative_to(images).as_posix(), file) for file in files)
     return [key for key, _ in pairs], [file for _, file in pairs]
 
@@ -118,10 +134,14 @@ def _in_info(info: Path) -> tuple[list[str], list[Path]]:
             reader = csv.DictReader(file, restval="")
             if "ImageID" not in (reader.fieldnames or []):
                 heading = ", ".join(reader.fieldnames or []) or "nothing"
-                raise DataError(f"{info} lacks the column ImageID; it has {heading}. Expected ImageID,ans. Add what is missing.")
+                raise DataError(
+                    f"{info} lacks the column ImageID; it has {heading}. Expected ImageID,ans. Add what is missing."
+                )
             keys = [row["ImageID"] for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{info} is no table that can be read ({error}). Expected comma-separated text in UTF-8.") from None
+        raise DataError(
+            f"{info} is no table that can be read ({error}). Expected comma-separated text in UTF-8."
+        ) from None
     if not keys:
         raise DataError(f"{info} has no rows. Expected ImageID,ans and a row a photo. Copy it again.")
     return keys, [info.parent / "images" / key for key in keys]

@@ -1,5 +1,7 @@
 """The pixel store: every photo decoded once, through the geometry, into one array on disk that all runs map read-only."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import logging
@@ -20,7 +22,16 @@ from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from maskcls.data.geometry import CONVERSIONS, Geometry, Image, decode, told_of_missed_faces
 from maskcls.errors import CallError, DataError, RunError
 from maskcls.files import write_atomically
-from maskcls.stores import MANIFEST, WRITE_ERRORS, StoreInfo, Stores, build_lock, building_folder, default_cache, read_manifest
+from maskcls.stores.arrays import (
+    MANIFEST,
+    WRITE_ERRORS,
+    StoreInfo,
+    Stores,
+    build_lock,
+    building_folder,
+    default_cache,
+    read_manifest,
+)
 
 __all__ = ["StoreInfo", "default_cache", "list_stores", "open_or_build", "prune"]
 
@@ -70,7 +81,9 @@ def open_or_build(
     the store, or the cache cannot be written; nothing half-built stays.
     """
     if not files or len(files) != len(keys):
-        raise CallError(f"One key a photo, and at least one photo, expected: got {len(files)} files and {len(keys)} keys.")
+        raise CallError(
+            f"One key a photo, and at least one photo, expected: got {len(files)} files and {len(keys)} keys."
+        )
     kind = stores(cache)
     store = kind.folder / digest(files, keys, geometry)
     shape = (len(files), geometry.image_size, geometry.image_size, 3)
@@ -84,7 +97,9 @@ def open_or_build(
                     _build(kind, store, files, geometry, budget_gb, progress)
                     pixels = kind.open(store, shape, np.uint8)
     if pixels is None:
-        raise RunError(f"The decoded photos in {store} are not what was written a moment ago. Check the disk, or name another --cache.")
+        raise RunError(
+            f"The decoded photos in {store} are not what was written a moment ago. Check the disk, or name another --cache."
+        )
     if geometry.face_crop != "none":
         manifest = read_manifest(store) or {}
         log.info(told_of_missed_faces(manifest.get(FACES_MISSED, 0), len(files)))
@@ -100,7 +115,7 @@ def digest(files: Sequence[str], keys: Sequence[str], geometry: Geometry) -> str
     identity = hashlib.sha256(f"{cv2.__version__} {geometry.digest} {len(files)}\n".encode())
     for file, key in zip(files, keys, strict=True):
         try:
-            status = os.stat(file)  # noqa: PTH116 - a Path a photo would double the time
+            status = os.stat(file)  # noqa: PTH116 - a Path for each photo would double the time
         except OSError as error:
             raise DataError(f"{file} cannot be read: {error.strerror}.") from None
         identity.update(f"{key}\t{status.st_size}\t{status.st_mtime_ns}\n".encode())
@@ -121,7 +136,9 @@ def _told_of_the_cache(cache: Path) -> Iterator[None]:
         ) from None
 
 
-def _build(kind: Stores, store: Path, files: Sequence[str], geometry: Geometry, budget_gb: float, progress: bool) -> None:
+def _build(
+    kind: Stores, store: Path, files: Sequence[str], geometry: Geometry, budget_gb: float, progress: bool
+) -> None:
     """Decode into a folder beside, then rename it to `store`. Call it with the build lock held."""
     started = monotonic()
     shape = (len(files), geometry.image_size, geometry.image_size, 3)
@@ -153,7 +170,9 @@ def _build(kind: Stores, store: Path, files: Sequence[str], geometry: Geometry, 
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     told = "".join(f", {count:,} {name}" for name, count in conversions.items())
-    log.info("Decoded %s photos to %d px in %.1f s%s.", f"{len(files):,}", geometry.image_size, monotonic() - started, told)
+    log.info(
+        "Decoded %s photos to %d px in %.1f s%s.", f"{len(files):,}", geometry.image_size, monotonic() - started, told
+    )
 
 
 def _decode_into(rows: Image, files: Sequence[str], geometry: Geometry, progress: bool) -> Counter[str]:

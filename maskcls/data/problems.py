@@ -1,5 +1,7 @@
 """Problem: one thing wrong with a folder of photos, as it is listed by `maskcls.check` and by what refuses to train."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Which training photos an epoch draws, in which order. An epoch is n draws of n photos, whatever the sampler."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import numpy as np
@@ -9,7 +11,9 @@ from maskcls.errors import CallError, DataError
 
 Integers = NDArray[np.int64]
 
-WEIGHTED_STREAM, SHUFFLE_STREAM, REMAINDER_STREAM = range(3)  # keep the samplers' random numbers apart where a seed is shared
+WEIGHTED_STREAM, SHUFFLE_STREAM, REMAINDER_STREAM = range(
+    3
+)  # keep the samplers' random numbers apart where a seed is shared
 
 
 class DrawStream:
@@ -56,7 +60,9 @@ def _weighted(stream: DrawStream, epoch: int, power: float = 1.0) -> tuple[Integ
     ends = np.cumsum(stream.counts[stream.labels] ** -power)
 
     def draw(part: int) -> Integers:
-        drawn: Integers = np.searchsorted(ends, stream.generator(WEIGHTED_STREAM, part).random(stream.n) * ends[-1], side="right")
+        drawn: Integers = np.searchsorted(
+            ends, stream.generator(WEIGHTED_STREAM, part).random(stream.n) * ends[-1], side="right"
+        )
         return np.minimum(drawn, stream.n - 1)  # the product may round up to the very end
 
     earlier = np.zeros(stream.n, dtype=np.int64)

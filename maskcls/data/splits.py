@@ -4,6 +4,8 @@ People who share a photo (the same bytes) are one group, and the group is what i
 latter at the contest's cuts whatever the cuts of the labels, so that searching the age boundary moves nobody.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import logging
@@ -70,7 +72,9 @@ class Split:
                 raise DataError(f"{source}: {name} is no list of persons. {expected}")
         twice = sorted(_repeated(person for name in SIDES for person in sides[name]))
         if twice:
-            raise DataError(f"{source} names {_named(twice)} more than once. Expected every person in one place. Remove the others.")
+            raise DataError(
+                f"{source} names {_named(twice)} more than once. Expected every person in one place. Remove the others."
+            )
         return cls(*(tuple(sorted(sides[name])) for name in SIDES))
 
 
@@ -92,7 +96,9 @@ def read_split(file: Path, photos: pd.DataFrame, ignore: Collection[str] = ()) -
     Raises CallError where there is no such file, DataError for people who aren't there or stand twice, or nobody to train on.
     """
     if not file.is_file():
-        raise CallError(f"--split {file}: there is no such file. Expected JSON with lists of people: {', '.join(SIDES)}.")
+        raise CallError(
+            f"--split {file}: there is no such file. Expected JSON with lists of people: {', '.join(SIDES)}."
+        )
     try:
         split = Split.from_json(file.read_text(encoding="utf-8-sig"), str(file))
     except UnicodeDecodeError:
@@ -101,7 +107,9 @@ def read_split(file: Path, photos: pd.DataFrame, ignore: Collection[str] = ()) -
     named = {person for name in SIDES for person in split.side(name)}
     unknown = sorted(named - there - set(ignore))
     if unknown:
-        raise DataError(f"{file} names {_named(unknown)}: nobody of that path is in train.csv. Expected its paths. Correct the names.")
+        raise DataError(
+            f"{file} names {_named(unknown)}: nobody of that path is in train.csv. Expected its paths. Correct the names."
+        )
     split = Split(*(tuple(person for person in split.side(name) if person in there) for name in SIDES))
     for name in SIDES[:2]:
         if not split.side(name):
@@ -116,7 +124,11 @@ def _log_oddities(file: Path, split: Split, photos: pd.DataFrame, unnamed: list[
     side_of = {person: name for name in SIDES for person in split.side(name)}
     for persons in identical_photos(photos):
         if len({side_of[person] for person in persons if person in side_of}) > 1:
-            log.warning("%s puts %s on different sides, though they share a photo: scores will be too good.", file, _named(sorted(persons)))
+            log.warning(
+                "%s puts %s on different sides, though they share a photo: scores will be too good.",
+                file,
+                _named(sorted(persons)),
+            )
 
 
 def rows(photos: pd.DataFrame, persons: Collection[str]) -> NDArray[np.int64]:
@@ -145,7 +157,9 @@ def split_people(photos: pd.DataFrame, seed: int = 0, fractions: tuple[float, fl
     n_validation = min(_share(n, fractions[1], 1), n - 1)
     n_holdout = min(_share(n, fractions[2], 2), n - 1 - n_validation)
     generator = np.random.default_rng(seed)
-    reserved = _one_of_each_rare_stratum(units, generator, min(f for f in fractions if f > 0), n - n_validation - n_holdout)
+    reserved = _one_of_each_rare_stratum(
+        units, generator, min(f for f in fractions if f > 0), n - n_validation - n_holdout
+    )
     rest = units.drop(index=reserved)
     rest, holdout = _draw(rest, n_holdout, generator)
     rest, validation = _draw(rest, n_validation, generator)
@@ -191,10 +205,14 @@ def _units(photos: pd.DataFrame) -> pd.DataFrame:
     first = people.loc[list(groups)]
     ages = [age_group(age, AGE_CUTS) for age in first["age"]]
     strata = [3 * int(gender) + age for gender, age in zip(first["gender"], ages, strict=True)]
-    return pd.DataFrame({"persons": [tuple(group) for group in groups.values()], "stratum": strata, "age_stratum": ages})
+    return pd.DataFrame(
+        {"persons": [tuple(group) for group in groups.values()], "stratum": strata, "age_stratum": ages}
+    )
 
 
-def _one_of_each_rare_stratum(units: pd.DataFrame, generator: np.random.Generator, smallest: float, room: int) -> list[int]:
+def _one_of_each_rare_stratum(
+    units: pd.DataFrame, generator: np.random.Generator, smallest: float, room: int
+) -> list[int]:
     """Units that go to training whatever is drawn, rarest stratum first: a class with nobody in training can't be learnt."""
     counts = units["stratum"].value_counts()
     rare = sorted((int(count), stratum) for stratum, count in counts.items() if count * smallest < 1)
@@ -214,7 +232,7 @@ def _draw(units: pd.DataFrame, n: int, generator: np.random.Generator) -> tuple[
     return units.iloc[np.sort(rest)], units.iloc[np.sort(drawn)]
 
 
-def _merged(strata: "pd.Series[Any]") -> "pd.Series[Any]":
+def _merged(strata: pd.Series[Any]) -> pd.Series[Any]:
     """Strata of one unit, which scikit-learn refuses, go with the largest."""
     counts = strata.value_counts()
     return strata.where(strata.map(counts) > 1, counts.index[0])

@@ -1,5 +1,7 @@
 """Any timm backbone, with its weights and the first n of its five stages frozen."""
 
+from __future__ import annotations
+
 import difflib
 from typing import Any
 
@@ -39,7 +41,7 @@ class Backbone(nn.Module):
         features: Tensor = self.model.forward_head(self.model.forward_features(images), pre_logits=True)  # type: ignore[operator]
         return features
 
-    def train(self, mode: bool = True) -> "Backbone":
+    def train(self, mode: bool = True) -> Backbone:
         super().train(mode)
         for module in self.frozen_modules:
             module.training = False
@@ -67,7 +69,9 @@ def create_backbone(name: str, *, weights: str, frozen_stages: int, image_size: 
     """
     check_known(name)
     if weights == HUB and not _config(name).has_weights:
-        raise CallError(f"timm has no weights for {name}. Name a model with a tag (timm.list_pretrained()), or use --weights none.")
+        raise CallError(
+            f"timm has no weights for {name}. Name a model with a tag (timm.list_pretrained()), or use --weights none."
+        )
     check_reachable(name, weights)
     # Plain and windowed transformers are built for one size; timm resamples their position embeddings to it.
     sized: dict[str, Any] = {"img_size": image_size} if _config(name).fixed_input_size else {}
@@ -101,7 +105,9 @@ def check_known(name: str) -> None:
     model, _, tag = name.partition(".")
     if not timm.is_model(model):
         close = difflib.get_close_matches(model, timm.list_models(), n=3)
-        raise CallError(f"timm does not know the backbone {name!r}. {'Close: ' + ', '.join(close) if close else 'See timm.list_models()'}.")
+        raise CallError(
+            f"timm does not know the backbone {name!r}. {'Close: ' + ', '.join(close) if close else 'See timm.list_models()'}."
+        )
     tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{model}.*")]
     if tag and tag not in tags:
         raise CallError(f"The backbone {model} has no weights tagged {tag!r}. Tags: {', '.join(tags) or 'none'}.")

@@ -1,5 +1,7 @@
 """From a backbone's features to a task's logits."""
 
+from __future__ import annotations
+
 from torch import nn
 
 from maskcls.errors import CallError

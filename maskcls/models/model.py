@@ -3,6 +3,8 @@
 Normalisation is inside, so that it cannot differ between places.
 """
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable, Sequence
 
@@ -70,7 +72,9 @@ class Model(nn.Module):
 
     def ages(self, features: Tensor) -> list[Tensor | None]:
         """For each task its regression of the age, (b,) on `losses.age_loss`'s scale, or None; only training asks for it."""
-        return [self.age_heads[task.name](features)[:, 0] if task.name in self.age_heads else None for task in self.tasks]
+        return [
+            self.age_heads[task.name](features)[:, 0] if task.name in self.age_heads else None for task in self.tasks
+        ]
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """uint8 RGB pixels (b, s, s, 3) -> what the backbone sees, float32 (b, 3, s, s) in channels_last memory."""
@@ -158,7 +162,9 @@ def member_answers(
         said = [
             answer
             for model, had in zip(models, features or [None] * len(models), strict=True)
-            for answer in _block_log_probabilities(model, batch, flip, None if had is None else functools.partial(had, padded))
+            for answer in _block_log_probabilities(
+                model, batch, flip, None if had is None else functools.partial(had, padded)
+            )
         ]
         for answer, told in zip(answers, said, strict=True):
             answer[start : start + n] = told[:n]
@@ -167,7 +173,10 @@ def member_answers(
 
 def _block_log_probabilities(model: Model, batch: Tensor, flip: bool, features: Callable[[], Tensor] | None) -> Answers:
     with torch.inference_mode():
-        answers = [logits.double().log_softmax(1) for logits in (model(batch) if features is None else model.logits(features()))]
+        answers = [
+            logits.double().log_softmax(1)
+            for logits in (model(batch) if features is None else model.logits(features()))
+        ]
         if flip:
             mirrored = [logits.double().log_softmax(1) for logits in model(batch.flip(2))]
             answers = [torch.logaddexp(*pair) - np.log(2) for pair in zip(answers, mirrored, strict=True)]

@@ -8,6 +8,8 @@ A convolution's last bits hang on the batch size, so on the CPU the prefix runs 
 features do not hang on its neighbours.
 """
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -41,7 +43,7 @@ class Prefix:
         """Whether the whole backbone is frozen, so that its features are what the heads see."""
 
     @classmethod
-    def of(cls, backbone: Backbone, image_size: int) -> "Prefix | None":
+    def of(cls, backbone: Backbone, image_size: int) -> Prefix | None:
         """None where no stage is frozen, or where this backbone can't be run from its cut on."""
         if not backbone.frozen_stages:
             return None
@@ -84,7 +86,11 @@ class Prefix:
 
     def digest(self) -> str:
         """24 hex digits of the frozen stages' weights and of where the cut is."""
-        names = sorted(name for name in self.backbone.model.state_dict() if self.backbone.stage_of(name) <= self.backbone.frozen_stages)
+        names = sorted(
+            name
+            for name in self.backbone.model.state_dict()
+            if self.backbone.stage_of(name) <= self.backbone.frozen_stages
+        )
         state = self.backbone.model.state_dict()
         told = hashlib.sha256(f"{type(self.backbone.model).__name__} {self.backbone.frozen_stages}\n".encode())
         for name in names:

@@ -5,6 +5,8 @@ stage takes in the modules without parameters that follow it, pooling above all.
 The fifth stage runs to the end of `forward_head(pre_logits=True)`, so it takes in VGG's pre_logits and MobileNetV3's conv_head.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 

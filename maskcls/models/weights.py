@@ -1,5 +1,7 @@
 """Where a backbone's weights come from: timm's hub, a folder of files, or nowhere."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 from maskcls.errors import RunError
@@ -50,7 +52,9 @@ def _in_hub_cache(backbone: str) -> bool:
         return False
     if repository.endswith("/"):
         repository += backbone
-    return any(isinstance(try_to_load_from_cache(repository, name), str) for name in ("model.safetensors", "pytorch_model.bin"))
+    return any(
+        isinstance(try_to_load_from_cache(repository, name), str) for name in ("model.safetensors", "pytorch_model.bin")
+    )
 
 
 def _hub_out_of_reach() -> str:

@@ -1,5 +1,7 @@
 """The reports' markup: one page with its style inside. Text that comes from outside is escaped here, or by whoever passes `Html`."""
 
+from __future__ import annotations
+
 import base64
 from collections.abc import Mapping, Sequence
 from html import escape

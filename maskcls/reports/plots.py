@@ -1,5 +1,7 @@
 """What the reports' figures share: their style, and the ways to make one and to write it down."""
 
+from __future__ import annotations
+
 import io
 import warnings
 from collections.abc import Iterator

@@ -8,6 +8,8 @@ on does not list them, and yet `maskcls.evaluate` can tell whom it has seen. The
 guessed, so this hides them from readers, not from attackers.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
@@ -34,7 +36,7 @@ from maskcls.task_split import TaskSplit
 from maskcls.tasks import Task
 
 if TYPE_CHECKING:
-    from maskcls.data.facedata import FaceData
+    from maskcls.data.dataset import FaceData
 
 MANIFEST = "bundle.json"
 FORMAT, FORMAT_VERSION, READ_VERSIONS = "maskcls-bundle", 3, (2, 3)
@@ -139,7 +141,7 @@ def export(
     states: Sequence[Mapping[str, Tensor]],
     *,
     scores: Mapping[str, Any],
-    faces: "FaceData",
+    faces: FaceData,
     overwrite: bool = False,
 ) -> None:
     """`export_classifiers` for a single fit."""
@@ -147,7 +149,7 @@ def export(
 
 
 def export_classifiers(
-    folder: Path, classifiers: Sequence[Trained], *, scores: Mapping[str, Any], faces: "FaceData", overwrite: bool = False
+    folder: Path, classifiers: Sequence[Trained], *, scores: Mapping[str, Any], faces: FaceData, overwrite: bool = False
 ) -> None:
     """`write_bundle` for fits on `faces`: they trained on the training people, and the validation people chose their epochs, or them."""
     write_bundle(
@@ -198,11 +200,15 @@ def read_bundle(folder: Path) -> Bundle:
             manifest=manifest,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{folder / MANIFEST} is damaged: {error!r} while reading it. Export the bundle again.") from None
+        raise DataError(
+            f"{folder / MANIFEST} is damaged: {error!r} while reading it. Export the bundle again."
+        ) from None
     except (CallError, DataError) as error:
         if str(folder) in str(error):
             raise
-        raise DataError(f"The bundle {folder} does not fit this version of maskcls: {str(error).rstrip('.')}. Export it again.") from None
+        raise DataError(
+            f"The bundle {folder} does not fit this version of maskcls: {str(error).rstrip('.')}. Export it again."
+        ) from None
 
 
 def _check_weights(weights: Sequence[float]) -> None:
@@ -214,7 +220,10 @@ def _serialised(trained: Trained, prefix: str) -> tuple[dict[str, Any], dict[str
     """A classifier's entry in bundle.json, and its files' contents by their names."""
     recipe = trained.recipe
     paired = _paired(recipe, trained.states)
-    files = [_file(f"{prefix}-{'+'.join(task.name for task in tasks)}", safetensors.torch.save(_plain(state))) for tasks, state in paired]
+    files = [
+        _file(f"{prefix}-{'+'.join(task.name for task in tasks)}", safetensors.torch.save(_plain(state)))
+        for tasks, state in paired
+    ]
     entry = {
         "weight": trained.weight,
         "task_split": _describe(recipe.split),
@@ -261,13 +270,18 @@ def _read_classifier(folder: Path, entry: Mapping[str, Any], versions: Mapping[s
 def _describe(split: TaskSplit) -> dict[str, Any]:
     return {
         "name": split.name,
-        "tasks": [{"name": task.name, "label_names": list(task.label_names), "labels": list(task.labels)} for task in split.tasks],
+        "tasks": [
+            {"name": task.name, "label_names": list(task.label_names), "labels": list(task.labels)}
+            for task in split.tasks
+        ],
         "models": [[task.name for task in tasks] for tasks in split.models],
         "advisers": [task.name for task in split.advisers],
     }
 
 
-def _paired(recipe: Recipe, states: Sequence[Mapping[str, Tensor]]) -> list[tuple[tuple[Task, ...], Mapping[str, Tensor]]]:
+def _paired(
+    recipe: Recipe, states: Sequence[Mapping[str, Tensor]]
+) -> list[tuple[tuple[Task, ...], Mapping[str, Tensor]]]:
     models = recipe.split.models
     if len(states) != len(models):
         raise CallError(f"Task split {recipe.task_split} has {len(models)} models, but got {len(states)} states.")
@@ -280,7 +294,9 @@ def _normalisation(backbone: str, state: Mapping[str, Tensor]) -> dict[str, list
     for name, own in zip(("mean", "std"), normalisation(backbone), strict=True):
         used = [value / 255 for value in state[name].flatten().tolist()]
         if any(abs(a - b) > 1e-6 for a, b in zip(used, own, strict=True)):
-            raise CallError(f"A model's {name} is {used}, but {backbone}'s own is {list(own)}. Give the state of a model of that backbone.")
+            raise CallError(
+                f"A model's {name} is {used}, but {backbone}'s own is {list(own)}. Give the state of a model of that backbone."
+            )
         described[name] = list(own)
     return described
 
@@ -323,13 +339,17 @@ def _put_files(folder: Path, weights: Mapping[str, bytes], manifest: str) -> Non
 def _read_manifest(folder: Path) -> dict[str, Any]:
     file = folder / MANIFEST
     if not file.is_file():
-        raise DataError(f"{folder} is no bundle: it has no {MANIFEST}. Name a folder that maskcls.train or tune.export wrote.")
+        raise DataError(
+            f"{folder} is no bundle: it has no {MANIFEST}. Name a folder that maskcls.train or tune.export wrote."
+        )
     try:
         manifest = json.loads(file.read_bytes())
     except ValueError as error:
         raise DataError(f"{file} is damaged: no JSON ({error}). Export the bundle again.") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise DataError(f'{file} is no bundle\'s: "format": "{FORMAT}" expected. Name a folder that maskcls.train or tune.export wrote.')
+        raise DataError(
+            f'{file} is no bundle\'s: "format": "{FORMAT}" expected. Name a folder that maskcls.train or tune.export wrote.'
+        )
     if manifest.get("format_version") not in READ_VERSIONS:
         raise DataError(
             f"{folder} is a bundle of format version {manifest.get('format_version')}, and this maskcls reads versions "

@@ -1,5 +1,7 @@
 """Scoring a bundle or a finished submission, and the tables that show it."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +13,8 @@ from rich.table import Table
 
 from maskcls.errors import DataError
 from maskcls.labels import CLASS_NAMES
-from maskcls.serving.answers import classes_of, find_photos, read_answers
 from maskcls.serving.predictor import Predictor
+from maskcls.serving.submission import classes_of, find_photos, read_answers
 from maskcls.training.metrics import Scores, scores
 
 
@@ -43,7 +45,9 @@ def evaluate(predictor: Predictor, photos: pd.DataFrame, *, skip_bad: bool = Fal
         found, bad = predictor.probabilities(files, progress=True), {}
     good = np.setdiff1d(np.arange(len(photos)), list(bad))
     if not len(good):
-        raise DataError(f"None of the {len(photos):,} photos can be read, so there is nothing to score. {next(iter(bad.values()), '')}")
+        raise DataError(
+            f"None of the {len(photos):,} photos can be read, so there is nothing to score. {next(iter(bad.values()), '')}"
+        )
     truth, found = photos["label"].to_numpy(np.int64)[good], found[good]
     persons = photos["person"].to_numpy(object)[good] if "person" in photos else np.array([], object)
     seen = {person for person in set(persons) if predictor.bundle.has_seen(person)}
@@ -85,7 +89,9 @@ def render(evaluation: Evaluation) -> RenderableType:
     classes = Table("class", "who", "photos", *("F1", "F1, new people")[: len(columns)], title="Classes")
     for number, name in enumerate(CLASS_NAMES):
         f1s = (s.class_f1[number] for s in columns.values())
-        classes.add_row(str(number), name, f"{evaluation.counts[number]:,}", *("-" if np.isnan(f1) else f"{f1:.4f}" for f1 in f1s))
+        classes.add_row(
+            str(number), name, f"{evaluation.counts[number]:,}", *("-" if np.isnan(f1) else f"{f1:.4f}" for f1 in f1s)
+        )
     for table, first in ((overall, 1), (classes, 2)):
         for column in table.columns[first:]:
             column.justify = "right"

@@ -4,6 +4,8 @@ Where a bundle holds several classifiers, a photo is decoded once, cropped once 
 mean of their probabilities by their weights.
 """
 
+from __future__ import annotations
+
 import logging
 import os
 from collections import deque
@@ -26,7 +28,7 @@ from maskcls.models.model import BLOCK, log_probabilities
 from maskcls.serving.bundle import Bundle, Classifier, read_bundle
 
 if TYPE_CHECKING:
-    from maskcls.data.facedata import FaceData
+    from maskcls.data.dataset import FaceData
 
 log = logging.getLogger("maskcls")
 
@@ -99,36 +101,47 @@ class Predictor:
                 bad.update({start + row: str(error) for row, error in enumerate(block) if isinstance(error, DataError)})
                 faces_missed += sum(any(cropped.face_missed for cropped in crops.values()) for crops in good.values())
                 if good and (skip_bad or not bad):
-                    pixels = {each: np.stack([crops[each].pixels for crops in good.values()]) for each in self.geometries}
+                    pixels = {
+                        each: np.stack([crops[each].pixels for crops in good.values()]) for each in self.geometries
+                    }
                     probabilities[list(good)] = self._probabilities(pixels)
                 bar.advance(task, len(block))
         if any(each.face_crop != "none" for each in self.geometries) and (skip_bad or not bad):
             log.info(geometry.told_of_missed_faces(faces_missed, len(photos) - len(bad)))
         return Answers(probabilities, bad)
 
-    def of_rows(self, faces: "FaceData", rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    def of_rows(self, faces: FaceData, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """(n, 18) of these rows of the photo table, from the pixel stores, which are built where there are none yet."""
         stores = {each: faces.pixels(each.image_size, face_crop=each.face_crop) for each in self.geometries}
         return self._probabilities(stores, rows)
 
     def _probabilities(
-        self, pixels: Mapping[geometry.Geometry, NDArray[np.uint8]], rows: NDArray[np.int64] | None = None, block_photos: int = BLOCK
+        self,
+        pixels: Mapping[geometry.Geometry, NDArray[np.uint8]],
+        rows: NDArray[np.int64] | None = None,
+        block_photos: int = BLOCK,
     ) -> NDArray[np.float64]:
-        weighted = [each.weight * self._of(each, pixels[each.geometry], rows, block_photos) for each in self.bundle.classifiers]
+        weighted = [
+            each.weight * self._of(each, pixels[each.geometry], rows, block_photos) for each in self.bundle.classifiers
+        ]
         return np.sum(weighted, axis=0)  # type: ignore[no-any-return]
 
     def _of(
         self, classifier: Classifier, pixels: NDArray[np.uint8], rows: NDArray[np.int64] | None, block_photos: int
     ) -> NDArray[np.float64]:
         models, split, join = classifier.models, classifier.task_split, classifier.recipe.join
-        return np.exp(log_probabilities(models, split, pixels, rows, join=join, flip=self.flip, block_photos=block_photos))
+        return np.exp(
+            log_probabilities(models, split, pixels, rows, join=join, flip=self.flip, block_photos=block_photos)
+        )
 
     def _decoded(self, photos: Sequence[Photo]) -> Iterator[tuple[int, list[Crops | DataError]]]:
         """Blocks of decoded photos with the row each begins at; a few blocks ahead are decoded in threads meanwhile."""
         ahead: deque[tuple[int, list[Future[Crops | DataError]]]] = deque()
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             for start in range(0, len(photos), BLOCK):
-                ahead.append((start, [pool.submit(self._crops_or_error, photo) for photo in photos[start : start + BLOCK]]))
+                ahead.append(
+                    (start, [pool.submit(self._crops_or_error, photo) for photo in photos[start : start + BLOCK]])
+                )
                 if len(ahead) > BLOCKS_AHEAD:
                     yield _result(*ahead.popleft())
             while ahead:
@@ -141,7 +154,9 @@ class Predictor:
             return error
 
 
-def probabilities_of(bundle: Bundle | Path, faces: "FaceData", rows: NDArray[np.int64], device: str = "auto") -> NDArray[np.float64]:
+def probabilities_of(
+    bundle: Bundle | Path, faces: FaceData, rows: NDArray[np.int64], device: str = "auto"
+) -> NDArray[np.float64]:
     """(n, 18) probabilities that a bundle gives these rows of the photo table, from the pixel stores, as `Predictor` gives of files."""
     return Predictor(bundle, device).of_rows(faces, rows)
 
@@ -154,4 +169,9 @@ def _refusal(bad: dict[int, str], total: int) -> str:
     messages = [f"  {message}" for message in list(bad.values())[:LISTED]]
     if len(bad) > LISTED:
         messages.append(f"  … and {len(bad) - LISTED:,} more")
-    return "\n".join([f"{len(bad):,} of {total:,} photos cannot be read; nothing was written. Mend them, or use --skip-bad.", *messages])
+    return "\n".join(
+        [
+            f"{len(bad):,} of {total:,} photos cannot be read; nothing was written. Mend them, or use --skip-bad.",
+            *messages,
+        ]
+    )

@@ -4,6 +4,8 @@ What is sent travels inside the event and is decoded from memory: nothing is wri
 The page asks nothing of the network: no fonts, no analytics, no sharing.
 """
 
+from __future__ import annotations
+
 import base64
 import binascii
 import os
@@ -43,14 +45,18 @@ def import_gradio() -> Any:
     except ModuleNotFoundError as error:
         if error.name != "gradio":
             raise
-        raise RunError("The page needs Gradio, which is not installed. Install it with: pip install 'maskcls[web]'") from None
+        raise RunError(
+            "The page needs Gradio, which is not installed. Install it with: pip install 'maskcls[web]'"
+        ) from None
     return gradio
 
 
 def marginals(probabilities: NDArray[np.float64]) -> dict[str, dict[str, float]]:
     """(18,) probabilities of the classes -> for each task of SHOWN the probability of each label by its name."""
     return {
-        name: dict(zip(task(name).label_names, np.bincount(task(name).labels, weights=probabilities).tolist(), strict=True))
+        name: dict(
+            zip(task(name).label_names, np.bincount(task(name).labels, weights=probabilities).tolist(), strict=True)
+        )
         for name in SHOWN
     }
 
@@ -69,10 +75,12 @@ def classify(predictor: Predictor, photo: str) -> tuple[str, dict[str, dict[str,
 def introduction(bundle: Bundle) -> str:
     """The page's first words: whether one classifier answers, or several together."""
     n = len(bundle.classifiers)
-    return INTRODUCTION.format(answers="the classifier makes" if n == 1 else f"{n} classifiers, their probabilities averaged, make")
+    return INTRODUCTION.format(
+        answers="the classifier makes" if n == 1 else f"{n} classifiers, their probabilities averaged, make"
+    )
 
 
-def build_page(predictor: Predictor) -> "gr.Blocks":
+def build_page(predictor: Predictor) -> gr.Blocks:
     """The page, not yet served."""
     gr = import_gradio()
 
@@ -87,7 +95,9 @@ def build_page(predictor: Predictor) -> "gr.Blocks":
         gr.Markdown(introduction(predictor.bundle))
         with gr.Row():
             with gr.Column(scale=5):
-                photo = gr.HTML(html_template=_asset("photo.html"), css_template=_asset("photo.css"), js_on_load=_asset("photo.js"))
+                photo = gr.HTML(
+                    html_template=_asset("photo.html"), css_template=_asset("photo.css"), js_on_load=_asset("photo.js")
+                )
             with gr.Column(scale=4):
                 sentence = gr.Markdown(NOTHING_YET, elem_classes="answer")
                 labels = [gr.Label(label=title, elem_id=name, show_heading=False) for name, title in SHOWN.items()]
@@ -95,7 +105,7 @@ def build_page(predictor: Predictor) -> "gr.Blocks":
     return page
 
 
-def serve(predictor: Predictor, host: str, port: int, *, block: bool = True) -> "gr.Blocks":
+def serve(predictor: Predictor, host: str, port: int, *, block: bool = True) -> gr.Blocks:
     """Serve the page until interrupted; with `block=False` return at once, and `.close()` ends it. Raises CallError: the port is taken."""
     _check_free(host, port)
     gr = import_gradio()

@@ -1,5 +1,7 @@
 """A trial of a search fitted once more: its recipe and photos, and, stretch by stretch, the recorded threads, device and micro-batch."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from maskcls.device import resolve_device, set_threads, use_repeatable_kernels
 from maskcls.errors import CallError
-from maskcls.training.fit import EpochResult, Fit
+from maskcls.training.conditions import Conditions, RecordedTrial, at_epoch, note, stretches, told_of, unequal
+from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
-from maskcls.training.recorded import Conditions, RecordedTrial, at_epoch, note, stretches, told_of, unequal
+from maskcls.training.result import EpochResult
 
 if TYPE_CHECKING:
-    from maskcls.data.facedata import FaceData
+    from maskcls.data.dataset import FaceData
 
 
 @dataclass(frozen=True)
@@ -44,12 +47,20 @@ class Again:
     """
 
     def __init__(
-        self, trial: RecordedTrial, faces: "FaceData", folder: Path, *, device: str | None = None, loader_workers: int | None = None
+        self,
+        trial: RecordedTrial,
+        faces: FaceData,
+        folder: Path,
+        *,
+        device: str | None = None,
+        loader_workers: int | None = None,
     ) -> None:
         self.trial, self.folder = trial, folder
         self.answers: list[Answer] = []
         self._data = FitData.of(faces, trial.recipe, progress=True)
-        self._plan = [(stretch.from_epoch, self._here(stretch.conditions, device, loader_workers)) for stretch in trial.stretches]
+        self._plan = [
+            (stretch.from_epoch, self._here(stretch.conditions, device, loader_workers)) for stretch in trial.stretches
+        ]
         self.fit: Fit
 
     @property
@@ -69,7 +80,9 @@ class Again:
         for (_, here), end in zip(self._plan, ends, strict=True):
             set_threads(here.threads)
             use_repeatable_kernels()
-            self.fit = Fit(self.trial.recipe, self._data, here.device, here.loader_workers, micro_batch=here.micro_batch)
+            self.fit = Fit(
+                self.trial.recipe, self._data, here.device, here.loader_workers, micro_batch=here.micro_batch
+            )
             done = len(self.fit.history) if self.fit.resume(self.folder) else 0
             if done < end:
                 note(self.folder, here, done=done, epochs=epochs)

@@ -7,10 +7,11 @@
 Search, single fits and final retraining all go through here.
 """
 
+from __future__ import annotations
+
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,26 +20,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maskcls import memory
-from maskcls.models.feature_stores import FeatureStores
+from maskcls.errors import Diverged
 from maskcls.models.model import Model, RowFeatures, build_models, log_probabilities, member_answers
 from maskcls.recipe import Recipe
-from maskcls.training import state
+from maskcls.stores.features import FeatureStores
+from maskcls.training import checkpoint as state
 from maskcls.training.fit_data import FitData
 from maskcls.training.metrics import UNSCORED, Scores, scores
-from maskcls.training.model_fit import Diverged, ModelFit
-
-
-@dataclass(frozen=True)
-class EpochResult:
-    """What an epoch gave. `scores` are of the joined answer for the validation people; where there are none they are UNSCORED."""
-
-    epoch: int  # 1-based
-    train_loss: float  # mean over models of the mean over photos
-    validation_f1: float  # nan where there are no validation people
-    scores: Scores
-    photos: int  # drawn in this epoch, all models
-    seconds: float  # training and validation
-    photos_per_second: float  # training alone
+from maskcls.training.model_fit import ModelFit
+from maskcls.training.result import EpochResult
 
 
 class Fit:
@@ -70,7 +60,16 @@ class Fit:
         self.precision = resolve_precision(recipe.precision, device)
         self.models = [model.to(device) for model in build_models(recipe, pretrained=True)]
         self.model_fits = [
-            ModelFit(recipe, model, data, number, precision=self.precision, workers=loader_workers, stores=stores, micro_batch=micro_batch)
+            ModelFit(
+                recipe,
+                model,
+                data,
+                number,
+                precision=self.precision,
+                workers=loader_workers,
+                stores=stores,
+                micro_batch=micro_batch,
+            )
             for number, model in enumerate(self.models)
         ]
         self.history: list[EpochResult] = []
@@ -177,7 +176,10 @@ class Fit:
 
     def _validate(self, epoch: int) -> Scores:
         answers = member_answers(
-            self.answering, self.data.pixels, self.data.validation, features=[_answering_features(fit) for fit in self.model_fits]
+            self.answering,
+            self.data.pixels,
+            self.data.validation,
+            features=[_answering_features(fit) for fit in self.model_fits],
         )
         if not all(np.isfinite(answer).all() for answer in answers):
             raise Diverged(f"Probabilities are not finite after epoch {epoch + 1}. A lower learning rate may help.")
@@ -196,7 +198,11 @@ def _answering_features(fit: ModelFit) -> RowFeatures | None:
 def resolve_precision(precision: str, device: str) -> torch.dtype:
     """`auto` is bfloat16 on a GPU that has it, else float32."""
     if precision == "auto":
-        return torch.bfloat16 if device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+        return (
+            torch.bfloat16
+            if device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
+            else torch.float32
+        )
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 
@@ -207,4 +213,6 @@ def complete_state(whole: dict[str, Tensor], moving: dict[str, Tensor]) -> dict[
 
 def to_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Copies, each in its own contiguous memory."""
-    return {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    return {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }

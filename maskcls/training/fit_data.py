@@ -1,5 +1,7 @@
 """What a fit reads: the pixel store, which photos it trains and validates on, and what training is told of them."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,7 +15,7 @@ from maskcls.recipe import Recipe
 from maskcls.tasks import Task
 
 if TYPE_CHECKING:
-    from maskcls.data.facedata import FaceData
+    from maskcls.data.dataset import FaceData
 
 Integers = NDArray[np.int64]
 
@@ -38,7 +40,7 @@ class FitData:
     """Of what the pixels hang on; "" where that is not known, for photos changed meanwhile, and so nothing is kept that hangs on them."""
 
     @classmethod
-    def of(cls, faces: "FaceData", recipe: Recipe, progress: bool = False) -> "FitData":
+    def of(cls, faces: FaceData, recipe: Recipe, progress: bool = False) -> FitData:
         """The train and validation people of the data, as the recipe sees them; decodes the photos where no pixel store has them."""
         before = faces.pixels_digest(recipe.image_size, recipe.face_crop)
         pixels = faces.pixels(recipe.image_size, progress, recipe.face_crop)
@@ -67,7 +69,9 @@ class TrainingPhotos:
     ages: Integers
 
     @classmethod
-    def of(cls, recipe: Recipe, tasks: Sequence[Task], labels: Integers, ages: Integers, rows: Integers) -> "TrainingPhotos":
+    def of(
+        cls, recipe: Recipe, tasks: Sequence[Task], labels: Integers, ages: Integers, rows: Integers
+    ) -> TrainingPhotos:
         """From the classes and ages of all photos, and the rows of those to train on.
 
         Args:
@@ -81,7 +85,10 @@ class TrainingPhotos:
         kept = rows[~left_out]
         cuts = (recipe.age_cut_young, recipe.age_cut_old)
         groups = {int(age): age_group(int(age), cuts) for age in np.unique(ages[kept])}
-        told = [encode(*decode(class_)[:2], groups[age]) for class_, age in zip(labels[kept].tolist(), ages[kept].tolist(), strict=True)]
+        told = [
+            encode(*decode(class_)[:2], groups[age])
+            for class_, age in zip(labels[kept].tolist(), ages[kept].tolist(), strict=True)
+        ]
         photos = cls(kept, np.array(told, np.int64), ages[kept])
         for task in tasks:
             empty = set(task.of(labels[rows]).tolist()) - set(task.of(photos.classes).tolist())
@@ -90,7 +97,7 @@ class TrainingPhotos:
         return photos
 
 
-def check_trainable(recipe: Recipe, faces: "FaceData") -> None:
+def check_trainable(recipe: Recipe, faces: FaceData) -> None:
     """Raises CallError where age cuts and bands of the recipe, or of a member, leave a label without training photos."""
     labels, ages = (faces.photos[name].to_numpy(np.int64) for name in ("label", "age"))
     for tasks in recipe.split.models:

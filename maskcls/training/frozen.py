@@ -4,6 +4,8 @@ Kept or computed when they are needed, the numbers are the same to the bit on th
 `models.prefix`, in blocks of one size.
 """
 
+from __future__ import annotations
+
 import hashlib
 import logging
 import time
@@ -21,15 +23,18 @@ from maskcls.data.augment import Augmenter
 from maskcls.data.sampling import DrawStream
 from maskcls.device import hardware_name
 from maskcls.errors import RunError
-from maskcls.models.feature_stores import FeatureStore, FeatureStores, Key, as_rows, as_tensor, fill, stored_type
 from maskcls.models.model import Model
 from maskcls.models.prefix import BLOCK, Prefix
 from maskcls.recipe import Recipe
+from maskcls.stores.features import FeatureStore, FeatureStores, Key, as_rows, as_tensor, fill, stored_type
 from maskcls.training.fit_data import FitData
 
 Integers = NDArray[np.int64]
 
-NOTHING_FROZEN, NO_STORES = "no stage is frozen, or the backbone can't be run from its cut on", "no place to keep them was given"
+NOTHING_FROZEN, NO_STORES = (
+    "no stage is frozen, or the backbone can't be run from its cut on",
+    "no place to keep them was given",
+)
 log = logging.getLogger("maskcls")
 
 PLAIN = -1
@@ -55,7 +60,14 @@ class Kept:
     """
 
     def __init__(
-        self, frozen: "Frozen", stores: FeatureStores, rows: Integers, precision: torch.dtype, *, plain: bool, augmenter: Augmenter
+        self,
+        frozen: Frozen,
+        stores: FeatureStores,
+        rows: Integers,
+        precision: torch.dtype,
+        *,
+        plain: bool,
+        augmenter: Augmenter,
     ) -> None:
         self._frozen, self._stores, self._rows, self.precision = frozen, stores, rows, precision
         self._augmenter = augmenter
@@ -144,9 +156,18 @@ class Kept:
         return self._frozen.compute(rows, views, self.precision, self._augmenter)
 
     def _key(self, view: int) -> Key:
-        augmented = {"augmentation": self._augmenter.strengths, "seed": self._augmenter.seed, "albumentations": version("albumentations")}
+        augmented = {
+            "augmentation": self._augmenter.strengths,
+            "seed": self._augmenter.seed,
+            "albumentations": version("albumentations"),
+        }
         parts = {**self._frozen.parts(self._rows), **(augmented if view != PLAIN else {})}
-        return Key({**parts, "view": "as it is" if view == PLAIN else f"view {view}"}, len(self._rows), self._shape, self.precision)
+        return Key(
+            {**parts, "view": "as it is" if view == PLAIN else f"view {view}"},
+            len(self._rows),
+            self._shape,
+            self.precision,
+        )
 
 
 class Frozen:
@@ -162,14 +183,25 @@ class Frozen:
         self.block = BLOCK[self.device.type]
 
     def compute(
-        self, rows: Integers, views: Integers, precision: torch.dtype, augmenter: Augmenter | None = None, *, block: int = 0
+        self,
+        rows: Integers,
+        views: Integers,
+        precision: torch.dtype,
+        augmenter: Augmenter | None = None,
+        *,
+        block: int = 0,
     ) -> Tensor:
         """Features of rows (b,) of the data in these views (b,), computed now, on the model's device."""
         photos = [self.data.pixels[row] for row in rows]
         if augmenter is not None:
             asked = zip(photos, rows.tolist(), views.tolist(), strict=True)
-            photos = [photo if view == PLAIN else augmenter.view(photo, self.data.keys[row], view) for photo, row, view in asked]
-        return self.of_images(self.model.normalise(torch.from_numpy(np.stack(photos)).to(self.device)), precision, block or self.block)
+            photos = [
+                photo if view == PLAIN else augmenter.view(photo, self.data.keys[row], view)
+                for photo, row, view in asked
+            ]
+        return self.of_images(
+            self.model.normalise(torch.from_numpy(np.stack(photos)).to(self.device)), precision, block or self.block
+        )
 
     def of_images(self, images: Tensor, precision: torch.dtype, block: int) -> Tensor:
         """Features of normalised images (b, 3, s, s)."""
@@ -191,7 +223,9 @@ class Frozen:
 
     def parts(self, rows: Integers) -> dict[str, object]:
         """What the numbers hang on, but for the view."""
-        photos = hashlib.sha256("\n".join([self.data.pixels_digest, *(self.data.keys[row] for row in rows)]).encode()).hexdigest()[:24]
+        photos = hashlib.sha256(
+            "\n".join([self.data.pixels_digest, *(self.data.keys[row] for row in rows)]).encode()
+        ).hexdigest()[:24]
         return {**self._parts, "photos": photos}
 
     @cached_property
@@ -228,7 +262,11 @@ def kept_for_training(
     views = 1 if plain else recipe.views
     kept = Kept(frozen, stores, np.arange(len(frozen.data.labels)), precision, plain=plain, augmenter=augmenter)
     unlike = 0 if stores.shared else _unlike(draws, recipe.epochs, views)
-    return stores.refusal(views * kept.bytes_a_view, recipe.epochs * draws.n, unlike) or kept.slower_than_computing() or kept
+    return (
+        stores.refusal(views * kept.bytes_a_view, recipe.epochs * draws.n, unlike)
+        or kept.slower_than_computing()
+        or kept
+    )
 
 
 def _unlike(draws: DrawStream, epochs: int, views: int) -> int:
@@ -240,7 +278,9 @@ def _unlike(draws: DrawStream, epochs: int, views: int) -> int:
     return int(seen.sum())
 
 
-def kept_for_validation(frozen: Frozen | None, stores: FeatureStores | None, recipe: Recipe, training: Kept | str) -> Kept | str:
+def kept_for_validation(
+    frozen: Frozen | None, stores: FeatureStores | None, recipe: Recipe, training: Kept | str
+) -> Kept | str:
     """The validation photos' features in float32, or why they are not kept. They share the training's store where both are the same."""
     if frozen is None or stores is None or not frozen.data.pixels_digest:
         return NOTHING_FROZEN if frozen is None else NO_STORES
@@ -250,7 +290,9 @@ def kept_for_validation(frozen: Frozen | None, stores: FeatureStores | None, rec
     if not len(rows):
         return "nobody is validated on"
     kept = Kept(frozen, stores, rows, torch.float32, plain=True, augmenter=Augmenter({}, 0))
-    return stores.refusal(kept.bytes_a_view, recipe.epochs * len(rows), len(rows)) or kept.slower_than_computing() or kept
+    return (
+        stores.refusal(kept.bytes_a_view, recipe.epochs * len(rows), len(rows)) or kept.slower_than_computing() or kept
+    )
 
 
 class FeatureBatches:

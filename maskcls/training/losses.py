@@ -7,9 +7,11 @@ adds to the batch's mean: with label weights, too, parts are divided by the weig
 Soft F1 is no mean over photos; there the sum is the mean of the parts' own losses, each counted by its photos.
 """
 
+from __future__ import annotations
+
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812  the name that torch's own documentation uses
+from torch.nn import functional as F  # noqa: N812 - the name that torch's own documentation uses
 
 from maskcls.recipe import Recipe
 
@@ -70,7 +72,9 @@ class CrossEntropy(nn.Module):
             return loss * (len(target) / len(batch))
         if target.ndim == 1:
             return loss * (self.weight[target].sum() / self.weight[batch].sum())
-        return loss * len(target) / (batch @ self.weight).sum()  # for shares, torch divides by the photos, not by their weight
+        return (
+            loss * len(target) / (batch @ self.weight).sum()
+        )  # for shares, torch divides by the photos, not by their weight
 
 
 class SoftF1(nn.Module):
@@ -112,7 +116,9 @@ class Sum(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor, batch: Tensor | None = None) -> Tensor:
         """Logits (b, k) and a target -> a scalar. `batch`: the whole batch's target, where these are a part of it."""
-        total: Tensor = (1 - self.share) * self.first(logits, target, batch) + self.share * self.second(logits, target, batch)
+        total: Tensor = (1 - self.share) * self.first(logits, target, batch) + self.share * self.second(
+            logits, target, batch
+        )
         return total
 
 

@@ -5,6 +5,8 @@ Macro F1 is the mean over the classes that occur in the truth. On contest data t
 says, and scores would hang on who happens to be there.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -38,7 +40,7 @@ class Scores:
         return {**asdict(self), "class_f1": [None if math.isnan(f1) else f1 for f1 in self.class_f1]}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Scores":
+    def from_dict(cls, values: Mapping[str, Any]) -> Scores:
         """The inverse of `to_dict`."""
         return cls(**{**values, "class_f1": tuple(math.nan if f1 is None else float(f1) for f1 in values["class_f1"])})
 
@@ -58,7 +60,9 @@ def scores(truth: NDArray[np.integer], answers: NDArray[Any]) -> Scores:
         CallError: no photos, shapes that do not fit, or a number outside 0..17.
     """
     truth = np.asarray(truth)
-    predicted = answers.argmax(axis=1) if np.ndim(answers) == 2 and np.shape(answers)[1] == N_CLASSES else np.asarray(answers)
+    predicted = (
+        answers.argmax(axis=1) if np.ndim(answers) == 2 and np.shape(answers)[1] == N_CLASSES else np.asarray(answers)
+    )
     if truth.ndim != 1 or truth.shape != predicted.shape or not len(truth):
         raise CallError(
             f"Scores need n > 0 classes and as many answers, (n,) or (n, {N_CLASSES}), "

@@ -4,6 +4,8 @@ MixUp: Zhang, Cisse, Dauphin, Lopez-Paz, ICLR 2018. CutMix: Yun et al., ICCV 201
 of one and the right half of another keep each feature at its place; teams of the contest used it.
 """
 
+from __future__ import annotations
+
 import numpy as np
 import torch
 from timm.data import Mixup

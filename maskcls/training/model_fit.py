@@ -1,5 +1,7 @@
 """One model's side of a fit: its optimizer, its schedule, its losses, and one epoch of steps."""
 
+from __future__ import annotations
+
 import math
 from itertools import pairwise
 
@@ -10,24 +12,20 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from maskcls.data.sampling import DrawStream
-from maskcls.errors import RunError
-from maskcls.models.feature_stores import FeatureStores
+from maskcls.errors import Diverged
 from maskcls.models.model import Model, derived_seed
 from maskcls.models.prefix import Prefix
 from maskcls.recipe import Recipe
+from maskcls.stores.features import FeatureStores
 from maskcls.tasks import Task, task
+from maskcls.training.batches import Batches, ViewBatches
 from maskcls.training.fit_data import FitData, TrainingPhotos
 from maskcls.training.frozen import PLAIN, FeatureBatches, Frozen, kept_for_training, kept_for_validation
 from maskcls.training.losses import age_loss, create_loss, shares_of
 from maskcls.training.mixing import mix
-from maskcls.training.views import Batches, ViewBatches
 
 LOSS_CHECK_STEPS = 50  # looking at a loss makes the host wait for the device
 MIX_STREAM = 1  # keeps what mixes batches apart from what drops units, where their seeds' parts are equal
-
-
-class Diverged(RunError):  # noqa: N818  the name of the trial's state
-    """A loss or an answer is not finite."""
 
 
 class Objective(nn.Module):
@@ -45,7 +43,9 @@ class Objective(nn.Module):
         self.register_buffer("labels", labels)
         self.register_buffer("ages", torch.from_numpy(photos.ages).float())
 
-    def forward(self, logits: Tensor, ages: Tensor | None, positions: Tensor, shares: Tensor | None, part: slice = slice(None)) -> Tensor:
+    def forward(
+        self, logits: Tensor, ages: Tensor | None, positions: Tensor, shares: Tensor | None, part: slice = slice(None)
+    ) -> Tensor:
         """Its share of the loss, as far as it comes from a part of the batch: the parts' add up to the batch's.
 
         Args:
@@ -103,11 +103,17 @@ class ModelFit:
             else FeatureBatches(self.recipe, photos.rows, draws, kept, pin=pin)
         )
         self.validated = kept_for_validation(self.frozen, stores, self.recipe, kept)
-        self.objectives = nn.ModuleList(Objective(recipe.of_member(t.name), t, photos) for t in model.tasks).to(self.device)
-        self._backbone = torch.compile(model.backbone) if self.recipe.compile and self.frozen is None else model.backbone
+        self.objectives = nn.ModuleList(Objective(recipe.of_member(t.name), t, photos) for t in model.tasks).to(
+            self.device
+        )
+        self._backbone = (
+            torch.compile(model.backbone) if self.recipe.compile and self.frozen is None else model.backbone
+        )
         self.optimizer = create_optimizer(recipe, model)
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.average = ModelEmaV3(model, decay=self.recipe.ema_decay, use_warmup=True) if self.recipe.ema_decay else None
+        self.average = (
+            ModelEmaV3(model, decay=self.recipe.ema_decay, use_warmup=True) if self.recipe.ema_decay else None
+        )
 
     @property
     def answering(self) -> Model:
@@ -191,13 +197,17 @@ class ModelFit:
     @property
     def frozen_features(self) -> str:
         """`kept`, or why what the frozen stages give is not: for the training views, and for validation where that differs."""
-        training, validation = (kept if isinstance(kept, str) else kept.given_up or "kept" for kept in (self.kept, self.validated))
+        training, validation = (
+            kept if isinstance(kept, str) else kept.given_up or "kept" for kept in (self.kept, self.validated)
+        )
         return training if training == validation else f"{training}; for validation: {validation}"
 
     @property
     def cache_trouble(self) -> str:
         """What is wrong with the cache that should keep frozen features, if anything."""
-        return next((kept.given_up for kept in (self.kept, self.validated) if not isinstance(kept, str) and kept.given_up), "")
+        return next(
+            (kept.given_up for kept in (self.kept, self.validated) if not isinstance(kept, str) and kept.given_up), ""
+        )
 
     def _set_rates(self, step: int) -> None:
         factor = rate_factor(self.recipe, step / self.batches.steps)
@@ -238,7 +248,9 @@ def create_optimizer(recipe: Recipe, model: Model) -> torch.optim.Optimizer:
     parts: list[tuple[nn.Module, float]] = []
     for name, head in model.heads.items():
         rate = recipe.of_member(name).lr_head
-        parts += [(head, rate)] + [(regression, rate) for regressed, regression in model.age_heads.items() if regressed == name]
+        parts += [(head, rate)] + [
+            (regression, rate) for regressed, regression in model.age_heads.items() if regressed == name
+        ]
     groups = []
     for module, rate in (*parts, (model.backbone, model.recipe.lr_body)):
         moving = [parameter for parameter in module.parameters() if parameter.requires_grad]

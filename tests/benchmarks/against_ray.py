@@ -20,6 +20,8 @@ Wall time, CPU time and memory: `tests/benchmarks/process_tree.py`. Sides that w
 are, so the same command goes on where it was interrupted.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import os
@@ -38,12 +40,16 @@ from maskcls import options
 from maskcls.cli import run
 from maskcls.errors import CallError
 from maskcls.files import append_line, whole_lines
-from maskcls.stores import Keep
+from maskcls.stores.arrays import Keep
 from tests.benchmarks import report
 from tests.benchmarks.process_tree import usage
 
 SPACE, SCALE, PRESET = "freezing", "cpu", "contest-2021"
-CASES: dict[str, dict[str, int]] = {"freezing": {}, "heads": {"frozen_stages": 5, "views": 4}, "nothing-frozen": {"frozen_stages": 0}}
+CASES: dict[str, dict[str, int]] = {
+    "freezing": {},
+    "heads": {"frozen_stages": 5, "views": 4},
+    "nothing-frozen": {"frozen_stages": 0},
+}
 TRIALS = {"freezing": 12, "heads": 40, "nothing-frozen": 6}
 OURS, PLAIN = "tune.search", "plain Ray Tune"
 COLUMNS = {
@@ -73,16 +79,30 @@ def main(
     backbone: Annotated[str, typer.Option(help="timm model name.")] = "resnet10t",
     loader_workers: Annotated[int, typer.Option(help="The plain side's, a DataLoader.")] = 0,
     seed: Annotated[int, typer.Option(help="Of the first round.")] = 0,
-    warm: Annotated[bool, typer.Option("--warm", help="Let the product's side keep its stores between rounds.")] = False,
-    out: Annotated[Path | None, typer.Option(help="JSON record.", show_default="runs/benchmarks/against_ray-CASE.json")] = None,
+    warm: Annotated[
+        bool, typer.Option("--warm", help="Let the product's side keep its stores between rounds.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="JSON record.", show_default="runs/benchmarks/against_ray-CASE.json")
+    ] = None,
 ) -> None:
     """Measure both sides, round by round."""
     if case not in CASES:
         raise CallError(f"--case is one of {', '.join(CASES)}, but got {case!r}.")
     out = out or Path(f"runs/benchmarks/against_ray-{case}.json")
-    settings = {"case": case, "trials": trials or TRIALS[case], "epochs": epochs, "parallel": parallel, "image_size": image_size}
+    settings = {
+        "case": case,
+        "trials": trials or TRIALS[case],
+        "epochs": epochs,
+        "parallel": parallel,
+        "image_size": image_size,
+    }
     settings |= {"backbone": backbone, "loader_workers": loader_workers, "seed": seed}
-    settings |= {"weights": "none" if weights is None else weights.name, "stores": "warm" if warm else "cold", "space": SPACE}
+    settings |= {
+        "weights": "none" if weights is None else weights.name,
+        "stores": "warm" if warm else "cold",
+        "space": SPACE,
+    }
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         search = Search(Path(folder), _data(data, Path(folder)), weights, settings)
@@ -108,7 +128,7 @@ class Search:
     """
 
     def __init__(self, folder: Path, data: Path, weights: Path | None, settings: Mapping[str, Any]) -> None:
-        from maskcls.data.facedata import prepare
+        from maskcls.data.dataset import prepare
 
         self.folder, self.data, self.settings = folder, data, settings
         self.weights = "none" if weights is None else str(weights.resolve())
@@ -137,8 +157,8 @@ class Search:
 
     def plan(self, seed: int) -> Any:
         """The search as `tune.search` plans it."""
-        from tune import cluster
-        from tune.call import Call, resolve
+        from tune.runs import cluster
+        from tune.search.options import Call, resolve
 
         asked = self._asked(seed)
         unsaid = {"preset": PRESET, "split_seed": 0, "split": None, "corrections": "published", "skip_bad": False}
@@ -152,15 +172,20 @@ class Search:
         return {**asked, "set": [f"{key}={value}" for key, value in fixed.items()]}
 
     def _our_call(self, there: Path, seed: int) -> list[str]:
-        asked = {**self._asked(seed), "runs": there, "name": "ours", "cache": there / "cache" if self.cold else self.folder / "warm"}
+        asked = {
+            **self._asked(seed),
+            "runs": there,
+            "name": "ours",
+            "cache": there / "cache" if self.cold else self.folder / "warm",
+        }
         pins = [word for value in asked.pop("set") for word in ("--set", value)]
         words = [word for name, value in asked.items() for word in (f"--{name.replace('_', '-')}", str(value))]
         return [sys.executable, "-m", "tune.search", *words, *pins]
 
     def _plain_call(self, there: Path, seed: int) -> list[str]:
         from maskcls.models.weights import find_weights
-        from tune.resume import firsts
-        from tune.schedulers import EpochASHA
+        from tune.search.first_trials import firsts
+        from tune.search.schedulers import EpochASHA
 
         plan, scheduler = self.plan(seed), EpochASHA(self.settings["epochs"])
         files, labels = (self.faces.photos[name].tolist() for name in ("file", "label"))
@@ -168,7 +193,9 @@ class Search:
         job |= {"seed": seed, "cpus": plan.cpus, "base": plan.base.model_dump(), "explicit": dict(plan.explicit)}
         job |= {"points": [point for point in firsts(plan).values() if point]}
         job |= {"grace_period": int(scheduler.rungs()[-1][0]), "reduction_factor": scheduler._reduction_factor}
-        job["weights_file"] = None if self.weights == "none" else str(find_weights(self.settings["backbone"], self.weights))
+        job["weights_file"] = (
+            None if self.weights == "none" else str(find_weights(self.settings["backbone"], self.weights))
+        )
         for side in ("train", "validation"):
             rows = self.faces.rows(side).tolist()
             job |= {f"{side}_files": [files[row] for row in rows], f"{side}_labels": [labels[row] for row in rows]}
@@ -177,16 +204,16 @@ class Search:
 
     def _our_trials(self, there: Path, seed: int) -> list[dict[str, Any]]:
         """What the run's record says; that it was the search which the plain side is asked for."""
-        from tune.run_dir import RunDir
-        from tune.study import records
-        from tune.trainable import COMPLETE, STOPPED_EARLY
+        from tune.runs.folder import SearchRun
+        from tune.runs.study import records
+        from tune.states import TrialState
 
-        found = RunDir.open("ours", there)
+        found = SearchRun.open("ours", there)
         search = found.search()
         assert search["base_recipe"] == self.plan(seed).base.model_dump()
         assert (search["data"]["digest"], search["split_digest"]) == (self.faces.digest, self.faces.split.digest)
         trials = records(found)
-        assert all(trial.state in (COMPLETE, STOPPED_EARLY) for trial in trials), trials
+        assert all(trial.state in (TrialState.COMPLETE, TrialState.STOPPED_EARLY) for trial in trials), trials
         return [{name: getattr(trial, name) for name in ("overrides", "epochs", "f1", "seconds")} for trial in trials]
 
     def _make_ready(self) -> None:
@@ -231,9 +258,13 @@ class Rounds:
 def summarised(measured: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """Each side's figures, and the rounds' ratios, plain over ours, and difference in F1, ours less plain."""
     measured = {
-        side: [{**each, "seconds_an_epoch": each["seconds"] / each["epochs"]} for each in values] for side, values in measured.items()
+        side: [{**each, "seconds_an_epoch": each["seconds"] / each["epochs"]} for each in values]
+        for side, values in measured.items()
     }
-    sides = {side: {name: report.summary([each[name] for each in values]) for name in COLUMNS} for side, values in measured.items()}
+    sides = {
+        side: {name: report.summary([each[name] for each in values]) for name in COLUMNS}
+        for side, values in measured.items()
+    }
     pairs = list(zip(measured[OURS], measured[PLAIN], strict=True))
     ratios = {name: report.summary([plain[name] / ours[name] for ours, plain in pairs]) for name in RATIOS}
     difference = report.summary([ours["f1"] - plain["f1"] for ours, plain in pairs])
@@ -249,7 +280,9 @@ def told(results: Mapping[str, Any]) -> str:
         digits = {"f1": 4, "frozen_stages": 2}.get(name, 1)
         cells = [f"{values[name]['mean']:,.{digits}f} +- {values[name]['sd']:,.{digits}f}" for values in sides.values()]
         ratio = results[f"{PLAIN} / {OURS}"].get(name)
-        lines.append(f"{title:24}" + "".join(f"{cell:>22}" for cell in cells) + (f"{_spread(ratio, 2):>28}" if ratio else ""))
+        lines.append(
+            f"{title:24}" + "".join(f"{cell:>22}" for cell in cells) + (f"{_spread(ratio, 2):>28}" if ratio else "")
+        )
     difference = results["F1, ours less plain"]
     return "\n".join([*lines, f"F1, ours less plain: {_spread(difference, 4)}, n = {difference['n']}"])
 
@@ -263,7 +296,7 @@ def _data(data: Path | None, folder: Path) -> Path:
     """The folder of photos; demo faces where none is named, drawn before anything is measured."""
     if data is not None:
         return data.resolve()
-    from maskcls.data.demo import draw
+    from maskcls.data.demo.folder import draw
 
     draw(folder / "faces", DEMO_PEOPLE, seed=0)
     return folder / "faces"

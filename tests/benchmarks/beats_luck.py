@@ -7,6 +7,8 @@ trial at a time, trial 0 the same recipe for all. A search has found one of the 
 only the table's best 1 % reach at any epoch. It is extended, a few trials at a time, until then, or until the table is used up.
 """
 
+from __future__ import annotations
+
 import json
 import math
 import tempfile
@@ -21,9 +23,9 @@ from maskcls.cli import run
 from search_spaces import Setting
 from tests.benchmarks.recorded_table import SPACE, base_recipe, read_table, recorded_objective
 from tests.benchmarks.report import write
-from tune.plan import ASHA, NONE, RANDOM, TPE, SearchPlan
-from tune.run_dir import RunDir
-from tune.study import open_study
+from tune.runs.folder import SearchRun
+from tune.runs.study import open_study
+from tune.search.plan import ASHA, NONE, RANDOM, TPE, SearchPlan
 
 BEST_SHARE = 0.01
 CHUNK = 24
@@ -56,10 +58,10 @@ def threshold() -> float:
 
 def search(method: str, seed: int, folder: Path, trials: int | None = None) -> Search:
     """The real driver, one trial at a time, until one of the best is found; or so many trials."""
-    from tune.driver import run_search
+    from tune.search.driver import run_search
 
     sampler, scheduler = METHODS[method]
-    made = RunDir.create(folder, f"{method.replace(' + ', '-')}-{seed}", {"call": {}})
+    made = SearchRun.create(folder, f"{method.replace(' + ', '-')}-{seed}", {"call": {}})
     base = base_recipe("none").override(FIRST)
     wanted = trials or CHUNK
     while True:
@@ -71,7 +73,7 @@ def search(method: str, seed: int, folder: Path, trials: int | None = None) -> S
         wanted = min(wanted + CHUNK, len(read_table()))
 
 
-def reported(made: RunDir) -> tuple[float, ...]:
+def reported(made: SearchRun) -> tuple[float, ...]:
     """What the trials of a run told Optuna, trial by trial."""
     trials = open_study(made).get_trials(deepcopy=False)
     return tuple(value for trial in trials for _, value in sorted(trial.intermediate_values.items()))
@@ -81,7 +83,9 @@ def main(
     seeds: Annotated[int, typer.Option(help="Searches of each method.")] = 50,
     figure: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("docs/luck.png"),
     out: Annotated[Path, typer.Option(help="Where the JSON record goes.")] = Path("runs/benchmarks/beats_luck.json"),
-    first_seed: Annotated[int, typer.Option(help="The first seed; two halves may run side by side, and be read together.")] = 0,
+    first_seed: Annotated[
+        int, typer.Option(help="The first seed; two halves may run side by side, and be read together.")
+    ] = 0,
     read: Annotated[list[Path] | None, typer.Option(help="Records to read together instead of searching.")] = None,
 ) -> None:
     """Search, print the table, draw the picture."""
@@ -93,7 +97,7 @@ def main(
 
 
 def _search(seeds: Sequence[int]) -> dict[str, list[float]]:
-    from tune import cluster
+    from tune.runs import cluster
 
     budgets: dict[str, list[float]] = {method: [] for method in METHODS}
     with cluster.connected(None), tempfile.TemporaryDirectory() as folder:
@@ -105,7 +109,10 @@ def _search(seeds: Sequence[int]) -> dict[str, list[float]]:
 
 def _read(files: Sequence[Path]) -> dict[str, list[float]]:
     told = [json.loads(file.read_text())["results"] for file in files]
-    return {method: [math.inf if epochs is None else epochs for one in told for epochs in one[method]["epochs"]] for method in METHODS}
+    return {
+        method: [math.inf if epochs is None else epochs for one in told for epochs in one[method]["epochs"]]
+        for method in METHODS
+    }
 
 
 def table(budgets: Mapping[str, Sequence[float]]) -> str:

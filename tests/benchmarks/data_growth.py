@@ -11,6 +11,8 @@ read than among real ones. What is measured in (a) is printed by `tests/benchmar
 disk's cache. (a) and (b) can be had apart by --part.
 """
 
+from __future__ import annotations
+
 import csv
 import json
 import subprocess
@@ -54,7 +56,9 @@ def main(
         place = Path(folder)
         drawn = _drawn(place / "drawn", max(photos))
         if "photos" in part:
-            results["photos"] = {size: more_photos(_folder(drawn, place, size), place, image_size, rounds) for size in sorted(photos)}
+            results["photos"] = {
+                size: more_photos(_folder(drawn, place, size), place, image_size, rounds) for size in sorted(photos)
+            }
             print(told_photos(results["photos"]))
         if "trials" in part:
             results["trials"] = more_trials(_folder(drawn, place, max(photos)), place, image_size, backbone, processes)
@@ -75,7 +79,9 @@ def more_photos(data: Path, place: Path, size: int, rounds: int) -> dict[str, di
     return {step: {name: summary(values) for name, values in told.items()} for step, told in found.items()}
 
 
-def more_trials(data: Path, place: Path, size: int, backbone: str, processes: Sequence[int]) -> dict[int, dict[str, float]]:
+def more_trials(
+    data: Path, place: Path, size: int, backbone: str, processes: Sequence[int]
+) -> dict[int, dict[str, float]]:
     """Memory of so many trials that share a store, MB, by their number."""
     with tempfile.TemporaryDirectory(dir=place) as cache:
         _printed("cold", data, cache, size)
@@ -122,7 +128,10 @@ def told_photos(results: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> str:
     for step in next(iter(results.values())):
         for name, unit in NAMES.items():
             found = [told[step][name] for told in results.values()]
-            cells = [f"{each['mean']:.3f} +- {each['sd']:.3f}" if unit == "s" else f"{max(each['values']):,.0f}" for each in found]
+            cells = [
+                f"{each['mean']:.3f} +- {each['sd']:.3f}" if unit == "s" else f"{max(each['values']):,.0f}"
+                for each in found
+            ]
             lines.append(f"{step}, {unit}".ljust(50) + "".join(f"{cell:>18}" for cell in cells))
     return "\n".join(lines)
 
@@ -130,7 +139,10 @@ def told_photos(results: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> str:
 def told_trials(results: Mapping[int, Mapping[str, float]]) -> str:
     """A column a number of trials."""
     lines = ["trials at a time".ljust(50) + "".join(f"{n:>18}" for n in results)]
-    lines += [title.ljust(50) + "".join(f"{told[name]:>18,.0f}" for told in results.values()) for name, title in TOGETHER.items()]
+    lines += [
+        title.ljust(50) + "".join(f"{told[name]:>18,.0f}" for told in results.values())
+        for name, title in TOGETHER.items()
+    ]
     return "\n".join(lines)
 
 
@@ -144,20 +156,20 @@ def _printed(step: str, data: Path, cache: str, size: int) -> dict[str, dict[str
     return told
 
 
-def _started(words: Sequence[str], log: IO[str]) -> "subprocess.Popen[str]":
+def _started(words: Sequence[str], log: IO[str]) -> subprocess.Popen[str]:
     call = [sys.executable, "-m", "tests.benchmarks.growth_steps", *words]
     return subprocess.Popen(call, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT)
 
 
 def _people(photos: int) -> int:
     """Whole people, of seven photos each, of whom a split can be made."""
-    from maskcls.data.demo import MIN_PERSONS
+    from maskcls.data.demo.folder import MIN_PERSONS
 
     return max(MIN_PERSONS, -(-photos // SHOTS))
 
 
 def _drawn(folder: Path, photos: int) -> Path:
-    from maskcls.data.demo import draw
+    from maskcls.data.demo.folder import draw
 
     draw(folder, min(DRAWN_PEOPLE, _people(photos)), seed=0)
     return folder

@@ -6,6 +6,8 @@ Without --data it writes `people` folders of seven JPEGs: demo faces, enlarged, 
 A repeat starts with an empty folder for the page; the photos come from the disk's cache. Prints a table, and writes a JSON record.
 """
 
+from __future__ import annotations
+
 import argparse
 import csv
 import itertools
@@ -20,7 +22,7 @@ from time import perf_counter
 import cv2
 import numpy as np
 
-from maskcls.data.demo import MIN_PERSONS, SHOTS, draw
+from maskcls.data.demo.folder import MIN_PERSONS, SHOTS, draw
 from maskcls.data.photos import read_contest
 from tests.benchmarks import report
 
@@ -74,7 +76,9 @@ def _written(folder: Path, people: int, size: tuple[int, int]) -> Path:
         rows.append((f"{number:06d}", gender, "Drawn", age, path))
         (data / "train/images" / path).mkdir(parents=True)
         files = dict(zip(group["key"].map(lambda key: Path(key).stem), group["file"], strict=True))
-        tasks += [(files[shot], data / "train/images" / path / f"{shot}.jpg", 7 * number + i) for i, shot in enumerate(SHOTS)]
+        tasks += [
+            (files[shot], data / "train/images" / path / f"{shot}.jpg", 7 * number + i) for i, shot in enumerate(SHOTS)
+        ]
     with (data / "train/train.csv").open("w", newline="", encoding="utf-8") as table:
         csv.writer(table).writerows([("id", "gender", "race", "age", "path"), *rows])
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -12,6 +12,8 @@ which all processes share and the kernel takes back when it needs them. Both are
 holds all that until its input ends.
 """
 
+from __future__ import annotations
+
 import json
 import sys
 import threading
@@ -33,7 +35,7 @@ class Watch:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look)
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> Watch:
         self._thread.start()
         return self
 
@@ -61,10 +63,10 @@ def measured(work: Callable[[], Made]) -> tuple[Made, dict[str, float]]:
 
 def cold(data: Path, cache: Path, size: int) -> dict[str, dict[str, float]]:
     """Reading, splitting and decoding."""
-    from maskcls.data.facedata import FaceData
+    from maskcls.data.dataset import FaceData
     from maskcls.data.photos import read_contest
     from maskcls.data.splits import split_people
-    from maskcls.stores import Keep
+    from maskcls.stores.arrays import Keep
 
     photos, reading = measured(lambda: read_contest(data))
     split, splitting = measured(lambda: split_people(photos))
@@ -74,10 +76,10 @@ def cold(data: Path, cache: Path, size: int) -> dict[str, dict[str, float]]:
 
 def warm(data: Path, cache: Path, size: int) -> dict[str, dict[str, float]]:
     """Opening the store that `cold` has made."""
-    from maskcls.data.facedata import FaceData
+    from maskcls.data.dataset import FaceData
     from maskcls.data.photos import read_contest
     from maskcls.data.splits import Split
-    from maskcls.stores import Keep
+    from maskcls.stores.arrays import Keep
 
     faces = FaceData(read_contest(data), Split((), ()), Keep(cache))
     _, opening = measured(lambda: faces.pixels(size))
@@ -86,10 +88,10 @@ def warm(data: Path, cache: Path, size: int) -> dict[str, dict[str, float]]:
 
 def hold(data: Path, cache: Path, size: int, backbone: str) -> None:
     """A fit of one step over the store; says READY, and waits."""
-    from maskcls.data.facedata import prepare
+    from maskcls.data.dataset import prepare
     from maskcls.device import set_threads
     from maskcls.recipe import Recipe
-    from maskcls.stores import Keep
+    from maskcls.stores.arrays import Keep
     from maskcls.training.fit import Fit
     from maskcls.training.fit_data import FitData
 

@@ -1,8 +1,8 @@
-"""How often does an interval hold the true difference, and how wide is it? For tune.paired and three it was chosen over.
+"""How often does an interval hold the true difference, and how wide is it? For tune.statistics.paired and three it was chosen over.
 
     python -m tests.benchmarks.intervals drawn 600         # answers drawn from a model, nobody trained on; this interval alone
     python -m tests.benchmarks.intervals trained 400       # classifiers really trained; minutes on one core
-    python -m tests.benchmarks.intervals holdout 400       # one classifier's score on a holdout, for tune.intervals
+    python -m tests.benchmarks.intervals holdout 400       # one classifier's score on a holdout, for tune.statistics.intervals
 
 `drawn` is the model of tests/tune/test_paired.py: a seed's noise from none to twice the people's, no true difference.
 
@@ -13,18 +13,19 @@ drawn people, base and variant see different features of them, equally good ones
 time. The true score is that on 30,000 people of the same shares.
 """
 
+from __future__ import annotations
+
 import functools
 import sys
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from maskcls.training.metrics import scores
-from tune import intervals as of_people
-from tune import paired
-from tune.paired import Repeat, difference
+from tune.statistics import intervals as of_people
+from tune.statistics import paired
+from tune.statistics.paired import Repeat, difference
 
 PEOPLE, PHOTOS, FEATURES, RANDOM_FEATURES = 400, 7, 10, 30
 MASKS = np.array([0, 0, 0, 0, 0, 1, 2])
@@ -45,7 +46,9 @@ def photos_of(generator: np.random.Generator, strata: Integers, strength: float)
     """Features of everybody's photos; a person looks alike in all of theirs. `strength`: how well age shows."""
     age, gender, *masks = directions()
     people = len(strata)
-    person = generator.normal(size=(people, FEATURES)) + np.outer(strata % 3, age * strength) + np.outer(strata // 3, gender)
+    person = (
+        generator.normal(size=(people, FEATURES)) + np.outer(strata % 3, age * strength) + np.outer(strata // 3, gender)
+    )
     worn = np.stack([np.zeros(FEATURES), *masks])[np.tile(MASKS, people)]
     noise: Floats = 0.5 * generator.normal(size=(people * PHOTOS, FEATURES))
     return np.repeat(person, PHOTOS, axis=0) + worn + noise
@@ -114,7 +117,11 @@ def _resampled(repeat: Repeat, generator: np.random.Generator, times: int = 200)
         weights[:, members] = generator.multinomial(len(members), np.full(len(members), 1 / len(members)), size=times)
     truth = weights @ of_people.counts(person, repeat.truth)
     f1 = [
-        of_people.macro_f1(truth, weights @ of_people.counts(person, said), weights @ of_people.counts(person, said, said == repeat.truth))
+        of_people.macro_f1(
+            truth,
+            weights @ of_people.counts(person, said),
+            weights @ of_people.counts(person, said, said == repeat.truth),
+        )
         for said in (repeat.variant, repeat.base)
     ]
     return f1[0] - f1[1]
@@ -122,18 +129,21 @@ def _resampled(repeat: Repeat, generator: np.random.Generator, times: int = 200)
 
 def drawn(experiments: int) -> None:
     """Coverage of no difference, by repeats and by a seed's noise in units of the people's."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tune"))
-    from test_paired import PEOPLES_NOISE, repeat
+    from tests.tune.statistics.test_paired import PEOPLES_NOISE, repeat
 
     paired.RESAMPLES = 60
     for n in (3, 5, 10):
         for noise in (0.0, 0.5, 1.0, 1.5, 2.0):
             generator = np.random.default_rng(17)
-            found = [difference([repeat(generator, i, noise * PEOPLES_NOISE, 0.0) for i in range(n)], seed) for seed in range(experiments)]
+            found = [
+                difference([repeat(generator, i, noise * PEOPLES_NOISE, 0.0) for i in range(n)], seed)
+                for seed in range(experiments)
+            ]
             held = np.mean([one.low <= 0 <= one.high for one in found])
             half = np.mean([one.high - one.mean for one in found])
             print(
-                f"{n} repeats, a seed's noise {noise:.1f} of the people's: holds it in {held:.3f}, half its width is {half:.3f}", flush=True
+                f"{n} repeats, a seed's noise {noise:.1f} of the people's: holds it in {held:.3f}, half its width is {half:.3f}",
+                flush=True,
             )
 
 
@@ -144,7 +154,8 @@ def trained(experiments: int) -> None:
         for repeats, folds in DESIGNS:
             true = truth(folds, strength)
             found = [
-                intervals(experiment(seed, repeats, folds, strength), folds, np.random.default_rng(seed)) for seed in range(experiments)
+                intervals(experiment(seed, repeats, folds, strength), folds, np.random.default_rng(seed))
+                for seed in range(experiments)
             ]
             middles, halves = np.array(found).transpose(2, 0, 1)  # (experiments, names) each
             held = (np.abs(middles - true) <= halves).mean(0)
@@ -158,7 +169,14 @@ def truth(folds: int, strength: float, experiments: int = 150) -> float:
     """The difference that so many folds have in the mean: fewer folds train on fewer people. Of equally good features it is zero."""
     if strength == 1:
         return 0.0
-    return float(np.mean([one.mean for one in (difference(experiment(50_000 + n, folds, folds, strength)) for n in range(experiments))]))
+    return float(
+        np.mean(
+            [
+                one.mean
+                for one in (difference(experiment(50_000 + n, folds, folds, strength)) for n in range(experiments))
+            ]
+        )
+    )
 
 
 HOLDOUTS, CLASSIFIERS, TRUE_PEOPLE = (69, 400), 10, 30_000
@@ -170,7 +188,8 @@ def holdout(experiments: int) -> None:
     for strength in (1.0, 3.0):
         for people in HOLDOUTS:
             true, found = zip(
-                *(holdouts(number, people, strength, experiments // CLASSIFIERS) for number in range(CLASSIFIERS)), strict=True
+                *(holdouts(number, people, strength, experiments // CLASSIFIERS) for number in range(CLASSIFIERS)),
+                strict=True,
             )
             ends = np.concatenate(found)  # (experiments, 4, low and high less the truth)
             print(f"{people} people, true macro F1 about {np.mean(true):.2f}:", flush=True)
@@ -211,7 +230,12 @@ def _four(seen: float, resampled: Floats, freedom: float) -> list[tuple[float, f
     logit, half = np.log(seen / (1 - seen)), z * float(np.log(resampled / (1 - resampled)).std())
     low, high = np.quantile(resampled, [0.025, 0.975])
     ends = [1 / (1 + np.exp(-(logit + side))) for side in (-half, half)]
-    return [(float(low), float(high)), (seen - z * sd, seen + z * sd), (seen - t * sd, seen + t * sd), (float(ends[0]), float(ends[1]))]
+    return [
+        (float(low), float(high)),
+        (seen - z * sd, seen + z * sd),
+        (seen - t * sd, seen + t * sd),
+        (float(ends[0]), float(ends[1])),
+    ]
 
 
 def _sizes(people: int) -> Integers:

@@ -6,6 +6,8 @@ Each decoding builds a store from nothing in a fresh folder, all cores; photos c
 Augmentation is the default recipe's, in one thread. Prints a table, and writes a JSON record.
 """
 
+from __future__ import annotations
+
 import argparse
 import itertools
 import tempfile
@@ -13,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from maskcls.data.augment import Augmenter
-from maskcls.data.demo import draw
+from maskcls.data.demo.folder import draw
 from maskcls.data.geometry import Geometry
 from maskcls.data.photos import read_contest
 from maskcls.data.pixels import open_or_build
@@ -39,7 +41,11 @@ def main() -> None:
         }
     print(report.table(results))
     report.write(
-        call.out, results, photos=len(files), image_size=call.image_size, data="demo faces" if call.data is None else call.data.name
+        call.out,
+        results,
+        photos=len(files),
+        image_size=call.image_size,
+        data="demo faces" if call.data is None else call.data.name,
     )
     print(f"Written to {call.out}.")
 

@@ -10,6 +10,8 @@ stage, the sampler's draws, macro F1. Otherwise than the product: torchvision's 
 (noise is left out), photos are resized by PIL, and every epoch augments anew, whatever `views` says.
 """
 
+from __future__ import annotations
+
 import json
 import math
 import os
@@ -30,7 +32,7 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision import transforms as T  # noqa: N812  as its own documentation has it
+from torchvision import transforms as T  # noqa: N812 - as its own documentation has it
 
 from maskcls.data.sampling import DrawStream
 from maskcls.labels import N_CLASSES
@@ -81,7 +83,9 @@ class Classifier(nn.Module):
         file: dict[str, Any] = {"pretrained_cfg_overlay": {"file": weights}} if weights else {}
         self.backbone = timm.create_model(recipe.backbone, pretrained=weights is not None, num_classes=0, **file)
         n_features = getattr(self.backbone, "head_hidden_size", None) or self.backbone.num_features
-        self.head = create_head(recipe.head, n_features, N_CLASSES, width=recipe.head_width, dropout=recipe.head_dropout)
+        self.head = create_head(
+            recipe.head, n_features, N_CLASSES, width=recipe.head_width, dropout=recipe.head_dropout
+        )
         stages = stage_of_modules(self.backbone)
         for name, parameter in self.backbone.named_parameters():
             parameter.requires_grad = stages[name.rpartition(".")[0]] > recipe.frozen_stages
@@ -93,7 +97,7 @@ class Classifier(nn.Module):
         logits: Tensor = self.head(self.backbone(images))
         return logits
 
-    def train(self, mode: bool = True) -> "Classifier":
+    def train(self, mode: bool = True) -> Classifier:
         super().train(mode)
         for module in self.frozen:
             module.eval()
@@ -105,8 +109,14 @@ def transform(recipe: Recipe, *, training: bool) -> T.Compose:
     config = timm.get_pretrained_cfg(recipe.backbone)
     shift, scale, often = recipe.augment_shift, recipe.augment_scale, recipe.augment_probability
     affine = T.RandomAffine(recipe.augment_rotate_degrees, translate=(shift, shift), scale=(1 - scale, 1 + scale))
-    colour = T.ColorJitter(recipe.augment_brightness, recipe.augment_contrast, recipe.augment_saturation, recipe.augment_hue_degrees / 360)
-    augmented = [T.RandomHorizontalFlip(recipe.augment_flip), T.RandomApply([affine], often), T.RandomApply([colour], often)]
+    colour = T.ColorJitter(
+        recipe.augment_brightness, recipe.augment_contrast, recipe.augment_saturation, recipe.augment_hue_degrees / 360
+    )
+    augmented = [
+        T.RandomHorizontalFlip(recipe.augment_flip),
+        T.RandomApply([affine], often),
+        T.RandomApply([colour], often),
+    ]
     geometry = [T.Resize(recipe.image_size), T.CenterCrop(recipe.image_size)]
     return T.Compose([*geometry, *(augmented if training else []), T.ToTensor(), T.Normalize(config.mean, config.std)])
 
@@ -124,10 +134,19 @@ def rate_factor(step: int, steps: int, recipe: Recipe) -> float:
     epochs = step / steps
     if epochs < recipe.warmup_epochs:
         return epochs / recipe.warmup_epochs
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (epochs - recipe.warmup_epochs) / (recipe.epochs - recipe.warmup_epochs))))
+    return 0.5 * (
+        1 + math.cos(math.pi * min(1.0, (epochs - recipe.warmup_epochs) / (recipe.epochs - recipe.warmup_epochs)))
+    )
 
 
-def step(model: Classifier, images: Tensor, labels: Tensor, criterion: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe) -> None:
+def step(
+    model: Classifier,
+    images: Tensor,
+    labels: Tensor,
+    criterion: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+) -> None:
     """Forward, backward, and the weights moved."""
     loss = criterion(model(images), labels)
     optimizer.zero_grad()
@@ -195,7 +214,10 @@ def draw(trial: optuna.Trial) -> dict[str, Any]:
 
 def search(job: dict[str, Any], folder: str) -> list[dict[str, Any]]:
     """Each trial's recipe values that the space chose, its epochs and its best F1."""
-    DRAWN.update(space=get(job["space"]).pinned(job["explicit"]), setting=Setting("cpu", pretrained=job["weights_file"] is not None))
+    DRAWN.update(
+        space=get(job["space"]).pinned(job["explicit"]),
+        setting=Setting("cpu", pretrained=job["weights_file"] is not None),
+    )
     searcher = OptunaSearch(
         draw,
         metric="best_f1",
@@ -204,7 +226,12 @@ def search(job: dict[str, Any], folder: str) -> list[dict[str, Any]]:
         sampler=optuna.samplers.TPESampler(multivariate=True, group=True, seed=job["seed"]),
     )
     scheduler = ASHAScheduler(
-        "epoch", "best_f1", "max", max_t=job["epochs"], grace_period=job["grace_period"], reduction_factor=job["reduction_factor"]
+        "epoch",
+        "best_f1",
+        "max",
+        max_t=job["epochs"],
+        grace_period=job["grace_period"],
+        reduction_factor=job["reduction_factor"],
     )
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(train, job=job), {"cpu": job["cpus"]}),

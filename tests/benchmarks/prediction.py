@@ -11,6 +11,8 @@ Also the seconds of the whole command, `python -m maskcls.predict`, start includ
 probabilities in a process that is warm, as the page has it (`Predictor.at_once`): one at a time.
 """
 
+from __future__ import annotations
+
 import os
 import statistics
 import subprocess
@@ -71,7 +73,11 @@ def main(
     print(f"{RATIO}: median {statistics.median(ratios):.3f}, {min(ratios):.3f} to {max(ratios):.3f}, n = {rounds}")
     print(f"the whole command, {len(files):,} photos: {whole_s:.1f} s")
     print(f"one photo: {_told_ms(latency_s)}")
-    results |= {RATIO: summary(ratios), "the whole command, s": summary([whole_s]), "latency, s": _latency_summary(latency_s)}
+    results |= {
+        RATIO: summary(ratios),
+        "the whole command, s": summary([whole_s]),
+        "latency, s": _latency_summary(latency_s),
+    }
     about = {"photos": len(files), "image_size": image_size, "backbone": backbone, "threads": threads, "device": device}
     write(out, results, **about, data="demo faces" if data is None else data.name)
 
@@ -81,7 +87,7 @@ def limit(decoding: float, forward: float, device: str) -> float:
     return min(decoding, forward) if device.startswith("cuda") else 1 / (1 / decoding + 1 / forward)
 
 
-def alternate(predictor: "Predictor", files: Sequence[str], rounds: int) -> dict[str, list[float]]:
+def alternate(predictor: Predictor, files: Sequence[str], rounds: int) -> dict[str, list[float]]:
     """Photos a second of each part, round by round, after a round that does not count."""
 
     def decode() -> list[Any]:
@@ -102,7 +108,7 @@ def alternate(predictor: "Predictor", files: Sequence[str], rounds: int) -> dict
     return {name: values[1:] for name, values in measured.items()}
 
 
-def _latency(predictor: "Predictor", file: Path) -> float:
+def _latency(predictor: Predictor, file: Path) -> float:
     from maskcls.data.geometry import decode_bytes
 
     content = file.read_bytes()
@@ -123,7 +129,19 @@ def _told_ms(seconds: Sequence[float]) -> str:
 def _whole_command(bundle: Path, files: Sequence[str], device: str, place: Path) -> float:
     listed = place / "files.txt"
     listed.write_text("\n".join(files) + "\n")
-    call = [sys.executable, "-m", "maskcls.predict", "--bundle", bundle, "--images", listed, "--out", place / "out.csv", "--device", device]
+    call = [
+        sys.executable,
+        "-m",
+        "maskcls.predict",
+        "--bundle",
+        bundle,
+        "--images",
+        listed,
+        "--out",
+        place / "out.csv",
+        "--device",
+        device,
+    ]
     began = perf_counter()
     done = subprocess.run([str(word) for word in call], capture_output=True, text=True, cwd=ROOT, check=False)
     if done.returncode:
@@ -132,7 +150,7 @@ def _whole_command(bundle: Path, files: Sequence[str], device: str, place: Path)
 
 
 def _drawn(place: Path) -> Path:
-    from maskcls.data.demo import draw
+    from maskcls.data.demo.folder import draw
 
     draw(place / "faces", DEMO_PEOPLE, seed=0)
     return place / "faces"
@@ -145,7 +163,12 @@ def _bundle(folder: Path, backbone: str, weights: str, image_size: int) -> Path:
     from maskcls.recipe import Recipe
     from maskcls.serving.bundle import Trained, write_bundle
 
-    chosen = {"backbone": backbone, "weights": resolve_weights(weights, None), "image_size": image_size, "frozen_stages": 0}
+    chosen = {
+        "backbone": backbone,
+        "weights": resolve_weights(weights, None),
+        "image_size": image_size,
+        "frozen_stages": 0,
+    }
     recipe = Recipe().override(chosen)
     states = [model.state_dict() for model in build_models(recipe, pretrained=recipe.weights != "none")]
     write_bundle(folder, [Trained(recipe, states)], {}, data_digest="d" * 12, split_digest="5" * 12, seen_people=())

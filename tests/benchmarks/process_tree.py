@@ -8,6 +8,8 @@ ran; on a machine with nothing else to do the two agree.
 Memory is the proportional set size (PSS): a page that k processes share counts 1/k in each, so the sum has every page once.
 """
 
+from __future__ import annotations
+
 import os
 import subprocess
 from collections.abc import Sequence
@@ -115,5 +117,7 @@ def _processes() -> dict[Process, Seen]:
         if folder.name.isdigit():
             with suppress(OSError):  # it has ended
                 values = (folder / "stat").read_text().rpartition(")")[2].split()  # its name may hold spaces
-                found[Process(int(folder.name), int(values[19]))] = Seen(int(values[1]), int(values[11]) + int(values[12]))
+                found[Process(int(folder.name), int(values[19]))] = Seen(
+                    int(values[1]), int(values[11]) + int(values[12])
+                )
     return found

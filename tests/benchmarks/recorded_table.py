@@ -6,6 +6,8 @@ MobileNetV3-small at 64 px, eight epochs, 93 people to train on and 92 to valida
 file, has a row a recipe: its parameters and the validation macro F1 of each epoch. `recorded_objective` answers from it.
 """
 
+from __future__ import annotations
+
 import csv
 import itertools
 import json
@@ -20,11 +22,12 @@ import typer
 from maskcls import options, presets
 from maskcls.cli import run
 from maskcls.recipe import Recipe
-from maskcls.stores import Keep
+from maskcls.stores.arrays import Keep
 from search_spaces import Setting, Space, Suggest
-from tune.fits import FitRequest, read_result, run_fits
-from tune.fitting_trial import fit_trial
-from tune.trainable import TrialRequest, read_curve
+from tune.fitting.curve import read_curve
+from tune.fitting.pool import FitRequest, read_result, run_fits
+from tune.fitting.request import TrialRequest
+from tune.fitting.worker import fit_trial
 
 TABLE = Path(__file__).with_name("recorded_table.csv")
 EPOCHS = 8
@@ -73,7 +76,10 @@ def row_key(values: dict[str, Any]) -> tuple[Any, ...]:
 def read_table(file: Path = TABLE) -> dict[tuple[Any, ...], tuple[float, ...]]:
     """Validation macro F1 of each epoch by `row_key`."""
     with file.open(newline="", encoding="utf-8") as lines:
-        return {row_key(row): tuple(float(row[f"f1_{epoch}"]) for epoch in range(1, EPOCHS + 1)) for row in csv.DictReader(lines)}
+        return {
+            row_key(row): tuple(float(row[f"f1_{epoch}"]) for epoch in range(1, EPOCHS + 1))
+            for row in csv.DictReader(lines)
+        }
 
 
 def recorded_objective(request: TrialRequest) -> Iterator[dict[str, Any]]:
@@ -91,14 +97,16 @@ def train_one(request: FitRequest, *, keep: Keep) -> Generator[dict[str, Any], N
 def main(
     data: options.Data = None,
     weights: options.Weights = None,
-    work: Annotated[Path, typer.Option(help="Where fits and decoded photos are kept meanwhile.")] = Path("runs/recorded-table"),
+    work: Annotated[Path, typer.Option(help="Where fits and decoded photos are kept meanwhile.")] = Path(
+        "runs/recorded-table"
+    ),
     parallel: Annotated[int, typer.Option(help="Fits at a time.")] = 2,
     out: Annotated[Path, typer.Option(help="The table.")] = TABLE,
 ) -> None:
     """Train what is not trained yet, and write the table once all of it is."""
-    from maskcls.data.facedata import prepare
+    from maskcls.data.dataset import prepare
     from maskcls.data.splits import split_people
-    from tune import cluster
+    from tune.runs import cluster
 
     work = work.absolute()
     faces = prepare(data, keep=Keep(work / "cache"), progress=True)
@@ -114,7 +122,9 @@ def main(
     with cluster.connected(None):
         outcome = run_fits(asked, partial(train_one, keep=Keep(work / "cache", 1.0)), parallel=parallel)
     if outcome.left:
-        raise SystemExit(f"{outcome.left} of {len(asked)} recipes are left to train ({outcome.why}); the same command goes on.")
+        raise SystemExit(
+            f"{outcome.left} of {len(asked)} recipes are left to train ({outcome.why}); the same command goes on."
+        )
     write_table(asked, out)
     typer.echo(f"{len(asked)} recipes in {out}")
 
@@ -136,7 +146,9 @@ def write_table(asked: list[FitRequest], out: Path) -> None:
             curve = [row["validation_f1"] for row in read_curve(request.folder)]
             curve += [0.0] * (EPOCHS - len(curve))
             values = json.loads(json.dumps(request.settings["overrides"]))
-            table.writerow([*(values.get(name, "") for name in PARAMETERS), result["state"], *(f"{f1:.6f}" for f1 in curve)])
+            table.writerow(
+                [*(values.get(name, "") for name in PARAMETERS), result["state"], *(f"{f1:.6f}" for f1 in curve)]
+            )
 
 
 if __name__ == "__main__":

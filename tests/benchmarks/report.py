@@ -1,5 +1,7 @@
 """What every benchmark's record carries: hardware, versions, commit; and how repeated measurements are told."""
 
+from __future__ import annotations
+
 import json
 import os
 import platform
@@ -55,7 +57,9 @@ def table(results: Mapping[str, Mapping[str, Any]], unit: str = "photos/s") -> s
     """A line a measurement: name, mean, spread, n."""
     width = max(len(name) for name in results)
     lines = [f"{'':{width}}  {unit:>10}  {'+-':>8}  {'n':>3}"]
-    lines += [f"{name:{width}}  {told['mean']:>10.1f}  {told['sd']:>8.1f}  {told['n']:>3}" for name, told in results.items()]
+    lines += [
+        f"{name:{width}}  {told['mean']:>10.1f}  {told['sd']:>8.1f}  {told['n']:>3}" for name, told in results.items()
+    ]
     return "\n".join(lines)
 
 
@@ -75,7 +79,9 @@ def _module() -> list[str]:
 
 def _commit() -> str:
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False
+        ).stdout.strip()
 
     return (git("rev-parse", "--short=12", "HEAD") or "unknown") + (
         "-dirty" if git("status", "--porcelain", "--untracked-files=no") else ""
@@ -87,4 +93,6 @@ def _cpu_name() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )

@@ -1,6 +1,6 @@
 """`python -m tests.benchmarks.search_cost`: what a search costs beside its trials.
 
-(a) Trials a second of `tune.driver.run_search` beside plain Ray Tune with OptunaSearch, over an objective that costs nothing: a formula
+(a) Trials a second of `tune.search.driver.run_search` beside plain Ray Tune with OptunaSearch, over an objective that costs nothing: a formula
 of the space `freezing` at CPU scale. Both have TPESampler(multivariate=True, group=True), ASHA with the same settings, as many trials,
 epochs and trials at a time, and reuse actors; the rounds alternate. A round is timed from the call to its return, the start of Ray's
 actors included. Plain Ray keeps its study in memory, tells Optuna that a stopped trial was complete, and has neither loggers nor output
@@ -10,6 +10,8 @@ gauges, lines of progress. For information also plain Ray with its defaults: a n
 (b) Seconds a suggestion, a result and an end of the driver, and its memory, after 100, 1,000 and 10,000 trials, each in a fresh process,
 beside plain Optuna's suggestion; see `tests/benchmarks/search_growth.py`.
 """
+
+from __future__ import annotations
 
 import contextlib
 import io
@@ -58,13 +60,19 @@ def main(
         results["growth"] = growth(size, space, suggestions)
         for name, told in results["growth"].items():
             _print_growth(name, told)
-    settings = {"trials": trials, "epochs": epochs, "parallel": parallel, "space": SPACE, "load_average_1_min_before": load}
+    settings = {
+        "trials": trials,
+        "epochs": epochs,
+        "parallel": parallel,
+        "space": SPACE,
+        "load_average_1_min_before": load,
+    }
     write(out, results, **settings, versions={name: version(name) for name in ("ray", "optuna")})
 
 
 def rate(trials: int, epochs: int, parallel: int, rounds: int, default_rounds: int) -> dict[str, Any]:
     """Trials a second of each side and each round, epochs a trial, and the ratios of the rounds."""
-    from tune import cluster
+    from tune.runs import cluster
 
     sides: dict[str, Callable[[int, int, int], float]] = {OURS: our_search, PLAIN: plain_search}
     seconds: dict[str, list[float]] = {OURS: [], PLAIN: [], DEFAULTS: []}
@@ -96,18 +104,20 @@ def f1(values: Mapping[str, Any], epoch: int) -> float:
 
 
 def our_search(trials: int, epochs: int, parallel: int) -> float:
-    """A search by tune.driver. Returns its epochs a trial."""
+    """A search by tune.search.driver. Returns its epochs a trial."""
     import search_spaces
     from maskcls.presets import preset
-    from tune.driver import run_search
-    from tune.plan import SearchPlan
-    from tune.run_dir import RunDir
-    from tune.study import records
+    from tune.runs.folder import SearchRun
+    from tune.runs.study import records
+    from tune.search.driver import run_search
+    from tune.search.plan import SearchPlan
 
     base = preset("contest-2021", "cpu").override({"epochs": epochs})
-    plan = SearchPlan(search_spaces.get(SPACE), search_spaces.Setting("cpu"), base, {"epochs": epochs}, trials, parallel=parallel)
+    plan = SearchPlan(
+        search_spaces.get(SPACE), search_spaces.Setting("cpu"), base, {"epochs": epochs}, trials, parallel=parallel
+    )
     with tempfile.TemporaryDirectory() as folder:
-        run = RunDir.create(Path(folder), "one", {"call": {}})
+        run = SearchRun.create(Path(folder), "one", {"call": {}})
         with contextlib.redirect_stderr(io.StringIO()):
             run_search(plan, run, curve, plain=True)
         told = records(run)
@@ -129,7 +139,7 @@ def plain_search(trials: int, epochs: int, parallel: int, *, reuse_actors: bool 
     from ray.tune.search.optuna import OptunaSearch
 
     import search_spaces
-    from tune.schedulers import EpochASHA
+    from tune.search.schedulers import EpochASHA
 
     ours = EpochASHA(epochs)
     reduction, grace = ours._reduction_factor, int(ours.rungs()[-1][0])
@@ -151,7 +161,11 @@ def plain_search(trials: int, epochs: int, parallel: int, *, reuse_actors: bool 
         tuned = tune.Tuner(
             tune.with_resources(train, {"cpu": 1}),
             tune_config=tune.TuneConfig(
-                search_alg=search, scheduler=scheduler, num_samples=trials, max_concurrent_trials=parallel, reuse_actors=reuse_actors
+                search_alg=search,
+                scheduler=scheduler,
+                num_samples=trials,
+                max_concurrent_trials=parallel,
+                reuse_actors=reuse_actors,
             ),
             run_config=tune.RunConfig(storage_path=folder, verbose=0),
         ).fit()
@@ -160,7 +174,7 @@ def plain_search(trials: int, epochs: int, parallel: int, *, reuse_actors: bool 
 
 
 def plain_search_with_defaults(trials: int, epochs: int, parallel: int) -> float:
-    """A new actor a trial, and Ray's loggers, which `tune.cluster.quiet` turns off."""
+    """A new actor a trial, and Ray's loggers, which `tune.runs.cluster.quiet` turns off."""
     with mock.patch.dict(os.environ, TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="0"):
         return plain_search(trials, epochs, parallel, reuse_actors=False)
 
@@ -205,7 +219,9 @@ def _print_rate(told: Mapping[str, Any]) -> None:
         if epochs:
             print(f"{name}: {statistics.fmean(epochs):.2f} epochs a trial")
     ratios = told[f"{OURS} / {PLAIN}"]["values"]
-    print(f"{OURS} / {PLAIN}: median {statistics.median(ratios):.3f}, {min(ratios):.3f} to {max(ratios):.3f}, n = {len(ratios)}")
+    print(
+        f"{OURS} / {PLAIN}: median {statistics.median(ratios):.3f}, {min(ratios):.3f} to {max(ratios):.3f}, n = {len(ratios)}"
+    )
 
 
 def _print_growth(space: str, sizes: Mapping[int, Mapping[str, Any]]) -> None:

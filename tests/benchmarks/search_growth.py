@@ -9,6 +9,8 @@ suggestion a trial of six epochs. `optuna` asks plain Optuna for the same: TPESa
 its in-memory storage. `fill` makes the journals: trials drawn at random, a third of them complete, the others pruned after two epochs.
 """
 
+from __future__ import annotations
+
 import contextlib
 import io
 import json
@@ -26,18 +28,19 @@ import numpy as np
 import optuna
 import psutil
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
+from optuna.trial import TrialState as OptunaState
 
 import search_spaces
 from maskcls.presets import preset
 from search_spaces import Setting
-from tune import leaderboard, schedulers
-from tune import study as records
-from tune.plan import SearchPlan
-from tune.progress import Progress
-from tune.run_dir import RunDir
-from tune.searcher import StudySearch
-from tune.trainable import COMPLETE, FIDELITY, METRIC, RUNNING, STOPPED_EARLY
+from tune.runs import leaderboard
+from tune.runs import study as records
+from tune.runs.folder import SearchRun
+from tune.search import schedulers
+from tune.search.plan import SearchPlan
+from tune.search.progress import Progress
+from tune.search.searcher import StudySearch
+from tune.states import FIDELITY, METRIC, TrialState
 
 EPOCHS = 6
 PRUNED_AFTER = 2
@@ -59,7 +62,9 @@ def fill(space_name: str, sizes: Sequence[int], folder: Path) -> dict[int, Path]
     journal = folder / f"{space_name}.journal"
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = optuna.storages.JournalStorage(_Unsynced(str(journal)))
-    study = optuna.create_study(study_name="one", storage=storage, direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    study = optuna.create_study(
+        study_name="one", storage=storage, direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0)
+    )
     space, base, draws = search_spaces.get(space_name), _base(), np.random.default_rng(0)
     filled = {}
     for number in range(max(sizes)):
@@ -71,9 +76,13 @@ def fill(space_name: str, sizes: Sequence[int], folder: Path) -> dict[int, Path]
         for epoch in range(1, (EPOCHS if complete else PRUNED_AFTER) + 1):
             trial.report(top * (1 - 0.5**epoch), epoch)
         trial.set_user_attr(records.SECONDS, 60.0)
-        trial.set_user_attr(records.STATE, COMPLETE if complete else STOPPED_EARLY)
+        trial.set_user_attr(records.STATE, TrialState.COMPLETE if complete else TrialState.STOPPED_EARLY)
         trial.set_user_attr(records.MESSAGE, "")
-        study.tell(trial, top * (1 - 0.5**EPOCHS) if complete else None, state=TrialState.COMPLETE if complete else TrialState.PRUNED)
+        study.tell(
+            trial,
+            top * (1 - 0.5**EPOCHS) if complete else None,
+            state=OptunaState.COMPLETE if complete else OptunaState.PRUNED,
+        )
         if number + 1 in sizes:
             filled[number + 1] = folder / f"{space_name}-{number + 1}.journal"
             shutil.copyfile(journal, filled[number + 1])
@@ -93,7 +102,7 @@ def driver(journal: Path, space_name: str, suggestions: int) -> dict[str, Any]:
     plan = SearchPlan(search_spaces.get(space_name), SETTING, _base(), {"epochs": EPOCHS}, trials=MANY)
     scheduler = schedulers.create(plan.scheduler, EPOCHS)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
-        run = RunDir.create(Path(folder), "one", {"call": {}})
+        run = SearchRun.create(Path(folder), "one", {"call": {}})
         shutil.copyfile(journal, run.journal)
         searcher = timed("opening: journal and searcher", StudySearch, plan, run)
         there = searcher.study.get_trials(deepcopy=False)
@@ -105,11 +114,11 @@ def driver(journal: Path, space_name: str, suggestions: int) -> dict[str, Any]:
             scheduler.on_trial_add(None, trial)
             progress.on_trial_start(0, [], trial)
             for epoch in range(1, EPOCHS):
-                result = _result(epoch, RUNNING)
+                result = _result(epoch, TrialState.RUNNING)
                 timed("result: scheduler", scheduler.on_trial_result, None, trial, result)
                 timed("result: searcher", searcher.on_trial_result, trial.trial_id, result)
                 timed("result: progress", progress.on_trial_result, 0, [], trial, result)
-            end = _result(EPOCHS, COMPLETE)
+            end = _result(EPOCHS, TrialState.COMPLETE)
             timed("end: scheduler", scheduler.on_trial_complete, None, trial, end)
             timed("end: searcher", searcher.on_trial_complete, trial.trial_id, end)
             timed("end: progress, leaderboard", progress.on_trial_complete, 0, [], trial)
@@ -143,7 +152,14 @@ def _base() -> Any:
 
 def _result(epoch: int, state: str) -> dict[str, Any]:
     f1 = 0.3 + epoch / 100
-    return {FIDELITY: epoch, METRIC: f1, "validation_f1": f1, "seconds": 10.0 * epoch, "state": state, "done": state == COMPLETE}
+    return {
+        FIDELITY: epoch,
+        METRIC: f1,
+        "validation_f1": f1,
+        "seconds": 10.0 * epoch,
+        "state": state,
+        "done": state == TrialState.COMPLETE,
+    }
 
 
 if __name__ == "__main__":

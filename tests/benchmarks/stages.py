@@ -9,6 +9,8 @@ plain / later is the most that kept features give a trial with so many frozen st
 whose trials are spread evenly over all six: the convolutions that both sides train are the rest.
 """
 
+from __future__ import annotations
+
 import shutil
 import statistics
 import tempfile
@@ -24,7 +26,7 @@ import typer
 
 from maskcls import options
 from maskcls.cli import run
-from maskcls.stores import Keep
+from maskcls.stores.arrays import Keep
 from tests.benchmarks.report import summary, write
 
 ALL_STAGES = range(6)
@@ -37,17 +39,30 @@ def main(
     backbone: Annotated[str, typer.Option(help="timm model name.")] = "resnet10t",
     image_size: Annotated[int, typer.Option(help="px")] = 112,
     batch_size: Annotated[int, typer.Option(help="photos")] = 64,
-    steps: Annotated[int, typer.Option(help="Training steps of a measurement; as many photos as are seen to ahead, or a multiple.")] = 8,
+    steps: Annotated[
+        int, typer.Option(help="Training steps of a measurement; as many photos as are seen to ahead, or a multiple.")
+    ] = 8,
     rounds: Annotated[int, typer.Option(help="Of all measurements.")] = 5,
     out: Annotated[Path, typer.Option(help="JSON record.")] = Path("runs/benchmarks/stages.json"),
 ) -> None:
     """Measure all sides for each number of frozen stages."""
-    from maskcls.data.facedata import prepare
+    from maskcls.data.dataset import prepare
     from maskcls.recipe import Recipe
     from search_spaces.freezing import VIEWS
 
-    values = {"backbone": backbone, "image_size": image_size, "batch_size": batch_size, "epochs": 1000, "sampler": "oversample"}
-    values |= {"weights": "none" if weights is None else str(weights.resolve()), "loss": "focal", "optimizer": "adam", "clip_norm": 5.0}
+    values = {
+        "backbone": backbone,
+        "image_size": image_size,
+        "batch_size": batch_size,
+        "epochs": 1000,
+        "sampler": "oversample",
+    }
+    values |= {
+        "weights": "none" if weights is None else str(weights.resolve()),
+        "loss": "focal",
+        "optimizer": "adam",
+        "clip_norm": 5.0,
+    }
     recipes = [Recipe().override({**values, "frozen_stages": n, "views": VIEWS if n else 0}) for n in ALL_STAGES]
     measured: dict[str, list[list[float]]] = {side: [[] for _ in ALL_STAGES] for side in SIDES}
     with _process() as ours, _process() as theirs, tempfile.TemporaryDirectory() as folder:
@@ -73,7 +88,7 @@ def _process() -> Executor:
 
 def _first_and_later(recipe: Any, faces: Any, cache: Path, steps: int) -> tuple[float, float]:
     """Milliseconds a photo."""
-    from maskcls.models.feature_stores import FeatureStores
+    from maskcls.stores.features import FeatureStores
     from maskcls.training.fit import Fit
     from maskcls.training.fit_data import FitData
 

@@ -1,5 +1,7 @@
 """The benchmark against plain Ray Tune runs the same search on both sides, goes on where it was, and records what it measured."""
 
+from __future__ import annotations
+
 import json
 import math
 from pathlib import Path
@@ -7,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from maskcls.data.demo import draw
+from maskcls.data.demo.folder import draw
 from tests.benchmarks import against_ray
-from tests.doors import call
+from tests.commands import call
 
 FIGURES = ("seconds", "cpu_s", "machine_cpu_s", "peak_pss_mb", "seconds_an_epoch")
 
@@ -18,7 +20,20 @@ FIGURES = ("seconds", "cpu_s", "machine_cpu_s", "peak_pss_mb", "seconds_an_epoch
 def test_both_sides_search_and_are_recorded(tmp_path: Path) -> None:
     draw(tmp_path / "faces", 20, seed=0)
     out = tmp_path / "against_ray.json"
-    words = ["--case", "nothing-frozen", "--trials", "2", "--epochs", "1", "--rounds", "1", "--image-size", "32", "--out", out]
+    words = [
+        "--case",
+        "nothing-frozen",
+        "--trials",
+        "2",
+        "--epochs",
+        "1",
+        "--rounds",
+        "1",
+        "--image-size",
+        "32",
+        "--out",
+        out,
+    ]
     said = call(against_ray.main, *words, "--data", tmp_path / "faces")
     assert said.status == 0, said.err
     assert "F1, ours less plain" in said.out
@@ -80,7 +95,9 @@ class TestPlainSide:
         plain = Classifier(recipe, None).train()
         assert moving(plain.backbone) == moving(ours.backbone.model)
         assert 0 < len(moving(plain.backbone)) < len(list(plain.backbone.parameters()))
-        modes = {name: module.training for name, module in ours.backbone.model.named_modules() if not list(module.children())}
+        modes = {
+            name: module.training for name, module in ours.backbone.model.named_modules() if not list(module.children())
+        }
         assert {name: plain.backbone.get_submodule(name).training for name in modes} == modes
         assert set(modes.values()) == {True, False}
 

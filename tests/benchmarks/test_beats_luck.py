@@ -1,5 +1,7 @@
 """The recorded table, and searches that are replayed on it."""
 
+from __future__ import annotations
+
 import math
 from pathlib import Path
 
@@ -26,7 +28,9 @@ def test_three_of_208_are_the_best_one_percent() -> None:
 def test_a_search_has_found_one_of_the_best_when_a_trial_reports_it() -> None:
     found = beats_luck.Search((0.1, 0.3, 0.2, 0.4))
     assert [found.epochs_to(f1) for f1 in (0.1, 0.25, 0.4, 0.5)] == [1, 2, 4, math.inf]
-    text = beats_luck.table({"random": [10.0, 20.0, 30.0], "TPE": [5.0, 10.0, 15.0], "TPE + ASHA": [2.0, 4.0, math.inf]})
+    text = beats_luck.table(
+        {"random": [10.0, 20.0, 30.0], "TPE": [5.0, 10.0, 15.0], "TPE + ASHA": [2.0, 4.0, math.inf]}
+    )
     assert [line.split()[-4:] for line in text.splitlines()[1:]] == [
         ["30", "1.00", "0", "3"],
         ["15", "0.50", "0", "3"],
@@ -36,7 +40,7 @@ def test_a_search_has_found_one_of_the_best_when_a_trial_reports_it() -> None:
 
 @pytest.mark.timeout(600)
 def test_a_replayed_search_is_the_drivers_own_over_real_curves(tmp_path: Path) -> None:
-    from tune import cluster
+    from tune.runs import cluster
 
     with cluster.connected(None):
         plain, stopped = (beats_luck.search(method, 0, tmp_path, trials=8) for method in ("TPE", "TPE + ASHA"))

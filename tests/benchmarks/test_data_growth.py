@@ -1,5 +1,7 @@
 """The benchmark of growth runs and records what it measured; the pixels are in memory once, however many trials share them."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 
@@ -8,14 +10,27 @@ import pytest
 from maskcls.data.photos import read_contest
 from maskcls.data.splits import split_people
 from tests.benchmarks import data_growth
-from tests.doors import call
+from tests.commands import call
 
 STEPS = ["reading the folder", "splitting the people", "decoding into the pixel store", "opening the pixel store"]
 
 
 def test_more_photos_are_measured_and_recorded(tmp_path: Path) -> None:
     out = tmp_path / "growth.json"
-    words = ["--part", "photos", "--photos", "42", "--photos", "80", "--rounds", "2", "--image-size", "32", "--out", out]
+    words = [
+        "--part",
+        "photos",
+        "--photos",
+        "42",
+        "--photos",
+        "80",
+        "--rounds",
+        "2",
+        "--image-size",
+        "32",
+        "--out",
+        out,
+    ]
     said = call(data_growth.main, *words)
     assert said.status == 0, said.err
     assert "42 photos" in said.out
@@ -28,13 +43,29 @@ def test_more_photos_are_measured_and_recorded(tmp_path: Path) -> None:
         for told in steps.values():
             assert told["seconds"]["n"] == 2
             assert min(told["seconds"]["values"]) > 0
-            assert all(rss >= own > 0 for rss, own in zip(told["peak_rss_mb"]["values"], told["peak_own_mb"]["values"], strict=True))
+            assert all(
+                rss >= own > 0
+                for rss, own in zip(told["peak_rss_mb"]["values"], told["peak_own_mb"]["values"], strict=True)
+            )
 
 
 @pytest.mark.timeout(300)
 def test_trials_share_the_pixels(tmp_path: Path) -> None:
     out = tmp_path / "growth.json"
-    words = ["--part", "trials", "--photos", "840", "--processes", "1", "--processes", "2", "--image-size", "64", "--out", out]
+    words = [
+        "--part",
+        "trials",
+        "--photos",
+        "840",
+        "--processes",
+        "1",
+        "--processes",
+        "2",
+        "--image-size",
+        "64",
+        "--out",
+        out,
+    ]
     said = call(data_growth.main, *words)
     assert said.status == 0, said.err
     assert "of it the pixel store" in said.out

@@ -1,5 +1,7 @@
 """The benchmark of loading runs, and its record says what it has to."""
 
+from __future__ import annotations
+
 import json
 import subprocess
 import sys
@@ -12,7 +14,19 @@ from tests.benchmarks import report
 
 def test_loading_measures_and_records(tmp_path: Path) -> None:
     out = tmp_path / "loading.json"
-    call = [sys.executable, "-m", "tests.benchmarks.loading", "--photos", "42", "--image-size", "32", "--repeats", "2", "--out", str(out)]
+    call = [
+        sys.executable,
+        "-m",
+        "tests.benchmarks.loading",
+        "--photos",
+        "42",
+        "--image-size",
+        "32",
+        "--repeats",
+        "2",
+        "--out",
+        str(out),
+    ]
     done = subprocess.run(call, capture_output=True, text=True, cwd=report.ROOT)
     assert done.returncode == 0, done.stderr
     assert "decoding into the pixel store" in done.stdout

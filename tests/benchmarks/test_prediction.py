@@ -1,5 +1,7 @@
 """The benchmark of prediction runs and records what it measured."""
 
+from __future__ import annotations
+
 import json
 import math
 from pathlib import Path
@@ -7,21 +9,40 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks import prediction
-from tests.doors import call
+from tests.commands import call
 
 
 def test_prediction_measures_and_records(tmp_path: Path) -> None:
     out = tmp_path / "prediction.json"
-    words = ["--photos", "21", "--image-size", "32", "--rounds", "2", "--latencies", "5", "--threads", "1", "--device", "cpu", "--out", out]
+    words = [
+        "--photos",
+        "21",
+        "--image-size",
+        "32",
+        "--rounds",
+        "2",
+        "--latencies",
+        "5",
+        "--threads",
+        "1",
+        "--device",
+        "cpu",
+        "--out",
+        out,
+    ]
     said = call(prediction.main, *words)
     assert said.status == 0, said.err
     assert "p / limit: median" in said.out
     record = json.loads(out.read_text())
     assert (record["settings"]["photos"], record["settings"]["threads"], record["settings"]["device"]) == (21, 1, "cpu")
     results = record["results"]
-    p, d, f, most = (results[name]["values"] for name in (prediction.PREDICT, prediction.DECODE, prediction.FORWARD, "limit"))
+    p, d, f, most = (
+        results[name]["values"] for name in (prediction.PREDICT, prediction.DECODE, prediction.FORWARD, "limit")
+    )
     assert len(p) == len(d) == len(f) == 2
-    assert all(math.isclose(1 / limit, 1 / decode + 1 / forward) for limit, decode, forward in zip(most, d, f, strict=True))
+    assert all(
+        math.isclose(1 / limit, 1 / decode + 1 / forward) for limit, decode, forward in zip(most, d, f, strict=True)
+    )
     assert results["p / limit"]["values"] == [rate / limit for rate, limit in zip(p, most, strict=True)]
     latency = results["latency, s"]
     assert latency["n"] == 5

@@ -1,5 +1,7 @@
 """What a command takes is that of all its processes, also of those that outlive their parents, and nobody else's."""
 
+from __future__ import annotations
+
 import sys
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """The benchmark of the search's own cost runs both sides to their ends, and records what it measured."""
 
+from __future__ import annotations
+
 import json
 import math
 from pathlib import Path
@@ -7,13 +9,26 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks import search_cost
-from tests.doors import call
+from tests.commands import call
 
 
 @pytest.mark.timeout(600)  # a dozen actors start, one after the other
 def test_search_cost_measures_and_records(tmp_path: Path) -> None:
     out = tmp_path / "search_cost.json"
-    words = ["--trials", "3", "--epochs", "4", "--rounds", "1", "--default-rounds", "1", "--space", "freezing", "--suggestions", "2"]
+    words = [
+        "--trials",
+        "3",
+        "--epochs",
+        "4",
+        "--rounds",
+        "1",
+        "--default-rounds",
+        "1",
+        "--space",
+        "freezing",
+        "--suggestions",
+        "2",
+    ]
     said = call(search_cost.main, *words, "--size", "12", "--out", out)
     assert said.status == 0, said.err
     assert "tune.search / plain Ray Tune: median" in said.out
@@ -23,7 +38,9 @@ def test_search_cost_measures_and_records(tmp_path: Path) -> None:
     assert set(record["settings"]["versions"]) == {"ray", "optuna"}
 
     rate = record["results"]["rate"]
-    ours, plain, defaults = (rate["trials_per_second"][name] for name in (search_cost.OURS, search_cost.PLAIN, search_cost.DEFAULTS))
+    ours, plain, defaults = (
+        rate["trials_per_second"][name] for name in (search_cost.OURS, search_cost.PLAIN, search_cost.DEFAULTS)
+    )
     assert (ours["n"], plain["n"], defaults["n"]) == (1, 1, 1)
     ratios = rate["tune.search / plain Ray Tune"]["values"]
     assert all(math.isclose(a / b, r) for a, b, r in zip(ours["values"], plain["values"], ratios, strict=True))
@@ -34,6 +51,11 @@ def test_search_cost_measures_and_records(tmp_path: Path) -> None:
     for told in sizes.values():
         assert told["rss_mb"] >= told["pss_mb"] > 0
         measured = told["seconds"]
-        assert measured["suggestion"]["n"] == measured["plain Optuna's suggestion"]["n"] == measured["leaderboard, written"]["n"] == 2
+        assert (
+            measured["suggestion"]["n"]
+            == measured["plain Optuna's suggestion"]["n"]
+            == measured["leaderboard, written"]["n"]
+            == 2
+        )
         assert measured["result: searcher"]["n"] == 2 * 5
         assert min(value for what in measured.values() for value in what["values"]) >= 0

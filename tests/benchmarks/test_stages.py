@@ -1,11 +1,13 @@
 """The benchmark of frozen stages runs, tells and records what it measured."""
 
+from __future__ import annotations
+
 import json
 import math
 from pathlib import Path
 
 from tests.benchmarks import stages
-from tests.doors import call
+from tests.commands import call
 
 
 def test_stages_measures_and_records(tmp_path: Path) -> None:

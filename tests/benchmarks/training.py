@@ -4,6 +4,8 @@
 what feeding the model costs. Rounds of the two alternate, so that a machine whose speed drifts drifts for both.
 """
 
+from __future__ import annotations
+
 import statistics
 import tempfile
 from itertools import cycle, islice
@@ -15,7 +17,7 @@ import typer
 
 from maskcls import options
 from maskcls.cli import run
-from maskcls.stores import Keep
+from maskcls.stores.arrays import Keep
 from tests.benchmarks.report import summary, table, write
 
 
@@ -29,12 +31,14 @@ def main(
     steps: Annotated[int, typer.Option(help="Training steps a round.")] = 20,
     rounds: Annotated[int, typer.Option(help="Rounds of each of the two, alternating.")] = 7,
     threads: Annotated[int, typer.Option(help="Threads of torch.")] = 2,
-    loader_workers: Annotated[int | None, typer.Option(help="Processes that augment.", show_default="as a fit has it")] = None,
+    loader_workers: Annotated[
+        int | None, typer.Option(help="Processes that augment.", show_default="as a fit has it")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     out: Annotated[Path, typer.Option(help="Where the JSON record goes.")] = Path("runs/benchmarks/training.json"),
 ) -> None:
     """Measure (c), (d) and c/d."""
-    from maskcls.data.facedata import prepare
+    from maskcls.data.dataset import prepare
     from maskcls.device import default_loader_workers, resolve_device, set_threads
     from maskcls.presets import resolve_weights
     from maskcls.recipe import Recipe
@@ -44,18 +48,33 @@ def main(
     device = resolve_device(device)
     set_threads(threads)
     recipe = Recipe().override(
-        {"backbone": backbone, "image_size": image_size, "frozen_stages": frozen_stages, "batch_size": batch_size, "epochs": 1000}
+        {
+            "backbone": backbone,
+            "image_size": image_size,
+            "frozen_stages": frozen_stages,
+            "batch_size": batch_size,
+            "epochs": 1000,
+        }
         | {"weights": resolve_weights(weights, data), "loss": "focal", "sampler": "oversample"}
     )
     workers = default_loader_workers(device) if loader_workers is None else loader_workers
     with tempfile.TemporaryDirectory() as cache:
-        fit = Fit(recipe, FitData.of(prepare(data, keep=Keep(Path(cache))), recipe), device=device, loader_workers=workers)
+        fit = Fit(
+            recipe, FitData.of(prepare(data, keep=Keep(Path(cache))), recipe), device=device, loader_workers=workers
+        )
         stored, fixed = alternate(fit, steps, rounds)
     ratios = [c / d for c, d in zip(stored, fixed, strict=True)]
     results = {"(c) training from the store": summary(stored), "(d) one batch in memory": summary(fixed)}
     print(table(results))
     print(f"c/d: median {statistics.median(ratios):.3f}, {min(ratios):.3f} to {max(ratios):.3f}, n = {rounds}")
-    write(out, {**results, "c/d": summary(ratios)}, recipe=recipe.model_dump(), threads=threads, loader_workers=workers, device=device)
+    write(
+        out,
+        {**results, "c/d": summary(ratios)},
+        recipe=recipe.model_dump(),
+        threads=threads,
+        loader_workers=workers,
+        device=device,
+    )
 
 
 def alternate(fit, steps: int, rounds: int) -> tuple[list[float], list[float]]:  # type: ignore[no-untyped-def]

@@ -1,5 +1,7 @@
 """A small folder in the contest's layout, to be spoilt by tests."""
 
+from __future__ import annotations
+
 import csv
 import itertools
 from collections.abc import Callable, Sequence
@@ -20,7 +22,10 @@ MakeContest = Callable[..., Path]
 def people(n: int) -> list[PersonRow]:
     """Rows of train.csv that take all six strata in turn."""
     strata = itertools.islice(itertools.cycle(itertools.product(("male", "female"), (25, 45, 60))), n)
-    return [(f"{i:06d}", gender, "Asian", str(age), f"{i:06d}_{gender}_Asian_{age}") for i, (gender, age) in enumerate(strata, 1)]
+    return [
+        (f"{i:06d}", gender, "Asian", str(age), f"{i:06d}_{gender}_Asian_{age}")
+        for i, (gender, age) in enumerate(strata, 1)
+    ]
 
 
 def write_photo(file: Path) -> None:

@@ -1,5 +1,7 @@
 """Files appear whole or not at all."""
 
+from __future__ import annotations
+
 import errno
 from pathlib import Path
 
@@ -29,7 +31,7 @@ def test_a_full_disk_names_the_file_and_leaves_it_as_it_was(tmp_path: Path, wrap
         except OSError:
             if not wrapped:
                 raise
-            raise RuntimeError("unexpected pos 768 vs 662")  # noqa: B904  what torch.save does
+            raise RuntimeError("unexpected pos 768 vs 662")  # noqa: B904 - what torch.save does
 
     with pytest.raises(OSError, match="No space left") as told, replacing(file):
         write()

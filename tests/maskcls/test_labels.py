@@ -1,5 +1,7 @@
 """The contest's numbering, both ways, exhaustively."""
 
+from __future__ import annotations
+
 import itertools
 
 import pytest

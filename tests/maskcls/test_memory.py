@@ -1,5 +1,7 @@
 """What a process frees is kept, and given back where it is asked to; told by the pages that the system clears for it."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 
@@ -26,7 +28,7 @@ def count():
 IN_A_THREAD = "thread = threading.Thread(target=count)\nthread.start()\nthread.join()"
 A_FIT = """
 from maskcls.recipe import Recipe
-from maskcls.training.rehearsal import rehearse
+from maskcls.training.gpu_memory import rehearse
 rehearse(Recipe().override({"backbone": "resnet10t", "weights": "none", "image_size": 32, "batch_size": 4}), "cpu")
 """
 GIVEN_BACK = """
@@ -48,7 +50,9 @@ pytestmark = pytest.mark.skipif(memory._glibc() is None, reason="the C library i
 
 def alone(code: str) -> int:
     """The number that it prints last, in a process of its own."""
-    return int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()[-1])
+    return int(
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()[-1]
+    )
 
 
 @pytest.mark.parametrize("where", ["count()", IN_A_THREAD])

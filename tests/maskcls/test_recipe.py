@@ -1,5 +1,7 @@
 """A recipe is checked where it is made, and is the same thing in JSON and in another process."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +25,12 @@ def test_the_digest_is_the_same_in_another_process() -> None:
     recipe = preset(DEFAULT_PRESET, "cpu")
     code = "import sys; from maskcls.recipe import Recipe; print(Recipe.from_json(sys.stdin.read()).digest)"
     other = subprocess.run(  # under another hash seed
-        [sys.executable, "-c", code], input=recipe.to_json(), capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "1"}
+        [sys.executable, "-c", code],
+        input=recipe.to_json(),
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONHASHSEED": "1"},
     )
     assert other.stdout.strip() == recipe.digest
 
@@ -35,7 +42,13 @@ def test_every_value_changes_the_digest() -> None:
         float: lambda v: v / 2 + 0.01,
     }
     others = {"task_split": "three", "head": "mlp", "sampler": "weighted", "loss": "focal", "class_weights": "balanced"}
-    others |= {"optimizer": "sgd", "schedule": "constant", "precision": "float32", "backbone": "resnet18", "weights": "none"}
+    others |= {
+        "optimizer": "sgd",
+        "schedule": "constant",
+        "precision": "float32",
+        "backbone": "resnet18",
+        "weights": "none",
+    }
     others |= {"join": "hard", "face_crop": "haar", "mix": "mixup", "second_loss": "soft_f1", "ages_left_out": "57-59"}
     others |= {"members": {"classes": {"lr_head": 0.5}}}
     base = Recipe()
@@ -67,12 +80,21 @@ def test_a_recipe_is_frozen() -> None:
         ({"ages_left_out": "59-57"}, "ages_left_out: Bands of ages are written as 57-59 .*got '59-57'"),
         ({"ages_left_out": "old"}, "ages_left_out: Bands of ages are written as 57-59 .*got 'old'"),
         ({"age_cut_old": 30}, "`age_cut_young < age_cut_old` must hold, but got 30 and 30"),
-        ({"members.age4.lr_head": 1.0}, "members.age4: task split three has no such member. Members: mask3, gender2, age3"),
+        (
+            {"members.age4.lr_head": 1.0},
+            "members.age4: task split three has no such member. Members: mask3, gender2, age3",
+        ),
         ({"members.age3.lr_hed": 1.0}, "members.age3.lr_hed: a recipe has no key 'lr_hed'. Did you mean lr_head"),
-        ({"members.age3.epochs": 1}, "members.age3.epochs: the members share this one. A member may have its own age_cut_old, .*lr_head"),
+        (
+            {"members.age3.epochs": 1},
+            "members.age3.epochs: the members share this one. A member may have its own age_cut_old, .*lr_head",
+        ),
         ({"members.age3.lr_head": -1.0}, "members.age3.lr_head: .*greater than 0, but got -1.0"),
         ({"members.age3.age_cut_old": 20}, "members.age3: `age_cut_young < age_cut_old` must hold, but got 30 and 20"),
-        ({"task_split": "shared_heads", "members.age3.backbone": "x"}, "members.age3.backbone: .*A head of a shared backbone may have"),
+        (
+            {"task_split": "shared_heads", "members.age3.backbone": "x"},
+            "members.age3.backbone: .*A head of a shared backbone may have",
+        ),
         ({"epoch": 3, "batch_size": -1}, "(?s)batch_size.*epoch"),
     ],
 )
@@ -135,7 +157,9 @@ def test_settings_are_read_as_numbers_and_words() -> None:
     }
 
 
-@pytest.mark.parametrize(("settings", "message"), [(["epochs"], "key=value.*'epochs'"), (["a=1", "a=2"], "--set a is given twice")])
+@pytest.mark.parametrize(
+    ("settings", "message"), [(["epochs"], "key=value.*'epochs'"), (["a=1", "a=2"], "--set a is given twice")]
+)
 def test_wrong_settings_are_refused(settings: list[str], message: str) -> None:
     with pytest.raises(CallError, match=message):
         parse_settings(settings)
@@ -157,9 +181,19 @@ def test_unknown_presets_and_scales_are_told_what_there_is() -> None:
 
 def test_the_contest_preset_is_the_contest_projects_recipe() -> None:
     recipe = preset("contest-2021", "gpu")
-    assert (recipe.backbone, recipe.frozen_stages, recipe.head, recipe.head_width) == ("resnext101_32x8d.tv_in1k", 5, "mlp", 4096)
+    assert (recipe.backbone, recipe.frozen_stages, recipe.head, recipe.head_width) == (
+        "resnext101_32x8d.tv_in1k",
+        5,
+        "mlp",
+        4096,
+    )
     assert (recipe.loss, recipe.focal_gamma, recipe.optimizer, recipe.lr_head) == ("focal", 2.0, "adam", 1e-4)
-    assert (recipe.schedule, recipe.image_size, recipe.sampler, recipe.task_split) == ("cosine", 256, "oversample", "single")
+    assert (recipe.schedule, recipe.image_size, recipe.sampler, recipe.task_split) == (
+        "cosine",
+        256,
+        "oversample",
+        "single",
+    )
 
 
 def test_weights_are_the_hub_on_real_data_and_none_on_demo_faces(tmp_path: Path) -> None:

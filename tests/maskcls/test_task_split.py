@@ -1,5 +1,7 @@
 """What every task split must keep, under both joins: the conformance suite of splits, from labels to a bundle that predicts."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np
@@ -113,7 +115,9 @@ def test_a_members_numbering_in_training_is_its_numbering_in_joining(split: Task
     """Members that answer with the very labels that training tells them give the photos' classes. The contest project's did not."""
     fit = Fit(RECIPE.override({"task_split": split.name}), data())
     told = [objective.labels.numpy() for model_fit in fit.model_fits for objective in model_fit.objectives]
-    answers = [np.log(np.eye(t.n_labels)[labels] * 0.9 + 0.1 / t.n_labels) for t, labels in zip(split.tasks, told, strict=True)]
+    answers = [
+        np.log(np.eye(t.n_labels)[labels] * 0.9 + 0.1 / t.n_labels) for t, labels in zip(split.tasks, told, strict=True)
+    ]
     for rule in JOINS:
         assert split.join(answers, rule).argmax(axis=1).tolist() == fit.data.labels[fit.data.train].tolist()
 
@@ -129,7 +133,9 @@ def test_a_trained_bundle_predicts_what_validation_saw(split: TaskSplit, rule: s
     expected = np.exp(fit.answers(rows))
     assert scores(fit.data.labels[rows], expected).f1 == result.validation_f1
     trained = Trained(recipe, fit.best_states())
-    write_bundle(tmp_path / "b", [trained], result.scores.to_dict(), data_digest="d", split_digest="s", seen_people=["Ann"])
+    write_bundle(
+        tmp_path / "b", [trained], result.scores.to_dict(), data_digest="d", split_digest="s", seen_people=["Ann"]
+    )
     predictor = Predictor(tmp_path / "b", "cpu")
     (classifier,) = predictor.bundle.classifiers
     assert (classifier.task_split, len(classifier.models)) == (split, SIZES[split.name][1])
@@ -145,7 +151,9 @@ def test_a_bundle_of_all_that_a_model_may_have_predicts_too(tmp_path: Path) -> N
     trained = Trained(recipe, fit.best_states())
     write_bundle(tmp_path / "b", [trained], {}, data_digest="d", split_digest="s", seen_people=["Ann"])
     rows = fit.data.validation
-    assert np.array_equal(Predictor(tmp_path / "b", "cpu").probabilities(list(fit.data.pixels[rows])), np.exp(fit.answers(rows)))
+    assert np.array_equal(
+        Predictor(tmp_path / "b", "cpu").probabilities(list(fit.data.pixels[rows])), np.exp(fit.answers(rows))
+    )
 
 
 def test_a_missing_member_is_noticed() -> None:

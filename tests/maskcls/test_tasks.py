@@ -1,5 +1,7 @@
 """Every task against what its name says of each of the 18 classes."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import numpy as np
@@ -30,11 +32,19 @@ def test_every_task_is_expected() -> None:
 @pytest.mark.parametrize("name", EXPECTED)
 def test_each_class_has_the_label_that_its_name_says(name: str) -> None:
     t = task(name)
-    assert [t.label_names[t.labels[c]] for c in range(N_CLASSES)] == [EXPECTED[name](decode(c)) for c in range(N_CLASSES)]
+    assert [t.label_names[t.labels[c]] for c in range(N_CLASSES)] == [
+        EXPECTED[name](decode(c)) for c in range(N_CLASSES)
+    ]
 
 
 def test_which_tasks_hang_on_the_age() -> None:
-    assert {name for name in TASKS if task(name).hangs_on_age} == {"classes", "age3", "under_30", "over_59", "gender_under_30"}
+    assert {name for name in TASKS if task(name).hangs_on_age} == {
+        "classes",
+        "age3",
+        "under_30",
+        "over_59",
+        "gender_under_30",
+    }
 
 
 def test_labels_of_an_array_keep_its_shape() -> None:

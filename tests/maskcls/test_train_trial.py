@@ -1,5 +1,7 @@
 """`python -m maskcls.train --trial RUN/ID`: a trial's curve again, from the files that its run left."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,20 +9,27 @@ from pathlib import Path
 import pytest
 import torch
 
-from maskcls.data.demo import draw
-from maskcls.data.facedata import FaceData, prepare
+from maskcls.data.dataset import FaceData, prepare
+from maskcls.data.demo.folder import draw
 from maskcls.device import set_threads, use_repeatable_kernels
 from maskcls.recipe import Recipe
 from maskcls.serving.bundle import read_bundle
-from maskcls.stores import Keep
+from maskcls.stores.arrays import Keep
 from maskcls.train import main
+from maskcls.training.conditions import HARDWARE, Conditions, note, told_of
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
-from maskcls.training.recorded import HARDWARE, Conditions, note, told_of
-from tests.doors import Said, call
+from tests.commands import Said, call
 
 RECIPE = Recipe(
-    backbone="mobilenetv3_small_050", weights="none", image_size=32, frozen_stages=0, epochs=3, batch_size=128, lr_body=1e-3, lr_head=1e-3
+    backbone="mobilenetv3_small_050",
+    weights="none",
+    image_size=32,
+    frozen_stages=0,
+    epochs=3,
+    batch_size=128,
+    lr_body=1e-3,
+    lr_head=1e-3,
 )
 
 
@@ -39,7 +48,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> FaceData:
 
 
 def make_trial(run: Path, faces: FaceData, threads: tuple[int, ...], recipe: Recipe = RECIPE) -> Path:
-    """Trial 0007 of a search, as tune.trainable leaves it: an epoch with each of these numbers of threads, then stopped or killed."""
+    """Trial 0007 of a search, as tune.search.trainable leaves it: an epoch with each of these numbers of threads, then stopped or killed."""
     faces.save(run / "data")
     folder = run / "trials" / "0007"
     rows = []
@@ -69,8 +78,13 @@ def test_a_trial_that_was_stopped_early_is_trained_to_its_end(faces: FaceData, t
     out = tmp_path / "again"
     said = train(faces, "--trial", tmp_path / "first" / "7", "--out", out)
     epochs = [line for line in said.out.splitlines() if line.startswith("epoch ")]
-    assert [line.rpartition(": ")[2] for line in epochs] == ["equal to the recorded epoch"] * 2 + ["the trial was stopped before"]
-    assert "2 of 2 recorded epochs of trial 0007 of first are equal to the bit; 1 more, which it was stopped before." in said.out
+    assert [line.rpartition(": ")[2] for line in epochs] == ["equal to the recorded epoch"] * 2 + [
+        "the trial was stopped before"
+    ]
+    assert (
+        "2 of 2 recorded epochs of trial 0007 of first are equal to the bit; 1 more, which it was stopped before."
+        in said.out
+    )
     assert "Not as" not in said.out
     scores = read_bundle(out).manifest["scores"]
     assert (scores["run"], scores["trial"]) == ("first", "0007")
@@ -110,10 +124,22 @@ def test_an_epoch_that_should_be_equal_and_is_not_fails_the_call(faces: FaceData
     assert ": validation F1 equal to the recorded epoch, NOT so train_loss" in said.out
     assert ": NOT equal to the recorded epoch, whose validation F1 is 0.9876" in said.out
     assert "0 of 2 recorded epochs" in said.out
-    assert "Epochs 1, 2 are not equal to those recorded, though threads, device, versions, data and code are." in said.err
+    assert (
+        "Epochs 1, 2 are not equal to those recorded, though threads, device, versions, data and code are." in said.err
+    )
     assert read_bundle(tmp_path / "again"), "the fit is there all the same"
 
-    other = train(faces, "--trial", tmp_path / "first" / "7", "--device", "cpu", "--overwrite", "--out", tmp_path / "again", status=1)
+    other = train(
+        faces,
+        "--trial",
+        tmp_path / "first" / "7",
+        "--device",
+        "cpu",
+        "--overwrite",
+        "--out",
+        tmp_path / "again",
+        status=1,
+    )
     assert "Epochs 1, 2" in other.err
     told = json.loads((folder / HARDWARE).read_text())
     (folder / HARDWARE).write_text(json.dumps([{**told[0], "versions": {**told[0]["versions"], "numpy": "1.0"}}]))
@@ -138,13 +164,21 @@ def test_a_fit_that_goes_on_elsewhere_is_not_taken_for_the_trials(faces: FaceDat
             "leave out --data, --set. Beside it there may be --out, --cache, --pixel-store-gb, --feature-store-gb, --device",
         ),
         (["--preset", "contest-2021"], "--trial takes recipe, photos and split from the run, so leave out --preset."),
-        (["--split", "mine.json", "--split-seed", "1", "--skip-bad"], "so leave out --split, --split-seed, --skip-bad."),
+        (
+            ["--split", "mine.json", "--split-seed", "1", "--skip-bad"],
+            "so leave out --split, --split-seed, --skip-bad.",
+        ),
         (["--epochs", "9", "--seed", "1", "--image-size", "64"], "so leave out --epochs, --seed, --image-size."),
-        (["--weights", "hub", "--scale", "gpu", "--corrections", "none"], "so leave out --weights, --scale, --corrections."),
+        (
+            ["--weights", "hub", "--scale", "gpu", "--corrections", "none"],
+            "so leave out --weights, --scale, --corrections.",
+        ),
         (["--device", "cuda:99"], "--device cuda:99 cannot be used: "),
     ],
 )
-def test_options_that_the_run_has_answered_are_refused(faces: FaceData, tmp_path: Path, words: list[str], message: str) -> None:
+def test_options_that_the_run_has_answered_are_refused(
+    faces: FaceData, tmp_path: Path, words: list[str], message: str
+) -> None:
     folder = tmp_path / "first" / "trials" / "0007"
     faces.save(tmp_path / "first" / "data")
     here = Conditions.now(RECIPE, "", device="cpu", threads=1, loader_workers=0)

@@ -1,5 +1,7 @@
 """Trials for tests: one that answers with what a test says, one that draws."""
 
+from __future__ import annotations
+
 import random
 from collections.abc import Sequence
 from typing import Any

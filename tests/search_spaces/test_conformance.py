@@ -1,5 +1,7 @@
 """What every space must hold, at both scales, drawn from Optuna's own trials."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 import warnings
@@ -123,7 +125,9 @@ def test_each_parameter_can_be_pinned(name: str, scale: str) -> None:
         for point in pinned.points(setting):
             study.enqueue_trial(point)
             tried, _ = ask(study, pinned, setting)
-            assert point.items() <= tried.params.items(), "a point keeps no parameter that hangs on another choice than the pinned one"
+            assert point.items() <= tried.params.items(), (
+                "a point keeps no parameter that hangs on another choice than the pinned one"
+            )
         for _ in range(10):
             again, overrides = ask(study, pinned, setting)
             assert parameter not in again.params
@@ -163,7 +167,10 @@ def test_trial_0_of_every_preset_is_no_point_outside_the_recipe() -> None:
 
 
 def test_no_weights_at_all_is_a_clear_error() -> None:
-    with pytest.raises(SpaceError, match=r"None of the space's backbones has weights here: resnet10t, .* --weights hub or --weights none"):
+    with pytest.raises(
+        SpaceError,
+        match=r"None of the space's backbones has weights here: resnet10t, .* --weights hub or --weights none",
+    ):
         search_spaces.get("backbones").parameters(Setting("cpu", lambda backbone: False))
 
 

@@ -1,5 +1,7 @@
 """Finding a space: by name, or in the user's own file."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest
@@ -39,7 +41,8 @@ def test_a_file_of_ones_own_is_a_space(tmp_path: Path) -> None:
 
 def test_an_unknown_name_lists_those_there_are() -> None:
     with pytest.raises(
-        SpaceError, match=r"There is no space 'freezin'\. Did you mean freezing\? Spaces: backbones, freezing, task_split, "
+        SpaceError,
+        match=r"There is no space 'freezin'\. Did you mean freezing\? Spaces: backbones, freezing, task_split, ",
     ):
         search_spaces.get("freezin")
     with pytest.raises(SpaceError, match=r"There is no space 'xyz'\. Spaces: "):
@@ -47,7 +50,9 @@ def test_an_unknown_name_lists_those_there_are() -> None:
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(SpaceError, match=r"There is no space file .*gone\.py\. Expected: a Python file that defines SPACE"):
+    with pytest.raises(
+        SpaceError, match=r"There is no space file .*gone\.py\. Expected: a Python file that defines SPACE"
+    ):
         search_spaces.get(str(tmp_path / "gone.py"))
     with pytest.raises(SpaceError, match="There is no space file"):
         search_spaces.get(f"{tmp_path}/")
@@ -64,7 +69,10 @@ def test_a_file_of_another_kind(tmp_path: Path) -> None:
     [
         ("x = 1", r"must define SPACE = Space\(\.\.\.\) from search_spaces, but it defines none"),
         ("SPACE = {}", r"must define SPACE = Space\(\.\.\.\) from search_spaces, but got dict"),
-        ("x = 1\ny = 1 / 0\n", r"my_space\.py cannot be loaded: my_space\.py line 2: ZeroDivisionError: division by zero"),
+        (
+            "x = 1\ny = 1 / 0\n",
+            r"my_space\.py cannot be loaded: my_space\.py line 2: ZeroDivisionError: division by zero",
+        ),
         ("x = 1\nSPACE = = 2", r"my_space\.py cannot be loaded: line 2: invalid syntax"),
         ("import nowhere_to_be_found", r"line 1: ModuleNotFoundError: No module named 'nowhere_to_be_found'"),
         ("raise SystemExit(3)", r"my_space\.py cannot be loaded: my_space\.py line 1: SystemExit: 3"),

@@ -1,5 +1,7 @@
 """What single spaces promise beyond what all of them hold."""
 
+from __future__ import annotations
+
 import math
 from collections import Counter
 
@@ -14,8 +16,8 @@ from search_spaces import _DRAWS, Setting, Space, SpaceError, Suggest, everythin
 from search_spaces.augmentation import CONTEST, MIXES, UPPER
 from search_spaces.backbones import _FIXED, BACKBONES, FIXED_SIZE
 from tests.search_spaces.draws import Fixed, drawn
-from tune.plan import SearchPlan, pinned_space, vet
-from tune.resume import firsts, preset_params
+from tune.search.first_trials import firsts, preset_params
+from tune.search.plan import SearchPlan, pinned_space, vet
 
 ONLY_RESNET = Setting("cpu", lambda backbone: backbone == "resnet10t")
 SCALES = (Setting("cpu"), Setting("gpu"))
@@ -75,7 +77,12 @@ def test_a_backbone_of_one_size_gets_it_undrawn() -> None:
 
 
 def test_what_hangs_on_a_choice_is_drawn_only_there() -> None:
-    frozen, trained, linear, mlp = (Fixed(frozen_stages=5), Fixed(frozen_stages=4), Fixed(head="linear"), Fixed(head="mlp"))
+    frozen, trained, linear, mlp = (
+        Fixed(frozen_stages=5),
+        Fixed(frozen_stages=4),
+        Fixed(head="linear"),
+        Fixed(head="mlp"),
+    )
     for trial in (frozen, trained, linear, mlp):
         search_spaces.get("freezing").suggest(trial, Setting("gpu"))
     assert ("lr_body" in frozen.names, "lr_body" in trained.names) == (False, True)
@@ -129,7 +136,9 @@ def test_a_pin_takes_what_hangs_on_other_choices_out_of_the_points() -> None:
 
 def test_a_wrong_pin_is_refused() -> None:
     pinned = search_spaces.get("augmentation").pinned({"augmentation": "some"})
-    with pytest.raises(SpaceError, match="--set augmentation expects one of none, geometry, colour, both, but got 'some'"):
+    with pytest.raises(
+        SpaceError, match="--set augmentation expects one of none, geometry, colour, both, but got 'some'"
+    ):
         pinned.suggest(Fixed(), Setting("cpu"))
     with pytest.raises(SpaceError, match=r"--set frozen_stages expects a whole number, but got 2\.5"):
         search_spaces.get("freezing").pinned({"frozen_stages": 2.5}).suggest(Fixed(), Setting("cpu"))
@@ -168,13 +177,21 @@ def test_what_a_split_has_of_its_own_goes_with_it_alone(name: str, setting: Sett
         own = {parameter.split(".")[1] for parameter in params if parameter.startswith("members.")}
         assert own <= set(task_split.AGE_MEMBERS[split.name]) <= set(split.members)
         assert ("join" in params) == (split.name in task_split.CONTRADICTING)
-        assert not any(parameter.startswith("members.") and parameter.endswith("sampler") for parameter in params) or not split.shared
-        assert any(parameter.endswith("loss_weight") for parameter in params if parameter != "second_loss_weight") == split.shared
+        assert (
+            not any(parameter.startswith("members.") and parameter.endswith("sampler") for parameter in params)
+            or not split.shared
+        )
+        assert (
+            any(parameter.endswith("loss_weight") for parameter in params if parameter != "second_loss_weight")
+            == split.shared
+        )
         joins.add((split.name, params.get("join")))
         members |= {(split.name, member) for member in own}
     assert {join for split, join in joins if split in task_split.CONTRADICTING} == {"soft", "hard"}
     silent = task_split.EVEN if setting.scale == "cpu" else ()
-    assert members == {(split, member) for split, told in task_split.AGE_MEMBERS.items() for member in told if member not in silent}
+    assert members == {
+        (split, member) for split, told in task_split.AGE_MEMBERS.items() for member in told if member not in silent
+    }
 
 
 def test_the_age_members_are_those_that_tell_the_age() -> None:
@@ -227,14 +244,21 @@ def test_a_pin_is_not_contradicted_by_what_is_drawn(setting: Setting) -> None:
         weights = search_spaces.get(name).pinned({"class_weights": "balanced"})
         assert {recipe.sampler for _, recipe in drawn(weights, setting, 50)} == {"none"}
         assert "sampler" not in weights.parameters(setting)
-    member = task_split.SPACE.pinned({"task_split": "three", "members.age3.class_weights": "balanced", "sampler": "oversample"})
-    fed = [(recipe.of_member("age3").sampler, recipe.of_member("mask3").sampler) for _, recipe in drawn(member, setting, 50)]
+    member = task_split.SPACE.pinned(
+        {"task_split": "three", "members.age3.class_weights": "balanced", "sampler": "oversample"}
+    )
+    fed = [
+        (recipe.of_member("age3").sampler, recipe.of_member("mask3").sampler)
+        for _, recipe in drawn(member, setting, 50)
+    ]
     assert set(fed) == {("none", "oversample")}
 
 
 def test_two_pins_stand_as_they_are_given() -> None:
     both = search_spaces.get("imbalance").pinned({"sampler": "weighted", "class_weights": "balanced"})
-    assert {(recipe.sampler, recipe.class_weights) for _, recipe in drawn(both, Setting("gpu"), 50)} == {("weighted", "balanced")}
+    assert {(recipe.sampler, recipe.class_weights) for _, recipe in drawn(both, Setting("gpu"), 50)} == {
+        ("weighted", "balanced")
+    }
 
 
 def test_points_of_a_pinned_split_are_whole_ones() -> None:
@@ -249,7 +273,12 @@ def test_everything_reaches_each_choice(setting: Setting) -> None:
     assert {recipe.task_split for recipe in recipes} == set(TASK_SPLITS)
     for key in ("sampler", "mix", "head", "join", "face_crop", "class_weights"):
         assert {getattr(recipe, key) for recipe in recipes} == set(fields[key].annotation.__args__), key  # type: ignore[union-attr]
-    assert {recipe.loss for recipe in recipes} | {recipe.second_loss for recipe in recipes} == {"none", "cross_entropy", "focal", "soft_f1"}
+    assert {recipe.loss for recipe in recipes} | {recipe.second_loss for recipe in recipes} == {
+        "none",
+        "cross_entropy",
+        "focal",
+        "soft_f1",
+    }
     assert {recipe.frozen_stages for recipe in recipes} == set(range(6))
     assert {recipe.backbone for recipe in recipes} == set(BACKBONES[setting.scale])
     assert {recipe.ema_decay for recipe in recipes} == set(everything.EMA_DECAYS)
@@ -269,7 +298,9 @@ def test_everything_draws_as_many_parameters_as_it_says(setting: Setting) -> Non
     assert round(sum(map(len, draws)) / _DRAWS) == mean
     said = " ".join(str(everything.__doc__).split())
     assert f"{setting.scale.upper()} scale's {len(times)}" in said
-    assert f"{always} always, and {least} to {most} in a trial, about {mean} on average" in said.replace("are drawn always", "always")
+    assert f"{always} always, and {least} to {most} in a trial, about {mean} on average" in said.replace(
+        "are drawn always", "always"
+    )
 
 
 @both_scales

@@ -1,31 +1,33 @@
 """A run with trained trials, an epoch each, whose finalists' repeats answered as a test says: in files as a search leaves them."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from maskcls.data.facedata import FaceData
+from maskcls.data.dataset import FaceData
 from maskcls.files import write_atomically
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
 from maskcls.training.metrics import scores
-from tests.tune.choosing.small_run import BASE, add_trial
-from tune.choosing import choice
-from tune.choosing.answers import write_answers
-from tune.choosing.finalists import Design, read_finalists, read_split, requests, winner
-from tune.fits import RESULT
-from tune.run_dir import RunDir
-from tune.stopping import FINISHED, Outcome
-from tune.study import records
-from tune.trainable import COMPLETE
+from tests.tune.selection.small_run import BASE, add_trial
+from tune.fitting.pool import RESULT
+from tune.runs.folder import SearchRun
+from tune.runs.stopping import FINISHED, Outcome
+from tune.runs.study import records
+from tune.selection import choice
+from tune.selection.finalists import Design, read_finalists, read_split, requests, winner
+from tune.selection.predictions import write_answers
+from tune.states import TrialState
 
 Answer = Callable[[int, np.ndarray], np.ndarray]
 """(candidate, (n,) true classes) -> (n, 18) probabilities."""
 
 
-def add_trained_trial(run: RunDir, faces: FaceData, f1: float, overrides: dict[str, Any]) -> None:
+def add_trained_trial(run: SearchRun, faces: FaceData, f1: float, overrides: dict[str, Any]) -> None:
     """A trial of the study with an epoch's weights; `f1` is what the search would have said of it."""
     trial = add_trial(run, [f1], overrides)
     recipe = BASE.override({**overrides, "epochs": 1})
@@ -34,12 +36,12 @@ def add_trained_trial(run: RunDir, faces: FaceData, f1: float, overrides: dict[s
     fit.save(run.trial(trial.trial_id))
 
 
-def note_data(run: RunDir, faces: FaceData) -> None:
+def note_data(run: SearchRun, faces: FaceData) -> None:
     """What a search notes of its data."""
     run.write_search({**run.search(), "data": {"digest": faces.digest}, "split_digest": faces.split.digest})
 
 
-def let_answer(run: RunDir, faces: FaceData, design: Design, candidates: Sequence[int], answer: Answer) -> None:
+def let_answer(run: SearchRun, faces: FaceData, design: Design, candidates: Sequence[int], answer: Answer) -> None:
     """The repeats of the run's finalists, best validation score first, as these candidates answer; and the choice that follows."""
     trials = records(run)
     asked = requests(run, trials, faces, design, cpus=1, gpus=0.0)
@@ -51,8 +53,15 @@ def let_answer(run: RunDir, faces: FaceData, design: Design, candidates: Sequenc
         truth = photos["label"].to_numpy(np.int64)[rows]
         found = answer(numbers[request.settings["trial"]], truth)
         request.folder.mkdir(parents=True, exist_ok=True)
-        write_answers(request.folder, photos["key"].to_numpy(object)[rows].tolist(), truth, np.log(np.maximum(found, 1e-30)))
-        told = {"state": COMPLETE, "message": "", "best_epoch": 1, "best_validation_f1": scores(truth, found).f1}
+        write_answers(
+            request.folder, photos["key"].to_numpy(object)[rows].tolist(), truth, np.log(np.maximum(found, 1e-30))
+        )
+        told = {
+            "state": TrialState.COMPLETE,
+            "message": "",
+            "best_epoch": 1,
+            "best_validation_f1": scores(truth, found).f1,
+        }
         write_atomically(request.folder / RESULT, json.dumps(told))
     finalists = tuple(read_finalists(run, trials, faces, design))
     chosen = choice.Chosen(Outcome(FINISHED, 0), finalists, winner(finalists))

@@ -1,20 +1,23 @@
 """A search without Ray: the searcher is asked and told as Ray would, one trial at a time, along the synthetic curves."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ray.tune.search import Searcher
-from searches import SETTING
-from synthetic import f1
 
 from maskcls.presets import preset
 from search_spaces import Setting, Space, Suggest
-from tune import learning, resume
-from tune.plan import SearchPlan
-from tune.run_dir import RunDir
-from tune.searcher import StudySearch
-from tune.study import open_study
-from tune.trainable import COMPLETE, RUNNING
+from tests.tune.searches import SETTING
+from tests.tune.synthetic import f1
+from tune.runs.folder import SearchRun
+from tune.runs.study import open_study
+from tune.search import first_trials as resume
+from tune.search import warm_start as learning
+from tune.search.plan import SearchPlan
+from tune.search.searcher import StudySearch
+from tune.states import TrialState
 
 Curve = Callable[[Mapping[str, Any], int], float]
 
@@ -35,7 +38,7 @@ def plan_of(space: Space, trials: int, *, epochs: int = 4, **values: Any) -> Sea
     return SearchPlan(space, SETTING, preset("contest-2021", "cpu").override({"epochs": epochs}), {}, trials, **values)
 
 
-def begin(plan: SearchPlan, run: RunDir) -> StudySearch:
+def begin(plan: SearchPlan, run: SearchRun) -> StudySearch:
     """What a driver does before it asks for trials."""
     study = open_study(run)
     resume.begin(study, plan)
@@ -54,19 +57,21 @@ def ask(searcher: StudySearch) -> dict[str, Any] | None:
     return config
 
 
-def report(searcher: StudySearch, config: Mapping[str, Any], epochs: Sequence[int], curve: Curve = f1) -> dict[str, Any]:
+def report(
+    searcher: StudySearch, config: Mapping[str, Any], epochs: Sequence[int], curve: Curve = f1
+) -> dict[str, Any]:
     """Tell some epochs of a trial. Returns the last one, a second each."""
     for epoch in epochs:
         best = max(curve(config["recipe"], at) for at in range(1, epoch + 1))
-        row = {"epoch": epoch, "best_f1": best, "seconds": float(epoch), "state": RUNNING, "config": config}
+        row = {"epoch": epoch, "best_f1": best, "seconds": float(epoch), "state": TrialState.RUNNING, "config": config}
         searcher.on_trial_result(config["trial"], row)
     return row
 
 
-def search(plan: SearchPlan, run: RunDir, curve: Curve = f1) -> StudySearch:
+def search(plan: SearchPlan, run: SearchRun, curve: Curve = f1) -> StudySearch:
     """The whole search, each trial to its last epoch."""
     searcher = begin(plan, run)
     while resume.n_left(searcher.study, plan.trials) > 0 and (config := ask(searcher)):
         last = report(searcher, config, range(1, config["recipe"]["epochs"] + 1), curve)
-        searcher.on_trial_complete(config["trial"], {**last, "state": COMPLETE})
+        searcher.on_trial_complete(config["trial"], {**last, "state": TrialState.COMPLETE})
     return searcher

@@ -3,6 +3,8 @@
 python drive.py RUN TRIALS SLEEP_S PARALLEL [EPOCHS [RUNGS]]; RUNGS is a file that gets a line each time that the scheduler's rungs change.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import sys
@@ -10,23 +12,22 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
-os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:2])
+sys.path.insert(0, str(ROOT))
+os.environ["PYTHONPATH"] = str(ROOT)
 
 
 def main() -> None:
-    from searches import make_plan
-    from synthetic import Synthetic
-
-    from tune import cluster
-    from tune.driver import run_search
-    from tune.run_dir import RunDir
+    from tests.tune.searches import make_plan
+    from tests.tune.synthetic import Synthetic
+    from tune.runs import cluster
+    from tune.runs.folder import SearchRun
+    from tune.search.driver import run_search
 
     path, trials, sleep_s, parallel = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
     epochs = {"epochs": int(sys.argv[5])} if len(sys.argv) > 5 else {}
     if len(sys.argv) > 6:
         log_rungs(Path(sys.argv[6]))
-    run = RunDir.open(path) if path.exists() else RunDir.create(path.parent, path.name, {"call": {}})
+    run = SearchRun.open(path) if path.exists() else SearchRun.create(path.parent, path.name, {"call": {}})
     with cluster.connected(None):
         outcome = run_search(make_plan(trials, epochs, parallel=parallel), run, Synthetic(sleep_s=sleep_s))
     print(outcome.why, outcome.left)
@@ -34,7 +35,7 @@ def main() -> None:
 
 def log_rungs(file: Path) -> None:
     """Let every EpochASHA of this process write its rungs, {epoch: {trial: value}}, when they were given back and after each result."""
-    from tune.schedulers import EpochASHA
+    from tune.search.schedulers import EpochASHA
 
     ids: dict[str, str] = {}
 

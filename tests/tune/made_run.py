@@ -1,5 +1,7 @@
 """A finished search without a search: a real run folder, journal and curves, filled by a formula instead of fits."""
 
+from __future__ import annotations
+
 import json
 import math
 from dataclasses import asdict
@@ -8,18 +10,18 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import TrialState as OptunaState
 
 import search_spaces
 from maskcls.presets import preset
 from search_spaces import Setting
-from tune import study as records
-from tune.choosing.choice import Chosen, record
-from tune.choosing.finalists import Design, Finalist, RepeatResult, contenders, winner
-from tune.choosing.holdout import Look
-from tune.run_dir import RunDir
-from tune.stopping import FINISHED, Outcome
-from tune.trainable import COMPLETE, DIVERGED, FAILED, STOPPED_EARLY
+from tune.runs import study as records
+from tune.runs.folder import SearchRun
+from tune.runs.stopping import FINISHED, Outcome
+from tune.selection.choice import Chosen, record
+from tune.selection.finalists import Design, Finalist, RepeatResult, contenders, winner
+from tune.selection.holdout import Look
+from tune.states import TrialState
 
 EPOCHS = 6
 SEARCH = {
@@ -30,35 +32,45 @@ SEARCH = {
     "parts": [{"why": "complete"}],
 }
 TOLD = {
-    COMPLETE: TrialState.COMPLETE,
-    STOPPED_EARLY: TrialState.PRUNED,
-    DIVERGED: TrialState.PRUNED,
-    FAILED: TrialState.FAIL,
+    TrialState.COMPLETE: OptunaState.COMPLETE,
+    TrialState.STOPPED_EARLY: OptunaState.PRUNED,
+    TrialState.DIVERGED: OptunaState.PRUNED,
+    TrialState.FAILED: OptunaState.FAIL,
 }
 
 
-def made_run(folder: Path, n: int, *, name: str = "made", message: str = "") -> RunDir:
+def made_run(folder: Path, n: int, *, name: str = "made", message: str = "") -> SearchRun:
     """A run of `n` trials: trial 0 the preset's, every fourth stopped early, the fifth diverged, the seventh failed with `message`."""
-    run = RunDir.create(folder, name, SEARCH)
+    run = SearchRun.create(folder, name, SEARCH)
     study = records.open_study(run)
     study.sampler = optuna.samplers.RandomSampler(seed=0)
     space, setting, base = search_spaces.get("freezing"), Setting("cpu"), preset("contest-2021", "cpu")
     for number in range(n):
         trial = study.ask()
         overrides = {} if number == 0 else space.suggest(trial, setting)
-        state = {5: DIVERGED, 7: FAILED}.get(number, STOPPED_EARLY if number % 4 == 3 else COMPLETE)
+        state = {5: TrialState.DIVERGED, 7: TrialState.FAILED}.get(
+            number, TrialState.STOPPED_EARLY if number % 4 == 3 else TrialState.COMPLETE
+        )
         trial.set_user_attr(records.ORIGIN, records.PRESET if number == 0 else records.SAMPLED)
         trial.set_user_attr(records.OVERRIDES, overrides)
         trial.set_user_attr(records.RECIPE, base.override(overrides).model_dump())
         trial.set_user_attr(records.STATE, state)
         trial.set_user_attr(records.SECONDS, 61.0)
-        trial.set_user_attr(records.MESSAGE, message if state == FAILED else "")
-        best = _write_curve(run, number, {COMPLETE: EPOCHS, STOPPED_EARLY: 2, DIVERGED: 1, FAILED: 0}[state], overrides, trial)
-        study.tell(trial, best if state == COMPLETE else None, state=TOLD[state])
+        trial.set_user_attr(records.MESSAGE, message if state == TrialState.FAILED else "")
+        best = _write_curve(
+            run,
+            number,
+            {TrialState.COMPLETE: EPOCHS, TrialState.STOPPED_EARLY: 2, TrialState.DIVERGED: 1, TrialState.FAILED: 0}[
+                state
+            ],
+            overrides,
+            trial,
+        )
+        study.tell(trial, best if state == TrialState.COMPLETE else None, state=TOLD[state])
     return run
 
 
-def add_choice(run: RunDir, design: Design, *, confirmed: bool = True, lacks: tuple[str, ...] = ()) -> str:
+def add_choice(run: SearchRun, design: Design, *, confirmed: bool = True, lacks: tuple[str, ...] = ()) -> str:
     """A choice among the run's best trials: repeats by a formula, below the search's scores, the best one's by most of all.
 
     Returns the winner's id.
@@ -75,7 +87,14 @@ def add_choice(run: RunDir, design: Design, *, confirmed: bool = True, lacks: tu
         repeats = tuple(RepeatResult(number, number + 1, 4, float(f1), *nothing) for number, f1 in enumerate(f1s))
         missing = (f"repeat {design.repeats}: diverged. The loss is nan.",) if trial.trial_id in lacks else ()
         finalists.append(
-            Finalist(trial.trial_id, trial.f1 or 0.0, trial.best_epoch, trial.recipe, repeats[: len(repeats) - len(missing)], missing)
+            Finalist(
+                trial.trial_id,
+                trial.f1 or 0.0,
+                trial.best_epoch,
+                trial.recipe,
+                repeats[: len(repeats) - len(missing)],
+                missing,
+            )
         )
     chosen = Chosen(Outcome(FINISHED, 0), tuple(finalists), winner(finalists))
     assert chosen.winner is not None
@@ -91,11 +110,15 @@ def add_choice(run: RunDir, design: Design, *, confirmed: bool = True, lacks: tu
     return chosen.winner.trial_id
 
 
-def _write_curve(run: RunDir, number: int, epochs: int, overrides: dict[str, Any], trial: Any) -> float:
+def _write_curve(run: SearchRun, number: int, epochs: int, overrides: dict[str, Any], trial: Any) -> float:
     folder = run.trial(records.trial_id(number))
     folder.mkdir()
     noise = np.random.default_rng(number)
-    top = 0.45 + 0.05 * (5 - overrides.get("frozen_stages", 5)) - 0.05 * abs(math.log10(overrides.get("lr_head", 1e-3)) + 3)
+    top = (
+        0.45
+        + 0.05 * (5 - overrides.get("frozen_stages", 5))
+        - 0.05 * abs(math.log10(overrides.get("lr_head", 1e-3)) + 3)
+    )
     best, rows = 0.0, []
     for epoch in range(1, epochs + 1):
         f1 = float(top * (1 - math.exp(-epoch / 2)) + noise.normal(0, 0.01))

@@ -1,5 +1,7 @@
 """Models that run out of memory in training, for batches above a size: what a small GPU does, on any machine."""
 
+from __future__ import annotations
+
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,8 +10,8 @@ from typing import Any
 from unittest import mock
 
 from maskcls.recipe import Recipe
-from tune.fitting_trial import fit_trial
-from tune.trainable import TrialRequest
+from tune.fitting.request import TrialRequest
+from tune.fitting.worker import fit_trial
 
 
 def of_torch() -> None:
@@ -45,7 +47,7 @@ class Memory:
     """Models of earlier attempts that were still there when one began."""
 
     @contextmanager
-    def short(self) -> Iterator["Memory"]:
+    def short(self) -> Iterator[Memory]:
         """Inside the block every model that a fit builds has this memory."""
         from maskcls.models import model
 
@@ -77,7 +79,7 @@ class FitsShortOfMemory:
     most: int
 
     def __call__(self, request: TrialRequest) -> Iterator[dict[str, Any]]:
-        from maskcls.stores import Keep
+        from maskcls.stores.arrays import Keep
 
         with Memory(self.most).short():
             yield from fit_trial(request, keep=Keep(request.run / "cache"), shared=False)

@@ -1,11 +1,13 @@
 """Studies that are told without a search: what tests of the samplers look at."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 
 import optuna
 
-from tune import samplers
+from tune.search import samplers
 
 Ask = Callable[[Any], dict[str, Any]]
 """Draws parameters from a trial of Optuna's, or from anything that has its suggest methods."""
@@ -22,7 +24,10 @@ def numbers(trial: Any) -> dict[str, Any]:
 
 def conditional(trial: Any) -> dict[str, Any]:
     """Choices, and numbers that hang on them."""
-    chosen = {"head": trial.suggest_categorical("head", ("linear", "mlp")), "share": trial.suggest_float("share", 0.0, 1.0)}
+    chosen = {
+        "head": trial.suggest_categorical("head", ("linear", "mlp")),
+        "share": trial.suggest_float("share", 0.0, 1.0),
+    }
     if chosen["head"] == "mlp":
         chosen["width"] = trial.suggest_int("width", 1, 64)
         chosen["dropout"] = trial.suggest_float("dropout", 0.0, 0.9)
@@ -52,6 +57,8 @@ def seen(study: optuna.Study) -> samplers.Seen:
     return samplers.Seen(study.study_name, study._storage)
 
 
-def draft(study: optuna.Study, sampler: optuna.samplers.BaseSampler, point: dict[str, Any] | None = None) -> samplers.Draft:
+def draft(
+    study: optuna.Study, sampler: optuna.samplers.BaseSampler, point: dict[str, Any] | None = None
+) -> samplers.Draft:
     """A draft of a new trial, or of one that waits."""
     return samplers.Draft(seen(study), study.ask()._trial_id, sampler, point)

@@ -1,5 +1,7 @@
 """A synthetic objective: a curve that is a function of the recipe, quick to reach, with no torch. It keeps its state as a fit does."""
 
+from __future__ import annotations
+
 import json
 import math
 import os
@@ -8,9 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from maskcls.errors import Diverged, OutOfMemory
 from maskcls.files import write_atomically
 from search_spaces import Setting, Space, Suggest
-from tune.trainable import Diverged, OutOfMemory, TrialRequest
+from tune.fitting.request import TrialRequest
 
 
 def suggest(trial: Suggest, setting: Setting) -> dict[str, Any]:
@@ -93,7 +96,7 @@ def _load_in(pid: int) -> LoadsHereAlone:
 
 def fit_and_tell_threads(request: TrialRequest, **settings: Any) -> Iterator[dict[str, Any]]:
     """The real objective, which also tells the threads that it runs with."""
-    from tune.fitting_trial import fit_trial
+    from tune.fitting.worker import fit_trial
 
     for row in fit_trial(request, **settings):
         import cv2

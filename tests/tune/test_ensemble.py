@@ -1,5 +1,7 @@
 """The door: runs with finalists in, one bundle out, and a word on whether it pays. Trials and their weights are real."""
 
+from __future__ import annotations
+
 import functools
 import json
 import math
@@ -13,28 +15,28 @@ import numpy as np
 import pytest
 
 from maskcls import evaluate, predict
-from maskcls.data.facedata import FaceData
+from maskcls.data.dataset import FaceData
 from maskcls.data.splits import Split
 from maskcls.errors import CallError
 from maskcls.serving.bundle import read_bundle
 from maskcls.serving.predictor import Predictor
-from maskcls.stores import Keep
+from maskcls.stores.arrays import Keep
 from maskcls.training.metrics import scores
-from tests.doors import Said, call
+from tests.commands import Said, call
 from tests.tune.answered_run import add_trained_trial, let_answer, note_data, one_knows, outvoting
-from tests.tune.choosing.small_run import fitted, small_run, two_trials
+from tests.tune.selection.small_run import fitted, small_run, two_trials
 from tune import ensemble
-from tune.choosing.choice import choose
-from tune.choosing.ensembles import LeftOut
-from tune.choosing.finalists import FOLDS, SEEDS, Design, read_finalists, requests
-from tune.choosing.fitting import repeat_fit
-from tune.choosing.holdout import looks
-from tune.choosing.library import PARTS, candidates, library
 from tune.export import export_trial
-from tune.paired import Difference
-from tune.run_dir import RunDir
-from tune.study import records
-from tune.trainable import COMPLETE
+from tune.runs.folder import SearchRun
+from tune.runs.study import records
+from tune.selection.choice import choose
+from tune.selection.ensembles import LeftOut
+from tune.selection.finalists import FOLDS, SEEDS, Design, read_finalists, requests
+from tune.selection.fits import repeat_fit
+from tune.selection.holdout import looks
+from tune.selection.library import PARTS, candidates, library
+from tune.states import TrialState
+from tune.statistics.paired import Difference
 
 DESIGN = Design(2, 2, FOLDS)
 
@@ -59,8 +61,8 @@ def runs(trained: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained, tmp_path / "runs"))
 
 
-def opened(runs: Path, name: str, cache: Path) -> tuple[RunDir, FaceData]:
-    run = RunDir.open(name, runs)
+def opened(runs: Path, name: str, cache: Path) -> tuple[SearchRun, FaceData]:
+    run = SearchRun.open(name, runs)
     return run, FaceData.load(run.data, Keep(cache))
 
 
@@ -73,7 +75,7 @@ def mean_of(members: dict[str, float], runs: Path, folder: Path, photos: list[st
     found = []
     for name, weight in members.items():
         run, trial = name.split("/")
-        export_trial(RunDir.open(run, runs), trial, folder / name.replace("/", "-"))
+        export_trial(SearchRun.open(run, runs), trial, folder / name.replace("/", "-"))
         found.append(weight * Predictor(folder / name.replace("/", "-"), "cpu").probabilities(photos))
     return np.sum(found, axis=0)
 
@@ -86,7 +88,9 @@ def both(runs: Path, demo_cache: Path) -> Path:
     return runs
 
 
-def test_an_ensemble_that_pays_becomes_a_bundle_that_predicts_like_any_other(both: Path, demo_cache: Path, tmp_path: Path) -> None:
+def test_an_ensemble_that_pays_becomes_a_bundle_that_predicts_like_any_other(
+    both: Path, demo_cache: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "bundle"
     said = door(both, demo_cache, "--run", "one", "--run", "two", "--size", 3, "--out", out)
     assert said.status == 0, said.err
@@ -102,7 +106,9 @@ def test_an_ensemble_that_pays_becomes_a_bundle_that_predicts_like_any_other(bot
     photos = faces.photos["file"].iloc[rows].tolist()
     found = Predictor(out, "cpu").probabilities(photos)
     np.testing.assert_allclose(found, mean_of(members, both, tmp_path / "alone", photos), rtol=1e-12)
-    assert [bundle.has_seen(person) for person in (faces.split.train[0], faces.split.validation[0], faces.split.holdout[0])] == [1, 1, 0]
+    assert [
+        bundle.has_seen(person) for person in (faces.split.train[0], faces.split.validation[0], faces.split.holdout[0])
+    ] == [1, 1, 0]
 
     validated, truth = faces.rows("validation"), faces.photos["label"].to_numpy(np.int64)
     expected = scores(truth[validated], Predictor(out, "cpu").of_rows(faces, validated))
@@ -126,7 +132,10 @@ def _says_what_it_did(said: Said, runs: Path, cache: Path, out: Path) -> None:
     assert all(len(line) < 80 for line in lines if str(out) not in line)
     for name in ("one", "two"):
         (look,) = looks(opened(runs, name, cache)[0].search())
-        assert f"Holdout: {look.f1:.4f} [{look.low:.4f}, {look.high:.4f}], {look.people} people. It changes nothing." in lines
+        assert (
+            f"Holdout: {look.f1:.4f} [{look.low:.4f}, {look.high:.4f}], {look.people} people. It changes nothing."
+            in lines
+        )
         assert look.what == "ensemble of 0.33 one/0000 + 0.33 one/0001 + 0.33 two/0000"
         assert f"{name}: The holdout has been looked at 1 time." in lines
 
@@ -137,7 +146,9 @@ def test_its_bundle_goes_through_the_doors(both: Path, demo_cache: Path, tmp_pat
     _, faces = opened(both, "one", demo_cache)
     data = Path(faces.photos["file"].iloc[0]).parents[3]
     person = Path(faces.photos["file"].iloc[0]).parent
-    said = call(predict.main, "--bundle", out, "--images", person, "--out", tmp_path / "s.csv", "--probabilities", "--tta")
+    said = call(
+        predict.main, "--bundle", out, "--images", person, "--out", tmp_path / "s.csv", "--probabilities", "--tta"
+    )
     assert said.status == 0, said.err
     assert len((tmp_path / "s.csv").read_text().splitlines()) == 8
     assert len((tmp_path / "s.probabilities.csv").read_text().splitlines()) == 8
@@ -156,13 +167,13 @@ def test_one_that_does_not_pay_leaves_the_best_finalist_alone(runs: Path, demo_c
     assert "best finalist alone 1.0000, difference +0.0000 [+0.0000, +0.0000]: can't tell." in text
     assert f"The ensemble does not pay: {out} holds the best finalist alone, one/0001." in text
     (classifier,) = read_bundle(out).classifiers
-    export_trial(RunDir.open("one", runs), "0001", tmp_path / "alone")
+    export_trial(SearchRun.open("one", runs), "0001", tmp_path / "alone")
     (alone,) = read_bundle(tmp_path / "alone").classifiers
     assert (classifier.weight, classifier.recipe) == (1.0, alone.recipe)
     for model, other in zip(classifier.models, alone.models, strict=True):
         tensors = other.state_dict()
         assert all(tensor.equal(tensors[name]) for name, tensor in model.state_dict().items())
-    (look,) = looks(RunDir.open("one", runs).search())
+    (look,) = looks(SearchRun.open("one", runs).search())
     assert look.what == "one/0001"
 
 
@@ -172,9 +183,13 @@ def test_what_may_be_chance_is_called_so(both: Path, demo_cache: Path) -> None:
     unsure = replace(decision, compared=LeftOut(0.51, 0.5, Difference(2, 0.01, -0.02, 0.04)))
     said = " ".join(ensemble.verdict(unsure, DESIGN, Path("b")))
     assert "ensemble 0.5100, best finalist alone 0.5000, difference +0.0100 [-0.0200, +0.0400]: can't tell. " in said
-    assert said.endswith("The ensemble scored higher, which may be chance: b holds 2 classifiers, and a photo is answered by 4 models.")
+    assert said.endswith(
+        "The ensemble scored higher, which may be chance: b holds 2 classifiers, and a photo is answered by 4 models."
+    )
     once = replace(decision, compared=LeftOut(0.51, 0.5, Difference(1, 0.01, math.nan, math.nan)))
-    assert "difference +0.0100, one repeat, so no interval: can't tell." in " ".join(ensemble.verdict(once, DESIGN, Path("b")))
+    assert "difference +0.0100, one repeat, so no interval: can't tell." in " ".join(
+        ensemble.verdict(once, DESIGN, Path("b"))
+    )
     alone = replace(decision, exported=(0.0, 1.0))
     assert " ".join(ensemble.verdict(alone, DESIGN, Path("b"))).endswith(
         "one finalist alone is selected, so b holds no ensemble, but one/0001."
@@ -190,7 +205,7 @@ def test_from_real_repeats_to_the_bundle(tmp_path: Path, demo_cache: Path) -> No
     trials = records(run)
     work = functools.partial(repeat_fit, keep=Keep(demo_cache, 1.0))
     for request in requests(run, trials, faces, DESIGN, cpus=1, gpus=0.0):
-        assert fitted(request, work).state == COMPLETE
+        assert fitted(request, work).state == TrialState.COMPLETE
     choose(run, trials, faces, DESIGN, parallel=1, cpus=1, gpus=0.0, keep=Keep(demo_cache, 1.0))
     out = tmp_path / "bundle"
     said = door(tmp_path / "runs", demo_cache, "--run", "real", "--out", out)
@@ -209,11 +224,13 @@ def test_from_real_repeats_to_the_bundle(tmp_path: Path, demo_cache: Path) -> No
         assert f"{finalist.mean:.4f}" in said.out
 
 
-def test_the_holdout_decides_nothing_and_the_same_bundle_is_one_look(both: Path, demo_cache: Path, tmp_path: Path) -> None:
+def test_the_holdout_decides_nothing_and_the_same_bundle_is_one_look(
+    both: Path, demo_cache: Path, tmp_path: Path
+) -> None:
     first, again = tmp_path / "first", tmp_path / "again"
     for out in (first, again):
         assert door(both, demo_cache, "--run", "one", "--out", out).status == 0
-    assert len(looks(RunDir.open("one", both).search())) == 1
+    assert len(looks(SearchRun.open("one", both).search())) == 1
     told = [read_bundle(out).scores for out in (first, again)]
     assert told[0] == told[1]
     run, faces = opened(both, "one", demo_cache)
@@ -252,20 +269,24 @@ class TestRefusals:
         return said.err
 
     def test_a_size_below_one(self, runs: Path, demo_cache: Path) -> None:
-        assert "Error: --size must be at least 1, but got 0." in self.refused(runs, demo_cache, "--run", "one", "--size", 0)
+        assert "Error: --size must be at least 1, but got 0." in self.refused(
+            runs, demo_cache, "--run", "one", "--size", 0
+        )
 
     def test_a_run_without_finalists(self, runs: Path, demo_cache: Path) -> None:
         expected = f"Error: one has no finalists yet. Train them: python -m tune.search --resume {runs / 'one'} --finalists 3\n"
         assert self.refused(runs, demo_cache, "--run", "one") == expected
 
     def test_a_run_given_twice(self, both: Path, demo_cache: Path) -> None:
-        assert "--run one is given twice. Name each run once." in self.refused(both, demo_cache, "--run", "one", "--run", both / "one")
+        assert "--run one is given twice. Name each run once." in self.refused(
+            both, demo_cache, "--run", "one", "--run", both / "one"
+        )
 
     @pytest.mark.parametrize(
         ("change", "what"), [({"split_digest": "f" * 12}, "split of the people"), ({"data": {"digest": "e"}}, "photos")]
     )
     def test_other_people_or_photos(self, both: Path, demo_cache: Path, change: dict[str, object], what: str) -> None:
-        run = RunDir.open("two", both)
+        run = SearchRun.open("two", both)
         run.write_search({**run.search(), **change})
         said = self.refused(both, demo_cache, "--run", "one", "--run", "two")
         assert f"Error: two has another {what} than one (" in said
@@ -274,12 +295,18 @@ class TestRefusals:
     def test_other_designs(self, both: Path, demo_cache: Path) -> None:
         let_answer(*opened(both, "two", demo_cache), Design(1, 3, SEEDS), (2,), outvoting)
         said = self.refused(both, demo_cache, "--run", "one", "--run", "two")
-        assert "The finalists of two have 3 repeats by seeds, those of one 2 by folds, so their answers don't compare." in said
+        assert (
+            "The finalists of two have 3 repeats by seeds, those of one 2 by folds, so their answers don't compare."
+            in said
+        )
         assert f"python -m tune.search --resume {both / 'two'} --repeats 2 --repeat-by folds" in said
 
     def test_one_finalist_is_no_ensemble(self, both: Path, demo_cache: Path) -> None:
         said = self.refused(both, demo_cache, "--run", "two")
-        assert "An ensemble needs at least two finalists that are complete, repeats as well, but two has 1. Train more: " in said
+        assert (
+            "An ensemble needs at least two finalists that are complete, repeats as well, but two has 1. Train more: "
+            in said
+        )
         assert f"python -m tune.search --resume {both / 'two'} --finalists 3" in said
 
     def test_a_finalist_with_a_repeat_missing_does_not_take_part(
@@ -289,7 +316,7 @@ class TestRefusals:
         folder = next(folder for folder in run.finalists.iterdir() if (folder / "result.json").exists())
         (folder / "result.json").unlink()
         with caplog.at_level("WARNING", "maskcls"):
-            assert len(candidates([run, RunDir.open("two", both)], faces)) == 2
+            assert len(candidates([run, SearchRun.open("two", both)], faces)) == 2
         assert caplog.messages[0].startswith("Finalist 000")
         assert "of one is left out: repeat " in caplog.messages[0]
 
@@ -301,7 +328,10 @@ class TestRefusals:
         let_answer(run, faces, Design(2, 2), (0, 1), outvoting)
         with caplog.at_level("WARNING", "maskcls"), pytest.raises(CallError, match="but small has 1"):
             candidates([run], faces)
-        assert "Finalist 0001 of small is left out: the trial was stopped early, and is not trained to its end." in caplog.messages
+        assert (
+            "Finalist 0001 of small is left out: the trial was stopped early, and is not trained to its end."
+            in caplog.messages
+        )
 
     def test_a_bundle_in_the_way(self, both: Path, demo_cache: Path, tmp_path: Path) -> None:
         out = tmp_path / "bundle"
@@ -309,5 +339,7 @@ class TestRefusals:
         said = door(both, demo_cache, "--run", "one", "--out", out)
         assert (said.status, said.out) == (2, "")
         assert f"{out} holds a bundle already." in said.err
-        assert door(both, demo_cache, "--run", "one", "--run", "two", "--out", out, "--overwrite", "--size", 3).status == 0
+        assert (
+            door(both, demo_cache, "--run", "one", "--run", "two", "--out", out, "--overwrite", "--size", 3).status == 0
+        )
         assert len(json.loads((out / "bundle.json").read_text())["classifiers"]) == 3

@@ -1,5 +1,7 @@
 """Any trial of a run as a bundle: the same weights, to the bit, and clear words where there is none."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 from pathlib import Path
@@ -8,21 +10,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import TrialState as OptunaState
 
-from maskcls.data.facedata import FaceData
+from maskcls.data.dataset import FaceData
 from maskcls.data.splits import Split
 from maskcls.errors import CallError, RunError
 from maskcls.labels import N_CLASSES
 from maskcls.recipe import Recipe
 from maskcls.serving.bundle import read_bundle
-from maskcls.stores import Keep
+from maskcls.stores.arrays import Keep
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
-from tune import study as records
 from tune.export import choose, complete_states, export_trial
-from tune.run_dir import RunDir
-from tune.trainable import COMPLETE, DIVERGED
+from tune.runs import study as records
+from tune.runs.folder import SearchRun
+from tune.states import TrialState
 
 SMALL = {"backbone": "lcnet_050", "weights": "none", "image_size": 32, "epochs": 2, "batch_size": 18, "lr_body": 1e-3}
 RECIPES = {
@@ -59,21 +61,21 @@ def fit_of(recipe: Recipe, faces: FaceData) -> Fit:
     return Fit(recipe, data)
 
 
-def record(run: RunDir, state: str, values: list[float], recipe: Recipe) -> None:
+def record(run: SearchRun, state: str, values: list[float], recipe: Recipe) -> None:
     study = records.open_study(run)
     trial = study.ask()
     for epoch, value in enumerate(values, start=1):
         trial.report(value, epoch)
     trial.set_user_attr(records.STATE, state)
     trial.set_user_attr(records.RECIPE, recipe.model_dump())
-    trial.set_user_attr(records.MESSAGE, "The loss is nan." if state == DIVERGED else "")
-    told = TrialState.COMPLETE if state == COMPLETE else TrialState.PRUNED
-    study.tell(trial, max(values) if state == COMPLETE else None, state=told)
+    trial.set_user_attr(records.MESSAGE, "The loss is nan." if state == TrialState.DIVERGED else "")
+    told = OptunaState.COMPLETE if state == TrialState.COMPLETE else OptunaState.PRUNED
+    study.tell(trial, max(values) if state == TrialState.COMPLETE else None, state=told)
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDir, dict[str, Fit]]:
-    run = RunDir.create(tmp_path_factory.mktemp("runs"), "made", {})
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[SearchRun, dict[str, Fit]]:
+    run = SearchRun.create(tmp_path_factory.mktemp("runs"), "made", {})
     faces = small_faces(run.data)
     fits = {}
     for trial_id, recipe in RECIPES.items():
@@ -82,14 +84,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDir, dict[str, Fi
         for result in fit.epochs():
             fit.save(run.trial(trial_id))
             values.append(max([result.validation_f1, *values]))
-        record(run, COMPLETE, values, recipe)
+        record(run, TrialState.COMPLETE, values, recipe)
         fits[trial_id] = fit
-    record(run, DIVERGED, [], RECIPES["0000"])
+    record(run, TrialState.DIVERGED, [], RECIPES["0000"])
     return run, fits
 
 
 @pytest.mark.parametrize("trial_id", list(RECIPES))
-def test_a_trials_best_epoch_to_the_bit(made: tuple[RunDir, dict[str, Fit]], trial_id: str, tmp_path: Path) -> None:
+def test_a_trials_best_epoch_to_the_bit(made: tuple[SearchRun, dict[str, Fit]], trial_id: str, tmp_path: Path) -> None:
     run, fits = made
     export_trial(run, trial_id, tmp_path / "bundle")
     bundle = read_bundle(tmp_path / "bundle")
@@ -106,7 +108,7 @@ def test_a_trials_best_epoch_to_the_bit(made: tuple[RunDir, dict[str, Fit]], tri
     assert [bundle.has_seen(person) for person in PERSONS] == [True] * 5 + [False]  # four to train on, one to choose by
 
 
-def test_the_frozen_stages_come_from_the_weights(made: tuple[RunDir, dict[str, Fit]]) -> None:
+def test_the_frozen_stages_come_from_the_weights(made: tuple[SearchRun, dict[str, Fit]]) -> None:
     """What is kept of a frozen trial is its head alone; the rest must be there again."""
     _, fits = made
     states = complete_states(RECIPES["0000"], [fits["0000"].models[0].moving_state()])
@@ -114,7 +116,7 @@ def test_the_frozen_stages_come_from_the_weights(made: tuple[RunDir, dict[str, F
     assert len(states[0]) == len(fits["0000"].models[0].state_dict())
 
 
-def test_the_best_trial_is_the_default(made: tuple[RunDir, dict[str, Fit]]) -> None:
+def test_the_best_trial_is_the_default(made: tuple[SearchRun, dict[str, Fit]]) -> None:
     run, fits = made
     scores = {trial_id: fit.best.validation_f1 for trial_id, fit in fits.items()}
     chosen = choose(run, records.records(run), None)
@@ -123,7 +125,7 @@ def test_the_best_trial_is_the_default(made: tuple[RunDir, dict[str, Fit]]) -> N
     assert choose(run, records.records(run), "1").trial_id == "0001"
 
 
-def test_a_bundle_in_the_way_is_kept(made: tuple[RunDir, dict[str, Fit]], tmp_path: Path) -> None:
+def test_a_bundle_in_the_way_is_kept(made: tuple[SearchRun, dict[str, Fit]], tmp_path: Path) -> None:
     run, _ = made
     export_trial(run, "0000", tmp_path / "bundle")
     with pytest.raises(CallError, match="holds a bundle already"):
@@ -133,25 +135,34 @@ def test_a_bundle_in_the_way_is_kept(made: tuple[RunDir, dict[str, Fit]], tmp_pa
     assert read_bundle(tmp_path / "bundle").classifiers[0].recipe == RECIPES["0001"]
 
 
-def test_what_there_is_none_of_is_said(made: tuple[RunDir, dict[str, Fit]], tmp_path: Path) -> None:
+def test_what_there_is_none_of_is_said(made: tuple[SearchRun, dict[str, Fit]], tmp_path: Path) -> None:
     run, _ = made
     trials = records.records(run)
-    with pytest.raises(CallError, match=r"There is no trial '7' in made\. Trials with a finished epoch, best first: 000[01], 000[01]\."):
+    with pytest.raises(
+        CallError, match=r"There is no trial '7' in made\. Trials with a finished epoch, best first: 000[01], 000[01]\."
+    ):
         choose(run, trials, "7")
-    with pytest.raises(CallError, match=r"Trial 0002 of made has no finished epoch \(diverged: The loss is nan\.\)\. Trials that have one"):
+    with pytest.raises(
+        CallError,
+        match=r"Trial 0002 of made has no finished epoch \(diverged: The loss is nan\.\)\. Trials that have one",
+    ):
         choose(run, trials, "0002")
-    with pytest.raises(CallError, match=r"No trial of made has finished an epoch\. Go on with it: python -m tune\.search --resume "):
+    with pytest.raises(
+        CallError, match=r"No trial of made has finished an epoch\. Go on with it: python -m tune\.search --resume "
+    ):
         choose(run, [], None)
     with pytest.raises(RunError, match="holds no finished epoch"):
         export_trial(run, "0002", tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 
 
-def door(*options: Any) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([sys.executable, "-m", "tune.export", *map(str, options)], capture_output=True, text=True, timeout=120)
+def door(*options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tune.export", *map(str, options)], capture_output=True, text=True, timeout=120
+    )
 
 
-def test_the_door(made: tuple[RunDir, dict[str, Fit]], tmp_path: Path) -> None:
+def test_the_door(made: tuple[SearchRun, dict[str, Fit]], tmp_path: Path) -> None:
     run, fits = made
     done = door("--run", "made", "--runs", run.path.parent, "--trial", "1", "--out", tmp_path / "bundle")
     assert done.returncode == 0, done.stderr
@@ -161,7 +172,7 @@ def test_the_door(made: tuple[RunDir, dict[str, Fit]], tmp_path: Path) -> None:
     assert read_bundle(tmp_path / "bundle").classifiers[0].recipe == RECIPES["0001"]
 
 
-def test_the_door_lists_the_runs_there_are(made: tuple[RunDir, dict[str, Fit]], tmp_path: Path) -> None:
+def test_the_door_lists_the_runs_there_are(made: tuple[SearchRun, dict[str, Fit]], tmp_path: Path) -> None:
     run, _ = made
     done = door("--run", "mad", "--runs", run.path.parent, "--out", tmp_path / "bundle")
     assert done.returncode == 2

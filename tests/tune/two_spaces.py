@@ -1,19 +1,21 @@
 """A narrow space, a wider one, and runs over them, for tests of what is known under another space."""
 
+from __future__ import annotations
+
 import math
 from pathlib import Path
 from typing import Any
 
-from asked import ask, begin, plan_of, report
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial
-from searches import new_run
 
 from search_spaces import Setting, Space, Suggest
-from tune.run_dir import RunDir
-from tune.searcher import StudySearch
-from tune.study import LEARNT, Record, open_study
-from tune.trainable import COMPLETE, DIVERGED, FAILED, STOPPED_EARLY
+from tests.tune.asked import ask, begin, plan_of, report
+from tests.tune.searches import new_run
+from tune.runs.folder import SearchRun
+from tune.runs.study import LEARNT, Record, open_study
+from tune.search.searcher import StudySearch
+from tune.states import TrialState
 
 
 def narrow(trial: Suggest, setting: Setting) -> dict[str, Any]:
@@ -57,17 +59,22 @@ def end(searcher: StudySearch, epochs: int, state: str, message: str = "") -> No
     searcher.on_trial_complete(config["trial"], {**last, "state": state, "message": message})
 
 
-def ended_every_way(folder: Path, name: str = "old", trials: int = 16) -> RunDir:
+def ended_every_way(folder: Path, name: str = "old", trials: int = 16) -> SearchRun:
     """A run over NARROW: complete trials, and numbers 2 to 5 diverged twice (the second at once), failed, and stopped early."""
     run = new_run(folder, name)
     searcher = begin(plan_of(NARROW, trials), run)
-    ends = {2: (1, DIVERGED), 3: (0, DIVERGED), 4: (1, FAILED), 5: (2, STOPPED_EARLY)}
+    ends = {
+        2: (1, TrialState.DIVERGED),
+        3: (0, TrialState.DIVERGED),
+        4: (1, TrialState.FAILED),
+        5: (2, TrialState.STOPPED_EARLY),
+    }
     for number in range(trials):
-        end(searcher, *ends.get(number, (4, COMPLETE)))
+        end(searcher, *ends.get(number, (4, TrialState.COMPLETE)))
     return run
 
 
-def learnt_of(run: RunDir) -> list[FrozenTrial]:
+def learnt_of(run: SearchRun) -> list[FrozenTrial]:
     return [trial for trial in open_study(run).get_trials() if LEARNT in trial.user_attrs]
 
 

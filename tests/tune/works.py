@@ -3,6 +3,8 @@
 As a program, a driver of such fits in a process of its own, for tests that kill it: python works.py FOLDER FITS SLEEP_S PARALLEL.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import sys
@@ -14,12 +16,12 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 if __name__ == "__main__":
-    sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
-    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:2])
+    sys.path.insert(0, str(ROOT))
+    os.environ["PYTHONPATH"] = str(ROOT)
 
+from maskcls.errors import Diverged, OutOfMemory  # noqa: E402
 from maskcls.files import write_atomically  # noqa: E402
-from tune.fits import FitRequest  # noqa: E402
-from tune.trainable import Diverged, OutOfMemory  # noqa: E402
+from tune.fitting.pool import FitRequest  # noqa: E402
 
 EPOCHS = 4
 
@@ -28,7 +30,13 @@ def make_requests(folder: Path, n: int, cpus: int = 1) -> list[FitRequest]:
     """Requests `fit-0`, `fit-1`, … in folder/fits."""
     return [
         FitRequest(
-            f"fit-{number}", {"epochs": EPOCHS, "number": number}, folder / "fits" / f"fit-{number}", folder, cpus, 0.0, {"number": number}
+            f"fit-{number}",
+            {"epochs": EPOCHS, "number": number},
+            folder / "fits" / f"fit-{number}",
+            folder,
+            cpus,
+            0.0,
+            {"number": number},
         )
         for number in range(n)
     ]
@@ -83,8 +91,8 @@ class Work:
 
 
 def main() -> None:
-    from tune import cluster
-    from tune.fits import run_fits
+    from tune.fitting.pool import run_fits
+    from tune.runs import cluster
 
     folder, n, sleep_s, parallel = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
     with cluster.connected(None):

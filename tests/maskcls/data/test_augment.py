@@ -1,5 +1,7 @@
 """Views: pure, independent of each other, in units that do something."""
 
+from __future__ import annotations
+
 import pickle
 import subprocess
 import sys
@@ -45,7 +47,9 @@ def test_threads_and_pickling_change_nothing() -> None:
     wanted = [augmenter.view(rgb, "a/1", view) for view in range(20)]
     copies = [pickle.loads(pickle.dumps(augmenter)) for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
-        shares = [pool.submit(lambda i=i: [(v, copies[i].view(rgb, "a/1", v)) for v in range(i, 20, 4)]) for i in range(4)]
+        shares = [
+            pool.submit(lambda i=i: [(v, copies[i].view(rgb, "a/1", v)) for v in range(i, 20, 4)]) for i in range(4)
+        ]
     got = dict(pair for share in shares for pair in share.result())
     assert all(np.array_equal(got[view], wanted[view]) for view in range(20))
 
@@ -57,7 +61,9 @@ def test_a_fresh_process_gives_the_same_views() -> None:
         "print(hashlib.sha256(b''.join(a.view(t['photo'](), 'p/ü.jpg', v).tobytes() for v in range(6))).hexdigest())"
     )
     prints = {
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": seed}).stdout
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": seed}
+        ).stdout
         for seed in ("1", "2")
     }
     assert len(prints) == 1

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import shutil
 import struct
 from pathlib import Path
@@ -39,7 +41,10 @@ BROKEN = {
 CONVERTED = {
     "grayscale": (encode(NOISE[:, :, 0]), "1 photos are turned from grayscale into RGB when they are read."),
     "transparent": (encode(np.dstack([NOISE, NOISE[:, :, :1]])), "1 photos are laid over white when they are read."),
-    "16-bit": (encode(NOISE.astype(np.uint16) * 257), "1 photos are brought from 16 bits a colour to 8 when they are read."),
+    "16-bit": (
+        encode(NOISE.astype(np.uint16) * 257),
+        "1 photos are brought from 16 bits a colour to 8 when they are read.",
+    ),
     "turned": (turned(encode(NOISE, ".jpg"), 6), "1 photos are turned as their EXIF data say when they are read."),
 }
 
@@ -58,7 +63,9 @@ def test_a_broken_photo_is_named(make_contest, name):
     file = person_folder(data, 0) / "mask2.png"
     file.write_bytes(content)
     problems = check_folder(data)
-    assert [(problem.kind, problem.where) for problem in problems] == [("photo", "train/images/000001_male_Asian_25/mask2.png")]
+    assert [(problem.kind, problem.where) for problem in problems] == [
+        ("photo", "train/images/000001_male_Asian_25/mask2.png")
+    ]
     with pytest.raises(DataError, match=rf"000001_male_Asian_25/mask2\.png {message}"):
         raise DataError(problems[0].message)
 
@@ -90,14 +97,27 @@ def test_everything_comes_in_one_pass_most_important_first(make_contest):
     shutil.rmtree(person_folder(data, 11))
     problems = check_folder(data)
     assert [problem.kind for problem in problems] == [
-        *("duplicate path", "person folder", "gender", "age", "missing photos", "missing photos", "photo name", "photo", "photo", "photo")
+        *(
+            "duplicate path",
+            "person folder",
+            "gender",
+            "age",
+            "missing photos",
+            "missing photos",
+            "photo name",
+            "photo",
+            "photo",
+            "photo",
+        )
     ]
     assert len({problem.where for problem in problems}) == 10
     assert all(problem.message.rstrip().endswith(".") for problem in problems)
 
 
 def test_a_class_with_nobody_is_a_problem(make_contest):
-    rows = [(f"{i}", "male" if i % 2 else "female", "Asian", "60" if i % 4 == 1 else "25", f"p{i:02d}") for i in range(16)]
+    rows = [
+        (f"{i}", "male" if i % 2 else "female", "Asian", "60" if i % 4 == 1 else "25", f"p{i:02d}") for i in range(16)
+    ]
     (problem,) = check_folder(make_contest(rows))
     assert problem.kind == "class"
     assert problem.message == (
@@ -122,7 +142,9 @@ def test_identical_photos_are_noted(make_contest):
     (person_folder(data, 0) / "mask1.jpeg").write_bytes((person_folder(data, 1) / "mask1.jpeg").read_bytes())
     inspection = inspect_folder(data)
     assert inspection.problems == []
-    assert inspection.notes == ["1 photos stand under several people (2 in all), who go to one side of every split together."]
+    assert inspection.notes == [
+        "1 photos stand under several people (2 in all), who go to one side of every split together."
+    ]
 
 
 def test_a_folder_that_is_none_is_the_only_problem(tmp_path):
@@ -150,7 +172,9 @@ def test_bad_photos_are_remembered_until_a_file_changes(make_contest, tmp_path, 
     assert "--skip-bad: 1 photos that can't be decoded are left out. The first: " in caplog.text
 
     asked = []
-    monkeypatch.setattr("maskcls.data.checks.decode_all", lambda files, progress: asked.append(len(files)) or decode_all(files))
+    monkeypatch.setattr(
+        "maskcls.data.checks.decode_all", lambda files, progress: asked.append(len(files)) or decode_all(files)
+    )
     assert bad_photos(photos, tmp_path / "cache") == found
     assert asked == []
     bad.write_bytes(encode(NOISE, ".jpg"))
@@ -173,7 +197,9 @@ def test_all_photos_bad(make_contest, tmp_path):
     data = make_contest(1)
     for file in person_folder(data, 0).iterdir():
         file.write_bytes(b"no photo")
-    with pytest.raises(DataError, match=r"None of the 7 photos can be decoded\. The first: .*incorrect_mask\.jpg is no image"):
+    with pytest.raises(
+        DataError, match=r"None of the 7 photos can be decoded\. The first: .*incorrect_mask\.jpg is no image"
+    ):
         without_bad_photos(read_contest(data), tmp_path)
 
 

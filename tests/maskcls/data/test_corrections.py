@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import csv
 import logging
 import re
@@ -22,7 +24,15 @@ def _log_everything(caplog):
 def table(*people: tuple[str, str, int, int], race: str = "Asian") -> pd.DataFrame:
     """A photo table of people (id, path, gender, age)."""
     rows = [
-        {"person_id": id_, "person": path, "key": f"{path}/{name}.jpg", "race": race, "gender": gender, "age": age, "mask": mask}
+        {
+            "person_id": id_,
+            "person": path,
+            "key": f"{path}/{name}.jpg",
+            "race": race,
+            "gender": gender,
+            "age": age,
+            "mask": mask,
+        }
         for id_, path, gender, age in people
         for name, mask in NAMES.items()
     ]
@@ -87,7 +97,9 @@ def test_was_guards_a_correction(tmp_path, caplog):
 def test_an_id_of_two_people_needs_the_path(tmp_path):
     photos = table(("003397", "003397_f", 1, 19), ("003397", "003397_m", 0, 60))
     mine = write(tmp_path, "what,id,path,value\nage,003397,,44\n")
-    with pytest.raises(DataError, match=r"line 2: id 003397 stands for 2 people \(003397_f, 003397_m\)\. Give the path of the one"):
+    with pytest.raises(
+        DataError, match=r"line 2: id 003397 stands for 2 people \(003397_f, 003397_m\)\. Give the path of the one"
+    ):
         read_corrections(mine).apply(photos)
     mine = write(tmp_path, "what,id,path,value\nage,003397,003397_m,44\n")
     after = read_corrections(mine).apply(photos)
@@ -119,7 +131,9 @@ def test_bad_rows_are_listed_with_their_lines(tmp_path):
 
 
 def test_bad_files(tmp_path):
-    with pytest.raises(CallError, match=r"--corrections \S*nowhere: there is no such file\. Expected published, none, or a CSV file\."):
+    with pytest.raises(
+        CallError, match=r"--corrections \S*nowhere: there is no such file\. Expected published, none, or a CSV file\."
+    ):
         read_corrections(str(tmp_path / "nowhere"))
     with pytest.raises(DataError, match=r"has the columns id, gender\. Expected what, value, and path or id\."):
         read_corrections(write(tmp_path, "id,gender\n1,male\n"))
@@ -135,7 +149,12 @@ def contest(n: int = 2100, race: str = "Asian") -> pd.DataFrame:
     """Enough people for a contest folder, all the published corrections' among them, labelled as they expect it."""
     wanted = {row["id"]: row for row in csv.DictReader(PUBLISHED.open())}
     people = [
-        (id_, f"p{id_}", int(row["was"] == "female"), 29 if row["value"] == "60" else 40 if row["what"] == "age" else 20)
+        (
+            id_,
+            f"p{id_}",
+            int(row["was"] == "female"),
+            29 if row["value"] == "60" else 40 if row["what"] == "age" else 20,
+        )
         for id_, row in wanted.items()
     ]
     others = [(f"9{i:05d}", f"q{i}", 0, 30) for i in range(n - len(people))]
@@ -145,7 +164,9 @@ def contest(n: int = 2100, race: str = "Asian") -> pd.DataFrame:
 def test_published_corrections_apply_to_the_contest(caplog):
     before = contest()
     after = read_corrections("published").apply(before)
-    changed = set(before["person_id"][(before[["gender", "age", "mask"]] != after[["gender", "age", "mask"]]).any(axis=1)])
+    changed = set(
+        before["person_id"][(before[["gender", "age", "mask"]] != after[["gender", "age", "mask"]]).any(axis=1)]
+    )
     swapped, worn = {"000020", "004418", "005227"}, {"000645", "003574", "000070", "003514"}
     assert swapped | worn < changed
     assert len(changed - swapped - worn) == 18
@@ -177,7 +198,9 @@ def test_published_corrections_leave_other_data_alone(photos, caplog):
     after = read_corrections("published").apply(photos)
     assert after.equals(photos)
     assert len(caplog.messages) == 1
-    assert caplog.messages[0].startswith("The published corrections are not applied: these are not the contest's people")
+    assert caplog.messages[0].startswith(
+        "The published corrections are not applied: these are not the contest's people"
+    )
 
 
 def test_my_own_corrections_apply_to_any_data(tmp_path):
@@ -191,7 +214,14 @@ def test_the_published_file_holds_the_weak_ones_as_leads():
     rows = list(csv.DictReader(PUBLISHED.open()))
     applied = read_corrections("published").rows
     assert (len(rows), len(applied)) == (31, 25)
-    assert {row["id"] for row in rows} - {row.id for row in applied} == {"001009", "001064", "001637", "001666", "001852", "004348"}
+    assert {row["id"] for row in rows} - {row.id for row in applied} == {
+        "001009",
+        "001064",
+        "001637",
+        "001666",
+        "001852",
+        "004348",
+    }
     assert len({row["id"] for row in rows}) == 31
 
 
@@ -203,7 +233,9 @@ def test_none(caplog):
 
 def test_the_labels_follow(make_contest):
     data = make_contest(6)
-    wrong = Corrections((Correction(2, "gender", id="000001", value="female"), Correction(3, "age", id="000001", value="60")), "mine")
+    wrong = Corrections(
+        (Correction(2, "gender", id="000001", value="female"), Correction(3, "age", id="000001", value="60")), "mine"
+    )
     photos = read_contest(data, corrections=wrong)
     assert set(photos[photos["person_id"] == "000001"]["label"]) == {5, 11, 17}
     assert set(photos[photos["person_id"] == "000001"]["age_group"]) == {2}

@@ -1,5 +1,7 @@
 """The face in a photo: drawn faces and real ones are found, what is no face is not, and where it is does not hang on who looks."""
 
+from __future__ import annotations
+
 import hashlib
 import multiprocessing
 import subprocess
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 
 from maskcls.data import face_crop
-from maskcls.data.demo import MIN_PERSONS, draw
+from maskcls.data.demo.folder import MIN_PERSONS, draw
 from maskcls.data.face_crop import MARGIN, Box, face_square, find_face
 from maskcls.data.geometry import Geometry, Image, decode
 from maskcls.errors import RunError
@@ -102,7 +104,8 @@ def test_the_square_lies_around_the_box_and_is_a_part_of_the_photo(portraits: di
 
 
 @pytest.mark.parametrize(
-    "box", [Box(-3.0, -2.0, 40.0), Box(80.0, 130.0, 40.0), Box(10.0, 20.0, 300.0), Box(0.0, 0.0, 120.0), Box(59.4, 3.6, 30.2)]
+    "box",
+    [Box(-3.0, -2.0, 40.0), Box(80.0, 130.0, 40.0), Box(10.0, 20.0, 300.0), Box(0.0, 0.0, 120.0), Box(59.4, 3.6, 30.2)],
 )
 def test_the_square_never_leaves_the_photo(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     rgb = faceless(160, 120)
@@ -178,7 +181,9 @@ def test_threads_find_what_one_finds(portraits: dict[str, Image]) -> None:
         assert np.array_equal(pixels, alone[i % len(alone)])
 
 
-def _tell_crops(geometry: Geometry, photos: dict[str, Image], told: "multiprocessing.Queue[tuple[Geometry, str]]") -> None:
+def _tell_crops(
+    geometry: Geometry, photos: dict[str, Image], told: multiprocessing.Queue[tuple[Geometry, str]]
+) -> None:
     told.put((geometry, crops(photos)))
 
 
@@ -207,7 +212,8 @@ def test_an_opencv_without_cascades_is_told(face: Image, tmp_path: Path, monkeyp
     with ThreadPoolExecutor(1) as pool:  # a thread that has loaded none yet
         looked = pool.submit(find_face, face)
         with pytest.raises(
-            RunError, match=r"OpenCV \S+ comes without haarcascade_frontalface_default\.xml.*<5\), or take face_crop=none\."
+            RunError,
+            match=r"OpenCV \S+ comes without haarcascade_frontalface_default\.xml.*<5\), or take face_crop=none\.",
         ):
             looked.result()
 

@@ -1,5 +1,7 @@
 """Decoding whatever people call a photo, and the middle square of it."""
 
+from __future__ import annotations
+
 import json
 import pickle
 import struct
@@ -104,7 +106,9 @@ def test_exif_in_either_byte_order_and_broken() -> None:
 def test_a_truncated_photo_is_refused(suffix: str, share: float) -> None:
     noisy = np.random.default_rng(0).integers(0, 255, (64, 48, 3), dtype=np.uint8)
     data = encoded(suffix, noisy)
-    with pytest.raises(DataError, match=r"p/mask1 is truncated: its end is missing after [\d,]+ bytes\. Copy the photo again"):
+    with pytest.raises(
+        DataError, match=r"p/mask1 is truncated: its end is missing after [\d,]+ bytes\. Copy the photo again"
+    ):
         decode_bytes(data[: int(len(data) * share)], "p/mask1")
 
 
@@ -125,7 +129,10 @@ def test_what_is_no_photo_is_refused(tmp_path: Path) -> None:
         "text.jpg": (b"this is no photo at all", "is no image that can be decoded"),
         "dot.png": (encoded(".png", np.zeros((1, 1, 3), np.uint8)), "is 1x1 px: at least 8x8 expected"),
         "float.tiff": (encoded(".tiff", np.ones((20, 20, 3), np.float32)), "holds float32 values: 8 or 16 bits"),
-        "torn.jpg": (b"\xff\xd8\xff\xe0" + b"\0" * 40 + b"\xff\xd9", "is no image that can be decoded|cannot be decoded"),
+        "torn.jpg": (
+            b"\xff\xd8\xff\xe0" + b"\0" * 40 + b"\xff\xd9",
+            "is no image that can be decoded|cannot be decoded",
+        ),
     }
     for name, (data, message) in cases.items():
         file = tmp_path / name
@@ -205,7 +212,9 @@ def test_a_face_crop_is_part_of_the_geometry() -> None:
     ],
 )
 def test_another_versions_geometry_is_refused(change: dict[str, object]) -> None:
-    with pytest.raises(DataError, match=r"This version's geometry is .* an image_size and a face_crop \(none or haar; .* but got"):
+    with pytest.raises(
+        DataError, match=r"This version's geometry is .* an image_size and a face_crop \(none or haar; .* but got"
+    ):
         Geometry.from_dict({**Geometry(112, "haar").to_dict(), **change})
     old = {key: value for key, value in Geometry(112).to_dict().items() if key != "face_crop"}
     with pytest.raises(DataError, match="This version's geometry is"):

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import re
 import time
 from pathlib import Path
@@ -102,8 +104,14 @@ ONE_PROBLEM = {
     "no table": (remove_table, r"has no train/train\.csv\. Expected .* --data names\. Check the path\."),
     "no images": (remove_images, r"but no folder train/images\. .* Put the people's folders there\."),
     "empty images": (empty_images, r"train/images is empty\. Expected a folder a person"),
-    "binary table": (binary_table, r"train\.csv is no table that can be read \(.*\)\. Expected comma-separated text in UTF-8"),
-    "empty table": (lambda data: (data / "train/train.csv").write_text(""), r"train\.csv is empty\. Expected a heading id,gender,race"),
+    "binary table": (
+        binary_table,
+        r"train\.csv is no table that can be read \(.*\)\. Expected comma-separated text in UTF-8",
+    ),
+    "empty table": (
+        lambda data: (data / "train/train.csv").write_text(""),
+        r"train\.csv is empty\. Expected a heading id,gender,race",
+    ),
     "no rows": (
         lambda data: (data / "train/train.csv").write_text("id,gender,race,age,path\n"),
         r"has a heading, but no rows\. Expected a row a person",
@@ -116,7 +124,10 @@ ONE_PROBLEM = {
         lambda data: edit(data, "000002,male", "000002,man"),
         r"train/train\.csv, line 3 \(000002_male_Asian_45\): gender is 'man'\. Expected male or female\. Correct the row\.",
     ),
-    "age": (lambda data: edit(data, "Asian,45,", "Asian,old,"), r"line 3 \(.*\): age is 'old'\. Expected a number of years from 1 to 120"),
+    "age": (
+        lambda data: edit(data, "Asian,45,", "Asian,old,"),
+        r"line 3 \(.*\): age is 'old'\. Expected a number of years from 1 to 120",
+    ),
     "no age": (lambda data: edit(data, "Asian,45,", "Asian,nan,"), r"line 3 \(.*\): age is 'nan'\. Expected a number"),
     "path": (
         lambda data: edit(data, "000002_male_Asian_45", "../x"),
@@ -160,7 +171,9 @@ def test_one_problem_is_one_message(make_contest, name):
 
 
 def test_wrong_folders_are_named(make_contest, tmp_path):
-    with pytest.raises(DataError, match=r"nowhere does not exist\. Expected the contest's layout: train/train\.csv and train/images"):
+    with pytest.raises(
+        DataError, match=r"nowhere does not exist\. Expected the contest's layout: train/train\.csv and train/images"
+    ):
         read_contest(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"empty is empty\. Expected"):
@@ -214,7 +227,10 @@ def test_skip_bad_leaves_out_and_says_how_many(make_contest, caplog):
     photos = read_contest(data, skip_bad=True)
     assert set(photos["person"]) == {"000004_female_Asian_25", "000005_female_Asian_45", "000006_female_Asian_60"}
     assert len(photos) == 6 + 6 + 7
-    assert "3 rows of train.csv and 1 further photo files are left out; 2 people have fewer than seven photos." in caplog.text
+    assert (
+        "3 rows of train.csv and 1 further photo files are left out; 2 people have fewer than seven photos."
+        in caplog.text
+    )
 
 
 def test_skip_bad_needs_something_to_keep(make_contest):
@@ -292,9 +308,15 @@ def test_list_of_one_photo(tmp_path):
 
 def test_nothing_to_predict(tmp_path):
     cases = {
-        "info.csv": ("id,ans\nb.jpg,0\n", r"info\.csv lacks the column ImageID; it has id, ans\. Expected ImageID,ans\."),
+        "info.csv": (
+            "id,ans\nb.jpg,0\n",
+            r"info\.csv lacks the column ImageID; it has id, ans\. Expected ImageID,ans\.",
+        ),
         "other.csv": ("ImageID,ans\n", r"other\.csv has no rows\. Expected ImageID,ans and a row a photo"),
-        "gone.csv": ("ImageID,ans\na.jpg,0\nb.jpg,0\n", r"gone\.csv names 2 photos, but there is no .*images/a\.jpg, and 1 more\. Copy"),
+        "gone.csv": (
+            "ImageID,ans\na.jpg,0\nb.jpg,0\n",
+            r"gone\.csv names 2 photos, but there is no .*images/a\.jpg, and 1 more\. Copy",
+        ),
         "list.txt": ("\n", r"list\.txt is empty\. Expected the path of a photo a line\."),
     }
     for name, (text, message) in cases.items():
@@ -315,4 +337,6 @@ def test_nothing_to_predict(tmp_path):
 def test_real_eval_table():
     photos = list_photos(DEV / "eval/info.csv")
     assert len(photos) == 840
-    assert photos["key"].tolist() == [line.split(",")[0] for line in (DEV / "eval/info.csv").read_text().splitlines()[1:]]
+    assert photos["key"].tolist() == [
+        line.split(",")[0] for line in (DEV / "eval/info.csv").read_text().splitlines()[1:]
+    ]

@@ -1,5 +1,7 @@
 """The pixel store: decoded once, whole or not there, within its bound, and right to the bit."""
 
+from __future__ import annotations
+
 import json
 import multiprocessing
 import os
@@ -16,11 +18,11 @@ import numpy as np
 import pytest
 
 from maskcls.data import pixels
-from maskcls.data.demo import MIN_PERSONS, draw
+from maskcls.data.demo.folder import MIN_PERSONS, draw
 from maskcls.data.geometry import Geometry, decode, load
 from maskcls.data.pixels import default_cache, list_stores, open_or_build, prune
 from maskcls.errors import CallError, DataError, RunError
-from maskcls.stores import SAMPLED_ROWS, sampled_checksum
+from maskcls.stores.arrays import SAMPLED_ROWS, sampled_checksum
 
 N, SIZE = 12, 32
 STORE_BYTES = N * SIZE * SIZE * 3
@@ -99,7 +101,9 @@ def test_a_copied_folder_needs_no_decoding(files: list[str], cache: Path, decode
 
 
 @pytest.mark.parametrize("change", ["content", "order", "size", "fewer"])
-def test_what_changes_the_rows_makes_another_store(files: list[str], cache: Path, decoded: list[str], change: str) -> None:
+def test_what_changes_the_rows_makes_another_store(
+    files: list[str], cache: Path, decoded: list[str], change: str
+) -> None:
     build(files, cache)
     if change == "content":
         cv2.imwrite(files[3], np.full((50, 50, 3), 200, np.uint8))
@@ -147,7 +151,9 @@ def test_undecodable_photos_are_all_told_and_nothing_stays(files: list[str], cac
     assert not list((cache / "pixels").glob(".building*"))
 
 
-def test_a_long_list_of_undecodable_photos_is_cut(files: list[str], cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_list_of_undecodable_photos_is_cut(
+    files: list[str], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for file in files[:5]:
         Path(file).write_bytes(b"no photo")
     monkeypatch.setattr(pixels, "LISTED", 3)
@@ -209,8 +215,12 @@ def test_wrong_calls_are_refused(files: list[str], cache: Path) -> None:
         open_or_build(files, ["a"], Geometry(SIZE), cache, ROOMY)
 
 
-def test_a_store_beyond_the_budget_is_refused_before_decoding(files: list[str], cache: Path, decoded: list[str]) -> None:
-    with pytest.raises(RunError, match=r"need 3\.69e-05 GB, but --pixel-store-gb allows 1e-05 GB\. Raise it to 0\.01 or more"):
+def test_a_store_beyond_the_budget_is_refused_before_decoding(
+    files: list[str], cache: Path, decoded: list[str]
+) -> None:
+    with pytest.raises(
+        RunError, match=r"need 3\.69e-05 GB, but --pixel-store-gb allows 1e-05 GB\. Raise it to 0\.01 or more"
+    ):
         build(files, cache, budget_gb=1e-5)
     assert decoded == []
 
@@ -254,7 +264,10 @@ def test_a_store_in_use_by_another_process_stays(files: list[str], cache: Path) 
         f"rows = open_or_build(files, keys, Geometry({SIZE}), Path(sys.argv[2]), 1.0)\nprint('open', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", code, json.dumps(files), str(cache)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, json.dumps(files), str(cache)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "open\n"
@@ -264,7 +277,7 @@ def test_a_store_in_use_by_another_process_stays(files: list[str], cache: Path) 
     assert list_stores(cache) == []
 
 
-def _build_and_count(files: list[str], cache: Path, told: "multiprocessing.Queue[int]") -> None:
+def _build_and_count(files: list[str], cache: Path, told: multiprocessing.Queue[int]) -> None:
     count = 0
     real = pixels.decode
 
@@ -317,7 +330,9 @@ def test_a_full_disk_is_told_before_decoding(files: list[str], cache: Path, deco
     size = 100_000
     n = int(shutil.disk_usage(tmp_path).free // (3 * size**2)) + 1
     many = [files[0]] * n
-    with pytest.raises(RunError, match=r"need .* GB, but the disk of .*/pixels has .* GB left\. Free some space there, or name another"):
+    with pytest.raises(
+        RunError, match=r"need .* GB, but the disk of .*/pixels has .* GB left\. Free some space there, or name another"
+    ):
         open_or_build(many, many, Geometry(size), cache, float("inf"))
     assert decoded == []
     assert list_stores(cache) == []

@@ -1,5 +1,7 @@
 """What every sampler owes (one conformance suite over all of them), then what each promises."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 
@@ -57,7 +59,10 @@ class TestEverySampler:
         assert told.strip() == str(stream(sampler, 7, 1).epoch(5)[0].tolist())
 
     def test_seeds_members_and_epochs_draw_differently(self, sampler: str) -> None:
-        orders = [stream(sampler, seed, member).epoch(epoch)[0] for seed, member, epoch in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))]
+        orders = [
+            stream(sampler, seed, member).epoch(epoch)[0]
+            for seed, member, epoch in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))
+        ]
         assert len({order.tobytes() for order in orders}) == 4
 
     def test_labels_come_mixed_not_in_blocks(self, sampler: str) -> None:

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import subprocess
 import sys
 from pathlib import Path
@@ -105,7 +107,8 @@ def test_strata_keep_their_proportions():
     photos = table(people)
     split = split_people(photos, 1)
     counts = {
-        name: photos.iloc[rows(photos, split.side(name))].groupby(["gender", "age_group"])["person"].nunique().tolist() for name in SIDES
+        name: photos.iloc[rows(photos, split.side(name))].groupby(["gender", "age_group"])["person"].nunique().tolist()
+        for name in SIDES
     }
     assert counts["train"] == [140, 112, 28, 196, 168, 56]
     assert counts["validation"] == counts["holdout"] == [30, 24, 6, 42, 36, 12]
@@ -126,7 +129,9 @@ def test_a_fresh_process_draws_the_same_split(tmp_path):
         "import sys, pandas as pd\nfrom maskcls.data.splits import folds, split_people\n"
         "photos = pd.read_csv(sys.argv[1])\nprint(split_people(photos, 5).digest, *(fold.digest for fold in folds(photos, 3, 5)))"
     )
-    out = subprocess.run([sys.executable, "-c", code, tmp_path / "photos.csv"], capture_output=True, text=True, check=True).stdout
+    out = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "photos.csv"], capture_output=True, text=True, check=True
+    ).stdout
     assert out.split() == [split_people(photos, 5).digest, *(fold.digest for fold in folds(photos, 3, 5))]
 
 
@@ -229,8 +234,14 @@ def test_json_both_ways(tmp_path, caplog):
 BAD_SPLITS = {
     "not json": ("[", r"split\.json is not JSON: .*Expected \{\"train\": \[\"<path>\", \"…\"\]"),
     "a list": ("[]", r"split\.json holds list, not just train, validation, holdout\. Expected"),
-    "a list missing": ('{"train": [], "validation": []}', r"holds train, validation, not just train, validation, holdout\. Expected"),
-    "numbers": ('{"train": [1], "validation": [], "holdout": []}', r"split\.json: train is no list of persons\. Expected"),
+    "a list missing": (
+        '{"train": [], "validation": []}',
+        r"holds train, validation, not just train, validation, holdout\. Expected",
+    ),
+    "numbers": (
+        '{"train": [1], "validation": [], "holdout": []}',
+        r"split\.json: train is no list of persons\. Expected",
+    ),
     "twice": (
         '{"train": ["0000_p", "0001_p"], "validation": ["0001_p"], "holdout": []}',
         r"names 0001_p more than once\. Expected every person in one place\. Remove the others\.",
@@ -239,7 +250,10 @@ BAD_SPLITS = {
         '{"train": ["0000_p"], "validation": ["who", "a", "b", "c", "d", "e", "f"], "holdout": []}',
         r"split\.json names a, b, c, d, e and 2 more people: nobody of that path is in train\.csv\. Expected its paths\.",
     ),
-    "nobody": ('{"train": ["0000_p"], "validation": [], "holdout": []}', r"nobody stands in validation\. Expected at least one person\."),
+    "nobody": (
+        '{"train": ["0000_p"], "validation": [], "holdout": []}',
+        r"nobody stands in validation\. Expected at least one person\.",
+    ),
     "not text": (b"\xff\xfe", r"split\.json is not text\. Expected JSON"),
 }
 

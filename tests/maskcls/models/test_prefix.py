@@ -1,5 +1,7 @@
 """What a backbone's frozen stages give, and the rest on top of it, are the backbone; of every family."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 
@@ -30,7 +32,9 @@ def backbone(name: str, frozen_stages: int) -> Backbone:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_prefix_and_rest_are_the_backbone_to_the_bit(name: str) -> None:
     size = FAMILIES[name]
-    images = torch.randn(16, 3, size, size, generator=torch.Generator().manual_seed(1)).contiguous(memory_format=torch.channels_last)
+    images = torch.randn(16, 3, size, size, generator=torch.Generator().manual_seed(1)).contiguous(
+        memory_format=torch.channels_last
+    )
     cut_somewhere = False
     for frozen_stages in range(1, N_STAGES + 1):
         made = backbone(name, frozen_stages).eval()
@@ -47,7 +51,9 @@ def test_prefix_and_rest_are_the_backbone_to_the_bit(name: str) -> None:
 @pytest.mark.parametrize("name", ["resnet10t", "convnext_atto", "vit_tiny_patch16_224"])
 def test_what_is_trained_has_the_same_gradients_with_and_without_the_cut(name: str) -> None:
     size = FAMILIES[name]
-    images = torch.randn(16, 3, size, size, generator=torch.Generator().manual_seed(1)).contiguous(memory_format=torch.channels_last)
+    images = torch.randn(16, 3, size, size, generator=torch.Generator().manual_seed(1)).contiguous(
+        memory_format=torch.channels_last
+    )
     made = backbone(name, 2).train()
     cut = Prefix.of(made, size)
     assert cut is not None

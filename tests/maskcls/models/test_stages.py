@@ -1,5 +1,7 @@
 """Five stages of one member each of eight families: what each holds, and what moves when the first n are frozen."""
 
+from __future__ import annotations
+
 import pytest
 import timm
 import torch
@@ -95,14 +97,20 @@ def test_what_moves_in_a_training_step(name: str, frozen_stages: int) -> None:
     head = nn.Linear(backbone.n_features, 2)
     before = {key: tensor.clone() for key, tensor in backbone.model.state_dict().items()}
     backbone.train()
-    optimizer = torch.optim.SGD([*backbone.parameters(), *head.parameters()], lr=1e4)  # so that even ConvNeXt's layer scales of 1e-6 show
+    optimizer = torch.optim.SGD(
+        [*backbone.parameters(), *head.parameters()], lr=1e4
+    )  # so that even ConvNeXt's layer scales of 1e-6 show
     features = backbone(torch.randn(4, 3, SIZE_PX, SIZE_PX))
     assert features.shape == (4, backbone.n_features)
     head(features).square().sum().backward()
     optimizer.step()
     moved = {key for key, tensor in backbone.model.state_dict().items() if not torch.equal(tensor, before[key])}
     assert {key for key in moved if backbone.stage_of(key) <= frozen_stages} == set()
-    gradients = {key for key, parameter in backbone.model.named_parameters() if parameter.grad is not None and parameter.grad.any()}
+    gradients = {
+        key
+        for key, parameter in backbone.model.named_parameters()
+        if parameter.grad is not None and parameter.grad.any()
+    }
     statistics = {key for key in before if key.endswith("running_mean")}
     for key in gradients | statistics:
         assert (key in moved) == (backbone.stage_of(key) > frozen_stages), key
@@ -115,7 +123,9 @@ def test_frozen_stages_stay_in_eval_whatever_the_model_is_told() -> None:
     for mode in (True, False, True):
         nn.Sequential(backbone).train(mode)
         leaves = {name: module for name, module in backbone.model.named_modules() if not list(module.children())}
-        assert {backbone.stages[name] <= 2 for name, module in leaves.items() if module.training} == ({False} if mode else set())
+        assert {backbone.stages[name] <= 2 for name, module in leaves.items() if module.training} == (
+            {False} if mode else set()
+        )
 
 
 @pytest.mark.parametrize("frozen_stages", [-1, 6])

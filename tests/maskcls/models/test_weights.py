@@ -1,5 +1,7 @@
 """Weights from a folder of files, from nowhere, and what is said when they cannot be had."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest
@@ -50,7 +52,9 @@ def test_a_tagged_file_goes_before_an_untagged_one(tmp_path: Path) -> None:
 
 
 def test_missing_weights_say_which_file_was_expected(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"No weights of resnet18.a1_in1k.*resnet18.a1_in1k.safetensors or resnet18.safetensors"):
+    with pytest.raises(
+        RunError, match=r"No weights of resnet18.a1_in1k.*resnet18.a1_in1k.safetensors or resnet18.safetensors"
+    ):
         check_reachable("resnet18.a1_in1k", str(tmp_path))
 
 

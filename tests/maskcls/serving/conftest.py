@@ -1,5 +1,7 @@
 """A photo of each kind that is converted or resized when read."""
 
+from __future__ import annotations
+
 import struct
 from pathlib import Path
 

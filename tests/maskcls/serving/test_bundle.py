@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import json
 import resource
 import shutil
@@ -23,7 +25,9 @@ from maskcls.task_split import task_split
 from tests.conftest import Ensemble
 
 RandomBundle = Callable[[str], Path]
-RECIPE = Recipe(task_split="single", backbone="mobilenetv3_small_050", weights="none", image_size=64, frozen_stages=2, seed=1)
+RECIPE = Recipe(
+    task_split="single", backbone="mobilenetv3_small_050", weights="none", image_size=64, frozen_stages=2, seed=1
+)
 FAR_FEWER_BYTES_THAN_WEIGHTS = 100_000
 
 
@@ -111,14 +115,18 @@ Predictor(Path(sys.argv[1]), "cpu").probabilities([np.zeros((80, 60, 3), np.uint
 import maskcls.predict, maskcls.evaluate, maskcls.serve, maskcls.serving.evaluation, maskcls.serving.web
 print(sorted({"ray", "optuna", "albumentations", "gradio"} & set(sys.modules)))
 """
-    done = subprocess.run([sys.executable, "-c", code, random_bundle("single")], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, random_bundle("single")], capture_output=True, text=True, check=True
+    )
     assert done.stdout == "[]\n"
 
 
 def test_a_folder_that_is_in_use_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/a.jpg").write_bytes(b"mine")
-    with pytest.raises(CallError, match=r"photos exists and is no bundle \(it has no bundle\.json\)\. Name a new folder"):
+    with pytest.raises(
+        CallError, match=r"photos exists and is no bundle \(it has no bundle\.json\)\. Name a new folder"
+    ):
         write(tmp_path / "photos", overwrite=True)
     write(tmp_path / "b")
     with pytest.raises(CallError, match=r"b holds a bundle already\. Name a new folder, or give --overwrite"):
@@ -131,7 +139,9 @@ def test_scores_may_be_noted_once_the_bundle_is_there(tmp_path: Path) -> None:
     before = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "b").iterdir() if file.name != "bundle.json"}
     note_scores(tmp_path / "b", {"holdout": {"f1": 0.625}})
     assert read_bundle(tmp_path / "b").scores == {"validation": {"f1": 0.75}, "holdout": {"f1": 0.625}}
-    assert {file.name: file.stat().st_mtime_ns for file in (tmp_path / "b").iterdir() if file.name != "bundle.json"} == before
+    assert {
+        file.name: file.stat().st_mtime_ns for file in (tmp_path / "b").iterdir() if file.name != "bundle.json"
+    } == before
     with pytest.raises(DataError, match=r"nowhere is no bundle: it has no bundle\.json"):
         note_scores(tmp_path / "nowhere", {})
 
@@ -159,7 +169,8 @@ def test_states_of_another_normalisation_or_number_are_refused(tmp_path: Path) -
     (state,) = states()
     shifted = {**state, "mean": state["mean"] + 3}
     with pytest.raises(
-        CallError, match=r"A model's mean is \[0\.49.* but mobilenetv3_small_050's own is \[0\.48.* Give the state of a model"
+        CallError,
+        match=r"A model's mean is \[0\.49.* but mobilenetv3_small_050's own is \[0\.48.* Give the state of a model",
     ):
         write_all(tmp_path / "b", Trained(RECIPE, [shifted]))
     with pytest.raises(CallError, match="Task split three has 3 models, but got 1 states"):
@@ -180,7 +191,11 @@ class TestEnsemble:
         assert tuple(classifier.weight for classifier in bundle.classifiers) == random_ensemble.weights
         for classifier, folder in zip(bundle.classifiers, random_ensemble.alone, strict=True):
             (alone,) = read_bundle(folder).classifiers
-            assert (classifier.recipe, classifier.geometry, classifier.task_split) == (alone.recipe, alone.geometry, alone.task_split)
+            assert (classifier.recipe, classifier.geometry, classifier.task_split) == (
+                alone.recipe,
+                alone.geometry,
+                alone.task_split,
+            )
             for model, other in zip(classifier.models, alone.models, strict=True):
                 tensors = other.state_dict()
                 assert all(tensor.equal(tensors[name]) for name, tensor in model.state_dict().items())
@@ -191,7 +206,9 @@ class TestEnsemble:
         assert len(list((tmp_path / "b").glob("model-*.safetensors"))) == 2
         assert [classifier.recipe for classifier in read_bundle(tmp_path / "b").classifiers] == [RECIPE, RECIPE]
 
-    def test_overwriting_it_with_a_single_one_leaves_none_of_its_files(self, random_ensemble: Ensemble, tmp_path: Path) -> None:
+    def test_overwriting_it_with_a_single_one_leaves_none_of_its_files(
+        self, random_ensemble: Ensemble, tmp_path: Path
+    ) -> None:
         folder = Path(shutil.copytree(random_ensemble.folder, tmp_path / "b"))
         assert len(list(folder.iterdir())) == 1 + 1 + 3 + 3
         write(folder, overwrite=True)
@@ -212,7 +229,10 @@ class TestEnsemble:
         manifest = json.loads((folder / "bundle.json").read_text())
         manifest["classifiers"][0]["weight"] = 0.9
         (folder / "bundle.json").write_text(json.dumps(manifest))
-        with pytest.raises(DataError, match=r"does not fit this version of maskcls: .* sum to 1, but are \[0\.9, 0\.3, 0\.2\]\. Export it"):
+        with pytest.raises(
+            DataError,
+            match=r"does not fit this version of maskcls: .* sum to 1, but are \[0\.9, 0\.3, 0\.2\]\. Export it",
+        ):
             read_bundle(folder)
 
 
@@ -259,7 +279,9 @@ class TestDamage:
         return json.loads((folder / "bundle.json").read_text())["classifiers"][0]
 
     def test_no_bundle(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match=r"nowhere is no bundle: it has no bundle\.json\. Name a folder that maskcls\.train"):
+        with pytest.raises(
+            DataError, match=r"nowhere is no bundle: it has no bundle\.json\. Name a folder that maskcls\.train"
+        ):
             read_bundle(tmp_path / "nowhere")
 
     def test_another_projects_json(self, folder: Path) -> None:
@@ -290,7 +312,10 @@ class TestDamage:
 
     def test_another_format_version(self, folder: Path) -> None:
         self.change(folder, format_version=4)
-        with pytest.raises(DataError, match=r"is a bundle of format version 4, and this maskcls reads versions 2 and 3\. Export it again"):
+        with pytest.raises(
+            DataError,
+            match=r"is a bundle of format version 4, and this maskcls reads versions 2 and 3\. Export it again",
+        ):
             read_bundle(folder)
 
     def test_weights_are_missing(self, folder: Path) -> None:
@@ -318,12 +343,16 @@ class TestDamage:
         described = self.classifier(folder)["task_split"]
         described["tasks"][2]["labels"].reverse()
         self.change_classifier(folder, task_split=described)
-        with pytest.raises(DataError, match="does not fit this version of maskcls: its tasks are numbered in another way than .* three"):
+        with pytest.raises(
+            DataError, match="does not fit this version of maskcls: its tasks are numbered in another way than .* three"
+        ):
             read_bundle(folder)
 
     def test_classes_numbered_in_another_way(self, folder: Path) -> None:
         self.change(folder, classes=list(CLASS_NAMES[::-1]))
-        with pytest.raises(DataError, match="does not fit this version of maskcls: its classes are numbered in another way than this"):
+        with pytest.raises(
+            DataError, match="does not fit this version of maskcls: its classes are numbered in another way than this"
+        ):
             read_bundle(folder)
 
     def test_a_recipe_of_a_later_version(self, folder: Path) -> None:
@@ -335,5 +364,7 @@ class TestDamage:
     def test_weights_of_another_backbone(self, folder: Path) -> None:
         recipe = self.classifier(folder)["recipe"]
         self.change_classifier(folder, recipe={**recipe, "backbone": "resnet10t"})
-        with pytest.raises(DataError, match=r"its weights do not fit resnet10t as built here; it was written with torch .*, timm"):
+        with pytest.raises(
+            DataError, match=r"its weights do not fit resnet10t as built here; it was written with torch .*, timm"
+        ):
             read_bundle(folder)

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import json
 import shutil
 from collections.abc import Callable
@@ -9,15 +11,15 @@ import pandas as pd
 import pytest
 
 from maskcls.data import geometry, pixels
-from maskcls.data.demo import MIN_PERSONS, draw
-from maskcls.data.facedata import FaceData
+from maskcls.data.dataset import FaceData
+from maskcls.data.demo.folder import MIN_PERSONS, draw
 from maskcls.data.geometry import FACE_CROPS, Geometry, decode
 from maskcls.data.splits import Split
 from maskcls.errors import CallError, DataError
 from maskcls.models.model import log_probabilities
 from maskcls.serving.evaluation import evaluate
 from maskcls.serving.predictor import Predictor, probabilities_of
-from maskcls.stores import Keep
+from maskcls.stores.arrays import Keep
 from maskcls.training.metrics import scores
 from tests.conftest import Ensemble
 
@@ -89,7 +91,11 @@ def test_a_photo_of_each_kind_is_one_tensor_in_validation_predict_and_evaluate(
 
 
 def test_faces_that_are_not_found_are_told_when_predicting(
-    random_bundle: RandomBundle, photo_kinds: list[Path], drawn_faces: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    random_bundle: RandomBundle,
+    photo_kinds: list[Path],
+    drawn_faces: list[Path],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     predictor = cut_to_faces(random_bundle("single"), tmp_path / "haar")
     photos = [*photo_kinds, *drawn_faces, tmp_path / "missing.jpg"]
@@ -97,7 +103,9 @@ def test_faces_that_are_not_found_are_told_when_predicting(
     assert 1 <= missed <= len(photo_kinds)
     with caplog.at_level("INFO", "maskcls"):
         predictor.answers(photos, skip_bad=True)
-        assert caplog.messages == [f"No face was found in {missed} of {len(photos) - 1} photos; they keep the plain crop."]
+        assert caplog.messages == [
+            f"No face was found in {missed} of {len(photos) - 1} photos; they keep the plain crop."
+        ]
         caplog.clear()
         Predictor(random_bundle("single"), "cpu").probabilities(photos[:-1])
     assert caplog.messages == []
@@ -122,7 +130,9 @@ def test_all_bad_photos_are_named_in_one_message(predictor: Predictor, photo_kin
     empty.touch()
     text.write_text("no image")
     photos = [empty, *photo_kinds * 10, text]
-    with pytest.raises(DataError, match=r"^2 of 72 photos cannot be read; nothing was written\. Mend them, or use --skip-bad\.") as caught:
+    with pytest.raises(
+        DataError, match=r"^2 of 72 photos cannot be read; nothing was written\. Mend them, or use --skip-bad\."
+    ) as caught:
         predictor.probabilities(photos)
     assert f"{empty} is empty (0 bytes)" in str(caught.value)
     assert f"{text} is no image that can be decoded" in str(caught.value)
@@ -157,7 +167,9 @@ class TestEvaluate:
     def photos(self, photo_kinds: list[Path]) -> pd.DataFrame:
         return pd.DataFrame({"file": [str(file) for file in photo_kinds], "label": range(7)})
 
-    def test_people_whom_the_bundle_trained_on_are_counted_and_the_others_scored(self, predictor: Predictor, photos: pd.DataFrame) -> None:
+    def test_people_whom_the_bundle_trained_on_are_counted_and_the_others_scored(
+        self, predictor: Predictor, photos: pd.DataFrame
+    ) -> None:
         photos["person"] = ["000001_male_Asian_25"] * 3 + ["new"] * 4
         evaluation = evaluate(predictor, photos)
         assert (evaluation.people, evaluation.seen) == (2, 1)
@@ -169,7 +181,9 @@ class TestEvaluate:
         assert evaluate(predictor, photos.assign(person="000001_male_Asian_25")).others is None
         assert evaluate(predictor, photos.assign(person="new")).others is None
 
-    def test_photos_that_cannot_be_read_are_left_out_when_told(self, predictor: Predictor, photos: pd.DataFrame, tmp_path: Path) -> None:
+    def test_photos_that_cannot_be_read_are_left_out_when_told(
+        self, predictor: Predictor, photos: pd.DataFrame, tmp_path: Path
+    ) -> None:
         flat = tmp_path / "flat.png"
         flat.write_bytes(cv2.imencode(".png", np.zeros((1, 1, 3), np.uint8))[1].tobytes())
         photos.loc[0, "file"] = str(flat)
@@ -203,7 +217,10 @@ class TestEnsemble:
     ) -> None:
         for flip in (False, True):
             together = Predictor(random_ensemble.folder, "cpu", flip=flip)
-            expected = weighted_mean(random_ensemble, lambda folder: Predictor(folder, "cpu", flip=flip).probabilities(photo_kinds))  # noqa: B023
+            expected = weighted_mean(
+                random_ensemble,
+                lambda folder: Predictor(folder, "cpu", flip=flip).probabilities(photo_kinds),  # noqa: B023
+            )
             found = together.probabilities(photo_kinds)
             np.testing.assert_allclose(found, expected, rtol=1e-12)
             assert found.sum(axis=1) == pytest.approx(1)

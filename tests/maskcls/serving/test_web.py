@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import base64
 import re
 import shutil
@@ -17,7 +19,7 @@ import cv2
 import numpy as np
 import pytest
 
-from maskcls.data import demo
+from maskcls.data.demo import folder as demo
 from maskcls.errors import CallError, DataError, RunError
 from maskcls.serving import web
 from maskcls.serving.bundle import read_bundle
@@ -53,7 +55,9 @@ def test_a_sent_photo_is_answered_as_its_file_is(random_bundle: RandomBundle, ph
         assert re.fullmatch(r"Most likely \*\*.+, (fe)?male, .+\*\* \(\d+%\)", sentence)
 
 
-def test_an_ensemble_answers_on_the_page_as_it_does_for_files(random_ensemble: Ensemble, photo_kinds: list[Path]) -> None:
+def test_an_ensemble_answers_on_the_page_as_it_does_for_files(
+    random_ensemble: Ensemble, photo_kinds: list[Path]
+) -> None:
     predictor = Predictor(random_ensemble.folder, "cpu")
     for file in photo_kinds:
         sentence, by_task = web.classify(predictor, data_url(file.read_bytes()))
@@ -78,14 +82,18 @@ def test_what_is_no_photo_is_told(random_bundle: RandomBundle) -> None:
 
 def test_without_gradio_the_message_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
-    with pytest.raises(RunError, match=r"needs Gradio, which is not installed\. Install it with: pip install 'maskcls\[web\]'"):
+    with pytest.raises(
+        RunError, match=r"needs Gradio, which is not installed\. Install it with: pip install 'maskcls\[web\]'"
+    ):
         web.import_gradio()
 
 
 def test_a_taken_port_is_a_wrong_call(random_bundle: RandomBundle) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(CallError, match=rf"127\.0\.0\.1:{port} cannot be served on: Address already in use\. Name another --port"):
+        with pytest.raises(
+            CallError, match=rf"127\.0\.0\.1:{port} cannot be served on: Address already in use\. Name another --port"
+        ):
             web.serve(Predictor(random_bundle("single"), "cpu"), "127.0.0.1", port)
 
 
@@ -109,11 +117,23 @@ def site(random_bundle: RandomBundle, tmp_path_factory: pytest.TempPathFactory) 
     scratch = folder / "scratch"
     scratch.mkdir()
     demo.draw(folder / "demo", 6, 0)
-    photo = next(file for file in sorted((folder / "demo/train/images").rglob("normal.*")) if not file.name.startswith("."))
+    photo = next(
+        file for file in sorted((folder / "demo/train/images").rglob("normal.*")) if not file.name.startswith(".")
+    )
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, "-m", "maskcls.serve", "--bundle", random_bundle("three"), "--port", str(port), "--device", "cpu"],
+        [
+            sys.executable,
+            "-m",
+            "maskcls.serve",
+            "--bundle",
+            random_bundle("three"),
+            "--port",
+            str(port),
+            "--device",
+            "cpu",
+        ],
         cwd=scratch,
         env={"PATH": "/usr/bin:/bin", "HOME": str(scratch), "TMPDIR": str(scratch), "MPLCONFIGDIR": str(folder)},
         stdout=subprocess.PIPE,
@@ -177,9 +197,15 @@ def visit(site: Site, tmp_path: Path) -> Iterator[Visit]:
     frame = cv2.copyMakeBorder(frame, 0, 0, 140, 140, cv2.BORDER_REPLICATE)
     assert frame.shape[1::-1] == CAMERA_SIZE
     camera.write_bytes(cv2.imencode(".jpg", frame)[1].tobytes() * 30)
-    switches = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", f"--use-file-for-fake-video-capture={camera}"]
+    switches = [
+        "--use-fake-device-for-media-stream",
+        "--use-fake-ui-for-media-stream",
+        f"--use-file-for-fake-video-capture={camera}",
+    ]
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage", *switches])
+        browser = driver.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage", *switches]
+        )
         page = browser.new_context(viewport={"width": 1100, "height": 760}).new_page()
         page.set_default_timeout(START_S * 1000)
         found = Visit(page)
@@ -216,7 +242,9 @@ def test_the_camera_takes_a_photo_which_is_answered_and_goes_off(site: Site, vis
     page.click("text=Take the photo")
     page.wait_for_selector("text=Most likely")
     assert [sum(labels.values()) for labels in visit.shown().values()] == pytest.approx([100] * 3, abs=1.5)
-    size = page.evaluate("[document.querySelector('.stage img').naturalWidth, document.querySelector('.stage img').naturalHeight]")
+    size = page.evaluate(
+        "[document.querySelector('.stage img').naturalWidth, document.querySelector('.stage img').naturalHeight]"
+    )
     assert tuple(size) == CAMERA_SIZE
     assert page.evaluate("document.querySelector('video').srcObject") is None
     assert page.is_visible("text=Use the camera")
@@ -244,8 +272,12 @@ def test_the_page_asks_nobody_but_its_own_server(site: Site, visit: Visit) -> No
 
 
 def test_gradios_own_upload_route_takes_nothing(site: Site) -> None:
-    body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\n' + bytes(100) + b"\r\n--x--\r\n"
-    request = urllib.request.Request(f"{site.url}gradio_api/upload", body, {"Content-Type": "multipart/form-data; boundary=x"})
+    body = (
+        b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\n' + bytes(100) + b"\r\n--x--\r\n"
+    )
+    request = urllib.request.Request(
+        f"{site.url}gradio_api/upload", body, {"Content-Type": "multipart/form-data; boundary=x"}
+    )
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(request, timeout=10)
     assert refused.value.code == 413

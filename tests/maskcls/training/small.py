@@ -1,5 +1,7 @@
 """A small fit for tests: 90 patches whose brightness and hue tell their class, and a small backbone."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from maskcls.recipe import Recipe
@@ -35,4 +37,12 @@ def data(n: int = 90) -> FitData:
     pixels[..., 2] += (labels % 3 * 80)[:, None, None].astype(np.uint8)
     split = n * 4 // 5
     ages = np.array([25, 45, 62])[labels % 3]
-    return FitData(pixels, labels, ages, [f"person-{i}/normal.jpg" for i in range(n)], np.arange(split), np.arange(split, n), "digest")
+    return FitData(
+        pixels,
+        labels,
+        ages,
+        [f"person-{i}/normal.jpg" for i in range(n)],
+        np.arange(split),
+        np.arange(split, n),
+        "digest",
+    )

@@ -1,5 +1,7 @@
 """The loop: what it reports, what it keeps, and that a fit killed and resumed gives the numbers of one that was not."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import subprocess
@@ -10,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from maskcls.errors import RunError
+from maskcls.errors import Diverged, RunError
 from maskcls.recipe import Recipe
-from maskcls.training import state
-from maskcls.training.fit import EpochResult, Fit
-from maskcls.training.model_fit import Diverged, rate_factor
+from maskcls.training import checkpoint as state
+from maskcls.training.fit import Fit
+from maskcls.training.model_fit import rate_factor
+from maskcls.training.result import EpochResult
 from tests.maskcls.training.small import RECIPE, data
 
 
@@ -24,7 +27,13 @@ def one_thread() -> None:
 
 
 def numbers(result: EpochResult) -> tuple[float, ...]:
-    return (result.epoch, result.train_loss, result.validation_f1, result.photos, *np.nan_to_num(result.scores.class_f1))
+    return (
+        result.epoch,
+        result.train_loss,
+        result.validation_f1,
+        result.photos,
+        *np.nan_to_num(result.scores.class_f1),
+    )
 
 
 def finish(fit: Fit) -> list[EpochResult]:
@@ -32,7 +41,9 @@ def finish(fit: Fit) -> list[EpochResult]:
 
 
 def same_tensors(a: list[dict[str, torch.Tensor]], b: list[dict[str, torch.Tensor]]) -> bool:
-    return all(x.keys() == y.keys() and all(torch.equal(x[key], y[key]) for key in x) for x, y in zip(a, b, strict=True))
+    return all(
+        x.keys() == y.keys() and all(torch.equal(x[key], y[key]) for key in x) for x, y in zip(a, b, strict=True)
+    )
 
 
 def test_a_fit_learns_and_reports_every_epoch() -> None:
@@ -68,7 +79,10 @@ def test_a_fit_killed_after_an_epoch_goes_on_to_the_bit_in_a_fresh_process(tmp_p
     killed.save(tmp_path / "killed")
     del killed
     other = subprocess.run(
-        [sys.executable, "-c", RESUME, str(tmp_path / "killed"), str(tmp_path / "end")], capture_output=True, text=True, check=True
+        [sys.executable, "-c", RESUME, str(tmp_path / "killed"), str(tmp_path / "end")],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert json.loads(other.stdout) == [[r.epoch, r.train_loss, r.validation_f1] for r in results]
     unbroken.save(tmp_path / "unbroken")
@@ -116,7 +130,14 @@ def test_frozen_stages_do_not_move_in_a_fit() -> None:
 
 def test_a_loss_that_is_not_finite_ends_the_fit_as_diverged() -> None:
     recipe = RECIPE.override(
-        {"optimizer": "sgd", "lr_head": 1e20, "lr_body": 1e20, "clip_norm": 0.0, "head": "linear", "loss": "cross_entropy"}
+        {
+            "optimizer": "sgd",
+            "lr_head": 1e20,
+            "lr_body": 1e20,
+            "clip_norm": 0.0,
+            "head": "linear",
+            "loss": "cross_entropy",
+        }
     )
     with pytest.raises(Diverged, match=r"not finite .*epoch \d.*lower learning rate"):
         finish(Fit(recipe, data()))

@@ -1,5 +1,7 @@
 """What training is told: age cuts and bands move or drop training photos, and nothing that is scored."""
 
+from __future__ import annotations
+
 import dataclasses
 
 import numpy as np
@@ -61,7 +63,13 @@ def test_a_band_is_left_out_of_training_alone() -> None:
 
 def test_the_photos_of_a_batch_are_those_its_labels_are_told_of() -> None:
     """With a band left out, positions count what is left: a photo beside its neighbour's label would go unnoticed otherwise."""
-    plain = {"augment_flip": 0.0, "augment_probability": 0.0, "sampler": "weighted", "age_cut_old": 58, "ages_left_out": "28-29"}
+    plain = {
+        "augment_flip": 0.0,
+        "augment_probability": 0.0,
+        "sampler": "weighted",
+        "age_cut_old": 58,
+        "ages_left_out": "28-29",
+    }
     fit = Fit(RECIPE.override({"task_split": "mask_genderage", **plain}), aged())
     for model_fit in fit.model_fits:
         photos = TrainingPhotos.of(model_fit.recipe, model_fit.model.tasks, aged().labels, aged().ages, aged().train)
@@ -80,14 +88,20 @@ def test_a_member_that_does_not_hang_on_age_may_leave_a_group_out() -> None:
 
 
 def test_one_member_may_have_its_own_cut() -> None:
-    recipe = RECIPE.override({"task_split": "three", "members.age3.age_cut_old": 57, "members.age3.ages_left_out": "28-29"})
+    recipe = RECIPE.override(
+        {"task_split": "three", "members.age3.age_cut_old": 57, "members.age3.ages_left_out": "28-29"}
+    )
     mask, _, age = Fit(recipe, aged()).model_fits
     assert len(mask.objectives[0].labels) == len(aged().train)
     assert len(age.objectives[0].labels) < len(aged().train)
     assert (age.objectives[0].labels.numpy() == 2).sum() == (aged().ages[aged().train] >= 57).sum()
 
 
-@pytest.mark.parametrize("values", [{"ages_left_out": "60-99"}, {"age_cut_old": 80}, {"ages_left_out": "18-99"}, {"age_cut_young": 10}])
+@pytest.mark.parametrize(
+    "values", [{"ages_left_out": "60-99"}, {"age_cut_old": 80}, {"ages_left_out": "18-99"}, {"age_cut_young": 10}]
+)
 def test_a_class_left_without_photos_is_told_with_the_ages_there_are(values: dict[str, object]) -> None:
-    with pytest.raises(CallError, match=r"leave nobody to train classes on who is '.*'\. The training people are 18 to 70 years old"):
+    with pytest.raises(
+        CallError, match=r"leave nobody to train classes on who is '.*'\. The training people are 18 to 70 years old"
+    ):
         told(Recipe().override(values))

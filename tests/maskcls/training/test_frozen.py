@@ -1,5 +1,7 @@
 """Kept features change nothing but the time: the same curve with and without them, to the bit on the CPU in float32."""
 
+from __future__ import annotations
+
 import dataclasses
 import errno
 import multiprocessing
@@ -14,9 +16,9 @@ import pytest
 import torch
 
 from maskcls.data.sampling import DrawStream
-from maskcls.models.feature_stores import FeatureStore, FeatureStores, Key, fill, list_stores, prune
 from maskcls.recipe import Recipe
-from maskcls.stores import StoreInfo
+from maskcls.stores.arrays import StoreInfo
+from maskcls.stores.features import FeatureStore, FeatureStores, Key, fill, list_stores, prune
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
 from maskcls.training.frozen import Frozen
@@ -78,12 +80,17 @@ def drawn(recipe: Recipe) -> int:
     ],
     ids=lambda values: "-".join(values) or "views",
 )
-def test_the_same_curve_with_and_without_kept_features(frozen_stages: int, values: dict[str, Any], tmp_path: Path) -> None:
+def test_the_same_curve_with_and_without_kept_features(
+    frozen_stages: int, values: dict[str, Any], tmp_path: Path
+) -> None:
     recipe = KEPT.override({"frozen_stages": frozen_stages, "epochs": 2, **values})
     without = curve(Fit(recipe, known()))
     first = Fit(recipe, known(), stores=FeatureStores(tmp_path, shared=True))
     assert curve(first) == without
-    live = {"mix": "photos are mixed before they go through the frozen stages", "views": "every draw is a new view (views = 0)"}
+    live = {
+        "mix": "photos are mixed before they go through the frozen stages",
+        "views": "every draw is a new view (views = 0)",
+    }
     why = next((live[name] for name in live if values == {name: values.get(name)}), None)
     assert first.frozen_features == (f"{why}; for validation: kept" if why else "kept")
     assert list_stores(tmp_path)
@@ -121,7 +128,9 @@ def test_a_store_says_how_many_photos_it_holds_by_now(tmp_path: Path) -> None:
     fit = Fit(recipe, known(), stores=FeatureStores(tmp_path, shared=True))
     assert not list_stores(tmp_path)
     curve(fit)
-    assert [(info.photos, info.held) for info in list_stores(tmp_path) if "view" in info.source] == [(len(known().labels), N_TRAIN)]
+    assert [(info.photos, info.held) for info in list_stores(tmp_path) if "view" in info.source] == [
+        (len(known().labels), N_TRAIN)
+    ]
     assert sum(info.held or 0 for info in list_stores(tmp_path)) == drawn(recipe)
 
 
@@ -151,9 +160,21 @@ def test_photos_that_changed_have_stores_of_their_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", ["a byte", "a checksum's byte", "shorter", "no file", "no checksums", "no claims", "no manifest", "a manifest of nothing"]
+    "damage",
+    [
+        "a byte",
+        "a checksum's byte",
+        "shorter",
+        "no file",
+        "no checksums",
+        "no claims",
+        "no manifest",
+        "a manifest of nothing",
+    ],
 )
-def test_a_damaged_store_is_noticed_and_built_again(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_store_is_noticed_and_built_again(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
     kept = FeatureStores(tmp_path, shared=True)
     before = curve(Fit(KEPT, known(), stores=kept))
     for info in list_stores(tmp_path):
@@ -190,13 +211,18 @@ def test_stores_that_would_not_fit_or_not_pay_are_not_made(tmp_path: Path) -> No
     assert "--feature-store-gb allows 1e-06 GB" in str(small.model_fits[0].kept)
     once = Fit(recipe, known(), stores=FeatureStores(tmp_path))
     assert "they would not pay: of 72 draws none comes twice" in str(once.model_fits[0].kept)
-    for values in ({"epochs": 9}, {"sampler": "weighted"}):  # another epoch draws them again; so does a sampler that draws some often
+    for values in (
+        {"epochs": 9},
+        {"sampler": "weighted"},
+    ):  # another epoch draws them again; so does a sampler that draws some often
         twice = Fit(recipe.override({**values, "views": 1}), known(), stores=FeatureStores(tmp_path))
         assert not isinstance(twice.model_fits[0].kept, str)
     assert curve(small) == curve(once)
 
 
-def test_what_would_take_longer_to_read_than_to_compute_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_would_take_longer_to_read_than_to_compute_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("maskcls.training.frozen.READ_BYTES_A_SECOND", 1e3)
     kept = FeatureStores(tmp_path, shared=True)
     slow = Fit(KEPT, known(), stores=kept)
@@ -220,7 +246,9 @@ def test_where_one_view_finds_no_room_it_is_computed_live(tmp_path: Path) -> Non
     other = KEPT.override({"augmentation_seed": 3})
     second = Fit(other, known(), stores=kept)
     assert curve(second) == curve(Fit(other, known()))
-    assert len(list_stores(tmp_path / "cache")) == VIEWS + 1 + 1, "one view of the second fit; its validation photos are the first one's"
+    assert len(list_stores(tmp_path / "cache")) == VIEWS + 1 + 1, (
+        "one view of the second fit; its validation photos are the first one's"
+    )
     assert "in use by other runs" in second.frozen_features
     assert sum(info.n_bytes for info in list_stores(tmp_path / "cache")) <= total + 1.1 * one_view
     del first
@@ -239,7 +267,9 @@ def test_none_in_use_is_removed(tmp_path: Path) -> None:
     del using
 
 
-@pytest.mark.parametrize("how", ["no folder can be made", "a full disk", "a disk just full", "a disk that fills up", "a disk that fails"])
+@pytest.mark.parametrize(
+    "how", ["no folder can be made", "a full disk", "a disk just full", "a disk that fills up", "a disk that fails"]
+)
 def test_a_cache_that_cannot_be_written_is_told_and_training_goes_on(
     tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -322,7 +352,9 @@ def test_fits_in_several_processes_build_together_and_nothing_twice(tmp_path: Pa
     assert counts.value == drawn(KEPT)
 
 
-def test_a_killed_builder_leaves_what_it_finished_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_builder_leaves_what_it_finished_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fork = multiprocessing.get_context("fork")
     killed = fork.Process(target=die_amid_building, args=(tmp_path,), daemon=True)
     killed.start()
@@ -353,8 +385,10 @@ def test_what_another_process_computes_is_waited_for(tmp_path: Path) -> None:
     other.join(60)
 
 
-def test_a_process_that_is_suspended_is_not_waited_for_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("maskcls.models.feature_stores.WAIT_S", 0.2)
+def test_a_process_that_is_suspended_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("maskcls.stores.features.WAIT_S", 0.2)
     here, other, may_end = claimed_elsewhere(tmp_path)
     fill([(here, 0), (here, 1)], lambda numbers: torch.zeros(len(numbers), 2), block=16)
     assert here.lacks(np.arange(3)).tolist() == [False, True, True]

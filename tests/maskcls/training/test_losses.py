@@ -1,5 +1,7 @@
 """Each loss against its formula, written out here once more with numpy."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch
@@ -22,7 +24,9 @@ def drawn(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     )
 
 
-def focal_reference(logits: np.ndarray, labels: np.ndarray, gamma: float, weight: np.ndarray, smoothing: float) -> float:
+def focal_reference(
+    logits: np.ndarray, labels: np.ndarray, gamma: float, weight: np.ndarray, smoothing: float
+) -> float:
     """Lin et al. 2017, equation 5, photo by photo, label by label."""
     total = 0.0
     for row, label in zip(logits.astype(float), labels, strict=True):
@@ -40,7 +44,9 @@ def focal_reference(logits: np.ndarray, labels: np.ndarray, gamma: float, weight
 def test_focal_loss_is_its_formula(seed: int, gamma: float, weighted: bool, smoothing: float) -> None:
     logits, labels, weight = drawn(seed)
     loss = FocalLoss(gamma, weight if weighted else None, smoothing)(logits, labels).item()
-    expected = focal_reference(logits.numpy(), labels.numpy(), gamma, weight.numpy() if weighted else np.ones(K), smoothing)
+    expected = focal_reference(
+        logits.numpy(), labels.numpy(), gamma, weight.numpy() if weighted else np.ones(K), smoothing
+    )
     assert loss == pytest.approx(expected, rel=1e-4)
 
 
@@ -140,14 +146,18 @@ class TestEveryLoss:
             "soft_f1": lambda: soft_f1_reference(logits.numpy(), np.eye(K)[labels.numpy()], weight, 0.1),
         }
         expected = references[loss]() if second == "none" else 0.7 * references[loss]() + 0.3 * references[second]()
-        assert create_loss(self.recipe(loss, second, class_weights), labels, K)(logits, labels).item() == pytest.approx(expected, rel=1e-4)
+        assert create_loss(self.recipe(loss, second, class_weights), labels, K)(logits, labels).item() == pytest.approx(
+            expected, rel=1e-4
+        )
 
     def test_shares_that_are_whole_labels_give_the_same(self, loss: str, second: str, class_weights: str) -> None:
         logits, labels, _ = drawn(5)
         told = create_loss(self.recipe(loss, second, class_weights), labels, K)
         assert told(logits, shares_of(labels, K)).item() == pytest.approx(told(logits, labels).item(), rel=1e-5)
 
-    def test_better_answers_cost_less_and_gradients_are_finite(self, loss: str, second: str, class_weights: str) -> None:
+    def test_better_answers_cost_less_and_gradients_are_finite(
+        self, loss: str, second: str, class_weights: str
+    ) -> None:
         _, labels, _ = drawn(3)
         told = create_loss(self.recipe(loss, second, class_weights), labels, K)
         strength = torch.tensor([0.0, 1.0, 2.0], requires_grad=True)

@@ -1,5 +1,7 @@
 """A batch that goes through the model in parts: to the bit as before where it is whole, and else the same step up to rounding."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,25 +13,37 @@ from hypothesis import strategies as st
 from torch import nn
 
 from maskcls.recipe import Recipe
+from maskcls.training.conditions import Conditions, whole_batch
 from maskcls.training.fit import Fit
 from maskcls.training.losses import CrossEntropy, FocalLoss, SoftF1, Sum, age_loss
 from maskcls.training.mixing import mix
 from maskcls.training.model_fit import MIX_STREAM, ModelFit, derived_seed, parts
-from maskcls.training.recorded import Conditions, whole_batch
 from tests.maskcls.training.small import RECIPE, data
 from tests.maskcls.training.test_fit import numbers, same_tensors
 from tests.maskcls.training.test_model_fit import CHOICES
 
 # LayerNorm in place of BatchNorm, and no dropout: nothing in it looks at a batch.
 NO_BATCH = RECIPE.override(
-    {"task_split": "single", "backbone": "convnext_atto", "frozen_stages": 0, "head_dropout": 0.0, "clip_norm": 0.0, "epochs": 2}
+    {
+        "task_split": "single",
+        "backbone": "convnext_atto",
+        "frozen_stages": 0,
+        "head_dropout": 0.0,
+        "clip_norm": 0.0,
+        "epochs": 2,
+    }
 )
 MEANS = {
     "focal": {},
     "cross entropy, smoothed": {"loss": "cross_entropy", "label_smoothing": 0.1},
     "cross entropy, weighted": {"loss": "cross_entropy", "class_weights": "balanced", "sampler": "none"},
     "focal, weighted and mixed": {"class_weights": "balanced", "mix": "mixup", "sampler": "none"},
-    "cross entropy, weighted and mixed": {"loss": "cross_entropy", "class_weights": "balanced", "mix": "half_cutmix", "sampler": "none"},
+    "cross entropy, weighted and mixed": {
+        "loss": "cross_entropy",
+        "class_weights": "balanced",
+        "mix": "half_cutmix",
+        "sampler": "none",
+    },
     "two losses": {"second_loss": "cross_entropy", "mix": "cutmix"},
     "heads with ages": {"task_split": "shared_heads", "age_regression": 0.5, "mix": "mixup"},
     "frozen stages": {"frozen_stages": 2},
@@ -50,7 +64,9 @@ def gradient(recipe: Recipe, micro_batch: int) -> tuple[torch.Tensor, float]:
     model_fit = begun(recipe, micro_batch)
     model_fit.model.train()
     loss = model_fit.step(*next(iter(model_fit.batches.epoch(0))))
-    return torch.cat([p.grad.flatten() for p in model_fit.model.parameters() if p.grad is not None]).double(), loss.item()
+    return torch.cat(
+        [p.grad.flatten() for p in model_fit.model.parameters() if p.grad is not None]
+    ).double(), loss.item()
 
 
 def difference(recipe: Recipe, micro_batch: int) -> float:
@@ -90,7 +106,9 @@ def plain_step(model_fit: ModelFit, pixels: torch.Tensor, positions: torch.Tenso
 @pytest.mark.parametrize("micro_batch", [0, 16, 99])
 @pytest.mark.parametrize("name", ["average", "mixup", "cutmix", "age_regression", "weighted", "soft_f1"])
 def test_whole_batches_take_the_plain_step_to_the_bit(name: str, micro_batch: int) -> None:
-    weighted = RECIPE.override({"task_split": "single", "class_weights": "balanced", "loss": "cross_entropy", "sampler": "none"})
+    weighted = RECIPE.override(
+        {"task_split": "single", "class_weights": "balanced", "loss": "cross_entropy", "sampler": "none"}
+    )
     recipe = {**CHOICES, "weighted": weighted}[name].override({"frozen_stages": 0})
     plain, in_parts = begun(recipe, 0), begun(recipe, micro_batch)
     for number, batch in zip(range(3), plain.batches.epoch(0), strict=False):
@@ -165,7 +183,9 @@ def losses() -> Iterator[tuple[str, nn.Module]]:
 def test_the_parts_losses_add_up(name: str, loss: nn.Module, mixed: bool, seed: int, cut: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(10, 4, generator=generator)
-    target = torch.rand(10, 4, generator=generator).softmax(1) if mixed else torch.randint(4, (10,), generator=generator)
+    target = (
+        torch.rand(10, 4, generator=generator).softmax(1) if mixed else torch.randint(4, (10,), generator=generator)
+    )
     summed = sum(loss(logits[part], target[part], target).item() for part in (slice(0, cut), slice(cut, 10)))
     assert summed == pytest.approx(loss(logits, target).item(), rel=1e-4), name
 
@@ -175,7 +195,9 @@ def test_soft_f1_counts_a_part_by_its_photos_and_ages_add_up() -> None:
     logits, target = torch.randn(8, 4, generator=generator), torch.randint(4, (8,), generator=generator)
     loss = SoftF1()
     expected = loss(logits[:2], target[:2]).item() / 4 + loss(logits[2:], target[2:]).item() * 3 / 4
-    assert sum(loss(logits[part], target[part], target).item() for part in (slice(0, 2), slice(2, 8))) == pytest.approx(expected)
+    assert sum(loss(logits[part], target[part], target).item() for part in (slice(0, 2), slice(2, 8))) == pytest.approx(
+        expected
+    )
     ages, answers = torch.linspace(18, 60, 8), torch.randn(8, generator=generator)
     summed = age_loss(answers[:3], ages[:3], 8) + age_loss(answers[3:], ages[3:], 8)
     assert summed.item() == pytest.approx(age_loss(answers, ages).item(), rel=1e-5)
@@ -197,7 +219,9 @@ def test_conditions_tell_the_micro_batch_that_is_used() -> None:
     assert (whole_batch(RECIPE), whole_batch(own)) == (16, 24)
 
     def recorded(recipe: Recipe, micro_batch: int) -> int:
-        return Conditions.now(recipe, "", device="cpu", threads=1, loader_workers=0, micro_batch=micro_batch).micro_batch
+        return Conditions.now(
+            recipe, "", device="cpu", threads=1, loader_workers=0, micro_batch=micro_batch
+        ).micro_batch
 
     assert [recorded(RECIPE, n) for n in (0, 4, 16, 64)] == [16, 4, 16, 16]
     assert [recorded(own, n) for n in (0, 20, 64)] == [24, 20, 24]

@@ -1,5 +1,7 @@
 """Each way of mixing: what a photo is made of is what its shares say, and all of it hangs on the seed alone."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch
@@ -35,7 +37,9 @@ def test_shares_say_what_a_photo_is_made_of(kind: str, n: int) -> None:
             continue
         assert shares is not None
         torch.testing.assert_close(shares.sum(1), torch.ones(n))
-        torch.testing.assert_close(images.mean((1, 2, 3)), shares @ torch.arange(n, dtype=torch.float32), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            images.mean((1, 2, 3)), shares @ torch.arange(n, dtype=torch.float32), atol=1e-4, rtol=1e-4
+        )
         if n % 2:
             assert (images[-1] == n - 1).all(), "the odd one stays as it is"
 

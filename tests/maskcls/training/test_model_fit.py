@@ -1,5 +1,7 @@
 """One model's side of a fit: members' own values, heads on one backbone, moving averages, mixed batches, ages beside classes."""
 
+from __future__ import annotations
+
 import copy
 from pathlib import Path
 
@@ -22,7 +24,9 @@ CHOICES: dict[str, Recipe] = {
     "age_regression": SINGLE.override({"age_regression": 1.0}),
     "shared_heads": SHARED,
     "soft_f1": SHARED.override({"loss": "soft_f1", "sampler": "weighted"}),
-    "own_values": RECIPE.override({"members.age3.ema_decay": 0.5, "members.age3.backbone": "resnet18", "members.mask3.mix": "mixup"}),
+    "own_values": RECIPE.override(
+        {"members.age3.ema_decay": 0.5, "members.age3.backbone": "resnet18", "members.mask3.mix": "mixup"}
+    ),
 }
 
 
@@ -78,7 +82,9 @@ def test_heads_of_a_shared_backbone_see_the_same_photos_and_all_move_it() -> Non
 
 
 def test_each_head_learns_at_its_own_rate_and_weight() -> None:
-    recipe = SHARED.override({"members.age3.lr_head": 0.5, "members.age3.loss_weight": 3.0, "lr_head": 0.25, "lr_body": 0.125})
+    recipe = SHARED.override(
+        {"members.age3.lr_head": 0.5, "members.age3.loss_weight": 3.0, "lr_head": 0.25, "lr_body": 0.125}
+    )
     (model_fit,) = Fit(recipe, data()).model_fits
     rates = {id(p): group["lr"] for group in model_fit.optimizer.param_groups for p in group["params"]}
     heads = {name: {rates[id(p)] for p in head.parameters()} for name, head in model_fit.model.heads.items()}
@@ -106,7 +112,9 @@ def test_ages_are_regressed_only_where_labels_hang_on_them() -> None:
 
 def test_the_regression_learns_the_ages() -> None:
     """Patches' hue tells the age group, and each group has one age here: after a few epochs the answers order them."""
-    recipe = SINGLE.override({"age_regression": 3.0, "epochs": 6, "frozen_stages": 0, "lr_body": 1e-3, "augment_probability": 0.0})
+    recipe = SINGLE.override(
+        {"age_regression": 3.0, "epochs": 6, "frozen_stages": 0, "lr_body": 1e-3, "augment_probability": 0.0}
+    )
     fit = Fit(recipe, data())
     list(fit.epochs())
     model = fit.models[0].eval()
@@ -126,7 +134,13 @@ def test_mixing_changes_what_is_learnt_and_the_seed_which_batches() -> None:
 
 
 def test_a_step_in_bfloat16_is_finite_and_leaves_weights_in_float32() -> None:
-    values = {"precision": "bfloat16", "mix": "cutmix", "second_loss": "soft_f1", "class_weights": "balanced", "age_regression": 0.5}
+    values = {
+        "precision": "bfloat16",
+        "mix": "cutmix",
+        "second_loss": "soft_f1",
+        "class_weights": "balanced",
+        "age_regression": 0.5,
+    }
     (model_fit,) = Fit(SHARED.override({**values, "ema_decay": 0.9}), data()).model_fits
     pixels, positions = next(model_fit.batches.epoch(0))
     assert torch.isfinite(model_fit.step(pixels, positions))
@@ -139,7 +153,9 @@ def test_a_step_in_bfloat16_is_finite_and_leaves_weights_in_float32() -> None:
 @pytest.mark.soak
 def test_a_compiled_backbone_learns_what_the_plain_one_does() -> None:
     """Compiling takes most of a minute."""
-    recipe = RECIPE.override({"frozen_stages": 0, "epochs": 1, "task_split": "single", "head": "linear", "head_dropout": 0.0})
+    recipe = RECIPE.override(
+        {"frozen_stages": 0, "epochs": 1, "task_split": "single", "head": "linear", "head_dropout": 0.0}
+    )
     plain, compiled = (Fit(recipe.override({"compile": wanted}), data()) for wanted in (False, True))
     assert isinstance(compiled.model_fits[0]._backbone, torch._dynamo.OptimizedModule)
     assert next(compiled.epochs()).train_loss == pytest.approx(next(plain.epochs()).train_loss, rel=1e-2)

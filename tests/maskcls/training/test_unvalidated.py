@@ -1,5 +1,7 @@
 """A fit with nobody to validate on: it trains as any other, is never scored, and keeps its latest epoch."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from maskcls.training import state
+from maskcls.training import checkpoint as state
 from maskcls.training.fit import Fit
 from maskcls.training.metrics import UNSCORED
 from tests.maskcls.training.small import RECIPE, data
@@ -37,7 +39,11 @@ def test_the_latest_epoch_is_kept_and_nothing_is_scored() -> None:
         assert math.isnan(result.validation_f1)
         assert result.scores == UNSCORED
         now = [model.state_dict() for model in fit.models]
-        assert all(torch.equal(kept[name], model[name]) for kept, model in zip(fit.best_states(), now, strict=True) for name in kept)
+        assert all(
+            torch.equal(kept[name], model[name])
+            for kept, model in zip(fit.best_states(), now, strict=True)
+            for name in kept
+        )
     assert UNSCORED.to_dict()["class_f1"] == [None] * 18
 
 

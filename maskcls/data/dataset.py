@@ -1,0 +1,184 @@
+"""FaceData: labelled photos, their split and where their pixels are kept: all that a fit or a search needs of its data."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from maskcls.data.checks import check_folder, training_problem, without_bad_photos
+from maskcls.data.contest_folder import table_paths
+from maskcls.data.corrections import Corrections, read_corrections
+from maskcls.data.photos import read_contest
+from maskcls.data.problems import refusal
+from maskcls.data.splits import Split, read_split, rows, split_people
+from maskcls.errors import DataError
+from maskcls.files import write_atomically
+from maskcls.labels import N_CLASSES
+from maskcls.stores.arrays import Keep
+
+if TYPE_CHECKING:
+    from maskcls.stores.features import FeatureStores
+
+log = logging.getLogger(__name__)
+
+PHOTOS, SPLIT = "photos.csv", "split.json"
+DEMO_PERSONS, DEMO_SEED = 90, 0
+
+_TEXT = ("file", "key", "person", "person_id", "race")
+
+
+@dataclass(frozen=True)
+class FaceData:
+    """The photo table (`photos.read_contest`), the split of its people, and where what is made of them is kept.
+
+    Row i of the table is row i of `pixels`.
+    """
+
+    photos: pd.DataFrame
+    split: Split
+    keep: Keep
+
+    def pixels(self, image_size: int, progress: bool = False, face_crop: str = "none") -> NDArray[np.uint8]:
+        """Every photo through the geometry, (n, image_size, image_size, 3) uint8, mapped read-only; decoded on first use only.
+
+        `face_crop` is one of `geometry.FACE_CROPS`. Raises DataError listing the photos that can't be decoded.
+        """
+        from maskcls.data.geometry import Geometry
+        from maskcls.data.pixels import open_or_build
+
+        files, keys = self.photos["file"].tolist(), self.photos["key"].tolist()
+        return open_or_build(
+            files, keys, Geometry(image_size, face_crop), self.keep.folder, self.keep.pixel_gb, progress
+        )
+
+    def pixels_digest(self, image_size: int, face_crop: str = "none") -> str:
+        """Names what `pixels` gives: another one for photos that changed on the disk."""
+        from maskcls.data.geometry import Geometry
+        from maskcls.data.pixels import digest
+
+        return digest(self.photos["file"].tolist(), self.photos["key"].tolist(), Geometry(image_size, face_crop))
+
+    def feature_stores(self, *, shared: bool) -> FeatureStores | None:
+        """Where frozen features are kept; None where none are to be.
+
+        Args:
+            shared: whether other fits will want the same ones.
+        """
+        from maskcls.stores.features import FeatureStores
+
+        return FeatureStores(self.keep.folder, self.keep.feature_gb, shared) if self.keep.feature_gb > 0 else None
+
+    def rows(self, side: str) -> NDArray[np.int64]:
+        """Rows of `train`, `validation` or `holdout`, rising."""
+        return rows(self.photos, self.split.side(side))
+
+    @cached_property
+    def digest(self) -> str:
+        """12 hex digits of the photos' keys, sizes, labels and ages, wherever the folder lies."""
+        columns = (self.photos[name].tolist() for name in ("key", "size_bytes", "label", "age"))
+        lines = "".join("\t".join(map(str, row)) + "\n" for row in zip(*columns, strict=True))
+        return hashlib.sha256(lines.encode()).hexdigest()[:12]
+
+    def save(self, folder: Path) -> None:
+        """Write the table and the split, each file whole or not at all; what `load` reads."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in ((PHOTOS, self.photos.to_csv(index=False)), (SPLIT, self.split.to_json())):
+            write_atomically(folder / name, text)
+
+    @classmethod
+    def load(cls, folder: Path, keep: Keep) -> Self:
+        """What `save` wrote. Raises DataError where it isn't there or can't be read."""
+        try:
+            types = dict.fromkeys(_TEXT, str)
+            photos = pd.read_csv(folder / PHOTOS, dtype=types, keep_default_na=False)
+            split = Split.from_json((folder / SPLIT).read_text(encoding="utf-8"), str(folder / SPLIT))
+        except FileNotFoundError as error:
+            raise DataError(
+                f"{error.filename} is missing: {folder} does not hold the photos and the split of a run."
+            ) from None
+        except (ValueError, pd.errors.ParserError) as error:
+            raise DataError(
+                f"{folder / PHOTOS} can't be read ({error}). Expected the table that a run writes."
+            ) from None
+        return cls(photos, split, keep)
+
+
+def prepare(
+    data: Path | None,
+    *,
+    corrections: str = "published",
+    split_file: Path | None = None,
+    split_seed: int = 0,
+    skip_bad: bool = False,
+    keep: Keep | None = None,
+    progress: bool = False,
+) -> FaceData:
+    """Photos, corrected and split; without `data`, demo faces, drawn once into the cache.
+
+    With `skip_bad` every photo is decoded once to find those that can't be (the answer is kept in the cache), and those are
+    left out; without it, they are told when `FaceData.pixels` is built.
+
+    Raises DataError listing what is wrong, or naming the classes with nobody in training.
+    """
+    keep = keep or Keep()
+    cache = keep.folder
+    wanted = read_corrections(corrections if data is not None else "none")
+    folder = demo_folder(cache) if data is None else data
+    photos = _read(folder, wanted, skip_bad, progress)
+    left_out: set[str] = set()
+    if skip_bad:
+        photos = without_bad_photos(photos, cache, progress)
+        left_out = table_paths(folder) - set(photos["person"])
+    split = split_people(photos, split_seed) if split_file is None else read_split(split_file, photos, left_out)
+    problem = training_problem(photos, split, split_file)
+    if problem:
+        raise DataError(problem.message)
+    faces = FaceData(photos, split, keep)
+    _say_what_validation_lacks(faces)
+    return faces
+
+
+def _say_what_validation_lacks(faces: FaceData) -> None:
+    """A score over fewer classes, or over a handful of people, should not be taken for one over 18."""
+    present = faces.photos["label"].iloc[faces.rows("validation")].nunique()
+    if present < N_CLASSES:
+        log.warning(
+            "The %d validation people have %d of the %d classes, and macro F1 is the mean over those: scores will be rough.",
+            len(faces.split.validation),
+            present,
+            N_CLASSES,
+        )
+
+
+def _read(folder: Path, corrections: Corrections, skip_bad: bool, progress: bool) -> pd.DataFrame:
+    """`read_contest`, whose refusal lists what `maskcls.check` would: photos that can't be decoded, too."""
+    try:
+        return read_contest(folder, corrections=corrections, skip_bad=skip_bad)
+    except DataError:
+        problems = check_folder(folder, progress)
+        if skip_bad or not problems:
+            raise
+        raise refusal(problems, folder) from None
+
+
+def demo_folder(cache: Path) -> Path:
+    """The demo faces' contest folder under `cache`, drawn on first use, and anew when the code that draws them changed."""
+    from maskcls.data.demo import folder as demo
+
+    sources = sorted(Path(demo.__file__).parent.glob("*.py"))
+    code = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:8]
+    folder = cache / f"demo-{DEMO_PERSONS}-{DEMO_SEED}-{code}"
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(str(folder) + ".lock"):
+        if not folder.exists():
+            demo.draw(folder, DEMO_PERSONS, DEMO_SEED)
+    return folder

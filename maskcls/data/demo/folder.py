@@ -1,0 +1,168 @@
+"""A contest folder of drawn faces: what everything runs on where no data is at hand.
+
+The layout and the oddities of the contest's data are kept: ids with leading zeros, one that ends in -1, one that two people share,
+mixed file endings inside one folder, litter.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from maskcls.data.demo import face as demo_face
+from maskcls.data.demo.brush import Image
+from maskcls.data.demo.face import NONE, NOSE_OUT, ON_CHIN, WORN, Face
+from maskcls.errors import CallError
+from maskcls.labels import AGE_CUTS, GENDERS, age_group, encode
+
+MIN_PERSONS = 6
+"""One for each gender and age group."""
+
+ANSWERS = "eval-answers.csv"
+"""At the folder's top, outside eval/: the drawn truth of eval's photos."""
+
+SHARES = (0.22, 0.18, 0.10)
+"""Of all people, for each gender: under 30, 30 to 59, over 59."""
+
+AGE_RANGES = ((18, AGE_CUTS[0]), AGE_CUTS, (AGE_CUTS[1], 76))
+"""First age of each age group, and the first beyond it, years."""
+
+SHOTS = (*(f"mask{number}" for number in range(1, 6)), "incorrect_mask", "normal")
+SHOT_MASKS = (0, 0, 0, 0, 0, 1, 2)  # indices into labels.MASKS
+ENDINGS = (".jpg", ".jpg", ".jpg", ".jpg", ".jpeg", ".png")
+FIRST_ID = 10_001  # beyond the contest's, so that its label corrections fit nobody here
+JPEG_QUALITY = 92
+TRAIN_STREAM, EVAL_STREAM, ORDER_STREAM = range(3)
+
+
+@dataclass(frozen=True)
+class Person:
+    """A row of train.csv, and the face that belongs to it."""
+
+    id: str
+    gender: int
+    age_years: int
+    face: Face
+    seed: tuple[int, int, int]
+
+    @property
+    def path(self) -> str:
+        """The person's folder."""
+        return f"{self.id}_{GENDERS[self.gender]}_Drawn_{self.age_years}"
+
+
+def draw(out: Path, persons: int, seed: int) -> None:
+    """Write a contest folder: train/ with `persons` people, seven photos each, eval/ with a quarter as many others, and ANSWERS.
+
+    The same persons and seed give the same files in every process. All is written beside `out` first and renamed at the end.
+
+    Raises CallError where `out` is there and not empty, or `persons` < MIN_PERSONS.
+    """
+    if persons < MIN_PERSONS:
+        raise CallError(f"`persons >= {MIN_PERSONS}` must hold, one for each gender and age group, but got {persons}.")
+    if seed < 0:
+        raise CallError(f"`seed >= 0` must hold, but got {seed}.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CallError(f"{out} is there already. Name a new folder for the drawn faces, or remove it first.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        temporary.chmod(0o755)  # mkdtemp's is private
+        _write_train(temporary / "train", _people(persons, seed, TRAIN_STREAM))
+        _write_eval(temporary, _people(max(4, persons // 4), seed, EVAL_STREAM), seed)
+        temporary.replace(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _people(count: int, seed: int, stream: int) -> list[Person]:
+    """People in the proportions of SHARES, in shuffled order."""
+    cells = [(gender, group) for gender in range(len(GENDERS)) for group in range(len(SHARES))]
+    filled = [cell for cell, places in zip(cells, _apportion(count), strict=True) for _ in range(places)]
+    order = np.random.default_rng((seed, stream)).permutation(count)
+    people = []
+    for number, place in enumerate(order.tolist()):
+        gender, group = filled[place]
+        people.append(_person(_id(number, stream), gender, group, (seed, stream, number)))
+    return people
+
+
+def _apportion(count: int) -> list[int]:
+    """How many of `count` people each of gender x age group gets: one at least (where there are as many), the rest by SHARES."""
+    shares = np.array(SHARES * len(GENDERS))
+    places = np.zeros(len(shares), dtype=int)
+    for _ in range(count):
+        places[np.argmax(shares / (places + (places > 0) * 0.5 + 1e-9))] += 1
+    return [int(value) for value in places]
+
+
+def _id(number: int, stream: int) -> str:
+    """Six digits; as in the contest, the fourth person's ends in -1, and the sixth shares the fifth's."""
+    shared = number - 1 if number == 5 else number
+    return f"{FIRST_ID + shared + 500_000 * stream:06d}" + ("-1" if number == 3 else "")
+
+
+def _person(id_: str, gender: int, group: int, seed: tuple[int, int, int]) -> Person:
+    rng = np.random.default_rng((*seed, len(SHOTS)))
+    age = int(rng.integers(*AGE_RANGES[group]))
+    return Person(id_, gender, age, demo_face.random_face(rng, bool(gender), group), seed)
+
+
+def _shot(person: Person, index: int) -> Image:
+    """The person's photo number `index` of SHOTS: uint8 RGB."""
+    rng = np.random.default_rng((*person.seed, index))
+    incorrect = (NOSE_OUT, ON_CHIN)[int(rng.integers(2))]
+    mask = (WORN, incorrect, NONE)[SHOT_MASKS[index]]
+    return demo_face.draw(person.face, demo_face.random_shot(rng, mask), rng)
+
+
+def _write_train(train: Path, people: Sequence[Person]) -> None:
+    for number, person in enumerate(people):
+        folder = train / "images" / person.path
+        folder.mkdir(parents=True)
+        for index, name in enumerate(SHOTS):
+            mixed = number % len(ENDINGS) == len(ENDINGS) - 1  # such a folder's photos differ in their endings
+            ending = ENDINGS[(number + index * mixed) % len(ENDINGS)]
+            _write_photo(folder / f"{name}{ending}", _shot(person, index))
+    litter = train / "images" / people[0].path / "._mask1.jpg"
+    litter.write_bytes(b"\0\x05\x16\x07" + bytes(60))  # what macOS leaves beside copied files
+    rows = [(p.id, GENDERS[p.gender], "Drawn", p.age_years, p.path) for p in people]
+    _write_csv(train / "train.csv", ("id", "gender", "race", "age", "path"), rows)
+
+
+def _write_eval(out: Path, people: Sequence[Person], seed: int) -> None:
+    images = out / "eval" / "images"
+    images.mkdir(parents=True)
+    answers = []
+    for person in people:
+        for index, name in enumerate(SHOTS):
+            image_id = hashlib.sha1(f"{person.seed} {name}".encode(), usedforsecurity=False).hexdigest() + ".jpg"
+            _write_photo(images / image_id, _shot(person, index))
+            answers.append((image_id, encode(SHOT_MASKS[index], person.gender, age_group(person.age_years)), person.id))
+    order = np.random.default_rng((seed, ORDER_STREAM)).permutation(len(answers)).tolist()
+    shuffled = [answers[place] for place in order]
+    _write_csv(out / "eval" / "info.csv", ("ImageID", "ans"), [(image_id, 0) for image_id, _, _ in shuffled])
+    _write_csv(out / ANSWERS, ("ImageID", "ans", "person"), shuffled)
+
+
+def _write_photo(file: Path, rgb: Image) -> None:
+    quality = [] if file.suffix == ".png" else [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    encoded, data = cv2.imencode(file.suffix, rgb[:, :, ::-1], quality)
+    if not encoded:
+        raise OSError(f"{file} could not be encoded.")
+    file.write_bytes(data.tobytes())
+
+
+def _write_csv(file: Path, heading: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(heading)
+        writer.writerows(rows)

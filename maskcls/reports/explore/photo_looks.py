@@ -1,0 +1,114 @@
+"""What is worth knowing of a photo, from one reading and one decoding: size, kind, brightness, content, what it looks like."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from maskcls.data.geometry import Image, decode_bytes
+from maskcls.errors import DataError
+from maskcls.reports.explore.near_duplicates import perceptual_hash
+
+THUMBNAIL_PX = (120, 160)
+"""The box, width and height, that a thumbnail fits in."""
+THUMBNAIL_QUALITY = 82
+
+KINDS = (
+    (0, b"\xff\xd8\xff", "JPEG"),
+    (0, b"\x89PNG", "PNG"),
+    (8, b"WEBP", "WebP"),
+    (0, b"BM", "BMP"),
+    (0, b"II*\0", "TIFF"),
+    (0, b"MM\0*", "TIFF"),
+)
+"""Where in a file which bytes stand, and what it is then."""
+OTHER = "another kind"
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One photo. Sizes are of the photo as it is seen, EXIF's turn undone; `brightness` is the mean grey, 0 (black) to 255."""
+
+    width_px: int
+    height_px: int
+    kind: str
+    conversions: tuple[str, ...]
+    brightness: float
+    content: bytes
+    """Digest of the file, 16 bytes."""
+    hash: NDArray[np.uint64]
+    thumbnail: bytes
+    """A JPEG that fits in THUMBNAIL_PX."""
+
+
+def look(file: str) -> Look:
+    """Read and decode one photo. Raises DataError as `geometry.decode` does."""
+    try:
+        data = Path(file).read_bytes()
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}.") from None
+    decoded = decode_bytes(data, file)
+    height, width = decoded.rgb.shape[:2]
+    small = _fitted(decoded.rgb)
+    return Look(
+        width,
+        height,
+        next((name for place, mark, name in KINDS if data.startswith(mark, place)), OTHER),
+        decoded.conversions,
+        float(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).mean()),
+        hashlib.blake2b(data, digest_size=16).digest(),
+        perceptual_hash(decoded.rgb),
+        encode_jpeg(small, THUMBNAIL_QUALITY),
+    )
+
+
+def look_at(files: Sequence[str], progress: bool = False) -> list[Look | DataError]:
+    """`look` for every file, one thread a core (OpenCV lets go of the interpreter); the error where a photo can't be decoded."""
+
+    def one(file: str) -> Look | DataError:
+        try:
+            return look(file)
+        except DataError as error:
+            return error
+
+    looks: list[Look | DataError] = []
+    with _bar(progress) as bar, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        task = bar.add_task("", total=len(files))
+        try:
+            for result in pool.map(one, files):
+                looks.append(result)
+                bar.advance(task)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return looks
+
+
+def encode_jpeg(rgb: Image, quality: int) -> bytes:
+    """A JPEG file of uint8 RGB (height, width, 3)."""
+    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return bytes(encoded)
+
+
+def _fitted(rgb: Image) -> Image:
+    """Shrunk into THUMBNAIL_PX, its proportions kept; a smaller photo as it is."""
+    height, width = rgb.shape[:2]
+    scale = min(1.0, THUMBNAIL_PX[0] / width, THUMBNAIL_PX[1] / height)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return rgb if scale == 1 else np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _bar(shown: bool) -> Progress:
+    console = Console(stderr=True)
+    columns = (TextColumn("Looking at photos"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, disable=not (shown and console.is_terminal), transient=True)

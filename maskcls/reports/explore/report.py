@@ -1,0 +1,280 @@
+"""A look at a folder of photos, as one page that needs no other file and asks nothing of a network, and its pictures as PNG files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+from maskcls.errors import CallError
+from maskcls.files import replacing
+from maskcls.labels import AGES, CLASS_NAMES, GENDERS, N_CLASSES
+from maskcls.reports.explore.contact_sheets import PHOTOS, captions, chosen, sheet
+from maskcls.reports.explore.facts import Facts
+from maskcls.reports.explore.near_duplicates import Pair, by_people, closest_beyond
+from maskcls.reports.explore.plots import PLOTS, drawn, overview
+from maskcls.reports.page import (
+    Html,
+    folded,
+    grid,
+    listed,
+    page,
+    pair,
+    paragraph,
+    photos,
+    picture,
+    section,
+    table,
+    tiles,
+)
+
+PAGE, OVERVIEW = "explore.html", "overview.png"
+MAX_PROBLEMS, MAX_GROUPS, MAX_PAIRS, CLOSEST = 200, 30, 30, 12
+"""How much of each the page shows; all are counted."""
+
+
+def check_writable(out: Path, *, overwrite: bool) -> None:
+    """Raises CallError where `write` would not want the folder: ask before the photos are read, not after it."""
+    parent = next(parent for parent in out.absolute().parents if parent.exists())
+    if not parent.is_dir():
+        raise CallError(f"--out {out}: {parent} is a file, so no folder can be made under it. Name a new folder.")
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise CallError(f"--out {out} is a file. Name a new folder.")
+    if (out / PAGE).is_file() and not overwrite:
+        raise CallError(f"--out {out} holds an exploration already. Name a new folder, or give --overwrite.")
+    if not (out / PAGE).is_file() and any(out.iterdir()):
+        raise CallError(f"--out {out} is not empty and holds no exploration (it has no {PAGE}). Name a new folder.")
+
+
+def write(facts: Facts, out: Path) -> list[Path]:
+    """Write the page and then the PNG files into a folder, each whole or not at all; those of an earlier exploration are replaced.
+
+    Other files in the folder stay. Returns what was written, the page first.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    rows = {class_: chosen(facts.photos, class_) for class_ in range(N_CLASSES)}
+    written = []
+    for name, content in _files(facts, rows):
+        with replacing(out / name) as stream:
+            stream.write(content)
+        written.append(out / name)
+    for class_, shown in rows.items():
+        if not shown:
+            (out / _sheet_name(class_)).unlink(missing_ok=True)
+    return written
+
+
+def _files(facts: Facts, rows: Mapping[int, Sequence[int]]) -> Iterator[tuple[str, bytes]]:
+    plots = {plot.name: drawn(plot, facts) for plot in PLOTS}
+    yield PAGE, _page(facts, rows, {name: svg for name, (svg, _) in plots.items()}).encode()
+    yield OVERVIEW, overview([png for _, png in plots.values()])
+    for name, (_, png) in plots.items():
+        yield f"{name}.png", png
+    thumbnails = [look.thumbnail for look in facts.looks]
+    for class_, shown in rows.items():
+        if shown:
+            yield _sheet_name(class_), sheet(facts.photos, thumbnails, class_, shown)
+
+
+def _sheet_name(class_: int) -> str:
+    return f"class-{class_:02d}.png"
+
+
+def summary(facts: Facts) -> list[str]:
+    """The facts in a few lines for a terminal."""
+    people, counts = facts.people, Counter(facts.photos["label"].tolist())
+    genders, groups = Counter(people["gender"].tolist()), Counter(people["age_group"].tolist())
+    least = min(range(N_CLASSES), key=lambda class_: counts[class_])
+    pairs = len(by_people(facts.near.across, facts.persons))
+    return [
+        f"{_many(len(people), 'person', 'people')}, {_many(len(facts.photos), 'photo')}",
+        "  gender      " + ", ".join(f"{name}: {genders[i]:,}" for i, name in enumerate(GENDERS)),
+        "  age group   " + ", ".join(f"{name}: {groups[i]:,}" for i, name in enumerate(AGES)),
+        f"  classes     the rarest is {least} ({CLASS_NAMES[least]}): {_many(counts[least], 'photo')}",
+        f"  problems    {len(facts.problems):,}, photos that can't be decoded {facts.n_undecodable:,}",
+        f"  identical   {len(facts.identical_across):,} under several people, {len(facts.identical_within):,} within a person",
+        f"  alike       {_many(pairs, 'pair')} of people, {_many(facts.near.n_within, 'pair')} of photos within a person",
+    ]
+
+
+def _many(n: int, one: str, several: str | None = None) -> str:
+    return f"{n:,} {one if n == 1 else several or one + 's'}"
+
+
+def _page(facts: Facts, rows: Mapping[int, Sequence[int]], plots: Mapping[str, Html]) -> Html:
+    sections = [
+        _headline(facts),
+        section(
+            "People", _corrections(facts), grid([plots[name] for name in ("gender", "race", "age-groups", "ages")])
+        ),
+        section("Classes", "Mask state, gender and age group together.", grid([plots["classes"], _class_table(facts)])),
+        section(
+            "Photos", "", grid([plots[name] for name in ("photos-per-person", "sizes", "file-types", "brightness")])
+        ),
+        _oddities(facts),
+        *_identical(facts),
+        _alike(facts, plots["nearest"]),
+        _contact_sheets(facts, rows),
+    ]
+    return page(f"Photos of {facts.name}", f"{len(facts.photos):,} labelled photos, each decoded once.", sections)
+
+
+def _headline(facts: Facts) -> Html:
+    counts = Counter(facts.photos["label"].tolist())
+    least, most = (order(range(N_CLASSES), key=lambda class_: counts[class_]) for order in (min, max))
+    pairs = by_people(facts.near.across, facts.persons)
+    shown = [
+        ("people", f"{len(facts.people):,}", f"of {facts.n_rows:,} rows in train.csv"),
+        ("photos", f"{len(facts.photos):,}", f"{facts.n_undecodable:,} more can't be decoded"),
+        (
+            "rarest class",
+            f"{counts[least]:,}",
+            f"photos of {least} ({CLASS_NAMES[least]}); {counts[most]:,} of {most} ({CLASS_NAMES[most]})",
+        ),
+        (
+            "identical photos",
+            f"{len(facts.identical_across):,}",
+            f"under several people; {len(facts.identical_within):,} within a person",
+        ),
+        (
+            "near-duplicates",
+            f"{len(pairs):,}",
+            f"pairs of people; {facts.near.n_within:,} pairs of photos within a person",
+        ),
+        ("problems", f"{len(facts.problems):,}", "of rows, names and photos"),
+    ]
+    return tiles(shown, "")
+
+
+def _corrections(facts: Facts) -> str:
+    if not facts.corrected:
+        return "As train.csv has it; no label was corrected."
+    people = facts.photos["person"].iloc[facts.corrected].nunique()
+    changed = f"{_many(len(facts.corrected), 'photo')} of {_many(people, 'person', 'people')}"
+    return f"With the corrections ({facts.corrections}), which changed the labels of {changed}. The photos' names stay."
+
+
+def _class_table(facts: Facts) -> Html:
+    groups = facts.photos.groupby("label")
+    n_photos, n_people = groups.size(), groups["person"].nunique()
+    cells = [
+        [
+            str(class_),
+            name,
+            f"{n_photos.get(class_, 0):,}",
+            f"{n_photos.get(class_, 0) / len(facts.photos):.1%}",
+            f"{n_people.get(class_, 0):,}",
+        ]
+        for class_, name in enumerate(CLASS_NAMES)
+    ]
+    return table(["class", "name", "photos", "share", "people"], cells)
+
+
+def _oddities(facts: Facts) -> Html:
+    """Everything that is wrong, or only strange."""
+    conversions = Counter(name for look in facts.looks for name in look.conversions)
+    twice = [f"id {id_}: {', '.join(paths)}" for id_, paths in facts.shared_ids.items()]
+    lines = [problem.message for problem in facts.problems[:MAX_PROBLEMS]]
+    if len(facts.problems) > MAX_PROBLEMS:
+        lines.append(f"… and {len(facts.problems) - MAX_PROBLEMS:,} more, which `python -m maskcls.check` lists.")
+    parts = [
+        folded(_many(len(facts.problems), "problem"), listed(lines), unfolded=True) if lines else "",
+        folded(
+            f"{_many(len(twice), 'id')} of several people: they are told apart by their folder",
+            listed(twice),
+            unfolded=True,
+        )
+        if twice
+        else "",
+        listed(
+            [
+                *facts.notes,
+                *(
+                    f"{_many(count, 'photo')}: {name}, converted when read."
+                    for name, count in sorted(conversions.items())
+                ),
+            ]
+        ),
+    ]
+    content = "".join(parts)
+    told = (
+        "Rows, names and photos that training would refuse, and what is only worth knowing."
+        if content
+        else "Nothing was found."
+    )
+    return section("What is wrong or strange", told, content)
+
+
+def _identical(facts: Facts) -> Iterator[Html]:
+    """Photos that are equal byte for byte, one picture for each."""
+    for groups, title, told in (
+        (
+            facts.identical_across,
+            "Identical photos under several people",
+            "Byte for byte the same file. These people go to one side of every split together; where their labels differ, one is wrong.",
+        ),
+        (facts.identical_within, "Identical photos of one person", "Byte for byte the same file under two names."),
+    ):
+        if groups:
+            cards = [
+                picture(facts.looks[rows[0]].thumbnail, [_label(facts, row) for row in rows])
+                for rows in groups[:MAX_GROUPS]
+            ]
+            yield section(title, told + _more(len(groups), MAX_GROUPS), photos(cards))
+
+
+def _alike(facts: Facts, plot: Html) -> Html:
+    near = facts.near
+    pairs = by_people(near.across, facts.persons)
+    told = (
+        f"Each photo has a hash of 255 bits of what is seen (DCT of its grey values); two photos up to {near.max_bits} bits apart count as "
+        "near-duplicates: a copy that was recompressed, resized, made grey or somewhat brighter lies there, one that was cropped by 4 % a "
+        "side or mirrored does not. The plot shows how far each photo lies from the nearest one of anybody else: where it comes close to "
+        "the line, look at the pairs, and mistrust the count. Identical photos are not counted here."
+    )
+    content = grid([plot, paragraph(told)])
+    if pairs:
+        cards = [_pair(facts, each, f"{_many(count, 'pair')} alike") for each, count in islice(pairs, MAX_PAIRS)]
+        title = f"{_many(len(pairs), 'pair')} of people, the closest photos of each.{_more(len(pairs), MAX_PAIRS)}"
+        content += folded(title, photos(cards), unfolded=True)
+    if near.within:
+        cards = [_pair(facts, each) for each in near.within[:MAX_PAIRS]]
+        content += folded(
+            f"{_many(near.n_within, 'pair')} within one person.{_more(near.n_within, MAX_PAIRS)}",
+            photos(cards),
+            unfolded=True,
+        )
+    beyond = closest_beyond(near, facts.persons, CLOSEST)
+    if beyond:
+        cards = [_pair(facts, each) for each in beyond]
+        content += folded(
+            f"The {len(cards)} closest pairs of people beyond the line, for comparison", photos(cards), unfolded=True
+        )
+    return section("Near-duplicates", "", content)
+
+
+def _pair(facts: Facts, both: Pair, told: str = "") -> Html:
+    pictures = [picture(facts.looks[row].thumbnail, [_label(facts, row)]) for row in (both.first, both.second)]
+    return pair(pictures, f"{_many(both.bits_apart, 'bit')} apart" + (f", {told}" if told else ""))
+
+
+def _label(facts: Facts, row: int) -> str:
+    return "/".join(captions(facts.photos, row))
+
+
+def _more(n: int, shown: int) -> str:
+    return f" The first {shown} of {n:,}." if n > shown else ""
+
+
+def _contact_sheets(facts: Facts, rows: Mapping[int, Sequence[int]]) -> Html:
+    counts = Counter(facts.photos["label"].tolist())
+    content = ""
+    for class_, name in enumerate(CLASS_NAMES):
+        pictures = [picture(facts.looks[row].thumbnail, captions(facts.photos, row)) for row in rows[class_]]
+        shown = f"{len(pictures)} of {_many(counts[class_], 'photo')}" if pictures else "no photo"
+        content += folded(f"{class_}: {name} – {shown}", photos(pictures), unfolded=True)
+    told = f"Up to {PHOTOS} photos a class, drawn by lot, of as many people as there are; the youngest first."
+    return section("Contact sheets", told, content)

@@ -1,0 +1,330 @@
+"""Arrays kept on disk and shared by all processes: which there are, which are in use, and which must go to keep within a bound.
+
+A store is a folder `<folder>/<digest>` with the bytes of one array in a file, and MANIFEST, which says what they are. A store appears
+whole, by renaming its folder. It is in use as long as somebody holds a shared lock on the array's file.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import mmap
+import os
+import shutil
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from maskcls.errors import RunError
+
+Array = NDArray[Any]
+
+MANIFEST = "manifest.json"
+BUILDING = ".building-"
+BYTES_PER_GB = 10**9
+SAMPLED_ROWS = 64
+DEFAULT_GB = 20.0
+FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+WRITE_ERRORS = {*FORBIDDEN, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY}
+"""What a disk answers where a store can't be written."""
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Where decoded photos and frozen features are kept, and how many GB of each.
+
+    Args:
+        cache: None is the default of the machine that asks for it, which need not be the one that said so.
+    """
+
+    cache: Path | None = None
+    pixel_gb: float = DEFAULT_GB
+    feature_gb: float = DEFAULT_GB
+
+    @property
+    def folder(self) -> Path:
+        """The cache, on this machine."""
+        return (self.cache or default_cache()).expanduser().absolute()
+
+
+@dataclass(frozen=True)
+class StoreInfo:
+    """A store as `maskcls.cache list` shows it; `last_used_s` is in seconds since 1970. A damaged one has no shape."""
+
+    name: str
+    shape: tuple[int, ...]
+    n_bytes: int
+    last_used_s: float
+    in_use: bool
+    source: str
+    held: int | None = None
+    """Rows that are there, of a store that fills as it is used; None: all."""
+
+    @property
+    def photos(self) -> int:
+        return self.shape[0] if self.shape else 0
+
+
+def default_cache() -> Path:
+    """$MASKCLS_CACHE, else ~/.cache/maskcls."""
+    return Path(os.environ.get("MASKCLS_CACHE") or Path.home() / ".cache" / "maskcls")
+
+
+def sampled_checksum(rows: Array) -> int:
+    """CRC-32 of up to SAMPLED_ROWS rows spread over the array: pages lost in a crash show, and reading it takes no time."""
+    checksum = 0
+    for row in np.unique(np.linspace(0, len(rows) - 1, SAMPLED_ROWS).astype(int)):
+        checksum = zlib.crc32(np.ascontiguousarray(rows[row]).data, checksum)
+    return checksum
+
+
+def unchecked(rows: Array) -> int:
+    """For stores that check each row when it is read."""
+    return 0
+
+
+@dataclass(frozen=True)
+class Stores:
+    """All stores of one kind.
+
+    Args:
+        folder: that holds them, and nothing else.
+        file: name of the array's file in a store.
+        what: for messages, as in `decoded photos`.
+        option: that bounds them, as in `--pixel-store-gb`.
+        instead: what else to do where they do not fit, as in `choose a smaller --image-size`.
+        checksum: of the array, noted in the manifest and compared when a store is opened.
+    """
+
+    folder: Path
+    file: str
+    what: str
+    option: str
+    instead: str
+    checksum: Callable[[Array], int] = sampled_checksum
+
+    def open(self, store: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> Array | None:
+        """The store's array, mapped read-only; None where there is none, or one whose size or checksum is wrong.
+
+        The map keeps a duplicate of the file's descriptor, and with it the shared lock: the store is in use as long as the array lives.
+        """
+        manifest = read_manifest(store)
+        if manifest is None or tuple(manifest["shape"]) != shape:
+            return None
+        try:
+            descriptor = _to_lock(store / self.file)
+        except FileNotFoundError:
+            return None
+        n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)  # waits while somebody removes it
+            status = os.fstat(descriptor)
+            if status.st_nlink == 0 or status.st_size != manifest["bytes"] or manifest["bytes"] != n_bytes:
+                return None
+            mapped = mmap.mmap(descriptor, 0, prot=mmap.PROT_READ)
+        finally:
+            os.close(descriptor)
+        array = np.frombuffer(mapped, dtype).reshape(shape)
+        if self.checksum(array) != manifest["checksum"]:
+            return None
+        _touch(store)
+        return array
+
+    def infos(self) -> list[StoreInfo]:
+        """The stores, most recently used first."""
+        if not self.folder.is_dir():
+            return []
+        found = [
+            self._info(store) for store in self.folder.iterdir() if store.is_dir() and not store.name.startswith(".")
+        ]
+        return sorted((info for info in found if info is not None), key=lambda info: (-info.last_used_s, info.name))
+
+    def prune(self, budget_gb: float) -> list[StoreInfo]:
+        """Remove stores, least recently used first, until the rest fits `budget_gb`; those in use stay. Returns the removed ones."""
+        if not self.folder.is_dir():
+            return []
+        with self.room_lock():
+            return self._evict(_budget_bytes(budget_gb))
+
+    def room_lock(self) -> FileLock:
+        """Held while room is made and taken, so that two builders do not both count on the same room."""
+        return FileLock(self.folder / ".room.lock")
+
+    def make_room(self, store: Path, n_bytes: int, budget_gb: float) -> None:
+        """Evict until `n_bytes` more fit into the budget, and see that the disk has them. Call it with `room_lock` held.
+
+        Raises RunError, with the numbers, where there is no room.
+        """
+        budget = _budget_bytes(budget_gb)
+        if n_bytes > budget:
+            raise RunError(
+                f"The {self.what} need {gb(n_bytes)}, but {self.option} allows {budget_gb:g} GB. "
+                f"Raise it to {_rounded_up(n_bytes)} or more, or {self.instead}."
+            )
+        self._evict(budget - n_bytes, spared=store)
+        held = self._held(store)
+        if held + n_bytes > budget:
+            raise RunError(
+                f"The {self.what} need {gb(n_bytes)}, and {gb(held)} under {self.folder} are in use by other runs: "
+                f"together more than the {budget_gb:g} GB that {self.option} allows. "
+                f"Raise it to {_rounded_up(held + n_bytes)} or more, wait for them, or name another --cache."
+            )
+        free = shutil.disk_usage(self.folder).free
+        if free < n_bytes:
+            raise RunError(
+                f"The {self.what} need {gb(n_bytes)}, but the disk of {self.folder} has {gb(free)} left. "
+                "Free some space there, or name another folder with --cache."
+            )
+
+    def reserve(self, store: Path, n_bytes: int) -> None:
+        """Take the disk space in the building folder now: a full disk is told here, not as a bus error in the map."""
+        with (building_folder(store) / self.file).open("wb") as stream:
+            os.posix_fallocate(stream.fileno(), 0, n_bytes)
+
+    def discard(self, store: Path) -> None:
+        """Remove a damaged store; who has it mapped keeps what he sees."""
+        if store.exists():
+            (store / MANIFEST).unlink(missing_ok=True)
+            shutil.rmtree(store, ignore_errors=True)
+
+    def _info(self, store: Path) -> StoreInfo | None:
+        manifest = read_manifest(store) or {"shape": ()}
+        try:
+            last_used = next(file for file in (store / MANIFEST, store) if file.exists()).stat().st_mtime
+            with self._exclusively(store) as unused:
+                pass
+            n_bytes = _bytes(store)
+        except (FileNotFoundError, StopIteration):  # removed meanwhile
+            return None
+        return StoreInfo(
+            store.name, tuple(manifest["shape"]), n_bytes, last_used, not unused, manifest.get("source", "")
+        )
+
+    @contextmanager
+    def _exclusively(self, store: Path) -> Iterator[bool]:
+        """Whether nobody uses the store; if so, nobody can open it inside the block."""
+        try:
+            descriptor = _to_lock(store / self.file)
+        except FileNotFoundError:
+            yield True
+            return
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+        finally:
+            os.close(descriptor)
+
+    def _remove(self, store: Path) -> bool:
+        """Remove a store unless it is in use, or somebody else's. The manifest goes first: what is half removed is no store."""
+        try:
+            with self._exclusively(store) as unused:
+                if not unused:
+                    return False
+                (store / MANIFEST).unlink(missing_ok=True)
+        except OSError as error:
+            if error.errno not in FORBIDDEN:
+                raise
+            return False
+        shutil.rmtree(
+            store, ignore_errors=True
+        )  # after its files are closed: NFS keeps those that are open, and with them the folder
+        return True
+
+    def _evict(self, budget_bytes: int, spared: Path | None = None) -> list[StoreInfo]:
+        self._clear_abandoned(spared)
+        removed = []
+        excess = self._held(spared) - budget_bytes
+        for info in reversed(self.infos()):
+            if excess > 0 and not info.in_use and self._remove(self.folder / info.name):
+                removed.append(info)
+                excess -= info.n_bytes
+        return removed
+
+    def _held(self, spared: Path | None) -> int:
+        """Bytes of all stores, finished or being built (their files have full size from the start), but for one being built."""
+        folders = [folder for folder in self.folder.iterdir() if folder.is_dir()]
+        return sum(_bytes(folder) for folder in folders if spared is None or folder != building_folder(spared))
+
+    def _clear_abandoned(self, spared: Path | None) -> None:
+        """Remove what builders that were killed left behind: nobody holds their lock."""
+        for folder in self.folder.glob(f"{BUILDING}*"):
+            store = folder.with_name(folder.name.removeprefix(BUILDING))
+            if store == spared:
+                continue
+            try:
+                with build_lock(store).acquire(timeout=0):
+                    shutil.rmtree(folder, ignore_errors=True)
+            except Timeout:
+                continue
+
+
+def read_manifest(store: Path) -> dict[str, Any] | None:
+    """None where it is missing or damaged."""
+    try:
+        manifest = json.loads((store / MANIFEST).read_text(encoding="utf-8"))
+        return manifest if {"shape", "bytes", "checksum"} <= set(manifest) else None
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def build_lock(store: Path) -> FileLock:
+    """Held by whoever builds the store alone."""
+    return FileLock(store.parent / f".{store.name}.lock")
+
+
+def building_folder(store: Path) -> Path:
+    """Where a store is built before it is renamed."""
+    return store.parent / f"{BUILDING}{store.name}"
+
+
+def gb(n_bytes: int) -> str:
+    """For people to read, as in `0.71 GB`."""
+    return f"{n_bytes / BYTES_PER_GB:.3g} GB"
+
+
+def _to_lock(file: Path) -> int:
+    """A descriptor of it: for writing, for NFS grants an exclusive lock to none that only reads; for reading where writing is forbidden."""
+    try:
+        return os.open(file, os.O_RDWR)
+    except OSError as error:
+        if error.errno not in FORBIDDEN:
+            raise
+        return os.open(file, os.O_RDONLY)
+
+
+def _touch(store: Path) -> None:
+    """Last used now; a cache that may only be read is as good, but forgets that."""
+    try:
+        os.utime(store / MANIFEST)
+    except OSError:
+        return
+
+
+def _bytes(store: Path) -> int:
+    """Of its files; what is renamed or removed meanwhile counts nothing."""
+    total = 0
+    with suppress(FileNotFoundError):
+        for file in store.iterdir():
+            with suppress(FileNotFoundError):
+                total += file.stat().st_size
+    return total
+
+
+def _budget_bytes(budget_gb: float) -> int:
+    """`inf` is a bound as well: more than any disk."""
+    return round(min(budget_gb, 1e9) * BYTES_PER_GB)
+
+
+def _rounded_up(n_bytes: int) -> str:
+    return f"{np.ceil(n_bytes / BYTES_PER_GB * 100) / 100:g}"

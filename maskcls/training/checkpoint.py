@@ -1,0 +1,148 @@
+"""A fit's state on disk: enough to go on exactly, and the best epoch's weights.
+
+No random state is kept: all that is random in an epoch comes from (seed, model, epoch). Frozen stages are not kept either:
+they are what the weights say. `state.pt` is written last and names the best epoch's file, so a kill between the two loses nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from maskcls.errors import RunError
+from maskcls.files import replacing
+from maskcls.recipe import Recipe
+from maskcls.training.metrics import Scores
+
+if TYPE_CHECKING:
+    from maskcls.training.result import EpochResult
+
+STATE_FILE = "state.pt"
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """What `save` was given."""
+
+    history: list[EpochResult]
+    best_epoch: int
+    best: list[dict[str, Tensor]]
+    models: list[dict[str, Tensor]]
+    averages: list[dict[str, Tensor]]
+    optimizers: list[dict[str, Any]]
+
+
+def save(
+    folder: Path,
+    *,
+    recipe: Recipe,
+    data_digest: str,
+    history: Sequence[EpochResult],
+    best_epoch: int,
+    best: Sequence[dict[str, Tensor]],
+    models: Sequence[dict[str, Tensor]],
+    averages: Sequence[dict[str, Tensor]],
+    optimizers: Sequence[dict[str, Any]],
+) -> None:
+    """Write the state, each file under a passing name first. Raises OSError (a full disk), the state before it unharmed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    best_file = folder / _best_name(best_epoch)
+    if best_epoch == len(history) or not best_file.exists():  # a killed attempt at this very epoch may have left one
+        flat = {f"{number}:{name}": tensor for number, state in enumerate(best) for name, tensor in state.items()}
+        with replacing(best_file) as stream:
+            stream.write(safetensors.torch.save(flat))
+    content = {
+        "recipe": recipe.to_json(),
+        "data_digest": data_digest,
+        "history": [dataclasses.asdict(result) for result in history],
+        "best_epoch": best_epoch,
+        "models": list(models),
+        "averages": list(averages),
+        "optimizers": list(optimizers),
+    }
+    with replacing(folder / STATE_FILE) as stream:
+        torch.save(content, stream)
+    for old in folder.glob(_best_name("*")):
+        if old != best_file:
+            old.unlink()
+
+
+def load(folder: Path, recipe: Recipe, data_digest: str) -> SavedState | None:
+    """The state that a fit of this recipe on this data left in the folder, or None. Raises RunError where it is damaged or another's."""
+    if not (folder / STATE_FILE).exists():
+        return None
+    content = _read(folder)
+    if not {"models", "averages"} <= content.keys():
+        raise RunError(
+            f"{folder} holds the state of a fit by another version of maskcls. Remove the folder to begin anew, or name another."
+        )
+    if Recipe.from_json(content["recipe"]) != recipe or content["data_digest"] != data_digest:
+        other = "on other data" if content["data_digest"] != data_digest else "of another recipe"
+        raise RunError(f"{folder} holds the state of a fit {other}. Remove the folder to begin anew, or name another.")
+    return SavedState(
+        history=_history(content),
+        best_epoch=content["best_epoch"],
+        best=_read_best(folder, content["best_epoch"], len(content["models"])),
+        models=content["models"],
+        averages=content["averages"],
+        optimizers=content["optimizers"],
+    )
+
+
+def load_best(folder: Path) -> tuple[Recipe, EpochResult, list[dict[str, Tensor]]]:
+    """Recipe, result and moving states of the best epoch in the folder, without its fit. Raises RunError where there is none."""
+    if not (folder / STATE_FILE).exists():
+        raise RunError(f"{folder} holds no finished epoch.")
+    content = _read(folder)
+    while not (
+        folder / _best_name(content["best_epoch"])
+    ).exists():  # a fit that still runs may have bettered it between the two
+        again = _read(folder)
+        if again["best_epoch"] == content["best_epoch"]:
+            break
+        content = again
+    best = _read_best(folder, content["best_epoch"], len(content["models"]))
+    return Recipe.from_json(content["recipe"]), _history(content)[content["best_epoch"] - 1], best
+
+
+def _best_name(epoch: int | str) -> str:
+    return f"best-{epoch}.safetensors"
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise RunError(
+            f"{folder / STATE_FILE} is damaged ({error}). Remove the folder to begin this fit anew."
+        ) from error
+    return content
+
+
+def _read_best(folder: Path, epoch: int, n_models: int) -> list[dict[str, Tensor]]:
+    file = folder / _best_name(epoch)
+    try:
+        flat = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{file} is missing or damaged ({error}). Remove the folder to begin this fit anew.") from error
+    states: list[dict[str, Tensor]] = [{} for _ in range(n_models)]
+    for key, tensor in flat.items():
+        number, _, name = key.partition(":")
+        states[int(number)][name] = tensor
+    return states
+
+
+def _history(content: dict[str, Any]) -> list[EpochResult]:
+    from maskcls.training.result import EpochResult
+
+    return [EpochResult(**{**result, "scores": Scores(**result["scores"])}) for result in content["history"]]

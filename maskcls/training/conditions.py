@@ -1,0 +1,218 @@
+"""What a trial of a search records, so that its curve can be had again. In RUN/trials/ID/:
+
+    recipe.json     every key of its recipe
+    epochs.jsonl    its curve, a JSON object an epoch: epoch, validation_f1, train_loss, photos, scores, and times
+    hardware.json   what its numbers hang on besides, a list of stretches: from_epoch, and the fields of Conditions
+
+RUN/data/ holds the photos and the split of the run. A trial that was resumed with other threads, or elsewhere, has a stretch for each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from maskcls.errors import CallError, DataError
+from maskcls.files import whole_lines, write_atomically
+from maskcls.recipe import Recipe
+
+if TYPE_CHECKING:
+    from maskcls.training.result import EpochResult
+
+HARDWARE = "hardware.json"
+TRIALS = "trials"
+NUMBERS = ("validation_f1", "train_loss", "photos", "scores")
+"""What of an epoch is the same where it is computed again: all but times."""
+_PACKAGES = ("torch", "timm", "numpy", "opencv-python-headless", "albumentations")
+_NAMED = 20
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a fit's numbers hang on beside its recipe."""
+
+    threads: int
+    device: str
+    """torch's name, as in `cpu` or `cuda`."""
+    hardware: str
+    """Name of the GPU; of the CPU its model and the instructions that torch uses of it."""
+    micro_batch: int
+    """Photos that go through a model at a time at most, in training; a whole batch or less."""
+    loader_workers: int
+    """Processes that augment. The one field that changes no number."""
+    data: str
+    """Digest of photos, labels and split."""
+    versions: dict[str, str]
+    """By package; `maskcls` is a digest of its code."""
+
+    @classmethod
+    def now(
+        cls, recipe: Recipe, data_digest: str, *, device: str, threads: int, loader_workers: int, micro_batch: int = 0
+    ) -> Self:
+        """Those of a fit in this process. `micro_batch`: as `Fit` is given it, 0 for whole batches."""
+        from maskcls.device import hardware_name, library_versions
+
+        versions = {**{name: version(name) for name in _PACKAGES}, **library_versions(device), "maskcls": code_digest()}
+        whole = whole_batch(recipe)
+        return cls(
+            threads,
+            device,
+            hardware_name(device),
+            min(micro_batch or whole, whole),
+            loader_workers,
+            data_digest,
+            versions,
+        )
+
+    def differences(self, recorded: Conditions) -> list[str]:
+        """What may make other numbers than the recorded conditions did, as in `2 threads instead of 1`; empty where nothing may."""
+        said = [] if self.threads == recorded.threads else [f"{self.threads} threads instead of {recorded.threads}"]
+        for name in ("device", "hardware", "micro_batch", "data"):
+            mine, theirs = getattr(self, name), getattr(recorded, name)
+            said += [] if mine == theirs else [f"{name.replace('_', '-')} {mine} instead of {theirs}"]
+        for name in sorted(self.versions.keys() | recorded.versions.keys()):
+            mine, theirs = self.versions.get(name, "none"), recorded.versions.get(name, "none")
+            said += [] if mine == theirs else [f"{name} {mine} instead of {theirs}"]
+        return said
+
+    def __str__(self) -> str:
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        return f"{threads} on {self.device} ({self.hardware}), micro-batch {self.micro_batch}, torch {self.versions.get('torch')}"
+
+
+def whole_batch(recipe: Recipe) -> int:
+    """Photos of a batch; of the largest, where members have batches of their own."""
+    return max(recipe.of_model(tasks).batch_size for tasks in recipe.split.models)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """The conditions of the epochs from one (1-based) on, up to the next stretch's first."""
+
+    from_epoch: int
+    conditions: Conditions
+
+
+def note(folder: Path, conditions: Conditions, *, done: int, epochs: int) -> None:
+    """Record that the epochs after `done` of `epochs` run under these conditions. Called as a fit begins or is taken up again."""
+    if done >= epochs:
+        return
+    kept = [
+        stretch for stretch in stretches(folder) if stretch.from_epoch <= done
+    ]  # a killed start may have left one without an epoch
+    if not kept or kept[-1].conditions != conditions:
+        kept.append(Stretch(done + 1, conditions))
+    told = [{"from_epoch": stretch.from_epoch, **asdict(stretch.conditions)} for stretch in kept]
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / HARDWARE, json.dumps(told, indent=2) + "\n")
+
+
+def stretches(folder: Path) -> list[Stretch]:
+    """What a fit in this folder ran with so far; empty where none began. Raises DataError where the file is damaged."""
+    file = folder / HARDWARE
+    if not file.exists():
+        return []
+    names = [field.name for field in fields(Conditions)]
+    try:
+        return [
+            Stretch(int(told["from_epoch"]), Conditions(**{name: told[name] for name in names}))
+            for told in json.loads(file.read_text())
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{file} can't be read ({error!r}). Expected a list of stretches, each with from_epoch, {', '.join(names)}."
+        ) from None
+
+
+def at_epoch(recorded: Sequence[Stretch], epoch: int) -> Conditions | None:
+    """The conditions of an epoch (1-based); None where they were not recorded."""
+    return next((stretch.conditions for stretch in reversed(recorded) if stretch.from_epoch <= epoch), None)
+
+
+@dataclass(frozen=True)
+class RecordedTrial:
+    """A trial as its run's folder tells of it."""
+
+    run: Path
+    trial_id: str
+    recipe: Recipe
+    stretches: list[Stretch]
+    curve: list[dict[str, Any]]
+    """Its epochs in order; fewer than the recipe's where it was stopped early."""
+
+    @classmethod
+    def open(cls, name: str) -> Self:
+        """From RUN/ID, where RUN is a run's folder, or its name under runs/, and leading zeros of ID may be missing.
+
+        Raises CallError for what is no run or no trial, listing those that there are, and for one that began no fit.
+        """
+        run, trial_id = _run_folder(name), Path(name).name.zfill(4)
+        there = sorted(file.parent.name for file in (run / TRIALS).glob("*/recipe.json"))
+        if trial_id not in there:
+            more = f" and {len(there) - _NAMED} more" if len(there) > _NAMED else ""
+            listed = ", ".join(there[:_NAMED]) or "none"
+            raise CallError(f"--trial {name}: there is no trial {trial_id!r} in {run}. Trials there: {listed}{more}.")
+        folder = run / TRIALS / trial_id
+        recorded = stretches(folder)
+        if not recorded:
+            raise CallError(
+                f"--trial {name}: {folder} has no {HARDWARE}, so this trial began no fit whose curve could be had again."
+            )
+        try:
+            lines = whole_lines(folder / "epochs.jsonl")
+            curve = [json.loads(line) for line in lines]
+        except ValueError as error:
+            raise DataError(
+                f"{folder / 'epochs.jsonl'} can't be read ({error}). Expected a JSON object a line."
+            ) from None
+        return cls(run, trial_id, Recipe.from_json((folder / "recipe.json").read_text()), recorded, curve)
+
+    @property
+    def title(self) -> str:
+        return f"trial {self.trial_id} of {self.run.name}"
+
+
+def told_of(result: EpochResult) -> dict[str, Any]:
+    """An epoch as a trial's curve has it, ready for JSON."""
+    return {
+        "epoch": result.epoch,
+        "validation_f1": result.validation_f1,
+        "train_loss": result.train_loss,
+        "photos": result.photos,
+        "seconds": result.seconds,
+        "photos_per_second": result.photos_per_second,
+        "scores": result.scores.to_dict(),
+    }
+
+
+def unequal(recorded: Mapping[str, Any], computed: Mapping[str, Any]) -> list[str]:
+    """Names of the numbers of an epoch, times apart, that are not the recorded ones to the bit."""
+    return [name for name in NUMBERS if json.dumps(recorded.get(name)) != json.dumps(computed.get(name))]
+
+
+@cache
+def code_digest() -> str:
+    """Of maskcls's own modules, 12 hexadecimal digits."""
+    root = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for file in sorted(root.rglob("*.py")):
+        digest.update(f"{file.relative_to(root).as_posix()}\n".encode() + file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _run_folder(name: str) -> Path:
+    parent = Path(name).expanduser().parent
+    places = [parent] if parent.is_absolute() else [parent, Path("runs") / parent]
+    for place in places:
+        if Path(name).name and (place / TRIALS).is_dir():
+            return place.absolute()
+    there = ", ".join(sorted(str(folder.parent) for folder in Path("runs").glob(f"*/{TRIALS}"))) or "none"
+    raise CallError(
+        f"--trial expects RUN/ID, as in runs/first/0007, but {parent} holds no search's trials. Searches under runs/: {there}."
+    )

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maskcls.errors import CallError, DataError
+from maskcls.labels import CLASS_NAMES
+from maskcls.serving.submission import (
+    PROBABILITY_COLUMNS,
+    check_out,
+    classes_of,
+    read_answers,
+    write_answers,
+    write_probabilities,
+)
+
+
+def table(folder: Path, text: str) -> Path:
+    file = folder / "answers.csv"
+    file.write_text(text)
+    return file
+
+
+def test_answers_go_to_a_file_and_back_in_order(tmp_path: Path) -> None:
+    file = tmp_path / "submission.csv"
+    write_answers(file, ["b.jpg", "a.jpg"], [17, 0])
+    assert file.read_bytes() == b"ImageID,ans\nb.jpg,17\na.jpg,0\n"
+    assert read_answers(file) == {"b.jpg": 17, "a.jpg": 0}
+    assert [left.name for left in tmp_path.iterdir()] == ["submission.csv"]
+
+
+def test_further_columns_and_a_byte_order_mark_are_left_aside(tmp_path: Path) -> None:
+    assert read_answers(table(tmp_path, "\ufeffImageID,ans,person\na.jpg, 3,000081\n")) == {"a.jpg": 3}
+
+
+def test_probabilities_have_a_column_a_class(tmp_path: Path) -> None:
+    assert len(set(PROBABILITY_COLUMNS)) == len(CLASS_NAMES)
+    assert (PROBABILITY_COLUMNS[0], PROBABILITY_COLUMNS[17]) == ("p0_worn_male_under_30", "p17_not_worn_female_over_59")
+    file = tmp_path / "p.csv"
+    write_probabilities(file, ["a.jpg"], np.eye(18)[[4]])
+    heading, row = file.read_text().splitlines()
+    assert heading == ",".join(("ImageID", *PROBABILITY_COLUMNS))
+    assert row == "a.jpg" + ",0" * 4 + ",1" + ",0" * 13
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ImageID,class\na,1\n", r"needs the columns ImageID and ans, but has ImageID, class\."),
+        ("", r"needs the columns ImageID and ans, but has nothing\."),
+        ("ImageID,ans\n", r"has no rows\. Expected a row a photo"),
+        ("ImageID,ans\na,1\na,2\n", r"line 3: a stands there a second time"),
+        ("ImageID,ans\na,1\nb,18\n", r"line 3: ans must be a class 0\.\.17, but is '18'"),
+        ("ImageID,ans\na,-1\n", r"line 2: ans must be a class 0\.\.17, but is '-1'"),
+        ("ImageID,ans\na\n", r"line 2: ans must be a class 0\.\.17, but is None"),
+    ],
+)
+def test_bad_tables_are_refused_with_their_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_answers(table(tmp_path, text))
+
+
+def test_missing_tables_and_rows_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none\.csv does not exist\. Expected a CSV file with the columns ImageID,ans"):
+        read_answers(tmp_path / "none.csv")
+    with pytest.raises(DataError, match=r"t\.csv lacks 2 of 3 photos, b the first\. Add their rows"):
+        classes_of(["a", "b", "c"], {"a": 1}, Path("t.csv"))
+
+
+def test_where_no_table_can_go_is_told_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(CallError, match=r"--out .* is a folder\. Name a file, as in .*submission\.csv"):
+        check_out(tmp_path)
+    with pytest.raises(CallError, match=r"there is no folder .*nowhere\. Make it first"):
+        check_out(tmp_path / "nowhere/s.csv")
+
+
+def test_a_writing_that_fails_leaves_the_old_table(tmp_path: Path) -> None:
+    file = table(tmp_path, "old")
+    with pytest.raises(ValueError, match="zip"):
+        write_answers(file, ["a", "b"], [1])
+    assert file.read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 1

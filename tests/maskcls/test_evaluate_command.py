@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from maskcls import cli, evaluate, predict
+
+RandomBundle = Callable[[str], Path]
+MakeContest = Callable[..., Path]
+PHOTOS_A_PERSON = 7
+FACES = Path(__file__).parents[3] / "shared/faces"
+
+
+def door(main: Callable[..., None], *arguments: object) -> int:
+    """`python -m maskcls.<door>` in this process -> its exit status."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["maskcls", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.run(main)
+    return int(ended.value.code or 0)
+
+
+def shown(row: str, text: str) -> list[str]:
+    """The cells of a table's row, by how it begins."""
+    (line,) = [line for line in text.splitlines() if re.match(rf"│ {re.escape(row)} ", line)]
+    return [cell.strip() for cell in line.split("│")[1:-1]]
+
+
+def test_people_it_trained_on_are_counted_and_the_others_scored(
+    random_bundle: RandomBundle, make_contest: MakeContest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    people = 6  # of whom the random bundle says that it knows the first two
+    data = make_contest(people)
+    assert (
+        door(
+            evaluate.main,
+            "--bundle",
+            random_bundle("three"),
+            "--data",
+            data,
+            "--corrections",
+            "none",
+            "--device",
+            "cpu",
+        )
+        == 0
+    )
+    said = capsys.readouterr()
+    assert shown("photos", said.out) == ["photos", str(people * PHOTOS_A_PERSON), str((people - 2) * PHOTOS_A_PERSON)]
+    others_f1 = shown("macro F1", said.out)[2]
+    assert (
+        "Warning: the bundle has seen 2 of these 6 people (it trained on them, or was chosen by their score), so the score on all is "
+        f"too good. On the other 4 its macro F1 is {others_f1}."
+    ) in said.err
+    for name in ("accuracy", "F1 mask3", "F1 gender2", "F1 age3"):
+        assert 0 <= float(shown(name, said.out)[1]) <= 1
+    assert shown("17", said.out)[:3] == ["17", "not worn, female, over 59", "1"]
+
+
+def test_a_bundles_score_and_its_submissions_are_the_same(
+    random_bundle: RandomBundle, make_contest: MakeContest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, answers, submission = tmp_path / "photos", tmp_path / "answers.csv", tmp_path / "submission.csv"
+    person = next((make_contest(1) / "train/images").iterdir())
+    shutil.copytree(person, images)
+    names = sorted(file.name for file in images.iterdir())
+    answers.write_text("ImageID,ans,person\n" + "".join(f"{name},{2 * i},x\n" for i, name in enumerate(names)))
+    bundle = ("--bundle", random_bundle("single"), "--images", images)
+    assert door(predict.main, *bundle, "--out", submission) == 0
+    capsys.readouterr()
+    assert door(evaluate.main, *bundle, "--answers", answers) == 0
+    of_bundle = capsys.readouterr()
+    assert door(evaluate.main, "--submission", submission, "--answers", answers) == 0
+    assert capsys.readouterr().out == of_bundle.out
+    assert shown("photos", of_bundle.out) == ["photos", "7"]
+    assert of_bundle.err == ""
+
+
+def test_a_perfect_submission_scores_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answers = tmp_path / "answers.csv"
+    answers.write_text("ImageID,ans\n" + "".join(f"{c}.jpg,{c}\n" for c in range(17)))
+    assert door(evaluate.main, "--submission", answers, "--answers", answers) == 0
+    out = capsys.readouterr().out
+    assert shown("macro F1", out) == ["macro F1", "1.0000"]
+    assert shown("16", out) == ["16", "not worn, female, 30 to 59", "1", "1.0000"]
+    assert shown("17", out) == ["17", "not worn, female, over 59", "0", "-"]
+
+
+@pytest.mark.skipif(not FACES.is_dir(), reason="no real faces beside the repository (../shared/faces)")
+def test_the_placeholder_of_the_real_faces_scores_as_the_largest_class_does(capsys: pytest.CaptureFixture[str]) -> None:
+    door(evaluate.main, "--submission", FACES / "dev/eval/info.csv", "--answers", FACES / "dev-answers/eval.csv")
+    out = capsys.readouterr().out
+    n = int(shown("photos", out)[1])
+    of_class_0 = int(shown("0", out)[2])
+    assert float(shown("accuracy", out)[1]) == pytest.approx(of_class_0 / n, abs=5e-5)
+    assert float(shown("macro F1", out)[1]) == pytest.approx(2 * of_class_0 / (of_class_0 + n) / 18, abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "Give either --bundle DIR, to score a classifier, or --submission CSV"),
+        (("--bundle", "b", "--submission", "s"), "Give either --bundle DIR"),
+        (("--submission", "s"), "--submission needs --answers CSV"),
+        (("--submission", "s", "--answers", "a", "--data", "d"), "leave out --data and --images"),
+        (("--bundle", "b"), "--bundle needs --data DIR with labelled people, or --images with --answers CSV"),
+        (("--bundle", "b", "--images", "i"), "--images needs --answers CSV"),
+        (
+            ("--bundle", "b", "--images", "i", "--answers", "a", "--data", "d"),
+            "Give either --data DIR, or --images with --answers CSV",
+        ),
+    ],
+)
+def test_wrong_calls(arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert door(evaluate.main, *arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_bad_input_is_told_before_the_weights_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answers = tmp_path / "answers.csv"
+    answers.write_text("ImageID,ans\na,1\n")
+    submission = tmp_path / "submission.csv"
+    submission.write_text("ImageID,ans\nb,1\n")
+    assert door(evaluate.main, "--submission", submission, "--answers", answers) == 1
+    assert "submission.csv lacks 1 of 1 photos, a the first" in capsys.readouterr().err
+    assert door(evaluate.main, "--bundle", tmp_path, "--data", tmp_path / "nowhere") == 1
+    assert "nowhere" in capsys.readouterr().err

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from maskcls import cli, predict
+
+RandomBundle = Callable[[str], Path]
+NAMES = ("b2.jpg", "a1.jpg", "c3.jpg", "0d.jpg")
+
+
+def door(*arguments: object) -> int:
+    """`python -m maskcls.predict` in this process -> its exit status."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["maskcls.predict", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.run(predict.main)
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture
+def evaluation_folder(tmp_path: Path) -> Path:
+    """The contest's eval/: info.csv in no order, and images/."""
+    folder = tmp_path / "eval"
+    (folder / "images").mkdir(parents=True)
+    for number, name in enumerate(NAMES):
+        noise = np.random.default_rng(number).integers(0, 256, (80, 60, 3), np.uint8)
+        (folder / "images" / name).write_bytes(cv2.imencode(".jpg", noise)[1].tobytes())
+    (folder / "info.csv").write_text("ImageID,ans\n" + "".join(f"{name},0\n" for name in NAMES))
+    return folder
+
+
+@pytest.mark.parametrize("images", ["eval", "eval/info.csv"])
+def test_a_submission_has_info_csvs_columns_rows_and_order(
+    random_bundle: RandomBundle, evaluation_folder: Path, tmp_path: Path, images: str
+) -> None:
+    out = tmp_path / "submission.csv"
+    assert door("--bundle", random_bundle("three"), "--images", tmp_path / images, "--out", out, "--device", "cpu") == 0
+    heading, *rows = out.read_text().splitlines()
+    assert heading == "ImageID,ans"
+    assert [row.split(",")[0] for row in rows] == list(NAMES)
+    assert all(0 <= int(row.split(",")[1]) < 18 for row in rows)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["eval", "submission.csv"]
+
+
+def test_a_folder_gives_relative_paths_and_probabilities_that_bear_the_answer_out(
+    random_bundle: RandomBundle, evaluation_folder: Path, tmp_path: Path
+) -> None:
+    (evaluation_folder / "info.csv").unlink()
+    out = tmp_path / "s.csv"
+    assert (
+        door("--bundle", random_bundle("single"), "--images", evaluation_folder, "--out", out, "--probabilities") == 0
+    )
+    answers = [row.split(",") for row in out.read_text().splitlines()[1:]]
+    assert [image for image, _ in answers] == sorted(f"images/{name}" for name in NAMES)
+    table = [row.split(",") for row in (tmp_path / "s.probabilities.csv").read_text().splitlines()[1:]]
+    for (image, answer), (image_too, *probabilities) in zip(answers, table, strict=True):
+        assert image == image_too
+        assert int(answer) == np.argmax([float(p) for p in probabilities])
+        assert sum(map(float, probabilities)) == pytest.approx(1, abs=1e-4)
+
+
+def test_unreadable_photos_are_refused_together_and_skipped_when_told(
+    random_bundle: RandomBundle, evaluation_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in NAMES[1:3]:
+        (evaluation_folder / "images" / name).write_bytes(b"")
+    out = tmp_path / "s.csv"
+    call = ("--bundle", random_bundle("single"), "--images", evaluation_folder, "--out", out)
+    assert door(*call) == 1
+    error = capsys.readouterr().err
+    assert "Error: 2 of 4 photos cannot be read; nothing was written. Mend them, or use --skip-bad." in error
+    assert "a1.jpg is empty" in error
+    assert "c3.jpg is empty" in error
+    assert not out.exists()
+
+    assert door(*call, "--skip-bad") == 0
+    rows = out.read_text().splitlines()
+    assert rows[2:4] == ["a1.jpg,0", "c3.jpg,0"]
+    assert len(rows) == 5
+    assert "2 of 4 photos could not be read; their answer is class 0." in capsys.readouterr().err
+
+
+def test_wrong_calls_exit_with_2_and_bad_input_with_1(
+    random_bundle: RandomBundle, evaluation_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = random_bundle("single")
+    assert door("--bundle", bundle) == 2
+    assert door("--bundle", bundle, "--images", evaluation_folder, "--out", tmp_path) == 2
+    assert "is a folder. Name a file" in capsys.readouterr().err
+    assert door("--bundle", tmp_path / "none", "--images", evaluation_folder, "--out", tmp_path / "s.csv") == 1
+    assert "none is no bundle: it has no bundle.json" in capsys.readouterr().err
+    spoilt = Path(shutil.copytree(bundle, tmp_path / "spoilt"))
+    next(spoilt.glob("model-*")).unlink()
+    assert door("--bundle", spoilt, "--images", evaluation_folder, "--out", tmp_path / "s.csv") == 1
+    assert "lacks model-classes" in capsys.readouterr().err
+    assert door("--bundle", bundle, "--images", tmp_path / "nowhere", "--out", tmp_path / "s.csv") == 1
+    assert not (tmp_path / "s.csv").exists()
+
+
+@pytest.mark.parametrize("module", ["predict", "evaluate", "serve"])
+def test_help_imports_nothing_heavy(module: str) -> None:
+    code = f"""
+import sys
+sys.argv = ["maskcls.{module}", "--help"]
+from maskcls import cli, {module}
+try:
+    cli.run({module}.main)
+except SystemExit as ended:
+    heavy = {{"numpy", "torch", "pandas", "pydantic", "gradio", "timm"}} & set(sys.modules)
+    sys.exit(f"{{ended.code}} {{sorted(heavy)}}")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr == "0 []\n"
+    assert "--bundle" in done.stdout
+
+
+def test_test_time_augmentation_changes_the_probabilities(
+    random_bundle: RandomBundle, evaluation_folder: Path, tmp_path: Path
+) -> None:
+    tables = []
+    for option in ([], ["--tta"]):
+        call = (
+            "--bundle",
+            random_bundle("single"),
+            "--images",
+            evaluation_folder,
+            "--out",
+            tmp_path / "s.csv",
+            "--probabilities",
+            *option,
+        )
+        assert door(*call) == 0
+        tables.append((tmp_path / "s.probabilities.csv").read_text())
+    assert tables[0] != tables[1]

@@ -1,0 +1,438 @@
+"""What the search takes for granted of Ray, a test a fact, so that a release which changes one fails here, by name.
+
+Each docstring says who leans on the fact, and what to do where it does not hold any more. Checked with ray 2.60.
+"""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState as OptunaState
+from optuna.trial import create_trial
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+from ray.tune.search import Searcher
+from ray.tune.search.optuna import OptunaSearch
+
+from tests.tune.contracts import contract_run
+from tests.tune.contracts.contract_run import EPOCHS, PARALLEL, Events
+from tune.runs import cluster
+
+CONTINUE, STOP, PAUSE = TrialScheduler.CONTINUE, TrialScheduler.STOP, TrialScheduler.PAUSE
+
+
+def ray_trial(name: str) -> Trial:
+    return Trial("made", config={"trial": name}, trial_id=name, stub=True)
+
+
+# Ray's schedulers
+
+
+def asha(**values: Any) -> ASHAScheduler:
+    return ASHAScheduler(
+        **{"time_attr": "epoch", "metric": "f1", "mode": "max", "max_t": 4, "reduction_factor": 2, **values}
+    )
+
+
+def test_asha_keeps_what_each_trial_reported_at_a_rung_under_the_trials_id() -> None:
+    """Leans: EpochASHA.give_back (feeds `_brackets[0].on_result` epoch by epoch), .rungs and .on_trial_add (read and rename in `_rungs`).
+
+    If it fails: read `_Bracket` anew and mend those three; without them a resumed search has no rungs.
+    """
+    scheduler = asha()
+    (bracket,) = scheduler._brackets
+    for epoch in (1, 2, 3):
+        bracket.on_result(SimpleNamespace(trial_id="0007"), epoch, epoch / 10)
+    assert [(float(at), recorded) for at, recorded in bracket._rungs] == [
+        (4.0, {}),
+        (2.0, {"0007": 0.2}),
+        (1.0, {"0007": 0.1}),
+    ]
+
+
+def test_asha_records_a_value_only_the_first_time() -> None:
+    """Leans: EpochASHA; a trial that is taken up again, or retried, reports its epochs again.
+
+    If it fails: pass those over, as EpochMedian.on_trial_result does.
+    """
+    scheduler = asha(stop_last_trials=False)
+    scheduler.on_trial_add(None, ray_trial("a"))
+    for value in (0.5, 0.1):
+        for epoch in (1, 2):
+            assert scheduler.on_trial_result(None, ray_trial("a"), {"epoch": epoch, "f1": value}) == CONTINUE
+    assert [list(recorded.values()) for _, recorded in scheduler._brackets[0]._rungs] == [[], [0.5], [0.5]]
+
+
+@pytest.mark.parametrize(("stop_last_trials", "decision"), [(True, STOP), (False, CONTINUE)])
+def test_asha_stops_at_max_t_unless_told_not_to(stop_last_trials: bool, decision: str) -> None:
+    """Leans: EpochASHA, which says stop_last_trials=False, since a space may vary the epochs.
+
+    If it fails: a recipe of more epochs than the base would be cut at the base's, and told as stopped early.
+    """
+    scheduler = asha(stop_last_trials=stop_last_trials)
+    scheduler.on_trial_add(None, ray_trial("a"))
+    said = [scheduler.on_trial_result(None, ray_trial("a"), {"epoch": epoch, "f1": 0.5}) for epoch in (3, 4, 5, 9)]
+    assert said == [CONTINUE, decision, decision, decision]
+
+
+def test_asha_places_trials_by_numpys_global_generator_only_among_several_brackets() -> None:
+    """Leans: EpochASHA, which says brackets=1.
+
+    If it fails: the same seed no longer gives the same leaderboard; seed what it draws from, or place trials ourselves.
+    """
+
+    def placed(brackets: int) -> list[int]:
+        scheduler = asha(brackets=brackets, max_t=16)
+        for at in range(20):
+            scheduler.on_trial_add(None, ray_trial(str(at)))
+        return [scheduler._brackets.index(scheduler._trial_info[str(at)]) for at in range(20)]
+
+    before = np.random.get_state()
+    try:
+        assert placed(1) == placed(1) == [0] * 20
+        assert placed(3) != placed(3), "if this one fails alone, brackets=1 is needed no more"
+    finally:
+        np.random.set_state(before)
+
+
+ALONE = SimpleNamespace(get_live_trials=list)
+"""Ray's controller while no other trial waits."""
+
+
+def median(**values: Any) -> MedianStoppingRule:
+    return MedianStoppingRule(
+        time_attr="epoch", metric="f1", mode="max", grace_period=1, min_samples_required=3, **values
+    )
+
+
+def test_the_median_rule_keeps_results_by_trial_and_takes_the_last_one_as_its_age() -> None:
+    """Leans: EpochMedian.give_back (puts lists of results under ids), .on_trial_add (renames), .on_trial_result (reads their epochs).
+
+    If it fails: read `MedianStoppingRule._results` anew and mend those three.
+    """
+    rule = median()
+    for name, value in (("0001", 0.5), ("0002", 0.6), ("0003", 0.7)):
+        rule._results[name] = [{"epoch": 1, "f1": value}, {"epoch": 2, "f1": value}]
+    good, bad = ray_trial("good"), ray_trial("bad")
+    assert rule.on_trial_result(None, good, {"epoch": 2, "f1": 0.61}) == CONTINUE
+    assert rule.on_trial_result(None, bad, {"epoch": 2, "f1": 0.59}) == STOP
+    assert rule._results[good] == [{"epoch": 2, "f1": 0.61}]
+
+
+def test_the_median_rule_counts_a_result_again_when_the_trial_ends_with_it() -> None:
+    """Leans: EpochMedian.on_trial_complete, which passes over an epoch that was reported before.
+
+    If it fails because it counts once: that guard is needed no more.
+    """
+    rule, trial = median(), ray_trial("a")
+    rule.on_trial_result(ALONE, trial, {"epoch": 1, "f1": 0.5})
+    rule.on_trial_complete(ALONE, trial, {"epoch": 1, "f1": 0.5})
+    assert len(rule._results[trial]) == 2
+
+
+def test_the_median_rule_pauses_where_it_knows_too_little_by_a_hook_of_its_own() -> None:
+    """Leans: EpochMedian._on_insufficient_samples, which never pauses: a paused trial has no checkpoint of Ray's to go on from.
+
+    If it fails: find the new hook, or trials are paused and start over.
+    """
+    waits = SimpleNamespace(get_live_trials=lambda: [SimpleNamespace(status=Trial.PENDING)])
+    assert median().on_trial_result(waits, ray_trial("a"), {"epoch": 1, "f1": 0.5}) == PAUSE
+
+    class Never(MedianStoppingRule):  # type: ignore[misc]
+        def _on_insufficient_samples(self, tune_controller: Any, trial: Trial, time: float) -> str:
+            return CONTINUE
+
+    never = Never(time_attr="epoch", metric="f1", mode="max", grace_period=1)
+    assert never.on_trial_result(waits, ray_trial("a"), {"epoch": 1, "f1": 0.5}) == CONTINUE
+
+
+def test_the_fifo_scheduler_lets_every_trial_run_and_has_the_hooks_that_we_extend() -> None:
+    """Leans: Nobody, and _TellsErrors, which calls its base's on_trial_error.
+
+    If it fails: extend what Ray calls instead.
+    """
+    scheduler = FIFOScheduler()
+    scheduler.on_trial_add(None, ray_trial("a"))
+    assert scheduler.on_trial_result(None, ray_trial("a"), {"epoch": 1}) == CONTINUE
+    for base in (ASHAScheduler, MedianStoppingRule, FIFOScheduler):
+        assert {"on_trial_error", "on_trial_add", "on_trial_result", "on_trial_complete"} <= set(dir(base))
+    scheduler.on_trial_error(None, ray_trial("a"))
+
+
+# Ray's OptunaSearch, without a cluster
+
+
+def optuna_search(study_name: str = "one", storage: Any = None) -> OptunaSearch:
+    def never(trial: Any) -> None:
+        raise AssertionError("asked when it was made")
+
+    storage = storage or optuna.storages.InMemoryStorage()
+    return OptunaSearch(
+        space=never,
+        metric="f1",
+        mode="max",
+        storage=storage,
+        study_name=study_name,
+        sampler=optuna.samplers.RandomSampler(seed=0),
+    )
+
+
+def test_optuna_search_opens_the_named_study_when_it_is_made_and_asks_nothing() -> None:
+    """Leans: StudySearch.__init__ (a space that is never called, `_ot_study`), .suggest (`_ot_trials`), .working (`_completed_trials`).
+
+    If it fails: StudySearch inherits little else; derive it from ray.tune.search.Searcher and keep these three itself.
+    """
+    storage = optuna.storages.InMemoryStorage()
+    study = optuna.create_study(study_name="one", storage=storage, direction="maximize")
+    study.add_trial(create_trial(value=0.5))
+    search = optuna_search(storage=storage)
+    assert isinstance(search, Searcher)
+    assert search._ot_study.study_name == "one"
+    assert len(search._ot_study.trials) == 1
+    assert search._ot_study.direction == optuna.study.StudyDirection.MAXIMIZE
+    assert (search._ot_trials, search._completed_trials) == ({}, set())
+    assert (search.metric, search.mode) == ("f1", "max")
+
+
+def test_plain_optuna_search_tells_a_stopped_trial_as_complete_with_its_early_value() -> None:
+    """Leans: StudySearch.on_trial_complete, which tells such a trial as pruned and reports its last value, too.
+
+    If it fails because Ray does so itself: StudySearch has less to mend.
+    """
+    search = optuna_search()
+    search._ot_trials["a"] = search._ot_study.ask()
+    search.on_trial_result("a", {"f1": 0.3, "training_iteration": 1})
+    search.on_trial_complete("a", {"f1": 0.4, "training_iteration": 2})  # all that a searcher is told of a stop
+    (trial,) = search._ot_study.trials
+    assert (trial.state, trial.value) == (OptunaState.COMPLETE, 0.4)
+    assert trial.intermediate_values == {1: 0.3}
+    assert search._completed_trials == {"a"}
+
+
+# One real run of Tune
+
+
+@pytest.fixture(scope="module")
+def run(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Events, Path]:
+    """What Ray told in a run whose trials end in different ways, and where they left their own notes."""
+    folder = tmp_path_factory.mktemp("contract")
+    return contract_run.run(folder), folder
+
+
+def test_a_suggestion_is_the_trials_config_when_the_scheduler_is_told_of_it(run: tuple[Events, Path]) -> None:
+    """Leans: EpochASHA.on_trial_add and EpochMedian.on_trial_add (`trial.config["trial"]`), tune.search.progress.
+
+    If it fails: find our trial's id where Ray has put it.
+    """
+    events, _ = run
+    for name in contract_run.ENDINGS:
+        suggested, added = events.of(name, "searcher.suggest")[0], events.of(name, "scheduler.on_trial_add")[0]
+        assert added.told["config"] == {"trial": name, "recipe": {"epochs": EPOCHS}}
+        assert added.told["trial_id"] == suggested.told["trial_id"], (
+            "one id of Ray's, in the searcher and in the scheduler"
+        )
+
+
+def test_no_more_trials_are_asked_for_than_may_run_at_a_time(run: tuple[Events, Path]) -> None:
+    """Leans: the same seed gives the same study with --parallel 1: the sampler knows every earlier end when it is asked.
+
+    If it fails: have StudySearch.suggest return None while max_concurrent_trials of its trials are open.
+    """
+    events, _ = run
+    open_trials: set[str] = set()
+    most = 0
+    for event in events:
+        if event.name == "searcher.suggest":
+            open_trials.add(event.trial)
+        if event.name == "searcher.on_trial_complete":
+            open_trials.remove(event.trial)
+        most = max(most, len(open_trials))
+    assert most == PARALLEL
+
+
+def test_an_epoch_is_told_to_stopper_scheduler_searcher_and_callback_in_this_order(run: tuple[Events, Path]) -> None:
+    """Leans: tune.search.progress, which reads the study that the searcher has written by then.
+
+    If it fails: Progress shows an epoch late; let it read where the searcher writes.
+    """
+    events, _ = run
+    first = [event.name for event in events.of("full") if event.told.get("epoch") == 1]
+    assert first == [
+        "stopper.__call__",
+        "scheduler.on_trial_result",
+        "searcher.on_trial_result",
+        "callback.on_trial_result",
+    ]
+
+
+@pytest.mark.parametrize("name", ["full", "lags", "left"])
+def test_the_last_result_comes_to_the_searcher_only_as_the_trials_end(run: tuple[Events, Path], name: str) -> None:
+    """Leans: StudySearch.on_trial_complete, which reports it to the study; _Stop, which leaves a trial by returning True; a trial ends
+    by reporting `done` (tune.search.trainable.tell). The scheduler is told of the end as well, of `done` and of the stopper's stop not before.
+
+    If it fails: a trial's last epoch would be missing in the study, or the scheduler would know of epochs twice.
+    """
+    events, _ = run
+    last = EPOCHS if name == "full" else 2
+    assert [event.told["epoch"] for event in events.of(name, "searcher.on_trial_result")] == list(range(1, last))
+    (end,) = events.of(name, "searcher.on_trial_complete")
+    assert (end.told["result"]["epoch"], end.told["error"]) == (last, False)
+    asked = [event.told["epoch"] for event in events.of(name, "scheduler.on_trial_result")]
+    assert asked == list(range(1, last + 1 if name == "lags" else last))
+    (told_end,) = events.of(name, "scheduler.on_trial_complete")
+    assert told_end.told["epoch"] == last
+
+
+def test_the_study_knows_of_an_end_before_the_callback_is_called(run: tuple[Events, Path]) -> None:
+    """Leans: tune.search.progress, whose on_trial_complete and on_trial_error write the leaderboard from the study.
+
+    If it fails: the leaderboard lags by a trial; write it from the searcher.
+    """
+    events, _ = run
+    for name in contract_run.ENDINGS:
+        hook = "callback.on_trial_error" if name == "raises" else "callback.on_trial_complete"
+        assert events.at("searcher.on_trial_complete", name) < events.at(hook, name)
+
+
+def test_the_stopper_is_given_the_config_and_whether_the_trial_is_done(run: tuple[Events, Path]) -> None:
+    """Leans: tune.search.driver._Stop, which reads `result["config"]["recipe"]["epochs"]` and `result["done"]`.
+
+    If it fails: give _Stop the epochs by StudySearch, which knows each trial's recipe.
+    """
+    events, _ = run
+    told_of = events.of("full", "stopper.__call__")
+    assert [event.told["config"]["recipe"]["epochs"] for event in told_of] == [EPOCHS] * EPOCHS
+    assert [event.told["done"] for event in told_of] == [False] * (EPOCHS - 1) + [True]
+    assert sum(event.name == "stopper.stop_all" for event in events) > len(told_of), "asked after every step"
+
+
+def test_the_scheduler_learns_of_an_error_with_its_text_before_the_searcher_does(run: tuple[Events, Path]) -> None:
+    """Leans: _TellsErrors and StudySearch.note_error (`trial.error_file`): the searcher itself is told of the failure alone.
+
+    If it fails: the study says "Ray gave no reason."; find where the text is in time.
+    """
+    events, _ = run
+    *_, last = events.of("raises", "scheduler.on_trial_error")
+    assert "ValueError: nonsense" in last.told["text"]
+    (end,) = events.of("raises", "searcher.on_trial_complete")
+    assert end.told == {"result": {}, "error": True}
+    assert events.index(last) < events.index(end) < events.at("callback.on_trial_error", "raises")
+
+
+def test_a_failure_is_retried_in_place_and_the_searcher_is_told_nothing(run: tuple[Events, Path]) -> None:
+    """Leans: tune.search.driver (FailureConfig.max_failures): the same trial, the same folder; Progress.on_trial_recover; the scheduler is told
+    of the error, and of the trial as a new one, under the same id.
+
+    If it fails: a worker that dies costs its trial.
+    """
+    events, _ = run
+    hooks = ("scheduler.on_trial_add", "scheduler.on_trial_error", "callback.on_trial_recover")
+    told_of = [event.name for event in events.of("dies", *hooks)]
+    assert told_of == [
+        "scheduler.on_trial_add",
+        "scheduler.on_trial_error",
+        "scheduler.on_trial_add",
+        "callback.on_trial_recover",
+    ]
+    assert len({event.told["trial_id"] for event in events.of("dies", "scheduler.on_trial_add")}) == 1
+    assert [event.told["error"] for event in events.of("dies", "searcher.on_trial_complete")] == [False]
+    assert len(events.of("raises", "scheduler.on_trial_error")) == contract_run.MAX_FAILURES + 1
+
+
+def test_a_retried_trial_counts_its_iterations_anew(run: tuple[Events, Path]) -> None:
+    """Leans: tune.search.schedulers, which go by `epoch` (FIDELITY), and StudySearch.on_trial_result, which passes over epochs it knows.
+
+    If it fails because Ray counts on: nothing is lost, `epoch` stays right.
+    """
+    events, _ = run
+    told_of = [
+        (event.told["epoch"], event.told["training_iteration"])
+        for event in events.of("dies", "searcher.on_trial_result")
+    ]
+    assert told_of == [(1, 1), (1, 1), (2, 2)]
+
+
+def test_finished_ends_the_asking_and_not_what_runs(run: tuple[Events, Path]) -> None:
+    """Leans: StudySearch.suggest where the search is closed, its space used up or broken.
+
+    If it fails: the search would hang, or lose what runs.
+    """
+    events, _ = run
+    names = [event.name for event in events]
+    assert names.count("searcher.finished") == 1
+    assert names.index("searcher.finished") < events.at("searcher.on_trial_complete", "last")
+    (end,) = events.of("last", "searcher.on_trial_complete")
+    assert end.told["result"]["epoch"] == EPOCHS
+    assert names.count("searcher.suggest") == len(contract_run.ENDINGS)
+
+
+def test_reused_actors_keep_their_process_and_its_globals(run: tuple[Events, Path]) -> None:
+    """Leans: tune.search.driver (reuse_actors=True, ten times as fast); tune.fitting.worker.fit_trial sets threads anew for each trial.
+
+    If it fails: searches of small trials get slow; `ran` says whether the process was kept.
+    """
+    events, _ = run
+    calm = ("lags", "left", "full", "last")
+    told_of = [events.of(name, "stopper.__call__")[0].told for name in calm]
+    assert len({result["pid"] for result in told_of}) < len(calm)
+    assert max(result["ran"] for result in told_of) > 1
+
+
+def test_reusing_actors_has_to_be_asked_for() -> None:
+    """Leans: tune.search.driver, which says so.
+
+    If it fails: nothing to do but to know.
+    """
+    from ray.tune import TuneConfig
+
+    assert not TuneConfig().reuse_actors
+
+
+@pytest.mark.parametrize("name", ["lags", "left", "full"])
+def test_a_trial_that_is_stopped_ends_by_system_exit_inside_report(run: tuple[Events, Path], name: str) -> None:
+    """Leans: tune.search.trainable.follow: nothing may be left to do for an epoch once it is reported, `finally` runs, and its
+    `except Exception` must not take the stop for an error.
+
+    If it fails: look at what is left undone in a stopped trial: the monitor's thread, the GPU's memory.
+    """
+    _, folder = run
+    assert (folder / f"{name}.ended").read_text() == "SystemExit"
+
+
+def test_ray_pickles_searcher_stopper_and_callbacks_and_saves_the_searcher_as_it_goes(run: tuple[Events, Path]) -> None:
+    """Leans: __getstate__ of StudySearch, _Stop and Progress, which hold locks and a storage, and StudySearch.save, which writes a file.
+
+    If one is pickled no more: its __getstate__ may go.
+    """
+    events, _ = run
+    names = {event.name for event in events}
+    assert {"searcher.__getstate__", "stopper.__getstate__", "callback.__getstate__", "searcher.save"} <= names
+
+
+def test_ray_says_its_nodes_and_where_its_dashboard_is(ray_cluster: None) -> None:
+    """Leans: tune.runs.cluster._cluster (`ray.nodes()`, and a private function for the dashboard's address).
+
+    If it fails: ask for the address by ray.init's return value.
+    """
+    there = cluster._cluster()
+    assert there.nodes == (cluster.Node(2, 0.0),)
+    host, _, port = there.dashboard.rpartition(":")
+    assert host
+    assert port.isdigit()
+
+
+def test_the_dashboard_asks_for_a_token(ray_cluster: None) -> None:
+    """Leans: tune.search.session and tune.compare.session, which tell how to print it (cluster.TOKEN_COMMAND).
+
+    If it fails: say nothing of a token, and think of who may see the dashboard.
+    """
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"http://{cluster._cluster().dashboard}/api/v0/nodes", timeout=10)
+    assert refused.value.code == 401

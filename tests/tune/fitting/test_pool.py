@@ -1,0 +1,313 @@
+"""Many fits on Ray: how each ends, and what a resume does after a kill, a Ctrl-C, an error or a time budget."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from maskcls.errors import RunError
+from tests.tune.search.test_kill import none_left
+from tests.tune.works import EPOCHS, Work, computed, make_requests
+from tune.fitting import pool as fits
+from tune.fitting.curve import read_curve
+from tune.fitting.pool import Ended, FitRequest, read_result, run_fits
+from tune.fitting.progress import FitProgress
+from tune.runs.stopping import FINISHED, TIME_UP, Outcome
+from tune.states import TrialState
+
+WORKS = Path(__file__).parents[1] / "works.py"
+
+
+def drive(folder: Path, n: int, sleep_s: float, parallel: int = 1) -> subprocess.Popen[str]:
+    """A driver at the head of its own process group, as a shell would start it."""
+    command = [sys.executable, str(WORKS), str(folder), str(n), str(sleep_s), str(parallel)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def wait_for(what: Callable[[], bool], limit_s: float = 90) -> None:
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        if what():
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"not within {limit_s} s")
+
+
+def in_the_middle(requests: list[FitRequest]) -> bool:
+    """One fit is done, and another has an epoch behind it."""
+    done = [read_result(request.folder) is not None for request in requests]
+    return any(done) and any(
+        read_curve(request.folder) for request, ended in zip(requests, done, strict=True) if not ended
+    )
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_every_end_has_its_word(tmp_path: Path) -> None:
+    requests = make_requests(tmp_path, 6)
+    ends = (
+        ("fit-1", 3, "diverged"),
+        ("fit-2", 2, "memory"),
+        ("fit-3", 2, "error"),
+        ("fit-4", 3, "exit"),
+        ("fit-5", 2, "cuda"),
+    )
+    told: dict[str, Ended] = {}
+    outcome = run_fits(
+        requests, Work(ends=ends), parallel=2, on_end=lambda request, ended: told.update({request.trial_id: ended})
+    )
+    assert outcome == Outcome(FINISHED, 3), "the two that failed and the one that ran out of memory are left to do"
+    states = [told[f"fit-{number}"].state for number in range(6)]
+    assert states == [
+        TrialState.COMPLETE,
+        TrialState.DIVERGED,
+        TrialState.OUT_OF_MEMORY,
+        TrialState.FAILED,
+        TrialState.COMPLETE,
+        TrialState.FAILED,
+    ]
+
+    first = read_result(requests[0].folder)
+    assert first is not None
+    assert (first["state"], first["epochs"], first["best_epoch"], first["answer"]) == (
+        TrialState.COMPLETE,
+        EPOCHS,
+        3,
+        pytest.approx(0.85),
+    )
+    assert first["best_validation_f1"] == pytest.approx(0.3), "the best of a curve that goes up and down"
+    assert first["settings"] == {"number": 0}
+    assert not requests[0].state_folder.exists(), "its state is taken away"
+    diverged = read_result(requests[1].folder)
+    assert diverged is not None
+    assert (diverged["state"], diverged["message"], diverged["epochs"]) == (
+        TrialState.DIVERGED,
+        "The loss is nan at step 7.",
+        2,
+    )
+    assert "answer" not in diverged
+    short = read_result(requests[2].folder)
+    assert short is not None
+    assert (short["state"], short["message"], short["epochs"]) == (
+        TrialState.OUT_OF_MEMORY,
+        "Tried to allocate 2 GiB.",
+        1,
+    )
+    assert "OutOfMemory" in (requests[2].folder / "error.txt").read_text()
+    assert read_result(requests[3].folder) is None
+    assert "ZeroDivisionError" in (requests[3].folder / "error.txt").read_text()
+    assert computed(requests[4]) == [1, 2, 3, 4], (
+        "a worker that died is replaced, and its fit goes on from where it was"
+    )
+    assert told["fit-5"].message == "RuntimeError: CUDA error: device-side assert triggered"
+
+    assert run_fits(requests, Work(), parallel=2) == Outcome(FINISHED, 0), (
+        "a resume tries again what is left, and only that"
+    )
+    assert [computed(requests[number]) for number in (2, 3, 5)] == [[1, 2, 3, 4]] * 3, "from its last epoch"
+    assert [(read_result(requests[number].folder) or {})["state"] for number in (2, 3, 5)] == [TrialState.COMPLETE] * 3
+    assert computed(requests[1]) == [1, 2]
+    assert not (requests[3].folder / "error.txt").exists()
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_what_is_done_is_not_done_again_and_equal_fits_are_one(tmp_path: Path) -> None:
+    requests = make_requests(tmp_path, 2)
+    run_fits([*requests, requests[0]], Work(), parallel=1)
+    before = [(request.folder / "result.json").stat().st_mtime_ns for request in requests]
+    ended: list[str] = []
+    run_fits(make_requests(tmp_path, 3), Work(), parallel=1, on_end=lambda request, _: ended.append(request.trial_id))
+    assert ended == ["fit-2"]
+    assert [(request.folder / "result.json").stat().st_mtime_ns for request in requests] == before
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_result_that_will_not_do_stays_until_it_is_replaced(tmp_path: Path) -> None:
+    (request,) = make_requests(tmp_path, 1)
+    run_fits([request], Work(), parallel=1)
+    before = (request.folder / "result.json").read_text()
+    wants_more = replace(request, settings={"number": 0, "more": True})
+
+    def is_done(asked: FitRequest, result: Mapping[str, Any]) -> bool:
+        return dict(asked.settings) == result["settings"]
+
+    for how in ("error", "memory"):
+        broken = Work(ends=((request.trial_id, 3, how),))
+        assert run_fits([wants_more], broken, parallel=1, is_done=is_done) == Outcome(FINISHED, 1)
+        assert (request.folder / "result.json").read_text() == before
+    assert run_fits([wants_more], Work(), parallel=1, is_done=is_done) == Outcome(FINISHED, 0)
+    assert (read_result(request.folder) or {})["settings"] == {"number": 0, "more": True}
+    assert computed(request) == [1, 2, 3, 4] * 2
+    assert run_fits([wants_more], Work(), parallel=1, is_done=is_done) == Outcome(FINISHED, 0)
+    assert computed(request) == [1, 2, 3, 4] * 2
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_time_budget_ends_it_and_leaves_the_rest(tmp_path: Path) -> None:
+    requests = make_requests(tmp_path, 4)
+    outcome = run_fits(requests, Work(sleep_s=0.4), parallel=1, budget_s=3)
+    assert outcome.why == TIME_UP
+    assert outcome.left == sum(read_result(request.folder) is None for request in requests) > 0
+    assert run_fits(requests, Work(), parallel=2) == Outcome(FINISHED, 0)
+    assert [computed(request) for request in requests] == [[1, 2, 3, 4]] * 4, "no epoch twice"
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_full_disk_stops_it_and_is_told(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"The disk is full: .*No space left on device.* Free some space, then go on"):
+        run_fits(make_requests(tmp_path, 3), Work(ends=(("fit-0", 2, "full"),)), parallel=1)
+    assert not (tmp_path / "fits" / "fit-1").exists()
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_where_all_recipes_fail_at_once_the_others_are_not_tried(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ends = tuple((f"fit-{number}", 1, "error") for number in range(5))
+    with pytest.raises(
+        RunError, match=r"Fits of 3 different recipes failed and none .*: ZeroDivisionError.*fit-2/error\.txt"
+    ):
+        run_fits(make_requests(tmp_path, 5), Work(ends=ends), parallel=1)
+    assert "fit-0: failed, ZeroDivisionError: division by zero; 1 of 5 fits" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_one_broken_variant_does_not_end_the_others(tmp_path: Path) -> None:
+    """Its three repeats fail before the slower, good ones have an epoch."""
+    made = make_requests(tmp_path, 6)
+    requests = [replace(one, recipe={"epochs": EPOCHS, "number": n // 3, "seed": n % 3}) for n, one in enumerate(made)]
+    ends = tuple((f"fit-{number}", 1, "error") for number in range(3))
+    assert run_fits(requests, Work(sleep_s=0.2, ends=ends), parallel=4) == Outcome(FINISHED, 3)
+    assert [computed(request) for request in requests[3:]] == [[1, 2, 3, 4]] * 3
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_what_has_an_epoch_gives_hope(tmp_path: Path) -> None:
+    requests = make_requests(tmp_path, 5)
+    with pytest.raises(KeyboardInterrupt):
+        fits.work_on(requests[4], _StoppedAfterAnEpoch())
+    ends = tuple((f"fit-{number}", 1, "error") for number in range(4))
+    assert run_fits(requests, Work(ends=ends), parallel=1) == Outcome(FINISHED, 4)
+
+
+class _StoppedAfterAnEpoch(Work):
+    def __call__(self, request: FitRequest) -> Generator[dict[str, Any], None, dict[str, Any]]:
+        for epoch in super().__call__(request):
+            yield epoch
+            raise KeyboardInterrupt
+        return {}
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_work_that_cannot_be_loaded_there_is_a_failure(tmp_path: Path) -> None:
+    class OnlyHere(Work):
+        def __reduce__(self) -> tuple[object, ...]:
+            return _needs_this_process, (os.getpid(),)
+
+    requests = make_requests(tmp_path, 1)
+    assert run_fits(requests, OnlyHere(), parallel=1) == Outcome(FINISHED, 1)
+    assert "nowhere" in (requests[0].folder / "error.txt").read_text()
+
+
+def _needs_this_process(pid: int) -> Work:
+    if os.getpid() != pid:
+        import nowhere  # noqa: F401
+    return Work()
+
+
+def test_a_worker_that_took_the_last_memory_is_out_of_memory(tmp_path: Path) -> None:
+    """As Ray tells it: it ended the worker, so there was nobody to write the result."""
+
+    class RayError(Exception):
+        pass
+
+    class OutOfMemoryError(RayError):
+        pass
+
+    class Ray:
+        exceptions = SimpleNamespace(RayError=RayError)
+
+        def get(self, reference: object) -> None:
+            raise OutOfMemoryError("Task was killed due to the node running low on memory.")
+
+    (request,) = make_requests(tmp_path, 1)
+    request.folder.mkdir(parents=True)
+    driver = fits._Driver.__new__(fits._Driver)
+    vars(driver).update(
+        _ray=Ray(), _flying={1: request}, _on_end=None, failed=0, _progress=FitProgress(1, 0, plain=True)
+    )
+    driver._progress.begin(request.trial_id, "", 0, EPOCHS)
+    driver._end(1)
+    result = read_result(request.folder)
+    assert result is not None
+    assert (result["state"], result["epochs"], result["best_validation_f1"]) == (TrialState.OUT_OF_MEMORY, 0, None)
+    assert (driver.failed, fits.to_do([request])) == (1, [request]), "a resume tries it again"
+
+
+def test_progress_fits_80_columns() -> None:
+    progress = FitProgress(240, 200, plain=False)
+    for number in range(20):
+        progress.begin(
+            str(number), f"task split: a variant of many words, five binary models {number}, repeat 5", 2, 30
+        )
+    progress.look({"3": 12})
+    console = Console(file=io.StringIO(), width=80, record=True)
+    console.print(progress.picture())
+    shown = console.export_text().splitlines()
+    assert max(map(len, shown)) <= 80
+    assert len(shown) == 1 + 12 + 1
+    assert re.search(r"five binar… +12/30 +0 s", shown[4])
+    assert shown[-1].strip() == "200 of 240 fits"
+    progress.end("3", TrialState.DIVERGED, "The loss is nan.", [])
+    assert re.match(r"201 of 240 fits · about \d+ s left$", progress.headline())
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.timeout(200)
+def test_killed_it_goes_on_where_it_was(tmp_path: Path) -> None:
+    requests = make_requests(tmp_path, 6)
+    driver = drive(tmp_path, 6, 0.7, parallel=2)
+    wait_for(lambda: in_the_middle(requests))
+    driver.kill()
+    driver.communicate()
+    assert none_left(driver, "ray::work_on", limit_s=15), "what works on fits is gone before a resume does"
+    done = {
+        request.trial_id: (request.folder / "result.json").read_text()
+        for request in requests
+        if read_result(request.folder)
+    }
+    assert 0 < len(done) < 6
+
+    assert run_fits(requests, Work(), parallel=2) == Outcome(FINISHED, 0)
+    assert {name: (tmp_path / "fits" / name / "result.json").read_text() for name in done} == done
+    for number, request in enumerate(requests):
+        assert computed(request) == [1, 2, 3, 4], "no epoch was computed twice, none is missing"
+        result = json.loads((request.folder / "result.json").read_text())
+        assert result["answer"] == pytest.approx(0.85 + 4 * number / 100), "as an unbroken one has it"
+
+
+@pytest.mark.timeout(200)
+def test_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:
+    requests = make_requests(tmp_path, 20)
+    driver = drive(tmp_path, 20, 0.4)
+    wait_for(lambda: in_the_middle(requests))
+    os.killpg(driver.pid, signal.SIGINT)  # a terminal sends it to the whole group, Ray's processes included
+    out, err = driver.communicate(timeout=60)
+    assert driver.returncode == 0, err
+    assert out.startswith("interrupted 1"), err
+    assert "Stopping: what is done is kept. Press Ctrl-C again to abort at once." in err
+    assert "Traceback" not in err
+    assert none_left(driver)

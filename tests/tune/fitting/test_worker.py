@@ -1,0 +1,61 @@
+"""What a trial's rows say beside its numbers: whether frozen features are kept, and what is wrong with their cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from maskcls.data.dataset import FaceData, prepare
+from maskcls.data.demo.folder import draw
+from maskcls.recipe import Recipe
+from maskcls.stores.arrays import Keep
+from tests.tune.searches import new_run
+from tune.fitting.curve import curve
+from tune.fitting.request import TrialRequest
+from tune.fitting.worker import fit_trial
+
+RECIPE = Recipe(
+    backbone="mobilenetv3_small_050",
+    weights="none",
+    image_size=32,
+    frozen_stages=5,
+    views=2,
+    epochs=2,
+    batch_size=16,
+    lr_head=1e-3,
+)
+
+
+@pytest.fixture
+def faces(tmp_path: Path) -> FaceData:
+    folder = tmp_path / "demo"
+    draw(folder, persons=18, seed=1)
+    return prepare(folder, keep=Keep(tmp_path / "cache"))
+
+
+def rows(faces: FaceData, name: str, recipe: Recipe = RECIPE) -> list[dict[str, Any]]:
+    run = new_run(faces.keep.folder.parent, name)
+    faces.save(run.data)
+    folder = run.trial("0000")
+    folder.mkdir(parents=True)
+    request = TrialRequest("0000", recipe.model_dump(), folder, run.path, 1, 0.0)
+    return list(curve(request, lambda asked: fit_trial(asked, keep=faces.keep, shared=True)))
+
+
+def test_rows_say_whether_frozen_features_are_kept(faces: FaceData) -> None:
+    assert [row["frozen_features"] for row in rows(faces, "kept")] == ["kept", "kept"]
+    (why,) = {row["frozen_features"] for row in rows(faces, "none", RECIPE.override({"frozen_stages": 0}))}
+    assert "no stage is frozen" in why
+
+
+def test_a_cache_that_takes_no_features_is_told_with_the_trial_which_goes_on(faces: FaceData) -> None:
+    kept = rows(faces, "kept")
+    (faces.keep.folder / "features").rename(faces.keep.folder / "elsewhere")
+    (faces.keep.folder / "features").write_text("a file where the folder should be")
+    told = rows(faces, "spoilt")
+    assert [row["validation_f1"] for row in told] == [row["validation_f1"] for row in kept]
+    for row in told:
+        assert row["frozen_features"].startswith(row["message"])
+        assert row["message"].startswith(f"the cache for frozen features, {faces.keep.folder}, takes none: ")

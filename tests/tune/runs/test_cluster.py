@@ -1,0 +1,144 @@
+"""What is said where Ray is not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from maskcls.errors import RunError
+from tests.tune.search.test_kill import none_left
+from tune.runs import cluster
+
+
+def test_an_address_where_nobody_listens_is_told_at_once() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound, and not listening
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        with pytest.raises(RunError, match=rf"Ray at {address} cannot be reached: .*refused.*ray start --head"):
+            cluster._refuse_silence(address)
+
+
+def test_names_that_are_no_host_and_port_are_left_to_ray() -> None:
+    for address in (None, "auto", "ray://127.0.0.1:1", "local"):
+        cluster._refuse_silence(address)
+
+
+def alone(code: str) -> None:
+    """Run in a process of its own: other tests' Ray runs in this one."""
+    done = subprocess.run([sys.executable, "-c", BEGIN + code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+BEGIN = """
+import time
+import ray
+from maskcls.errors import RunError
+from tune.runs import cluster
+"""
+
+
+def test_ray_starts_beside_the_block_and_stays_until_its_end() -> None:
+    """Its processes would be ended with the thread that started them."""
+    alone("""
+with cluster.starting(None) as ready:
+    there = ready()
+    assert there.nodes[0].cpus == cluster.local_cpus()
+    time.sleep(2)
+    assert ray.get(ray.remote(lambda: 7).remote(), timeout=60) == 7
+    assert ready() is there
+assert not ray.is_initialized()
+""")
+
+
+def test_what_goes_wrong_in_the_block_leaves_no_ray_behind() -> None:
+    alone("""
+try:
+    with cluster.starting(None):
+        1 / 0
+except ZeroDivisionError:
+    assert not ray.is_initialized()
+else:
+    raise AssertionError("nothing was raised")
+""")
+
+
+def test_a_silent_address_is_told_when_the_cluster_is_asked_for() -> None:
+    alone("""
+try:
+    with cluster.starting("127.0.0.1:1") as ready:
+        ready()
+except RunError as error:
+    assert "cannot be reached" in str(error), error
+else:
+    raise AssertionError("nothing was raised")
+with cluster.starting("127.0.0.1:1"):
+    pass  # nobody asked
+""")
+
+
+def asked(code: str) -> subprocess.Popen[str]:
+    """As a shell would start it: at the head of its own process group."""
+    command = [sys.executable, "-c", BEGIN + code]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+@pytest.mark.parametrize(("goes_on", "after_s"), [("time.sleep(600)", 1.0), ("time.sleep(600)", 3.0), ("1 / 0", 1.0)])
+def test_ctrl_c_while_ray_starts_leaves_nothing_behind(goes_on: str, after_s: float) -> None:
+    """A terminal sends it to the whole group, Ray's processes that are half started included. A block that failed waits for Ray."""
+    driver = asked(f"""
+with cluster.starting(None):
+    print("begun", flush=True)
+    {goes_on}
+""")
+    assert driver.stdout is not None
+    assert driver.stdout.readline() == "begun\n"
+    time.sleep(after_s)
+    os.killpg(driver.pid, signal.SIGINT)
+    interrupted(driver)
+
+
+def test_ctrl_c_as_ray_comes_up_does_not_wait_for_what_it_has_ended() -> None:
+    """Ray is connected then, and would tell its GCS of the exception."""
+    interrupted(
+        asked("""
+import os, signal
+there = cluster._cluster
+def interrupted():
+    os.killpg(0, signal.SIGINT)
+    time.sleep(1)
+    return there()
+cluster._cluster = interrupted
+with cluster.starting(None):
+    time.sleep(600)
+""")
+    )
+
+
+def test_ctrl_c_while_ray_shuts_down_leaves_nothing_behind() -> None:
+    """It comes where Ray's connection is gone already and its processes are not; Ray would end this process there, and leave them."""
+    interrupted(
+        asked("""
+import os, signal
+from ray._private.node import Node
+end = Node.kill_all_processes
+def interrupted(*arguments, **options):
+    os.kill(os.getpid(), signal.SIGINT)
+    end(*arguments, **options)
+with cluster.connected(None):
+    Node.kill_all_processes = interrupted
+""")
+    )
+
+
+def interrupted(driver: subprocess.Popen[str]) -> None:
+    """It says so, soon, and nothing of it is left."""
+    _, err = driver.communicate(timeout=40)
+    assert driver.returncode != 0
+    assert "KeyboardInterrupt" in err
+    assert none_left(driver, limit_s=5)

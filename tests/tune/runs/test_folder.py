@@ -1,0 +1,62 @@
+"""A run's folder: made once, mended after a kill, never half-written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from maskcls.errors import CallError, DataError
+from tests.tune.searches import new_run
+from tune.runs.folder import SearchRun
+from tune.runs.study import open_study
+
+
+def test_a_run_is_found_by_name_and_by_path(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    assert SearchRun.open("one", tmp_path) == SearchRun.open(tmp_path / "one") == run
+    assert run.path.is_absolute()
+    with pytest.raises(CallError, match="in use"):
+        new_run(tmp_path)
+
+
+def test_a_damaged_record_is_told(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    run.search_file.write_text("{")
+    with pytest.raises(DataError, match=r"search\.json cannot be read"):
+        run.search()
+
+
+def test_a_torn_journal_is_cut_to_its_last_whole_line(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    open_study(run).enqueue_trial({"x": 1})
+    whole = run.journal.read_bytes()
+    run.journal.write_bytes(whole + b'{"op_code": 4, "wor')
+    Path(f"{run.journal}.lock").symlink_to(run.journal)
+    run.mend()
+    assert run.journal.read_bytes() == whole
+    assert not Path(f"{run.journal}.lock").is_symlink()
+    open_study(run).enqueue_trial({"x": 2})
+    assert len(open_study(run).trials) == 2
+
+
+def test_a_journal_torn_in_its_first_line_is_begun_anew(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    run.journal.write_bytes(b'{"op_code": 0')
+    run.mend()
+    assert run.journal.read_bytes() == b""
+    assert open_study(run).study_name == "one"
+
+
+def test_a_moved_run_keeps_its_study(tmp_path: Path) -> None:
+    open_study(new_run(tmp_path)).enqueue_trial({"x": 1})
+    (tmp_path / "one").rename(tmp_path / "two")
+    assert len(open_study(SearchRun.open("two", tmp_path)).trials) == 1
+
+
+def test_parts_of_the_experiment_never_collide(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    assert run.next_part() == "001"
+    for part in ("001", "003", "litter"):
+        (run.experiment / part).mkdir()
+    assert run.next_part() == "004"

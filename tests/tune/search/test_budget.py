@@ -1,0 +1,345 @@
+"""A time budget: no trial begins after it, what is close to its end comes to it, and the rest is left for a resume."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search_spaces import Setting, Space, Suggest
+from tests.tune.asked import ask, begin, plan_of
+from tests.tune.searches import computed, new_run, table
+from tests.tune.synthetic import SPACE, Synthetic, f1
+from tune.fitting.request import TrialRequest
+from tune.runs.folder import SearchRun
+from tune.runs.stopping import FINISHED, INTERRUPTED, TIME_UP, USED_UP, Outcome
+from tune.runs.study import open_study, records
+from tune.search.driver import CLOSE, _Stop, run_search
+from tune.search.plan import MANY, SearchPlan
+from tune.search.searcher import StudySearch
+from tune.states import TrialState
+
+RAY = pytest.mark.usefixtures("ray_cluster")
+
+
+class Clock:
+    """The driver's clock, set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr("tune.search.driver.time", made)
+    return made
+
+
+@dataclass
+class Search:
+    """A search that is asked by hand, and what would stop it."""
+
+    searcher: StudySearch
+    stop: _Stop
+
+    def result(self, config: dict[str, Any], epochs: int, each_s: float) -> dict[str, Any]:
+        """What a trial reports after so many epochs."""
+        value = max(f1(config["recipe"], epoch) for epoch in range(1, epochs + 1))
+        return {
+            "epoch": epochs,
+            "best_f1": value,
+            "seconds": epochs * each_s,
+            "state": TrialState.RUNNING,
+            "config": config,
+        }
+
+    def left_after(self, config: dict[str, Any], epochs: int, each_s: float = 1.0) -> bool:
+        """As Ray does with a result: the searcher is told of it, or where it stops the trial, of its end."""
+        result = self.result(config, epochs, each_s)
+        if not self.stop(config["trial"], result):
+            self.searcher.on_trial_result(config["trial"], result)
+            return False
+        self.searcher.on_trial_complete(config["trial"], {**result, "done": True})
+        return True
+
+    def complete(self, config: dict[str, Any], each_s: float = 1.0) -> None:
+        last = self.result(config, config["recipe"]["epochs"], each_s)
+        self.searcher.on_trial_complete(config["trial"], {**last, "state": TrialState.COMPLETE, "done": True})
+
+
+def begun(folder: Path, clock: Clock, **values: Any) -> Search:
+    plan = plan_of(SPACE, values.pop("trials", 20), epochs=10, **{"time_budget_s": 100.0, **values})
+    searcher = begin(plan, new_run(folder, f"run-{len(list(folder.glob('*')))}"))
+    return Search(searcher, _Stop(searcher, plan))
+
+
+def next_trial(search: Search) -> dict[str, Any]:
+    """A trial that is asked for, and whose worker makes its folder and begins."""
+    config = ask(search.searcher)
+    assert config is not None
+    search.searcher.run.trial(config["trial"]).mkdir(exist_ok=True)
+    return config
+
+
+def test_what_is_close_to_its_end_comes_to_it_and_the_rest_is_left(tmp_path: Path, clock: Clock) -> None:
+    search = begun(tmp_path, clock)
+    close, far = next_trial(search), next_trial(search)
+    clock.now = 99.9
+    assert not search.left_after(far, 1)
+    assert not search.left_after(close, 7)
+    assert not search.stop.stop_all()
+    clock.now = 101.0
+    assert not search.stop.stop_all()
+    assert search.stop.why == TIME_UP
+    assert ask(search.searcher) is None, "no trial begins"
+    assert search.left_after(far, 5), "5 s to go, and 4 until it would be 5 % over"
+    assert not search.left_after(close, 8), "2 s to go"
+    clock.now = 103.0
+    assert not search.left_after(close, 9)
+    assert not search.stop.stop_all(), "it waits for the trial that is close"
+    search.complete(close)
+    assert search.stop.stop_all()
+    told = records(search.searcher.run)
+    assert [(record.state, record.epochs) for record in told] == [
+        (TrialState.COMPLETE, 10),
+        (TrialState.UNFINISHED, 5),
+    ], "an epoch that was computed is told"
+
+
+@pytest.mark.parametrize(("each_s", "left"), [(1.0, False), (4.9, False), (5.1, True)])
+def test_what_is_close_is_within_a_twentieth_of_the_budget(
+    tmp_path: Path, clock: Clock, each_s: float, left: bool
+) -> None:
+    assert CLOSE == 0.05
+    search = begun(tmp_path, clock)
+    trial = next_trial(search)
+    clock.now = 100.0
+    assert search.left_after(trial, 9, each_s) == left
+
+
+def test_a_trial_that_took_longer_than_expected_is_stopped_after_all(tmp_path: Path, clock: Clock) -> None:
+    search = begun(tmp_path, clock)
+    trial = next_trial(search)
+    clock.now = 102.0
+    assert not search.left_after(trial, 8)
+    assert not search.stop.stop_all()
+    clock.now = 104.9
+    assert not search.stop.stop_all()
+    clock.now = 105.1
+    assert search.stop.stop_all()
+    assert records(search.searcher.run)[0].state == TrialState.UNFINISHED
+
+
+def test_a_trial_that_waits_for_room_is_not_waited_for(tmp_path: Path, clock: Clock) -> None:
+    search = begun(tmp_path, clock)
+    search.complete(next_trial(search))
+    assert ask(search.searcher) is not None
+    clock.now = 100.1
+    assert search.stop.stop_all()
+    assert search.stop.why == TIME_UP
+
+
+def test_an_end_of_a_trial_after_the_time_is_an_end(tmp_path: Path, clock: Clock) -> None:
+    """Its last result says that it is done, whatever the clock says."""
+    search = begun(tmp_path, clock)
+    trial = next_trial(search)
+    clock.now = 500.0
+    last = {**search.result(trial, 3, 1.0), "state": "diverged", "done": True}
+    assert not search.stop(trial["trial"], last)
+    search.searcher.on_trial_complete(trial["trial"], last)
+    assert records(search.searcher.run)[0].state == "diverged"
+
+
+def test_without_a_budget_nothing_is_left(tmp_path: Path, clock: Clock) -> None:
+    search = begun(tmp_path, clock, time_budget_s=None)
+    trial = next_trial(search)
+    clock.now = 1e9
+    assert not search.left_after(trial, 1)
+    assert not search.stop.stop_all()
+    search.stop.asked.set()
+    assert search.stop.stop_all()
+    assert search.stop.why == INTERRUPTED
+
+
+def test_the_search_leaves_time_for_the_fits_after_it(tmp_path: Path, clock: Clock) -> None:
+    """Six fits, two at a time: three turns of ten epochs at 0.8 s."""
+    search = begun(tmp_path, clock, fits_after=6, parallel=2)
+    clock.now = 75.0
+    assert not search.stop.stop_all(), "nothing is known of the pace yet"
+    search.complete(next_trial(search), each_s=0.8)
+    trial = next_trial(search)
+    assert not search.stop.stop_all()
+    clock.now = 76.1
+    assert not search.stop.stop_all()
+    assert search.stop.why == TIME_UP
+    assert ask(search.searcher) is None
+    assert search.left_after(trial, 1)
+    assert search.stop.stop_all()
+
+
+def test_the_fits_after_the_search_have_half_of_the_time_at_most(tmp_path: Path, clock: Clock) -> None:
+    search = begun(tmp_path, clock, fits_after=100)
+    search.complete(next_trial(search), each_s=3.0)
+    clock.now = 49.9
+    assert not search.stop.stop_all()
+    assert search.stop.why == FINISHED
+    clock.now = 50.1
+    assert search.stop.stop_all()
+    assert search.stop.why == TIME_UP
+
+
+def test_a_resumed_search_knows_the_pace_from_before(tmp_path: Path, clock: Clock) -> None:
+    first = begun(tmp_path, clock, fits_after=6, parallel=2)
+    first.complete(next_trial(first), each_s=0.8)
+    plan, run = first.searcher.plan, first.searcher.run
+    searcher = begin(plan, run)
+    again = Search(searcher, _Stop(searcher, plan))
+    next_trial(again)
+    clock.now = 76.1
+    again.stop.stop_all()
+    assert again.stop.why == TIME_UP
+
+
+# --- The real driver. Its clock goes by the epochs that it was told of, a second each.
+
+
+class EpochClock:
+    """Seconds: the epochs that the run's study was told of."""
+
+    def __init__(self, run: SearchRun) -> None:
+        self._study = open_study(run)
+
+    def monotonic(self) -> float:
+        return float(sum(len(trial.intermediate_values) for trial in self._study.get_trials(deepcopy=False)))
+
+
+@dataclass(frozen=True)
+class Second(Synthetic):
+    """An epoch takes a second, as far as it says."""
+
+    def __call__(self, request: TrialRequest) -> Iterator[dict[str, Any]]:
+        for row in super().__call__(request):
+            yield {**row, "seconds": 1.0}
+
+
+def budget(
+    run: SearchRun, trials: int, seconds: float | None, monkeypatch: pytest.MonkeyPatch, **values: Any
+) -> SearchPlan:
+    """Trials of 20 epochs, unless told otherwise, that nobody stops."""
+    monkeypatch.setattr("tune.search.driver.time", EpochClock(run) if seconds else time)
+    return plan_of(SPACE, trials, **{"epochs": 20, "scheduler": "none", "time_budget_s": seconds, **values})
+
+
+@RAY
+@pytest.mark.parametrize(("trials", "left"), [(2, 0), (MANY, MANY - 2)])
+def test_a_trial_that_is_close_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trials: int, left: int
+) -> None:
+    """At 38 s a second of the second trial is left, and 1.9 s of the twentieth more; and after it none begins."""
+    run = new_run(tmp_path)
+    outcome = run_search(budget(run, trials, 37.5, monkeypatch), run, Second())
+    assert outcome == Outcome(TIME_UP if left else FINISHED, left)
+    assert [(record.state, record.epochs) for record in records(run)] == [(TrialState.COMPLETE, 20)] * 2
+    assert sorted(folder.name for folder in run.trials.iterdir()) == ["0000", "0001"]
+
+
+@RAY
+def test_a_trial_that_is_not_close_is_left_and_a_resume_goes_on_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At 37 s two seconds of the second trial are left, and 1.7 s of the twentieth more."""
+    run = new_run(tmp_path)
+    assert run_search(budget(run, 3, 36.9, monkeypatch), run, Second()) == Outcome(TIME_UP, 2)
+    assert [(record.state, record.epochs) for record in records(run)] == [
+        (TrialState.COMPLETE, 20),
+        (TrialState.UNFINISHED, 18),
+    ]
+    assert computed(run, "0001") == list(range(1, 19))
+    assert {row["trial"]: (row["state"], row["epochs"]) for row in table(run)} == {
+        "0000": (TrialState.COMPLETE, "20"),
+        "0001": (TrialState.UNFINISHED, "18"),
+    }
+    before = records(run)
+    assert run_search(budget(run, 3, None, monkeypatch), run, Second()) == Outcome(FINISHED, 0)
+    after = records(run)
+    assert [record.trial_id for record in after] == ["0000", "0001", "0002"]
+    assert after[0] == before[0]
+    assert after[1].recipe == before[1].recipe
+    assert [computed(run, record.trial_id) for record in after] == [list(range(1, 21))] * 3, (
+        "no epoch twice, and none is missing"
+    )
+
+
+@RAY
+def test_a_trial_that_waits_for_room_when_the_time_is_up_does_not_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two at a time are asked for, but each takes both of the machine's cores."""
+    run = new_run(tmp_path)
+    plan = budget(run, 2, 30.5, monkeypatch, epochs=60, parallel=2, cpus=2)
+    assert run_search(plan, run, Second()) == Outcome(TIME_UP, 2)
+    assert [folder.name for folder in run.trials.iterdir()] == ["0000"]
+    assert records(run)[0].epochs == 32, "31 s, and the result that was the first after the time"
+    assert run_search(budget(run, 2, None, monkeypatch, epochs=60), run, Second()) == Outcome(FINISHED, 0)
+    assert [computed(run, record.trial_id) for record in records(run)] == [list(range(1, 61))] * 2
+
+
+@dataclass(frozen=True)
+class InTurn(Second):
+    """Trial 0001 begins its first epoch when 0000 has computed all but its last, and 0000 its last when 0001 has computed `until`."""
+
+    until: int = 0
+
+    def __call__(self, request: TrialRequest) -> Iterator[dict[str, Any]]:
+        if request.trial_id == "0001":
+            wait_for(request, "0000", 19)
+        for row in super().__call__(request):
+            yield row
+            if request.trial_id == "0000" and row["epoch"] == 19:
+                wait_for(request, "0001", self.until)
+
+
+def wait_for(request: TrialRequest, other: str, epochs: int) -> None:
+    """Until another trial has computed so many epochs."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        file = request.folder.parent / other / "synthetic.json"
+        if file.exists() and len(json.loads(file.read_text())) >= epochs:
+            return
+        time.sleep(0.05)
+    raise TimeoutError(f"Trial {other} has not come to epoch {epochs}.")
+
+
+def long(trial: Suggest, setting: Setting) -> dict[str, Any]:
+    return {"epochs": trial.suggest_categorical("epochs", (20, 60))}
+
+
+@RAY
+def test_of_two_at_a_time_the_close_one_is_finished_and_the_other_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the time is up the first has one epoch to go, the second 38."""
+    run = new_run(tmp_path)
+    monkeypatch.setattr("tune.search.driver.time", EpochClock(run))
+    space = Space("long", "?", long, lambda setting: [{"epochs": 60}])
+    plan = plan_of(space, 3, epochs=20, scheduler="none", parallel=2, time_budget_s=39.5)
+    assert run_search(plan, run, InTurn(until=22)) == Outcome(TIME_UP, 2)
+    first, second = records(run)
+    assert (first.state, first.epochs, second.state, second.epochs) == (
+        TrialState.COMPLETE,
+        20,
+        TrialState.UNFINISHED,
+        22,
+    )
+    monkeypatch.setattr("tune.search.driver.time", time)
+    assert run_search(plan_of(space, 3, epochs=20, scheduler="none"), run, Second()) == Outcome(USED_UP, 1)
+    assert [computed(run, record.trial_id) for record in records(run)] == [list(range(1, 21)), list(range(1, 61))]

@@ -1,0 +1,218 @@
+"""The search loop, really run, on a synthetic objective."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState as OptunaState
+
+from maskcls.errors import CallError, RunError
+from search_spaces import Setting, Space
+from tests.tune.searches import computed, make_plan, new_run, table
+from tests.tune.synthetic import LoadsHereAlone, Synthetic, f1
+from tune.runs.folder import SearchRun
+from tune.runs.study import open_study, records
+from tune.search.driver import FINISHED, run_search
+from tune.search.plan import SearchPlan
+from tune.search.schedulers import EpochASHA
+from tune.states import TrialState
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+def test_states_are_told_to_optuna_and_to_the_leaderboard(tmp_path: Path) -> None:
+    run, plan = new_run(tmp_path), make_plan(8)
+    ends = (("0001", 2, "exit"), ("0002", 1, "memory"), ("0003", 1, "error"), ("0005", 1, "diverged"))
+    assert run_search(plan, run, Synthetic(ends=ends)).why == FINISHED
+    trials = open_study(run).get_trials()
+    told = {record.trial_id: record for record in records(run)}
+    assert [told[f"000{n}"].state for n in (0, 1, 2, 3, 5)] == [
+        TrialState.COMPLETE,
+        TrialState.COMPLETE,
+        TrialState.OUT_OF_MEMORY,
+        TrialState.FAILED,
+        TrialState.DIVERGED,
+    ]
+    assert [trials[n].state for n in (2, 3, 5)] == [OptunaState.PRUNED, OptunaState.FAIL, OptunaState.PRUNED]
+    # TPE keeps away from what is infeasible.
+    constraints = {trial.number: trial.constraints for trial in trials if trial.constraints}
+    assert constraints == {2: {"out of memory": 1.0}, 5: {"diverged": 1.0}}
+    assert told["0005"].message == "The loss is nan at step 7."
+    assert told["0003"].message == "ZeroDivisionError: division by zero"
+    assert "ZeroDivisionError" in (run.trial("0003") / "error.txt").read_text()
+    assert (run.trial("0001") / "died").exists()
+    assert computed(run, "0001") == [1, 2, 3, 4], (
+        "a worker that died is replaced, and its trial goes on from where it was"
+    )
+    assert TrialState.STOPPED_EARLY in [record.state for record in told.values()]
+    for trial in trials:
+        record = told[f"{trial.number:04d}"]
+        curve = [f1(record.recipe, epoch) for epoch in range(1, record.epochs + 1)]
+        running = [max(curve[:epoch]) for epoch in range(1, len(curve) + 1)]
+        assert list(trial.intermediate_values.values()) == running, "the running best, every epoch of it"
+        if trial.state == OptunaState.COMPLETE:
+            assert record.epochs == 4
+            assert trial.value == max(curve) > curve[-1], "best is not the latest"
+        if record.state == TrialState.STOPPED_EARLY:
+            assert trial.state == OptunaState.PRUNED
+            assert record.epochs < 4
+    assert {row["trial"]: row["state"] for row in table(run)} == {name: record.state for name, record in told.items()}
+
+
+def test_the_preset_is_trial_0_and_the_sampler_learns_from_it(tmp_path: Path) -> None:
+    run, plan = new_run(tmp_path), make_plan(2)
+    run_search(plan, run, Synthetic())
+    first, second = records(run)
+    assert first.origin == "preset"
+    assert first.recipe == plan.base.model_dump()
+    assert first.params == {"frozen_stages": 5, "lr_head": 1e-3}
+    assert second.origin == "point 1"
+    assert second.params == {"frozen_stages": 2, "lr_head": 1e-3, "lr_body": 1e-4}
+
+
+def test_a_preset_outside_the_space_is_no_point_of_it(tmp_path: Path) -> None:
+    run, plan = new_run(tmp_path), make_plan(2, {"lr_head": 0.2, "weights": "none"})
+    outside = SearchPlan(make_plan().space, plan.setting, plan.base, {"epochs": 4}, 2)
+    run_search(outside, run, Synthetic())
+    first, second = records(run)
+    assert first.params == {}
+    assert first.recipe["lr_head"] == 0.2
+    assert second.recipe["lr_head"] == 1e-3
+
+
+def test_explicit_values_win_and_are_not_drawn(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    run_search(make_plan(3, {"lr_head": 0.02}), run, Synthetic())
+    assert [record.recipe["lr_head"] for record in records(run)] == [0.02] * 3
+    assert all("lr_head" not in record.params for record in records(run))
+
+
+def test_the_same_seed_gives_the_same_leaderboard(tmp_path: Path) -> None:
+    first, second, other = (new_run(tmp_path, name) for name in ("first", "second", "other"))
+    run_search(make_plan(16, seed=1), first, Synthetic())
+    run_search(make_plan(16, seed=1), second, Synthetic())
+    run_search(make_plan(4, seed=2), other, Synthetic())
+    assert table(first, seconds=False) == table(second, seconds=False)
+    assert records(other)[3].params != records(first)[3].params
+
+
+def test_an_extended_search_is_the_one_that_was_asked_at_once(tmp_path: Path) -> None:
+    once, twice = new_run(tmp_path, "once"), new_run(tmp_path, "twice")
+    run_search(make_plan(15, seed=3), once, Synthetic())
+    run_search(make_plan(1, seed=3), twice, Synthetic())  # the space's point still waits
+    run_search(make_plan(13, seed=3), twice, Synthetic())
+    run_search(make_plan(15, seed=3), twice, Synthetic())
+    assert table(once, seconds=False) == table(twice, seconds=False)
+    assert run_search(make_plan(15, seed=3), twice, Synthetic()).left == 0
+
+
+def test_rungs_are_given_back(tmp_path: Path) -> None:
+    run, kept = new_run(tmp_path), []
+
+    class Kept(EpochASHA):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            kept.append(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tune.search.schedulers.EpochASHA", Kept)
+        run_search(make_plan(9), run, Synthetic(ends=(("0003", 1, "diverged"),)))
+    fresh = EpochASHA(4)
+    fresh.give_back(open_study(run).get_trials())
+    assert kept[0].rungs() == fresh.rungs()
+    assert len(fresh.rungs()[-1][1]) == 8
+
+
+def test_a_recipe_of_more_epochs_than_the_base_is_not_cut_there() -> None:
+    from ray.tune.schedulers import TrialScheduler
+
+    scheduler = EpochASHA(4)
+    trial = SimpleNamespace(trial_id="a", config={"trial": "0001"})
+    scheduler.on_trial_add(None, trial)
+    said = {scheduler.on_trial_result(None, trial, {"epoch": epoch, "best_f1": 0.5}) for epoch in range(1, 9)}
+    assert said == {TrialScheduler.CONTINUE}
+
+
+def test_a_full_disk_stops_the_search_and_loses_nothing(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    with pytest.raises(
+        RunError,
+        match=r"The disk is full: OSError: .*No space left on device.*Free some space, then go on: --resume .*one",
+    ):
+        run_search(make_plan(4), run, Synthetic(ends=(("0001", 2, "full"),)))
+    assert [record.state for record in records(run)] == [TrialState.COMPLETE, TrialState.UNFINISHED]
+    assert run_search(make_plan(4), run, Synthetic()).why == FINISHED
+    assert computed(run, "0001") == [1, 2, 3, 4]
+    assert len(records(run)) == 4
+
+
+def test_a_search_whose_trials_all_fail_ends_at_once(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    with pytest.raises(
+        RunError,
+        match=r"The first 3 trials all failed before their first epoch, the last one with: .*'nonsense' See (\S+)",
+    ) as told:
+        run_search(make_plan(500), run, _Nonsense())
+    assert "KeyError" in Path(str(told.value).rpartition(" See ")[2].rstrip(".")).read_text()
+    assert [record.state for record in records(run)] == [TrialState.FAILED] * 3
+
+
+def test_a_worker_that_cannot_start_says_why(tmp_path: Path) -> None:
+    """As where a node lacks a package: the trial's code does not load there."""
+    run = new_run(tmp_path)
+    run_search(make_plan(1), run, LoadsHereAlone())
+    (only,) = records(run)
+    assert only.state == TrialState.FAILED
+    assert only.message == "The worker failed: ModuleNotFoundError: No module named 'nowhere'"
+    assert "Ray's log files" in (run.trial("0000") / "error.txt").read_text()
+
+
+def test_a_process_that_is_lost_to_the_gpu_runs_no_other_trial(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    assert run_search(make_plan(3), run, Synthetic(ends=(("0001", 2, "cuda"),))).why == FINISHED
+    lost = records(run)[1]
+    assert (lost.state, lost.epochs) == (TrialState.FAILED, 1)
+    assert lost.message == "RuntimeError: CUDA error: device-side assert triggered"
+    assert "_end" in (run.trial("0001") / "error.txt").read_text(), "the traceback is kept"
+    assert computed(run, "0001") == [1], "it is not tried again"
+    pids = {name: (run.trial(name) / "pid.txt").read_text() for name in ("0000", "0001", "0002")}
+    assert pids["0000"] == pids["0001"] != pids["0002"], "actors are reused, but for this one"
+
+
+def test_what_the_driver_cannot_write_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cannot(run: SearchRun, trials: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(run.leaderboard))
+
+    monkeypatch.setattr("tune.runs.leaderboard.write", cannot)
+    with pytest.raises(RunError, match=r"The disk is full: OSError: .*leaderboard\.csv.*--resume .*one\.") as told:
+        run_search(make_plan(2), new_run(tmp_path), Synthetic())
+    assert "Traceback" not in str(told.value)
+
+
+class _Nonsense(Synthetic):
+    def __call__(self, request):  # type: ignore[no-untyped-def]
+        raise KeyError("nonsense")
+        yield
+
+
+def test_a_space_that_gives_no_recipe_is_named(tmp_path: Path) -> None:
+    def suggest(trial, setting: Setting):  # type: ignore[no-untyped-def]
+        return {"frozen_stage": trial.suggest_int("frozen_stages", 0, 5)}
+
+    plan = make_plan(3)
+    wrong = SearchPlan(Space("mine", "?", suggest), plan.setting, plan.base, {}, 3)
+    with pytest.raises(
+        CallError, match="Space mine gives a recipe that is none.*frozen_stage.*Did you mean frozen_stages"
+    ):
+        run_search(wrong, new_run(tmp_path), Synthetic())
+
+
+def test_two_drivers_do_not_work_on_one_run(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    with run.driving(), pytest.raises(RunError, match=r"Another driver is working on .*one\. Wait for it"):
+        run_search(make_plan(2), run, Synthetic())

@@ -1,0 +1,252 @@
+"""`--gpus-per-trial auto`: which recipes are measured, what is kept of it, and how many trials then share a GPU."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import search_spaces
+from maskcls.errors import CallError
+from maskcls.recipe import Recipe
+from maskcls.training.gpu_memory import STEPS, rehearse
+from tests.tune.search.test_command import call as said_by_door
+from tests.tune.search.test_command import refused
+from tests.tune.search.test_options import DEFAULTS
+from tune.runs.cluster import Cluster, Node
+from tune.search.gpu_sharing import FILE, MARGIN, MOST, Gpu, fraction, heaviest, packed
+from tune.search.options import AUTO, Call, Resolved, resolve
+from tune.search.plan import vet
+
+GB = 10**9
+CARD = Gpu("A card of 80 GB", 80 * GB)
+ONE_GPU = Cluster((Node(16, 1),))
+
+
+class Scale:
+    """What weighs recipes as a GPU would, by their photos, and counts what it was given."""
+
+    def __init__(self, bytes_a_pixel: float = 1000.0, most: int = CARD.n_bytes) -> None:
+        self.bytes_a_pixel, self.most = bytes_a_pixel, most
+        self.weighed: list[Recipe] = []
+
+    def __call__(self, recipe: Recipe) -> int:
+        self.weighed.append(recipe)
+        taken = int(self.bytes_a_pixel * recipe.batch_size * recipe.image_size**2)
+        if taken > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return taken
+
+
+def asked(machine: Cluster = ONE_GPU, **options: Any) -> tuple[Call, Resolved]:
+    call = Call.of({**DEFAULTS, "gpus_per_trial": AUTO, "weights": "none", **options})
+    return call, resolve(call, machine)
+
+
+def pack(cache: Path, measure: Scale, machine: Cluster = ONE_GPU, gpu: Gpu | None = CARD, **options: Any) -> Resolved:
+    call, resolved = asked(machine, **options)
+    return packed(resolved, call, machine, cache, find_gpu=lambda: gpu, measure=measure)
+
+
+@given(taken=st.integers(10**7, 10**12), total=st.integers(10**9, 10**12))
+def test_a_share_is_one_of_k_that_fit_and_ray_can_hand_out_k(taken: int, total: int) -> None:
+    share = fraction(taken, total)
+    k = int(1 / share)
+    assert 1 <= k <= MOST
+    assert round(share * 10_000) * k <= 10_000, "as Ray counts"
+    assert Cluster((Node(64, 1),)).room(1, share) == k
+    assert k == 1 or k * MARGIN * taken <= total * (1 + 1e-9)
+    assert k == MOST or (k + 1) * MARGIN * taken > total
+
+
+@pytest.mark.parametrize(
+    ("taken_gb", "share"),
+    [(80, 1.0), (200, 1.0), (34, 1.0), (33, 0.5), (22, 0.3333), (16, 0.25), (10, 0.1666), (4, 0.0625), (0.1, 0.0625)],
+)
+def test_shares_of_80_gb(taken_gb: float, share: float) -> None:
+    assert fraction(int(taken_gb * GB), CARD.n_bytes) == share
+
+
+@pytest.mark.parametrize("scale", ["cpu", "gpu"])
+@pytest.mark.parametrize("space", search_spaces.names())
+def test_no_trial_is_larger_than_what_is_measured(space: str, scale: str) -> None:
+    _, resolved = asked(space=space, scale=scale)
+    measured = {recipe.backbones: recipe for recipe in heaviest(resolved.plan)}
+    drawn = [resolved.plan.base, *map(Recipe.model_validate, vet(resolved.plan))]
+    assert {recipe.backbones for recipe in drawn} == measured.keys()
+    for recipe in drawn:
+        largest = measured[recipe.backbones]
+        for key in ("image_size", "batch_size", "ema_decay", "age_regression"):
+            assert getattr(recipe, key) <= getattr(largest, key)
+        assert recipe.frozen_stages >= largest.frozen_stages
+        assert len(recipe.split.models) <= len(largest.split.models)
+        assert recipe.head == "linear" or (largest.head == "mlp" and recipe.head_width <= largest.head_width)
+
+
+def test_a_space_of_backbones_has_each_measured_and_what_is_pinned_stays() -> None:
+    _, resolved = asked(space="backbones", weights="hub", set=("frozen_stages=2", "batch_size=32"))
+    measured = heaviest(resolved.plan)
+    assert {recipe.backbone for recipe in measured} == set(resolved.plan.space.backbones(resolved.plan.setting))
+    assert {(recipe.frozen_stages, recipe.batch_size) for recipe in measured} == {(2, 32)}
+    assert {recipe.image_size for recipe in measured} == {224, 384}, "transformers have one size"
+    _, free = asked(space="freezing", weights="hub")
+    assert [(recipe.backbone, recipe.frozen_stages, recipe.head_width) for recipe in heaviest(free.plan)] == [
+        ("resnext101_32x8d.tv_in1k", 0, 4096)
+    ]
+
+
+def test_trials_share_the_gpu_by_the_largest_recipe(tmp_path: Path) -> None:
+    scale = Scale(1700.0)  # 384 px: 16.04 GB
+    resolved = pack(tmp_path, scale, space="backbones", set=("batch_size=64",), data=tmp_path)
+    assert len(scale.weighed) == len({recipe.backbone for recipe in scale.weighed}) == 15
+    assert (resolved.plan.gpus, resolved.plan.parallel, resolved.plan.cpus) == (0.25, 4, 4)
+    told = resolved.notes[-1]
+    assert told.startswith("--gpus-per-trial auto is 0.25: up to 4 trials share a GPU.")
+    assert told.endswith("at 384 px, batches of 64, takes 16.0 of the 80 GB of A card of 80 GB.")
+
+
+@pytest.mark.parametrize(
+    ("machine", "options", "expected"),
+    [
+        (ONE_GPU, {"trials": 12}, (4, 4, 0.0625)),  # a third of the trials
+        (ONE_GPU, {"trials": 60}, (16, 1, 0.0625)),
+        (ONE_GPU, {"trials": 1}, (1, 16, 0.0625)),
+        (ONE_GPU, {"trials": 12, "parallel": 9}, (9, 1, 0.0625)),
+        (ONE_GPU, {"trials": 60, "cpus_per_trial": 4}, (4, 4, 0.0625)),
+        (Cluster((Node(16, 4),)), {"trials": 3}, (4, 4, 0.0625)),  # but one a GPU
+    ],
+)
+def test_small_trials_are_as_many_as_the_sampler_and_the_cores_bear(
+    machine: Cluster, options: dict[str, Any], expected: tuple[int, int, float], tmp_path: Path
+) -> None:
+    plan = pack(tmp_path, Scale(1.0), machine, **options).plan
+    assert (plan.parallel, plan.cpus, plan.gpus) == expected
+
+
+def test_what_was_measured_is_kept_by_all_that_it_hangs_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, again, other_card, larger = Scale(), Scale(), Scale(), Scale()
+    made = pack(tmp_path, first)
+    assert "Measuring how much GPU memory" in capsys.readouterr().err
+    assert pack(tmp_path, again).notes == made.notes
+    assert "Measuring" not in capsys.readouterr().err
+    pack(tmp_path, other_card, gpu=Gpu("Another card", 24 * GB))
+    pack(tmp_path, larger, set=("batch_size=64",))
+    assert [len(scale.weighed) for scale in (first, again, other_card, larger)] == [1, 0, 1, 1]
+    kept = json.loads((tmp_path / FILE).read_text())
+    keys = [json.loads(key) for key in kept]
+    assert {key["gpu"] for key in keys} == {"A card of 80 GB", "Another card"}
+    assert {"backbone", "image_size", "frozen_stages", "batch_size", "precision"} <= keys[0].keys()
+    (tmp_path / FILE).write_text(json.dumps(kept)[:-9])
+    pack(tmp_path, again)
+    assert len(again.weighed) == 1, "a damaged file is measured anew"
+
+
+def test_a_cache_that_cannot_be_written_is_told(unprivileged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    unprivileged.chmod(0o500)
+    assert pack(unprivileged, Scale()).plan.gpus < 1
+    assert "What was measured of the GPU's memory is not kept" in capsys.readouterr().err
+
+
+def test_a_cache_that_is_a_file_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "cache").touch()
+    assert pack(tmp_path / "cache", Scale()).plan.gpus < 1
+    assert "What was measured of the GPU's memory is not kept" in capsys.readouterr().err
+
+
+def test_what_does_not_fit_has_a_gpu_of_its_own(tmp_path: Path) -> None:
+    scale = Scale(most=10**6)
+    resolved = pack(tmp_path, scale)
+    assert (resolved.plan.gpus, resolved.plan.parallel) == (1.0, 1)
+    assert resolved.notes[-1].endswith(
+        "does not fit into the 80 GB of A card of 80 GB; trials of it go in micro-batches."
+    )
+
+
+def test_an_error_that_is_none_of_memory_ends_the_search(tmp_path: Path) -> None:
+    def broken(recipe: Recipe) -> int:
+        raise KeyError(recipe.backbone)
+
+    call, resolved = asked()
+    with pytest.raises(KeyError):
+        packed(resolved, call, ONE_GPU, tmp_path, find_gpu=lambda: CARD, measure=broken)
+    assert not (tmp_path / FILE).exists()
+
+
+def test_without_a_gpu_a_trial_has_none(tmp_path: Path) -> None:
+    scale = Scale()
+    for machine, options, why in (
+        (ONE_GPU, {"scale": "cpu"}, "in CPU scale trials use no GPU"),
+        (Cluster((Node(2, 0),)), {}, "in CPU scale trials use no GPU"),
+        (Cluster((Node(2, 0),)), {"scale": "gpu"}, "there is no GPU"),
+    ):
+        resolved = pack(tmp_path, scale, machine, **options)
+        assert resolved.plan.gpus == 0
+        assert resolved.notes[-1] == f"--gpus-per-trial auto is 0: {why}."
+    assert scale.weighed == []
+
+
+def test_a_driver_without_a_gpu_cannot_measure_for_its_cluster(tmp_path: Path) -> None:
+    with pytest.raises(
+        CallError,
+        match=r"measures on a GPU of the machine that the search is started on, and torch finds none here\. Start",
+    ):
+        pack(tmp_path, Scale(), Cluster((Node(4, 0), Node(8, 2))), gpu=None)
+
+
+def test_a_number_is_taken_as_it_is(tmp_path: Path) -> None:
+    scale = Scale()
+    call, resolved = asked(gpus_per_trial="0.5")
+    assert call.gpus_per_trial == 0.5
+    assert packed(resolved, call, ONE_GPU, tmp_path, find_gpu=lambda: CARD, measure=scale) is resolved
+    assert (resolved.plan.gpus, scale.weighed) == (0.5, [])
+
+
+def test_the_door_takes_auto_and_numbers_alone() -> None:
+    common = ("--space", "freezing", "--plan")
+    assert "--gpus-per-trial auto is 0: in CPU scale trials use no GPU." in said_by_door(
+        *common, "--scale", "cpu", "--gpus-per-trial", "auto"
+    )
+    for text in ("half", "nan", "inf", ""):
+        expected = f"--gpus-per-trial expects auto, or a number of GPUs, as in 1 or 0.25, but got {text!r}."
+        assert expected in refused(2, *common, "--gpus-per-trial", text)
+    assert "--gpus-per-trial must be at least 0, but got -1.0." in refused(2, *common, "--gpus-per-trial", "-1")
+
+
+SMALL = Recipe(
+    backbone="mobilenetv3_small_050", image_size=32, frozen_stages=0, batch_size=40, lr_head=1e6, lr_body=1e6, epochs=9
+)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"frozen_stages": 3, "views": 2, "mix": "mixup", "ema_decay": 0.9},
+        {
+            "age_cut_old": 70,
+            "ages_left_out": "57-99",
+            "sampler": "oversample",
+            "task_split": "shared_heads",
+            "age_regression": 0.5,
+        },
+        {
+            "task_split": "three",
+            "members.age3.batch_size": 50,
+            "members.age3.lr_head": 1e6,
+            "members.age3.ages_left_out": "18-30",
+        },
+    ],
+)
+def test_a_rehearsal_is_an_epoch_of_whole_batches_whatever_the_recipe_says(values: dict[str, Any]) -> None:
+    torch.set_num_threads(1)
+    recipe = SMALL.override(values)
+    result = rehearse(recipe, "cpu")
+    whole = max(recipe.of_model(tasks).batch_size for tasks in recipe.split.models)
+    assert result.photos == len(recipe.split.models) * STEPS * whole
+    assert 0 < result.train_loss < 20, "it learns without harm"
+    assert result.validation_f1 >= 0

@@ -1,0 +1,234 @@
+"""How a call becomes a plan: scale, shares of the machine, precedence, durations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from maskcls.errors import CallError
+from search_spaces import Space
+from tune.runs import cluster
+from tune.runs.cluster import Cluster, Node
+from tune.runs.folder import SearchRun
+from tune.search.first_trials import firsts, preset_params
+from tune.search.options import Call, Resolved, budget_s, resolve
+from tune.search.plan import SearchPlan
+
+DEFAULTS: dict[str, Any] = {
+    "space": "freezing",
+    "data": None,
+    "preset": "contest-2021",
+    "set": (),
+    "epochs": None,
+    "image_size": None,
+    "weights": None,
+    "scale": "auto",
+    "seed": 0,
+    "split_seed": 0,
+    "split": None,
+    "corrections": "published",
+    "skip_bad": False,
+    "trials": None,
+    "parallel": None,
+    "gpus_per_trial": None,
+    "cpus_per_trial": None,
+    "time_budget": None,
+    "sampler": None,
+    "scheduler": None,
+    "learn_from": None,
+    "finalists": None,
+    "repeats": None,
+    "repeat_by": None,
+    "retrain_on_all": False,
+}
+
+
+def resolved(cpus: int, gpus: float, **options: Any) -> Resolved:
+    return resolve(Call.of({**DEFAULTS, **options}), Cluster((Node(cpus, gpus),)))
+
+
+def test_without_a_gpu_the_scale_is_cpu_and_says_so() -> None:
+    found = resolved(2, 0)
+    assert found.plan.setting.scale == "cpu"
+    assert found.plan.base.backbone == "resnet10t"
+    assert found.notes[0].startswith("No GPU was found: CPU scale")
+    assert resolved(2, 1).plan.base.backbone == "resnext101_32x8d.tv_in1k"
+    assert resolved(2, 0, scale="gpu").plan.setting.scale == "gpu"
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "options", "share"),
+    [
+        (2, 0, {}, (2, 1, 0)),
+        (2, 0, {"trials": 3}, (1, 2, 0)),
+        (64, 0, {"trials": 12}, (4, 16, 0)),
+        (64, 0, {"cpus_per_trial": 32}, (2, 32, 0)),
+        (64, 0, {"parallel": 8}, (8, 8, 0)),
+        (16, 4, {}, (4, 4, 1)),
+        (16, 1, {"gpus_per_trial": 0.25}, (4, 4, 0.25)),
+        (16, 1, {"scale": "cpu"}, (4, 4, 0)),
+    ],
+)
+def test_trials_share_the_machine(
+    cpus: int, gpus: float, options: dict[str, Any], share: tuple[int, int, float]
+) -> None:
+    plan = resolved(cpus, gpus, **options).plan
+    assert (plan.parallel, plan.cpus, plan.gpus) == share
+
+
+def test_more_than_there_is_would_never_start() -> None:
+    with pytest.raises(
+        CallError, match=r"--gpus-per-trial 2 is more than there is on one machine \(1\): no trial would ever start"
+    ):
+        resolved(2, 1, gpus_per_trial=2.0)
+
+
+CLUSTER = Cluster((Node(8, 0), Node(4, 1), Node(4, 1)))
+
+
+@pytest.mark.parametrize(
+    ("options", "share"),
+    [
+        ({"parallel": 1, "scale": "cpu"}, (1, 8, 0)),
+        ({"parallel": 3, "scale": "cpu"}, (3, 4, 0)),
+        ({"trials": 30, "scale": "cpu"}, (10, 1, 0)),
+        ({}, (2, 4, 1)),
+        ({"parallel": 1}, (1, 4, 1)),
+        ({"gpus_per_trial": 0.5}, (4, 2, 0.5)),
+    ],
+)
+def test_a_trial_fits_on_one_node_of_a_cluster(options: dict[str, Any], share: tuple[int, int, float]) -> None:
+    plan = resolve(Call.of({**DEFAULTS, **options}), CLUSTER).plan
+    assert (plan.parallel, plan.cpus, plan.gpus) == share
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cpus_per_trial": 9}, r"--cpus-per-trial 9 is more than there is on one machine \(8\)"),
+        ({"gpus_per_trial": 2.0}, r"--gpus-per-trial 2 is more than there is on one machine \(1\)"),
+        ({"cpus_per_trial": 8, "gpus_per_trial": 1.0}, "No machine has both 8 cores and 1 GPUs"),
+    ],
+)
+def test_a_trial_that_fits_on_no_node_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(CallError, match=message):
+        resolve(Call.of({**DEFAULTS, **options}), CLUSTER)
+
+
+def test_a_quota_of_time_bounds_the_cores(tmp_path: Path) -> None:
+    limits = tmp_path / "cpu.max"
+    for text, cores in (("150000 100000\n", 2), ("50000 100000\n", 1), ("max 100000\n", None)):
+        limits.write_text(text)
+        assert cluster.quota(limits) == cores
+    assert cluster.quota(tmp_path / "nowhere") is None
+
+
+def test_a_path_is_the_same_however_it_is_written(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    crooked = tmp_path / "sub" / ".." / "sub"
+    assert Call.of({**DEFAULTS, "data": crooked, "weights": "none"}).data == str((tmp_path / "sub").resolve())
+
+
+def test_backbones_that_had_weights_when_the_run_began_stay_its_choices(tmp_path: Path) -> None:
+    file = tmp_path / "resnet10t.safetensors"
+    file.touch()
+    call = Call.of({**DEFAULTS, "space": "backbones", "weights": str(tmp_path)})
+    machine = Cluster((Node(2, 0),))
+    begun = resolve(call, machine)
+    (tmp_path / "lcnet_100.safetensors").touch()
+    file.unlink()
+    resumed = resolve(call, machine, has_weights=begun.has_weights).plan
+    assert resumed.space.left_out(resumed.setting) == begun.plan.space.left_out(begun.plan.setting)
+    assert "lcnet_100" in resumed.space.left_out(resumed.setting)
+    assert "resnet10t" not in resumed.space.left_out(resumed.setting)
+
+
+def test_preset_scale_space_explicit_in_that_order() -> None:
+    plan = resolved(2, 0, set=("lr_head=0.5", "head=mlp"), epochs=9, seed=4).plan
+    assert plan.base.head_width == 512, "the scale over the preset"
+    assert plan.base.lr_head == 0.5
+    assert plan.base.epochs == 9
+    assert plan.base.seed == plan.seed == 4
+    assert plan.base.weights == "none", "of demo faces"
+    recipe = plan.recipe({"lr_head": 1e-3, "head_width": 99, "epochs": 1})
+    assert (recipe["lr_head"], recipe["head_width"], recipe["epochs"]) == (0.5, 99, 9), (
+        "the space over the scale, explicit over all"
+    )
+
+
+def test_a_pin_is_told() -> None:
+    notes = resolved(2, 0, set=("frozen_stages=3",), image_size=64, weights="hub").notes
+    assert [note for note in notes if "fixed" in note] == ["frozen_stages is fixed at 3: the space would vary it."]
+
+
+def test_the_preset_is_a_point_of_the_space_where_all_its_values_lie_in_it(tmp_path: Path) -> None:
+    plan = resolved(2, 0, data=tmp_path).plan
+    assert preset_params(plan.space, plan.setting, plan.base) == {
+        "frozen_stages": 5,
+        "head": "mlp",
+        "lr_head": 1e-3,
+        "head_width": 512,
+        "head_dropout": 0.5,
+    }
+    outside = plan.base.override({"lr_head": 0.9})
+    assert preset_params(plan.space, plan.setting, outside) == {}
+
+
+def test_a_point_that_is_the_preset_again_is_not_tried_twice() -> None:
+    plan = resolved(2, 0).plan
+    preset = preset_params(plan.space, plan.setting, plan.base)
+    again = Space("mine", "?", plan.space.suggest, lambda setting: [preset, {**preset, "lr_head": 5e-3}])
+    assert firsts(SearchPlan(again, plan.setting, plan.base)) == {
+        "preset": preset,
+        "point 2": {**preset, "lr_head": 5e-3},
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("30m", 1800), ("2h", 7200), ("1h30m", 5400), ("0.5h", 1800), (None, None)]
+)
+def test_durations(text: str | None, seconds: float | None) -> None:
+    assert budget_s(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "30", "m", "30 m", "-5m", "0s", "5d", "1h30"])
+def test_durations_that_are_none(text: str) -> None:
+    with pytest.raises(CallError, match="--time-budget expects a duration"):
+        budget_s(text)
+
+
+def test_what_follows_the_search_and_how_it_goes_has_defaults() -> None:
+    plan = resolved(2, 0).plan
+    assert (plan.sampler, plan.scheduler, plan.learn_from) == ("tpe", "asha", ())
+    assert (plan.trials, plan.fits_after) == (12, 9)
+    assert resolved(2, 0, finalists=0).plan.fits_after == 0
+    assert resolved(2, 0, time_budget="1h").plan.trials >= 10_000, "only the time bounds them"
+    assert resolved(2, 0, time_budget="1h", trials=5).plan.trials == 5
+
+
+def test_a_resume_keeps_the_runs_own_search_unless_it_says_another(tmp_path: Path) -> None:
+    first = Call.of({**DEFAULTS, "sampler": "random", "finalists": 2, "retrain_on_all": True})
+    run = SearchRun.create(tmp_path, "one", {"call": first.record()})
+    other = SearchRun.create(tmp_path, "other", {"call": first.record()})
+    again = Call.recorded(run, {**DEFAULTS, "runs": tmp_path, "repeats": 5, "learn_from": ["other"]})
+    assert (again.sampler, again.finalists, again.repeats, again.retrain_on_all) == ("random", 2, 5, True)
+    assert again.learn_from == (str(other.path),)
+    timed = SearchRun.create(tmp_path, "timed", {"call": Call.of({**DEFAULTS, "time_budget": "1h"}).record()})
+    with pytest.raises(CallError, match="--resume timed: the run had a time budget and no number of trials"):
+        Call.recorded(timed, {**DEFAULTS, "runs": tmp_path})
+
+
+def test_a_resume_shares_gpus_anew_and_keeps_to_measuring_where_the_run_did(tmp_path: Path) -> None:
+    measured = SearchRun.create(
+        tmp_path, "measured", {"call": Call.of({**DEFAULTS, "gpus_per_trial": "auto"}).record()}
+    )
+    by_number = SearchRun.create(
+        tmp_path, "by-number", {"call": Call.of({**DEFAULTS, "gpus_per_trial": "0.5"}).record()}
+    )
+    assert Call.recorded(measured, {**DEFAULTS, "runs": tmp_path}).gpus_per_trial == "auto"
+    assert Call.recorded(measured, {**DEFAULTS, "runs": tmp_path, "gpus_per_trial": "0"}).gpus_per_trial == 0.0
+    assert Call.recorded(by_number, {**DEFAULTS, "runs": tmp_path}).gpus_per_trial is None, (
+        "this machine may be another"
+    )

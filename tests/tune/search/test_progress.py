@@ -1,0 +1,212 @@
+"""What a search shows: a table that fits into 80 columns, and a leaderboard."""
+
+from __future__ import annotations
+
+import errno
+import io
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import optuna
+import pytest
+from ray.tune.error import TuneError
+from rich.console import Console
+
+from tests.tune.searches import make_plan, new_run, table
+from tune.runs import leaderboard
+from tune.runs.folder import SearchRun
+from tune.runs.stopping import FINISHED, INTERRUPTED, Outcome
+from tune.runs.study import ORIGIN, STATE, WITHDRAWN, Record, open_study, records
+from tune.search import ending as handover
+from tune.search.progress import Progress, duration
+from tune.states import TrialState
+
+
+def began_search(tmp_path: Path) -> tuple[SearchRun, optuna.Study]:
+    """A study of three trials: the preset, a better one, and one that failed at once."""
+    run = new_run(tmp_path)
+    study = open_study(run)
+    for origin, values, state in (
+        ("preset", (0.5, 0.6), "complete"),
+        ("sampled", (0.7, 0.7), "complete"),
+        ("sampled", (), "failed"),
+    ):
+        trial = study.ask()
+        trial.set_user_attr(ORIGIN, origin)
+        for epoch, value in enumerate(values, start=1):
+            trial.report(value, epoch)
+        trial.set_user_attr(STATE, state)
+        study.tell(
+            trial,
+            values[-1] if values else None,
+            state=optuna.trial.TrialState.COMPLETE if values else optuna.trial.TrialState.FAIL,
+        )
+    return run, study
+
+
+def ray_trial_of(number: int) -> SimpleNamespace:
+    """As much of Ray's trial as a callback looks at."""
+    return SimpleNamespace(config={"trial": f"{number:04d}", "recipe": {"epochs": 12}})
+
+
+def told(study: optuna.Study, value: float) -> int:
+    """A trial that ends with that F1 after an epoch, in the study; its number."""
+    trial = study.ask()
+    trial.report(value, 1)
+    study.tell(trial, value)
+    return trial.number
+
+
+def test_the_table_fits_into_80_columns(tmp_path: Path) -> None:
+    run, study = began_search(tmp_path)
+    progress = Progress(make_plan(40), run, study, plain=False)
+    for number in range(30):
+        if number >= 3:
+            study.ask()
+        ray_trial = ray_trial_of(number)
+        progress.on_trial_start(0, [], ray_trial)
+        result = {"epoch": 11, "validation_f1": 0.61 + number / 1000, "best_f1": 0.65, "photos_per_second": 12345.6}
+        progress.on_trial_result(0, [], ray_trial, result)
+        if number < 3:
+            progress.on_trial_complete(0, [], ray_trial)
+    screen = io.StringIO()
+    Console(file=screen, width=80, force_terminal=False).print(progress.picture())
+    lines = screen.getvalue().splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= 80
+    assert len(lines) <= 20
+    assert lines[0].split() == ["trial", "state", "epoch", "F1", "best", "photos/s", "left"]
+    assert "0029   running        11/12  0.6390  0.6500    12,346" in screen.getvalue()
+    assert "3 of 40 trials · best 0.7000 (trial 0001) · preset 0.6000" in lines[-1]
+
+
+def test_of_many_trials_the_table_shows_the_best_and_the_latest(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    study = open_study(run)
+    progress = Progress(make_plan(200), run, study, plain=False)
+    for number in range(100):
+        value = 0.9 - abs(number - 20) / 200
+        assert told(study, value) == number
+        ray_trial = ray_trial_of(number)
+        progress.on_trial_start(0, [], ray_trial)
+        progress.on_trial_result(0, [], ray_trial, {"epoch": 1, "validation_f1": value, "best_f1": value})
+        progress.on_trial_complete(0, [], ray_trial)
+    study.ask()
+    progress.on_trial_start(0, [], ray_trial_of(100))
+    screen = io.StringIO()
+    Console(file=screen, width=80, force_terminal=False).print(progress.picture())
+    lines = screen.getvalue().splitlines()
+    shown = [line.split()[0] for line in lines[1:-1]]
+    assert shown == ["0018", "0019", "0020", "0021", "0022", "0094", "0095", "0096", "0097", "0098", "0099", "0100"]
+    assert lines[-1].startswith("100 of 200 trials · best 0.9000 (trial 0020) · about")
+
+
+def test_where_a_search_stands_is_what_the_whole_study_says(tmp_path: Path) -> None:
+    run, study = began_search(tmp_path)
+    standing = leaderboard.Standing(study)
+
+    def agrees() -> bool:
+        whole = records(run)
+        ended = sum(record.state != TrialState.UNFINISHED for record in whole)
+        return (
+            sorted(standing.records(), key=lambda record: record.trial_id),
+            standing.best,
+            standing.preset,
+            standing.ended,
+        ) == (
+            whole,
+            leaderboard.best(whole),
+            leaderboard.preset(whole),
+            ended,
+        )
+
+    assert agrees()
+    trial = study.ask()
+    standing.look("0003")
+    assert agrees(), "a trial that was begun and has no epoch"
+    for epoch, value in enumerate((0.6, 0.7, 0.71), start=1):  # below the best, its equal but later, above it
+        trial.report(value, epoch)
+        assert standing.look("0003").f1 == value
+        assert agrees()
+    assert standing.best is not None
+    assert standing.best.trial_id == "0003"
+    study.tell(trial, 0.71)
+    standing.look("0003")
+    standing.look("0003")
+    assert agrees(), "its end counts once"
+    study.ask().set_user_attr(WITHDRAWN, True)
+    assert agrees(), "what is no trial of the run is not looked at"
+    assert leaderboard.Standing(study).records() == records(run)
+
+
+def test_a_leaderboard_that_costs_too_much_waits_and_loses_no_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = new_run(tmp_path)
+    study = open_study(run)
+    progress = Progress(make_plan(4), run, study, plain=False)
+
+    def end(value: float) -> None:
+        ray_trial = ray_trial_of(told(study, value))
+        progress.on_trial_start(0, [], ray_trial)
+        progress.on_trial_complete(0, [], ray_trial)
+
+    end(0.5)
+    end(0.6)
+    progress.on_step_end(0, [])
+    assert len(table(run)) in (1, 2), "the second rewriting may be due already"
+    monkeypatch.setattr("tune.search.progress.WRITING_SHARE", 1e-9)
+    later = time.monotonic() + 60
+    monkeypatch.setattr("tune.search.progress.time.monotonic", lambda: later)
+    progress.on_step_end(0, [])
+    assert [row["trial"] for row in table(run)] == ["0001", "0000"]
+    run.leaderboard.unlink()
+    progress.on_step_end(0, [])
+    assert not run.leaderboard.exists(), "nothing ended since"
+
+
+def test_a_leaderboard_that_cannot_be_written_is_told_as_ray_tells_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = new_run(tmp_path)
+    study = open_study(run)
+    progress = Progress(make_plan(4), run, study, plain=False)
+    run.leaderboard.mkdir()
+    ray_trial = ray_trial_of(told(study, 0.5))
+    with pytest.raises(OSError, match=r"leaderboard\.csv"):
+        progress.on_trial_complete(0, [], ray_trial)
+    with pytest.raises(TuneError, match=r"leaderboard\.csv") as error:
+        progress.on_step_end(0, [])
+    assert isinstance(error.value.__cause__, OSError)
+    assert error.value.__cause__.errno == errno.EISDIR
+
+
+def test_the_leaderboard_holds_every_trial_once_best_first(tmp_path: Path) -> None:
+    run, _ = began_search(tmp_path)
+    leaderboard.write(run, records(run))
+    rows = table(run)
+    assert [
+        (row["rank"], row["trial"], row["state"], row["best_validation_f1"], row["best_epoch"]) for row in rows
+    ] == [
+        ("1", "0001", "complete", "0.700000", "1"),
+        ("2", "0000", "complete", "0.600000", "2"),
+        ("", "0002", "failed", "", ""),
+    ]
+
+
+def test_the_summary_tells_the_gain_over_the_preset(tmp_path: Path) -> None:
+    run, _ = began_search(tmp_path)
+    told = handover.summary(run, records(run), Outcome(FINISHED, 0), reported=False)
+    assert told[0].startswith("Search finished. Trials: 2 complete, 1 failed.")
+    assert "Best: trial 0001, validation macro F1 0.7000 at epoch 1 of 2." in told
+    assert "Gain over the preset (trial 0000, 0.6000): +0.1000." in told
+    none: list[Record] = []
+    assert (
+        handover.summary(run, none, Outcome(INTERRUPTED, 1), reported=False)[-1]
+        == "No trial has finished an epoch, so there is no best one."
+    )
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(40, "40 s"), (89, "89 s"), (720, "12 min"), (12000, "3 h 20 min")])
+def test_durations_for_people(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

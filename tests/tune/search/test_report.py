@@ -1,0 +1,237 @@
+"""The page of a search: what it says, that it stands alone, and that no value can break it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.tune.made_run import add_choice, made_run
+from tune.runs import leaderboard
+from tune.runs.folder import SearchRun
+from tune.runs.study import open_study, records
+from tune.search.report import MIN_COMPLETE, gain, importance, write_report
+from tune.selection.finalists import Design
+
+VOID = {"meta", "br", "img", "link"}
+
+
+class Balanced(HTMLParser):
+    """Fails where an element is closed that is not the last one opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def read(run: SearchRun) -> str:
+    write_report(run)
+    text = run.report.read_text()
+    parser = Balanced()
+    parser.feed(text)
+    assert parser.open == []
+    return text
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> SearchRun:
+    return made_run(tmp_path_factory.mktemp("runs"), 24, message="ValueError: <script>alert('x')</script> $x^$ & more")
+
+
+@pytest.fixture(scope="module")
+def text(run: SearchRun) -> str:
+    return read(run)
+
+
+def test_headline(run: SearchRun, text: str) -> None:
+    assert "<h1>Search made</h1>\n<p>Space freezing: How many stages, &amp; which head?</p>" in text
+    trials = records(run)
+    best, preset = leaderboard.best(trials), leaderboard.preset(trials)
+    assert best is not None
+    assert preset is not None
+    assert best.trial_id != preset.trial_id
+    assert f"<b>{best.f1:.4f}</b><span>trial {best.trial_id}, resnet10t, epoch {best.best_epoch} of 6</span>" in text
+    assert f"<b>{best.f1 - preset.f1:+.4f}</b><span>trial 0000: {preset.f1:.4f}</span>" in text  # type: ignore[operator]
+    assert gain(trials) == best.f1 - preset.f1  # type: ignore[operator]
+    assert "<b>24</b><span>17 complete, 5 stopped early, 1 diverged, 1 failed</span>" in text
+    assert "<b>24 min 24 s</b>" in text
+
+
+def test_leaderboard_has_every_trial_best_first(run: SearchRun, text: str) -> None:
+    body = re.search(r"<h2>Leaderboard</h2>.*?<tbody>(.*?)</tbody>", text, re.DOTALL)
+    assert body
+    ids = re.findall(r"<tr[^>]*><td>\d*</td><td>(\d{4})</td>", body[1])
+    assert ids == [trial.trial_id for trial in leaderboard.ranked(records(run))]
+    assert body[1].startswith("<tr class=best>")
+
+
+def test_figures_are_whole_and_show_every_trial(text: str) -> None:
+    figures = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+    assert len(figures) == 4
+    for figure in figures:
+        ElementTree.fromstring(figure)
+    assert "best so far" in figures[0]
+    assert "preset&#x27;s recipe" in figures[0] or "preset's recipe" in figures[0]
+    assert all(state in figures[0] for state in ("complete", "stopped early", "diverged"))
+    assert "best trial, " in figures[1]
+    assert "share of the importance" in figures[2]
+    assert all(name in figures[3] for name in ("frozen_stages", "lr_body", "lr_head", "head_dropout"))
+
+
+def test_it_asks_nothing_of_a_network(text: str) -> None:
+    addresses = {address for address in re.findall(r"https?://[^\s\"'<>]+", text) if "www.w3.org" not in address}
+    assert addresses <= {
+        "http://purl.org/dc/elements/1.1/",
+        "http://creativecommons.org/ns#",
+        "http://purl.org/dc/dcmitype/StillImage",
+    }
+    assert not re.search(r"<(script|img|link|iframe|object)\b", text)
+    assert "@import" not in text
+    assert "default-src 'none'" in text
+
+
+def test_text_is_escaped(text: str) -> None:
+    assert "<script>" not in text
+    assert "ValueError: &lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt; $x^$ &amp; more" in text
+
+
+def test_scores_of_the_best_trial(text: str) -> None:
+    assert "485 validation photos, accuracy 75.0%" in text
+    assert re.search(r"<td>mask3</td><td>.*?</td><td>0\.970</td>", text)
+    assert "<td>17</td>" in text
+    assert text.count("nobody in validation") == 1
+
+
+def test_the_call_is_kept(text: str) -> None:
+    assert "<dd>python -m tune.search --space freezing</dd>" in text
+    assert "<dt>versions.torch</dt><dd>2.14.1</dd>" in text
+    assert "<dt>parts.1.why</dt><dd>complete</dd>" in text
+
+
+def test_importance_names_what_the_formula_hangs_on(tmp_path: Path) -> None:
+    made = made_run(tmp_path, 60)
+    shares, note = importance(open_study(made).get_trials())
+    assert set(shares) == {"frozen_stages", "lr_head", "head"}
+    assert max(shares, key=lambda name: shares[name]) == "frozen_stages"
+    assert sum(shares.values()) == pytest.approx(1)
+    assert "PED-ANOVA over" in note
+
+
+def test_few_trials_have_no_importance(tmp_path: Path) -> None:
+    made = made_run(tmp_path, 3)
+    shares, note = importance(open_study(made).get_trials())
+    assert shares == {}
+    assert (
+        note
+        == f"Importances need {MIN_COMPLETE} complete trials of the space in which a parameter varied; this search has 2."
+    )
+    assert note in read(made)
+
+
+def test_a_search_without_an_epoch_has_a_page(tmp_path: Path) -> None:
+    made = SearchRun.create(tmp_path, "new", {"call": "x"})
+    assert "No trial has finished an epoch yet." in read(made)
+
+
+def test_it_is_written_anew_and_the_same(tmp_path: Path) -> None:
+    made = made_run(tmp_path, 4)
+    assert read(made) == read(made)
+    assert [file.name for file in made.path.glob("*report*")] == ["report.html"]
+
+
+@pytest.fixture(scope="module")
+def chosen(tmp_path_factory: pytest.TempPathFactory) -> SearchRun:
+    made = made_run(tmp_path_factory.mktemp("chosen"), 24)
+    add_choice(made, Design(4, 3), lacks=(leaderboard.ranked(records(made))[3].trial_id,))
+    return made
+
+
+def test_the_choice_leads_the_page(chosen: SearchRun) -> None:
+    text, told = read(chosen), chosen.search()["choice"]
+    found, winner = told["holdout"], told["winner"]
+    by_validation = leaderboard.ranked(records(chosen))
+    assert winner != by_validation[0].trial_id, "else nothing below shows that the repeats decided"
+    interval = f"95 % interval [{found['low']:.4f}, {found['high']:.4f}], 69 people"
+    assert f"<b>{found['f1']:.4f}</b><span>{interval}</span>" in text
+    assert f"<span>mean of 3 repeats</span><b>{told['mean']:.4f}</b><span>± {told['spread']:.4f}," in text
+    assert f"<b>{told['validation_f1']:.4f}</b><span>trial {winner}, resnet10t" in text
+    assert f"<b>{told['validation_f1'] - found['f1']:+.4f}</b>" in text
+    assert "The holdout has been looked at 1 time." in text
+    assert "<h2>F1 of the winner, by task and class</h2>" in text
+    assert f"<h2>The winner&#x27;s recipe, trial {winner}</h2>" in text
+    assert f"winner, {winner}" in text
+    assert "looked at, 2030" not in text
+    assert "choice.winner" not in text, "what stands above is not told again as search.json"
+    place = next(number for number, trial in enumerate(by_validation, start=1) if trial.trial_id == winner)
+    assert f"<tr class=best><td>{place}</td><td>{winner}</td>" in text
+
+
+def test_the_finalists_have_a_table_and_a_figure(chosen: SearchRun) -> None:
+    text, told = read(chosen), chosen.search()["choice"]
+    part = re.search(r"<h2>The choice</h2>(.*?)</section>", text, re.DOTALL)
+    assert part
+    assert "The best 4 trials by validation were trained again 3 times, each repeat on a fold" in part[1]
+    rows = re.findall(r"<tr( class=best)?><td>(\d{4})</td>(.*?)</tr>", part[1])
+    assert [trial for _, trial, _ in rows] == [one["trial"] for one in told["finalists"]]
+    assert [trial for marked, trial, _ in rows if marked] == [told["winner"]]
+    for (_, _, cells), one in zip(rows, told["finalists"], strict=True):
+        shown = re.findall(r"<td>(.*?)</td>", cells)
+        f1s = [f"{repeat['f1']:.4f}" for repeat in one["repeats"]] + ["–"] * (3 - len(one["repeats"]))
+        scores = [f"{one[name]:.4f}" for name in ("validation_f1", "mean", "spread")]
+        assert shown == [*scores, *f1s, "winner" if one["trial"] == told["winner"] else ""]
+    assert f"<li>Trial {told['finalists'][3]['trial']}, repeat 3: diverged. The loss is nan.</li>" in part[1]
+    figure = re.search(r"<svg.*?</svg>", part[1], re.DOTALL)
+    assert figure
+    ElementTree.fromstring(figure[0])
+    assert all(f"trial {one['trial']}" in figure[0] for one in told["finalists"])
+    assert "the winner on the holdout, 95 %" in figure[0]
+
+
+def test_a_choice_that_was_not_confirmed_says_so(tmp_path: Path) -> None:
+    made = made_run(tmp_path, 12)
+    add_choice(made, Design(2, 1, "seeds"), confirmed=False)
+    text = read(made)
+    assert "<b>–</b><span>the winner was not scored there</span>" in text
+    assert "<span>one repeat</span>" in text
+    assert "no spread of one repeat" in text
+    assert "The holdout has not been looked at." in text
+    assert "the winner on the holdout" not in text
+    assert "trained again once, each repeat with a seed of its own, on the search&#x27;s own split." in text
+
+
+@pytest.mark.browser
+def test_a_browser_draws_it(run: SearchRun, text: str, tmp_path: Path) -> None:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium here")
+    picture = tmp_path / "report.png"
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--window-size=1200,2400",
+    ]
+    subprocess.run(
+        [chromium, *options, f"--screenshot={picture}", run.report.as_uri()],
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    assert picture.stat().st_size > 50_000

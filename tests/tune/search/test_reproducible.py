@@ -1,0 +1,197 @@
+"""The same seed gives the same study in a fresh process, a trial's curve comes again to the bit, and a kill between any two records
+of the journal changes nothing of what follows."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from maskcls.training.conditions import NUMBERS, stretches
+from tests.tune.search.test_kill import DRIVE, none_left, wait_for
+from tests.tune.searches import make_plan, new_run, table
+from tests.tune.synthetic import Synthetic
+from tune.fitting.curve import read_curve
+from tune.runs.folder import SearchRun
+from tune.runs.study import open_study, records
+from tune.search.driver import run_search
+from tune.states import TrialState
+
+ROOT = Path(__file__).parents[3]
+REAL = ["--space", "freezing", "--scale", "cpu", "--image-size", "32", "--weights", "none"]
+REAL += [
+    "--set",
+    "backbone=mobilenetv3_small_050",
+    "--set",
+    "batch_size=128",
+    "--cpus-per-trial",
+    "1",
+    "--finalists",
+    "0",
+]
+
+
+def told(run: SearchRun) -> dict[str, dict[str, Any]]:
+    """Every trial that was begun, as study and folders tell of it, without times."""
+    trials = {f"{trial.number:04d}": trial for trial in open_study(run).get_trials(deepcopy=False)}
+    return {
+        record.trial_id: {
+            "state": record.state,
+            "params": record.params,
+            "reported": trials[record.trial_id].intermediate_values,
+            "value": trials[record.trial_id].values,
+            "recipe": record.recipe,
+            "curve": [{name: row.get(name) for name in NUMBERS} for row in read_curve(run.trial(record.trial_id))],
+        }
+        for record in records(run)
+    }
+
+
+def search(*words: str | Path) -> subprocess.Popen[str]:
+    """`tune.search` at the head of its own session."""
+    command = [sys.executable, "-m", "tune.search", *map(str, words)]
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def finished(process: subprocess.Popen[str]) -> str:
+    try:
+        out, err = process.communicate(timeout=500)
+    finally:
+        process.kill()
+    assert process.returncode == 0, err
+    return out
+
+
+@pytest.mark.timeout(300)
+def test_the_same_seed_gives_the_same_study_in_a_fresh_process(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        command = [sys.executable, str(DRIVE), str(tmp_path / name), "24", "0", "1", "6"]
+        finished(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+    one, two = (told(SearchRun(tmp_path / name)) for name in ("one", "two"))
+    assert len(one) == 24
+    assert {trial["state"] for trial in one.values()} == {TrialState.COMPLETE, TrialState.STOPPED_EARLY}
+    assert one == two
+    assert table(SearchRun(tmp_path / "one"), seconds=False) == table(SearchRun(tmp_path / "two"), seconds=False)
+
+
+@pytest.mark.timeout(900)
+def test_the_same_seed_gives_the_same_fits_in_a_fresh_process(tmp_path: Path, demo_cache: Path) -> None:
+    for name in ("one", "two"):
+        words = [
+            *REAL,
+            "--name",
+            name,
+            "--runs",
+            tmp_path,
+            "--trials",
+            "3",
+            "--epochs",
+            "2",
+            "--parallel",
+            "1",
+            "--cache",
+            demo_cache,
+        ]
+        finished(search(*words))
+    one, two = (told(SearchRun(tmp_path / name)) for name in ("one", "two"))
+    assert len(one) == 3
+    assert all(trial["curve"] for trial in one.values())
+    assert one == two
+
+
+@pytest.mark.timeout(1200)
+def test_a_trial_is_trained_again_to_the_bit(tmp_path: Path, demo_cache: Path) -> None:
+    """Trials that ran beside others, one of them killed with the driver and resumed, each again in a process of its own, alone."""
+    path = tmp_path / "runs" / "first"
+    where = ["--runs", tmp_path / "runs", "--cache", demo_cache, "--parallel", "2"]
+    driver = search(*REAL, "--name", "first", "--trials", "3", "--epochs", "4", *where)
+    at_kill = wait_for(
+        path, lambda now: any(trial.state == TrialState.UNFINISHED and trial.epochs for trial in now), 240
+    )
+    driver.kill()
+    driver.communicate()
+    assert none_left(driver, "ray::ImplicitFunc", limit_s=40)
+    alive = {trial.trial_id for trial in at_kill if trial.state == TrialState.UNFINISHED}
+    finished(search("--resume", path, *where))
+
+    run = SearchRun(path)
+    assert [record.state in (TrialState.COMPLETE, TrialState.STOPPED_EARLY) for record in records(run)] == [True] * 3
+    for record in records(run):
+        (stretch,) = stretches(run.trial(record.trial_id))
+        assert (stretch.from_epoch, stretch.conditions.threads, stretch.conditions.device) == (1, 1, "cpu")
+    for trial_id in sorted(alive) or ["0000"]:
+        recorded = read_curve(run.trial(trial_id))
+        command = [
+            sys.executable,
+            "-m",
+            "maskcls.train",
+            "--trial",
+            path / trial_id,
+            "--out",
+            tmp_path / trial_id,
+            "--cache",
+            demo_cache,
+        ]
+        again = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, check=False)
+        assert again.returncode == 0, again.stdout + again.stderr
+        assert again.stdout.count("equal to the recorded epoch") == len(recorded) > 0
+        assert (
+            f"{len(recorded)} of {len(recorded)} recorded epochs of trial {trial_id} of first are equal to the bit"
+            in again.stdout
+        )
+        scores = json.loads((tmp_path / trial_id / "bundle.json").read_text())["scores"]
+        assert scores["validation"]["f1"] >= max(row["validation_f1"] for row in recorded)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> SearchRun:
+    run = new_run(tmp_path_factory.mktemp("unbroken"))
+    run_search(make_plan(14, {"epochs": 6}), run, Synthetic(), plain=True)
+    return run
+
+
+def journal(run: SearchRun) -> list[bytes]:
+    return run.journal.read_bytes().splitlines(keepends=True)
+
+
+def goes_on_as_unbroken(run: SearchRun, cut: int, folder: Path) -> bool:
+    """Whether a driver over the first `cut` records of the run's journal comes to the same end.
+
+    The trials' folders are whole: workers may be ahead of the record.
+    """
+    broken = new_run(folder, f"cut-{cut}")
+    shutil.copytree(run.trials, broken.trials, dirs_exist_ok=True)
+    broken.journal.write_bytes(b"".join(journal(run)[:cut]))
+    run_search(make_plan(14, {"epochs": 6}), broken, Synthetic(), plain=True)
+    return told(broken) == told(run) and table(broken, seconds=False) == table(run, seconds=False)
+
+
+def records_of(run: SearchRun, number: int) -> list[int]:
+    """Places in the journal after which the driver was at work on this trial of a search of one at a time."""
+    lines = [json.loads(line) for line in journal(run)]
+    own = [at for at, line in enumerate(lines) if line.get("trial_id") == number and line["op_code"] != 4]
+    return list(range(own[0], own[-1] + 2))
+
+
+@pytest.mark.timeout(300)
+def test_a_kill_after_any_record_of_a_trial_changes_nothing(unbroken: SearchRun, tmp_path: Path) -> None:
+    """Of one that is drawn at random, for random draws hang on those before them, and that the scheduler stops."""
+    state = {record.trial_id: record.state for record in records(unbroken)}
+    number = next(n for n in range(2, 10) if state[f"{n:04d}"] == TrialState.STOPPED_EARLY)
+    cuts = [cut for cut in records_of(unbroken, number) if cut < len(journal(unbroken))]
+    assert len(cuts) >= 8
+    assert [cut for cut in cuts if not goes_on_as_unbroken(unbroken, cut, tmp_path)] == []
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_a_kill_after_any_record_changes_nothing(unbroken: SearchRun, tmp_path: Path) -> None:
+    cuts = range(1, len(journal(unbroken)))
+    assert [cut for cut in cuts if not goes_on_as_unbroken(unbroken, cut, tmp_path)] == []

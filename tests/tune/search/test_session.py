@@ -1,0 +1,128 @@
+"""What stands around a search: who may drive, where it runs, how it ends, and that the same call finds the same."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState as OptunaState
+
+from maskcls.errors import RunError
+from tests import commands
+from tests.tune.search.test_command import ROOT, call, recorded_run, refused
+from tests.tune.searches import table
+from tests.tune.synthetic import fit_and_tell_threads
+from tune.fitting.curve import read_curve
+from tune.runs import cluster
+from tune.runs.folder import SearchRun
+from tune.runs.study import MESSAGE, ORIGIN, PRESET, STATE, open_study
+from tune.search import __main__ as search
+from tune.states import TrialState
+
+
+def ended_badly(folder: Path) -> SearchRun:
+    """A run of one trial, which failed."""
+    run = recorded_run(folder, trials=1)
+    study = open_study(run)
+    trial = study.ask()
+    for name, value in ((ORIGIN, PRESET), (STATE, TrialState.FAILED), (MESSAGE, "RunError: no weights")):
+        trial.set_user_attr(name, value)
+    study.tell(trial, state=OptunaState.FAIL)
+    return run
+
+
+def test_a_search_in_which_nothing_scored_has_failed(tmp_path: Path) -> None:
+    run = ended_badly(tmp_path)
+    said = commands.call(search.main, "--resume", "one", "--runs", tmp_path)
+    assert said.status == 1
+    assert "No trial has finished an epoch, so there is no best one." in said.out
+    assert run.report.exists()
+    assert [row["state"] for row in table(run)] == ["failed"]
+
+
+def test_a_second_driver_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    run = recorded_run(tmp_path)
+    before = run.search_file.read_text()
+    with run.driving():
+        assert "Another driver is working on" in refused(1, "--resume", "one", "--trials", "7", "--runs", tmp_path)
+    assert run.search_file.read_text() == before
+
+
+def test_a_journal_torn_in_its_first_line_is_mended_before_it_is_read(tmp_path: Path) -> None:
+    run = ended_badly(tmp_path)
+    run.journal.write_bytes(run.journal.read_bytes().splitlines()[0][:-4])
+    call("--resume", "one", "--plan", "--runs", tmp_path)
+    assert b"\n" not in run.journal.read_bytes(), "a plan writes nothing"
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_how_a_driver_failed_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = recorded_run(tmp_path)
+    run.data.mkdir()
+    for name in ("photos.csv", "split.json"):
+        (run.data / name).touch()
+
+    def fails(*arguments: object) -> None:
+        raise RunError("The disk is full.")
+
+    monkeypatch.setattr("tune.search.driver.drive", fails)
+    assert "The disk is full." in refused(1, "--resume", "one", "--runs", tmp_path)
+    (part,) = run.search()["parts"]
+    assert part["why"] == "failed: The disk is full."
+
+
+@pytest.mark.parametrize("words", [("--address", "head:6379"), ()])
+def test_the_plan_is_for_the_cluster_that_is_joined(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """RAY_ADDRESS is set where a job was submitted; its own machine may have no GPU."""
+
+    @contextmanager
+    def joined(address: str | None) -> Iterator[cluster.Cluster]:
+        assert address == "head:6379"
+        yield cluster.Cluster((cluster.Node(4, 0), cluster.Node(8, 2)))
+
+    monkeypatch.setattr(cluster, "connected", joined)
+    monkeypatch.setenv("RAY_ADDRESS", "elsewhere:1" if words else "head:6379")
+    assert "2 at a time, 4 cores, 1 GPUs each" in " ".join(call("--space", "freezing", "--plan", *words).split())
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_the_same_search_finds_the_same_also_at_an_address(
+    tmp_path: Path, demo_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    monkeypatch.setattr("tune.fitting.worker.fit_trial", fit_and_tell_threads)
+    common = [
+        "--space",
+        "freezing",
+        "--trials",
+        "3",
+        "--epochs",
+        "1",
+        "--image-size",
+        "32",
+        "--set",
+        "batch_size=128",
+        "--seed",
+        "5",
+    ]
+    common += ["--finalists", "0"]
+    common += ["--parallel", "1", "--cpus-per-trial", "1", "--runs", str(tmp_path / "runs"), "--cache", str(demo_cache)]
+    call(*common, "--name", "one")
+    address = ray.get_runtime_context().gcs_address
+    joined = [sys.executable, "-m", "tune.search", *common, "--name", "two", "--address", address]
+    again = subprocess.run(joined, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert f"Ray's dashboard: http://{ray._private.worker.get_dashboard_url()}" in again.stdout, (
+        "it ran in the tests' own Ray"
+    )
+
+    one, two = (SearchRun(tmp_path / "runs" / name) for name in ("one", "two"))
+    assert table(one, seconds=False) == table(two, seconds=False)
+    assert len(table(one)) == 3
+    told = [(row["torch_threads"], row["opencv_threads"]) for row in read_curve(one.trial("0000"))]
+    assert told == [(1, 1)], "a trial keeps to the cores it was given"

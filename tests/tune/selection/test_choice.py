@@ -1,0 +1,137 @@
+"""The choice from end to end: repeats on Ray, what search.json and the terminal say of it, and the one look at the holdout."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from maskcls.data.dataset import FaceData
+from maskcls.training.fit import Fit
+from maskcls.training.fit_data import FitData
+from tests.tune.selection.small_run import BASE, small_run, two_trials
+from tune.export import export_trial
+from tune.fitting.pool import run_fits
+from tune.runs.folder import SearchRun
+from tune.runs.stopping import FINISHED, TIME_UP
+from tune.runs.study import Record, records
+from tune.selection import choice
+from tune.selection.choice import choose, confirm, fits_to_do, is_made
+from tune.selection.finalists import Design
+from tune.selection.holdout import looks
+
+DESIGN = Design(2, 2)
+
+
+def chosen_by(
+    run: SearchRun, trials: list[Record], faces: FaceData, design: Design, budget_s: float | None = None
+) -> choice.Chosen:
+    keep = faces.keep
+    return choose(run, trials, faces, design, parallel=2, cpus=1, gpus=0.0, keep=keep, budget_s=budget_s, plain=True)
+
+
+def train(run: SearchRun, trial: Record, faces: FaceData) -> None:
+    """What the search had left of a trial."""
+    recipe = BASE.override({**trial.overrides, "epochs": 1})
+    fit = Fit(recipe, FitData.of(faces, recipe))
+    list(fit.epochs())
+    fit.save(run.trial(trial.trial_id))
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_choice_from_the_repeats_to_the_holdout(
+    tmp_path: Path, demo_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, faces = small_run(tmp_path, demo_cache)
+    trials = two_trials(run)
+
+    chosen = chosen_by(run, trials, faces, DESIGN, budget_s=0.0)
+    assert (chosen.outcome.why, chosen.outcome.left, chosen.winner, chosen.is_final) == (TIME_UP, 4, None, False)
+    assert choice.summary(run.search()) == [
+        "No repeat of a finalist is complete, so nothing is chosen but by validation.",
+        *(f"Trial {trial}, repeat {number}: not done" for trial in ("0000", "0001") for number in (1, 2)),
+    ]
+
+    assert len(fits_to_do(run, trials, faces, DESIGN)) == 4
+    chosen = chosen_by(run, trials, faces, DESIGN)
+    assert (chosen.outcome.why, chosen.outcome.left, chosen.is_final) == (FINISHED, 0, True)
+    best = chosen.winner
+    assert best is not None
+    assert best.mean == max(finalist.mean for finalist in chosen.finalists)
+    told = run.search()["choice"]
+    assert told["design"] == {"finalists": 2, "repeats": 2, "by": "folds"}
+    assert [one["trial"] for one in told["finalists"]] == ["0000", "0001"]
+    assert [[repeat["f1"] for repeat in one["repeats"]] for one in told["finalists"]] == [
+        [repeat.f1 for repeat in finalist.repeats] for finalist in chosen.finalists
+    ]
+    assert (told["winner"], told["mean"], told["spread"], told["repeats"]) == (best.trial_id, best.mean, best.spread, 2)
+    assert (told["holdout"], told["optimism"]) == (None, None)
+    assert not is_made(run, DESIGN)
+
+    monkeypatch.setattr("ray.remote", None)  # nothing is left to do, so nothing is run
+    assert fits_to_do(run, trials, faces, DESIGN) == []
+    again = chosen_by(run, trials, faces, DESIGN).winner
+    assert again is not None
+    assert (again.trial_id, again.mean) == (best.trial_id, best.mean)
+    _confirmed(run, faces, chosen, trials)
+
+
+def _confirmed(run: SearchRun, faces: FaceData, chosen: choice.Chosen, trials: list[Record]) -> None:
+    best = chosen.winner
+    assert best is not None
+    for trial in trials:
+        train(run, trial, faces)
+    export_trial(run, best.trial_id, run.best, True)
+    found = confirm(run, faces, chosen, run.best)
+    told = run.search()["choice"]
+    assert told["holdout"]["f1"] == found.f1
+    assert told["optimism"] == best.validation_f1 - found.f1
+    assert is_made(run, DESIGN)
+    assert not is_made(run, Design(2, 3))
+    assert not is_made(run, Design(1, 2))
+    people = len(faces.split.holdout)
+    assert choice.summary(run.search()) == [
+        f"Winner: trial {best.trial_id}, mean of 2 repeats {best.mean:.4f} +- {best.spread:.4f} (validation {best.validation_f1:.4f}).",
+        f"Holdout: {found.f1:.4f} [{found.low:.4f}, {found.high:.4f}], {people} people.",
+        f"Optimism of the search: {best.validation_f1 - found.f1:+.4f} (validation less holdout).",
+        "The holdout has been looked at 1 time.",
+    ]
+    assert all(len(line) <= 80 for line in choice.summary(run.search()))
+
+    export_trial(run, best.trial_id, run.best, True)
+    assert confirm(run, faces, chosen, run.best) == found
+    assert len(looks(run.search())) == 1, "the same bundle tells nobody anything new"
+    other = next(trial.trial_id for trial in records(run) if trial.trial_id != best.trial_id)
+    export_trial(run, other, run.path / "other")
+    confirm(run, faces, chosen, run.path / "other")
+    assert (
+        choice.summary(run.search())[-1]
+        == "The holdout has been looked at 2 times: the best of those scores is too good again."
+    )
+    assert json.loads(run.search_file.read_text())["call"] == {}, "the rest of search.json stays"
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_choice_among_more_goes_on_from_what_is_done(tmp_path: Path, demo_cache: Path) -> None:
+    run, faces = small_run(tmp_path, demo_cache)
+    trials = two_trials(run)
+    first = chosen_by(run, trials, faces, Design(1, 1, "seeds"))
+    (alone,) = first.finalists
+    assert choice.summary(run.search()) == [f"Winner: trial 0000, one repeat {alone.mean:.4f} (validation 0.5000)."]
+    begun = []
+
+    def counted(requests: list, work: object, **how: object) -> object:
+        begun.extend(request.label for request in fits_to_do(run, trials, faces, Design(2, 2, "seeds")))
+        return run_fits(requests, work, **how)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tune.fitting.pool.run_fits", counted)
+        more = chosen_by(run, trials, faces, Design(2, 2, "seeds"))
+    assert begun == ["trial 0001, repeat 1 of 2", "trial 0000, repeat 2 of 2", "trial 0001, repeat 2 of 2"]
+    assert more.finalists[0].repeats[0].f1 == alone.repeats[0].f1
+    assert [len(finalist.repeats) for finalist in more.finalists] == [2, 2]
+
+
+def test_a_run_without_finalists_says_nothing(tmp_path: Path) -> None:
+    assert choice.summary(SearchRun.create(tmp_path, "none", {"call": {}}).search()) == []

@@ -1,0 +1,162 @@
+"""The contest project's defects, reproduced so that a study can say what each cost. The product itself cannot be made to do these.
+
+Sources: the contest project's own code and its list of defects; mean and std are those of the contest's baseline code, fitted to its
+photos.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from maskcls.errors import DataError
+from tune.compare.treatments import Treatment
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from maskcls.data.dataset import FaceData
+    from maskcls.models.model import Answers, Model
+    from maskcls.recipe import Recipe
+    from maskcls.training.fit import Fit
+    from maskcls.training.fit_data import FitData
+    from maskcls.training.result import EpochResult
+
+    Integers = NDArray[np.int64]
+
+BASELINE_MEAN, BASELINE_STD = (0.548, 0.504, 0.479), (0.237, 0.247, 0.246)
+EPOCHS_MEANT, EPOCHS_RUN = 50, 12
+"""The contest project annealed over 50 epochs and ran 10 to 16."""
+
+
+class SqueezedPhotos(Treatment):
+    """Prediction squeezes whole photos into the square instead of cutting it out of their middle. The epoch was picked rightly."""
+
+    def answers(self, models: Sequence[Model], fit: Fit, faces: FaceData, rows: Integers) -> Integers:
+        import cv2
+        import numpy as np
+
+        from maskcls.data.geometry import decode
+
+        size = (fit.recipe.image_size, fit.recipe.image_size)
+        files = faces.photos["file"].to_numpy(object)[rows]
+        squeezed = np.stack([cv2.resize(decode(file).rgb, size, interpolation=cv2.INTER_AREA) for file in files])
+        return _classes(fit, _said(models, squeezed))
+
+
+class ForeignNormalisation(Treatment):
+    """Prediction normalises with another mean and std than training."""
+
+    def answers(self, models: Sequence[Model], fit: Fit, faces: FaceData, rows: Integers) -> Integers:
+        import torch
+
+        own = [(model.mean.clone(), model.std.clone()) for model in models]
+        for model in models:
+            model.mean.copy_(255 * torch.tensor(BASELINE_MEAN).view(1, 3, 1, 1))
+            model.std.copy_(255 * torch.tensor(BASELINE_STD).view(1, 3, 1, 1))
+        try:
+            return _classes(fit, _said(models, fit.data.pixels, rows))
+        finally:
+            for model, (mean, std) in zip(models, own, strict=True):
+                model.mean.copy_(mean)
+                model.std.copy_(std)
+
+
+class InvertedNumbering(Treatment):
+    """Prediction reads the joint task of gender and under 30 in another numbering than it was trained in: ages come out inverted."""
+
+    MEMBER = "gender_under_30"
+
+    def applies(self, faces: FaceData, recipe: Recipe) -> str:
+        members = recipe.split.members
+        return "" if self.MEMBER in members else f"task split {recipe.task_split} has no member {self.MEMBER}"
+
+    def answers(self, models: Sequence[Model], fit: Fit, faces: FaceData, rows: Integers) -> Integers:
+        said = _said(models, fit.data.pixels, rows)
+        at = fit.recipe.split.members.index(self.MEMBER)
+        said[at] = said[at][:, [1, 0, 3, 2]]  # of each gender, "30 or older" and "under 30" change places
+        return _classes(fit, said)
+
+
+class BestByAccuracy(Treatment):
+    """The epoch to keep is chosen by accuracy over the photos, not by macro F1 over the classes."""
+
+    def better(self, new: EpochResult, best: EpochResult) -> bool:
+        return new.scores.accuracy > best.scores.accuracy
+
+
+class UnfinishedCosine(Treatment):
+    """The cosine is laid out over about four times the epochs that run, so that the learning rate never comes down."""
+
+    def prepared(self, fit: Fit) -> None:
+        for model_fit in fit.model_fits:
+            meant = round(model_fit.recipe.epochs * EPOCHS_MEANT / EPOCHS_RUN)
+            model_fit.recipe = model_fit.recipe.override({"epochs": meant, "schedule": "cosine"})
+
+
+class MovingBatchNorm(Treatment):
+    """A frozen backbone in train(): no gradients, but BatchNorm's statistics follow the batches, and dropout and drop-path are on."""
+
+    def applies(self, faces: FaceData, recipe: Recipe) -> str:
+        return "" if recipe.frozen_stages else "no stage is frozen"
+
+    def prepared(self, fit: Fit) -> None:
+        for model_fit in fit.model_fits:
+            model_fit.frozen = None  # nothing stands still, so nothing runs apart
+        for model in (*fit.models, *fit.answering):
+            model.backbone.frozen_modules = []
+            model.backbone.frozen_stages = 0  # what moves is saved and kept with the best epoch; its gradients stay off
+
+
+class SplitByPhoto(Treatment):
+    """Photos, not people, are split: the photos that choose the epoch show people who are trained on."""
+
+    def data(self, faces: FaceData, data: FitData, generator: np.random.Generator) -> FitData:
+        import numpy as np
+
+        order = generator.permutation(np.concatenate([data.train, data.validation]))
+        train, validation = order[: len(data.train)], order[len(data.train) :]
+        return replace(data, train=np.sort(train), validation=np.sort(validation), digest=f"{data.digest}-by-photo")
+
+
+class UncorrectedLabels(Treatment):
+    """Training is told the labels as they stand in the folder; what is scored keeps the corrected ones."""
+
+    def applies(self, faces: FaceData, recipe: Recipe) -> str:
+        raw = self._raw(faces)
+        same = (raw["label"].to_numpy() == faces.photos["label"].to_numpy()).all()
+        return "no correction changes a label of these photos" if same else ""
+
+    def data(self, faces: FaceData, data: FitData, generator: np.random.Generator) -> FitData:
+        raw = self._raw(faces)
+        labels, ages = data.labels.copy(), data.ages.copy()
+        labels[data.train] = raw["label"].to_numpy()[data.train]
+        ages[data.train] = raw["age"].to_numpy()[data.train]
+        return replace(data, labels=labels, ages=ages, digest=f"{data.digest}-uncorrected")
+
+    @staticmethod
+    def _raw(faces: FaceData):  # type: ignore[no-untyped-def]  # a pandas table, as faces.photos
+        from maskcls.data.photos import read_contest
+
+        folder = Path(faces.photos["file"].iloc[0]).parents[3]  # <folder>/train/images/<person>/<photo>
+        raw, keys = read_contest(folder, skip_bad=True).set_index("key"), faces.photos["key"].tolist()
+        if not raw.index.isin(keys).sum() == len(keys):
+            raise DataError(
+                f"{folder} no longer holds all photos that the run began with. Put them back, or start a new run."
+            )
+        return raw.loc[keys]
+
+
+def _said(models: Sequence[Model], pixels: NDArray[np.uint8], rows: Integers | None = None) -> Answers:
+    from maskcls.models.model import member_answers
+
+    return member_answers(models, pixels, rows)
+
+
+def _classes(fit: Fit, said: Answers) -> Integers:
+    """The class (n,) that the members' answers make under the recipe's own join."""
+    classes: Integers = fit.recipe.split.join(said, fit.recipe.join).argmax(1)
+    return classes

@@ -1,0 +1,208 @@
+"""What a run's fits say: for every arm of every comparison its scores, and the paired difference to its base."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from tune.compare.arms import Arm, Planned
+from tune.compare.fits import ANSWERS, column
+from tune.fitting.pool import read_result
+from tune.runs.folder import ComparisonRun
+from tune.states import TrialState
+from tune.statistics.paired import Difference, Repeat, by_chance, difference
+
+if TYPE_CHECKING:
+    from maskcls.data.dataset import FaceData
+    from maskcls.data.splits import Split
+
+NOT_DONE = "not done"
+
+
+@dataclass(frozen=True)
+class Row:
+    """An arm in the table. Scores are of people whom neither training nor the choice of the epoch has seen."""
+
+    comparison: str
+    variant: str
+    n: int
+    """Repeats that count: complete ones, and for a variant those whose base is complete as well."""
+    f1: Mapping[int, float]
+    """Macro F1 by repeat (0-based), of those that count."""
+    difference: Difference | None
+    """To the base; None for the base itself, and where no repeat counts."""
+    seconds_mean: float
+    """Of a complete fit; nan where there is none."""
+    states: Mapping[str, int]
+    """How many of its fits are complete, diverged, out of memory, not done, or failed: complete, but not to be read as it reads them."""
+    task_f1: Mapping[str, float]
+    """Mean over the repeats that count."""
+    validation_f1_mean: float
+    """Of the epoch that answered, on the people who picked it: what a search would have seen; nan where no repeat counts."""
+    is_base: bool = False
+
+    @property
+    def verdict(self) -> str:
+        """The difference's word. Where a fit diverged that says so instead, for those that did not are a choice of the lucky ones.
+
+        Empty for the base, and where nothing is to be said.
+        """
+        if self.states.get(TrialState.DIVERGED):
+            return f"diverged {self.states[TrialState.DIVERGED]} of {sum(self.states.values())}"
+        return self.difference.verdict if self.difference else ""
+
+    @property
+    def f1_mean(self) -> float:
+        """nan where no repeat counts."""
+        return float(np.mean(list(self.f1.values()))) if self.f1 else math.nan
+
+    @property
+    def f1_sd(self) -> float:
+        """Standard deviation over repeats; nan below two."""
+        return float(np.std(list(self.f1.values()), ddof=1)) if len(self.f1) > 1 else math.nan
+
+
+@dataclass(frozen=True)
+class Results:
+    """All rows, comparison by comparison, each base before its variants."""
+
+    rows: tuple[Row, ...]
+    repeats: int
+    people: int
+    """Different people on whose photos something was compared."""
+    photos: int
+
+    def of(self, comparison: str) -> list[Row]:
+        """The rows of one comparison."""
+        return [row for row in self.rows if row.comparison == comparison]
+
+    @cached_property
+    def n_verdicts(self) -> int:
+        """Differences of at least two repeats none of which diverged: those that could be told."""
+        return sum(
+            row.difference is not None and row.difference.n > 1 and not row.states.get(TrialState.DIVERGED)
+            for row in self.rows
+        )
+
+    @property
+    def by_chance(self) -> str:
+        """What to think of the verdicts together."""
+        return (
+            f"Of {self.n_verdicts} difference{'s' * (self.n_verdicts != 1)}, about {by_chance(self.n_verdicts):.2g} would be called "
+            "better or worse by chance alone, were none real."
+        )
+
+
+def read_results(
+    run: ComparisonRun, comparisons: Sequence[Planned], splits: Sequence[Split], faces: FaceData
+) -> Results:
+    """The rows of all comparisons from what is done so far."""
+    fits = _Fits(run, splits, faces)
+    rows = [row for comparison in comparisons for row in _rows(comparison, fits)]
+    return Results(tuple(rows), len(splits), *fits.tested())
+
+
+def _rows(comparison: Planned, fits: _Fits) -> list[Row]:
+    done = {arm.name: fits.complete(arm) for arm in comparison.arms}
+    of_base = done[comparison.base.name]
+    rows = [fits.row(comparison.name, comparison.base, of_base, None, is_base=True)]
+    for variant in comparison.variants:
+        counted = [number for number in done[variant.name] if number in of_base]
+        found = difference([fits.pair(number, comparison.base, variant) for number in counted]) if counted else None
+        rows.append(fits.row(comparison.name, variant, counted, found))
+    return rows
+
+
+class _Fits:
+    """The results of a run's fits, each file read once."""
+
+    def __init__(self, run: ComparisonRun, splits: Sequence[Split], faces: FaceData) -> None:
+        from maskcls.labels import age_group
+
+        self._run, self._splits, self._digest = run, splits, faces.digest
+        people = faces.photos.set_index("key")
+        self._person = people["person"]
+        self._stratum = 3 * people["gender"] + people["age"].map(age_group)
+        self._results: dict[str, dict[str, Any] | None] = {}
+        self._answers: dict[str, pd.DataFrame] = {}
+
+    def complete(self, arm: Arm) -> list[int]:
+        """The repeats in which the arm's fit is complete and read as the arm reads it."""
+        return [number for number in range(len(self._splits)) if self._reading(arm, number) is not None]
+
+    def pair(self, number: int, base: Arm, variant: Arm) -> Repeat:
+        """What both answered in a repeat."""
+        one, other = (self._table(arm, number) for arm in (base, variant))
+        keys = one.index
+        return Repeat(
+            truth=one["truth"].to_numpy(np.int64),
+            base=one[column(base.treatment)].to_numpy(np.int64),
+            variant=other.loc[keys, column(variant.treatment)].to_numpy(np.int64),
+            person=self._person[keys].to_numpy(object),
+            stratum=self._stratum[keys].to_numpy(np.int64),
+        )
+
+    def row(
+        self, comparison: str, arm: Arm, counted: Sequence[int], found: Difference | None, is_base: bool = False
+    ) -> Row:
+        """The arm's row over these repeats."""
+        readings = {number: self._reading(arm, number) or {} for number in counted}
+        results = [self._result(arm, number) for number in range(len(self._splits))]
+        seconds = [result["seconds"] for result in results if result and result["state"] == TrialState.COMPLETE]
+        validated = [reading["validation_f1"] for reading in readings.values()]
+        tasks = [reading["scores"]["task_f1"] for reading in readings.values()]
+        return Row(
+            comparison=comparison,
+            variant=arm.name,
+            n=len(counted),
+            f1={number: reading["scores"]["f1"] for number, reading in readings.items()},
+            difference=found,
+            seconds_mean=float(np.mean(seconds)) if seconds else math.nan,
+            states=Counter(self._state(arm, result) for result in results),
+            task_f1={name: float(np.mean([task[name] for task in tasks])) for name in tasks[0]} if tasks else {},
+            validation_f1_mean=float(np.mean(validated)) if validated else math.nan,
+            is_base=is_base,
+        )
+
+    def tested(self) -> tuple[int, int]:
+        """(people, photos) on which something was compared, each counted once."""
+        keys = {key for table in self._answers.values() for key in table.index}
+        return self._person[list(keys)].nunique(), len(keys)
+
+    def _id(self, arm: Arm, number: int) -> str:
+        return arm.fit_id(number, self._splits[number].digest, self._digest)
+
+    def _result(self, arm: Arm, number: int) -> dict[str, Any] | None:
+        fit_id = self._id(arm, number)
+        if fit_id not in self._results:
+            self._results[fit_id] = read_result(self._run.fit(fit_id))
+        return self._results[fit_id]
+
+    def _reading(self, arm: Arm, number: int) -> dict[str, Any] | None:
+        result = self._result(arm, number)
+        reading: dict[str, Any] | None = result.get("readings", {}).get(arm.treatment) if result else None
+        return reading if reading and "scores" in reading else None
+
+    @staticmethod
+    def _state(arm: Arm, result: Mapping[str, Any] | None) -> str:
+        if result is None:
+            return NOT_DONE
+        if result["state"] != TrialState.COMPLETE:
+            return str(result["state"])
+        reading = result["readings"].get(arm.treatment)
+        return NOT_DONE if reading is None else TrialState.COMPLETE if "scores" in reading else TrialState.FAILED
+
+    def _table(self, arm: Arm, number: int) -> pd.DataFrame:
+        fit_id = self._id(arm, number)
+        if fit_id not in self._answers:
+            self._answers[fit_id] = pd.read_csv(
+                self._run.fit(fit_id) / ANSWERS, dtype={"key": str}, keep_default_na=False
+            ).set_index("key")
+        return self._answers[fit_id]

@@ -1,0 +1,130 @@
+"""Studies: declared lists of comparisons. Pure declarations: importing one needs neither torch nor Ray.
+
+A study's module defines `STUDY = Study(...)`; a user's own is a Python file that does; `get` takes its path.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from maskcls.errors import CallError
+
+NAMES: tuple[str, ...] = ("contest",)
+"""The studies that come with the package: modules of this one."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to train or to score, set against its comparison's base.
+
+    Args:
+        name: a few words, for tables.
+        overrides: values of the recipe (`members.age3.lr_head` is a key, too) in place of the base's.
+        treatment: what no recipe can say, by its name in `tune.compare.treatments`; "" is the comparison's own.
+    """
+
+    name: str
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    treatment: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Variants against one base.
+
+    Args:
+        name: a word or two, for tables; each once in a study.
+        claim: what somebody said of these variants, in a sentence; "" where nobody said anything.
+        source: who, and with which figures.
+        base: values of the recipe in place of the preset's.
+        variants: at least one, each name once.
+        treatment: the base's own, by its name in `tune.compare.treatments`.
+    """
+
+    name: str
+    claim: str = ""
+    source: str = ""
+    base: Mapping[str, Any] = field(default_factory=dict)
+    variants: Sequence[Variant] = ()
+    treatment: str = ""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A question, and the comparisons that answer it. They share the photos, the splits and the seeds, and fits that are equal."""
+
+    name: str
+    question: str
+    comparisons: Sequence[Comparison]
+
+
+def names() -> list[str]:
+    """The names of the studies that come with the package."""
+    return list(NAMES)
+
+
+def get(name_or_file: str) -> Study:
+    """The study of that name, or the STUDY that a Python file defines. Raises CallError where it cannot be had or is none."""
+    if name_or_file in NAMES:
+        study = importlib.import_module(f"{__name__}.{name_or_file}").STUDY
+    elif name_or_file.endswith(".py") or "/" in name_or_file:
+        study = _from_file(Path(name_or_file))
+    else:
+        close = get_close_matches(name_or_file, NAMES, n=1)
+        meant = f" Did you mean {close[0]}?" if close else ""
+        listed = ", ".join(NAMES) or "none comes with the package"
+        raise CallError(
+            f"There is no study {name_or_file!r}.{meant} Studies: {listed}; or a Python file that defines STUDY."
+        )
+    return checked(study)
+
+
+def checked(study: Study) -> Study:
+    """The study itself. Raises CallError where a name stands twice, or where nothing is compared."""
+    if not study.comparisons:
+        raise CallError(f"Study {study.name} has no comparison. Expected at least one.")
+    _each_once([comparison.name for comparison in study.comparisons], f"Study {study.name}", "comparison")
+    for comparison in study.comparisons:
+        where = f"Comparison {comparison.name} of study {study.name}"
+        if not comparison.variants:
+            raise CallError(f"{where} has no variants. Expected at least one.")
+        _each_once([variant.name for variant in comparison.variants], where, "variant")
+    return study
+
+
+def _each_once(given: list[str], where: str, what: str) -> None:
+    twice = sorted({name for name in given if given.count(name) > 1})
+    if twice or not all(given):
+        raise CallError(
+            f"{where}: every {what} needs a name of its own, but {twice[0] if twice else 'the empty one'!r} is given."
+        )
+
+
+def _from_file(file: Path) -> Study:
+    if not file.is_file():
+        raise CallError(
+            f"There is no study file {file}. Expected: a Python file (.py) that defines STUDY = Study(...)."
+        )
+    spec = importlib.util.spec_from_file_location(f"study_file_{file.stem}", file)
+    if spec is None or spec.loader is None:
+        raise CallError(
+            f"{file} cannot be loaded as Python. Expected: a file that ends in .py and defines STUDY = Study(...)."
+        )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module.__name__] = module  # dataclasses look their module up there
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise CallError(f"The study file {file} cannot be loaded: {type(error).__name__}: {error}.") from error
+    study = getattr(module, "STUDY", None)
+    if not isinstance(study, Study):
+        got = "it defines none" if study is None else f"got {type(study).__name__}"
+        raise CallError(f"The study file {file} must define STUDY = Study(...) from tune.compare.studies, but {got}.")
+    return study

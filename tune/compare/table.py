@@ -1,0 +1,144 @@
+"""The table of comparisons: for a terminal of 80 columns, as CSV, and as Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from tune.compare.arms import Planned
+from tune.compare.results import Results, Row
+from tune.runs.durations import duration
+from tune.statistics.paired import BETTER, WORSE
+
+COLUMNS = (
+    "comparison",
+    "variant",
+    "n",
+    "f1_mean",
+    "f1_sd",
+    "difference",
+    "low",
+    "high",
+    "verdict",
+    "validation_f1_mean",
+    "seconds_mean",
+    "states",
+)
+_STYLES = {BETTER: "green", WORSE: "red"}
+
+
+def render(results: Results, comparisons: Sequence[Planned]) -> RenderableType:
+    """For a terminal: a table a comparison, under what was claimed."""
+    parts: list[RenderableType] = []
+    for comparison in comparisons:
+        if len(comparisons) > 1:
+            parts.append(Text(f"\n{comparison.name}", style="bold"))
+        if comparison.claim:
+            parts.append(Text(comparison.claim))
+        parts.append(_terminal_table(results.of(comparison.name), results.repeats))
+    return Group(*parts, Text(results.by_chance, style="dim") if results.n_verdicts else Text(""))
+
+
+def _terminal_table(rows: Sequence[Row], repeats: int) -> Table:
+    partial = any(row.n < repeats for row in rows)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("variant", overflow="fold", min_width=12)
+    if partial:
+        table.add_column("n", justify="right", no_wrap=True)
+    for name in ("macro F1", "difference, 95 %", "word", "time"):
+        table.add_column(name, no_wrap=True)
+    for row in rows:
+        n = [str(row.n)] if partial else []
+        style = "bold" if row.is_base else _STYLES.get(word(row), "")
+        table.add_row(
+            row.variant, *n, mean_and_spread(row), difference_told(row), word(row), time_told(row), style=style
+        )
+    return table
+
+
+def mean_and_spread(row: Row) -> str:
+    """`.612 ± .012`; without a spread where there is one repeat, a dash where there is none."""
+    if not row.n:
+        return "–"
+    return f"{row.f1_mean:.3f}" if math.isnan(row.f1_sd) else f"{row.f1_mean:.3f} ± {row.f1_sd:.3f}"
+
+
+def difference_told(row: Row) -> str:
+    """`+0.021 [-0.004, +0.046]`, of one repeat without an interval; empty for the base, and where no repeat counts."""
+    found = row.difference
+    if found is None:
+        return ""
+    return (
+        f"{found.mean:+.3f}, one repeat" if found.n == 1 else f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+    )
+
+
+def word(row: Row) -> str:
+    """The verdict; for an arm without a score, how its fits ended."""
+    return row.verdict or ("" if row.n else ", ".join(row.states))
+
+
+def time_told(row: Row) -> str:
+    """A fit's mean time."""
+    return "" if math.isnan(row.seconds_mean) else duration(row.seconds_mean)
+
+
+def to_csv(results: Results) -> str:
+    """A row an arm; states as `complete=4;diverged=1`."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(COLUMNS)
+    for row in results.rows:
+        found = row.difference
+        numbers = (found.mean, found.low, found.high) if found else (math.nan,) * 3
+        states = ";".join(f"{state}={count}" for state, count in row.states.items())
+        means = [_number(value, 6) for value in (row.f1_mean, row.f1_sd, *numbers)]
+        table.writerow(
+            (
+                row.comparison,
+                row.variant,
+                row.n,
+                *means,
+                word(row),
+                _number(row.validation_f1_mean, 6),
+                _number(row.seconds_mean, 1),
+                states,
+            )
+        )
+    return text.getvalue()
+
+
+def to_markdown(results: Results, comparisons: Sequence[Planned], left_out: Sequence[str] = ()) -> str:
+    """For a document: what was claimed, by whom, and a table, comparison by comparison; and what these photos leave out."""
+    parts = []
+    for comparison in comparisons:
+        rows = results.of(comparison.name)
+        parts.append(f"### {comparison.name}\n")
+        if comparison.claim:
+            parts.append(f"{comparison.claim}{f' ({comparison.source})' if comparison.source else ''}\n")
+        lines = [
+            "| variant | n | macro F1 | difference, 95 % interval | | on validation | a fit's time |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for row in rows:
+            told = word(row)
+            validated = "" if math.isnan(row.validation_f1_mean) else f"{row.validation_f1_mean:.3f}"
+            said = f"**{told}**" if told in _STYLES else told
+            cells = (row.variant, str(row.n), mean_and_spread(row), difference_told(row), said, validated)
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in (*cells, time_told(row))) + " |")
+        parts.append("\n".join(lines) + "\n")
+    if results.n_verdicts:
+        parts.append(f"{results.by_chance}\n")
+    if left_out:
+        parts.append("\n".join(f"- {note}" for note in left_out) + "\n")
+    return "\n".join(parts)
+
+
+def _number(value: float, digits: int) -> str:
+    return "" if math.isnan(value) else f"{value:.{digits}f}"

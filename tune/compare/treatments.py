@@ -1,0 +1,108 @@
+"""Treatments: what a variant does that no recipe can say, such as a defect that is reproduced to see what it costs.
+
+A treatment either trains differently (`retrains`: its fits are its own) or reads a plain fit differently (no new training: the fit
+is trained once, and answers the tested photos once as it is and once for each reading that a variant asks for). Each step of a fit
+that a treatment may change is a method here; the class itself changes nothing.
+
+A treatment is named in TREATMENTS, or, in a study of one's own, as `module:Class`; workers import it by that name.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from maskcls.errors import CallError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from maskcls.data.dataset import FaceData
+    from maskcls.models.model import Model
+    from maskcls.recipe import Recipe
+    from maskcls.training.fit import Fit
+    from maskcls.training.fit_data import FitData
+    from maskcls.training.result import EpochResult
+
+TREATMENTS: dict[str, str] = {
+    "": f"{__name__}:Treatment",
+    "squeezed photos": "tune.compare.defects:SqueezedPhotos",
+    "foreign mean and std": "tune.compare.defects:ForeignNormalisation",
+    "inverted numbering": "tune.compare.defects:InvertedNumbering",
+    "best epoch by accuracy": "tune.compare.defects:BestByAccuracy",
+    "unfinished cosine": "tune.compare.defects:UnfinishedCosine",
+    "moving BatchNorm": "tune.compare.defects:MovingBatchNorm",
+    "split by photo": "tune.compare.defects:SplitByPhoto",
+    "uncorrected labels": "tune.compare.defects:UncorrectedLabels",
+    "hard join": "tune.compare.evaluations:HardJoin",
+    "test-time flip": "tune.compare.evaluations:Flipped",
+}
+"""Name -> `module:Class`."""
+
+
+class Treatment:
+    """A fit as it is. Subclasses override what they change; they are made anew, without arguments, for every fit.
+
+    Nothing here may hang on anything but its arguments: a fit that was killed goes through the same steps again.
+    """
+
+    join = ""
+    """The rule that joins the members' answers; "" is the recipe's own."""
+    flip = False
+    """Whether answers are the mean over a photo and its mirror image."""
+
+    retrains = False
+    """Whether `data` or `prepared` is overridden."""
+    picks = False
+    """Whether `better` is overridden."""
+
+    def __init_subclass__(cls) -> None:
+        cls.retrains = cls.data is not Treatment.data or cls.prepared is not Treatment.prepared
+        cls.picks = cls.better is not Treatment.better
+
+    def applies(self, faces: FaceData, recipe: Recipe) -> str:
+        """Why it would change nothing here, or cannot be done; "" where it can. Such a variant is left out, and that is said."""
+        return ""
+
+    def data(self, faces: FaceData, data: FitData, generator: np.random.Generator) -> FitData:
+        """What the fit reads, before it is made. `faces.split.holdout` are the tested people; the generator hangs on the split alone."""
+        return data
+
+    def prepared(self, fit: Fit) -> None:
+        """Change the fit after it is made, before it takes up a saved state and before its first epoch."""
+
+    def better(self, new: EpochResult, best: EpochResult) -> bool:
+        """Whether the epoch just done is the one to answer with, rather than the best so far."""
+        return new.validation_f1 > best.validation_f1
+
+    def answers(self, models: Sequence[Model], fit: Fit, faces: FaceData, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The class (0..17) of each of these rows of `faces.photos`, (n,). The models hold the weights of the epoch to answer with."""
+        from maskcls.models.model import log_probabilities
+
+        join = self.join or fit.recipe.join
+        classes: NDArray[np.int64] = log_probabilities(
+            models, fit.recipe.split, fit.data.pixels, rows, join=join, flip=self.flip
+        ).argmax(1)
+        return classes
+
+
+def find(name: str) -> Treatment:
+    """The treatment of that name. Raises CallError where there is none."""
+    place = TREATMENTS.get(name, name)
+    module, colon, attribute = place.partition(":")
+    if not colon:
+        listed = ", ".join(known for known in TREATMENTS if known) or "none is named yet"
+        raise CallError(f"There is no treatment {name!r}. Treatments: {listed}; or module:Class.")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise CallError(
+            f"Treatment {name!r} cannot be loaded: {error}. Expected module:Class, importable on every machine."
+        ) from None
+    if not (isinstance(found, type) and issubclass(found, Treatment)):
+        raise CallError(
+            f"Treatment {name!r} must be a subclass of tune.compare.treatments.Treatment, but {place} is {found!r}."
+        )
+    return found()

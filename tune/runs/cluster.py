@@ -1,0 +1,235 @@
+"""Ray, quietly: started here or joined at an address, its dashboard, and what it has."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import math
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from maskcls.errors import RunError
+from tune.runs.stopping import uninterrupted
+
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the driver has its own
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_metrics_report_interval_ms": "2000",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1e9",  # Ray's own snapshots: nothing is restored from them
+    "RAY_task_oom_retries": "2",  # of work that Ray ended for the machine's last memory; it would try for ever
+}
+
+_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+_ROUNDING = 1e-9  # three times a third of a GPU is one
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine. A trial runs on one, however large the cluster is."""
+
+    cpus: int
+    gpus: float
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where trials run."""
+
+    nodes: tuple[Node, ...]
+    dashboard: str = ""
+    """host:port, or "" where there is none."""
+
+    @property
+    def cpus(self) -> int:
+        """Cores of the largest node."""
+        return max(node.cpus for node in self.nodes)
+
+    @property
+    def gpus(self) -> float:
+        """GPUs of the node that has most."""
+        return max(node.gpus for node in self.nodes)
+
+    def room(self, cpus: int, gpus: float) -> int:
+        """How many trials of that size fit at a time."""
+        return sum(
+            min(node.cpus // cpus, int(node.gpus / gpus + _ROUNDING)) if gpus else node.cpus // cpus
+            for node in self.nodes
+        )
+
+
+CONNECT_TIMEOUT_S = 5
+TOKEN_COMMAND = "ray get-auth-token"
+
+
+def quiet() -> None:
+    """Say what Ray reads from the environment when it is imported or started; what the user has set stays."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"ray\..*")
+    # Ray logs a traceback for each worker that dies; the table says that the trial is retried, and Ray's own log files keep it.
+    for name in ("ray", "ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[Cluster]:
+    """Ray at the address, or started here with what `here` counts; left or stopped again at the end.
+
+    Raises:
+        RunError: nothing answers at the address, or Ray does not start.
+    """
+    quiet()
+    import ray
+
+    if ray.is_initialized():
+        yield _cluster()
+        return
+    _refuse_silence(address)
+    # Ray counts cores by another rule (the container's quota); planned for more than it counts, a trial would wait for ever.
+    local = here().nodes[0]
+    sizes = {} if address else {"num_cpus": local.cpus, "num_gpus": int(local.gpus)}
+    try:
+        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **sizes)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        said = " ".join(str(error).split())
+        if not address:
+            raise RunError(
+                f"Ray could not be started here: {said} Its log files lie in /tmp/ray/session_latest/logs."
+            ) from None
+        raise RunError(f"Ray at {address} cannot be reached: {said} Start it with `ray start --head`.") from None
+    try:
+        yield _cluster()
+    finally:
+        with uninterrupted():  # else Ray's processes would be left behind
+            ray.shutdown()
+
+
+@contextmanager
+def starting(address: str | None) -> Iterator[Callable[[], Cluster]]:
+    """`connected`, begun beside what the block does until it asks for the cluster, by calling what it is given; which then raises, too.
+
+    The thread stays until the block's end: Linux ends the processes that a thread has started when it ends (prctl(2), PR_SET_PDEATHSIG),
+    and Ray asks for that. A block that is interrupted while Ray starts does not wait for it, and ends what has been started.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(
+            signal.SIGTERM, lambda number, _: sys.exit(128 + number)
+        )  # as Ray does where it is started in the main thread
+    stack, begun, left = ExitStack(), Future[Cluster](), threading.Event()
+
+    def start() -> None:
+        try:
+            begun.set_result(stack.enter_context(connected(address)))
+        except BaseException as error:
+            begun.set_exception(error)
+        left.wait()
+
+    threading.Thread(target=start, name="ray", daemon=True).start()
+    waits = True
+    try:
+        yield begun.result
+    except (KeyboardInterrupt, SystemExit):
+        waits = False
+        raise
+    finally:
+        try:
+            if waits:
+                wait([begun])
+        finally:
+            if begun.done():
+                stack.close()
+                left.set()
+            else:
+                _end_half_started()
+
+
+def _end_half_started() -> None:
+    """End this process's children and theirs: of a Ray that is half started, the agents would outlive the raylet.
+
+    All stand still before the first is ended, else one might start another that nobody finds any more. What Ray does at an exception and
+    at the end of Python would look for them for a minute.
+    """
+    import ray
+
+    still: set[psutil.Process] = set()
+    while moving := set(psutil.Process().children(recursive=True)) - still:
+        for child in moving:
+            with suppress(psutil.Error):
+                child.suspend()
+        still |= moving
+    for child in still:
+        with suppress(psutil.Error):
+            child.kill()
+    atexit.unregister(ray.shutdown)
+    sys.excepthook = sys.__excepthook__
+
+
+def _refuse_silence(address: str | None) -> None:
+    """Raises RunError within seconds where nobody listens at HOST:PORT; Ray itself would try for minutes."""
+    host, colon, port = (address or "").rpartition(":")
+    if "/" in host or not colon or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise RunError(
+            f"Ray at {address} cannot be reached: {error}. Start it with `ray start --head`, or name another --address."
+        ) from None
+
+
+def _cluster() -> Cluster:
+    import ray
+
+    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = tuple(Node(int(there.get("CPU", 0)), float(there.get("GPU", 0))) for there in resources)
+    return Cluster(nodes, ray._private.worker.get_dashboard_url() or "")
+
+
+def here() -> Cluster:
+    """This machine, without starting Ray."""
+    return Cluster((Node(local_cpus(), float(local_gpus())),))
+
+
+def local_gpus() -> int:
+    """GPUs that this machine lets us see, asked of the driver's own tool, so that nobody has to import torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
+    if not shutil.which("nvidia-smi"):
+        return 0
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+
+
+def local_cpus() -> int:
+    """Cores that this process may use: those it is let run on, or fewer where its container has a quota of their time."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, quota(_CPU_MAX) or cores)
+
+
+def quota(file: Path) -> int | None:
+    """Whole cores of a cgroup's quota, as in `200000 100000`; None where it has none (`max 100000`, or no such file)."""
+    try:
+        quota, period = file.read_text().split()
+        return max(1, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,261 @@
+"""A run on disk: a folder under --runs, a record in JSON, one driver at a time.
+
+A search (`SearchRun`):
+
+    search.json       the call, versions, commit, hardware, data and split digests; rewritten whole, never in place
+    study.journal     Optuna's record of every trial: the record that counts
+    trials/<id>/      recipe.json, epochs.jsonl (the curve), error.txt of a trial that failed, and the objective's own state
+    finalists/        <fit id>/: the finalists' repeats (`tune.fitting.pool`), each with answers.npz; splits/: the folds they were trained on
+    experiment/       Ray's folders, a part each time a driver starts
+    leaderboard.csv   rewritten after every trial
+    best/             the best trial as a bundle
+    best-on-all/      the winner's recipe trained on train and validation people together, a bundle that has no score
+    report.html       the search, to look at
+    data/             photos.csv and split.json: the photos and people that every trial sees
+
+A comparison (`ComparisonRun`):
+
+    comparison.json   the call, the comparisons, versions, commit, hardware, data and split digests; rewritten whole, never in place
+    data/             photos.csv and split.json: photos and people; repeats/<k>-<i>.json: the split of repeat i of k folds
+    fits/<id>/        one fit of one repeat (`tune.fitting.pool`): recipe.json, epochs.jsonl, answers.csv, result.json
+    table.csv         a row a variant; table.md the same, for a document
+    differences.png   the differences, to look at
+    report.html       all of it as a page
+    study.py          a copy of a study of one's own
+
+On a cluster of several nodes a run must lie on a file system that all of them share: trials and fits keep their state in it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from maskcls.errors import CallError, DataError, RunError
+from maskcls.files import write_atomically
+
+DEFAULT_RUNS = Path("runs")
+KINDS = {"search.json": ("a search", "tune.search"), "comparison.json": ("a comparison", "tune.compare")}
+"""By the name of its record: what a run is, and the door that goes on with it."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run on disk. `path` is absolute."""
+
+    path: Path
+
+    record_name: ClassVar[str]
+    """A key of KINDS: a folder that holds this file is a run of this kind."""
+    parts: ClassVar[tuple[str, ...]] = ()
+    """Folders that a new run gets."""
+
+    @classmethod
+    def create(cls, runs: Path, name: str, record: Mapping[str, Any]) -> Self:
+        """A new run. Raises CallError if the name is in use or could not be a folder's."""
+        cls.check_free(runs, name)
+        path = (runs / name).absolute()
+        path.mkdir(parents=True)
+        run = cls(path)
+        for part in cls.parts:
+            (path / part).mkdir()
+        run.write_record(record)
+        return run
+
+    @classmethod
+    def check_free(cls, runs: Path, name: str) -> None:
+        """Raises CallError if the name is in use or could not be a folder's."""
+        if not _NAME.fullmatch(name):
+            raise CallError(
+                f"--name expects letters, digits, '.', '_' and '-', a letter or digit first, but got {name!r}."
+            )
+        path = (runs / name).absolute()
+        if path.exists():
+            raise CallError(
+                f"{path} exists already: the run name {name!r} is in use. Choose another --name, or go on with it: --resume {name}."
+            )
+
+    @classmethod
+    def open(cls, run: str | Path, runs: Path = DEFAULT_RUNS) -> Self:
+        """An existing run, by path or by its name under `runs`. Raises CallError, listing the runs there are."""
+        places = [Path(run).expanduser(), runs / run]
+        for place in places:
+            if (place / cls.record_name).is_file():
+                return cls(place.absolute())
+        for place in places:
+            for other, (kind, door) in KINDS.items():
+                if (place / other).is_file():
+                    raise CallError(
+                        f"{place} is {kind}, not {KINDS[cls.record_name][0]}. Go on with it: python -m {door} --resume {place}"
+                    )
+        there = ", ".join(sorted(file.parent.name for file in runs.glob(f"*/{cls.record_name}"))) or "none"
+        exists = next((place for place in places if place.exists()), None)
+        what = f"{exists} is no run: it has no {cls.record_name}" if exists else f"There is no run {str(run)!r}"
+        raise CallError(f"{what}. Expected a run's folder, or its name under {runs}. Runs there: {there}.")
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def record_file(self) -> Path:
+        return self.path / self.record_name
+
+    @property
+    def data(self) -> Path:
+        return self.path / "data"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    def record(self) -> dict[str, Any]:
+        """What the record holds. Raises DataError if it is damaged."""
+        try:
+            content: dict[str, Any] = json.loads(self.record_file.read_text())
+        except (OSError, json.JSONDecodeError) as error:
+            raise DataError(
+                f"{self.record_file} cannot be read: {error}. Restore it from a backup, or start a new run."
+            ) from None
+        return content
+
+    def write_record(self, record: Mapping[str, Any]) -> None:
+        """Rewrite the record whole, never in place."""
+        write_atomically(self.record_file, json.dumps(record, indent=2) + "\n")
+
+    @contextmanager
+    def driving(self) -> Iterator[None]:
+        """Hold the run as its only driver, mended. Raises RunError if another driver holds it."""
+        import filelock
+
+        lock = filelock.FileLock(self.path / ".driver.lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise RunError(
+                f"Another driver is working on {self.path}. Wait for it, or end it, and try again."
+            ) from None
+        try:
+            self.mend()
+            yield
+        finally:
+            lock.release()
+
+    def mend(self) -> None:
+        """Repair what a killed driver leaves. Only under the run's own lock."""
+
+
+@dataclass(frozen=True)
+class SearchRun(RunFolder):
+    """One search on disk."""
+
+    record_name: ClassVar[str] = "search.json"
+    parts: ClassVar[tuple[str, ...]] = ("trials", "experiment")
+
+    @property
+    def search_file(self) -> Path:
+        return self.record_file
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "study.journal"
+
+    @property
+    def trials(self) -> Path:
+        return self.path / "trials"
+
+    @property
+    def experiment(self) -> Path:
+        return self.path / "experiment"
+
+    @property
+    def leaderboard(self) -> Path:
+        return self.path / "leaderboard.csv"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "best"
+
+    @property
+    def best_on_all(self) -> Path:
+        return self.path / "best-on-all"
+
+    @property
+    def finalists(self) -> Path:
+        return self.path / "finalists"
+
+    def finalist_split(self, folds: int, number: int) -> Path:
+        """The file that holds one of so many folds, by its number from 0."""
+        return self.finalists / "splits" / f"folds-{folds}-{number}.json"
+
+    def trial(self, trial_id: str) -> Path:
+        """The folder of a trial, whether or not it was begun."""
+        return self.trials / trial_id
+
+    def search(self) -> dict[str, Any]:
+        """What search.json holds. Raises DataError if it is damaged."""
+        return self.record()
+
+    def write_search(self, search: Mapping[str, Any]) -> None:
+        self.write_record(search)
+
+    def next_part(self) -> str:
+        """A name under experiment/ that no driver used before."""
+        parts = [int(folder.name) for folder in self.experiment.iterdir() if folder.name.isdigit()]
+        return f"{max(parts, default=0) + 1:03d}"
+
+    def mend(self) -> None:
+        """Repair a journal whose last line is torn, and take away the journal's lock."""
+        for lock in self.path.glob(f"{self.journal.name}.lock*"):
+            lock.unlink()
+        if not self.journal.exists():
+            return
+        with self.journal.open("rb+") as file:
+            content = file.read()
+            whole = content.rfind(b"\n") + 1
+            if whole < len(content):
+                file.truncate(whole)
+
+
+@dataclass(frozen=True)
+class ComparisonRun(RunFolder):
+    """One list of comparisons on disk."""
+
+    record_name: ClassVar[str] = "comparison.json"
+    parts: ClassVar[tuple[str, ...]] = ("fits",)
+
+    @property
+    def table_csv(self) -> Path:
+        return self.path / "table.csv"
+
+    @property
+    def table_md(self) -> Path:
+        return self.path / "table.md"
+
+    @property
+    def plot(self) -> Path:
+        return self.path / "differences.png"
+
+    @property
+    def study_copy(self) -> Path:
+        return self.path / "study.py"
+
+    def fit(self, fit_id: str) -> Path:
+        """The folder of a fit, whether or not it was begun."""
+        return self.path / "fits" / fit_id
+
+    def repeat(self, folds: int, number: int) -> Path:
+        """The file that holds the split of a repeat."""
+        return self.data / "repeats" / f"{folds}-{number:03d}.json"
+
+
+def remove(run: RunFolder) -> None:
+    """Take back a run that was created and never begun."""
+    shutil.rmtree(run.path, ignore_errors=True)

@@ -1,0 +1,62 @@
+"""How a driver's work ends, and how it is asked to: the first Ctrl-C ends it cleanly, a second one aborts."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+FINISHED, INTERRUPTED, TIME_UP, USED_UP = "finished", "interrupted", "time is up", "space is used up"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a driver's work ended."""
+
+    why: str
+    """finished, interrupted, time is up, or, of a search, space is used up."""
+    left: int
+    """Trials, or fits, wanted that have not ended."""
+
+
+@contextmanager
+def stoppable(asked: threading.Event, say: Callable[[str], None]) -> Iterator[None]:
+    """The first SIGINT or SIGTERM sets `asked`, the second raises KeyboardInterrupt."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        say("Stopping: what is done is kept. Press Ctrl-C again to abort at once.")
+
+    with _handled_by(handle):
+        yield
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """SIGINT and SIGTERM come after the block."""
+    came: list[int] = []
+    try:
+        with _handled_by(lambda number, frame: came.append(number)):
+            yield
+    finally:
+        if came:
+            signal.raise_signal(came[0])
+
+
+@contextmanager
+def _handled_by(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """SIGINT and SIGTERM, within the block. Only a main thread gets signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

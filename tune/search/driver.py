@@ -1,0 +1,218 @@
+"""run_search: one driver over a run's journal, from where it stands to the number of trials wanted."""
+
+from __future__ import annotations
+
+import functools
+import math
+import sys
+import threading
+import time
+from contextlib import suppress
+from typing import Any
+
+from ray import tune
+from ray.tune import Stopper
+from ray.tune.error import TuneError
+
+from maskcls.errors import CallError, RunError
+from tune.fitting.failures import explain, state_of
+from tune.fitting.request import Objective
+from tune.runs import cluster, leaderboard
+from tune.runs.folder import SearchRun
+from tune.runs.stopping import FINISHED, INTERRUPTED, TIME_UP, USED_UP, Outcome, stoppable
+from tune.runs.study import begun, is_own, open_study
+from tune.search import actors, samplers, schedulers
+from tune.search import first_trials as resume
+from tune.search import warm_start as learning
+from tune.search.plan import SearchPlan
+from tune.search.progress import Progress
+from tune.search.schedulers import EpochScheduler
+from tune.search.searcher import StudySearch
+from tune.search.trainable import train
+from tune.states import FIDELITY, TrialState
+
+# A worker's or a node's death. Errors in an objective's code are reported, not raised, and so are never retried.
+MAX_FAILURES = 2
+_HOPELESS = 3
+CLOSE = 0.05
+"""A trial may run over the time budget by this share of it, where it is expected to end by then."""
+
+
+def run_search(plan: SearchPlan, run: SearchRun, objective: Objective, *, plain: bool | None = None) -> Outcome:
+    """Search until the run has `plan.trials` trials that ended, until its time or its space is used up, or until it is stopped.
+
+    Ray must be connected (`cluster.connected`). Writes the journal, trials/, experiment/ and leaderboard.csv. The first SIGINT or
+    SIGTERM ends it cleanly, a second one aborts.
+
+    Args:
+        plain: progress as lines instead of a table; None: as the terminal can.
+
+    Raises:
+        RunError: another driver holds the run, the disk is full, or the first trials all failed.
+        CallError: the space gave a recipe that is none.
+        KeyboardInterrupt: a second signal.
+    """
+    with run.driving():
+        return drive(plan, run, objective, plain)
+
+
+def drive(plan: SearchPlan, run: SearchRun, objective: Objective, plain: bool | None = None) -> Outcome:
+    """`run_search` of a run that the caller holds (`RunDir.driving`)."""
+    cluster.quiet()
+    samplers.check_serves(plan.sampler, plan.space, plan.setting)
+    study = open_study(run)
+    resume.begin(study, plan)
+    for learnt in learning.learn(study, plan, plan.learn_from, run.search() if plan.learn_from else {}):
+        print(learnt, file=sys.stderr)
+    searcher = StudySearch(plan, run)
+    left = resume.n_left(searcher.study, plan.trials)
+    if left <= 0:
+        leaderboard.write(run, begun(searcher.study))  # the last trial's end may just have been told, after a kill
+        return Outcome(FINISHED, 0)
+    scheduler = schedulers.create(plan.scheduler, plan.base.epochs, searcher.note_error)
+    scheduler.give_back(trial for trial in searcher.study.get_trials(deepcopy=False) if is_own(trial))
+    stop = _Stop(searcher, plan)
+    with Progress(plan, run, searcher.study, plain) as progress, stoppable(stop.asked, progress.say), actors.kept():
+        try:
+            _tuner(plan, run, objective, searcher, scheduler, stop, progress, left).fit()
+        except TuneError as error:
+            raise _said_plainly(error, run) from None
+        finally:
+            with suppress(OSError):  # on a full disk the error that came first is the one to tell
+                leaderboard.write(run, progress.records())
+    if searcher.error:
+        raise CallError(str(searcher.error))
+    if searcher.full_disk:
+        raise _full_disk(searcher.full_disk, run)
+    if stop.hopeless:
+        raise RunError(stop.hopeless)
+    left = resume.n_left(searcher.study, plan.trials)
+    if left > 0 and searcher.used_up and stop.why == FINISHED:
+        return Outcome(USED_UP, left)
+    return Outcome(FINISHED if left <= 0 else stop.why, left)
+
+
+def _full_disk(said: str, run: SearchRun) -> RunError:
+    return RunError(f"The disk is full: {said} Free some space, then go on: --resume {run.path}.")
+
+
+def _said_plainly(error: BaseException, run: SearchRun) -> BaseException:
+    """Ray turns what goes wrong in the driver's own writes into an error that is a traceback; the file's error is behind it."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:
+        return error
+    if state_of(cause) == TrialState.DISK_FULL:
+        return _full_disk(explain(cause), run)
+    return RunError(
+        f"The search could not write its record: {explain(cause)}. Mend that, then go on: --resume {run.path}."
+    )
+
+
+def _tuner(
+    plan: SearchPlan,
+    run: SearchRun,
+    objective: Objective,
+    searcher: StudySearch,
+    scheduler: EpochScheduler,
+    stop: _Stop,
+    progress: Progress,
+    left: int,
+) -> tune.Tuner:
+    trainable = functools.partial(train, objective=objective, run=run.path, cpus=plan.cpus, gpus=plan.gpus)
+    return tune.Tuner(
+        tune.with_resources(trainable, {"cpu": plan.cpus, "gpu": plan.gpus}),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=scheduler,
+            num_samples=left,
+            max_concurrent_trials=plan.parallel,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name=run.next_part(),
+            storage_path=str(run.experiment),
+            stop=stop,
+            failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+            callbacks=[progress],
+            verbose=0,
+        ),
+    )
+
+
+class _Stop(Stopper):  # type: ignore[misc]
+    """Why the search should stop before its trials are done, if it should.
+
+    When the time is up no trial is begun. One that is expected to end soon may, the others are left where they are, for a resume.
+    """
+
+    def __init__(self, searcher: StudySearch, plan: SearchPlan) -> None:
+        self._searcher, self._plan = searcher, plan
+        self._began = time.monotonic()
+        self._reserve: tuple[int, float] = (-1, 0.0)
+        self.asked = threading.Event()
+        self.why = FINISHED
+        self.hopeless = ""
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Whether to leave this trial where it is: the time is up, and it would not end soon."""
+        over = self._over_s()
+        if over < 0 or result.get("done"):
+            return False
+        epoch = int(result[FIDELITY])
+        to_go = int(result["config"]["recipe"]["epochs"]) - epoch
+        if over + to_go * float(result["seconds"]) / max(1, epoch) <= self._close_s():
+            return False
+        self._searcher.leave(trial_id)
+        return True
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Ray pickles it into its experiment folder, from which nothing is ever restored."""
+        return {}
+
+    def stop_all(self) -> bool:
+        """Ray asks after every step."""
+        if self.asked.is_set():
+            self.why = INTERRUPTED
+        elif self._searcher.closed or self._over_s() > 0:
+            self.why = TIME_UP
+            self._searcher.closed = True
+        elif not self.hopeless:
+            self.hopeless = self._none_works()
+        over = self.why == TIME_UP and (self._over_s() > self._close_s() or not self._searcher.working())
+        return bool(
+            over or self.why == INTERRUPTED or self.hopeless or self._searcher.error or self._searcher.full_disk
+        )
+
+    def _over_s(self) -> float:
+        """Seconds since the search's part of the time budget ended; negative before."""
+        if self._plan.time_budget_s is None:
+            return -math.inf
+        return time.monotonic() - self._began - self._plan.time_budget_s + self._reserve_s()
+
+    def _close_s(self) -> float:
+        return CLOSE * (self._plan.time_budget_s or 0.0)
+
+    def _reserve_s(self) -> float:
+        """What the fits after the search will take, by the pace of the trials so far; half the time budget at most."""
+        ended = len(self._searcher._completed_trials)
+        if self._plan.fits_after and self._reserve[0] != ended:
+            timed = [record for record in begun(self._searcher.study) if record.epochs and record.seconds]
+            best = leaderboard.ranked(timed)[:3]
+            an_epoch = max((record.seconds / record.epochs for record in best), default=0.0)
+            fits_in_turn = math.ceil(self._plan.fits_after / self._plan.parallel)
+            needed = fits_in_turn * self._plan.base.epochs * an_epoch
+            self._reserve = (ended, min(needed, (self._plan.time_budget_s or 0.0) / 2))
+        return self._reserve[1]
+
+    def _none_works(self) -> str:
+        """What to tell where the first trials all failed before an epoch: the others would as well."""
+        if len(self._searcher._completed_trials) != _HOPELESS:
+            return ""
+        ended = [record for record in begun(self._searcher.study) if record.state != TrialState.UNFINISHED]
+        if len(ended) > _HOPELESS or any(trial.state != TrialState.FAILED or trial.epochs for trial in ended):
+            return ""
+        last = ended[-1]
+        log = self._searcher.run.trial(last.trial_id) / "error.txt"
+        return f"The first {_HOPELESS} trials all failed before their first epoch, the last one with: {last.message} See {log}."

@@ -1,0 +1,231 @@
+"""What a search leaves when it ends: the choice, the winner's bundle in best/, the holdout's word on it, the report, a summary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from maskcls.errors import MaskclsError
+from tune.runs.folder import SearchRun
+from tune.runs.stopping import FINISHED, INTERRUPTED, TIME_UP, USED_UP, Outcome
+from tune.search.options import Call, keep_of
+from tune.search.plan import MANY, SearchPlan
+
+if TYPE_CHECKING:
+    from maskcls.data.dataset import FaceData
+    from tune.runs.study import Record
+    from tune.selection.choice import Chosen
+    from tune.selection.finalists import Design
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How the parts of a search ended: its trials, the choice among its finalists, the winner's last fit on all people."""
+
+    searched: Outcome
+    chosen: Chosen | None = None
+    """None: there is none, and the best trial by validation is handed over."""
+    finished: bool | None = None
+    """Whether a winner that was stopped early was trained to its end, into best/; None: the winner is complete."""
+    retrained: Outcome | None = None
+
+    @property
+    def why(self) -> str:
+        """Of the part that did not come to its end, else of the search."""
+        parts = [self.searched, self.chosen and self.chosen.outcome, self.retrained]
+        return next((part.why for part in parts if part and part.why in (INTERRUPTED, TIME_UP)), self.searched.why)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the next part may begin: nobody interrupted this one, and what is begun of the choice is final."""
+        return self.why != INTERRUPTED and (self.chosen is None or self.chosen.is_final) and self.finished is not False
+
+
+def resume_command(run: SearchRun) -> str:
+    """What goes on with the run."""
+    return f"python -m tune.search --resume {run.path}"
+
+
+def design_of(call: Call) -> Design:
+    """How the call wants its finalists repeated; it has some. Raises CallError where that cannot be."""
+    from tune.selection.finalists import Design
+
+    return Design(call.finalists, call.repeats, call.repeat_by)
+
+
+def faces_of(run: SearchRun, options: Mapping[str, Any]) -> FaceData:
+    """The run's photos and split."""
+    from maskcls.data.dataset import FaceData
+
+    return FaceData.load(run.data, keep_of(options))
+
+
+def handed_over(run: SearchRun, call: Call) -> bool:
+    """Whether best/ and the report tell the study's last word: a driver may be killed between its last trial and these."""
+    from tune.selection.choice import is_made
+
+    made = [file for file in (run.best / "bundle.json", run.report) if file.exists()]
+    if len(made) < 2 or min(file.stat().st_mtime for file in made) < run.journal.stat().st_mtime:
+        return False
+    chosen = not call.finalists or is_made(run, design_of(call))
+    return chosen and (not call.retrain_on_all or (run.best_on_all / "bundle.json").exists())
+
+
+def choose(
+    run: SearchRun, call: Call, plan: SearchPlan, left_s: float | None, options: Mapping[str, Any]
+) -> Chosen | None:
+    """Repeat the finalists, as far as the time goes. None where no trial has a score. Ray must be connected."""
+    from tune.runs.study import records
+    from tune.selection import choice
+
+    trials = [record for record in records(run) if record.f1 is not None]
+    if not trials:
+        return None
+    return choice.choose(
+        run,
+        trials,
+        faces_of(run, options),
+        design_of(call),
+        parallel=plan.parallel,
+        budget_s=left_s,
+        **_share(plan, options),
+    )
+
+
+def finish(
+    run: SearchRun, plan: SearchPlan, chosen: Chosen, left_s: float | None, options: Mapping[str, Any]
+) -> bool | None:
+    """Where the winner was stopped early, train it to its end, as its repeats were, into best/; whether that is done, None: no need.
+
+    Ray must be connected.
+    """
+    from tune.runs.study import records
+    from tune.selection import finish as to_the_end
+    from tune.states import TrialState
+
+    winner = chosen.winner
+    if winner is None or not any(
+        one.trial_id == winner.trial_id and one.state == TrialState.STOPPED_EARLY for one in records(run)
+    ):
+        return None
+    to_the_end.finish(run, winner, budget_s=left_s, **_share(plan, options))
+    return to_the_end.is_finished(to_the_end.finish_request(run, winner, cpus=plan.cpus, gpus=plan.gpus))
+
+
+def retrain(
+    run: SearchRun, plan: SearchPlan, chosen: Chosen | None, left_s: float | None, options: Mapping[str, Any]
+) -> Outcome | None:
+    """Fit the winner, or the best trial where there are no finalists, on train and validation people. Ray must be connected."""
+    from tune.runs import leaderboard
+    from tune.runs.study import records
+    from tune.selection import retrain as on_all
+    from tune.selection.finalists import Finalist
+
+    winner = chosen.winner if chosen else None
+    best = leaderboard.best(records(run))
+    if winner is None and best is not None:
+        winner = Finalist(best.trial_id, best.f1 or 0.0, best.best_epoch, best.recipe, ())
+    if winner is None:
+        return None
+    faces = faces_of(run, options)
+    outcome = on_all.retrain_on_all(run, winner, faces, budget_s=left_s, **_share(plan, options))
+    request = on_all.retrain_request(run, winner, faces, cpus=plan.cpus, gpus=plan.gpus)
+    typer.echo("\n".join(on_all.summary(run, request)))
+    return outcome
+
+
+def _share(plan: SearchPlan, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a single fit is given of the machine and its stores."""
+    return {"cpus": plan.cpus, "gpus": plan.gpus, "keep": keep_of(options)}
+
+
+def hand_over(run: SearchRun, ending: Ending, options: Mapping[str, Any]) -> int:
+    """best/, report.html and the summary; what cannot be made is said, and does not hide the rest. Returns the exit status."""
+    from tune.export import export_trial
+    from tune.runs import leaderboard
+    from tune.runs.study import records
+    from tune.search.report import write_report
+    from tune.selection.choice import confirm
+
+    trials, chosen = records(run), ending.chosen
+    leaderboard.write(run, trials)
+    handed = chosen.winner.trial_id if chosen and chosen.winner else getattr(leaderboard.best(trials), "trial_id", None)
+    exported = ending.finished or (
+        handed is not None
+        and _try("The best trial could not be exported", lambda: export_trial(run, handed, run.best, True))
+    )
+    if exported and chosen is not None and ending.goes_on:
+        faces = faces_of(run, options)
+        _try("The holdout could not be asked", lambda: confirm(run, faces, chosen, run.best))
+    reported = _try("The report could not be written", lambda: write_report(run))
+    typer.echo("\n".join(summary(run, trials, ending.searched, reported)))
+    if exported:
+        typer.echo(f"To predict:\n  python -m maskcls.predict --bundle {run.best} --images DIR --out submission.csv")
+    _say_what_is_left(run, ending)
+    return 0 if exported else 1
+
+
+def summary(run: SearchRun, trials: list[Record], outcome: Outcome, reported: bool) -> list[str]:
+    """What the search found, in a few lines."""
+    from tune.runs import leaderboard
+    from tune.selection import choice
+
+    states = [trial.state for trial in trials]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)) or "none"
+    lines = [f"Search {outcome.why}. Trials: {counts}.", f"Leaderboard: {run.leaderboard}"]
+    lines += [f"Report: {run.report}"] * reported
+    best, preset = leaderboard.best(trials), leaderboard.preset(trials)
+    if best is None or best.f1 is None:
+        return [*lines, "No trial has finished an epoch, so there is no best one."]
+    lines.append(
+        f"Best: trial {best.trial_id}, validation macro F1 {best.f1:.4f} at epoch {best.best_epoch} of {best.epochs}."
+    )
+    if preset is not None and preset.f1 is not None:
+        itself = " It is the preset itself." if best is preset else ""
+        lines.append(
+            f"Gain over the preset (trial {preset.trial_id}, {preset.f1:.4f}): {best.f1 - preset.f1:+.4f}.{itself}"
+        )
+    lines += choice.summary(run.search())
+    winner = run.search().get(choice.CHOICE, {}).get("winner")
+    handed = next((trial for trial in trials if trial.trial_id == winner), best)
+    if handed.overrides:
+        lines.append("Its choices: " + ", ".join(f"{key}={_short(value)}" for key, value in handed.overrides.items()))
+    return lines
+
+
+def _say_what_is_left(run: SearchRun, ending: Ending) -> None:
+    left, outcome, chosen = [], ending.searched, ending.chosen
+    if outcome.why == USED_UP:
+        typer.echo(
+            f"Every recipe of the space was tried: {outcome.left} trials fewer than were wanted. More with a wider --space."
+        )
+    elif outcome.left > 0:
+        left.append(
+            f"{outcome.left} trials are left to do ({outcome.why})" if outcome.left < MANY // 2 else "The time is up"
+        )
+    if chosen is not None and chosen.outcome.left and chosen.outcome.why != FINISHED:
+        left.append(
+            f"{chosen.outcome.left} repeats of the finalists are left to do ({chosen.outcome.why}), so the choice is not final"
+        )
+    if ending.finished is False:
+        left.append("the winner was stopped early and is left to train to its end, so what best/ holds is not final")
+    if ending.retrained is not None and ending.retrained.left and ending.retrained.why != FINISHED:
+        left.append(f"the fit on all people is left to do ({ending.retrained.why})")
+    if left:
+        typer.echo(f"{'; '.join(left)}. To go on:\n  {resume_command(run)}")
+
+
+def _try(what: str, do: Callable[[], object]) -> bool:
+    try:
+        do()
+    except MaskclsError as error:
+        typer.echo(f"{what}: {error}", err=True)
+        return False
+    return True
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,75 @@
+"""Beginning, resuming and extending a search are one thing: a driver over the run's journal.
+
+What a killed driver left is there: trials that ended stay ended, trials that ran are taken up as they are (StudySearch), trials that
+were enqueued and never asked still wait, and the scheduler gets its rungs back (`EpochASHA.give_back`). Tuner.restore is not used:
+it forgets the rungs, cannot change the number of trials, and crashes where Optuna knows more than Ray's last snapshot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+
+from maskcls.errors import CallError
+from maskcls.recipe import Recipe
+from search_spaces import Setting, Space
+from tune.runs.study import ENDED, ORIGIN, POINT, PRESET, is_own
+from tune.search.plan import SearchPlan
+from tune.search.warm_start import place
+
+
+def begin(study: optuna.Study, plan: SearchPlan) -> None:
+    """Enqueue the preset's recipe as trial 0, then the space's points. Those that a driver enqueued before it was killed are left alone."""
+    there = [
+        (trial.user_attrs.get(ORIGIN, ""), trial.system_attrs.get("fixed_params"))
+        for trial in study.get_trials(deepcopy=False)
+    ]
+    origins = {origin for origin, _ in there}
+    points = [params for origin, params in there if origin.startswith(POINT)]
+    for origin, params in firsts(plan).items():
+        if origin not in origins if origin == PRESET else params not in points:
+            study.enqueue_trial(params, user_attrs={ORIGIN: origin})
+
+
+def firsts(plan: SearchPlan) -> dict[str, dict[str, Any]]:
+    """Parameters by origin: the preset's, then the space's points but for one that is the preset again."""
+    preset = preset_params(plan.space, plan.setting, plan.base)
+    points = enumerate(plan.space.points(plan.setting), start=1)
+    return {PRESET: preset, **{f"{POINT} {n}": point for n, point in points if point != preset}}
+
+
+def preset_params(space: Space, setting: Setting, recipe: Recipe) -> dict[str, Any]:
+    """The recipe as a point of the space, for the sampler to learn from; {} where it is none."""
+    found = place(space, setting, recipe.flat())
+    return {} if found is None else found.params
+
+
+def n_left(study: optuna.Study, trials: int) -> int:
+    """How many of the wanted trials have not ended."""
+    return trials - sum(map(is_own, study.get_trials(deepcopy=False, states=ENDED)))
+
+
+def refuse_contradictions(recorded: Mapping[str, Any], given: Mapping[str, Any], run_name: str) -> None:
+    """Raises CallError naming every option of a resume that says something else than the run's own call.
+
+    Args:
+        recorded: the run's call, option by option.
+        given: options that this call states and that a run can't change.
+    """
+    wrong = [
+        f"--{name.replace('_', '-')} is {_shown(recorded.get(name))} in the run, but {_shown(value)} was given"
+        for name, value in given.items()
+        if recorded.get(name) != value
+    ]
+    if wrong:
+        raise CallError(
+            f"--resume {run_name} goes on with the run's own settings: {'; '.join(wrong)}. Leave these options out, or start a new run."
+        )
+
+
+def _shown(value: Any) -> str:
+    if value is None or value == []:
+        return "not set"
+    return ", ".join(value) if isinstance(value, list) else str(value)

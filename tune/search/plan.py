@@ -1,0 +1,154 @@
+"""SearchPlan: what a search will do, decided before anything is begun."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from maskcls.errors import CallError
+from maskcls.recipe import Recipe
+from search_spaces import Setting, Space, SpaceError, Suggest
+
+TPE, RANDOM, GP, CMAES, GRID = "tpe", "random", "gp", "cmaes", "grid"
+SAMPLERS = (TPE, RANDOM, GP, CMAES, GRID)
+ASHA, MEDIAN, NONE = "asha", "median", "none"
+SCHEDULERS = (ASHA, MEDIAN, NONE)
+MANY = 1_000_000
+"""Trials, where only the time bounds them."""
+_DRAWS = 500
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """Args:
+    space: what may vary, explicit values already pinned in it (`pinned_space`).
+    setting: the scale, and which backbones have weights.
+    base: preset x scale x explicit values: the recipe of trial 0, and of every trial where the space says nothing.
+    explicit: the recipe's values that the call fixes; they win over the space's.
+    trials: how many the run is to have in all.
+    seed: the sampler's.
+    parallel: trials at a time.
+    cpus, gpus: of a trial.
+    time_budget_s: no new trial after that many seconds; None: no bound.
+    fits_after: that follow the search, to repeat its finalists; a time budget leaves room for them.
+    sampler, scheduler: who suggests, of SAMPLERS, and who stops what lags, of SCHEDULERS.
+    learn_from: runs whose trials the sampler is to know.
+    """
+
+    space: Space
+    setting: Setting
+    base: Recipe
+    explicit: Mapping[str, Any] = field(default_factory=dict)
+    trials: int = 12
+    seed: int = 0
+    parallel: int = 1
+    cpus: int = 1
+    gpus: float = 0.0
+    time_budget_s: float | None = None
+    fits_after: int = 0
+    sampler: str = TPE
+    scheduler: str = ASHA
+    learn_from: tuple[Path, ...] = ()
+
+    def draw(self, trial: Suggest) -> Mapping[str, Any]:
+        """What the space suggests to a trial. Raises CallError naming the space where its code fails."""
+        try:
+            return self.space.suggest(trial, self.setting)
+        except SpaceError as error:
+            raise CallError(str(error)) from None
+        except Exception as error:
+            raise CallError(f"Space {self.space.name} cannot draw a trial: {type(error).__name__}: {error}.") from error
+
+    @property
+    def shares_features(self) -> bool:
+        """Whether trials with the same frozen stages will want the same frozen features: the space varies no augmentation."""
+        return not any("augment" in name for name in self.space.parameters(self.setting))
+
+    def recipe(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        """All values of a trial's recipe: base < space < explicit. Raises CallError naming the space and the wrong key or value."""
+        if not isinstance(overrides, Mapping):
+            raise CallError(
+                f"Space {self.space.name}'s suggest must return a dict of recipe values, but it returned {overrides!r}."
+            )
+        try:
+            return self.base.override({**overrides, **self.explicit}).model_dump()
+        except CallError as error:
+            raise CallError(f"Space {self.space.name} gives a recipe that is none. {error}") from None
+
+
+def vet(plan: SearchPlan) -> list[dict[str, Any]]:
+    """Draw from the space and make each draw a recipe's values, before anything is begun. Raises CallError for the first that is none."""
+    drawn = _Recorder()
+    return [plan.recipe(plan.draw(drawn)) for _ in range(_DRAWS)]
+
+
+def pinned_space(space: Space, explicit: Mapping[str, Any], setting: Setting) -> tuple[Space, list[str]]:
+    """The space with explicit values fixed, and which of its parameters that fixes. Raises CallError where nothing is left to vary."""
+    try:
+        varied = space.parameters(setting)
+        pins = [name for name in varied if name in explicit]
+        pinned = space.pinned(explicit) if pins else space
+        left = pinned.parameters(setting)
+    except SpaceError as error:
+        raise CallError(str(error)) from None
+    if not left:
+        raise CallError(
+            f"The call fixes all that space {space.name} would vary ({', '.join(pins)}). Leave one of them to the space."
+        )
+    unknown = {name for point in pinned.points(setting) for name in point} - set(left)
+    if unknown:
+        raise CallError(
+            f"Space {space.name} wants points tried with parameters it never draws: {', '.join(sorted(unknown))}. Drawn: {', '.join(left)}."
+        )
+    return pinned, pins
+
+
+@dataclass
+class Parameter:
+    """A parameter as a space draws it, for people to read."""
+
+    name: str
+    domain: str
+    always: bool = True
+    categorical: bool = False
+
+
+def parameters(space: Space, setting: Setting) -> list[Parameter]:
+    """What the space draws and from where, in the order of drawing, found by drawing often; `always` is False where it hangs on another."""
+    drawn = _Recorder()
+    for _ in range(_DRAWS):
+        space.suggest(drawn, setting)
+    return [
+        Parameter(name, domain, drawn.times[name] >= _DRAWS, name in drawn.categorical)
+        for name, domain in drawn.domains.items()
+    ]
+
+
+class _Recorder:
+    """A Suggest that draws uniformly, always the same, and notes names and domains."""
+
+    def __init__(self) -> None:
+        self.domains: dict[str, str] = {}
+        self.times: dict[str, int] = {}
+        self.categorical: set[str] = set()
+        self._random = random.Random(0)
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        self.categorical |= {name} if len(choices) > 1 else set()
+        self._note(name, " | ".join(str(choice) or '""' for choice in choices))
+        return self._random.choice(choices)
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        self._note(name, f"{low:g} to {high:g}{', logarithmic' if log else ''}")
+        return self._random.uniform(low, high)
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        self._note(name, f"{low} to {high}")
+        return self._random.randint(low, high)
+
+    def _note(self, name: str, domain: str) -> None:
+        self.domains.setdefault(name, domain)
+        self.times[name] = self.times.get(name, 0) + 1

@@ -1,0 +1,110 @@
+"""The points of a space, one by one: for the grid, and to know when a finite space is used up.
+
+A space is a function that asks; its points are found by answering it in every way, the last answer changed first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from maskcls.errors import CallError
+from search_spaces import Setting, Space
+
+GRID_PLACES = 3
+"""Of a range in a grid: its ends, and the middle, the geometric one of a logarithmic range."""
+MAX_POINTS = 20_000
+
+
+class _InfiniteError(Exception):
+    """A parameter is drawn from a range of real numbers."""
+
+
+@dataclass
+class _Path:
+    """A Suggest that answers along one path through the choices: by `chosen` as far as it goes, then with the first of each."""
+
+    places: int
+    """Values of a range of real numbers; 0: a range makes the space infinite."""
+    chosen: list[int]
+    widths: list[int] = field(default_factory=list)
+    params: dict[str, Any] = field(default_factory=dict)
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        return self._answer(name, choices)
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        return float(self._answer(name, self._range(low, high, log)))
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        return int(self._answer(name, range(low, high + 1)))
+
+    def _range(self, low: float, high: float, log: bool) -> Sequence[float]:
+        if low == high:
+            return (low,)
+        if not self.places:
+            raise _InfiniteError
+        return tuple((np.geomspace if log else np.linspace)(low, high, self.places).tolist())
+
+    def _answer(self, name: str, values: Sequence[Any]) -> Any:
+        if name in self.params:
+            return self.params[name]
+        at = len(self.widths)
+        if at == len(self.chosen):
+            self.chosen.append(0)
+        self.widths.append(len(values))
+        self.params[name] = values[self.chosen[at]]
+        return self.params[name]
+
+
+def every_point(space: Space, setting: Setting, places: int = 0) -> Iterator[dict[str, Any]]:
+    """The parameters of each point of the space, once, in the order of its choices.
+
+    Raises _InfiniteError at the first range of real numbers, unless it is taken at so many `places`.
+    """
+    chosen: list[int] = []
+    while True:
+        path = _Path(places, chosen)
+        space.suggest(path, setting)
+        yield path.params
+        chosen = path.chosen[: len(path.widths)]
+        while chosen and chosen[-1] + 1 == path.widths[len(chosen) - 1]:
+            chosen.pop()
+        if not chosen:
+            return
+        chosen[-1] += 1
+
+
+def all_points(space: Space, setting: Setting) -> list[dict[str, Any]] | None:
+    """Every point of a finite space; None where it is infinite, or has more than MAX_POINTS."""
+    try:
+        return _at_most(every_point(space, setting))
+    except _InfiniteError:
+        return None
+
+
+def grid(space: Space, setting: Setting, seed: int = 0) -> list[dict[str, Any]]:
+    """Every point of the grid, shuffled, so that a search which ends before it has seen all of its parts.
+
+    Raises CallError where it has more than MAX_POINTS.
+    """
+    found = _at_most(every_point(space, setting, GRID_PLACES))
+    if found is None:
+        raise CallError(
+            f"--sampler grid: the grid of space {space.name} has more than {MAX_POINTS:,} points. Fix some parameters with --set, or use "
+            "--sampler tpe or random."
+        )
+    order = np.random.default_rng(np.random.SeedSequence((seed, len(found)))).permutation(len(found))
+    return [found[at] for at in order]
+
+
+def _at_most(found: Iterator[Mapping[str, Any]]) -> list[dict[str, Any]] | None:
+    listed: list[dict[str, Any]] = []
+    for point in found:
+        if len(listed) == MAX_POINTS:
+            return None
+        listed.append(dict(point))
+    return listed

@@ -1,0 +1,242 @@
+"""The finalists of a search: its best trials, trained again with other seeds or on other people, so that one lucky score decides nothing.
+
+The search's own validation score chose the finalists and is too good for it (Cawley and Talbot, On Over-fitting in Model Selection and
+Subsequent Selection Bias in Performance Evaluation, JMLR 11, 2010); the repeats are new draws. Their epochs are picked by the people
+who score them, as the trials' were, so the repeats compare with each other and with the search, and are too good by that little.
+The holdout takes no part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskcls.errors import CallError
+from maskcls.files import write_atomically
+from maskcls.recipe import Recipe
+from tune.fitting.pool import ERROR, FitRequest, read_result
+from tune.runs.folder import SearchRun
+from tune.runs.leaderboard import ranked
+from tune.runs.study import Record
+from tune.selection.predictions import read_answers
+from tune.states import TrialState
+
+if TYPE_CHECKING:
+    from maskcls.data.dataset import FaceData
+    from maskcls.data.splits import Split
+
+FOLDS, SEEDS = "folds", "seeds"
+TIE = 1e-9
+"""Means of F1 that differ by less are equal but for rounding."""
+
+
+@dataclass(frozen=True)
+class Design:
+    """How many of the best trials are trained again, how often, and what differs between the repeats.
+
+    `folds`: repeat r is trained on fold r of the train and validation people, with a seed of its own; `seeds`: on the run's own split.
+    """
+
+    finalists: int
+    repeats: int
+    by: str = FOLDS
+
+    def __post_init__(self) -> None:
+        for option, value in (("--finalists", self.finalists), ("--repeats", self.repeats)):
+            if value < 1:
+                raise CallError(f"{option} must be at least 1, but got {value}.")
+        if self.by not in (FOLDS, SEEDS):
+            raise CallError(f"Finalists are repeated by {FOLDS} or by {SEEDS}, but got {self.by!r}.")
+        if self.by == FOLDS and self.repeats == 1:
+            raise CallError(
+                "--repeats 1 makes no folds: one fold leaves nobody to train on. Give 2 or more, or repeat by seeds."
+            )
+
+
+@dataclass(frozen=True)
+class RepeatResult:
+    """One complete repeat: what its best epoch answers for its own validation people, none of whom it was trained on."""
+
+    repeat: int  # from 0
+    seed: int
+    best_epoch: int
+    f1: float  # macro F1 of these answers
+    keys: tuple[str, ...]  # n photos
+    truth: NDArray[np.int64]  # (n,) classes 0..17
+    log_probabilities: NDArray[np.float32]  # (n, 18)
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A trial of the search and its complete repeats."""
+
+    trial_id: str
+    validation_f1: float
+    """The search's own score of it."""
+    best_epoch: int
+    """Of the trial."""
+    recipe: dict[str, Any]
+    repeats: tuple[RepeatResult, ...]
+    failed: tuple[str, ...] = ()
+    """A line for each repeat that has no result: which, and why."""
+
+    @property
+    def mean(self) -> float:
+        """Of the repeats' F1; nan where none is complete."""
+        return statistics.fmean(repeat.f1 for repeat in self.repeats) if self.repeats else math.nan
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the repeats' F1 (n - 1); nan for fewer than two."""
+        return statistics.stdev(repeat.f1 for repeat in self.repeats) if len(self.repeats) > 1 else math.nan
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A repeat of a finalist."""
+
+    number: int
+    fit_id: str
+    recipe: Recipe
+    split_file: Path
+
+
+def contenders(trials: Sequence[Record], finalists: int) -> list[Record]:
+    """The best trials by validation macro F1, each recipe once, the earlier trial first of equals.
+
+    Only trials that are complete or were stopped early: one that diverged or failed later would do so again. The repeats of one that
+    was stopped early are trained to the end, and so is the trial itself, if it wins (`tune.selection.finish`).
+    """
+    found: dict[str, Record] = {}
+    for record in ranked(trials):
+        if record.f1 is not None and record.state in (TrialState.COMPLETE, TrialState.STOPPED_EARLY) and record.recipe:
+            found.setdefault(json.dumps({**record.recipe, "seed": None}, sort_keys=True), record)
+    return list(found.values())[:finalists]
+
+
+def requests(
+    run: SearchRun, trials: Sequence[Record], faces: FaceData, design: Design, *, cpus: int, gpus: float
+) -> list[FitRequest]:
+    """Every repeat of every finalist, repeat by repeat, the best trial first. What a smaller or larger design has in common with this
+    one keeps its fits.
+
+    Raises CallError for more folds than there are people, DataError for a damaged file of a fold.
+    """
+    planned = [(record, _planned(run, record, faces, design)) for record in contenders(trials, design.finalists)]
+    return [
+        FitRequest(
+            trial_id=repeats[number].fit_id,
+            recipe=repeats[number].recipe.model_dump(),
+            folder=run.finalists / repeats[number].fit_id,
+            run=run.path,
+            cpus=cpus,
+            gpus=gpus,
+            settings={"split": str(repeats[number].split_file.relative_to(run.path)), "trial": record.trial_id},
+            label=f"trial {record.trial_id}, repeat {number + 1} of {design.repeats}",
+        )
+        for number in range(design.repeats)
+        for record, repeats in planned
+    ]
+
+
+def read_finalists(run: SearchRun, trials: Sequence[Record], faces: FaceData, design: Design) -> list[Finalist]:
+    """The finalists with what is done of their repeats, best validation score first."""
+    found = []
+    for record in contenders(trials, design.finalists):
+        planned = _planned(run, record, faces, design)
+        missing = tuple(f"repeat {repeat.number + 1}: {why}" for repeat in planned if (why := _missing(run, repeat)))
+        done = tuple(_result(run, repeat) for repeat in planned if not _missing(run, repeat))
+        found.append(
+            Finalist(record.trial_id, float(record.f1 or 0.0), record.best_epoch, record.recipe, done, missing)
+        )
+    return found
+
+
+def winner(finalists: Sequence[Finalist]) -> Finalist | None:
+    """The finalist of the highest mean. Of means that are equal (TIE) the smaller spread, then the better validation score, then the
+    earlier trial. None where no repeat is complete.
+
+    Only finalists with as many complete repeats as any other compete, for a mean over fewer is a luckier one.
+    """
+    most = max((len(finalist.repeats) for finalist in finalists), default=0)
+    if not most:
+        return None
+    competing = [finalist for finalist in finalists if len(finalist.repeats) == most]
+    highest = max(finalist.mean for finalist in competing)
+    tied = [finalist for finalist in competing if highest - finalist.mean < TIE]
+    # Rounded as means are, or a last bit of the spread would decide before the validation score.
+    return min(
+        tied,
+        key=lambda one: (0.0 if math.isnan(one.spread) else round(one.spread / TIE), -one.validation_f1, one.trial_id),
+    )
+
+
+def fold_split(run: SearchRun, faces: FaceData, folds: int, number: int) -> Path:
+    """The file of a fold of the run's train and validation people, drawn when it is first asked for; its holdout is the run's own."""
+    from maskcls.data import splits
+
+    file = run.finalist_split(folds, number)
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        own = faces.split
+        seed = int(np.random.SeedSequence((int(own.digest, 16), folds)).generate_state(1)[0])
+        drawn = splits.folds(faces.photos, folds, seed, (*own.train, *own.validation))[number]
+        write_atomically(file, replace(drawn, holdout=own.holdout).to_json())
+    return file
+
+
+def read_split(file: Path) -> Split:
+    """Raises DataError where the file is damaged."""
+    from maskcls.data.splits import Split
+
+    return Split.from_json(file.read_text(encoding="utf-8"), str(file))
+
+
+def digest_of(*parts: object) -> str:
+    """16 hex digits that name a fit."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _planned(run: SearchRun, record: Record, faces: FaceData, design: Design) -> list[_Planned]:
+    recipe = Recipe.model_validate(record.recipe)
+    # The search's own seed would give, on its own split, the very score that was chosen.
+    seeds = itertools.islice((seed for seed in itertools.count(1) if seed != recipe.seed), design.repeats)
+    planned = []
+    for number, seed in enumerate(seeds):
+        file = fold_split(run, faces, design.repeats, number) if design.by == FOLDS else run.data / "split.json"
+        split = read_split(file) if design.by == FOLDS else faces.split
+        repeated = recipe.override({"seed": seed})
+        planned.append(_Planned(number, digest_of(repeated.digest, split.digest, faces.digest), repeated, file))
+    return planned
+
+
+def _missing(run: SearchRun, repeat: _Planned) -> str:
+    """Why a repeat has no result; "" where it has one."""
+    folder = run.finalists / repeat.fit_id
+    result = read_result(folder)
+    if result is not None:
+        return "" if result["state"] == TrialState.COMPLETE else f"{result['state']}. {result['message']}"
+    error = folder / ERROR
+    return f"failed. {error.read_text().strip().splitlines()[-1]} See {error}" if error.exists() else "not done"
+
+
+def _result(run: SearchRun, repeat: _Planned) -> RepeatResult:
+    folder = run.finalists / repeat.fit_id
+    result = read_result(folder) or {}
+    return RepeatResult(
+        repeat.number,
+        repeat.recipe.seed,
+        int(result["best_epoch"]),
+        float(result["best_validation_f1"]),
+        *read_answers(folder),
+    )

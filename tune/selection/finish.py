@@ -1,0 +1,64 @@
+"""A winner that the scheduler had stopped early: its repeats were trained to the end, and so must be what is handed over."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from maskcls.recipe import Recipe
+from maskcls.stores.arrays import Keep
+from tune.fitting.pool import FitRequest, has_ended, read_result
+from tune.runs.folder import SearchRun
+from tune.runs.stopping import Outcome
+from tune.selection.finalists import Finalist, digest_of
+
+
+def finish_request(run: SearchRun, winner: Finalist, *, cpus: int, gpus: float) -> FitRequest:
+    """The fit: its id names the trial and its recipe."""
+    fit_id = digest_of("finish", winner.trial_id, Recipe.model_validate(winner.recipe).digest)
+    return FitRequest(
+        trial_id=fit_id,
+        recipe=winner.recipe,
+        folder=run.finalists / fit_id,
+        run=run.path,
+        cpus=cpus,
+        gpus=gpus,
+        settings={"trial": winner.trial_id},
+        label=f"trial {winner.trial_id}, to its end",
+    )
+
+
+def is_finished(request: FitRequest, result: Mapping[str, Any] | None = None) -> bool:
+    """Whether best/ is this fit's, or there will never be one, for it diverged."""
+    result = result or read_result(request.folder)
+    if result is None or not has_ended(request, result):
+        return False
+    try:
+        manifest = json.loads((SearchRun(request.run).best / "bundle.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return bool(manifest["scores"].get("fit") == request.trial_id)
+
+
+def finish(
+    run: SearchRun,
+    winner: Finalist,
+    *,
+    cpus: int,
+    gpus: float,
+    keep: Keep,
+    budget_s: float | None = None,
+    plain: bool | None = None,
+) -> Outcome:
+    """Train the trial to its end and write best/, where that is not done. Ray must be connected, and the caller holds the run.
+
+    Raises RunError as `run_fits` does.
+    """
+    from tune.fitting.pool import run_fits
+    from tune.selection.fits import finish_fit
+
+    request = finish_request(run, winner, cpus=cpus, gpus=gpus)
+    work = functools.partial(finish_fit, keep=keep)
+    return run_fits([request], work, parallel=1, budget_s=budget_s, plain=plain, is_done=is_finished)

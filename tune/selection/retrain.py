@@ -1,0 +1,116 @@
+"""`--retrain-on-all`: the winner's recipe once more, on train and validation people together, as runs/<name>/best-on-all/.
+
+More people make a better model, as a rule, and nobody is left to say by how much: no score belongs to it, the winner's neither. Its
+schedule is the recipe's own; it is stopped after as many epochs as the winner's repeats were best after (their median), for without
+validation people nothing else tells when. The holdout people take no part.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import statistics
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from maskcls.errors import DataError
+from maskcls.recipe import Recipe
+from maskcls.stores.arrays import Keep
+from tune.fitting.pool import FitRequest, has_ended, read_result
+from tune.runs.folder import SearchRun
+from tune.runs.stopping import Outcome
+from tune.selection.finalists import Finalist, digest_of
+from tune.states import TrialState
+
+if TYPE_CHECKING:
+    from maskcls.data.dataset import FaceData
+
+NOTE = "Trained on the train and validation people together: nobody was left to score it on, so no score belongs to this model."
+
+
+def retrain_request(run: SearchRun, winner: Finalist, faces: FaceData, *, cpus: int, gpus: float) -> FitRequest:
+    """The fit: its id names recipe, epochs, people and photos.
+
+    Raises DataError where the run's validation people, or its training people, are nobody.
+    """
+    recipe = Recipe.model_validate(winner.recipe)
+    if not faces.split.validation:
+        raise DataError(
+            f"--retrain-on-all adds the validation people of {run.name} to its training people, but there are none."
+        )
+    epochs = last_epoch(winner)
+    fit_id = digest_of("on all", recipe.digest, epochs, faces.split.digest, faces.digest)
+    people = len(faces.split.train) + len(faces.split.validation)
+    return FitRequest(
+        trial_id=fit_id,
+        recipe={**recipe.model_dump(), "epochs": epochs},
+        folder=run.finalists / fit_id,
+        run=run.path,
+        cpus=cpus,
+        gpus=gpus,
+        settings={"trial": winner.trial_id, "schedule_epochs": recipe.epochs, "people": people, "note": NOTE},
+        label=f"trial {winner.trial_id} on all {people:,} people",
+    )
+
+
+def last_epoch(winner: Finalist) -> int:
+    """The median of its repeats' best epochs, the earlier one of two in the middle; the trial's best epoch where there are none."""
+    best = [repeat.best_epoch for repeat in winner.repeats] or [winner.best_epoch]
+    return int(statistics.median_low(best))
+
+
+def is_retrained(request: FitRequest, result: Mapping[str, Any] | None = None) -> bool:
+    """Whether best-on-all/ is this fit's, or there will never be one, for it diverged."""
+    result = result or read_result(request.folder)
+    if result is None or not has_ended(request, result):
+        return False
+    if result["state"] != TrialState.COMPLETE:
+        return True
+    try:
+        manifest = json.loads((SearchRun(request.run).best_on_all / "bundle.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return bool(manifest["scores"].get("fit") == request.trial_id)
+
+
+def retrain_on_all(
+    run: SearchRun,
+    winner: Finalist,
+    faces: FaceData,
+    *,
+    cpus: int,
+    gpus: float,
+    keep: Keep,
+    budget_s: float | None = None,
+    plain: bool | None = None,
+) -> Outcome:
+    """Run the fit where it is not done; Ray must be connected unless `is_retrained`, and the caller holds the run.
+
+    Raises DataError, RunError as `run_fits` does, and CallError where best-on-all/ is in the way and no bundle.
+    """
+    from maskcls.serving.bundle import check_writable
+    from tune.fitting.pool import run_fits
+    from tune.selection.fits import fit_on_all
+
+    request = retrain_request(run, winner, faces, cpus=cpus, gpus=gpus)
+    check_writable(run.best_on_all, overwrite=True)
+    work = functools.partial(fit_on_all, keep=keep)
+    return run_fits([request], work, parallel=1, budget_s=budget_s, plain=plain, is_done=is_retrained)
+
+
+def summary(run: SearchRun, request: FitRequest) -> list[str]:
+    """What became of it, in lines for a terminal."""
+    result = read_result(request.folder)
+    if result is None or result["state"] != TrialState.COMPLETE or not is_retrained(request):
+        why = (
+            f"{result['state']}. {result['message']}"
+            if result and result["state"] != TrialState.COMPLETE
+            else "not done"
+        )
+        return [f"Trial {request.settings['trial']} on all people: {why}"]
+    told = request.settings
+    return [
+        f"Trial {told['trial']} on all {told['people']:,} people, {request.recipe['epochs']} of {told['schedule_epochs']} epochs: "
+        f"{run.best_on_all}",
+        "No score belongs to that model: nobody was left to score it on.",
+    ]

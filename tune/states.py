@@ -1,0 +1,25 @@
+"""Metric, mode and fidelity of every search, and the states of a trial, a repeat and a comparison's fit."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+METRIC = "best_f1"
+MODE = "max"
+FIDELITY = "epoch"
+
+
+class TrialState(StrEnum):
+    """How a fit stands, in the words that tables, journals and result.json have."""
+
+    RUNNING = "running"
+    COMPLETE = "complete"
+    STOPPED_EARLY = "stopped early"
+    DIVERGED = "diverged"
+    OUT_OF_MEMORY = "out of memory"
+    FAILED = "failed"
+    """An error in code."""
+    DISK_FULL = "disk full"
+    """Not an end: the search stops, and a resumed one takes the trial up again."""
+    UNFINISHED = "unfinished"
+    """On a leaderboard: begun, and neither ended nor worked on just now as far as the record tells."""
