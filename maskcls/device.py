@@ -35,7 +35,7 @@ def set_threads(n: int) -> None:
     cv2.setNumThreads(0)
 
 
-def use_repeatable_kernels() -> None:
+def use_deterministic_kernels() -> None:
     """Let cuDNN choose by a rule, not by timing, and only among kernels that add in one order; nothing changes on a CPU."""
     import torch
 

@@ -39,7 +39,7 @@ class Task:
         return len(self.label_names)
 
     @property
-    def hangs_on_age(self) -> bool:
+    def depends_on_age(self) -> bool:
         """Whether two ages may give two labels where mask and gender are the same."""
         return any(
             len({self.labels[encode(mask, gender, age)] for age in range(len(AGES))}) > 1

@@ -19,9 +19,9 @@ from maskcls import options
 from maskcls.cli import run
 
 if TYPE_CHECKING:
-    from maskcls.data.dataset import FaceData
+    from maskcls.data.dataset import FaceDataset
     from maskcls.recipe import Recipe
-    from maskcls.stores.arrays import Keep
+    from maskcls.stores.arrays import CacheOptions
     from maskcls.training.again import Again
     from maskcls.training.conditions import RecordedTrial
     from maskcls.training.fit import Fit
@@ -85,12 +85,12 @@ def main(
     from maskcls.serving.bundle import check_writable
 
     check_writable(out, overwrite=overwrite)
-    from maskcls.stores.arrays import Keep
+    from maskcls.stores.arrays import CacheOptions
 
-    keep = Keep(cache, pixel_store_gb, feature_store_gb)
+    stores = CacheOptions(cache, pixel_store_gb, feature_store_gb)
     if trial is not None:
         _refuse_beside_trial(context)
-        _train_again(trial, out, keep, device, loader_workers, overwrite)
+        _train_again(trial, out, stores, device, loader_workers, overwrite)
         return
     from maskcls.data.dataset import prepare
     from maskcls.presets import explicit_values
@@ -103,7 +103,7 @@ def main(
         split_file=split,
         split_seed=split_seed,
         skip_bad=skip_bad,
-        keep=keep,
+        cache=stores,
         progress=True,
     )
     fit = _train(recipe, faces, _state_folder(out), device or "auto", loader_workers)
@@ -144,20 +144,20 @@ def _refuse_beside_trial(context: typer.Context) -> None:
 
 
 def _train_again(
-    name: str, out: Path, keep: Keep, device: str | None, loader_workers: int | None, overwrite: bool
+    name: str, out: Path, cache: CacheOptions, device: str | None, loader_workers: int | None, overwrite: bool
 ) -> None:
-    from maskcls.data.dataset import FaceData
+    from maskcls.data.dataset import FaceDataset
     from maskcls.errors import RunError
     from maskcls.training.again import Again
     from maskcls.training.conditions import RecordedTrial
 
     trial = RecordedTrial.open(name)
-    faces = FaceData.load(trial.run / "data", keep)
+    faces = FaceDataset.load(trial.run / "data", cache)
     again = Again(trial, faces, _state_folder(out), device=device, loader_workers=loader_workers)
     if again.differences:
         typer.echo(f"Not as {trial.title} ran, so its numbers may come out otherwise: {'; '.join(again.differences)}.")
     typer.echo(
-        f"Recipe {trial.recipe.digest}, {trial.title}: {', then '.join(str(s.conditions) for s in trial.stretches)}"
+        f"Recipe {trial.recipe.digest}, {trial.title}: {', then '.join(str(s.conditions) for s in trial.segments)}"
     )
     with _saying_what_is_kept(again.folder):
         for answer in again.epochs():
@@ -186,14 +186,14 @@ def _state_folder(out: Path) -> Path:
     return out.with_name(f".{out.name}.state")
 
 
-def _train(recipe: Recipe, faces: FaceData, folder: Path, device: str, loader_workers: int | None) -> Fit:
-    from maskcls.device import default_loader_workers, resolve_device, use_repeatable_kernels
+def _train(recipe: Recipe, faces: FaceDataset, folder: Path, device: str, loader_workers: int | None) -> Fit:
+    from maskcls.device import default_loader_workers, resolve_device, use_deterministic_kernels
     from maskcls.training.fit import Fit
     from maskcls.training.fit_data import FitData, check_trainable
 
     check_trainable(recipe, faces)
     device = resolve_device(device)
-    use_repeatable_kernels()
+    use_deterministic_kernels()
     workers = default_loader_workers(device) if loader_workers is None else loader_workers
     data = FitData.of(faces, recipe, progress=True)
     fit = Fit(recipe, data, device=device, loader_workers=workers, stores=faces.feature_stores(shared=False))
@@ -222,7 +222,7 @@ def _saying_what_is_kept(folder: Path) -> Iterator[None]:
         raise
 
 
-def _export(fit: Fit, faces: FaceData, out: Path, overwrite: bool, **origin: str) -> None:
+def _export(fit: Fit, faces: FaceDataset, out: Path, overwrite: bool, **origin: str) -> None:
     import shutil
 
     from maskcls.serving.bundle import export

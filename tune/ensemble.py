@@ -15,8 +15,8 @@ from maskcls import options
 from maskcls.cli import run as run_door
 
 if TYPE_CHECKING:
-    from maskcls.data.dataset import FaceData
-    from maskcls.stores.arrays import Keep
+    from maskcls.data.dataset import FaceDataset
+    from maskcls.stores.arrays import CacheOptions
     from tune.runs.folder import SearchRun
     from tune.selection.ensembles import LeftOut
     from tune.selection.finalists import Design
@@ -59,9 +59,9 @@ def main(
     with ExitStack() as held:
         for one in found:
             held.enter_context(one.driving())
-        from maskcls.stores.arrays import Keep
+        from maskcls.stores.arrays import CacheOptions
 
-        faces = _faces(found[0], Keep(cache, pixel_store_gb, feature_store_gb))
+        faces = _faces(found[0], CacheOptions(cache, pixel_store_gb, feature_store_gb))
         decision = decide(found, faces, design, size)
         typer.echo("\n".join((*_table(decision, design), *verdict(decision, design, out))))
         write(decision, out, faces, overwrite)
@@ -92,7 +92,7 @@ class Decision:
         return len(self.members) > 1
 
 
-def decide(runs: Sequence[SearchRun], faces: FaceData, design: Design, size: int) -> Decision:
+def decide(runs: Sequence[SearchRun], faces: FaceDataset, design: Design, size: int) -> Decision:
     """Select an ensemble from the runs' finalists, and compare it with the best of them where neither was selected."""
     from tune.selection.ensembles import best_single, left_out, select, shares
     from tune.selection.library import candidates, library
@@ -106,7 +106,7 @@ def decide(runs: Sequence[SearchRun], faces: FaceData, design: Design, size: int
     return Decision(there, selected, compared, selected if compared.pays else alone)
 
 
-def write(decision: Decision, out: Path, faces: FaceData, overwrite: bool) -> None:
+def write(decision: Decision, out: Path, faces: FaceDataset, overwrite: bool) -> None:
     """Write the decision as a bundle of the finalists' own trials, with the score that it has on the validation people.
 
     Raises RunError where a trial's state is damaged, or the weights of its frozen stages cannot be had.
@@ -131,7 +131,7 @@ def write(decision: Decision, out: Path, faces: FaceData, overwrite: bool) -> No
     note_scores(out, {"validation": scores(truth, probabilities_of(out, faces, rows)).to_dict()})
 
 
-def confirm(decision: Decision, runs: Sequence[SearchRun], out: Path, faces: FaceData) -> list[str]:
+def confirm(decision: Decision, runs: Sequence[SearchRun], out: Path, faces: FaceDataset) -> list[str]:
     """Score the bundle on the holdout, which decides nothing, count the look in every run, and say it. It stands in the bundle, too."""
     from maskcls.serving.bundle import note_scores
     from tune.selection.choice import told_of_looks
@@ -151,10 +151,10 @@ def confirm(decision: Decision, runs: Sequence[SearchRun], out: Path, faces: Fac
     ]
 
 
-def _faces(run: SearchRun, keep: Keep) -> FaceData:
-    from maskcls.data.dataset import FaceData
+def _faces(run: SearchRun, cache: CacheOptions) -> FaceDataset:
+    from maskcls.data.dataset import FaceDataset
 
-    return FaceData.load(run.data, keep)
+    return FaceDataset.load(run.data, cache)
 
 
 def _table(decision: Decision, design: Design) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maskcls.cli import run as run_door
-from maskcls.stores.arrays import Keep
+from maskcls.stores.arrays import CacheOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,7 +81,7 @@ def export_trial(run: SearchRun, trial_id: str, out: Path, overwrite: bool = Fal
             stages cannot be had.
     """
 
-    from maskcls.data.dataset import FaceData
+    from maskcls.data.dataset import FaceDataset
     from maskcls.serving.bundle import check_writable, export
     from maskcls.training.checkpoint import load_best
 
@@ -92,7 +92,7 @@ def export_trial(run: SearchRun, trial_id: str, out: Path, overwrite: bool = Fal
         recipe,
         complete_states(recipe, moving),
         scores={"validation": result.scores.to_dict(), "epoch": result.epoch, "run": run.name, "trial": trial_id},
-        faces=FaceData.load(run.data, Keep(run.path)),  # no pixels are asked for, so no cache either
+        faces=FaceDataset.load(run.data, CacheOptions(run.path)),  # no pixels are asked for, so no cache either
         overwrite=overwrite,
     )
 

@@ -23,7 +23,7 @@ from maskcls.data.splits import Split, read_split, rows, split_people
 from maskcls.errors import DataError
 from maskcls.files import write_atomically
 from maskcls.labels import N_CLASSES
-from maskcls.stores.arrays import Keep
+from maskcls.stores.arrays import CacheOptions
 
 if TYPE_CHECKING:
     from maskcls.stores.features import FeatureStores
@@ -37,7 +37,7 @@ _TEXT = ("file", "key", "person", "person_id", "race")
 
 
 @dataclass(frozen=True)
-class FaceData:
+class FaceDataset:
     """The photo table (`photos.read_contest`), the split of its people, and where what is made of them is kept.
 
     Row i of the table is row i of `pixels`.
@@ -45,7 +45,7 @@ class FaceData:
 
     photos: pd.DataFrame
     split: Split
-    keep: Keep
+    cache: CacheOptions
 
     def pixels(self, image_size: int, progress: bool = False, face_crop: str = "none") -> NDArray[np.uint8]:
         """Every photo through the geometry, (n, image_size, image_size, 3) uint8, mapped read-only; decoded on first use only.
@@ -57,7 +57,7 @@ class FaceData:
 
         files, keys = self.photos["file"].tolist(), self.photos["key"].tolist()
         return open_or_build(
-            files, keys, Geometry(image_size, face_crop), self.keep.folder, self.keep.pixel_gb, progress
+            files, keys, Geometry(image_size, face_crop), self.cache.folder, self.cache.pixel_gb, progress
         )
 
     def pixels_digest(self, image_size: int, face_crop: str = "none") -> str:
@@ -75,7 +75,7 @@ class FaceData:
         """
         from maskcls.stores.features import FeatureStores
 
-        return FeatureStores(self.keep.folder, self.keep.feature_gb, shared) if self.keep.feature_gb > 0 else None
+        return FeatureStores(self.cache.folder, self.cache.feature_gb, shared) if self.cache.feature_gb > 0 else None
 
     def rows(self, side: str) -> NDArray[np.int64]:
         """Rows of `train`, `validation` or `holdout`, rising."""
@@ -95,7 +95,7 @@ class FaceData:
             write_atomically(folder / name, text)
 
     @classmethod
-    def load(cls, folder: Path, keep: Keep) -> Self:
+    def load(cls, folder: Path, cache: CacheOptions) -> Self:
         """What `save` wrote. Raises DataError where it isn't there or can't be read."""
         try:
             types = dict.fromkeys(_TEXT, str)
@@ -109,7 +109,7 @@ class FaceData:
             raise DataError(
                 f"{folder / PHOTOS} can't be read ({error}). Expected the table that a run writes."
             ) from None
-        return cls(photos, split, keep)
+        return cls(photos, split, cache)
 
 
 def prepare(
@@ -119,35 +119,34 @@ def prepare(
     split_file: Path | None = None,
     split_seed: int = 0,
     skip_bad: bool = False,
-    keep: Keep | None = None,
+    cache: CacheOptions | None = None,
     progress: bool = False,
-) -> FaceData:
+) -> FaceDataset:
     """Photos, corrected and split; without `data`, demo faces, drawn once into the cache.
 
     With `skip_bad` every photo is decoded once to find those that can't be (the answer is kept in the cache), and those are
-    left out; without it, they are told when `FaceData.pixels` is built.
+    left out; without it, they are told when `FaceDataset.pixels` is built.
 
     Raises DataError listing what is wrong, or naming the classes with nobody in training.
     """
-    keep = keep or Keep()
-    cache = keep.folder
+    cache = cache or CacheOptions()
     wanted = read_corrections(corrections if data is not None else "none")
-    folder = demo_folder(cache) if data is None else data
+    folder = demo_folder(cache.folder) if data is None else data
     photos = _read(folder, wanted, skip_bad, progress)
     left_out: set[str] = set()
     if skip_bad:
-        photos = without_bad_photos(photos, cache, progress)
+        photos = without_bad_photos(photos, cache.folder, progress)
         left_out = table_paths(folder) - set(photos["person"])
     split = split_people(photos, split_seed) if split_file is None else read_split(split_file, photos, left_out)
     problem = training_problem(photos, split, split_file)
     if problem:
         raise DataError(problem.message)
-    faces = FaceData(photos, split, keep)
+    faces = FaceDataset(photos, split, cache)
     _say_what_validation_lacks(faces)
     return faces
 
 
-def _say_what_validation_lacks(faces: FaceData) -> None:
+def _say_what_validation_lacks(faces: FaceDataset) -> None:
     """A score over fewer classes, or over a handful of people, should not be taken for one over 18."""
     present = faces.photos["label"].iloc[faces.rows("validation")].nunique()
     if present < N_CLASSES:

@@ -52,7 +52,7 @@ class Model(nn.Module):
         )
         own = {task.name: recipe.of_member(task.name) for task in tasks}
         self.heads = nn.ModuleDict({task.name: self._head(own[task.name], task.n_labels) for task in tasks})
-        regressed = [task.name for task in tasks if own[task.name].age_regression and task.hangs_on_age]
+        regressed = [task.name for task in tasks if own[task.name].age_regression and task.depends_on_age]
         self.age_heads = nn.ModuleDict({name: nn.Linear(self.backbone.n_features, 1) for name in regressed})
         mean, std = normalisation(self.recipe.backbone)
         self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1))
@@ -80,11 +80,11 @@ class Model(nn.Module):
         """uint8 RGB pixels (b, s, s, 3) -> what the backbone sees, float32 (b, 3, s, s) in channels_last memory."""
         return (pixels.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.std
 
-    def moving_state(self) -> dict[str, Tensor]:
+    def trainable_state(self) -> dict[str, Tensor]:
         """The tensors that training can change: the heads', and parameters and buffers of the stages that are not frozen."""
         return {name: tensor for name, tensor in self.state_dict().items() if self._moves(name)}
 
-    def load_moving_state(self, state: dict[str, Tensor]) -> None:
+    def load_trainable_state(self, state: dict[str, Tensor]) -> None:
         """Put back what `moving_state` gave. Raises KeyError where it is another model's."""
         expected = {name for name in self.state_dict() if self._moves(name)}
         if expected != state.keys():

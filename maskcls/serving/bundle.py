@@ -36,7 +36,7 @@ from maskcls.task_split import TaskSplit
 from maskcls.tasks import Task
 
 if TYPE_CHECKING:
-    from maskcls.data.dataset import FaceData
+    from maskcls.data.dataset import FaceDataset
 
 MANIFEST = "bundle.json"
 FORMAT, FORMAT_VERSION, READ_VERSIONS = "maskcls-bundle", 3, (2, 3)
@@ -141,7 +141,7 @@ def export(
     states: Sequence[Mapping[str, Tensor]],
     *,
     scores: Mapping[str, Any],
-    faces: FaceData,
+    faces: FaceDataset,
     overwrite: bool = False,
 ) -> None:
     """`export_classifiers` for a single fit."""
@@ -149,7 +149,12 @@ def export(
 
 
 def export_classifiers(
-    folder: Path, classifiers: Sequence[Trained], *, scores: Mapping[str, Any], faces: FaceData, overwrite: bool = False
+    folder: Path,
+    classifiers: Sequence[Trained],
+    *,
+    scores: Mapping[str, Any],
+    faces: FaceDataset,
+    overwrite: bool = False,
 ) -> None:
     """`write_bundle` for fits on `faces`: they trained on the training people, and the validation people chose their epochs, or them."""
     write_bundle(

@@ -28,7 +28,7 @@ from maskcls.models.model import BLOCK, log_probabilities
 from maskcls.serving.bundle import Bundle, Classifier, read_bundle
 
 if TYPE_CHECKING:
-    from maskcls.data.dataset import FaceData
+    from maskcls.data.dataset import FaceDataset
 
 log = logging.getLogger("maskcls")
 
@@ -110,7 +110,7 @@ class Predictor:
             log.info(geometry.told_of_missed_faces(faces_missed, len(photos) - len(bad)))
         return Answers(probabilities, bad)
 
-    def of_rows(self, faces: FaceData, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    def of_rows(self, faces: FaceDataset, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """(n, 18) of these rows of the photo table, from the pixel stores, which are built where there are none yet."""
         stores = {each: faces.pixels(each.image_size, face_crop=each.face_crop) for each in self.geometries}
         return self._probabilities(stores, rows)
@@ -155,7 +155,7 @@ class Predictor:
 
 
 def probabilities_of(
-    bundle: Bundle | Path, faces: FaceData, rows: NDArray[np.int64], device: str = "auto"
+    bundle: Bundle | Path, faces: FaceDataset, rows: NDArray[np.int64], device: str = "auto"
 ) -> NDArray[np.float64]:
     """(n, 18) probabilities that a bundle gives these rows of the photo table, from the pixel stores, as `Predictor` gives of files."""
     return Predictor(bundle, device).of_rows(faces, rows)

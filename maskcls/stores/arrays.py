@@ -38,21 +38,21 @@ WRITE_ERRORS = {*FORBIDDEN, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEX
 
 
 @dataclass(frozen=True)
-class Keep:
+class CacheOptions:
     """Where decoded photos and frozen features are kept, and how many GB of each.
 
     Args:
-        cache: None is the default of the machine that asks for it, which need not be the one that said so.
+        path: the cache; None is the default of the machine that asks for it, which need not be the one that said so.
     """
 
-    cache: Path | None = None
+    path: Path | None = None
     pixel_gb: float = DEFAULT_GB
     feature_gb: float = DEFAULT_GB
 
     @property
     def folder(self) -> Path:
         """The cache, on this machine."""
-        return (self.cache or default_cache()).expanduser().absolute()
+        return (self.path or default_cache()).expanduser().absolute()
 
 
 @dataclass(frozen=True)

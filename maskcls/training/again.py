@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maskcls.device import resolve_device, set_threads, use_repeatable_kernels
+from maskcls.device import resolve_device, set_threads, use_deterministic_kernels
 from maskcls.errors import CallError
-from maskcls.training.conditions import Conditions, RecordedTrial, at_epoch, note, stretches, told_of, unequal
+from maskcls.training.conditions import Conditions, RecordedTrial, at_epoch, note, segments, told_of, unequal
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
 from maskcls.training.result import EpochResult
 
 if TYPE_CHECKING:
-    from maskcls.data.dataset import FaceData
+    from maskcls.data.dataset import FaceDataset
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Again:
     def __init__(
         self,
         trial: RecordedTrial,
-        faces: FaceData,
+        faces: FaceDataset,
         folder: Path,
         *,
         device: str | None = None,
@@ -59,7 +59,7 @@ class Again:
         self.answers: list[Answer] = []
         self._data = FitData.of(faces, trial.recipe, progress=True)
         self._plan = [
-            (stretch.from_epoch, self._here(stretch.conditions, device, loader_workers)) for stretch in trial.stretches
+            (segment.from_epoch, self._here(segment.conditions, device, loader_workers)) for segment in trial.segments
         ]
         self.fit: Fit
 
@@ -68,8 +68,8 @@ class Again:
         """What is not as the trial recorded it, and may make other numbers."""
         said = [
             difference
-            for (_, here), stretch in zip(self._plan, self.trial.stretches, strict=True)
-            for difference in here.differences(stretch.conditions)
+            for (_, here), segment in zip(self._plan, self.trial.segments, strict=True)
+            for difference in here.differences(segment.conditions)
         ]
         return list(dict.fromkeys(said))
 
@@ -79,7 +79,7 @@ class Again:
         ends = [begin - 1 for begin, _ in self._plan[1:]] + [epochs]
         for (_, here), end in zip(self._plan, ends, strict=True):
             set_threads(here.threads)
-            use_repeatable_kernels()
+            use_deterministic_kernels()
             self.fit = Fit(
                 self.trial.recipe, self._data, here.device, here.loader_workers, micro_batch=here.micro_batch
             )
@@ -97,8 +97,8 @@ class Again:
 
     def wrong(self) -> list[int]:
         """Epochs that ran, like all before them, as the trial's did, and yet are not equal to them."""
-        mine = stretches(self.folder)
-        alike = [_alike(at_epoch(mine, n), at_epoch(self.trial.stretches, n)) for n in range(1, len(self.answers) + 1)]
+        mine = segments(self.folder)
+        alike = [_alike(at_epoch(mine, n), at_epoch(self.trial.segments, n)) for n in range(1, len(self.answers) + 1)]
         return [answer.result.epoch for n, answer in enumerate(self.answers, 1) if answer.unequal and all(alike[:n])]
 
     def _here(self, recorded: Conditions, device: str | None, loader_workers: int | None) -> Conditions:

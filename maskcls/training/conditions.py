@@ -92,7 +92,7 @@ def whole_batch(recipe: Recipe) -> int:
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Segment:
     """The conditions of the epochs from one (1-based) on, up to the next stretch's first."""
 
     from_epoch: int
@@ -104,16 +104,16 @@ def note(folder: Path, conditions: Conditions, *, done: int, epochs: int) -> Non
     if done >= epochs:
         return
     kept = [
-        stretch for stretch in stretches(folder) if stretch.from_epoch <= done
+        segment for segment in segments(folder) if segment.from_epoch <= done
     ]  # a killed start may have left one without an epoch
     if not kept or kept[-1].conditions != conditions:
-        kept.append(Stretch(done + 1, conditions))
-    told = [{"from_epoch": stretch.from_epoch, **asdict(stretch.conditions)} for stretch in kept]
+        kept.append(Segment(done + 1, conditions))
+    told = [{"from_epoch": segment.from_epoch, **asdict(segment.conditions)} for segment in kept]
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / HARDWARE, json.dumps(told, indent=2) + "\n")
 
 
-def stretches(folder: Path) -> list[Stretch]:
+def segments(folder: Path) -> list[Segment]:
     """What a fit in this folder ran with so far; empty where none began. Raises DataError where the file is damaged."""
     file = folder / HARDWARE
     if not file.exists():
@@ -121,7 +121,7 @@ def stretches(folder: Path) -> list[Stretch]:
     names = [field.name for field in fields(Conditions)]
     try:
         return [
-            Stretch(int(told["from_epoch"]), Conditions(**{name: told[name] for name in names}))
+            Segment(int(told["from_epoch"]), Conditions(**{name: told[name] for name in names}))
             for told in json.loads(file.read_text())
         ]
     except (ValueError, KeyError, TypeError) as error:
@@ -130,9 +130,9 @@ def stretches(folder: Path) -> list[Stretch]:
         ) from None
 
 
-def at_epoch(recorded: Sequence[Stretch], epoch: int) -> Conditions | None:
+def at_epoch(recorded: Sequence[Segment], epoch: int) -> Conditions | None:
     """The conditions of an epoch (1-based); None where they were not recorded."""
-    return next((stretch.conditions for stretch in reversed(recorded) if stretch.from_epoch <= epoch), None)
+    return next((segment.conditions for segment in reversed(recorded) if segment.from_epoch <= epoch), None)
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class RecordedTrial:
     run: Path
     trial_id: str
     recipe: Recipe
-    stretches: list[Stretch]
+    segments: list[Segment]
     curve: list[dict[str, Any]]
     """Its epochs in order; fewer than the recipe's where it was stopped early."""
 
@@ -159,7 +159,7 @@ class RecordedTrial:
             listed = ", ".join(there[:_NAMED]) or "none"
             raise CallError(f"--trial {name}: there is no trial {trial_id!r} in {run}. Trials there: {listed}{more}.")
         folder = run / TRIALS / trial_id
-        recorded = stretches(folder)
+        recorded = segments(folder)
         if not recorded:
             raise CallError(
                 f"--trial {name}: {folder} has no {HARDWARE}, so this trial began no fit whose curve could be had again."

@@ -91,8 +91,8 @@ class Fit:
             history=self.history,
             best_epoch=self.best_epoch,
             best=self._best,
-            models=[fit.model.moving_state() for fit in self.model_fits],
-            averages=[fit.answering.moving_state() for fit in self.model_fits if fit.average is not None],
+            models=[fit.model.trainable_state() for fit in self.model_fits],
+            averages=[fit.answering.trainable_state() for fit in self.model_fits if fit.average is not None],
             optimizers=[fit.optimizer.state_dict() for fit in self.model_fits],
         )
 
@@ -102,11 +102,11 @@ class Fit:
         if saved is None:
             return False
         for fit, model, optimizer in zip(self.model_fits, saved.models, saved.optimizers, strict=True):
-            fit.model.load_moving_state(model)
+            fit.model.load_trainable_state(model)
             fit.optimizer.load_state_dict(optimizer)
         averaged = [fit for fit in self.model_fits if fit.average is not None]
         for fit, average in zip(averaged, saved.averages, strict=True):
-            fit.answering.load_moving_state(average)
+            fit.answering.load_trainable_state(average)
         self.history, self.best_epoch, self._best = saved.history, saved.best_epoch, saved.best
         return True
 
@@ -123,14 +123,14 @@ class Fit:
     def at_best(self) -> Iterator[list[Model]]:
         """The models with the best epoch's weights; after the block the fit stands where it stood."""
         models = self.answering
-        now = [to_cpu(model.moving_state()) for model in models]
+        now = [to_cpu(model.trainable_state()) for model in models]
         for model, best in zip(models, self._best, strict=True):
-            model.load_moving_state(best)
+            model.load_trainable_state(best)
         try:
             yield models
         finally:
             for model, state_ in zip(models, now, strict=True):
-                model.load_moving_state(state_)
+                model.load_trainable_state(state_)
 
     @property
     def answering(self) -> list[Model]:
@@ -171,7 +171,7 @@ class Fit:
         self.history.append(result)
         if not validates or not self._best or result.validation_f1 > self.best.validation_f1:
             self.best_epoch = result.epoch
-            self._best = [to_cpu(model.moving_state()) for model in self.answering]
+            self._best = [to_cpu(model.trainable_state()) for model in self.answering]
         return result
 
     def _validate(self, epoch: int) -> Scores:

@@ -15,7 +15,7 @@ from maskcls.recipe import Recipe
 from maskcls.tasks import Task
 
 if TYPE_CHECKING:
-    from maskcls.data.dataset import FaceData
+    from maskcls.data.dataset import FaceDataset
 
 Integers = NDArray[np.int64]
 
@@ -40,7 +40,7 @@ class FitData:
     """Of what the pixels hang on; "" where that is not known, for photos changed meanwhile, and so nothing is kept that hangs on them."""
 
     @classmethod
-    def of(cls, faces: FaceData, recipe: Recipe, progress: bool = False) -> FitData:
+    def of(cls, faces: FaceDataset, recipe: Recipe, progress: bool = False) -> FitData:
         """The train and validation people of the data, as the recipe sees them; decodes the photos where no pixel store has them."""
         before = faces.pixels_digest(recipe.image_size, recipe.face_crop)
         pixels = faces.pixels(recipe.image_size, progress, recipe.face_crop)
@@ -97,7 +97,7 @@ class TrainingPhotos:
         return photos
 
 
-def check_trainable(recipe: Recipe, faces: FaceData) -> None:
+def check_trainable(recipe: Recipe, faces: FaceDataset) -> None:
     """Raises CallError where age cuts and bands of the recipe, or of a member, leave a label without training photos."""
     labels, ages = (faces.photos[name].to_numpy(np.int64) for name in ("label", "age"))
     for tasks in recipe.split.models:

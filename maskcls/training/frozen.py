@@ -61,7 +61,7 @@ class Kept:
 
     def __init__(
         self,
-        frozen: Frozen,
+        frozen: FrozenStages,
         stores: FeatureStores,
         rows: Integers,
         precision: torch.dtype,
@@ -170,7 +170,7 @@ class Kept:
         )
 
 
-class Frozen:
+class FrozenStages:
     """The frozen stages of one model in a fit.
 
     Args:
@@ -248,7 +248,7 @@ class Frozen:
 
 
 def kept_for_training(
-    frozen: Frozen | None, stores: FeatureStores | None, recipe: Recipe, precision: torch.dtype, draws: DrawStream
+    frozen: FrozenStages | None, stores: FeatureStores | None, recipe: Recipe, precision: torch.dtype, draws: DrawStream
 ) -> Kept | str:
     """The training views' features, or why they are not kept. Stores have room for all photos: every split of the people shares them."""
     if frozen is None or stores is None or not frozen.data.pixels_digest:
@@ -279,7 +279,7 @@ def _unlike(draws: DrawStream, epochs: int, views: int) -> int:
 
 
 def kept_for_validation(
-    frozen: Frozen | None, stores: FeatureStores | None, recipe: Recipe, training: Kept | str
+    frozen: FrozenStages | None, stores: FeatureStores | None, recipe: Recipe, training: Kept | str
 ) -> Kept | str:
     """The validation photos' features in float32, or why they are not kept. They share the training's store where both are the same."""
     if frozen is None or stores is None or not frozen.data.pixels_digest:

@@ -7,7 +7,7 @@ import gc
 import numpy as np
 import torch
 
-from maskcls.device import use_repeatable_kernels
+from maskcls.device import use_deterministic_kernels
 from maskcls.labels import AGE_CUTS, N_CLASSES
 from maskcls.models.model import BLOCK
 from maskcls.models.weights import NONE
@@ -38,7 +38,7 @@ def gpu_bytes(recipe: Recipe) -> int:
 
     Raises torch.OutOfMemoryError where whole batches do not fit. Leaves nothing on the GPU but the context of this process.
     """
-    use_repeatable_kernels()  # as fits have them: others want other workspaces
+    use_deterministic_kernels()  # as fits have them: others want other workspaces
     gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()

@@ -20,7 +20,7 @@ from maskcls.stores.features import FeatureStores
 from maskcls.tasks import Task, task
 from maskcls.training.batches import Batches, ViewBatches
 from maskcls.training.fit_data import FitData, TrainingPhotos
-from maskcls.training.frozen import PLAIN, FeatureBatches, Frozen, kept_for_training, kept_for_validation
+from maskcls.training.frozen import PLAIN, FeatureBatches, FrozenStages, kept_for_training, kept_for_validation
 from maskcls.training.losses import age_loss, create_loss, shares_of
 from maskcls.training.mixing import mix
 
@@ -92,7 +92,7 @@ class ModelFit:
         drawn = model.tasks[0] if len(model.tasks) == 1 else task("classes")
         draws = DrawStream(drawn.of(photos.classes), drawn.n_labels, self.recipe.sampler, self.recipe.seed, number)
         prefix = Prefix.of(model.backbone, self.recipe.image_size)
-        self.frozen = None if prefix is None else Frozen(model, prefix, data)
+        self.frozen = None if prefix is None else FrozenStages(model, prefix, data)
         kept = kept_for_training(self.frozen, stores, self.recipe, precision, draws)
         self.kept = kept
         """The training views' features, or why they are not kept."""

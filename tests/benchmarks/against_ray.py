@@ -40,7 +40,7 @@ from maskcls import options
 from maskcls.cli import run
 from maskcls.errors import CallError
 from maskcls.files import append_line, whole_lines
-from maskcls.stores.arrays import Keep
+from maskcls.stores.arrays import CacheOptions
 from tests.benchmarks import report
 from tests.benchmarks.process_tree import usage
 
@@ -132,7 +132,7 @@ class Search:
 
         self.folder, self.data, self.settings = folder, data, settings
         self.weights = "none" if weights is None else str(weights.resolve())
-        self.faces = prepare(data, keep=Keep(folder / "unused"))
+        self.faces = prepare(data, cache=CacheOptions(folder / "unused"))
         self.cold = settings["stores"] == "cold"
         self._ready = False
 
@@ -184,14 +184,14 @@ class Search:
 
     def _plain_call(self, there: Path, seed: int) -> list[str]:
         from maskcls.models.weights import find_weights
-        from tune.search.first_trials import firsts
+        from tune.search.first_trials import initial_trials
         from tune.search.schedulers import EpochASHA
 
         plan, scheduler = self.plan(seed), EpochASHA(self.settings["epochs"])
         files, labels = (self.faces.photos[name].tolist() for name in ("file", "label"))
         job = {name: self.settings[name] for name in ("space", "trials", "epochs", "parallel", "loader_workers")}
         job |= {"seed": seed, "cpus": plan.cpus, "base": plan.base.model_dump(), "explicit": dict(plan.explicit)}
-        job |= {"points": [point for point in firsts(plan).values() if point]}
+        job |= {"points": [point for point in initial_trials(plan).values() if point]}
         job |= {"grace_period": int(scheduler.rungs()[-1][0]), "reduction_factor": scheduler._reduction_factor}
         job["weights_file"] = (
             None if self.weights == "none" else str(find_weights(self.settings["backbone"], self.weights))

@@ -63,25 +63,25 @@ def measured(work: Callable[[], Made]) -> tuple[Made, dict[str, float]]:
 
 def cold(data: Path, cache: Path, size: int) -> dict[str, dict[str, float]]:
     """Reading, splitting and decoding."""
-    from maskcls.data.dataset import FaceData
+    from maskcls.data.dataset import FaceDataset
     from maskcls.data.photos import read_contest
     from maskcls.data.splits import split_people
-    from maskcls.stores.arrays import Keep
+    from maskcls.stores.arrays import CacheOptions
 
     photos, reading = measured(lambda: read_contest(data))
     split, splitting = measured(lambda: split_people(photos))
-    _, building = measured(lambda: FaceData(photos, split, Keep(cache)).pixels(size))
+    _, building = measured(lambda: FaceDataset(photos, split, CacheOptions(cache)).pixels(size))
     return {"reading the folder": reading, "splitting the people": splitting, "decoding into the pixel store": building}
 
 
 def warm(data: Path, cache: Path, size: int) -> dict[str, dict[str, float]]:
     """Opening the store that `cold` has made."""
-    from maskcls.data.dataset import FaceData
+    from maskcls.data.dataset import FaceDataset
     from maskcls.data.photos import read_contest
     from maskcls.data.splits import Split
-    from maskcls.stores.arrays import Keep
+    from maskcls.stores.arrays import CacheOptions
 
-    faces = FaceData(read_contest(data), Split((), ()), Keep(cache))
+    faces = FaceDataset(read_contest(data), Split((), ()), CacheOptions(cache))
     _, opening = measured(lambda: faces.pixels(size))
     return {"opening the pixel store": opening}
 
@@ -91,14 +91,14 @@ def hold(data: Path, cache: Path, size: int, backbone: str) -> None:
     from maskcls.data.dataset import prepare
     from maskcls.device import set_threads
     from maskcls.recipe import Recipe
-    from maskcls.stores.arrays import Keep
+    from maskcls.stores.arrays import CacheOptions
     from maskcls.training.fit import Fit
     from maskcls.training.fit_data import FitData
 
     set_threads(1)
     chosen = {"backbone": backbone, "weights": "none", "image_size": size, "frozen_stages": 0, "batch_size": 32}
     recipe = Recipe().override(chosen)
-    fit = Fit(recipe, FitData.of(prepare(data, corrections="none", keep=Keep(cache)), recipe))
+    fit = Fit(recipe, FitData.of(prepare(data, corrections="none", cache=CacheOptions(cache)), recipe))
     (model_fit,) = fit.model_fits
     model_fit.model.train()
     model_fit.step(*next(model_fit.batches.epoch(0)))

@@ -45,7 +45,7 @@ class Process(NamedTuple):
     start: int
 
 
-class Seen(NamedTuple):
+class StudyView(NamedTuple):
     """A line of /proc/<pid>/stat: the parent's id, and CPU ticks so far, its children's not among them."""
 
     parent: int
@@ -111,13 +111,13 @@ def machine_cpu_s() -> float:
     return (user + nice + system + irq + softirq) / TICKS_PER_S
 
 
-def _processes() -> dict[Process, Seen]:
+def _processes() -> dict[Process, StudyView]:
     found = {}
     for folder in PROC.iterdir():
         if folder.name.isdigit():
             with suppress(OSError):  # it has ended
                 values = (folder / "stat").read_text().rpartition(")")[2].split()  # its name may hold spaces
-                found[Process(int(folder.name), int(values[19]))] = Seen(
+                found[Process(int(folder.name), int(values[19]))] = StudyView(
                     int(values[1]), int(values[11]) + int(values[12])
                 )
     return found

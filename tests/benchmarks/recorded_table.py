@@ -22,7 +22,7 @@ import typer
 from maskcls import options, presets
 from maskcls.cli import run
 from maskcls.recipe import Recipe
-from maskcls.stores.arrays import Keep
+from maskcls.stores.arrays import CacheOptions
 from search_spaces import Setting, Space, Suggest
 from tune.fitting.curve import read_curve
 from tune.fitting.pool import FitRequest, read_result, run_fits
@@ -88,9 +88,9 @@ def recorded_objective(request: TrialRequest) -> Iterator[dict[str, Any]]:
         yield {"epoch": epoch, "validation_f1": f1}
 
 
-def train_one(request: FitRequest, *, keep: Keep) -> Generator[dict[str, Any], None, dict[str, Any]]:
+def train_one(request: FitRequest, *, cache: CacheOptions) -> Generator[dict[str, Any], None, dict[str, Any]]:
     """The work of one row: the search's own objective."""
-    yield from fit_trial(replace(request, folder=request.state_folder), keep=keep, shared=False)
+    yield from fit_trial(replace(request, folder=request.state_folder), cache=cache, shared=False)
     return {}
 
 
@@ -109,7 +109,7 @@ def main(
     from tune.runs import cluster
 
     work = work.absolute()
-    faces = prepare(data, keep=Keep(work / "cache"), progress=True)
+    faces = prepare(data, cache=CacheOptions(work / "cache"), progress=True)
     faces = replace(faces, split=split_people(faces.photos, 0, FRACTIONS))
     faces.save(work / "data")
     base = base_recipe(presets.resolve_weights(weights, data))
@@ -120,7 +120,7 @@ def main(
         recipe = base.override(overrides).model_dump()
         asked.append(FitRequest(f"{number:03d}", recipe, folder, work, 1, 0.0, {"overrides": overrides}))
     with cluster.connected(None):
-        outcome = run_fits(asked, partial(train_one, keep=Keep(work / "cache", 1.0)), parallel=parallel)
+        outcome = run_fits(asked, partial(train_one, cache=CacheOptions(work / "cache", 1.0)), parallel=parallel)
     if outcome.left:
         raise SystemExit(
             f"{outcome.left} of {len(asked)} recipes are left to train ({outcome.why}); the same command goes on."

@@ -26,7 +26,7 @@ import typer
 
 from maskcls import options
 from maskcls.cli import run
-from maskcls.stores.arrays import Keep
+from maskcls.stores.arrays import CacheOptions
 from tests.benchmarks.report import summary, write
 
 ALL_STAGES = range(6)
@@ -66,7 +66,7 @@ def main(
     recipes = [Recipe().override({**values, "frozen_stages": n, "views": VIEWS if n else 0}) for n in ALL_STAGES]
     measured: dict[str, list[list[float]]] = {side: [[] for _ in ALL_STAGES] for side in SIDES}
     with _process() as ours, _process() as theirs, tempfile.TemporaryDirectory() as folder:
-        faces = prepare(data, keep=Keep(Path(folder) / "cache"))
+        faces = prepare(data, cache=CacheOptions(Path(folder) / "cache"))
         for number in range(rounds):
             for recipe in recipes:
                 first, later = ours.submit(_first_and_later, recipe, faces, Path(folder) / str(number), steps).result()

@@ -17,7 +17,7 @@ import typer
 
 from maskcls import options
 from maskcls.cli import run
-from maskcls.stores.arrays import Keep
+from maskcls.stores.arrays import CacheOptions
 from tests.benchmarks.report import summary, table, write
 
 
@@ -60,7 +60,10 @@ def main(
     workers = default_loader_workers(device) if loader_workers is None else loader_workers
     with tempfile.TemporaryDirectory() as cache:
         fit = Fit(
-            recipe, FitData.of(prepare(data, keep=Keep(Path(cache))), recipe), device=device, loader_workers=workers
+            recipe,
+            FitData.of(prepare(data, cache=CacheOptions(Path(cache))), recipe),
+            device=device,
+            loader_workers=workers,
         )
         stored, fixed = alternate(fit, steps, rounds)
     ratios = [c / d for c, d in zip(stored, fixed, strict=True)]

@@ -38,7 +38,7 @@ def test_each_class_has_the_label_that_its_name_says(name: str) -> None:
 
 
 def test_which_tasks_hang_on_the_age() -> None:
-    assert {name for name in TASKS if task(name).hangs_on_age} == {
+    assert {name for name in TASKS if task(name).depends_on_age} == {
         "classes",
         "age3",
         "under_30",

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from maskcls.data.dataset import FaceData, prepare
+from maskcls.data.dataset import FaceDataset, prepare
 from maskcls.data.demo.folder import draw
-from maskcls.device import set_threads, use_repeatable_kernels
+from maskcls.device import set_threads, use_deterministic_kernels
 from maskcls.recipe import Recipe
 from maskcls.serving.bundle import read_bundle
-from maskcls.stores.arrays import Keep
+from maskcls.stores.arrays import CacheOptions
 from maskcls.train import main
 from maskcls.training.conditions import HARDWARE, Conditions, note, told_of
 from maskcls.training.fit import Fit
@@ -41,18 +41,18 @@ def threads_as_before() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def faces(tmp_path_factory: pytest.TempPathFactory) -> FaceData:
+def faces(tmp_path_factory: pytest.TempPathFactory) -> FaceDataset:
     folder = tmp_path_factory.mktemp("faces") / "demo"
     draw(folder, persons=36, seed=1)
-    return prepare(folder, keep=Keep(tmp_path_factory.mktemp("cache")))
+    return prepare(folder, cache=CacheOptions(tmp_path_factory.mktemp("cache")))
 
 
-def make_trial(run: Path, faces: FaceData, threads: tuple[int, ...], recipe: Recipe = RECIPE) -> Path:
+def make_trial(run: Path, faces: FaceDataset, threads: tuple[int, ...], recipe: Recipe = RECIPE) -> Path:
     """Trial 0007 of a search, as tune.search.trainable leaves it: an epoch with each of these numbers of threads, then stopped or killed."""
     faces.save(run / "data")
     folder = run / "trials" / "0007"
     rows = []
-    use_repeatable_kernels()
+    use_deterministic_kernels()
     for done, n in enumerate(threads):
         set_threads(n)
         data = FitData.of(faces, recipe)
@@ -67,13 +67,13 @@ def make_trial(run: Path, faces: FaceData, threads: tuple[int, ...], recipe: Rec
     return folder
 
 
-def train(faces: FaceData, *words: object, status: int = 0) -> Said:
-    said = call(main, "--cache", faces.keep.folder, *words)
+def train(faces: FaceDataset, *words: object, status: int = 0) -> Said:
+    said = call(main, "--cache", faces.cache.folder, *words)
     assert said.status == status, said.out + said.err
     return said
 
 
-def test_a_trial_that_was_stopped_early_is_trained_to_its_end(faces: FaceData, tmp_path: Path) -> None:
+def test_a_trial_that_was_stopped_early_is_trained_to_its_end(faces: FaceDataset, tmp_path: Path) -> None:
     make_trial(tmp_path / "first", faces, (1, 1))
     out = tmp_path / "again"
     said = train(faces, "--trial", tmp_path / "first" / "7", "--out", out)
@@ -91,7 +91,7 @@ def test_a_trial_that_was_stopped_early_is_trained_to_its_end(faces: FaceData, t
     assert [file.name for file in tmp_path.iterdir() if file.name not in ("first", "again")] == []
 
 
-def test_epochs_run_with_the_threads_that_each_had(faces: FaceData, tmp_path: Path) -> None:
+def test_epochs_run_with_the_threads_that_each_had(faces: FaceDataset, tmp_path: Path) -> None:
     make_trial(tmp_path / "first", faces, (1, 2), RECIPE.override({"epochs": 2}))
     said = train(faces, "--trial", tmp_path / "first" / "7", "--out", tmp_path / "again")
     assert "2 of 2 recorded epochs of trial 0007 of first are equal to the bit." in said.out
@@ -99,7 +99,7 @@ def test_epochs_run_with_the_threads_that_each_had(faces: FaceData, tmp_path: Pa
     assert "then 2 threads on cpu" in said.out
 
 
-def test_other_hardware_and_versions_are_told_first(faces: FaceData, tmp_path: Path) -> None:
+def test_other_hardware_and_versions_are_told_first(faces: FaceDataset, tmp_path: Path) -> None:
     folder = make_trial(tmp_path / "first", faces, (1,))
     (told,) = json.loads((folder / HARDWARE).read_text())
     told |= {"device": "cuda:99", "hardware": "NVIDIA L4", "versions": {**told["versions"], "torch": "2.0.0"}}
@@ -114,7 +114,7 @@ def test_other_hardware_and_versions_are_told_first(faces: FaceData, tmp_path: P
     assert len([line for line in rest if line.startswith("epoch ")]) == 3
 
 
-def test_an_epoch_that_should_be_equal_and_is_not_fails_the_call(faces: FaceData, tmp_path: Path) -> None:
+def test_an_epoch_that_should_be_equal_and_is_not_fails_the_call(faces: FaceDataset, tmp_path: Path) -> None:
     folder = make_trial(tmp_path / "first", faces, (1, 1))
     rows = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
     rows[0]["train_loss"] += 1e-9
@@ -146,7 +146,7 @@ def test_an_epoch_that_should_be_equal_and_is_not_fails_the_call(faces: FaceData
     train(faces, "--trial", tmp_path / "first" / "7", "--overwrite", "--out", tmp_path / "again")
 
 
-def test_a_fit_that_goes_on_elsewhere_is_not_taken_for_the_trials(faces: FaceData, tmp_path: Path) -> None:
+def test_a_fit_that_goes_on_elsewhere_is_not_taken_for_the_trials(faces: FaceDataset, tmp_path: Path) -> None:
     """The first epoch of the call's own fit was done with two threads, so that no later one should be equal."""
     folder = make_trial(tmp_path / "first", faces, (1, 1, 1))
     begun = make_trial(tmp_path / "begun", faces, (2,))
@@ -177,7 +177,7 @@ def test_a_fit_that_goes_on_elsewhere_is_not_taken_for_the_trials(faces: FaceDat
     ],
 )
 def test_options_that_the_run_has_answered_are_refused(
-    faces: FaceData, tmp_path: Path, words: list[str], message: str
+    faces: FaceDataset, tmp_path: Path, words: list[str], message: str
 ) -> None:
     folder = tmp_path / "first" / "trials" / "0007"
     faces.save(tmp_path / "first" / "data")
@@ -189,7 +189,7 @@ def test_options_that_the_run_has_answered_are_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_trial_on_other_photos_is_told(faces: FaceData, tmp_path: Path) -> None:
+def test_a_trial_on_other_photos_is_told(faces: FaceDataset, tmp_path: Path) -> None:
     folder = make_trial(tmp_path / "first", faces, (1,), RECIPE.override({"epochs": 1}))
     told = json.loads((folder / HARDWARE).read_text())
     (folder / HARDWARE).write_text(json.dumps([{**told[0], "data": "0-0"}]))

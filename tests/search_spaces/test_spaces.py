@@ -16,7 +16,7 @@ from search_spaces import _DRAWS, Setting, Space, SpaceError, Suggest, everythin
 from search_spaces.augmentation import CONTEST, MIXES, UPPER
 from search_spaces.backbones import _FIXED, BACKBONES, FIXED_SIZE
 from tests.search_spaces.draws import Fixed, drawn
-from tune.search.first_trials import firsts, preset_params
+from tune.search.first_trials import initial_trials, preset_params
 from tune.search.plan import SearchPlan, pinned_space, vet
 
 ONLY_RESNET = Setting("cpu", lambda backbone: backbone == "resnet10t")
@@ -196,7 +196,7 @@ def test_what_a_split_has_of_its_own_goes_with_it_alone(name: str, setting: Sett
 
 def test_the_age_members_are_those_that_tell_the_age() -> None:
     for name, members in task_split.AGE_MEMBERS.items():
-        telling = tuple(task.name for task in TASK_SPLITS[name].tasks if task.hangs_on_age)
+        telling = tuple(task.name for task in TASK_SPLITS[name].tasks if task.depends_on_age)
         assert members == (telling if name != "single" else ())
 
 
@@ -323,7 +323,7 @@ def test_a_search_can_use_the_space(name: str, setting: Setting) -> None:
         assert pins == list(explicit)
         plan = SearchPlan(pinned, setting, base.override(explicit), explicit)
         vet(plan)
-        known = firsts(plan)
+        known = initial_trials(plan)
         assert len(known) == len({str(sorted(point.items())) for point in known.values()}) >= 2
 
 

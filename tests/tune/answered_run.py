@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from maskcls.data.dataset import FaceData
+from maskcls.data.dataset import FaceDataset
 from maskcls.files import write_atomically
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
@@ -27,7 +27,7 @@ Answer = Callable[[int, np.ndarray], np.ndarray]
 """(candidate, (n,) true classes) -> (n, 18) probabilities."""
 
 
-def add_trained_trial(run: SearchRun, faces: FaceData, f1: float, overrides: dict[str, Any]) -> None:
+def add_trained_trial(run: SearchRun, faces: FaceDataset, f1: float, overrides: dict[str, Any]) -> None:
     """A trial of the study with an epoch's weights; `f1` is what the search would have said of it."""
     trial = add_trial(run, [f1], overrides)
     recipe = BASE.override({**overrides, "epochs": 1})
@@ -36,12 +36,12 @@ def add_trained_trial(run: SearchRun, faces: FaceData, f1: float, overrides: dic
     fit.save(run.trial(trial.trial_id))
 
 
-def note_data(run: SearchRun, faces: FaceData) -> None:
+def note_data(run: SearchRun, faces: FaceDataset) -> None:
     """What a search notes of its data."""
     run.write_search({**run.search(), "data": {"digest": faces.digest}, "split_digest": faces.split.digest})
 
 
-def let_answer(run: SearchRun, faces: FaceData, design: Design, candidates: Sequence[int], answer: Answer) -> None:
+def let_answer(run: SearchRun, faces: FaceDataset, design: Design, candidates: Sequence[int], answer: Answer) -> None:
     """The repeats of the run's finalists, best validation score first, as these candidates answer; and the choice that follows."""
     trials = records(run)
     asked = requests(run, trials, faces, design, cpus=1, gpus=0.0)

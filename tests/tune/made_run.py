@@ -19,7 +19,7 @@ from tune.runs import study as records
 from tune.runs.folder import SearchRun
 from tune.runs.stopping import FINISHED, Outcome
 from tune.selection.choice import Chosen, record
-from tune.selection.finalists import Design, Finalist, RepeatResult, contenders, winner
+from tune.selection.finalists import Design, Finalist, RepeatResult, top_trials, winner
 from tune.selection.holdout import Look
 from tune.states import TrialState
 
@@ -81,7 +81,7 @@ def add_choice(run: SearchRun, design: Design, *, confirmed: bool = True, lacks:
     """
     generator = np.random.default_rng(7)
     finalists = []
-    for trial in contenders(records.records(run), design.finalists):
+    for trial in top_trials(records.records(run), design.finalists):
         f1s = (trial.f1 or 0.0) - (0.05 if finalists else 0.1) + generator.normal(0, 0.02, design.repeats)
         nothing = ((), np.zeros(0, np.int64), np.zeros((0, 18), np.float32))
         repeats = tuple(RepeatResult(number, number + 1, 4, float(f1), *nothing) for number, f1 in enumerate(f1s))

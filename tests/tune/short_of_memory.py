@@ -79,7 +79,7 @@ class FitsShortOfMemory:
     most: int
 
     def __call__(self, request: TrialRequest) -> Iterator[dict[str, Any]]:
-        from maskcls.stores.arrays import Keep
+        from maskcls.stores.arrays import CacheOptions
 
         with Memory(self.most).short():
-            yield from fit_trial(request, keep=Keep(request.run / "cache"), shared=False)
+            yield from fit_trial(request, cache=CacheOptions(request.run / "cache"), shared=False)

@@ -52,13 +52,13 @@ def told(ask: Ask, n: int, *, running: int = 0, storage: Any = None) -> optuna.S
     return study
 
 
-def seen(study: optuna.Study) -> samplers.Seen:
+def seen(study: optuna.Study) -> samplers.StudyView:
     """The study as a sampler is to see it."""
-    return samplers.Seen(study.study_name, study._storage)
+    return samplers.StudyView(study.study_name, study._storage)
 
 
 def draft(
     study: optuna.Study, sampler: optuna.samplers.BaseSampler, point: dict[str, Any] | None = None
-) -> samplers.Draft:
+) -> samplers.Proposal:
     """A draft of a new trial, or of one that waits."""
-    return samplers.Draft(seen(study), study.ask()._trial_id, sampler, point)
+    return samplers.Proposal(seen(study), study.ask()._trial_id, sampler, point)

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from maskcls import evaluate, predict
-from maskcls.data.dataset import FaceData
+from maskcls.data.dataset import FaceDataset
 from maskcls.data.splits import Split
 from maskcls.errors import CallError
 from maskcls.serving.bundle import read_bundle
 from maskcls.serving.predictor import Predictor
-from maskcls.stores.arrays import Keep
+from maskcls.stores.arrays import CacheOptions
 from maskcls.training.metrics import scores
 from tests.commands import Said, call
 from tests.tune.answered_run import add_trained_trial, let_answer, note_data, one_knows, outvoting
@@ -61,9 +61,9 @@ def runs(trained: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained, tmp_path / "runs"))
 
 
-def opened(runs: Path, name: str, cache: Path) -> tuple[SearchRun, FaceData]:
+def opened(runs: Path, name: str, cache: Path) -> tuple[SearchRun, FaceDataset]:
     run = SearchRun.open(name, runs)
-    return run, FaceData.load(run.data, Keep(cache))
+    return run, FaceDataset.load(run.data, CacheOptions(cache))
 
 
 def door(runs: Path, cache: Path, *words: object) -> Said:
@@ -203,10 +203,10 @@ def test_from_real_repeats_to_the_bundle(tmp_path: Path, demo_cache: Path) -> No
         add_trained_trial(run, faces, f1, overrides)
     note_data(run, faces)
     trials = records(run)
-    work = functools.partial(repeat_fit, keep=Keep(demo_cache, 1.0))
+    work = functools.partial(repeat_fit, cache=CacheOptions(demo_cache, 1.0))
     for request in requests(run, trials, faces, DESIGN, cpus=1, gpus=0.0):
         assert fitted(request, work).state == TrialState.COMPLETE
-    choose(run, trials, faces, DESIGN, parallel=1, cpus=1, gpus=0.0, keep=Keep(demo_cache, 1.0))
+    choose(run, trials, faces, DESIGN, parallel=1, cpus=1, gpus=0.0, cache=CacheOptions(demo_cache, 1.0))
     out = tmp_path / "bundle"
     said = door(tmp_path / "runs", demo_cache, "--run", "real", "--out", out)
     assert said.status == 0, said.err
@@ -234,7 +234,7 @@ def test_the_holdout_decides_nothing_and_the_same_bundle_is_one_look(
     told = [read_bundle(out).scores for out in (first, again)]
     assert told[0] == told[1]
     run, faces = opened(both, "one", demo_cache)
-    without = FaceData(faces.photos, Split(faces.split.train, faces.split.validation), faces.keep)
+    without = FaceDataset(faces.photos, Split(faces.split.train, faces.split.validation), faces.cache)
     decisions = [ensemble.decide([run], people, DESIGN, 10) for people in (faces, without)]
     assert decisions[0].exported == decisions[1].exported
 

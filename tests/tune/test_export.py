@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 from optuna.trial import TrialState as OptunaState
 
-from maskcls.data.dataset import FaceData
+from maskcls.data.dataset import FaceDataset
 from maskcls.data.splits import Split
 from maskcls.errors import CallError, RunError
 from maskcls.labels import N_CLASSES
 from maskcls.recipe import Recipe
 from maskcls.serving.bundle import read_bundle
-from maskcls.stores.arrays import Keep
+from maskcls.stores.arrays import CacheOptions
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
 from tune.export import choose, complete_states, export_trial
@@ -34,19 +34,19 @@ RECIPES = {
 PERSONS = tuple(f"{number:06d}" for number in range(6))
 
 
-def small_faces(folder: Path) -> FaceData:
+def small_faces(folder: Path) -> FaceDataset:
     rows = [
         {"file": f"/nowhere/{p}/{c}.jpg", "key": f"{p}/{c}.jpg", "person": p, "label": c, "age": (25, 45, 62)[c % 3]}
         for p in PERSONS
         for c in range(N_CLASSES)
     ]
     photos = pd.DataFrame(rows).assign(person_id="0", race="Asian", size_bytes=1)
-    faces = FaceData(photos, Split(PERSONS[:4], PERSONS[4:5], PERSONS[5:]), Keep(folder))
+    faces = FaceDataset(photos, Split(PERSONS[:4], PERSONS[4:5], PERSONS[5:]), CacheOptions(folder))
     faces.save(folder)
     return faces
 
 
-def fit_of(recipe: Recipe, faces: FaceData) -> Fit:
+def fit_of(recipe: Recipe, faces: FaceDataset) -> Fit:
     pixels = np.random.default_rng(0).integers(0, 256, (len(faces.photos), 32, 32, 3), np.uint8)
     labels = faces.photos["label"].to_numpy(np.int64)
     data = FitData(
@@ -111,8 +111,8 @@ def test_a_trials_best_epoch_to_the_bit(made: tuple[SearchRun, dict[str, Fit]], 
 def test_the_frozen_stages_come_from_the_weights(made: tuple[SearchRun, dict[str, Fit]]) -> None:
     """What is kept of a frozen trial is its head alone; the rest must be there again."""
     _, fits = made
-    states = complete_states(RECIPES["0000"], [fits["0000"].models[0].moving_state()])
-    assert {name.partition(".")[0] for name in fits["0000"].models[0].moving_state()} == {"heads"}
+    states = complete_states(RECIPES["0000"], [fits["0000"].models[0].trainable_state()])
+    assert {name.partition(".")[0] for name in fits["0000"].models[0].trainable_state()} == {"heads"}
     assert len(states[0]) == len(fits["0000"].models[0].state_dict())
 
 

@@ -13,7 +13,7 @@ from search_spaces import Setting, Space, Suggest
 from tests.tune.asked import ask, begin, plan_of, report
 from tests.tune.searches import new_run
 from tune.runs.folder import SearchRun
-from tune.runs.study import LEARNT, Record, open_study
+from tune.runs.study import IMPORTED, Record, open_study
 from tune.search.searcher import StudySearch
 from tune.states import TrialState
 
@@ -75,7 +75,7 @@ def ended_every_way(folder: Path, name: str = "old", trials: int = 16) -> Search
 
 
 def learnt_of(run: SearchRun) -> list[FrozenTrial]:
-    return [trial for trial in open_study(run).get_trials() if LEARNT in trial.user_attrs]
+    return [trial for trial in open_study(run).get_trials() if IMPORTED in trial.user_attrs]
 
 
 def told(trial: FrozenTrial) -> tuple[Any, ...]:

@@ -22,7 +22,7 @@ from tune.compare.studies import Comparison, Variant
 from tune.runs.folder import ComparisonRun
 
 if TYPE_CHECKING:
-    from maskcls.data.dataset import FaceData
+    from maskcls.data.dataset import FaceDataset
     from maskcls.data.splits import Split
 
 VALIDATION = 0.15
@@ -146,7 +146,7 @@ def planned(comparison: Comparison, base: Recipe, explicit: Mapping[str, Any]) -
     return Planned(comparison.name, comparison.claim, comparison.source, first, tuple(arms)), same
 
 
-def inapplicable(comparisons: Sequence[Planned], faces: FaceData) -> dict[tuple[str, str], str]:
+def inapplicable(comparisons: Sequence[Planned], faces: FaceDataset) -> dict[tuple[str, str], str]:
     """The arms whose treatment does not apply to these photos, by comparison and name, and why."""
     from tune.compare.treatments import find
 
@@ -160,7 +160,7 @@ def default_folds(repeats: int) -> int:
     return min(max(2, repeats), MAX_FOLDS)
 
 
-def repeat_splits(run: ComparisonRun, faces: FaceData, repeats: int, folds: int, split_seed: int) -> list[Split]:
+def repeat_splits(run: ComparisonRun, faces: FaceDataset, repeats: int, folds: int, split_seed: int) -> list[Split]:
     """The split of each repeat, its `holdout` the tested people. One that the run has already is taken from there.
 
     Raises CallError for more folds than there are people, DataError for a damaged file.
@@ -177,7 +177,9 @@ def repeat_splits(run: ComparisonRun, faces: FaceData, repeats: int, folds: int,
     return splits
 
 
-def untrainable(comparisons: Sequence[Planned], faces: FaceData, splits: Sequence[Split]) -> dict[tuple[str, str], str]:
+def untrainable(
+    comparisons: Sequence[Planned], faces: FaceDataset, splits: Sequence[Split]
+) -> dict[tuple[str, str], str]:
     """The arms whose recipe leaves a label without training photos in some repeat, by comparison and name, and why."""
     from maskcls.training.fit_data import check_trainable
 
@@ -206,7 +208,7 @@ def without(
     return tuple(left), notes
 
 
-def draw_split(faces: FaceData, number: int, folds: int, split_seed: int) -> Split:
+def draw_split(faces: FaceDataset, number: int, folds: int, split_seed: int) -> Split:
     """The split of repeat `number` (0-based). Every `folds` repeats the people are divided anew."""
     from maskcls.data import splits
 

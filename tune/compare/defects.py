@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from maskcls.data.dataset import FaceData
+    from maskcls.data.dataset import FaceDataset
     from maskcls.models.model import Answers, Model
     from maskcls.recipe import Recipe
     from maskcls.training.fit import Fit
@@ -35,7 +35,7 @@ EPOCHS_MEANT, EPOCHS_RUN = 50, 12
 class SqueezedPhotos(Treatment):
     """Prediction squeezes whole photos into the square instead of cutting it out of their middle. The epoch was picked rightly."""
 
-    def answers(self, models: Sequence[Model], fit: Fit, faces: FaceData, rows: Integers) -> Integers:
+    def answers(self, models: Sequence[Model], fit: Fit, faces: FaceDataset, rows: Integers) -> Integers:
         import cv2
         import numpy as np
 
@@ -50,7 +50,7 @@ class SqueezedPhotos(Treatment):
 class ForeignNormalisation(Treatment):
     """Prediction normalises with another mean and std than training."""
 
-    def answers(self, models: Sequence[Model], fit: Fit, faces: FaceData, rows: Integers) -> Integers:
+    def answers(self, models: Sequence[Model], fit: Fit, faces: FaceDataset, rows: Integers) -> Integers:
         import torch
 
         own = [(model.mean.clone(), model.std.clone()) for model in models]
@@ -70,11 +70,11 @@ class InvertedNumbering(Treatment):
 
     MEMBER = "gender_under_30"
 
-    def applies(self, faces: FaceData, recipe: Recipe) -> str:
+    def applies(self, faces: FaceDataset, recipe: Recipe) -> str:
         members = recipe.split.members
         return "" if self.MEMBER in members else f"task split {recipe.task_split} has no member {self.MEMBER}"
 
-    def answers(self, models: Sequence[Model], fit: Fit, faces: FaceData, rows: Integers) -> Integers:
+    def answers(self, models: Sequence[Model], fit: Fit, faces: FaceDataset, rows: Integers) -> Integers:
         said = _said(models, fit.data.pixels, rows)
         at = fit.recipe.split.members.index(self.MEMBER)
         said[at] = said[at][:, [1, 0, 3, 2]]  # of each gender, "30 or older" and "under 30" change places
@@ -100,7 +100,7 @@ class UnfinishedCosine(Treatment):
 class MovingBatchNorm(Treatment):
     """A frozen backbone in train(): no gradients, but BatchNorm's statistics follow the batches, and dropout and drop-path are on."""
 
-    def applies(self, faces: FaceData, recipe: Recipe) -> str:
+    def applies(self, faces: FaceDataset, recipe: Recipe) -> str:
         return "" if recipe.frozen_stages else "no stage is frozen"
 
     def prepared(self, fit: Fit) -> None:
@@ -114,7 +114,7 @@ class MovingBatchNorm(Treatment):
 class SplitByPhoto(Treatment):
     """Photos, not people, are split: the photos that choose the epoch show people who are trained on."""
 
-    def data(self, faces: FaceData, data: FitData, generator: np.random.Generator) -> FitData:
+    def data(self, faces: FaceDataset, data: FitData, generator: np.random.Generator) -> FitData:
         import numpy as np
 
         order = generator.permutation(np.concatenate([data.train, data.validation]))
@@ -125,12 +125,12 @@ class SplitByPhoto(Treatment):
 class UncorrectedLabels(Treatment):
     """Training is told the labels as they stand in the folder; what is scored keeps the corrected ones."""
 
-    def applies(self, faces: FaceData, recipe: Recipe) -> str:
+    def applies(self, faces: FaceDataset, recipe: Recipe) -> str:
         raw = self._raw(faces)
         same = (raw["label"].to_numpy() == faces.photos["label"].to_numpy()).all()
         return "no correction changes a label of these photos" if same else ""
 
-    def data(self, faces: FaceData, data: FitData, generator: np.random.Generator) -> FitData:
+    def data(self, faces: FaceDataset, data: FitData, generator: np.random.Generator) -> FitData:
         raw = self._raw(faces)
         labels, ages = data.labels.copy(), data.ages.copy()
         labels[data.train] = raw["label"].to_numpy()[data.train]
@@ -138,7 +138,7 @@ class UncorrectedLabels(Treatment):
         return replace(data, labels=labels, ages=ages, digest=f"{data.digest}-uncorrected")
 
     @staticmethod
-    def _raw(faces: FaceData):  # type: ignore[no-untyped-def]  # a pandas table, as faces.photos
+    def _raw(faces: FaceDataset):  # type: ignore[no-untyped-def]  # a pandas table, as faces.photos
         from maskcls.data.photos import read_contest
 
         folder = Path(faces.photos["file"].iloc[0]).parents[3]  # <folder>/train/images/<person>/<photo>

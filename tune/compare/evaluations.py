@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tune.compare.treatments import Treatment
 
 if TYPE_CHECKING:
-    from maskcls.data.dataset import FaceData
+    from maskcls.data.dataset import FaceDataset
     from maskcls.recipe import Recipe
 
 
@@ -16,7 +16,7 @@ class HardJoin(Treatment):
 
     join = "hard"
 
-    def applies(self, faces: FaceData, recipe: Recipe) -> str:
+    def applies(self, faces: FaceDataset, recipe: Recipe) -> str:
         return "the recipe joins so itself" if recipe.join == self.join else ""
 
 

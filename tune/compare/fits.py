@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from maskcls import memory
 from maskcls.files import write_atomically
-from maskcls.stores.arrays import Keep
+from maskcls.stores.arrays import CacheOptions
 from maskcls.training.conditions import told_of
 from tune.compare.arms import Arm, Planned
 from tune.compare.treatments import Treatment, find
@@ -33,7 +33,7 @@ from tune.runs.folder import ComparisonRun
 from tune.states import TrialState
 
 if TYPE_CHECKING:
-    from maskcls.data.dataset import FaceData
+    from maskcls.data.dataset import FaceDataset
     from maskcls.data.splits import Split
     from maskcls.training.fit import Fit
     from maskcls.training.result import EpochResult
@@ -94,13 +94,13 @@ def is_read(request: FitRequest, result: Mapping[str, Any]) -> bool:
     return has_ended(request, result) and (result["state"] != TrialState.COMPLETE or not missing)
 
 
-def fit_and_answer(request: FitRequest, *, keep: Keep) -> Generator[dict[str, Any], None, dict[str, Any]]:
+def fit_and_answer(request: FitRequest, *, cache: CacheOptions) -> Generator[dict[str, Any], None, dict[str, Any]]:
     """The work of one fit. `settings` hold `split` (a repeat's file), `treatment` (trained with), `readings` (treatments to read with).
 
     Args:
-        keep: where decoded photos and frozen features are kept.
+        cache: where decoded photos and frozen features are kept.
     """
-    from maskcls.data.dataset import FaceData
+    from maskcls.data.dataset import FaceDataset
     from maskcls.data.splits import Split
     from maskcls.device import default_loader_workers, set_threads
     from maskcls.recipe import Recipe
@@ -110,7 +110,7 @@ def fit_and_answer(request: FitRequest, *, keep: Keep) -> Generator[dict[str, An
     set_threads(max(1, request.cpus))  # said anew for each fit: Ray's workers are reused
     recipe = Recipe.model_validate(request.recipe)
     run = ComparisonRun(request.run)
-    stored = FaceData.load(run.data, keep)
+    stored = FaceDataset.load(run.data, cache)
     file = run.path / request.settings["split"]
     faces = replace(stored, split=Split.from_json(file.read_text(encoding="utf-8"), str(file)))
     device = "cuda" if request.gpus > 0 else "cpu"
@@ -158,7 +158,7 @@ class _Readings:
     What a reading answers with an epoch of its own stands in the state's folder, for the weights of that epoch go by.
     """
 
-    def __init__(self, request: FitRequest, fit: Fit, faces: FaceData, trained: Treatment) -> None:
+    def __init__(self, request: FitRequest, fit: Fit, faces: FaceDataset, trained: Treatment) -> None:
         self._request, self._fit, self._faces, self._rows = request, fit, faces, faces.rows("holdout")
         self._own: str = request.settings["treatment"]
         self._all = {self._own: trained} | {name: find(name) for name in request.settings["readings"]}
@@ -232,7 +232,7 @@ class _Readings:
         return self._request.state_folder / f"reading-{self.picking.index(name)}-{self._picked[name]}.json"
 
 
-def _answer(request: FitRequest, fit: Fit, faces: FaceData, readings: _Readings) -> dict[str, Any]:
+def _answer(request: FitRequest, fit: Fit, faces: FaceDataset, readings: _Readings) -> dict[str, Any]:
     """Write answers.csv, and return the scores of each reading, or why it has none."""
     from maskcls.training.metrics import scores
 

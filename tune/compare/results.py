@@ -20,7 +20,7 @@ from tune.states import TrialState
 from tune.statistics.paired import Difference, Repeat, by_chance, difference
 
 if TYPE_CHECKING:
-    from maskcls.data.dataset import FaceData
+    from maskcls.data.dataset import FaceDataset
     from maskcls.data.splits import Split
 
 NOT_DONE = "not done"
@@ -101,7 +101,7 @@ class Results:
 
 
 def read_results(
-    run: ComparisonRun, comparisons: Sequence[Planned], splits: Sequence[Split], faces: FaceData
+    run: ComparisonRun, comparisons: Sequence[Planned], splits: Sequence[Split], faces: FaceDataset
 ) -> Results:
     """The rows of all comparisons from what is done so far."""
     fits = _Fits(run, splits, faces)
@@ -123,7 +123,7 @@ def _rows(comparison: Planned, fits: _Fits) -> list[Row]:
 class _Fits:
     """The results of a run's fits, each file read once."""
 
-    def __init__(self, run: ComparisonRun, splits: Sequence[Split], faces: FaceData) -> None:
+    def __init__(self, run: ComparisonRun, splits: Sequence[Split], faces: FaceDataset) -> None:
         from maskcls.labels import age_group
 
         self._run, self._splits, self._digest = run, splits, faces.digest

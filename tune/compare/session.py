@@ -24,10 +24,10 @@ from tune.runs.folder import ComparisonRun, remove
 from tune.runs.record import environment, now
 from tune.runs.stopping import FINISHED, INTERRUPTED
 from tune.search.first_trials import refuse_contradictions
-from tune.search.options import keep_of, prepared
+from tune.search.options import cache_options, prepared
 
 if TYPE_CHECKING:
-    from maskcls.data.dataset import FaceData
+    from maskcls.data.dataset import FaceDataset
     from maskcls.data.splits import Split
     from tune.runs.stopping import Outcome
 
@@ -112,7 +112,7 @@ class _Ready:
     """What is compared, on which photos, on which splits: all that was checked before a fit begins."""
 
     comparisons: tuple[Planned, ...]
-    faces: FaceData
+    faces: FaceDataset
     splits: list[Split]
     left_out: tuple[str, ...]
     """What these photos leave out, and why."""
@@ -120,11 +120,11 @@ class _Ready:
 
 def _make_ready(call: CompareCall, plan: ComparePlan, run: ComparisonRun, options: Mapping[str, Any]) -> _Ready:
     """Photos, splits and pixels in their places. Raises CallError or DataError for what cannot be trained on them."""
-    from maskcls.data.dataset import FaceData
+    from maskcls.data.dataset import FaceDataset
 
     if not (run.data / "photos.csv").exists() or not (run.data / "split.json").exists():
         _prepare_data(call, run, options)
-    faces = FaceData.load(run.data, keep_of(options))
+    faces = FaceDataset.load(run.data, cache_options(options))
     splits = repeat_splits(run, faces, plan.repeats, plan.folds, call.split_seed)
     comparisons, left_out = _possible(plan, faces, splits, study=call.study is not None)
     for size, face_crop in sorted(
@@ -135,7 +135,7 @@ def _make_ready(call: CompareCall, plan: ComparePlan, run: ComparisonRun, option
 
 
 def _possible(
-    plan: ComparePlan, faces: FaceData, splits: Sequence[Split], *, study: bool
+    plan: ComparePlan, faces: FaceDataset, splits: Sequence[Split], *, study: bool
 ) -> tuple[tuple[Planned, ...], tuple[str, ...]]:
     """The comparisons as these photos allow them, and notes of what is left out.
 
@@ -170,7 +170,7 @@ def _compare(plan: ComparePlan, run: ComparisonRun, ready: _Ready, stack: ExitSt
         typer.echo(
             f"Ray's dashboard: http://{there.dashboard} (it asks for a token: `{cluster.TOKEN_COMMAND}` prints it)"
         )
-    work = functools.partial(fit_and_answer, keep=faces.keep)
+    work = functools.partial(fit_and_answer, cache=faces.cache)
     with _noted(run, plan) as note:
         outcome = run_fits(asked, work, parallel=plan.parallel, budget_s=plan.time_budget_s, is_done=is_read)
         note(outcome.why)
@@ -253,7 +253,7 @@ def _prepare_data(call: CompareCall, run: ComparisonRun, options: Mapping[str, A
     prepared(call, options).save(run.data)
 
 
-def _digests(faces: FaceData) -> dict[str, Any]:
+def _digests(faces: FaceDataset) -> dict[str, Any]:
     return {
         "photos": len(faces.photos),
         "people": int(faces.photos["person"].nunique()),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from maskcls.data.dataset import FaceData
+    from maskcls.data.dataset import FaceDataset
     from maskcls.models.model import Model
     from maskcls.recipe import Recipe
     from maskcls.training.fit import Fit
@@ -62,11 +62,11 @@ class Treatment:
         cls.retrains = cls.data is not Treatment.data or cls.prepared is not Treatment.prepared
         cls.picks = cls.better is not Treatment.better
 
-    def applies(self, faces: FaceData, recipe: Recipe) -> str:
+    def applies(self, faces: FaceDataset, recipe: Recipe) -> str:
         """Why it would change nothing here, or cannot be done; "" where it can. Such a variant is left out, and that is said."""
         return ""
 
-    def data(self, faces: FaceData, data: FitData, generator: np.random.Generator) -> FitData:
+    def data(self, faces: FaceDataset, data: FitData, generator: np.random.Generator) -> FitData:
         """What the fit reads, before it is made. `faces.split.holdout` are the tested people; the generator hangs on the split alone."""
         return data
 
@@ -77,7 +77,9 @@ class Treatment:
         """Whether the epoch just done is the one to answer with, rather than the best so far."""
         return new.validation_f1 > best.validation_f1
 
-    def answers(self, models: Sequence[Model], fit: Fit, faces: FaceData, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    def answers(
+        self, models: Sequence[Model], fit: Fit, faces: FaceDataset, rows: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
         """The class (0..17) of each of these rows of `faces.photos`, (n,). The models hold the weights of the epoch to answer with."""
         from maskcls.models.model import log_probabilities
 

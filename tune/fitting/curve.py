@@ -33,11 +33,11 @@ def curve(request: TrialRequest, objective: Objective) -> Iterator[dict[str, Any
         seconds, began = seconds + took, now
         row = {**result, METRIC: best, "best_epoch": best_epoch, "epoch_seconds": took, "seconds": seconds}
         if epoch not in kept or {**kept[epoch], **row} != kept[epoch]:
-            _keep_row(request.folder / CURVE, kept, row)
+            _save_row(request.folder / CURVE, kept, row)
         yield {**row, "finished": epoch >= int(request.recipe["epochs"])}
 
 
-def _keep_row(file: Path, kept: dict[int, dict[str, Any]], row: dict[str, Any]) -> None:
+def _save_row(file: Path, kept: dict[int, dict[str, Any]], row: dict[str, Any]) -> None:
     """Put a row into the file and into what it holds. Only a row that changed has the file written anew."""
     follows = all(epoch < row[FIDELITY] for epoch in kept)
     kept[row[FIDELITY]] = row

@@ -57,7 +57,7 @@ def write_error(folder: Path, text: str) -> None:
         return
 
 
-def end_if_unfit(folder: Path, error: BaseException, state: str, message: str) -> None:
+def exit_if_cuda_is_broken(folder: Path, error: BaseException, state: str, message: str) -> None:
     """End this process, with a note for the one after it, where it can do nothing on the GPU any more."""
     if state == TrialState.FAILED and is_unfit(error):
         write_atomically(folder / ENDED_NOTE, json.dumps({"state": state, "message": message}) + "\n")

@@ -26,7 +26,15 @@ from maskcls.errors import RunError
 from maskcls.files import write_atomically
 from tune.fitting import gauges as monitor
 from tune.fitting.curve import curve, read_curve
-from tune.fitting.failures import ENDED_NOTE, end_if_unfit, explain, free_memory, read_end, state_of, write_error
+from tune.fitting.failures import (
+    ENDED_NOTE,
+    exit_if_cuda_is_broken,
+    explain,
+    free_memory,
+    read_end,
+    state_of,
+    write_error,
+)
 from tune.fitting.progress import FitProgress
 from tune.fitting.request import TrialRequest
 from tune.runs import cluster
@@ -169,7 +177,7 @@ def work_on(request: FitRequest, work: Work) -> Ended:
         ended = Ended(state_of(error), explain(error))
         if ended.state != TrialState.DISK_FULL:
             write_error(request.folder, traceback.format_exc())
-        end_if_unfit(request.folder, error, ended.state, ended.message)
+        exit_if_cuda_is_broken(request.folder, error, ended.state, ended.message)
         free_memory(error)
         if ended.state in (TrialState.DISK_FULL, TrialState.FAILED):
             return ended

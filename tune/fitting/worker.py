@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from maskcls import memory
 from maskcls.errors import OutOfMemory
-from maskcls.stores.arrays import Keep
+from maskcls.stores.arrays import CacheOptions
 from maskcls.training.conditions import told_of
 from tune.fitting.failures import free_memory, state_of
 from tune.fitting.request import TrialRequest
@@ -23,24 +23,24 @@ if TYPE_CHECKING:
     from maskcls.training.result import EpochResult
 
 
-def fit_trial(request: TrialRequest, *, keep: Keep, shared: bool) -> Iterator[dict[str, Any]]:
+def fit_trial(request: TrialRequest, *, cache: CacheOptions, shared: bool) -> Iterator[dict[str, Any]]:
     """Its state lies in the trial's folder and is whole after every epoch; beside it, what its numbers hang on
     (`maskcls.training.conditions`), so that `maskcls.train --trial` gives them again.
 
     Args:
-        keep: where decoded photos and frozen features are kept.
+        cache: where decoded photos and frozen features are kept.
         shared: whether other trials will want the same frozen features.
     """
-    from maskcls.data.dataset import FaceData
-    from maskcls.device import default_loader_workers, set_threads, use_repeatable_kernels
+    from maskcls.data.dataset import FaceDataset
+    from maskcls.device import default_loader_workers, set_threads, use_deterministic_kernels
     from maskcls.recipe import Recipe
     from maskcls.training.fit_data import FitData
 
     threads, device = max(1, request.cpus), "cuda" if request.gpus > 0 else "cpu"
     set_threads(threads)  # to keep to the trial's share of the cores; said anew for each trial, for actors are reused
-    use_repeatable_kernels()
+    use_deterministic_kernels()
     recipe = Recipe.model_validate(request.recipe)
-    faces = FaceData.load(SearchRun(request.run).data, keep)
+    faces = FaceDataset.load(SearchRun(request.run).data, cache)
     data = FitData.of(faces, recipe)
     stores = faces.feature_stores(shared=shared)
     workers = default_loader_workers(device, request.cpus)
@@ -72,13 +72,13 @@ class ShrinkingFit:
         loader_workers: int,
         stores: FeatureStores | None = None,
     ) -> None:
-        from maskcls.training.conditions import stretches, whole_batch
+        from maskcls.training.conditions import segments, whole_batch
 
         self.recipe, self.data, self.folder = recipe, data, folder
         self.device, self.threads, self.loader_workers = device, threads, loader_workers
         self.stores = stores
         self.whole = whole_batch(recipe)
-        before = stretches(folder)
+        before = segments(folder)
         self.micro_batch = min(before[-1].conditions.micro_batch, self.whole) if before else self.whole
         self._features = self._cache_trouble = ""
         self._told = 0
@@ -117,9 +117,9 @@ class ShrinkingFit:
 
     def _split_of(self, epoch: int) -> tuple[int, int] | None:
         """An epoch's micro-batch, and the least that was too large; None where whole batches went through the model."""
-        from maskcls.training.conditions import at_epoch, stretches
+        from maskcls.training.conditions import at_epoch, segments
 
-        conditions = at_epoch(stretches(self.folder), epoch)
+        conditions = at_epoch(segments(self.folder), epoch)
         if conditions is None or conditions.micro_batch >= self.whole:
             return None
         too_large = self.whole

@@ -69,7 +69,7 @@ def write(run: SearchRun, records: Iterable[Record]) -> None:
     write_atomically(run.leaderboard, text.getvalue())
 
 
-class Standing:
+class LiveRanking:
     """Where a search stands, for its driver: a trial is read from the study when it reports, and after its end no more.
 
     To read all of them for each result would cost a search of n trials n squared.

@@ -35,7 +35,7 @@ ORIGIN, OVERRIDES, RECIPE, STATE, MESSAGE, SECONDS, EPOCHS, BEST_EPOCH = (
 PRESET, POINT, SAMPLED = "preset", "point", "sampled"
 ENDING = "ending"
 """Attribute: how the trial ended, noted before all else that says so."""
-LEARNT, WITHDRAWN = "learnt", "withdrawn"
+IMPORTED, DUPLICATE = "learnt", "withdrawn"
 """Attributes of what stands in the study and is no trial of this run: another run's, for the sampler to know; a repeat, not run."""
 COPYING = "copying"
 """Attribute of a study that is copied from another: False once it is whole."""
@@ -128,7 +128,7 @@ def _current(store: optuna.storages.BaseStorage) -> optuna.Study | None:
 
 def is_own(trial: FrozenTrial) -> bool:
     """Whether this is a trial of the run itself."""
-    return LEARNT not in trial.user_attrs and WITHDRAWN not in trial.user_attrs
+    return IMPORTED not in trial.user_attrs and DUPLICATE not in trial.user_attrs
 
 
 def trial_id(number: int) -> str:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tune.search import points
-from tune.search.first_trials import firsts
+from tune.search.first_trials import initial_trials
 from tune.search.options import Call, Resolved
 from tune.search.plan import GRID, NONE, SearchPlan, parameters
 
@@ -44,7 +44,7 @@ def show(call: Call, resolved: Resolved, feature_gb: float, ended: int = 0) -> N
     console.print(
         f"Trials: {'as many as the time allows' if trials is None else trials}{f' more than the {ended} there are' if ended else ''}, "
         f"{plan.parallel} at a time, {plan.cpus} core{'s' * (plan.cpus > 1)}{gpus} each; "
-        f"first the preset {call.preset}, then {len(firsts(plan)) - 1} known points. Suggested by {plan.sampler}.",
+        f"first the preset {call.preset}, then {len(initial_trials(plan)) - 1} known points. Suggested by {plan.sampler}.",
         highlight=False,
     )
     console.print(told_size(plan), highlight=False)

@@ -11,11 +11,11 @@ import typer
 from maskcls.errors import MaskclsError
 from tune.runs.folder import SearchRun
 from tune.runs.stopping import FINISHED, INTERRUPTED, TIME_UP, USED_UP, Outcome
-from tune.search.options import Call, keep_of
+from tune.search.options import Call, cache_options
 from tune.search.plan import MANY, SearchPlan
 
 if TYPE_CHECKING:
-    from maskcls.data.dataset import FaceData
+    from maskcls.data.dataset import FaceDataset
     from tune.runs.study import Record
     from tune.selection.choice import Chosen
     from tune.selection.finalists import Design
@@ -56,11 +56,11 @@ def design_of(call: Call) -> Design:
     return Design(call.finalists, call.repeats, call.repeat_by)
 
 
-def faces_of(run: SearchRun, options: Mapping[str, Any]) -> FaceData:
+def faces_of(run: SearchRun, options: Mapping[str, Any]) -> FaceDataset:
     """The run's photos and split."""
-    from maskcls.data.dataset import FaceData
+    from maskcls.data.dataset import FaceDataset
 
-    return FaceData.load(run.data, keep_of(options))
+    return FaceDataset.load(run.data, cache_options(options))
 
 
 def handed_over(run: SearchRun, call: Call) -> bool:
@@ -139,7 +139,7 @@ def retrain(
 
 def _share(plan: SearchPlan, options: Mapping[str, Any]) -> dict[str, Any]:
     """What a single fit is given of the machine and its stores."""
-    return {"cpus": plan.cpus, "gpus": plan.gpus, "keep": keep_of(options)}
+    return {"cpus": plan.cpus, "gpus": plan.gpus, "cache": cache_options(options)}
 
 
 def hand_over(run: SearchRun, ending: Ending, options: Mapping[str, Any]) -> int:

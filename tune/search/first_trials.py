@@ -28,12 +28,12 @@ def begin(study: optuna.Study, plan: SearchPlan) -> None:
     ]
     origins = {origin for origin, _ in there}
     points = [params for origin, params in there if origin.startswith(POINT)]
-    for origin, params in firsts(plan).items():
+    for origin, params in initial_trials(plan).items():
         if origin not in origins if origin == PRESET else params not in points:
             study.enqueue_trial(params, user_attrs={ORIGIN: origin})
 
 
-def firsts(plan: SearchPlan) -> dict[str, dict[str, Any]]:
+def initial_trials(plan: SearchPlan) -> dict[str, dict[str, Any]]:
     """Parameters by origin: the preset's, then the space's points but for one that is the preset again."""
     preset = preset_params(plan.space, plan.setting, plan.base)
     points = enumerate(plan.space.points(plan.setting), start=1)

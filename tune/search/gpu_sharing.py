@@ -70,7 +70,7 @@ Measure = Callable[[Recipe], int]
 """Bytes of the GPU's memory that a fit of the recipe takes at most. Raises an out-of-memory error where it does not fit."""
 
 
-def packed(
+def share_gpus(
     resolved: Resolved,
     call: Call,
     machine: Cluster,

@@ -23,8 +23,8 @@ from tune.runs.folder import SearchRun
 from tune.search.plan import ASHA, MANY, SAMPLERS, SCHEDULERS, TPE, SearchPlan, pinned_space
 
 if TYPE_CHECKING:
-    from maskcls.data.dataset import FaceData
-    from maskcls.stores.arrays import Keep
+    from maskcls.data.dataset import FaceDataset
+    from maskcls.stores.arrays import CacheOptions
 
 IDENTITY = (
     "space",
@@ -300,15 +300,15 @@ class ReadsData(Protocol):
     def skip_bad(self) -> bool: ...
 
 
-def keep_of(options: Mapping[str, Any]) -> Keep:
+def cache_options(options: Mapping[str, Any]) -> CacheOptions:
     """Where the call keeps decoded photos and frozen features; without --cache each machine's own place."""
-    from maskcls.stores.arrays import Keep
+    from maskcls.stores.arrays import CacheOptions
 
     cache = options["cache"]
-    return Keep(cache and cache.expanduser().resolve(), options["pixel_store_gb"], options["feature_store_gb"])
+    return CacheOptions(cache and cache.expanduser().resolve(), options["pixel_store_gb"], options["feature_store_gb"])
 
 
-def prepared(call: ReadsData, options: Mapping[str, Any]) -> FaceData:
+def prepared(call: ReadsData, options: Mapping[str, Any]) -> FaceDataset:
     """The call's photos, corrected and split, with a bar on a terminal. Raises DataError listing what is wrong with them."""
     from maskcls.data.dataset import prepare
 
@@ -318,7 +318,7 @@ def prepared(call: ReadsData, options: Mapping[str, Any]) -> FaceData:
         split_file=Path(call.split) if call.split else None,
         split_seed=call.split_seed,
         skip_bad=call.skip_bad,
-        keep=keep_of(options),
+        cache=cache_options(options),
         progress=True,
     )
 

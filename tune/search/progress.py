@@ -54,7 +54,7 @@ class Progress(Callback):  # type: ignore[misc]
         self._plan, self._run, self._study = plan, run, study
         self._console = Console(file=sys.stderr)
         self._plain = not self._console.is_terminal if plain is None else plain
-        self._standing = leaderboard.Standing(study)
+        self._standing = leaderboard.LiveRanking(study)
         self._at_work: dict[str, Row] = {}
         self._best_rows: tuple[Row, ...] = ()
         self._latest_rows: tuple[Row, ...] = ()

@@ -63,7 +63,7 @@ def check_serves(kind: str, space: Space, setting: Setting) -> None:
         )
 
 
-class Seen(optuna.Study):  # type: ignore[misc]
+class StudyView(optuna.Study):  # type: ignore[misc]
     """The study as a sampler should see it: without trials that drew nothing, such as a preset that is no point of the space.
 
     GPSampler and CmaEsSampler model what all complete trials have in common, and would suggest at random for ever. Of more than MOST
@@ -84,7 +84,7 @@ class Seen(optuna.Study):  # type: ignore[misc]
         return copy.deepcopy(seen) if deepcopy else seen
 
 
-class Draft:
+class Proposal:
     """A Suggest that draws a trial's parameters and keeps them to itself, until `write` puts them into the study.
 
     What the trial was enqueued with, or a killed driver wrote for it, is answered as it is; `fixed` says whether that was all.
@@ -94,7 +94,11 @@ class Draft:
     """
 
     def __init__(
-        self, study: Seen, trial_id: int, sampler: optuna.samplers.BaseSampler, point: Mapping[str, Any] | None = None
+        self,
+        study: StudyView,
+        trial_id: int,
+        sampler: optuna.samplers.BaseSampler,
+        point: Mapping[str, Any] | None = None,
     ) -> None:
         self._study, self._sampler, self._point = study, sampler, point or {}
         study.forget()

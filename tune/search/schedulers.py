@@ -125,7 +125,7 @@ class EpochMedian(_TellsErrors, MedianStoppingRule):  # type: ignore[misc]
         return self.CONTINUE  # type: ignore[no-any-return]
 
 
-class Nobody(_TellsErrors, FIFOScheduler):  # type: ignore[misc]
+class NoEarlyStopping(_TellsErrors, FIFOScheduler):  # type: ignore[misc]
     """Every trial runs to its last epoch."""
 
     def __init__(self, epochs: int, on_error: OnError | None = None) -> None:
@@ -136,11 +136,11 @@ class Nobody(_TellsErrors, FIFOScheduler):  # type: ignore[misc]
         """Nothing is known."""
 
 
-EpochScheduler = EpochASHA | EpochMedian | Nobody
+EpochScheduler = EpochASHA | EpochMedian | NoEarlyStopping
 
 
 def create(kind: str, epochs: int, on_error: OnError | None = None) -> EpochScheduler:
     """The scheduler of that name (`plan.SCHEDULERS`)."""
     if kind == ASHA:
         return EpochASHA(epochs, on_error)
-    return EpochMedian(epochs, on_error) if kind == MEDIAN else Nobody(epochs, on_error)
+    return EpochMedian(epochs, on_error) if kind == MEDIAN else NoEarlyStopping(epochs, on_error)

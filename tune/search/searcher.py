@@ -83,7 +83,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         self._tried = {
             _key(t.user_attrs[records.RECIPE]) for t in there if records.RECIPE in t.user_attrs and records.is_own(t)
         }
-        self._seen = samplers.Seen(self.study.study_name, self.study._storage)
+        self._seen = samplers.StudyView(self.study.study_name, self.study._storage)
         self._points: list[dict[str, Any]] | None = None
         self._spent: set[int] = set()
 
@@ -180,7 +180,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
                 self._tried.add(_key(recipe))
                 return trial, recipe
             enqueued = bool(self._frozen(trial).system_attrs.get("fixed_params"))
-            trial.set_user_attr(records.WITHDRAWN, True)
+            trial.set_user_attr(records.DUPLICATE, True)
             self.study.tell(trial, state=OptunaState.FAIL)
             if not enqueued:
                 self.used_up = True
@@ -209,12 +209,12 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
                 return None
         return None
 
-    def _drafts(self, trial: optuna.Trial) -> Iterator[samplers.Draft]:
+    def _drafts(self, trial: optuna.Trial) -> Iterator[samplers.Proposal]:
         """Drafts of the trial, the sampler's best first. A finite space's last ones are all that it has left."""
         number, seed = trial.number, self.plan.seed
 
-        def draft(sampler: optuna.samplers.BaseSampler, point: Mapping[str, Any] | None = None) -> samplers.Draft:
-            return samplers.Draft(self._seen, trial._trial_id, sampler, point)
+        def draft(sampler: optuna.samplers.BaseSampler, point: Mapping[str, Any] | None = None) -> samplers.Proposal:
+            return samplers.Proposal(self._seen, trial._trial_id, sampler, point)
 
         if self.plan.sampler != GRID:
             for attempt in range(ATTEMPTS):
@@ -238,7 +238,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
                 self._spent.add(at)  # asked for another: this one was tried
 
     def _keep(
-        self, trial: optuna.Trial, draft: samplers.Draft | None, overrides: Mapping[str, Any], recipe: dict[str, Any]
+        self, trial: optuna.Trial, draft: samplers.Proposal | None, overrides: Mapping[str, Any], recipe: dict[str, Any]
     ) -> dict[str, Any]:
         if draft is not None:
             draft.write()

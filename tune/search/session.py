@@ -26,8 +26,8 @@ from tune.runs.stopping import FINISHED, INTERRUPTED, Outcome
 from tune.search.dry_run import show
 from tune.search.ending import Ending, choose, design_of, finish, hand_over, handed_over, resume_command, retrain
 from tune.search.first_trials import refuse_contradictions
-from tune.search.gpu_sharing import packed
-from tune.search.options import IDENTITY, SPACE_COPY, Call, Resolved, keep_of, prepared, resolve
+from tune.search.gpu_sharing import share_gpus
+from tune.search.options import IDENTITY, SPACE_COPY, Call, Resolved, cache_options, prepared, resolve
 from tune.search.plan import SearchPlan, vet
 
 
@@ -72,7 +72,7 @@ def _begin(call: Call, options: Mapping[str, Any]) -> int:
         if call.finalists:
             design_of(call)  # refuses what cannot be repeated so
         _check_weights(resolved)
-        resolved = packed(resolved, call, machine, keep_of(options).folder)
+        resolved = share_gpus(resolved, call, machine, cache_options(options).folder)
         if options["plan"]:
             show(call, resolved, options["feature_store_gb"])
             return 0
@@ -116,7 +116,7 @@ def _resume(call: Call, found: SearchRun, options: Mapping[str, Any]) -> int:
                 f"The search goes on under another space, {resolved.space.name}, with all that it knows.", err=True
             )
         _say_notes(resolved)
-        resolved = packed(resolved, call, machine, keep_of(options).folder)
+        resolved = share_gpus(resolved, call, machine, cache_options(options).folder)
         if options["plan"]:
             show(call, resolved, options["feature_store_gb"], ended)
             return 0
@@ -160,7 +160,7 @@ def _search(call: Call, resolved: Resolved, run: SearchRun, there: cluster.Clust
         typer.echo(
             f"Ray's dashboard: http://{there.dashboard} (it asks for a token: `{cluster.TOKEN_COMMAND}` prints it)"
         )
-    objective = functools.partial(fit_trial, keep=keep_of(options), shared=plan.shares_features)
+    objective = functools.partial(fit_trial, cache=cache_options(options), shared=plan.shares_features)
     began = time.monotonic()
     # What was chosen was chosen among other trials; its fits are kept, so choosing again trains only what is missing.
     run.write_search({name: value for name, value in run.search().items() if name != CHOICE})

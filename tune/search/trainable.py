@@ -19,7 +19,7 @@ from maskcls.errors import RunError
 from maskcls.files import write_atomically
 from tune.fitting import gauges as monitor
 from tune.fitting.curve import curve, read_curve
-from tune.fitting.failures import end_if_unfit, explain, free_memory, read_end, state_of, write_error
+from tune.fitting.failures import exit_if_cuda_is_broken, explain, free_memory, read_end, state_of, write_error
 from tune.fitting.request import Objective, TrialRequest
 from tune.runs.folder import SearchRun
 from tune.states import FIDELITY, METRIC, TrialState
@@ -61,7 +61,7 @@ def follow(request: TrialRequest, objective: Objective, gauges: monitor.Monitor)
         message = explain(error)
         if state != TrialState.DISK_FULL:
             write_error(request.folder, traceback.format_exc())
-        end_if_unfit(request.folder, error, state, message)
+        exit_if_cuda_is_broken(request.folder, error, state, message)
         free_memory(error)
         tell({**last, "finished": False}, state, message)
 

@@ -19,7 +19,7 @@ from optuna.trial import TrialState as OptunaState
 from maskcls.recipe import Recipe
 from search_spaces import Setting, Space
 from tune.runs.folder import SearchRun
-from tune.runs.study import COPYING, LEARNT, RECIPE, is_own, trial_id, trials_of
+from tune.runs.study import COPYING, IMPORTED, RECIPE, is_own, trial_id, trials_of
 from tune.search.plan import SearchPlan
 
 SPACE = "space"
@@ -32,7 +32,7 @@ class _OutsideError(Exception):
 
 
 @dataclass
-class Placed:
+class SpacePoint:
     """A point of a space, and the distributions it is of. A Suggest that answers from values, and raises where it can't."""
 
     values: Mapping[str, Any]
@@ -62,12 +62,12 @@ class Placed:
         return self.values[name]
 
 
-def place(space: Space, setting: Setting, values: Mapping[str, Any]) -> Placed | None:
+def place(space: Space, setting: Setting, values: Mapping[str, Any]) -> SpacePoint | None:
     """The values as a point of the space; None where they are none.
 
     All parameters or none: a trial with some of them would make TPE's grouping model the others apart from these.
     """
-    placed = Placed(values)
+    placed = SpacePoint(values)
     try:
         space.suggest(placed, setting)
     except _OutsideError:
@@ -97,7 +97,7 @@ def learn(study: optuna.Study, plan: SearchPlan, sources: Sequence[Path], own: M
     Args:
         own: this run's search.json.
     """
-    had = {trial.user_attrs[LEARNT] for trial in study.get_trials(deepcopy=False) if LEARNT in trial.user_attrs}
+    had = {trial.user_attrs[IMPORTED] for trial in study.get_trials(deepcopy=False) if IMPORTED in trial.user_attrs}
     told = []
     for source in sources:
         run = SearchRun(source)
@@ -110,7 +110,7 @@ def learn(study: optuna.Study, plan: SearchPlan, sources: Sequence[Path], own: M
             point = _place_trial(plan, trial)
             placed += point is not None
             if point is not None and origin not in had:
-                study.add_trial(_copy(trial, point, {LEARNT: origin, RECIPE: trial.user_attrs[RECIPE]}))
+                study.add_trial(_copy(trial, point, {IMPORTED: origin, RECIPE: trial.user_attrs[RECIPE]}))
         told.append(Learnt(run.name, placed, len(scored), tuple(_differences(run.search(), own))))
     return told
 
@@ -146,7 +146,7 @@ def widen(study: optuna.Study, plan: SearchPlan, fingerprint: str = "") -> optun
     return wider
 
 
-def _place_trial(plan: SearchPlan, trial: FrozenTrial) -> Placed | None:
+def _place_trial(plan: SearchPlan, trial: FrozenTrial) -> SpacePoint | None:
     recipe = Recipe.model_validate(trial.user_attrs[RECIPE])
     return place(plan.space, plan.setting, {**recipe.flat(), **trial.params})
 
@@ -155,7 +155,7 @@ def _scored(trial: FrozenTrial) -> bool:
     return bool(trial.intermediate_values) or bool(trial.constraints)
 
 
-def _copy(trial: FrozenTrial, point: Placed | None, user_attrs: Mapping[str, Any]) -> FrozenTrial:
+def _copy(trial: FrozenTrial, point: SpacePoint | None, user_attrs: Mapping[str, Any]) -> FrozenTrial:
     """The trial as another study may have it. What a sampler noted for itself stays behind."""
     kept = {
         key: value

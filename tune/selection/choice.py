@@ -13,15 +13,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maskcls.stores.arrays import Keep
+from maskcls.stores.arrays import CacheOptions
 from tune.runs.folder import SearchRun
 from tune.runs.stopping import FINISHED, Outcome
 from tune.runs.study import Record
-from tune.selection.finalists import Design, Finalist, contenders, read_finalists, requests, winner
+from tune.selection.finalists import Design, Finalist, read_finalists, requests, top_trials, winner
 from tune.selection.holdout import Look, look, looks
 
 if TYPE_CHECKING:
-    from maskcls.data.dataset import FaceData
+    from maskcls.data.dataset import FaceDataset
     from tune.fitting.pool import FitRequest
 
 CHOICE = "choice"
@@ -41,7 +41,7 @@ class Chosen:
         return self.winner is not None and self.outcome.why == FINISHED
 
 
-def fits_to_do(run: SearchRun, trials: Sequence[Record], faces: FaceData, design: Design) -> list[FitRequest]:
+def fits_to_do(run: SearchRun, trials: Sequence[Record], faces: FaceDataset, design: Design) -> list[FitRequest]:
     """The repeats that have no result yet; where there are none, `choose` needs no Ray."""
     from tune.fitting.pool import to_do
 
@@ -51,13 +51,13 @@ def fits_to_do(run: SearchRun, trials: Sequence[Record], faces: FaceData, design
 def choose(
     run: SearchRun,
     trials: Sequence[Record],
-    faces: FaceData,
+    faces: FaceDataset,
     design: Design,
     *,
     parallel: int,
     cpus: int,
     gpus: float,
-    keep: Keep,
+    cache: CacheOptions,
     budget_s: float | None = None,
     plain: bool | None = None,
 ) -> Chosen:
@@ -71,7 +71,7 @@ def choose(
     from tune.selection.fits import repeat_fit
 
     asked = requests(run, trials, faces, design, cpus=cpus, gpus=gpus)
-    work = functools.partial(repeat_fit, keep=keep)
+    work = functools.partial(repeat_fit, cache=cache)
     outcome = run_fits(asked, work, parallel=parallel, budget_s=budget_s, plain=plain)
     finalists = tuple(read_finalists(run, trials, faces, design))
     chosen = Chosen(outcome, finalists, winner(finalists))
@@ -86,11 +86,11 @@ def is_made(run: SearchRun, design: Design) -> bool:
     made = run.search().get(CHOICE)
     if not made or made["design"] != asdict(design) or made["why"] != FINISHED or made["left"]:
         return False
-    wanted = [trial.trial_id for trial in contenders(records(run), design.finalists)]
+    wanted = [trial.trial_id for trial in top_trials(records(run), design.finalists)]
     return wanted == [one["trial"] for one in made["finalists"]] and made["holdout"] is not None
 
 
-def confirm(run: SearchRun, faces: FaceData, chosen: Chosen, bundle: Path) -> Look:
+def confirm(run: SearchRun, faces: FaceDataset, chosen: Chosen, bundle: Path) -> Look:
     """Look at the winner's bundle on the holdout, and note its score and the search's optimism beside the choice.
 
     Raises DataError as `holdout.look` does.

@@ -32,7 +32,7 @@ from tune.selection.predictions import read_answers
 from tune.states import TrialState
 
 if TYPE_CHECKING:
-    from maskcls.data.dataset import FaceData
+    from maskcls.data.dataset import FaceDataset
     from maskcls.data.splits import Split
 
 FOLDS, SEEDS = "folds", "seeds"
@@ -111,7 +111,7 @@ class _Planned:
     split_file: Path
 
 
-def contenders(trials: Sequence[Record], finalists: int) -> list[Record]:
+def top_trials(trials: Sequence[Record], finalists: int) -> list[Record]:
     """The best trials by validation macro F1, each recipe once, the earlier trial first of equals.
 
     Only trials that are complete or were stopped early: one that diverged or failed later would do so again. The repeats of one that
@@ -125,14 +125,14 @@ def contenders(trials: Sequence[Record], finalists: int) -> list[Record]:
 
 
 def requests(
-    run: SearchRun, trials: Sequence[Record], faces: FaceData, design: Design, *, cpus: int, gpus: float
+    run: SearchRun, trials: Sequence[Record], faces: FaceDataset, design: Design, *, cpus: int, gpus: float
 ) -> list[FitRequest]:
     """Every repeat of every finalist, repeat by repeat, the best trial first. What a smaller or larger design has in common with this
     one keeps its fits.
 
     Raises CallError for more folds than there are people, DataError for a damaged file of a fold.
     """
-    planned = [(record, _planned(run, record, faces, design)) for record in contenders(trials, design.finalists)]
+    planned = [(record, _planned(run, record, faces, design)) for record in top_trials(trials, design.finalists)]
     return [
         FitRequest(
             trial_id=repeats[number].fit_id,
@@ -149,10 +149,10 @@ def requests(
     ]
 
 
-def read_finalists(run: SearchRun, trials: Sequence[Record], faces: FaceData, design: Design) -> list[Finalist]:
+def read_finalists(run: SearchRun, trials: Sequence[Record], faces: FaceDataset, design: Design) -> list[Finalist]:
     """The finalists with what is done of their repeats, best validation score first."""
     found = []
-    for record in contenders(trials, design.finalists):
+    for record in top_trials(trials, design.finalists):
         planned = _planned(run, record, faces, design)
         missing = tuple(f"repeat {repeat.number + 1}: {why}" for repeat in planned if (why := _missing(run, repeat)))
         done = tuple(_result(run, repeat) for repeat in planned if not _missing(run, repeat))
@@ -181,7 +181,7 @@ def winner(finalists: Sequence[Finalist]) -> Finalist | None:
     )
 
 
-def fold_split(run: SearchRun, faces: FaceData, folds: int, number: int) -> Path:
+def fold_split(run: SearchRun, faces: FaceDataset, folds: int, number: int) -> Path:
     """The file of a fold of the run's train and validation people, drawn when it is first asked for; its holdout is the run's own."""
     from maskcls.data import splits
 
@@ -207,7 +207,7 @@ def digest_of(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
-def _planned(run: SearchRun, record: Record, faces: FaceData, design: Design) -> list[_Planned]:
+def _planned(run: SearchRun, record: Record, faces: FaceDataset, design: Design) -> list[_Planned]:
     recipe = Recipe.model_validate(record.recipe)
     # The search's own seed would give, on its own split, the very score that was chosen.
     seeds = itertools.islice((seed for seed in itertools.count(1) if seed != recipe.seed), design.repeats)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from maskcls.recipe import Recipe
-from maskcls.stores.arrays import Keep
+from maskcls.stores.arrays import CacheOptions
 from tune.fitting.pool import FitRequest, has_ended, read_result
 from tune.runs.folder import SearchRun
 from tune.runs.stopping import Outcome
@@ -48,7 +48,7 @@ def finish(
     *,
     cpus: int,
     gpus: float,
-    keep: Keep,
+    cache: CacheOptions,
     budget_s: float | None = None,
     plain: bool | None = None,
 ) -> Outcome:
@@ -60,5 +60,5 @@ def finish(
     from tune.selection.fits import finish_fit
 
     request = finish_request(run, winner, cpus=cpus, gpus=gpus)
-    work = functools.partial(finish_fit, keep=keep)
+    work = functools.partial(finish_fit, cache=cache)
     return run_fits([request], work, parallel=1, budget_s=budget_s, plain=plain, is_done=is_finished)

@@ -23,7 +23,7 @@ from tune.runs.record import now
 from tune.statistics.intervals import f1_interval
 
 if TYPE_CHECKING:
-    from maskcls.data.dataset import FaceData
+    from maskcls.data.dataset import FaceDataset
     from maskcls.serving.bundle import Bundle
 
 HOLDOUT, LOOKS = "holdout", "looks"
@@ -50,7 +50,7 @@ class Look:
     """All of `maskcls.training.metrics.Scores`, ready for JSON."""
 
 
-def look(run: SearchRun, faces: FaceData, folder: Path, what: str) -> Look:
+def look(run: SearchRun, faces: FaceDataset, folder: Path, what: str) -> Look:
     """Score the bundle in the folder on the run's holdout people, and note it in search.json. The caller holds the run.
 
     Args:
@@ -88,7 +88,7 @@ def bundle_digest(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _refuse_seen(bundle: Bundle, faces: FaceData) -> None:
+def _refuse_seen(bundle: Bundle, faces: FaceDataset) -> None:
     seen = [person for person in faces.split.holdout if bundle.has_seen(person)]
     if seen:
         named = ", ".join(seen[:_NAMED]) + (f" and {len(seen) - _NAMED:,} more" if len(seen) > _NAMED else "")
@@ -98,7 +98,7 @@ def _refuse_seen(bundle: Bundle, faces: FaceData) -> None:
         )
 
 
-def _scored(bundle: Bundle, faces: FaceData, what: str, digest: str) -> Look:
+def _scored(bundle: Bundle, faces: FaceDataset, what: str, digest: str) -> Look:
     from maskcls.labels import age_group
     from maskcls.training.metrics import scores
 
@@ -125,7 +125,7 @@ def _scored(bundle: Bundle, faces: FaceData, what: str, digest: str) -> Look:
     )
 
 
-def _probabilities(bundle: Bundle, faces: FaceData, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+def _probabilities(bundle: Bundle, faces: FaceDataset, rows: NDArray[np.int64]) -> NDArray[np.float64]:
     """(n, 18) that the bundle gives these rows of the photo table."""
     from maskcls.serving.predictor import probabilities_of
 

@@ -20,7 +20,7 @@ from tune.selection.finalists import FOLDS, Design, Finalist, read_finalists
 from tune.states import TrialState
 
 if TYPE_CHECKING:
-    from maskcls.data.dataset import FaceData
+    from maskcls.data.dataset import FaceDataset
 
 log = logging.getLogger("maskcls")
 
@@ -69,7 +69,7 @@ def check_runs(runs: Sequence[SearchRun]) -> Design:
     return designs[0]
 
 
-def candidates(runs: Sequence[SearchRun], faces: FaceData) -> list[Candidate]:
+def candidates(runs: Sequence[SearchRun], faces: FaceDataset) -> list[Candidate]:
     """The finalists of the runs, as `check_runs` let pass, which are complete, and their repeats as well; the others are logged.
 
     What is exported is a trial's own fit: of one that was stopped early it is not what its repeats, trained to the end, answered with.
@@ -97,7 +97,7 @@ def candidates(runs: Sequence[SearchRun], faces: FaceData) -> list[Candidate]:
     return found
 
 
-def library(found: Sequence[Candidate], faces: FaceData, design: Design) -> Library:
+def library(found: Sequence[Candidate], faces: FaceDataset, design: Design) -> Library:
     """What the candidates' repeats answered, repeat by repeat. Raises DataError where they answered different photos."""
     from maskcls.labels import age_group
 
@@ -142,7 +142,7 @@ def _data_digest(run: SearchRun) -> str | None:
     return digest
 
 
-def _parts(faces: FaceData) -> dict[str, int]:
+def _parts(faces: FaceDataset) -> dict[str, int]:
     """The part of each validation person: PARTS of them, or fewer where there are fewer people, each like the whole."""
     from maskcls.data import splits
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from maskcls.errors import DataError
 from maskcls.recipe import Recipe
-from maskcls.stores.arrays import Keep
+from maskcls.stores.arrays import CacheOptions
 from tune.fitting.pool import FitRequest, has_ended, read_result
 from tune.runs.folder import SearchRun
 from tune.runs.stopping import Outcome
@@ -23,12 +23,12 @@ from tune.selection.finalists import Finalist, digest_of
 from tune.states import TrialState
 
 if TYPE_CHECKING:
-    from maskcls.data.dataset import FaceData
+    from maskcls.data.dataset import FaceDataset
 
 NOTE = "Trained on the train and validation people together: nobody was left to score it on, so no score belongs to this model."
 
 
-def retrain_request(run: SearchRun, winner: Finalist, faces: FaceData, *, cpus: int, gpus: float) -> FitRequest:
+def retrain_request(run: SearchRun, winner: Finalist, faces: FaceDataset, *, cpus: int, gpus: float) -> FitRequest:
     """The fit: its id names recipe, epochs, people and photos.
 
     Raises DataError where the run's validation people, or its training people, are nobody.
@@ -76,11 +76,11 @@ def is_retrained(request: FitRequest, result: Mapping[str, Any] | None = None) -
 def retrain_on_all(
     run: SearchRun,
     winner: Finalist,
-    faces: FaceData,
+    faces: FaceDataset,
     *,
     cpus: int,
     gpus: float,
-    keep: Keep,
+    cache: CacheOptions,
     budget_s: float | None = None,
     plain: bool | None = None,
 ) -> Outcome:
@@ -94,7 +94,7 @@ def retrain_on_all(
 
     request = retrain_request(run, winner, faces, cpus=cpus, gpus=gpus)
     check_writable(run.best_on_all, overwrite=True)
-    work = functools.partial(fit_on_all, keep=keep)
+    work = functools.partial(fit_on_all, cache=cache)
     return run_fits([request], work, parallel=1, budget_s=budget_s, plain=plain, is_done=is_retrained)
 
 

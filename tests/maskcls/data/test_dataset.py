@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from maskcls.data import dataset as facedata
-from maskcls.data.dataset import FaceData, demo_folder, prepare
+from maskcls.data.dataset import FaceDataset, demo_folder, prepare
 from maskcls.data.geometry import Geometry, decode
 from maskcls.errors import CallError, DataError
-from maskcls.stores.arrays import Keep
+from maskcls.stores.arrays import CacheOptions
 
 DEV = Path(__file__).parents[4] / "shared/faces/dev"
 needs_faces = pytest.mark.skipif(not DEV.is_dir(), reason="../shared/faces is not here")
@@ -29,7 +29,7 @@ def first_photo(data: Path) -> Path:
 
 
 def test_rows_of_table_and_pixels_agree(make_contest, cache):
-    faces = prepare(make_contest(24), keep=Keep(cache))
+    faces = prepare(make_contest(24), cache=CacheOptions(cache))
     pixels = faces.pixels(32)
     assert pixels.shape == (168, 32, 32, 3)
     assert not pixels.flags.writeable
@@ -42,7 +42,7 @@ def test_rows_of_table_and_pixels_agree(make_contest, cache):
 
 
 def test_a_face_crop_reaches_the_pixels(make_contest, cache, caplog):
-    everybody = prepare(make_contest(24), keep=Keep(cache))
+    everybody = prepare(make_contest(24), cache=CacheOptions(cache))
     faces = replace(everybody, photos=everybody.photos[:14])
     with caplog.at_level("INFO", "maskcls"):
         pixels = faces.pixels(32, face_crop="haar")
@@ -58,12 +58,12 @@ def test_saved_and_loaded_data_are_the_same(make_contest, cache, tmp_path):
             [("NA", "male", "null", str(age), f'{i:03d} NA, "x" é') for i, age in enumerate([25, 45, 60] * 4)]
             + [("001", "female", "", str(age), f"f{i}") for i, age in enumerate([25, 45, 60] * 4)]
         ),
-        keep=Keep(cache),
+        cache=CacheOptions(cache),
     )
     faces.save(tmp_path / "run/data")
-    loaded = FaceData.load(tmp_path / "run/data", Keep(cache, 3.0))
+    loaded = FaceDataset.load(tmp_path / "run/data", CacheOptions(cache, 3.0))
     assert loaded.photos.equals(faces.photos)
-    assert (loaded.split, loaded.digest, loaded.keep.pixel_gb) == (faces.split, faces.digest, 3.0)
+    assert (loaded.split, loaded.digest, loaded.cache.pixel_gb) == (faces.split, faces.digest, 3.0)
     assert sorted(file.name for file in (tmp_path / "run/data").iterdir()) == ["photos.csv", "split.json"]
     assert pickle.loads(pickle.dumps(faces)).digest == faces.digest
 
@@ -72,41 +72,41 @@ def test_what_is_not_saved_is_not_loaded(make_contest, cache, tmp_path):
     with pytest.raises(
         DataError, match=r"nowhere/photos\.csv is missing: .* does not hold the photos and the split of a run\."
     ):
-        FaceData.load(tmp_path / "nowhere", Keep(cache))
-    prepare(make_contest(24), keep=Keep(cache)).save(tmp_path)
+        FaceDataset.load(tmp_path / "nowhere", CacheOptions(cache))
+    prepare(make_contest(24), cache=CacheOptions(cache)).save(tmp_path)
     (tmp_path / "split.json").write_text("{")
     with pytest.raises(DataError, match=r"split\.json is not JSON"):
-        FaceData.load(tmp_path, Keep(cache))
+        FaceDataset.load(tmp_path, CacheOptions(cache))
     (tmp_path / "photos.csv").write_text("")
     with pytest.raises(DataError, match=r"photos\.csv can't be read \(.*\)\. Expected the table that a run writes\."):
-        FaceData.load(tmp_path, Keep(cache))
+        FaceDataset.load(tmp_path, CacheOptions(cache))
 
 
 def test_the_digest_knows_labels_and_files_but_not_places(make_contest, cache, tmp_path):
     data = make_contest(24)
-    digest = prepare(data, keep=Keep(cache)).digest
+    digest = prepare(data, cache=CacheOptions(cache)).digest
     assert len(digest) == 12
     moved = data.rename(tmp_path / "elsewhere")
-    assert prepare(moved, keep=Keep(cache)).digest == digest
+    assert prepare(moved, cache=CacheOptions(cache)).digest == digest
     mine = tmp_path / "mine.csv"
     mine.write_text("what,id,value\ngender,000001,female\n")
-    assert prepare(moved, corrections=str(mine), keep=Keep(cache)).digest != digest
+    assert prepare(moved, corrections=str(mine), cache=CacheOptions(cache)).digest != digest
     first_photo(moved).write_bytes(first_photo(moved).read_bytes() + b"\0")
-    assert prepare(moved, keep=Keep(cache)).digest != digest
+    assert prepare(moved, cache=CacheOptions(cache)).digest != digest
 
 
 def test_seed_and_file_decide_the_split(make_contest, cache, tmp_path):
     data = make_contest(24)
-    faces = prepare(data, split_seed=1, keep=Keep(cache))
-    assert faces.split == prepare(data, split_seed=1, keep=Keep(cache)).split
-    assert faces.split != prepare(data, split_seed=2, keep=Keep(cache)).split
+    faces = prepare(data, split_seed=1, cache=CacheOptions(cache))
+    assert faces.split == prepare(data, split_seed=1, cache=CacheOptions(cache)).split
+    assert faces.split != prepare(data, split_seed=2, cache=CacheOptions(cache)).split
     (tmp_path / "mine.json").write_text(faces.split.to_json())
-    assert prepare(data, split_file=tmp_path / "mine.json", keep=Keep(cache)).split == faces.split
+    assert prepare(data, split_file=tmp_path / "mine.json", cache=CacheOptions(cache)).split == faces.split
 
 
 def test_wrong_calls_are_told_before_the_data_is_read(tmp_path, cache):
     with pytest.raises(CallError, match=r"--corrections \S*none\.csv: there is no such file"):
-        prepare(tmp_path / "nowhere", corrections=str(tmp_path / "none.csv"), keep=Keep(cache))
+        prepare(tmp_path / "nowhere", corrections=str(tmp_path / "none.csv"), cache=CacheOptions(cache))
 
 
 def test_a_class_with_nobody_in_training_is_named(make_contest, cache, tmp_path):
@@ -118,7 +118,7 @@ def test_a_class_with_nobody_in_training_is_named(make_contest, cache, tmp_path)
         json.dumps({"train": others[:15], "validation": others[15:], "holdout": old_men})
     )
     with pytest.raises(DataError) as refused:
-        prepare(data, split_file=tmp_path / "mine.json", keep=Keep(cache))
+        prepare(data, split_file=tmp_path / "mine.json", cache=CacheOptions(cache))
     assert str(refused.value) == (
         "Classes with nobody in training (people: 15 in train, 5 in validation, 4 in holdout): 2 (worn, male, over 59); "
         "8 (incorrect, male, over 59); 14 (not worn, male, over 59). Expected somebody of each. "
@@ -127,7 +127,7 @@ def test_a_class_with_nobody_in_training_is_named(make_contest, cache, tmp_path)
     with pytest.raises(
         DataError, match=r"A class with nobody in the whole folder: 17 \(not worn, female, over 59\)\. .*Add people"
     ):
-        prepare(_without(data, "_female_Asian_60", "normal"), skip_bad=True, keep=Keep(cache))
+        prepare(_without(data, "_female_Asian_60", "normal"), skip_bad=True, cache=CacheOptions(cache))
 
 
 def _without(data: Path, person: str, photo: str) -> Path:
@@ -146,13 +146,13 @@ def test_nobody_to_validate_on(make_contest, cache):
         DataError,
         match=r"Nobody is left for validation \(people: 6 in train, 0 in validation, 0 in holdout\)\. Expected",
     ):
-        prepare(data, keep=Keep(cache))
+        prepare(data, cache=CacheOptions(cache))
 
 
 def test_bad_photos_surface_with_the_pixels_or_are_left_out(make_contest, cache, caplog, tmp_path):
     data = make_contest(24)
     first_photo(data).write_bytes(b"no photo")
-    faces = prepare(data, keep=Keep(cache))
+    faces = prepare(data, cache=CacheOptions(cache))
     assert len(faces.photos) == 168
     with pytest.raises(DataError, match=r"mask1\.jpeg is no image that can be decoded"):
         faces.pixels(32)
@@ -160,7 +160,7 @@ def test_bad_photos_surface_with_the_pixels_or_are_left_out(make_contest, cache,
 
     everybody = faces.split.to_json()
     (tmp_path / "mine.json").write_text(everybody)
-    kept = prepare(data, skip_bad=True, keep=Keep(cache), split_file=tmp_path / "mine.json")
+    kept = prepare(data, skip_bad=True, cache=CacheOptions(cache), split_file=tmp_path / "mine.json")
     assert "--skip-bad: 1 photos that can't be decoded are left out." in caplog.text
     assert len(kept.photos) == 167
     assert kept.pixels(32).shape == (167, 32, 32, 3)
@@ -168,10 +168,10 @@ def test_bad_photos_surface_with_the_pixels_or_are_left_out(make_contest, cache,
 
 def test_a_split_may_name_people_whom_skip_bad_left_out(make_contest, cache, tmp_path):
     data = make_contest(24)
-    (tmp_path / "mine.json").write_text(prepare(data, keep=Keep(cache)).split.to_json())
+    (tmp_path / "mine.json").write_text(prepare(data, cache=CacheOptions(cache)).split.to_json())
     table = data / "train/train.csv"
     table.write_text(table.read_text().replace("000002,male", "000002,man"))
-    faces = prepare(data, skip_bad=True, keep=Keep(cache), split_file=tmp_path / "mine.json")
+    faces = prepare(data, skip_bad=True, cache=CacheOptions(cache), split_file=tmp_path / "mine.json")
     assert faces.photos["person"].nunique() == 23
     assert sum(len(side) for side in (faces.split.train, faces.split.validation, faces.split.holdout)) == 23
 
@@ -179,34 +179,34 @@ def test_a_split_may_name_people_whom_skip_bad_left_out(make_contest, cache, tmp
 def test_a_second_run_decodes_nothing(make_contest, cache, monkeypatch):
     data = make_contest(24)
     first_photo(data).write_bytes(b"no photo")
-    first = prepare(data, skip_bad=True, keep=Keep(cache)).pixels(32)
+    first = prepare(data, skip_bad=True, cache=CacheOptions(cache)).pixels(32)
 
     def refuse(*_):
         raise AssertionError("a photo is decoded again")
 
     monkeypatch.setattr("maskcls.data.checks.decode", refuse)
     monkeypatch.setattr("maskcls.data.pixels.decode", refuse)
-    assert np.array_equal(prepare(data, skip_bad=True, keep=Keep(cache)).pixels(32), first)
+    assert np.array_equal(prepare(data, skip_bad=True, cache=CacheOptions(cache)).pixels(32), first)
 
 
 def test_demo_faces_are_drawn_once(cache, monkeypatch):
     monkeypatch.setattr(facedata, "DEMO_PERSONS", 24)
-    faces = prepare(None, keep=Keep(cache))
+    faces = prepare(None, cache=CacheOptions(cache))
     assert faces.photos["person"].nunique() == 24
     assert len(faces.photos) == 24 * 7
     folder = demo_folder(cache)
     drawn = folder.stat().st_mtime_ns
-    assert prepare(None, keep=Keep(cache)).digest == faces.digest
+    assert prepare(None, cache=CacheOptions(cache)).digest == faces.digest
     assert folder.stat().st_mtime_ns == drawn
 
 
 @needs_faces
 def test_real_faces(cache, tmp_path):
-    faces = prepare(DEV, keep=Keep(cache))
+    faces = prepare(DEV, cache=CacheOptions(cache))
     assert tuple(len(faces.rows(name)) for name in ("train", "validation", "holdout")) == (7 * 324, 7 * 69, 7 * 69)
     faces.save(tmp_path)
     start = time.perf_counter()
-    loaded = FaceData.load(tmp_path, Keep(cache))
+    loaded = FaceDataset.load(tmp_path, CacheOptions(cache))
     assert time.perf_counter() - start < 1
     assert loaded.photos.equals(faces.photos)
 
@@ -218,13 +218,13 @@ def test_a_refusal_lists_all_that_check_would_in_one_go(make_contest, cache):
     spoilt = next((data / "train/images").glob("*/mask1*"))
     spoilt.write_bytes(spoilt.read_bytes()[:40])
     with pytest.raises(DataError) as refused:
-        prepare(data, keep=Keep(cache))
+        prepare(data, cache=CacheOptions(cache))
     assert "femal" in str(refused.value)
     assert spoilt.name in str(refused.value)
 
 
 def test_classes_that_validation_lacks_are_told(make_contest, cache, caplog):
-    prepare(make_contest(24), keep=Keep(cache))
+    prepare(make_contest(24), cache=CacheOptions(cache))
     lacking = [message for message in caplog.messages if "validation people have" in message]
     assert len(lacking) == 1
     assert "of the 18 classes" in lacking[0]

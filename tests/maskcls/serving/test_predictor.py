@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from maskcls.data import geometry, pixels
-from maskcls.data.dataset import FaceData
+from maskcls.data.dataset import FaceDataset
 from maskcls.data.demo.folder import MIN_PERSONS, draw
 from maskcls.data.geometry import FACE_CROPS, Geometry, decode
 from maskcls.data.splits import Split
@@ -19,7 +19,7 @@ from maskcls.errors import CallError, DataError
 from maskcls.models.model import log_probabilities
 from maskcls.serving.evaluation import evaluate
 from maskcls.serving.predictor import Predictor, probabilities_of
-from maskcls.stores.arrays import Keep
+from maskcls.stores.arrays import CacheOptions
 from maskcls.training.metrics import scores
 from tests.conftest import Ensemble
 
@@ -260,7 +260,9 @@ def test_rows_of_the_photo_table_are_answered_as_their_files_are(
 ) -> None:
     folder = random_bundle("three") if kind == "single" else random_ensemble.folder
     files = [str(file) for file in photo_kinds]
-    faces = FaceData(pd.DataFrame({"file": files, "key": files}), Split((), (), ()), Keep(tmp_path / "cache", 1.0))
+    faces = FaceDataset(
+        pd.DataFrame({"file": files, "key": files}), Split((), (), ()), CacheOptions(tmp_path / "cache", 1.0)
+    )
     rows = np.array([5, 0, 3])
     found = probabilities_of(folder, faces, rows, "cpu")
     assert np.array_equal(found, Predictor(folder, "cpu").probabilities([photo_kinds[row] for row in rows]))

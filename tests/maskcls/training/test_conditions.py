@@ -9,7 +9,7 @@ import pytest
 
 from maskcls.errors import CallError, DataError
 from maskcls.recipe import Recipe
-from maskcls.training.conditions import HARDWARE, Conditions, RecordedTrial, Stretch, at_epoch, note, stretches, unequal
+from maskcls.training.conditions import HARDWARE, Conditions, RecordedTrial, Segment, at_epoch, note, segments, unequal
 
 ONE = Conditions(1, "cpu", "Xeon, AVX2", 64, 0, "photos-split", {"torch": "2.15.0", "maskcls": "c0de"})
 TWO = replace(ONE, threads=2)
@@ -56,22 +56,22 @@ def test_each_change_of_conditions_begins_a_stretch(tmp_path: Path) -> None:
     folder = tmp_path / "trial"
     note(folder, ONE, done=0, epochs=6)
     note(folder, ONE, done=2, epochs=6)
-    assert stretches(folder) == [Stretch(1, ONE)], "taken up as it was"
+    assert segments(folder) == [Segment(1, ONE)], "taken up as it was"
     note(folder, TWO, done=2, epochs=6)
     note(folder, replace(TWO, device="cuda"), done=2, epochs=6)
     note(folder, TWO, done=2, epochs=6)
-    assert stretches(folder) == [Stretch(1, ONE), Stretch(3, TWO)], (
+    assert segments(folder) == [Segment(1, ONE), Segment(3, TWO)], (
         "a start that was killed before an epoch leaves nothing"
     )
     note(folder, ONE, done=5, epochs=6)
     note(folder, TWO, done=6, epochs=6)
-    assert stretches(folder) == [Stretch(1, ONE), Stretch(3, TWO), Stretch(6, ONE)], (
+    assert segments(folder) == [Segment(1, ONE), Segment(3, TWO), Segment(6, ONE)], (
         "where nothing is left to do, nothing runs"
     )
-    assert [at_epoch(stretches(folder), epoch) for epoch in (1, 2, 3, 5, 6)] == [ONE, ONE, TWO, TWO, ONE]
-    assert at_epoch(stretches(folder)[1:], 2) is None
+    assert [at_epoch(segments(folder), epoch) for epoch in (1, 2, 3, 5, 6)] == [ONE, ONE, TWO, TWO, ONE]
+    assert at_epoch(segments(folder)[1:], 2) is None
     note(folder, TWO, done=1, epochs=6)
-    assert stretches(folder) == [Stretch(1, ONE), Stretch(2, TWO)], "a fit that lost its later epochs"
+    assert segments(folder) == [Segment(1, ONE), Segment(2, TWO)], "a fit that lost its later epochs"
 
 
 def test_a_damaged_record_is_told(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_damaged_record_is_told(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"hardware\.json can't be read \(KeyError\('threads'\)\)\. Expected a list of stretches"
     ):
-        stretches(tmp_path)
+        segments(tmp_path)
 
 
 def test_epochs_are_compared_by_all_numbers_but_times() -> None:

@@ -121,7 +121,7 @@ def test_frozen_stages_do_not_move_in_a_fit() -> None:
     fit = Fit(RECIPE.override({"frozen_stages": 3, "epochs": 1}), data())
     before = {name: tensor.clone() for name, tensor in fit.models[0].state_dict().items()}
     finish(fit)
-    moving = fit.models[0].moving_state().keys()
+    moving = fit.models[0].trainable_state().keys()
     for name, tensor in fit.models[0].state_dict().items():
         if name not in moving:
             assert torch.equal(tensor, before[name]), name

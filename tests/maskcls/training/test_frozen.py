@@ -21,7 +21,7 @@ from maskcls.stores.arrays import StoreInfo
 from maskcls.stores.features import FeatureStore, FeatureStores, Key, fill, list_stores, prune
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
-from maskcls.training.frozen import Frozen
+from maskcls.training.frozen import FrozenStages
 from tests.maskcls.training.small import RECIPE, data
 
 VIEWS = 2
@@ -47,13 +47,13 @@ def curve(fit: Fit) -> list[tuple[Any, ...]]:
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many photos went through a frozen prefix, call by call, from now on."""
     calls: list[int] = []
-    real = Frozen.of_images
+    real = FrozenStages.of_images
 
-    def counted(frozen: Frozen, images: torch.Tensor, precision: torch.dtype, block: int) -> torch.Tensor:
+    def counted(frozen: FrozenStages, images: torch.Tensor, precision: torch.dtype, block: int) -> torch.Tensor:
         calls.append(len(images))
         return real(frozen, images, precision, block)
 
-    monkeypatch.setattr(Frozen, "of_images", counted)
+    monkeypatch.setattr(FrozenStages, "of_images", counted)
     return calls
 
 
@@ -315,28 +315,28 @@ def raising(error: OSError) -> NoReturn:
 def build(cache: Path, counts: Any) -> None:
     """A fit in a process of its own, which adds the photos that it computed."""
     torch.set_num_threads(1)
-    real = Frozen.of_images
+    real = FrozenStages.of_images
 
-    def counted(frozen: Frozen, images: torch.Tensor, precision: torch.dtype, block: int) -> torch.Tensor:
+    def counted(frozen: FrozenStages, images: torch.Tensor, precision: torch.dtype, block: int) -> torch.Tensor:
         with counts.get_lock():
             counts.value += len(images) if block > 1 else 0
         return real(frozen, images, precision, block)
 
-    Frozen.of_images = counted  # type: ignore[method-assign]
+    FrozenStages.of_images = counted  # type: ignore[method-assign]
     curve(Fit(KEPT, known(), stores=FeatureStores(cache, shared=True)))
 
 
 def die_amid_building(cache: Path) -> None:
     torch.set_num_threads(1)
-    real = Frozen.of_images
+    real = FrozenStages.of_images
     calls: Iterator[int] = iter(range(100))
 
-    def killed(frozen: Frozen, images: torch.Tensor, precision: torch.dtype, block: int) -> torch.Tensor:
+    def killed(frozen: FrozenStages, images: torch.Tensor, precision: torch.dtype, block: int) -> torch.Tensor:
         if next(calls) == 4:
             os._exit(9)
         return real(frozen, images, precision, block)
 
-    Frozen.of_images = killed  # type: ignore[method-assign]
+    FrozenStages.of_images = killed  # type: ignore[method-assign]
     curve(Fit(KEPT, known(), stores=FeatureStores(cache, shared=True)))
 
 

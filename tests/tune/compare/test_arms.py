@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from maskcls.data.dataset import FaceData
+from maskcls.data.dataset import FaceDataset
 from maskcls.data.splits import Split, split_people
 from maskcls.errors import CallError, DataError
 from maskcls.labels import encode
 from maskcls.recipe import Recipe
-from maskcls.stores.arrays import Keep
+from maskcls.stores.arrays import CacheOptions
 from maskcls.training.fit_data import FitData
 from tune.compare import studies
 from tune.compare.arms import (
@@ -46,18 +46,18 @@ class ReadsOtherwise(Treatment):
 class TrainsOtherwise(Treatment):
     """Trains on other photos."""
 
-    def data(self, faces: FaceData, data: FitData, generator: np.random.Generator) -> FitData:
+    def data(self, faces: FaceDataset, data: FitData, generator: np.random.Generator) -> FitData:
         return data
 
 
 class Nowhere(Treatment):
     """Applies to no data."""
 
-    def applies(self, faces: FaceData, recipe: Recipe) -> str:
+    def applies(self, faces: FaceDataset, recipe: Recipe) -> str:
         return "these photos have no names"
 
 
-def make_faces(n: int = 60, photos: int = 2, **sides: int) -> FaceData:
+def make_faces(n: int = 60, photos: int = 2, **sides: int) -> FaceDataset:
     """People of every gender and age group, their holdout drawn."""
     rows = [
         {
@@ -73,7 +73,7 @@ def make_faces(n: int = 60, photos: int = 2, **sides: int) -> FaceData:
         for photo in range(photos)
     ]
     table = pd.DataFrame(rows)
-    return FaceData(table, split_people(table, 0), Keep(Path("/nowhere")))
+    return FaceDataset(table, split_people(table, 0), CacheOptions(Path("/nowhere")))
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,11 @@ def test_too_few_people(tmp_path: Path) -> None:
         repeat_splits(run, faces, 5, 5, 0)
     with pytest.raises(DataError, match="people are too few for 2 folds: .* nobody is left to pick the epoch"):
         repeat_splits(
-            run, FaceData(faces.photos, Split(*(faces.split.train[:1], faces.split.train[1:2])), faces.keep), 2, 2, 0
+            run,
+            FaceDataset(faces.photos, Split(*(faces.split.train[:1], faces.split.train[1:2])), faces.cache),
+            2,
+            2,
+            0,
         )
 
 

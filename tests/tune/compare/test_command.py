@@ -15,11 +15,11 @@ import pandas as pd
 import pytest
 from sklearn.metrics import f1_score
 
-from maskcls.data.dataset import FaceData
+from maskcls.data.dataset import FaceDataset
 from maskcls.data.splits import Split
 from maskcls.errors import RunError
 from maskcls.recipe import Recipe
-from maskcls.stores.arrays import Keep
+from maskcls.stores.arrays import CacheOptions
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
 from maskcls.training.result import EpochResult
@@ -52,7 +52,7 @@ SMALL = (
 class EverybodyTheSame(Treatment):
     """Answers class 4 to every photo."""
 
-    def answers(self, models: Any, fit: Fit, faces: FaceData, rows: Any) -> Any:
+    def answers(self, models: Any, fit: Fit, faces: FaceDataset, rows: Any) -> Any:
         return np.full(len(rows), 4)
 
 
@@ -66,7 +66,7 @@ class FirstEpoch(Treatment):
 class HalfThePhotos(Treatment):
     """Trains on every second photo."""
 
-    def data(self, faces: FaceData, data: FitData, generator: np.random.Generator) -> FitData:
+    def data(self, faces: FaceDataset, data: FitData, generator: np.random.Generator) -> FitData:
         from dataclasses import replace
 
         assert not set(data.train) & set(faces.rows("holdout"))
@@ -76,7 +76,7 @@ class HalfThePhotos(Treatment):
 class Nowhere(Treatment):
     """Applies to no photos."""
 
-    def applies(self, faces: FaceData, recipe: Recipe) -> str:
+    def applies(self, faces: FaceDataset, recipe: Recipe) -> str:
         return "these photos have no names"
 
 
@@ -364,7 +364,7 @@ def test_a_comparison_is_killed_resumed_and_extended(tmp_path: Path, demo_cache:
 
 
 def _nobody_tested_was_seen(run: Path) -> None:
-    faces = FaceData.load(run / "data", Keep(run))
+    faces = FaceDataset.load(run / "data", CacheOptions(run))
     for repeat, said in enumerate(answers(run, lr_head=2e-3)):
         split = Split.from_json((run / "data" / "repeats" / f"2-{repeat:03d}.json").read_text())
         people = faces.photos.set_index("key").loc[said.index, "person"]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from maskcls.data.corrections import read_corrections
-from maskcls.data.dataset import FaceData
+from maskcls.data.dataset import FaceDataset
 from maskcls.data.demo.folder import draw
 from maskcls.data.geometry import decode
 from maskcls.data.photos import read_contest
@@ -20,7 +20,7 @@ from maskcls.labels import decode as decode_class
 from maskcls.models.model import log_probabilities, member_answers
 from maskcls.presets import base_recipe
 from maskcls.recipe import Recipe
-from maskcls.stores.arrays import Keep
+from maskcls.stores.arrays import CacheOptions
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
 from maskcls.training.model_fit import rate_factor
@@ -51,22 +51,22 @@ SMALL = Recipe().override(
 
 
 @pytest.fixture(scope="module")
-def faces(tmp_path_factory: pytest.TempPathFactory) -> FaceData:
+def faces(tmp_path_factory: pytest.TempPathFactory) -> FaceDataset:
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("study")
     draw(folder / "faces", persons=24, seed=3)
     photos = read_contest(folder / "faces")
-    return FaceData(photos, split_people(photos), Keep(folder / "cache"))
+    return FaceDataset(photos, split_people(photos), CacheOptions(folder / "cache"))
 
 
 @pytest.fixture(scope="module")
-def fit(faces: FaceData) -> Fit:
+def fit(faces: FaceDataset) -> Fit:
     fit = Fit(SMALL.override({"task_split": "mask_genderage"}), FitData.of(faces, SMALL))
     list(fit.epochs())
     return fit
 
 
-def answers(name: str, fit: Fit, faces: FaceData) -> np.ndarray:
+def answers(name: str, fit: Fit, faces: FaceDataset) -> np.ndarray:
     with fit.at_best() as models:
         return find(name).answers(models, fit, faces, faces.rows("holdout"))
 
@@ -105,7 +105,7 @@ class TestDeclaration:
             assert len(made.variants) + len(same) == len(comparison.variants)
             assert same == (["image_size=112"] if (comparison.name, scale) == ("image size", "cpu") else [])
 
-    def test_what_a_call_makes_pointless_is_left_out(self, faces: FaceData) -> None:
+    def test_what_a_call_makes_pointless_is_left_out(self, faces: FaceDataset) -> None:
         base = base_recipe("fine-tune", "cpu", {}, demo=False)
         fixed = {"task_split": "three", "frozen_stages": 0, "join": "hard"}
         made = [planned(comparison, base, fixed)[0] for comparison in STUDY.comparisons]
@@ -127,7 +127,7 @@ class TestDeclaration:
         assert values["augment_saturation"] == values["augment_value"] == pytest.approx(0.2 / 255)
 
 
-def test_squeezed_photos_are_whole(fit: Fit, faces: FaceData) -> None:
+def test_squeezed_photos_are_whole(fit: Fit, faces: FaceDataset) -> None:
     files = faces.photos["file"].iloc[faces.rows("holdout")]
     whole = np.stack([cv2.resize(decode(file).rgb, (32, 32), interpolation=cv2.INTER_AREA) for file in files])
     with fit.at_best() as models:
@@ -136,7 +136,7 @@ def test_squeezed_photos_are_whole(fit: Fit, faces: FaceData) -> None:
     assert not np.array_equal(whole, fit.data.pixels[faces.rows("holdout")])
 
 
-def test_a_foreign_mean_reaches_the_model_and_is_taken_back(fit: Fit, faces: FaceData) -> None:
+def test_a_foreign_mean_reaches_the_model_and_is_taken_back(fit: Fit, faces: FaceDataset) -> None:
     before = [model.mean.clone() for model in fit.models]
     seen = []
     hook = fit.models[0].backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
@@ -149,7 +149,7 @@ def test_a_foreign_mean_reaches_the_model_and_is_taken_back(fit: Fit, faces: Fac
 
 
 def test_inverted_numbering_turns_under_30_round_and_leaves_gender_alone(
-    faces: FaceData, monkeypatch: pytest.MonkeyPatch
+    faces: FaceDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of members that know all 18 classes: whoever is under 30 is called older, and the others under 30, but for those over 59."""
     recipe = SMALL.override({"task_split": "mask_genderage"})
@@ -164,7 +164,7 @@ def test_inverted_numbering_turns_under_30_round_and_leaves_gender_alone(
     assert [t.age for t, c in zip(told, true, strict=True) if c.age == 1] == [0] * 6
 
 
-def test_the_hard_join_and_the_flip_are_the_products_own(fit: Fit, faces: FaceData) -> None:
+def test_the_hard_join_and_the_flip_are_the_products_own(fit: Fit, faces: FaceDataset) -> None:
     rows = faces.rows("holdout")
     with fit.at_best() as models:
         expected = fit.recipe.split.join(member_answers(models, fit.data.pixels, rows), "hard").argmax(1)
@@ -181,7 +181,7 @@ def test_the_best_epoch_by_accuracy(fit: Fit) -> None:
     assert not find("").better(better, result)
 
 
-def test_an_unfinished_cosine_never_comes_down(faces: FaceData) -> None:
+def test_an_unfinished_cosine_never_comes_down(faces: FaceDataset) -> None:
     fit = Fit(SMALL.override({"epochs": 12}), FitData.of(faces, SMALL))
     assert rate_factor(fit.model_fits[0].recipe, 12) < 0.01
     UnfinishedCosine().prepared(fit)
@@ -192,7 +192,7 @@ def test_an_unfinished_cosine_never_comes_down(faces: FaceData) -> None:
 
 @pytest.mark.parametrize("averaged", [{}, {"ema_decay": 0.9}])
 def test_moving_batchnorm_moves_statistics_alone_and_survives_a_kill(
-    faces: FaceData, tmp_path: Path, averaged: dict[str, float]
+    faces: FaceDataset, tmp_path: Path, averaged: dict[str, float]
 ) -> None:
     recipe = SMALL.override({"frozen_stages": 5, "epochs": 2, **averaged})
 
@@ -217,7 +217,7 @@ def test_moving_batchnorm_moves_statistics_alone_and_survives_a_kill(
     assert resumed.history[-1].train_loss == results[-1].train_loss
 
 
-def test_split_by_photo_puts_people_on_both_sides_and_leaves_the_tested_alone(faces: FaceData) -> None:
+def test_split_by_photo_puts_people_on_both_sides_and_leaves_the_tested_alone(faces: FaceDataset) -> None:
     data = FitData.of(faces, SMALL)
     mixed = SplitByPhoto().data(faces, data, np.random.default_rng(0))
     people = faces.photos["person"].to_numpy()
@@ -228,7 +228,7 @@ def test_split_by_photo_puts_people_on_both_sides_and_leaves_the_tested_alone(fa
     assert not set(people[mixed.train]) & set(faces.split.holdout)
 
 
-def test_uncorrected_labels_are_told_to_training_alone(faces: FaceData, tmp_path: Path) -> None:
+def test_uncorrected_labels_are_told_to_training_alone(faces: FaceDataset, tmp_path: Path) -> None:
     assert UncorrectedLabels().applies(faces, SMALL) == "no correction changes a label of these photos"
     trained, validated = faces.split.train[0], faces.split.validation[0]
     (tmp_path / "own.csv").write_text(f"what,path,value\nswap,{trained},\nswap,{validated},\n")

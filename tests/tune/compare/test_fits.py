@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from maskcls.data.dataset import FaceData, prepare
+from maskcls.data.dataset import FaceDataset, prepare
 from maskcls.errors import OutOfMemory
 from maskcls.presets import base_recipe
-from maskcls.stores.arrays import Keep
+from maskcls.stores.arrays import CacheOptions
 from maskcls.training.fit import Fit
 from maskcls.training.result import EpochResult
 from tune.compare import table as compare_table
@@ -34,7 +34,7 @@ SMALL = {"image_size": 32, "backbone": "lcnet_050", "batch_size": 64, "epochs": 
 class Fours(Treatment):
     """Answers class 4 to every photo."""
 
-    def answers(self, models: Any, fit: Fit, faces: FaceData, rows: Any) -> Any:
+    def answers(self, models: Any, fit: Fit, faces: FaceDataset, rows: Any) -> Any:
         return np.full(len(rows), 4)
 
 
@@ -48,14 +48,14 @@ class LastEpoch(Treatment):
 class Fails(Treatment):
     """Fails when it answers."""
 
-    def answers(self, models: Any, fit: Fit, faces: FaceData, rows: Any) -> Any:
+    def answers(self, models: Any, fit: Fit, faces: FaceDataset, rows: Any) -> Any:
         raise KeyError("a defect of its own")
 
 
 class FailsInTheMiddle(LastEpoch):
     """Fails after the second epoch."""
 
-    def answers(self, models: Any, fit: Fit, faces: FaceData, rows: Any) -> Any:
+    def answers(self, models: Any, fit: Fit, faces: FaceDataset, rows: Any) -> Any:
         if len(fit.history) == 2:
             raise KeyError("a defect of its own")
         return super().answers(models, fit, faces, rows)
@@ -64,21 +64,21 @@ class FailsInTheMiddle(LastEpoch):
 class Short(Treatment):
     """Answers too few photos."""
 
-    def answers(self, models: Any, fit: Fit, faces: FaceData, rows: Any) -> Any:
+    def answers(self, models: Any, fit: Fit, faces: FaceDataset, rows: Any) -> Any:
         return np.full(len(rows) - 1, 4)
 
 
 class NeedsMemory(Treatment):
     """Finds no memory."""
 
-    def answers(self, models: Any, fit: Fit, faces: FaceData, rows: Any) -> Any:
+    def answers(self, models: Any, fit: Fit, faces: FaceDataset, rows: Any) -> Any:
         raise OutOfMemory("Tried to allocate 2 GiB.")
 
 
 @pytest.fixture
 def run(tmp_path: Path, demo_cache: Path) -> ComparisonRun:
     made = ComparisonRun.create(tmp_path, "one", {})
-    prepare(None, keep=Keep(demo_cache)).save(made.data)
+    prepare(None, cache=CacheOptions(demo_cache)).save(made.data)
     return made
 
 
@@ -86,8 +86,8 @@ class Compared:
     """A run whose comparison reads the plain fit of one repeat with these treatments."""
 
     def __init__(self, run: ComparisonRun, cache: Path, *readings: type[Treatment]) -> None:
-        self._run, self._faces = run, FaceData.load(run.data, Keep(cache))
-        self._work = functools.partial(fit_and_answer, keep=Keep(cache, 1.0))
+        self._run, self._faces = run, FaceDataset.load(run.data, CacheOptions(cache))
+        self._work = functools.partial(fit_and_answer, cache=CacheOptions(cache, 1.0))
         variants = tuple(Variant(reading.__name__, treatment=f"{HERE}:{reading.__name__}") for reading in readings)
         base = base_recipe("contest-2021", "cpu", SMALL, demo=True)
         self.comparisons: list[Planned] = [planned(Comparison("one", variants=variants), base, {})[0]]
@@ -173,7 +173,7 @@ def test_a_picking_reading_that_is_killed_answers_as_an_unbroken_one(
     run: ComparisonRun, demo_cache: Path, tmp_path: Path
 ) -> None:
     other = ComparisonRun.create(tmp_path, "unbroken", {})
-    FaceData.load(run.data, Keep(demo_cache)).save(other.data)
+    FaceDataset.load(run.data, CacheOptions(demo_cache)).save(other.data)
     unbroken, one = (Compared(where, demo_cache, LastEpoch) for where in (other, run))
     assert unbroken.fitted().state == TrialState.COMPLETE
 

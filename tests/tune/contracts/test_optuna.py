@@ -402,7 +402,7 @@ def near(share: float, study: optuna.Study) -> float:
     """How many of 30 suggestions of TPE's fall within 0.05 of it."""
     trial_id = study.ask()._trial_id
     drawn = [
-        one_number(samplers.Draft(seen(study), trial_id, samplers.create(TPE, 0, 99, attempt)))["share"]
+        one_number(samplers.Proposal(seen(study), trial_id, samplers.create(TPE, 0, 99, attempt)))["share"]
         for attempt in range(30)
     ]
     return sum(abs(suggested - share) < 0.05 for suggested in drawn) / len(drawn)

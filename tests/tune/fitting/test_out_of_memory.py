@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from maskcls.data.dataset import FaceData, prepare
+from maskcls.data.dataset import FaceDataset, prepare
 from maskcls.data.demo.folder import draw
-from maskcls.device import set_threads, use_repeatable_kernels
+from maskcls.device import set_threads, use_deterministic_kernels
 from maskcls.errors import OutOfMemory
 from maskcls.recipe import Recipe
-from maskcls.stores.arrays import Keep
+from maskcls.stores.arrays import CacheOptions
 from maskcls.train import main
-from maskcls.training.conditions import stretches, told_of, unequal
+from maskcls.training.conditions import segments, told_of, unequal
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
 from tests.commands import call
@@ -47,10 +47,10 @@ STEPS = 6
 
 
 @pytest.fixture(scope="module")
-def faces(tmp_path_factory: pytest.TempPathFactory) -> FaceData:
+def faces(tmp_path_factory: pytest.TempPathFactory) -> FaceDataset:
     folder = tmp_path_factory.mktemp("faces") / "demo"
     draw(folder, persons=18, seed=1)
-    return prepare(folder, keep=Keep(tmp_path_factory.mktemp("cache")))
+    return prepare(folder, cache=CacheOptions(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +61,7 @@ def threads_as_before() -> Iterator[None]:
 
 
 @pytest.fixture
-def request_(tmp_path: Path, faces: FaceData) -> TrialRequest:
+def request_(tmp_path: Path, faces: FaceDataset) -> TrialRequest:
     run = new_run(tmp_path)
     faces.save(run.data)
     folder = run.trial("0000")
@@ -70,14 +70,14 @@ def request_(tmp_path: Path, faces: FaceData) -> TrialRequest:
     return TrialRequest("0000", RECIPE.model_dump(), folder, run.path, 1, 0.0)
 
 
-def rows(request: TrialRequest, faces: FaceData) -> list[dict[str, Any]]:
-    return list(curve(request, lambda asked: fit_trial(asked, keep=faces.keep, shared=False)))
+def rows(request: TrialRequest, faces: FaceDataset) -> list[dict[str, Any]]:
+    return list(curve(request, lambda asked: fit_trial(asked, cache=faces.cache, shared=False)))
 
 
-def fitted(faces: FaceData, micro_batch: int) -> list[dict[str, Any]]:
+def fitted(faces: FaceDataset, micro_batch: int) -> list[dict[str, Any]]:
     """The curve of a fit that is told from the beginning how much fits."""
     set_threads(1)
-    use_repeatable_kernels()
+    use_deterministic_kernels()
     return [told_of(result) for result in Fit(RECIPE, FitData.of(faces, RECIPE), micro_batch=micro_batch).epochs()]
 
 
@@ -87,7 +87,7 @@ def test_half_rounded_up() -> None:
 
 @pytest.mark.parametrize("fail", [of_torch, of_the_allocator])
 def test_it_goes_on_in_micro_batches_of_half_the_size(
-    fail: Callable[[], None], request_: TrialRequest, faces: FaceData
+    fail: Callable[[], None], request_: TrialRequest, faces: FaceDataset
 ) -> None:
     with Memory(5, fail=fail).short() as memory:
         told = rows(request_, faces)
@@ -98,32 +98,32 @@ def test_it_goes_on_in_micro_batches_of_half_the_size(
     assert [(row["epoch"], row["micro_batch"], row["message"]) for row in told] == [
         (epoch, 4, "in micro-batches of 4: 8 did not fit") for epoch in (1, 2, 3)
     ]
-    assert [stretch.conditions.micro_batch for stretch in stretches(request_.folder)] == [4]
+    assert [segment.conditions.micro_batch for segment in segments(request_.folder)] == [4]
     assert all(unequal(row, expected) == [] for row, expected in zip(told, fitted(faces, 4), strict=True))
 
 
-def test_where_all_fits_nothing_is_said_and_nothing_is_different(request_: TrialRequest, faces: FaceData) -> None:
+def test_where_all_fits_nothing_is_said_and_nothing_is_different(request_: TrialRequest, faces: FaceDataset) -> None:
     told = rows(request_, faces)
     assert not any({"micro_batch", "message"} & row.keys() for row in told)
     assert all(unequal(row, expected) == [] for row, expected in zip(told, fitted(faces, 0), strict=True))
-    assert [stretch.conditions.micro_batch for stretch in stretches(request_.folder)] == [16]
+    assert [segment.conditions.micro_batch for segment in segments(request_.folder)] == [16]
 
 
 def test_epochs_that_were_done_stand_and_the_curve_can_be_had_again(
-    request_: TrialRequest, faces: FaceData, tmp_path: Path
+    request_: TrialRequest, faces: FaceDataset, tmp_path: Path
 ) -> None:
     with Memory(8, after=STEPS + 2).short():
         told = rows(request_, faces)
     assert [row["epoch"] for row in told] == [1, 2, 3]
     assert [row.get("micro_batch") for row in told] == [None, 8, 8]
     assert told[2]["seconds"] == pytest.approx(sum(row["epoch_seconds"] for row in read_curve(request_.folder)))
-    assert [(stretch.from_epoch, stretch.conditions.micro_batch) for stretch in stretches(request_.folder)] == [
+    assert [(segment.from_epoch, segment.conditions.micro_batch) for segment in segments(request_.folder)] == [
         (1, 16),
         (2, 8),
     ]
     assert unequal(told[0], fitted(faces, 0)[0]) == []
     said = call(
-        main, "--cache", faces.keep.folder, "--trial", request_.folder.parents[1] / "0", "--out", tmp_path / "again"
+        main, "--cache", faces.cache.folder, "--trial", request_.folder.parents[1] / "0", "--out", tmp_path / "again"
     )
     assert said.status == 0, said.err
     assert "3 of 3 recorded epochs of trial 0000 of one are equal to the bit." in said.out
@@ -131,9 +131,9 @@ def test_epochs_that_were_done_stand_and_the_curve_can_be_had_again(
     assert "micro-batch 8, torch" in said.out
 
 
-def test_a_trial_taken_up_again_begins_with_what_it_had_come_to(request_: TrialRequest, faces: FaceData) -> None:
+def test_a_trial_taken_up_again_begins_with_what_it_had_come_to(request_: TrialRequest, faces: FaceDataset) -> None:
     with Memory(8).short():
-        objective = fit_trial(request_, keep=faces.keep, shared=False)
+        objective = fit_trial(request_, cache=faces.cache, shared=False)
         first = next(objective)
         objective.close()
     with Memory(8).short() as memory:
@@ -142,10 +142,10 @@ def test_a_trial_taken_up_again_begins_with_what_it_had_come_to(request_: TrialR
     assert len(memory.models) == 1
     assert [row["micro_batch"] for row in told] == [8, 8, 8]
     assert unequal(first, told[0]) == []
-    assert [stretch.from_epoch for stretch in stretches(request_.folder)] == [1]
+    assert [segment.from_epoch for segment in segments(request_.folder)] == [1]
 
 
-def test_it_gives_up_where_not_even_one_photo_fits(request_: TrialRequest, faces: FaceData) -> None:
+def test_it_gives_up_where_not_even_one_photo_fits(request_: TrialRequest, faces: FaceDataset) -> None:
     with (
         Memory(0).short() as memory,
         pytest.raises(OutOfMemory, match=r"Not even one photo at a time fits\. CUDA out of memory") as told,
@@ -157,7 +157,7 @@ def test_it_gives_up_where_not_even_one_photo_fits(request_: TrialRequest, faces
 
 
 def test_a_model_that_does_not_fit_itself_is_not_tried_again(
-    request_: TrialRequest, faces: FaceData, monkeypatch: pytest.MonkeyPatch
+    request_: TrialRequest, faces: FaceDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried = []
 
@@ -172,7 +172,7 @@ def test_a_model_that_does_not_fit_itself_is_not_tried_again(
     assert state_of(told.value) == TrialState.OUT_OF_MEMORY
 
 
-def test_another_error_is_not_tried_again(request_: TrialRequest, faces: FaceData) -> None:
+def test_another_error_is_not_tried_again(request_: TrialRequest, faces: FaceDataset) -> None:
     def broken() -> None:
         raise KeyError("stem")
 
@@ -182,7 +182,7 @@ def test_another_error_is_not_tried_again(request_: TrialRequest, faces: FaceDat
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_searchs_record_and_leaderboard_say_so(faces: FaceData, tmp_path: Path) -> None:
+def test_a_searchs_record_and_leaderboard_say_so(faces: FaceDataset, tmp_path: Path) -> None:
     run: SearchRun = new_run(tmp_path)
     faces.save(run.data)
     small = {key: getattr(RECIPE, key) for key in ("backbone", "weights", "image_size", "batch_size")}
@@ -193,4 +193,4 @@ def test_a_searchs_record_and_leaderboard_say_so(faces: FaceData, tmp_path: Path
     }
     assert np.isfinite([float(row["best_validation_f1"]) for row in table(run)]).all()
     hardware = json.loads((run.trial("0001") / "hardware.json").read_text())
-    assert [stretch["micro_batch"] for stretch in hardware] == [8]
+    assert [segment["micro_batch"] for segment in hardware] == [8]

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from maskcls.data.dataset import FaceData, prepare
+from maskcls.data.dataset import FaceDataset, prepare
 from maskcls.data.demo.folder import draw
 from maskcls.recipe import Recipe
-from maskcls.stores.arrays import Keep
+from maskcls.stores.arrays import CacheOptions
 from tests.tune.searches import new_run
 from tune.fitting.curve import curve
 from tune.fitting.request import TrialRequest
@@ -29,33 +29,33 @@ RECIPE = Recipe(
 
 
 @pytest.fixture
-def faces(tmp_path: Path) -> FaceData:
+def faces(tmp_path: Path) -> FaceDataset:
     folder = tmp_path / "demo"
     draw(folder, persons=18, seed=1)
-    return prepare(folder, keep=Keep(tmp_path / "cache"))
+    return prepare(folder, cache=CacheOptions(tmp_path / "cache"))
 
 
-def rows(faces: FaceData, name: str, recipe: Recipe = RECIPE) -> list[dict[str, Any]]:
-    run = new_run(faces.keep.folder.parent, name)
+def rows(faces: FaceDataset, name: str, recipe: Recipe = RECIPE) -> list[dict[str, Any]]:
+    run = new_run(faces.cache.folder.parent, name)
     faces.save(run.data)
     folder = run.trial("0000")
     folder.mkdir(parents=True)
     request = TrialRequest("0000", recipe.model_dump(), folder, run.path, 1, 0.0)
-    return list(curve(request, lambda asked: fit_trial(asked, keep=faces.keep, shared=True)))
+    return list(curve(request, lambda asked: fit_trial(asked, cache=faces.cache, shared=True)))
 
 
-def test_rows_say_whether_frozen_features_are_kept(faces: FaceData) -> None:
+def test_rows_say_whether_frozen_features_are_kept(faces: FaceDataset) -> None:
     assert [row["frozen_features"] for row in rows(faces, "kept")] == ["kept", "kept"]
     (why,) = {row["frozen_features"] for row in rows(faces, "none", RECIPE.override({"frozen_stages": 0}))}
     assert "no stage is frozen" in why
 
 
-def test_a_cache_that_takes_no_features_is_told_with_the_trial_which_goes_on(faces: FaceData) -> None:
+def test_a_cache_that_takes_no_features_is_told_with_the_trial_which_goes_on(faces: FaceDataset) -> None:
     kept = rows(faces, "kept")
-    (faces.keep.folder / "features").rename(faces.keep.folder / "elsewhere")
-    (faces.keep.folder / "features").write_text("a file where the folder should be")
+    (faces.cache.folder / "features").rename(faces.cache.folder / "elsewhere")
+    (faces.cache.folder / "features").write_text("a file where the folder should be")
     told = rows(faces, "spoilt")
     assert [row["validation_f1"] for row in told] == [row["validation_f1"] for row in kept]
     for row in told:
         assert row["frozen_features"].startswith(row["message"])
-        assert row["message"].startswith(f"the cache for frozen features, {faces.keep.folder}, takes none: ")
+        assert row["message"].startswith(f"the cache for frozen features, {faces.cache.folder}, takes none: ")

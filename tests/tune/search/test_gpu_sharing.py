@@ -19,7 +19,7 @@ from tests.tune.search.test_command import call as said_by_door
 from tests.tune.search.test_command import refused
 from tests.tune.search.test_options import DEFAULTS
 from tune.runs.cluster import Cluster, Node
-from tune.search.gpu_sharing import FILE, MARGIN, MOST, Gpu, fraction, heaviest, packed
+from tune.search.gpu_sharing import FILE, MARGIN, MOST, Gpu, fraction, heaviest, share_gpus
 from tune.search.options import AUTO, Call, Resolved, resolve
 from tune.search.plan import vet
 
@@ -50,7 +50,7 @@ def asked(machine: Cluster = ONE_GPU, **options: Any) -> tuple[Call, Resolved]:
 
 def pack(cache: Path, measure: Scale, machine: Cluster = ONE_GPU, gpu: Gpu | None = CARD, **options: Any) -> Resolved:
     call, resolved = asked(machine, **options)
-    return packed(resolved, call, machine, cache, find_gpu=lambda: gpu, measure=measure)
+    return share_gpus(resolved, call, machine, cache, find_gpu=lambda: gpu, measure=measure)
 
 
 @given(taken=st.integers(10**7, 10**12), total=st.integers(10**9, 10**12))
@@ -173,7 +173,7 @@ def test_an_error_that_is_none_of_memory_ends_the_search(tmp_path: Path) -> None
 
     call, resolved = asked()
     with pytest.raises(KeyError):
-        packed(resolved, call, ONE_GPU, tmp_path, find_gpu=lambda: CARD, measure=broken)
+        share_gpus(resolved, call, ONE_GPU, tmp_path, find_gpu=lambda: CARD, measure=broken)
     assert not (tmp_path / FILE).exists()
 
 
@@ -202,7 +202,7 @@ def test_a_number_is_taken_as_it_is(tmp_path: Path) -> None:
     scale = Scale()
     call, resolved = asked(gpus_per_trial="0.5")
     assert call.gpus_per_trial == 0.5
-    assert packed(resolved, call, ONE_GPU, tmp_path, find_gpu=lambda: CARD, measure=scale) is resolved
+    assert share_gpus(resolved, call, ONE_GPU, tmp_path, find_gpu=lambda: CARD, measure=scale) is resolved
     assert (resolved.plan.gpus, scale.weighed) == (0.5, [])
 
 

@@ -12,7 +12,7 @@ from search_spaces import Space
 from tune.runs import cluster
 from tune.runs.cluster import Cluster, Node
 from tune.runs.folder import SearchRun
-from tune.search.first_trials import firsts, preset_params
+from tune.search.first_trials import initial_trials, preset_params
 from tune.search.options import Call, Resolved, budget_s, resolve
 from tune.search.plan import SearchPlan
 
@@ -180,7 +180,7 @@ def test_a_point_that_is_the_preset_again_is_not_tried_twice() -> None:
     plan = resolved(2, 0).plan
     preset = preset_params(plan.space, plan.setting, plan.base)
     again = Space("mine", "?", plan.space.suggest, lambda setting: [preset, {**preset, "lr_head": 5e-3}])
-    assert firsts(SearchPlan(again, plan.setting, plan.base)) == {
+    assert initial_trials(SearchPlan(again, plan.setting, plan.base)) == {
         "preset": preset,
         "point 2": {**preset, "lr_head": 5e-3},
     }

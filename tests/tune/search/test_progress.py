@@ -17,7 +17,7 @@ from tests.tune.searches import make_plan, new_run, table
 from tune.runs import leaderboard
 from tune.runs.folder import SearchRun
 from tune.runs.stopping import FINISHED, INTERRUPTED, Outcome
-from tune.runs.study import ORIGIN, STATE, WITHDRAWN, Record, open_study, records
+from tune.runs.study import DUPLICATE, ORIGIN, STATE, Record, open_study, records
 from tune.search import ending as handover
 from tune.search.progress import Progress, duration
 from tune.states import TrialState
@@ -103,7 +103,7 @@ def test_of_many_trials_the_table_shows_the_best_and_the_latest(tmp_path: Path) 
 
 def test_where_a_search_stands_is_what_the_whole_study_says(tmp_path: Path) -> None:
     run, study = began_search(tmp_path)
-    standing = leaderboard.Standing(study)
+    standing = leaderboard.LiveRanking(study)
 
     def agrees() -> bool:
         whole = records(run)
@@ -134,9 +134,9 @@ def test_where_a_search_stands_is_what_the_whole_study_says(tmp_path: Path) -> N
     standing.look("0003")
     standing.look("0003")
     assert agrees(), "its end counts once"
-    study.ask().set_user_attr(WITHDRAWN, True)
+    study.ask().set_user_attr(DUPLICATE, True)
     assert agrees(), "what is no trial of the run is not looked at"
-    assert leaderboard.Standing(study).records() == records(run)
+    assert leaderboard.LiveRanking(study).records() == records(run)
 
 
 def test_a_leaderboard_that_costs_too_much_waits_and_loses_no_trial(

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from maskcls.training.conditions import NUMBERS, stretches
+from maskcls.training.conditions import NUMBERS, segments
 from tests.tune.search.test_kill import DRIVE, none_left, wait_for
 from tests.tune.searches import make_plan, new_run, table
 from tests.tune.synthetic import Synthetic
@@ -124,8 +124,8 @@ def test_a_trial_is_trained_again_to_the_bit(tmp_path: Path, demo_cache: Path) -
     run = SearchRun(path)
     assert [record.state in (TrialState.COMPLETE, TrialState.STOPPED_EARLY) for record in records(run)] == [True] * 3
     for record in records(run):
-        (stretch,) = stretches(run.trial(record.trial_id))
-        assert (stretch.from_epoch, stretch.conditions.threads, stretch.conditions.device) == (1, 1, "cpu")
+        (segment,) = segments(run.trial(record.trial_id))
+        assert (segment.from_epoch, segment.conditions.threads, segment.conditions.device) == (1, 1, "cpu")
     for trial_id in sorted(alive) or ["0000"]:
         recorded = read_curve(run.trial(trial_id))
         command = [

@@ -190,7 +190,7 @@ def test_a_draft_is_fixed_where_nothing_was_drawn() -> None:
     assert params == {"head": "linear", "share": 0.25, "decay": 0.01, "size": 64, "one": 1}
     assert drafted.fixed
     drafted.write()
-    again = samplers.Draft(seen(study), study.trials[3]._trial_id, samplers.create(RANDOM, 0, 4))
+    again = samplers.Proposal(seen(study), study.trials[3]._trial_id, samplers.create(RANDOM, 0, 4))
     assert ask(again) == params
     assert again.fixed
     again.write()  # a second time, nothing
@@ -210,7 +210,9 @@ def test_others_are_told_the_draft_that_was_written_not_one_before_it(kind: str,
     study = told(ask, 12, running=1)
     number = len(study.trials)
     trial_id = study.ask()._trial_id
-    drafts = [samplers.Draft(seen(study), trial_id, samplers.create(kind, 0, number, attempt)) for attempt in range(3)]
+    drafts = [
+        samplers.Proposal(seen(study), trial_id, samplers.create(kind, 0, number, attempt)) for attempt in range(3)
+    ]
     params = [ask(drafted) for drafted in drafts]
     drafts[0].write()
     noted = {key: value for key, value in study.trials[number].system_attrs.items() if "relative_params" in key}

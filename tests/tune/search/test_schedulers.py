@@ -16,7 +16,7 @@ from ray.tune.schedulers import TrialScheduler
 from tune.runs.study import trial_id
 from tune.search import schedulers
 from tune.search.plan import ASHA, MEDIAN, NONE, SCHEDULERS
-from tune.search.schedulers import EpochASHA, EpochMedian, EpochScheduler, Nobody, grace_period
+from tune.search.schedulers import EpochASHA, EpochMedian, EpochScheduler, NoEarlyStopping, grace_period
 
 CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
 TRIALS, EPOCHS = 14, 8
@@ -224,7 +224,7 @@ def test_epochs_that_a_replaced_worker_reports_again_change_nothing(kind: str) -
 
 
 def test_nobody_stops_nobody() -> None:
-    fed = Fed(Nobody(4))
+    fed = Fed(NoEarlyStopping(4))
     fed.scheduler.give_back(Fed(EpochASHA(4), reported={0: {1: 0.9}}).study())
     assert [
         fed.report(number, epoch, 0.9 - number / 10, last=False) for number in range(8) for epoch in range(1, 5)
@@ -237,7 +237,7 @@ def test_each_name_is_a_scheduler_of_its_own_that_tells_errors() -> None:
     assert {kind: type(scheduler) for kind, scheduler in made.items()} == {
         ASHA: EpochASHA,
         MEDIAN: EpochMedian,
-        NONE: Nobody,
+        NONE: NoEarlyStopping,
     }
     for kind, scheduler in made.items():
         trial = Trial("made", config={"trial": "0001"}, trial_id=kind, stub=True)

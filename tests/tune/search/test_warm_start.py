@@ -19,7 +19,7 @@ from tests.tune.searches import SETTING, new_run, table
 from tests.tune.synthetic import Synthetic
 from tests.tune.two_spaces import NARROW, WIDE, WIDE_DISTRIBUTIONS, decades_off, ended_every_way, learnt_of, told
 from tune.runs.stopping import FINISHED, Outcome
-from tune.runs.study import LEARNT, is_own, open_study, records
+from tune.runs.study import IMPORTED, is_own, open_study, records
 from tune.search import first_trials as resume
 from tune.search import samplers, schedulers
 from tune.search.driver import run_search
@@ -99,11 +99,11 @@ def test_trials_are_learnt_as_points_of_this_space(tmp_path: Path) -> None:
     (learnt,) = learn(study, plan, [old.path], new.search())
     assert str(learnt) == "Learnt from old: 15 of 15 trials with a score are points of this space."
     source, copies = open_study(old).get_trials(), learnt_of(new)
-    assert [int(copy.user_attrs[LEARNT].rpartition("/")[2]) for copy in copies] == [n for n in range(16) if n != 4], (
+    assert [int(copy.user_attrs[IMPORTED].rpartition("/")[2]) for copy in copies] == [n for n in range(16) if n != 4], (
         "all but what failed"
     )
     for copy in copies:
-        was = source[int(copy.user_attrs[LEARNT].rpartition("/")[2])]
+        was = source[int(copy.user_attrs[IMPORTED].rpartition("/")[2])]
         assert told(copy) == told(was)
         assert copy.params == {**was.params, "label_smoothing": plan.base.label_smoothing}
         assert copy.distributions == {name: WIDE_DISTRIBUTIONS[name] for name in copy.params}
@@ -129,7 +129,7 @@ def test_a_trial_that_is_no_point_of_this_space_is_not_learnt(tmp_path: Path) ->
     assert 0 < len(inside) < 12
     (learnt,) = learn(study, plan, [old.path], new.search())
     assert learnt == Learnt("old", len(inside), 12, ())
-    assert [copy.user_attrs[LEARNT] for copy in learnt_of(new)] == [f"{old.path}/{name}" for name in inside]
+    assert [copy.user_attrs[IMPORTED] for copy in learnt_of(new)] == [f"{old.path}/{name}" for name in inside]
 
 
 def test_what_is_learnt_counts_for_nobody(tmp_path: Path) -> None:
@@ -158,14 +158,14 @@ def test_a_resume_learns_nothing_twice_and_what_is_new_once(tmp_path: Path) -> N
     assert learnt_of(new) == before
     search(plan_of(NARROW, 18), old)
     begin(plan, new)
-    assert [copy.user_attrs[LEARNT] for copy in learnt_of(new)[15:]] == [f"{old.path}/0016", f"{old.path}/0017"]
+    assert [copy.user_attrs[IMPORTED] for copy in learnt_of(new)[15:]] == [f"{old.path}/0016", f"{old.path}/0017"]
 
 
 def test_what_another_run_learnt_is_not_learnt_at_second_hand(tmp_path: Path) -> None:
     old, middle, new = ended_every_way(tmp_path), new_run(tmp_path, "middle"), new_run(tmp_path, "new")
     search(plan_of(WIDE, 2, learn_from=(old.path,)), middle)
     begin(plan_of(WIDE, 2, learn_from=(middle.path,)), new)
-    assert [copy.user_attrs[LEARNT] for copy in learnt_of(new)] == [
+    assert [copy.user_attrs[IMPORTED] for copy in learnt_of(new)] == [
         f"{middle.path}/0000",
         f"{middle.path}/{records(middle)[1].trial_id}",
     ]
@@ -191,7 +191,7 @@ def test_a_search_killed_before_or_amid_learning_learns_the_same(
     def killed(self: optuna.Study, trial: FrozenTrial) -> None:
         if len(added) == 7:
             raise KeyboardInterrupt
-        added.extend([trial] if LEARNT in trial.user_attrs else [])
+        added.extend([trial] if IMPORTED in trial.user_attrs else [])
         add(self, trial)
 
     with monkeypatch.context() as patch:

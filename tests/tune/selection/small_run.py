@@ -9,10 +9,10 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState as OptunaState
 
-from maskcls.data.dataset import FaceData, prepare
+from maskcls.data.dataset import FaceDataset, prepare
 from maskcls.data.splits import split_people
 from maskcls.recipe import Recipe
-from maskcls.stores.arrays import Keep
+from maskcls.stores.arrays import CacheOptions
 from tune.fitting.pool import Ended, FitRequest, Work, work_on
 from tune.runs import study as records
 from tune.runs.folder import SearchRun
@@ -33,14 +33,14 @@ BASE = Recipe().override(
 )
 
 
-def small_run(folder: Path, cache: Path, name: str = "small") -> tuple[SearchRun, FaceData]:
+def small_run(folder: Path, cache: Path, name: str = "small") -> tuple[SearchRun, FaceDataset]:
     """A run over the first demo people, split as a search would split them, without a trial."""
     run = SearchRun.create(folder, name, {"call": {}, "parts": []})
-    demo = prepare(None, keep=Keep(cache))
+    demo = prepare(None, cache=CacheOptions(cache))
     photos = demo.photos[demo.photos["person"].isin(sorted(set(demo.photos["person"]))[:PEOPLE])].reset_index(drop=True)
     faces = replace(demo, photos=photos, split=split_people(photos))
     faces.save(run.data)
-    return run, FaceData.load(run.data, Keep(cache))
+    return run, FaceDataset.load(run.data, CacheOptions(cache))
 
 
 def add_trial(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from maskcls.data.dataset import FaceData
+from maskcls.data.dataset import FaceDataset
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
 from tests.tune.selection.small_run import BASE, small_run, two_trials
@@ -25,13 +25,13 @@ DESIGN = Design(2, 2)
 
 
 def chosen_by(
-    run: SearchRun, trials: list[Record], faces: FaceData, design: Design, budget_s: float | None = None
+    run: SearchRun, trials: list[Record], faces: FaceDataset, design: Design, budget_s: float | None = None
 ) -> choice.Chosen:
-    keep = faces.keep
-    return choose(run, trials, faces, design, parallel=2, cpus=1, gpus=0.0, keep=keep, budget_s=budget_s, plain=True)
+    cache = faces.cache
+    return choose(run, trials, faces, design, parallel=2, cpus=1, gpus=0.0, cache=cache, budget_s=budget_s, plain=True)
 
 
-def train(run: SearchRun, trial: Record, faces: FaceData) -> None:
+def train(run: SearchRun, trial: Record, faces: FaceDataset) -> None:
     """What the search had left of a trial."""
     recipe = BASE.override({**trial.overrides, "epochs": 1})
     fit = Fit(recipe, FitData.of(faces, recipe))
@@ -77,7 +77,7 @@ def test_a_choice_from_the_repeats_to_the_holdout(
     _confirmed(run, faces, chosen, trials)
 
 
-def _confirmed(run: SearchRun, faces: FaceData, chosen: choice.Chosen, trials: list[Record]) -> None:
+def _confirmed(run: SearchRun, faces: FaceDataset, chosen: choice.Chosen, trials: list[Record]) -> None:
     best = chosen.winner
     assert best is not None
     for trial in trials:

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskcls.data.dataset import FaceData
+from maskcls.data.dataset import FaceDataset
 from maskcls.errors import CallError, DataError
 from maskcls.recipe import Recipe
-from maskcls.stores.arrays import Keep
+from maskcls.stores.arrays import CacheOptions
 from maskcls.training.conditions import Conditions, note
 from maskcls.training.metrics import scores
 from tests.tune.selection.small_run import add_trial, fitted, recorded, small_run, stopped, two_trials
@@ -26,16 +26,16 @@ from tune.selection.finalists import (
     Design,
     Finalist,
     RepeatResult,
-    contenders,
     read_finalists,
     read_split,
     requests,
+    top_trials,
     winner,
 )
 from tune.selection.fits import repeat_fit
 from tune.states import TrialState
 
-Run = tuple[SearchRun, FaceData]
+Run = tuple[SearchRun, FaceDataset]
 
 
 @pytest.fixture
@@ -84,8 +84,8 @@ def test_the_best_trials_of_different_recipes_are_finalists() -> None:
         recorded("0005", None, state=TrialState.STOPPED_EARLY, lr_head=4e-2),
         recorded("0006", 0.58, lr_head=1e-2, seed=5),
     ]
-    assert [trial.trial_id for trial in contenders(trials, 9)] == ["0001", "0003", "0000"]
-    assert [trial.trial_id for trial in contenders(trials, 2)] == ["0001", "0003"]
+    assert [trial.trial_id for trial in top_trials(trials, 9)] == ["0001", "0003", "0000"]
+    assert [trial.trial_id for trial in top_trials(trials, 2)] == ["0001", "0003"]
 
 
 def test_folds_share_the_train_and_validation_people_and_leave_the_holdout_alone(made: Run) -> None:
@@ -180,7 +180,7 @@ def test_a_killed_repeat_answers_as_an_unbroken_one(by: str, tmp_path: Path, dem
         trials = [add_trial(run, [0.5], {"lr_head": 1e-2})]
         design = Design(1, 2, by)
         request = requests(run, trials, faces, design, cpus=1, gpus=0.0)[0]
-        work = functools.partial(repeat_fit, keep=Keep(demo_cache, 1.0))
+        work = functools.partial(repeat_fit, cache=CacheOptions(demo_cache, 1.0))
         if name == "killed":
             stopped(request, work, after=1)
             (waiting,) = read_finalists(run, trials, faces, design)
@@ -206,12 +206,12 @@ def test_a_repeat_begins_with_the_micro_batch_that_its_trial_had_come_to(tmp_pat
     run, faces = small_run(tmp_path, demo_cache)
     trials = [add_trial(run, [0.5], {"lr_head": 1e-2})]
     request = requests(run, trials, faces, Design(1, 2), cpus=1, gpus=0.0)[0]
-    plain, _ = fitting._begun(request, Recipe.model_validate(request.recipe), faces.split, faces.keep)
+    plain, _ = fitting._begun(request, Recipe.model_validate(request.recipe), faces.split, faces.cache)
     assert plain.model_fits[0].micro_batch == 0
     here = Conditions.now(plain.recipe, faces.digest, device="cpu", threads=1, loader_workers=0, micro_batch=4)
     run.trial(trials[0].trial_id).mkdir(parents=True, exist_ok=True)
     note(run.trial(trials[0].trial_id), here, done=0, epochs=1)
-    shrunk, _ = fitting._begun(request, Recipe.model_validate(request.recipe), faces.split, faces.keep)
+    shrunk, _ = fitting._begun(request, Recipe.model_validate(request.recipe), faces.split, faces.cache)
     assert shrunk.model_fits[0].micro_batch == 4
 
 
@@ -223,7 +223,7 @@ def test_repeats_that_end_badly_are_told(made: Run, demo_cache: Path) -> None:
         recorded("0001", 0.4, ages_left_out="1-99"),
     ]
     design = Design(2, 2)
-    work = functools.partial(repeat_fit, keep=Keep(demo_cache, 1.0))
+    work = functools.partial(repeat_fit, cache=CacheOptions(demo_cache, 1.0))
     fits = requests(run, trials, faces, design, cpus=1, gpus=0.0)
     ends = [fitted(fit, work).state for fit in fits[:2]]
     assert ends == [TrialState.DIVERGED, "failed"]
@@ -240,7 +240,7 @@ def test_answers_that_are_damaged_are_told(made: Run, demo_cache: Path) -> None:
     run, faces = made
     trials = [recorded("0000", 0.5, epochs=1)]
     request = requests(run, trials, faces, Design(1, 1, SEEDS), cpus=1, gpus=0.0)[0]
-    fitted(request, functools.partial(repeat_fit, keep=Keep(demo_cache, 1.0)))
+    fitted(request, functools.partial(repeat_fit, cache=CacheOptions(demo_cache, 1.0)))
     result = read_result(request.folder)
     assert result is not None
     assert result["split_digest"] == faces.split.digest

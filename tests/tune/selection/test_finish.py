@@ -10,7 +10,7 @@ import pytest
 from maskcls.device import set_threads
 from maskcls.serving.bundle import read_bundle
 from maskcls.serving.predictor import probabilities_of
-from maskcls.stores.arrays import Keep
+from maskcls.stores.arrays import CacheOptions
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
 from tests.tune.selection.small_run import BASE, small_run
@@ -35,7 +35,7 @@ def test_the_bundle_is_that_of_the_trial_had_it_not_been_stopped(tmp_path: Path,
     winner = Finalist("0007", 0.6, 1, RECIPE.model_dump(), ())
     request = finish_request(run, winner, cpus=1, gpus=0.0)
     assert not is_finished(request)
-    outcome = finish(run, winner, cpus=1, gpus=0.0, keep=Keep(demo_cache, 1.0), plain=True)
+    outcome = finish(run, winner, cpus=1, gpus=0.0, cache=CacheOptions(demo_cache, 1.0), plain=True)
     assert (outcome.why, outcome.left) == (FINISHED, 0)
     assert is_finished(request)
 

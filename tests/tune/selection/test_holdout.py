@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import t
 from sklearn.metrics import f1_score
 
-from maskcls.data.dataset import FaceData
+from maskcls.data.dataset import FaceDataset
 from maskcls.errors import CallError, DataError
 from maskcls.serving.bundle import export, read_bundle
 from maskcls.training.fit import Fit
@@ -21,7 +21,7 @@ from tune.selection.holdout import bundle_digest, look, looks
 from tune.statistics import intervals
 from tune.statistics.intervals import Interval, f1_interval
 
-Made = tuple[SearchRun, FaceData, Fit]
+Made = tuple[SearchRun, FaceDataset, Fit]
 
 
 @pytest.fixture(scope="module")

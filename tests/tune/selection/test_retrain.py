@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskcls.data.dataset import FaceData
+from maskcls.data.dataset import FaceDataset
 from maskcls.data.splits import Split
 from maskcls.device import set_threads
 from maskcls.errors import CallError, DataError
 from maskcls.models.model import log_probabilities
 from maskcls.serving.bundle import read_bundle
 from maskcls.serving.predictor import probabilities_of
-from maskcls.stores.arrays import Keep
+from maskcls.stores.arrays import CacheOptions
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
 from tests.tune.selection.small_run import BASE, fitted, small_run, stopped
@@ -38,7 +38,7 @@ def won(*best_epochs: int, of_trial: int = 3) -> Finalist:
 
 
 @pytest.fixture
-def made(tmp_path: Path, demo_cache: Path) -> tuple[SearchRun, FaceData]:
+def made(tmp_path: Path, demo_cache: Path) -> tuple[SearchRun, FaceDataset]:
     return small_run(tmp_path, demo_cache)
 
 
@@ -49,12 +49,14 @@ def test_it_stops_after_the_median_of_the_repeats_best_epochs() -> None:
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_the_bundle_is_trained_on_everybody_but_the_holdout(made: tuple[SearchRun, FaceData], demo_cache: Path) -> None:
+def test_the_bundle_is_trained_on_everybody_but_the_holdout(
+    made: tuple[SearchRun, FaceDataset], demo_cache: Path
+) -> None:
     run, faces = made
     winner = won(2, 2, 3)
     request = retrain_request(run, winner, faces, cpus=1, gpus=0.0)
     assert summary(run, request) == ["Trial 0007 on all people: not done"]
-    how = {"cpus": 1, "gpus": 0.0, "keep": Keep(demo_cache, 1.0), "plain": True}
+    how = {"cpus": 1, "gpus": 0.0, "cache": CacheOptions(demo_cache, 1.0), "plain": True}
     outcome = retrain_on_all(run, winner, faces, **how)  # type: ignore[arg-type]
     assert (outcome.why, outcome.left) == (FINISHED, 0)
 
@@ -78,11 +80,13 @@ def test_the_bundle_is_trained_on_everybody_but_the_holdout(made: tuple[SearchRu
 
     set_threads(1)  # as the fit had
     rows = faces.rows("holdout")
-    everybody = FaceData(faces.photos, Split((*split.train, *split.validation), (), split.holdout), Keep(demo_cache))
+    everybody = FaceDataset(
+        faces.photos, Split((*split.train, *split.validation), (), split.holdout), CacheOptions(demo_cache)
+    )
     assert np.array_equal(probabilities_of(run.best_on_all, faces, rows, "cpu"), _by_hand(everybody, rows, epochs=2))
 
 
-def _by_hand(faces: FaceData, rows: np.ndarray, epochs: int) -> np.ndarray:
+def _by_hand(faces: FaceDataset, rows: np.ndarray, epochs: int) -> np.ndarray:
     """Two of the four epochs of the recipe's own schedule, on everybody."""
     fit = Fit(RECIPE, FitData.of(faces, RECIPE))
     for _ in range(epochs):
@@ -93,7 +97,7 @@ def _by_hand(faces: FaceData, rows: np.ndarray, epochs: int) -> np.ndarray:
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_killed_one_gives_the_same_bundle_and_a_lost_one_is_made_again(tmp_path: Path, demo_cache: Path) -> None:
     weights = []
-    work = functools.partial(fit_on_all, keep=Keep(demo_cache, 1.0))
+    work = functools.partial(fit_on_all, cache=CacheOptions(demo_cache, 1.0))
     for name in ("unbroken", "killed"):
         run, faces = small_run(tmp_path, demo_cache, name)
         request = retrain_request(run, won(2), faces, cpus=1, gpus=0.0)
@@ -115,9 +119,9 @@ def test_a_killed_one_gives_the_same_bundle_and_a_lost_one_is_made_again(tmp_pat
     assert not is_retrained(request)
 
 
-def test_what_cannot_be_retrained_is_refused(made: tuple[SearchRun, FaceData]) -> None:
+def test_what_cannot_be_retrained_is_refused(made: tuple[SearchRun, FaceDataset]) -> None:
     run, faces = made
-    alone = FaceData(faces.photos, Split(faces.split.train, (), faces.split.holdout), faces.keep)
+    alone = FaceDataset(faces.photos, Split(faces.split.train, (), faces.split.holdout), faces.cache)
     with pytest.raises(
         DataError,
         match="--retrain-on-all adds the validation people of small to its training people, but there are none",
@@ -126,4 +130,4 @@ def test_what_cannot_be_retrained_is_refused(made: tuple[SearchRun, FaceData]) -
     run.best_on_all.mkdir()
     (run.best_on_all / "notes.txt").touch()
     with pytest.raises(CallError, match="best-on-all exists and is no bundle"):
-        retrain_on_all(run, won(2), faces, cpus=1, gpus=0.0, keep=Keep(None, 1.0))
+        retrain_on_all(run, won(2), faces, cpus=1, gpus=0.0, cache=CacheOptions(None, 1.0))
