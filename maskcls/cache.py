@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maskcls import options
+from maskcls import cli
 from maskcls.cli import new_app, run
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def main() -> None:
 
 
 @app.command("list")
-def list_(cache: options.Cache = None) -> None:
+def list_(cache: cli.Cache = None) -> None:
     """List the stores, most recently used first."""
     from maskcls.data import pixels
     from maskcls.stores import features as feature_stores
@@ -41,7 +41,7 @@ def list_(cache: options.Cache = None) -> None:
 
 @app.command()
 def prune(
-    cache: options.Cache = None,
+    cache: cli.Cache = None,
     pixel_store_gb: Annotated[
         float, typer.Option("--pixel-store-gb", min=0, help="Keep at most this much, GB; 0: nothing.")
     ] = 0.0,

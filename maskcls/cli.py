@@ -1,4 +1,7 @@
-"""What all doors share: errors become one message and an exit status, never a traceback."""
+"""What all commands share: their options, each named and explained once, and errors as one message and an exit status.
+
+Imports nothing heavy: every command imports it before it knows what is asked.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -16,20 +20,94 @@ from maskcls.errors import MaskclsError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        help="Folder in the contest's layout (with train/train.csv); without it, drawn demo faces.",
+        show_default="demo faces",
+    ),
+]
+Preset = Annotated[str, typer.Option("--preset", help="Named recipe to start from: contest-2021 or fine-tune.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="key=value: fix a recipe's value; may be repeated.", show_default="none"),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        help="hub, none, or a folder of files named <model>.safetensors or <model>.<tag>.pth.",
+        show_default="hub on real data, none on demo faces",
+    ),
+]
+Scale = Annotated[str, typer.Option("--scale", help="auto, cpu or gpu: auto is cpu on a machine without a GPU.")]
+ImageSize = Annotated[
+    int | None,
+    typer.Option("--image-size", help="Edge of the square that the model sees, px.", show_default="the preset's"),
+]
+Epochs = Annotated[int | None, typer.Option("--epochs", help="Epochs of a fit.", show_default="the preset's")]
+Seed = Annotated[
+    int | None, typer.Option("--seed", help="Seed of a fit: initialisation, order, dropout.", show_default="0")
+]
+SplitSeed = Annotated[int, typer.Option("--split-seed", help="Seed of the split of the people; belongs to the data.")]
+SplitFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--split",
+        help="JSON file with your own lists of people: train, validation, holdout.",
+        show_default="drawn from --split-seed",
+    ),
+]
+Corrections = Annotated[
+    str,
+    typer.Option(
+        "--corrections", help="Label corrections: published (those of the contest's teams), none, or a CSV file."
+    ),
+]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave out photos and people with problems instead of refusing.")
+]
+Tta = Annotated[
+    bool,
+    typer.Option(
+        "--tta", help="Test-time augmentation: the mean over a photo and its mirror image, in twice the time."
+    ),
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        help="Folder for decoded photos and frozen features.",
+        show_default="$MASKCLS_CACHE or ~/.cache/maskcls",
+    ),
+]
+FeatureStoreGb = Annotated[
+    float,
+    typer.Option(
+        "--feature-store-gb",
+        min=0,
+        help="Bound on what frozen stages gave, kept under --cache, GB; 0: nothing is kept.",
+    ),
+]
+PixelStoreGb = Annotated[
+    float, typer.Option("--pixel-store-gb", help="Bound on the decoded photos kept under --cache, GB.")
+]
+
 
 def new_app() -> typer.Typer:
-    """A typer app with the doors' settings, for a door of several commands."""
+    """A typer app with the settings of all commands, for one that has several commands of its own."""
     return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 def run(main: Callable[..., Any] | typer.Typer) -> None:
-    """Run a door's function or app as a command line: typer's own usage errors exit with 2, MaskclsErrors as they say."""
+    """Run a command's function or app: typer's own usage errors exit with 2, a MaskclsError with its exit_status."""
     if isinstance(main, typer.Typer):
         app = main
     else:
         app = new_app()
         app.command()(_interruptible(main))
-    _tell_what_is_logged()
+    _log_to_stderr()
     try:
         app(standalone_mode=True)
     except MaskclsError as error:
@@ -47,7 +125,7 @@ def run(main: Callable[..., Any] | typer.Typer) -> None:
 
 
 def _interruptible(main: Callable[..., Any]) -> Callable[..., Any]:
-    """Ctrl-C ends a door with a word; left to typer it would end it without one."""
+    """The function, which says so when Ctrl-C ends it; typer would end it without a word."""
 
     @functools.wraps(main)
     def guarded(*arguments: Any, **options: Any) -> Any:
@@ -59,8 +137,8 @@ def _interruptible(main: Callable[..., Any]) -> Callable[..., Any]:
     return guarded
 
 
-def _tell_what_is_logged() -> None:
-    """What the package logs from INFO on goes to stderr, as plain lines."""
+def _log_to_stderr() -> None:
+    """Send what the package logs, from INFO on, to stderr as plain lines."""
     logger = logging.getLogger("maskcls")
     if not logger.handlers:
         logger.addHandler(logging.StreamHandler())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maskcls import options
+from maskcls import cli
 from maskcls.cli import run
 from maskcls.errors import CallError
 
@@ -44,9 +44,9 @@ def main(
         Path | None,
         typer.Option("--submission", help="CSV file to score against --answers: ImageID,ans.", show_default="none"),
     ] = None,
-    corrections: options.Corrections = "published",
-    skip_bad: options.SkipBad = False,
-    tta: options.Tta = False,
+    corrections: cli.Corrections = "published",
+    skip_bad: cli.SkipBad = False,
+    tta: cli.Tta = False,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Macro F1, accuracy, F1 a task and F1 a class.

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from maskcls import options
+from maskcls import cli
 from maskcls.cli import run
 
 
@@ -18,9 +18,9 @@ def main(
             "--out", help="Folder for the page and the PNGs; new or empty, or an exploration with --overwrite."
         ),
     ],
-    data: options.Data = None,
-    corrections: options.Corrections = "published",
-    cache: options.Cache = None,
+    data: cli.Data = None,
+    corrections: cli.Corrections = "published",
+    cache: cli.Cache = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the exploration in --out.")] = False,
 ) -> None:
     """Count and plot people, classes and photos; find duplicates; draw a contact sheet a class.

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from maskcls import options
+from maskcls import cli
 from maskcls.cli import run
 
 
@@ -31,7 +31,7 @@ def main(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Answer class 0 for photos that cannot be read, instead of refusing.")
     ] = False,
-    tta: options.Tta = False,
+    tta: cli.Tta = False,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Classify photos: the mask, gender and age group of each, as one of 18 classes."""

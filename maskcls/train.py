@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maskcls import options
+from maskcls import cli
 from maskcls.cli import run
 
 if TYPE_CHECKING:
@@ -58,21 +58,21 @@ def main(
     context: typer.Context,
     out: Out,
     trial: Trial = None,
-    data: options.Data = None,
-    preset: options.Preset = "contest-2021",
-    set_: options.Set = None,
-    weights: options.Weights = None,
-    scale: options.Scale = "auto",
-    image_size: options.ImageSize = None,
-    epochs: options.Epochs = None,
-    seed: options.Seed = None,
-    split_seed: options.SplitSeed = 0,
-    split: options.SplitFile = None,
-    corrections: options.Corrections = "published",
-    skip_bad: options.SkipBad = False,
-    cache: options.Cache = None,
-    pixel_store_gb: options.PixelStoreGb = 20.0,
-    feature_store_gb: options.FeatureStoreGb = 20.0,
+    data: cli.Data = None,
+    preset: cli.Preset = "contest-2021",
+    set_: cli.Set = None,
+    weights: cli.Weights = None,
+    scale: cli.Scale = "auto",
+    image_size: cli.ImageSize = None,
+    epochs: cli.Epochs = None,
+    seed: cli.Seed = None,
+    split_seed: cli.SplitSeed = 0,
+    split: cli.SplitFile = None,
+    corrections: cli.Corrections = "published",
+    skip_bad: cli.SkipBad = False,
+    cache: cli.Cache = None,
+    pixel_store_gb: cli.PixelStoreGb = 20.0,
+    feature_store_gb: cli.FeatureStoreGb = 20.0,
     device: Device = None,
     loader_workers: LoaderWorkers = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle in --out.")] = False,
@@ -113,7 +113,7 @@ def main(
 
 def _recipe(preset: str, scale: str, explicit: dict[str, Any], *, demo: bool) -> Recipe:
     """The recipe that the call names, said and checked."""
-    from maskcls.device import resolve_device
+    from maskcls.machine import resolve_device
     from maskcls.models.backbones import check_backbones
     from maskcls.presets import base_recipe, resolve_scale
 
@@ -187,7 +187,7 @@ def _state_folder(out: Path) -> Path:
 
 
 def _train(recipe: Recipe, faces: FaceDataset, folder: Path, device: str, loader_workers: int | None) -> Fit:
-    from maskcls.device import default_loader_workers, resolve_device, use_deterministic_kernels
+    from maskcls.machine import default_loader_workers, resolve_device, use_deterministic_kernels
     from maskcls.training.fit import Fit
     from maskcls.training.fit_data import FitData, check_trainable
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maskcls import options
+from maskcls import cli
 from maskcls.cli import run as run_door
 
 if TYPE_CHECKING:
@@ -36,9 +36,9 @@ def main(
     ],
     size: Annotated[int, typer.Option("--size", help=SIZE_HELP)] = 10,
     runs: Annotated[Path, typer.Option("--runs", help="Folder of all runs.")] = Path("runs"),
-    cache: options.Cache = None,
-    pixel_store_gb: options.PixelStoreGb = 20.0,
-    feature_store_gb: options.FeatureStoreGb = 20.0,
+    cache: cli.Cache = None,
+    pixel_store_gb: cli.PixelStoreGb = 20.0,
+    feature_store_gb: cli.FeatureStoreGb = 20.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle in --out.")] = False,
 ) -> None:
     """Average the probabilities of searches' finalists, greedily selected by what their repeats answered (Caruana et al., 2004).

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from maskcls import memory
+from maskcls import machine
 from maskcls.data import geometry
-from maskcls.device import resolve_device
 from maskcls.errors import DataError
 from maskcls.labels import N_CLASSES
+from maskcls.machine import resolve_device
 from maskcls.models.model import BLOCK, log_probabilities
 from maskcls.serving.bundle import Bundle, Classifier, read_bundle
 
@@ -51,14 +51,14 @@ class Answers(NamedTuple):
 class Predictor:
     """A bundle at work on a device: `auto` (cuda where there is one), or torch's name of one.
 
-    From then on the process keeps the memory that it frees, until `memory.give_back`.
+    From then on the process keeps the memory that it frees, until `machine.give_back_memory`.
 
     Args:
         flip: answer with the mean of a photo's and its mirror image's probabilities, for twice the work.
     """
 
     def __init__(self, bundle: Bundle | Path, device: str = "auto", *, flip: bool = False) -> None:
-        memory.keep_freed()
+        machine.keep_freed_memory()
         self.bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
         self.device = resolve_device(device)
         self.flip = flip

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maskcls.device import resolve_device, set_threads, use_deterministic_kernels
 from maskcls.errors import CallError
+from maskcls.machine import resolve_device, set_threads, use_deterministic_kernels
 from maskcls.training.conditions import Conditions, RecordedTrial, at_epoch, note, segments, told_of, unequal
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData

@@ -56,7 +56,7 @@ class Conditions:
         cls, recipe: Recipe, data_digest: str, *, device: str, threads: int, loader_workers: int, micro_batch: int = 0
     ) -> Self:
         """Those of a fit in this process. `micro_batch`: as `Fit` is given it, 0 for whole batches."""
-        from maskcls.device import hardware_name, library_versions
+        from maskcls.machine import hardware_name, library_versions
 
         versions = {**{name: version(name) for name in _PACKAGES}, **library_versions(device), "maskcls": code_digest()}
         whole = whole_batch(recipe)

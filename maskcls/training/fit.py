@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from maskcls import memory
+from maskcls import machine
 from maskcls.errors import Diverged
 from maskcls.models.model import Model, RowFeatures, build_models, log_probabilities, member_answers
 from maskcls.recipe import Recipe
@@ -34,7 +34,7 @@ from maskcls.training.result import EpochResult
 class Fit:
     """One fit, epoch by epoch. With the same threads and device it is a function of (recipe, data), also when killed and resumed.
 
-    From then on the process keeps the memory that it frees, until `memory.give_back`.
+    From then on the process keeps the memory that it frees, until `machine.give_back_memory`.
 
     Without validation people nothing tells which epoch is best: the latest one stands for it, and is what is kept.
 
@@ -55,7 +55,7 @@ class Fit:
         stores: FeatureStores | None = None,
         micro_batch: int = 0,
     ) -> None:
-        memory.keep_freed()
+        machine.keep_freed_memory()
         self.recipe, self.data = recipe, data
         self.precision = resolve_precision(recipe.precision, device)
         self.models = [model.to(device) for model in build_models(recipe, pretrained=True)]

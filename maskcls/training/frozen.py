@@ -21,8 +21,8 @@ from torch import Tensor
 
 from maskcls.data.augment import Augmenter
 from maskcls.data.sampling import DrawStream
-from maskcls.device import hardware_name
 from maskcls.errors import RunError
+from maskcls.machine import hardware_name
 from maskcls.models.model import Model
 from maskcls.models.prefix import BLOCK, Prefix
 from maskcls.recipe import Recipe

@@ -7,8 +7,8 @@ import gc
 import numpy as np
 import torch
 
-from maskcls.device import use_deterministic_kernels
 from maskcls.labels import AGE_CUTS, N_CLASSES
+from maskcls.machine import use_deterministic_kernels
 from maskcls.models.model import BLOCK
 from maskcls.models.weights import NONE
 from maskcls.recipe import Recipe

@@ -36,7 +36,7 @@ from typing import Annotated, Any
 
 import typer
 
-from maskcls import options
+from maskcls import cli
 from maskcls.cli import run
 from maskcls.errors import CallError
 from maskcls.files import append_line, whole_lines
@@ -69,7 +69,7 @@ DEMO_PEOPLE = 60
 
 def main(
     case: Annotated[str, typer.Option(help=f"{', '.join(CASES)}.")] = "freezing",
-    data: options.Data = None,
+    data: cli.Data = None,
     weights: Annotated[Path | None, typer.Option(help="Folder of weights.", show_default="random weights")] = None,
     trials: Annotated[int | None, typer.Option(help="Of a search.", show_default=str(TRIALS))] = None,
     epochs: Annotated[int, typer.Option(help="Of a trial that is not stopped.")] = 6,

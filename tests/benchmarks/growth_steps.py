@@ -89,7 +89,7 @@ def warm(data: Path, cache: Path, size: int) -> dict[str, dict[str, float]]:
 def hold(data: Path, cache: Path, size: int, backbone: str) -> None:
     """A fit of one step over the store; says READY, and waits."""
     from maskcls.data.dataset import prepare
-    from maskcls.device import set_threads
+    from maskcls.machine import set_threads
     from maskcls.recipe import Recipe
     from maskcls.stores.arrays import CacheOptions
     from maskcls.training.fit import Fit

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from maskcls import options
+from maskcls import cli
 from maskcls.cli import run
 from tests.benchmarks.report import ROOT, rates, summary, table, write
 
@@ -40,7 +40,7 @@ DEMO_PEOPLE = 60
 
 
 def main(
-    data: options.Data = None,
+    data: cli.Data = None,
     weights: Annotated[str, typer.Option(help="hub, none, or a folder: no figure hangs on them.")] = "none",
     backbone: Annotated[str, typer.Option(help="timm model name.")] = "resnet10t",
     image_size: Annotated[int, typer.Option(help="px")] = 112,
@@ -53,7 +53,7 @@ def main(
 ) -> None:
     """Measure (p), (d), (f), the ratio of p and its limit, the whole command, and latency."""
     from maskcls.data.photos import read_contest
-    from maskcls.device import resolve_device, set_threads
+    from maskcls.machine import resolve_device, set_threads
     from maskcls.serving.predictor import Predictor
 
     device, threads = resolve_device(device), threads or len(os.sched_getaffinity(0))

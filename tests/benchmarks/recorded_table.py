@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import typer
 
-from maskcls import options, presets
+from maskcls import cli, presets
 from maskcls.cli import run
 from maskcls.recipe import Recipe
 from maskcls.stores.arrays import CacheOptions
@@ -95,8 +95,8 @@ def train_one(request: FitRequest, *, cache: CacheOptions) -> Generator[dict[str
 
 
 def main(
-    data: options.Data = None,
-    weights: options.Weights = None,
+    data: cli.Data = None,
+    weights: cli.Weights = None,
     work: Annotated[Path, typer.Option(help="Where fits and decoded photos are kept meanwhile.")] = Path(
         "runs/recorded-table"
     ),

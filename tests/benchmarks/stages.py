@@ -24,7 +24,7 @@ from typing import Annotated, Any
 
 import typer
 
-from maskcls import options
+from maskcls import cli
 from maskcls.cli import run
 from maskcls.stores.arrays import CacheOptions
 from tests.benchmarks.report import summary, write
@@ -34,7 +34,7 @@ SIDES = ("plain", "first", "later")
 
 
 def main(
-    data: options.Data = None,
+    data: cli.Data = None,
     weights: Annotated[Path | None, typer.Option(help="Folder of weights.", show_default="random weights")] = None,
     backbone: Annotated[str, typer.Option(help="timm model name.")] = "resnet10t",
     image_size: Annotated[int, typer.Option(help="px")] = 112,
@@ -81,7 +81,7 @@ def main(
 
 def _process() -> Executor:
     """A process that takes one thing at a time, with one thread."""
-    from maskcls.device import set_threads
+    from maskcls.machine import set_threads
 
     return ProcessPoolExecutor(1, get_context("spawn"), set_threads, (1,))
 

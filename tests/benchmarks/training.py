@@ -15,15 +15,15 @@ from typing import Annotated
 
 import typer
 
-from maskcls import options
+from maskcls import cli
 from maskcls.cli import run
 from maskcls.stores.arrays import CacheOptions
 from tests.benchmarks.report import summary, table, write
 
 
 def main(
-    data: options.Data = None,
-    weights: options.Weights = None,
+    data: cli.Data = None,
+    weights: cli.Weights = None,
     backbone: Annotated[str, typer.Option(help="timm model name.")] = "resnet10t",
     image_size: Annotated[int, typer.Option(help="px")] = 112,
     frozen_stages: Annotated[int, typer.Option(help="0: the whole backbone trains.")] = 0,
@@ -39,7 +39,7 @@ def main(
 ) -> None:
     """Measure (c), (d) and c/d."""
     from maskcls.data.dataset import prepare
-    from maskcls.device import default_loader_workers, resolve_device, set_threads
+    from maskcls.machine import default_loader_workers, resolve_device, set_threads
     from maskcls.presets import resolve_weights
     from maskcls.recipe import Recipe
     from maskcls.training.fit import Fit

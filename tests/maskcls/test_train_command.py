@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from maskcls.data.demo.folder import draw
-from maskcls.device import set_threads
+from maskcls.machine import set_threads
 from maskcls.serving.bundle import read_bundle
 from maskcls.train import main
 from tests.commands import Said, call

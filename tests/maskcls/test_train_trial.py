@@ -11,7 +11,7 @@ import torch
 
 from maskcls.data.dataset import FaceDataset, prepare
 from maskcls.data.demo.folder import draw
-from maskcls.device import set_threads, use_deterministic_kernels
+from maskcls.machine import set_threads, use_deterministic_kernels
 from maskcls.recipe import Recipe
 from maskcls.serving.bundle import read_bundle
 from maskcls.stores.arrays import CacheOptions

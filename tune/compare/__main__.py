@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from maskcls import options
+from maskcls import cli
 from maskcls.cli import run as run_door
 
 VARY_HELP = "key=value,value or key=[JSON]: a recipe's values to compare; may be repeated. On --resume: values to add."
@@ -29,10 +29,10 @@ def main(
     grid: Annotated[
         bool, typer.Option("--grid", help="Combine all values of --vary, instead of one at a time.")
     ] = False,
-    data: options.Data = None,
+    data: cli.Data = None,
     seeds: Annotated[int | None, typer.Option("--seeds", help=SEEDS_HELP, show_default="5, or the run's")] = None,
     folds: Annotated[int | None, typer.Option("--folds", help=FOLDS_HELP, show_default="--seeds, from 2 to 5")] = None,
-    epochs: options.Epochs = None,
+    epochs: cli.Epochs = None,
     time_budget: Annotated[
         str | None,
         typer.Option(
@@ -51,17 +51,17 @@ def main(
         int | None,
         typer.Option("--cpus-per-trial", help="CPU cores, and threads, of a fit.", show_default="cores / --parallel"),
     ] = None,
-    weights: options.Weights = None,
-    scale: options.Scale = "auto",
-    image_size: options.ImageSize = None,
-    split_seed: options.SplitSeed = 0,
+    weights: cli.Weights = None,
+    scale: cli.Scale = "auto",
+    image_size: cli.ImageSize = None,
+    split_seed: cli.SplitSeed = 0,
     split: Annotated[
         Path | None, typer.Option("--split", help=SPLIT_HELP, show_default="drawn from --split-seed")
     ] = None,
-    preset: options.Preset = "contest-2021",
-    set_: options.Set = None,
-    corrections: options.Corrections = "published",
-    skip_bad: options.SkipBad = False,
+    preset: cli.Preset = "contest-2021",
+    set_: cli.Set = None,
+    corrections: cli.Corrections = "published",
+    skip_bad: cli.SkipBad = False,
     runs: Annotated[
         Path, typer.Option("--runs", help="Folder of all runs; on a cluster, on a shared file system.")
     ] = Path("runs"),
@@ -75,9 +75,9 @@ def main(
             "--address", help="Ray cluster to run on, as in auto or HOST:6379.", show_default="Ray is started here"
         ),
     ] = None,
-    cache: options.Cache = None,
-    pixel_store_gb: options.PixelStoreGb = 20.0,
-    feature_store_gb: options.FeatureStoreGb = 20.0,
+    cache: cli.Cache = None,
+    pixel_store_gb: cli.PixelStoreGb = 20.0,
+    feature_store_gb: cli.FeatureStoreGb = 20.0,
     plan: Annotated[bool, typer.Option("--plan", help="Say what would be done, and do nothing.")] = False,
 ) -> None:
     """Compare variants of a recipe with its base, each trained with the same seeds on the same splits, tested on people new to them.

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from maskcls import memory
+from maskcls import machine
 from maskcls.files import write_atomically
 from maskcls.stores.arrays import CacheOptions
 from maskcls.training.conditions import told_of
@@ -102,7 +102,7 @@ def fit_and_answer(request: FitRequest, *, cache: CacheOptions) -> Generator[dic
     """
     from maskcls.data.dataset import FaceDataset
     from maskcls.data.splits import Split
-    from maskcls.device import default_loader_workers, set_threads
+    from maskcls.machine import default_loader_workers, set_threads
     from maskcls.recipe import Recipe
     from maskcls.training.fit import Fit
     from maskcls.training.fit_data import FitData
@@ -127,7 +127,7 @@ def fit_and_answer(request: FitRequest, *, cache: CacheOptions) -> Generator[dic
         return _answer(request, fit, faces, readings)
     finally:
         del fit, readings
-        memory.give_back()  # Ray's worker lives on
+        machine.give_back_memory()  # Ray's worker lives on
 
 
 def _epochs(request: FitRequest, fit: Fit, readings: _Readings) -> Generator[dict[str, Any], None, None]:

@@ -9,7 +9,7 @@ import os
 import traceback
 from pathlib import Path
 
-from maskcls import memory
+from maskcls import machine
 from maskcls.errors import Diverged, OutOfMemory, RunError
 from maskcls.files import write_atomically
 from tune.states import TrialState
@@ -79,4 +79,4 @@ def free_memory(error: BaseException) -> None:
     """Give back what the failed trial holds: its frames live on in the traceback, its model in the frames, and the actor runs on."""
     traceback.clear_frames(error.__traceback__)
     gc.collect()
-    memory.give_back()
+    machine.give_back_memory()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maskcls import memory
+from maskcls import machine
 from maskcls.errors import OutOfMemory
 from maskcls.stores.arrays import CacheOptions
 from maskcls.training.conditions import told_of
@@ -32,7 +32,7 @@ def fit_trial(request: TrialRequest, *, cache: CacheOptions, shared: bool) -> It
         shared: whether other trials will want the same frozen features.
     """
     from maskcls.data.dataset import FaceDataset
-    from maskcls.device import default_loader_workers, set_threads, use_deterministic_kernels
+    from maskcls.machine import default_loader_workers, set_threads, use_deterministic_kernels
     from maskcls.recipe import Recipe
     from maskcls.training.fit_data import FitData
 
@@ -52,7 +52,7 @@ def fit_trial(request: TrialRequest, *, cache: CacheOptions, shared: bool) -> It
             yield {**told_of(result), **fitting.told(result.epoch)}
     finally:
         del fitting
-        memory.give_back()  # the actor lives on, and others want it
+        machine.give_back_memory()  # the actor lives on, and others want it
 
 
 class ShrinkingFit:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import math
 import os
 import shutil
 import signal
@@ -17,11 +16,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 
 from maskcls.errors import RunError
+from maskcls.machine import usable_cores
 from tune.runs.stopping import uninterrupted
 
 _QUIET = {
@@ -35,7 +34,6 @@ _QUIET = {
     "RAY_task_oom_retries": "2",  # of work that Ray ended for the machine's last memory; it would try for ever
 }
 
-_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 _ROUNDING = 1e-9  # three times a third of a GPU is one
 
 
@@ -203,7 +201,7 @@ def _cluster() -> Cluster:
 
 def here() -> Cluster:
     """This machine, without starting Ray."""
-    return Cluster((Node(local_cpus(), float(local_gpus())),))
+    return Cluster((Node(usable_cores(), float(local_gpus())),))
 
 
 def local_gpus() -> int:
@@ -218,18 +216,3 @@ def local_gpus() -> int:
     except (OSError, subprocess.TimeoutExpired):
         return 0
     return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
-
-
-def local_cpus() -> int:
-    """Cores that this process may use: those it is let run on, or fewer where its container has a quota of their time."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, quota(_CPU_MAX) or cores)
-
-
-def quota(file: Path) -> int | None:
-    """Whole cores of a cgroup's quota, as in `200000 100000`; None where it has none (`max 100000`, or no such file)."""
-    try:
-        quota, period = file.read_text().split()
-        return max(1, math.ceil(int(quota) / int(period)))
-    except (OSError, ValueError):
-        return None

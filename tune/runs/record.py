@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from maskcls.machine import usable_cores
 from tune.runs import cluster
 
 _PACKAGES = ("maskcls", "ray", "optuna", "torch", "timm", "albumentations", "numpy")
@@ -19,7 +20,7 @@ def environment() -> dict[str, Any]:
     return {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
         "commit": _commit(),
-        "hardware": {"cpus": cluster.local_cpus(), "gpus": cluster.local_gpus(), "machine": platform.machine()},
+        "hardware": {"cpus": usable_cores(), "gpus": cluster.local_gpus(), "machine": platform.machine()},
     }
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from maskcls import options
+from maskcls import cli
 from maskcls.cli import run as run_door
 
 SPACE_HELP = (
@@ -33,9 +33,9 @@ RESUME_HELP = "Go on with a run, by path or by name under --runs: after a kill, 
 def main(
     context: typer.Context,
     space: Annotated[str | None, typer.Option("--space", help=SPACE_HELP, show_default="none")] = None,
-    data: options.Data = None,
+    data: cli.Data = None,
     trials: Annotated[int | None, typer.Option("--trials", help=TRIALS_HELP, show_default="12, or the run's")] = None,
-    epochs: options.Epochs = None,
+    epochs: cli.Epochs = None,
     time_budget: Annotated[str | None, typer.Option("--time-budget", help=BUDGET_HELP, show_default="no bound")] = None,
     sampler: Annotated[
         str | None, typer.Option("--sampler", help=SAMPLER_HELP, show_default="tpe, or the run's")
@@ -67,16 +67,16 @@ def main(
         int | None,
         typer.Option("--cpus-per-trial", help="CPU cores, and threads, of a trial.", show_default="cores / --parallel"),
     ] = None,
-    weights: options.Weights = None,
-    scale: options.Scale = "auto",
-    image_size: options.ImageSize = None,
-    seed: options.Seed = 0,
-    split_seed: options.SplitSeed = 0,
-    split: options.SplitFile = None,
-    preset: options.Preset = "contest-2021",
-    set_: options.Set = None,
-    corrections: options.Corrections = "published",
-    skip_bad: options.SkipBad = False,
+    weights: cli.Weights = None,
+    scale: cli.Scale = "auto",
+    image_size: cli.ImageSize = None,
+    seed: cli.Seed = 0,
+    split_seed: cli.SplitSeed = 0,
+    split: cli.SplitFile = None,
+    preset: cli.Preset = "contest-2021",
+    set_: cli.Set = None,
+    corrections: cli.Corrections = "published",
+    skip_bad: cli.SkipBad = False,
     runs: Annotated[
         Path, typer.Option("--runs", help="Folder of all runs; on a cluster, on a shared file system.")
     ] = Path("runs"),
@@ -90,9 +90,9 @@ def main(
             "--address", help="Ray cluster to run on, as in auto or HOST:6379.", show_default="Ray is started here"
         ),
     ] = None,
-    cache: options.Cache = None,
-    pixel_store_gb: options.PixelStoreGb = 20.0,
-    feature_store_gb: options.FeatureStoreGb = 20.0,
+    cache: cli.Cache = None,
+    pixel_store_gb: cli.PixelStoreGb = 20.0,
+    feature_store_gb: cli.FeatureStoreGb = 20.0,
     plan: Annotated[bool, typer.Option("--plan", help="Say what would be done, and do nothing.")] = False,
     list_spaces: Annotated[bool, typer.Option("--list-spaces", help="List the spaces, and do nothing.")] = False,
 ) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from maskcls import memory
+from maskcls import machine
 from maskcls.stores.arrays import CacheOptions
 from maskcls.training.conditions import told_of
 from tune.fitting.pool import FitRequest
@@ -117,7 +117,7 @@ def _on_all(request: FitRequest, cache: CacheOptions) -> Generator[dict[str, Any
 def _begun(request: FitRequest, recipe: Recipe, split: Split, cache: CacheOptions) -> tuple[Fit, FaceDataset]:
     """A fit of the recipe on the run's photos with this split of the people, with the request's share of the machine."""
     from maskcls.data.dataset import FaceDataset
-    from maskcls.device import default_loader_workers, set_threads, use_deterministic_kernels
+    from maskcls.machine import default_loader_workers, set_threads, use_deterministic_kernels
     from maskcls.training.fit import Fit
     from maskcls.training.fit_data import FitData
 
@@ -154,4 +154,4 @@ def _memory_given_back() -> Iterator[None]:
     try:
         yield
     finally:
-        memory.give_back()
+        machine.give_back_memory()

@@ -13,8 +13,8 @@ import torch
 
 from maskcls.data.dataset import FaceDataset, prepare
 from maskcls.data.demo.folder import draw
-from maskcls.device import set_threads, use_deterministic_kernels
 from maskcls.errors import OutOfMemory
+from maskcls.machine import set_threads, use_deterministic_kernels
 from maskcls.recipe import Recipe
 from maskcls.stores.arrays import CacheOptions
 from maskcls.train import main

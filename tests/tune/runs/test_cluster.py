@@ -38,6 +38,7 @@ def alone(code: str) -> None:
 BEGIN = """
 import time
 import ray
+from maskcls import machine
 from maskcls.errors import RunError
 from tune.runs import cluster
 """
@@ -48,7 +49,7 @@ def test_ray_starts_beside_the_block_and_stays_until_its_end() -> None:
     alone("""
 with cluster.starting(None) as ready:
     there = ready()
-    assert there.nodes[0].cpus == cluster.local_cpus()
+    assert there.nodes[0].cpus == machine.usable_cores()
     time.sleep(2)
     assert ray.get(ray.remote(lambda: 7).remote(), timeout=60) == 7
     assert ready() is there

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from maskcls import machine
 from maskcls.errors import CallError
 from search_spaces import Space
-from tune.runs import cluster
 from tune.runs.cluster import Cluster, Node
 from tune.runs.folder import SearchRun
 from tune.search.first_trials import initial_trials, preset_params
@@ -121,8 +121,8 @@ def test_a_quota_of_time_bounds_the_cores(tmp_path: Path) -> None:
     limits = tmp_path / "cpu.max"
     for text, cores in (("150000 100000\n", 2), ("50000 100000\n", 1), ("max 100000\n", None)):
         limits.write_text(text)
-        assert cluster.quota(limits) == cores
-    assert cluster.quota(tmp_path / "nowhere") is None
+        assert machine.quota(limits) == cores
+    assert machine.quota(tmp_path / "nowhere") is None
 
 
 def test_a_path_is_the_same_however_it_is_written(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskcls.device import set_threads
+from maskcls.machine import set_threads
 from maskcls.serving.bundle import read_bundle
 from maskcls.serving.predictor import probabilities_of
 from maskcls.stores.arrays import CacheOptions

@@ -11,8 +11,8 @@ import pytest
 
 from maskcls.data.dataset import FaceDataset
 from maskcls.data.splits import Split
-from maskcls.device import set_threads
 from maskcls.errors import CallError, DataError
+from maskcls.machine import set_threads
 from maskcls.models.model import log_probabilities
 from maskcls.serving.bundle import read_bundle
 from maskcls.serving.predictor import probabilities_of

@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
-from maskcls import memory
+from maskcls import machine
 
 BLOCK_MB, BLOCKS = 48, 10  # glibc keeps smaller ones by itself
 PAGES = BLOCKS * BLOCK_MB * 256  # of 4 KiB
 ROUND = f"""
 import resource, threading
-from maskcls import memory
+from maskcls import machine
 
 def allocate(blocks):
     for _ in range(blocks):
@@ -37,15 +37,15 @@ from pathlib import Path
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1])
 
-memory.keep_freed()
+machine.keep_freed_memory()
 blocks = [b"1" * (48 << 20) for _ in range(10)]
 del blocks
 kept = resident()
-memory.give_back()
+machine.give_back_memory()
 print(kept - resident())
 """
 
-pytestmark = pytest.mark.skipif(memory._glibc() is None, reason="the C library is not glibc")
+pytestmark = pytest.mark.skipif(machine._glibc() is None, reason="the C library is not glibc")
 
 
 def alone(code: str) -> int:
@@ -58,7 +58,7 @@ def alone(code: str) -> int:
 @pytest.mark.parametrize("where", ["count()", IN_A_THREAD])
 def test_what_is_freed_is_not_cleared_again(where: str) -> None:
     assert alone(f"{ROUND}\n{where}") > PAGES / 2
-    assert alone(f"{ROUND}\nmemory.keep_freed()\n{where}") < PAGES / 20
+    assert alone(f"{ROUND}\nmachine.keep_freed_memory()\n{where}") < PAGES / 20
 
 
 def test_a_process_with_a_fit_keeps_what_it_frees() -> None:
@@ -66,4 +66,4 @@ def test_a_process_with_a_fit_keeps_what_it_frees() -> None:
 
 
 def test_what_is_free_is_given_back() -> None:
-    assert alone(f"from maskcls import memory\n{GIVEN_BACK}") > PAGES / 2
+    assert alone(f"from maskcls import machine\n{GIVEN_BACK}") > PAGES / 2

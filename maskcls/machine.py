@@ -1,0 +1,140 @@
+"""What this machine has (cores, devices, libraries), and how a process uses it: threads, kernels, freed memory."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+from maskcls.errors import CallError
+
+_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+
+# mallopt's parameters, from malloc.h of glibc; its manual, "Malloc Tunable Parameters"
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
+NEVER, LARGEST_BLOCK = -1, 1 << 30
+# The heap of a thread other than the first: its free end is returned whole, unless less than the pad would be left.
+THREAD_HEAP = 64 << 20
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: those of its affinity, or fewer where its container has a quota of their time."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, quota(_CPU_MAX) or cores)
+
+
+def quota(file: Path) -> int | None:
+    """Whole cores of a cgroup's quota, as in `200000 100000`; None where it has none (`max 100000`, or no such file)."""
+    try:
+        quota, period = file.read_text().split()
+        return max(1, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError):
+        return None
+
+
+def resolve_device(device: str) -> str:
+    """`auto` is the first GPU, or the CPU where there is none. Raises CallError where torch cannot use it."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise CallError(
+            f"--device {device} cannot be used: {str(error).splitlines()[0]}. Expected auto, cpu, cuda or cuda:N."
+        ) from None
+    return device
+
+
+def set_threads(n: int) -> None:
+    """Let torch and BLAS use n threads in this process, and OpenCV none of its own: photos are augmented in parallel."""
+    import cv2
+    import torch
+
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(n)
+    torch.set_num_threads(n)
+    cv2.setNumThreads(0)
+
+
+def use_deterministic_kernels() -> None:
+    """Let cuDNN choose its kernels by a rule, not by timing, and only among those that add in one order.
+
+    Changes nothing on a CPU.
+    """
+    import torch
+
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+
+
+def default_loader_workers(device: str, cpus: int | None = None) -> int:
+    """The number of processes that augment beside the one that trains.
+
+    On a GPU all cores but one; on the CPU none, because the training step needs the cores itself.
+    """
+    cores = usable_cores() if cpus is None else cpus
+    return max(cores - 1, 0) if device.startswith("cuda") else 0
+
+
+def hardware_name(device: str) -> str:
+    """The GPU's name, or the CPU's model and the instruction set that torch uses there: the last bits depend on both."""
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"{_cpu_model()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def library_versions(device: str) -> dict[str, str]:
+    """Versions of CUDA and cuDNN, with which torch computes on a GPU; empty on a CPU, where torch brings its own."""
+    import torch
+
+    if not device.startswith("cuda"):
+        return {}
+    cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    return {"cuda": str(torch.version.cuda), "cudnn": str(cudnn)}
+
+
+def _cpu_model() -> str:
+    """The CPU's model as Linux names it, or its architecture where Linux does not say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep what it frees, in blocks of up to 1 GiB, until `give_back_memory`.
+
+    A training step allocates all its activations again. The C library returns blocks of that size to the system when they
+    are freed and gets them again in the next step, and then the kernel clears each page: up to a quarter of a step on two
+    cores (docs/performance.md). Changes nothing where the C library is not glibc.
+    """
+    libc = _glibc()
+    if libc is not None:
+        libc.mallopt(M_MMAP_THRESHOLD, LARGEST_BLOCK)
+        libc.mallopt(M_TRIM_THRESHOLD, NEVER)
+        libc.mallopt(M_TOP_PAD, 2 * THREAD_HEAP)
+
+
+def give_back_memory() -> None:
+    """Return free memory to the system, and to other processes on the GPU: this process lives on, and others need it."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    libc = _glibc()
+    if libc is not None:
+        libc.malloc_trim(0)
+
+
+def _glibc() -> Any:
+    """The functions of the C library if it is glibc, else None."""
+    libc = ctypes.CDLL(None)
+    return libc if hasattr(libc, "gnu_get_libc_version") else None
