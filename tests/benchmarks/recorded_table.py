@@ -121,9 +121,9 @@ def main(
         asked.append(FitRequest(f"{number:03d}", recipe, folder, work, 1, 0.0, {"overrides": overrides}))
     with cluster.connected(None):
         outcome = run_fits(asked, partial(train_one, cache=CacheOptions(work / "cache", 1.0)), parallel=parallel)
-    if outcome.left:
+    if outcome.remaining:
         raise SystemExit(
-            f"{outcome.left} of {len(asked)} recipes are left to train ({outcome.why}); the same command goes on."
+            f"{outcome.remaining} of {len(asked)} recipes are left to train ({outcome.reason}); the same command goes on."
         )
     write_table(asked, out)
     typer.echo(f"{len(asked)} recipes in {out}")

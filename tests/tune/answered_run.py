@@ -16,7 +16,7 @@ from maskcls.training.metrics import scores
 from tests.tune.selection.small_run import BASE, add_trial
 from tune.fitting.pool import RESULT
 from tune.runs.folder import SearchRun
-from tune.runs.stopping import FINISHED, Outcome
+from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import records
 from tune.selection import choice
 from tune.selection.finalists import Design, read_finalists, read_split, requests, winner
@@ -64,7 +64,7 @@ def let_answer(run: SearchRun, faces: FaceDataset, design: Design, candidates: S
         }
         write_atomically(request.folder / RESULT, json.dumps(told))
     finalists = tuple(read_finalists(run, trials, faces, design))
-    chosen = choice.Chosen(Outcome(FINISHED, 0), finalists, winner(finalists))
+    chosen = choice.Chosen(Outcome(Reason.FINISHED, 0), finalists, winner(finalists))
     run.write_search({**run.search(), choice.CHOICE: choice.record(design, chosen)})
 
 

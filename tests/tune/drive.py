@@ -30,7 +30,7 @@ def main() -> None:
     run = SearchRun.open(path) if path.exists() else SearchRun.create(path.parent, path.name, {"call": {}})
     with cluster.connected(None):
         outcome = run_search(make_plan(trials, epochs, parallel=parallel), run, Synthetic(sleep_s=sleep_s))
-    print(outcome.why, outcome.left)
+    print(outcome.reason, outcome.remaining)
 
 
 def log_rungs(file: Path) -> None:

@@ -17,7 +17,7 @@ from maskcls.presets import preset
 from search_spaces import Setting
 from tune.runs import study as records
 from tune.runs.folder import SearchRun
-from tune.runs.stopping import FINISHED, Outcome
+from tune.runs.stopping import Outcome, Reason
 from tune.selection.choice import Chosen, record
 from tune.selection.finalists import Design, Finalist, RepeatResult, top_trials, winner
 from tune.selection.holdout import Look
@@ -96,7 +96,7 @@ def add_choice(run: SearchRun, design: Design, *, confirmed: bool = True, lacks:
                 missing,
             )
         )
-    chosen = Chosen(Outcome(FINISHED, 0), tuple(finalists), winner(finalists))
+    chosen = Chosen(Outcome(Reason.FINISHED, 0), tuple(finalists), winner(finalists))
     assert chosen.winner is not None
     told = record(design, chosen)
     search = run.search()

@@ -97,7 +97,7 @@ def main() -> None:
     folder, n, sleep_s, parallel = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
     with cluster.connected(None):
         outcome = run_fits(make_requests(folder, n), Work(sleep_s), parallel=parallel)
-    print(outcome.why, outcome.left)
+    print(outcome.reason, outcome.remaining)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from tune.compare.options import IDENTITY, CompareCall, ComparePlan, resolve
 from tune.runs import cluster
 from tune.runs.folder import ComparisonRun, remove
 from tune.runs.record import environment, now
-from tune.runs.stopping import FINISHED, INTERRUPTED
+from tune.runs.stopping import Reason
 from tune.search.first_trials import refuse_contradictions
 from tune.search.options import cache_options, prepared
 
@@ -173,11 +173,11 @@ def _compare(plan: ComparePlan, run: ComparisonRun, ready: _Ready, stack: ExitSt
     work = functools.partial(fit_and_answer, cache=faces.cache)
     with _noted(run, plan) as note:
         outcome = run_fits(asked, work, parallel=plan.parallel, budget_s=plan.time_budget_s, is_done=is_read)
-        note(outcome.why)
+        note(outcome.reason)
     _hand_over(run, ready, outcome)
-    if outcome.why == INTERRUPTED:
+    if outcome.reason == Reason.INTERRUPTED:
         return INTERRUPTED_STATUS
-    return 1 if outcome.left and outcome.why == FINISHED else 0
+    return 1 if outcome.remaining and outcome.reason == Reason.FINISHED else 0
 
 
 @contextmanager
@@ -236,9 +236,9 @@ def _hand_over(run: ComparisonRun, ready: _Ready, outcome: Outcome) -> None:
     write_atomically(run.table_md, compare_table.to_markdown(results, comparisons, ready.left_out))
     write_report(run, results, comparisons)
     Console(file=sys.stdout).print(compare_table.render(results, comparisons), highlight=False)
-    typer.echo(f"Comparison {outcome.why}. Page: {run.report}, table: {run.table_csv}")
-    if outcome.left:
-        typer.echo(f"{outcome.left} fits are left to do ({outcome.why}). To go on:\n  {resume_command(run)}")
+    typer.echo(f"Comparison {outcome.reason}. Page: {run.report}, table: {run.table_csv}")
+    if outcome.remaining:
+        typer.echo(f"{outcome.remaining} fits are left to do ({outcome.reason}). To go on:\n  {resume_command(run)}")
     if any(row.states.get(TrialState.OUT_OF_MEMORY) for row in results.rows):
         typer.echo("Some fits ran out of memory: go on with less --parallel, or more --gpus-per-trial.")
 

@@ -38,7 +38,7 @@ from tune.fitting.failures import (
 from tune.fitting.progress import FitProgress
 from tune.fitting.request import TrialRequest
 from tune.runs import cluster
-from tune.runs.stopping import FINISHED, INTERRUPTED, TIME_UP, Outcome, stoppable
+from tune.runs.stopping import Outcome, Reason, stoppable
 from tune.states import FIDELITY, METRIC, TrialState
 
 RESULT, ERROR, STATE = "result.json", "error.txt", "state"
@@ -74,7 +74,7 @@ folder. May raise Diverged or OutOfMemory."""
 
 
 @dataclass(frozen=True)
-class Ended:
+class FitOutcome:
     """How a fit ended: complete, diverged, out of memory, failed, or disk full."""
 
     state: str
@@ -106,7 +106,7 @@ def run_fits(
     parallel: int,
     budget_s: float | None = None,
     plain: bool | None = None,
-    on_end: Callable[[FitRequest, Ended], None] | None = None,
+    on_end: Callable[[FitRequest, FitOutcome], None] | None = None,
     is_done: IsDone = has_ended,
 ) -> Outcome:
     """Run the fits that are to do, in their order. Ray must be connected (`cluster.connected`), the folders held by the caller.
@@ -128,13 +128,13 @@ def run_fits(
     wanted = list({request.trial_id: request for request in requests}.values())
     waiting = to_do(wanted, is_done)
     if not waiting:
-        return Outcome(FINISHED, 0)
+        return Outcome(Reason.FINISHED, 0)
     asked = threading.Event()
     with FitProgress(len(wanted), len(wanted) - len(waiting), plain) as progress, stoppable(asked, progress.say):
         driver = _Driver(work, parallel, progress, on_end, wanted)
-        why = driver.run(waiting, asked, None if budget_s is None else time.monotonic() + budget_s)
+        reason = driver.run(waiting, asked, None if budget_s is None else time.monotonic() + budget_s)
     left = len(to_do(wanted, is_done))
-    return Outcome(why if left > driver.failed else FINISHED, left)
+    return Outcome(reason if left > driver.failed else Reason.FINISHED, left)
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
@@ -146,7 +146,7 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     return content
 
 
-def work_on(request: FitRequest, work: Work) -> Ended:
+def work_on(request: FitRequest, work: Work) -> FitOutcome:
     """Ray's side of a fit: the work to its end, and its result written.
 
     An error that leaves the process unfit for another fit ends the process: Ray tries again in a new one, which only tells.
@@ -154,14 +154,14 @@ def work_on(request: FitRequest, work: Work) -> Ended:
     told = read_end(request.folder)
     if told:
         (request.folder / ENDED_NOTE).unlink()
-        return Ended(TrialState.FAILED, told)
+        return FitOutcome(TrialState.FAILED, told)
     last: Mapping[str, Any] = _NOTHING
     values: dict[str, Any] = {}
 
     def objective(_: TrialRequest) -> Generator[dict[str, Any], None, None]:
         values.update((yield from work(request)))
 
-    ended = Ended(TrialState.COMPLETE)
+    ended = FitOutcome(TrialState.COMPLETE)
     try:
         request.folder.mkdir(parents=True, exist_ok=True)
         for litter in request.folder.glob(".*.tmp"):  # of a worker that was killed while it wrote
@@ -172,9 +172,9 @@ def work_on(request: FitRequest, work: Work) -> Ended:
                 gauges.set(last)
         if not last.get("finished"):
             raise RunError(f"The work ended after epoch {last[FIDELITY]} of {request.recipe['epochs']}.")
-        ended = Ended(TrialState.COMPLETE, str(values.get("message", "")))
+        ended = FitOutcome(TrialState.COMPLETE, str(values.get("message", "")))
     except Exception as error:
-        ended = Ended(state_of(error), explain(error))
+        ended = FitOutcome(state_of(error), explain(error))
         if ended.state != TrialState.DISK_FULL:
             write_error(request.folder, traceback.format_exc())
         exit_if_cuda_is_broken(request.folder, error, ended.state, ended.message)
@@ -185,7 +185,7 @@ def work_on(request: FitRequest, work: Work) -> Ended:
     return ended
 
 
-def _write_result(request: FitRequest, ended: Ended, last: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+def _write_result(request: FitRequest, ended: FitOutcome, last: Mapping[str, Any], values: Mapping[str, Any]) -> None:
     result = {
         "state": ended.state,
         "message": ended.message,
@@ -218,7 +218,7 @@ class _Driver:
         work: Work,
         parallel: int,
         progress: FitProgress,
-        on_end: Callable[[FitRequest, Ended], None] | None,
+        on_end: Callable[[FitRequest, FitOutcome], None] | None,
         wanted: Sequence[FitRequest],
     ) -> None:
         import ray
@@ -236,15 +236,15 @@ class _Driver:
         self.failed = 0
         """Ended, and left to do: an error in code, or out of memory."""
 
-    def run(self, waiting: Sequence[FitRequest], asked: threading.Event, deadline: float | None) -> str:
+    def run(self, waiting: Sequence[FitRequest], asked: threading.Event, deadline: float | None) -> Reason:
         """Why it ended. Whatever ends it, no fit runs on behind it."""
         queue = list(waiting)
         try:
             while queue or self._flying:
                 if asked.is_set():
-                    return INTERRUPTED
+                    return Reason.INTERRUPTED
                 if deadline is not None and time.monotonic() > deadline:
-                    return TIME_UP
+                    return Reason.TIME_UP
                 while queue and len(self._flying) < self._parallel:
                     self._start(queue.pop(0))
                 done, _ = self._ray.wait(list(self._flying), timeout=_LOOK_S)
@@ -253,7 +253,7 @@ class _Driver:
                 self._progress.look(
                     {request.trial_id: len(read_curve(request.folder)) for request in self._flying.values()}
                 )
-            return FINISHED
+            return Reason.FINISHED
         finally:
             self._cancel()
 
@@ -267,11 +267,11 @@ class _Driver:
     def _end(self, reference: Any) -> None:
         request = self._flying.pop(reference)
         try:
-            ended: Ended = self._ray.get(reference)
+            ended: FitOutcome = self._ray.get(reference)
         except (
             self._ray.exceptions.RayError
         ) as error:  # a worker that died again and again, work that cannot be loaded there
-            ended = Ended(
+            ended = FitOutcome(
                 TrialState.OUT_OF_MEMORY if state_of(error) == TrialState.OUT_OF_MEMORY else TrialState.FAILED,
                 explain(error),
             )
@@ -288,7 +288,7 @@ class _Driver:
             self._broken.add(json.dumps({**request.recipe, "seed": None}, sort_keys=True))
             self._give_up_if_hopeless(request, ended)
 
-    def _give_up_if_hopeless(self, request: FitRequest, ended: Ended) -> None:
+    def _give_up_if_hopeless(self, request: FitRequest, ended: FitOutcome) -> None:
         """A broken set-up fails whatever the recipe. Raises RunError."""
         if len(self._broken) < _HOPELESS or any(
             read_curve(fit.folder) or read_result(fit.folder) for fit in self._wanted

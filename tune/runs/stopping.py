@@ -7,19 +7,27 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from types import FrameType
 
-FINISHED, INTERRUPTED, TIME_UP, USED_UP = "finished", "interrupted", "time is up", "space is used up"
+
+class Reason(StrEnum):
+    """Why a driver stopped. The texts are shown to people and stand in the records of runs."""
+
+    FINISHED = "finished"
+    INTERRUPTED = "interrupted"
+    TIME_UP = "time is up"
+    USED_UP = "space is used up"
+    """Of a search only: every recipe of a finite space has been tried."""
 
 
 @dataclass(frozen=True)
 class Outcome:
     """How a driver's work ended."""
 
-    why: str
-    """finished, interrupted, time is up, or, of a search, space is used up."""
-    left: int
-    """Trials, or fits, wanted that have not ended."""
+    reason: Reason
+    remaining: int
+    """Trials, or fits, that were wanted and have not ended."""
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from tune.fitting.failures import explain, state_of
 from tune.fitting.request import Objective
 from tune.runs import cluster, leaderboard
 from tune.runs.folder import SearchRun
-from tune.runs.stopping import FINISHED, INTERRUPTED, TIME_UP, USED_UP, Outcome, stoppable
+from tune.runs.stopping import Outcome, Reason, stoppable
 from tune.runs.study import begun, is_own, open_study
 from tune.search import actors, samplers, schedulers
 from tune.search import first_trials as resume
@@ -68,7 +68,7 @@ def drive(plan: SearchPlan, run: SearchRun, objective: Objective, plain: bool | 
     left = resume.n_left(searcher.study, plan.trials)
     if left <= 0:
         leaderboard.write(run, begun(searcher.study))  # the last trial's end may just have been told, after a kill
-        return Outcome(FINISHED, 0)
+        return Outcome(Reason.FINISHED, 0)
     scheduler = schedulers.create(plan.scheduler, plan.base.epochs, searcher.note_error)
     scheduler.give_back(trial for trial in searcher.study.get_trials(deepcopy=False) if is_own(trial))
     stop = _Stop(searcher, plan)
@@ -87,9 +87,9 @@ def drive(plan: SearchPlan, run: SearchRun, objective: Objective, plain: bool | 
     if stop.hopeless:
         raise RunError(stop.hopeless)
     left = resume.n_left(searcher.study, plan.trials)
-    if left > 0 and searcher.used_up and stop.why == FINISHED:
-        return Outcome(USED_UP, left)
-    return Outcome(FINISHED if left <= 0 else stop.why, left)
+    if left > 0 and searcher.used_up and stop.reason == Reason.FINISHED:
+        return Outcome(Reason.USED_UP, left)
+    return Outcome(Reason.FINISHED if left <= 0 else stop.reason, left)
 
 
 def _full_disk(said: str, run: SearchRun) -> RunError:
@@ -152,7 +152,7 @@ class _Stop(Stopper):  # type: ignore[misc]
         self._began = time.monotonic()
         self._reserve: tuple[int, float] = (-1, 0.0)
         self.asked = threading.Event()
-        self.why = FINISHED
+        self.reason = Reason.FINISHED
         self.hopeless = ""
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
@@ -174,15 +174,19 @@ class _Stop(Stopper):  # type: ignore[misc]
     def stop_all(self) -> bool:
         """Ray asks after every step."""
         if self.asked.is_set():
-            self.why = INTERRUPTED
+            self.reason = Reason.INTERRUPTED
         elif self._searcher.closed or self._over_s() > 0:
-            self.why = TIME_UP
+            self.reason = Reason.TIME_UP
             self._searcher.closed = True
         elif not self.hopeless:
             self.hopeless = self._none_works()
-        over = self.why == TIME_UP and (self._over_s() > self._close_s() or not self._searcher.working())
+        over = self.reason == Reason.TIME_UP and (self._over_s() > self._close_s() or not self._searcher.working())
         return bool(
-            over or self.why == INTERRUPTED or self.hopeless or self._searcher.error or self._searcher.full_disk
+            over
+            or self.reason == Reason.INTERRUPTED
+            or self.hopeless
+            or self._searcher.error
+            or self._searcher.full_disk
         )
 
     def _over_s(self) -> float:

@@ -10,7 +10,7 @@ import typer
 
 from maskcls.errors import MaskclsError
 from tune.runs.folder import SearchRun
-from tune.runs.stopping import FINISHED, INTERRUPTED, TIME_UP, USED_UP, Outcome
+from tune.runs.stopping import Outcome, Reason
 from tune.search.options import Call, cache_options
 from tune.search.plan import MANY, SearchPlan
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Ending:
+class SearchOutcome:
     """How the parts of a search ended: its trials, the choice among its finalists, the winner's last fit on all people."""
 
     searched: Outcome
@@ -33,15 +33,22 @@ class Ending:
     retrained: Outcome | None = None
 
     @property
-    def why(self) -> str:
+    def reason(self) -> Reason:
         """Of the part that did not come to its end, else of the search."""
         parts = [self.searched, self.chosen and self.chosen.outcome, self.retrained]
-        return next((part.why for part in parts if part and part.why in (INTERRUPTED, TIME_UP)), self.searched.why)
+        return next(
+            (part.reason for part in parts if part and part.reason in (Reason.INTERRUPTED, Reason.TIME_UP)),
+            self.searched.reason,
+        )
 
     @property
     def goes_on(self) -> bool:
         """Whether the next part may begin: nobody interrupted this one, and what is begun of the choice is final."""
-        return self.why != INTERRUPTED and (self.chosen is None or self.chosen.is_final) and self.finished is not False
+        return (
+            self.reason != Reason.INTERRUPTED
+            and (self.chosen is None or self.chosen.is_final)
+            and self.finished is not False
+        )
 
 
 def resume_command(run: SearchRun) -> str:
@@ -142,7 +149,7 @@ def _share(plan: SearchPlan, options: Mapping[str, Any]) -> dict[str, Any]:
     return {"cpus": plan.cpus, "gpus": plan.gpus, "cache": cache_options(options)}
 
 
-def hand_over(run: SearchRun, ending: Ending, options: Mapping[str, Any]) -> int:
+def hand_over(run: SearchRun, ending: SearchOutcome, options: Mapping[str, Any]) -> int:
     """best/, report.html and the summary; what cannot be made is said, and does not hide the rest. Returns the exit status."""
     from tune.export import export_trial
     from tune.runs import leaderboard
@@ -175,7 +182,7 @@ def summary(run: SearchRun, trials: list[Record], outcome: Outcome, reported: bo
 
     states = [trial.state for trial in trials]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)) or "none"
-    lines = [f"Search {outcome.why}. Trials: {counts}.", f"Leaderboard: {run.leaderboard}"]
+    lines = [f"Search {outcome.reason}. Trials: {counts}.", f"Leaderboard: {run.leaderboard}"]
     lines += [f"Report: {run.report}"] * reported
     best, preset = leaderboard.best(trials), leaderboard.preset(trials)
     if best is None or best.f1 is None:
@@ -196,24 +203,26 @@ def summary(run: SearchRun, trials: list[Record], outcome: Outcome, reported: bo
     return lines
 
 
-def _say_what_is_left(run: SearchRun, ending: Ending) -> None:
+def _say_what_is_left(run: SearchRun, ending: SearchOutcome) -> None:
     left, outcome, chosen = [], ending.searched, ending.chosen
-    if outcome.why == USED_UP:
+    if outcome.reason == Reason.USED_UP:
         typer.echo(
-            f"Every recipe of the space was tried: {outcome.left} trials fewer than were wanted. More with a wider --space."
+            f"Every recipe of the space was tried: {outcome.remaining} trials fewer than were wanted. More with a wider --space."
         )
-    elif outcome.left > 0:
+    elif outcome.remaining > 0:
         left.append(
-            f"{outcome.left} trials are left to do ({outcome.why})" if outcome.left < MANY // 2 else "The time is up"
+            f"{outcome.remaining} trials are left to do ({outcome.reason})"
+            if outcome.remaining < MANY // 2
+            else "The time is up"
         )
-    if chosen is not None and chosen.outcome.left and chosen.outcome.why != FINISHED:
+    if chosen is not None and chosen.outcome.remaining and chosen.outcome.reason != Reason.FINISHED:
         left.append(
-            f"{chosen.outcome.left} repeats of the finalists are left to do ({chosen.outcome.why}), so the choice is not final"
+            f"{chosen.outcome.remaining} repeats of the finalists are left to do ({chosen.outcome.reason}), so the choice is not final"
         )
     if ending.finished is False:
         left.append("the winner was stopped early and is left to train to its end, so what best/ holds is not final")
-    if ending.retrained is not None and ending.retrained.left and ending.retrained.why != FINISHED:
-        left.append(f"the fit on all people is left to do ({ending.retrained.why})")
+    if ending.retrained is not None and ending.retrained.remaining and ending.retrained.reason != Reason.FINISHED:
+        left.append(f"the fit on all people is left to do ({ending.retrained.reason})")
     if left:
         typer.echo(f"{'; '.join(left)}. To go on:\n  {resume_command(run)}")
 

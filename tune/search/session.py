@@ -22,9 +22,9 @@ from maskcls.errors import CallError
 from tune.runs import cluster
 from tune.runs.folder import SearchRun, remove
 from tune.runs.record import environment, now
-from tune.runs.stopping import FINISHED, INTERRUPTED, Outcome
+from tune.runs.stopping import Outcome, Reason
 from tune.search.dry_run import show
-from tune.search.ending import Ending, choose, design_of, finish, hand_over, handed_over, resume_command, retrain
+from tune.search.ending import SearchOutcome, choose, design_of, finish, hand_over, handed_over, resume_command, retrain
 from tune.search.first_trials import refuse_contradictions
 from tune.search.gpu_sharing import share_gpus
 from tune.search.options import IDENTITY, SPACE_COPY, Call, Resolved, cache_options, prepared, resolve
@@ -104,7 +104,7 @@ def _resume(call: Call, found: SearchRun, options: Mapping[str, Any]) -> int:
                 )
                 return 0
             if not (call.finalists or call.retrain_on_all) or all(trial.f1 is None for trial in trials):
-                return hand_over(found, Ending(Outcome(FINISHED, 0)), options)
+                return hand_over(found, SearchOutcome(Outcome(Reason.FINISHED, 0)), options)
         machine = stack.enter_context(cluster.connected(options["address"])) if options["address"] else cluster.here()
         space_file, is_other = _space_of(call, found)
         resolved = resolve(call, machine, space_file, found.search().get("has_weights"))
@@ -166,16 +166,16 @@ def _search(call: Call, resolved: Resolved, run: SearchRun, there: cluster.Clust
     run.write_search({name: value for name, value in run.search().items() if name != CHOICE})
     with _noted(run, plan) as note:
         under(open_study(run), plan, _fingerprint(call, run))
-        ending = Ending(drive(plan, run, objective))
+        ending = SearchOutcome(drive(plan, run, objective))
         if ending.goes_on and call.finalists:
             ending = replace(ending, chosen=choose(run, call, plan, _left_s(plan, began), options))
         if ending.goes_on and ending.chosen is not None:
             ending = replace(ending, finished=finish(run, plan, ending.chosen, _left_s(plan, began), options))
         if ending.goes_on and call.retrain_on_all:
             ending = replace(ending, retrained=retrain(run, plan, ending.chosen, _left_s(plan, began), options))
-        note(ending.why)
+        note(ending.reason)
     status = hand_over(run, ending, options)
-    return INTERRUPTED_STATUS if ending.why == INTERRUPTED else status
+    return INTERRUPTED_STATUS if ending.reason == Reason.INTERRUPTED else status
 
 
 def _left_s(plan: SearchPlan, began: float) -> float | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from maskcls.stores.arrays import CacheOptions
 from tune.runs.folder import SearchRun
-from tune.runs.stopping import FINISHED, Outcome
+from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import Record
 from tune.selection.finalists import Design, Finalist, read_finalists, requests, top_trials, winner
 from tune.selection.holdout import Look, look, looks
@@ -38,7 +38,7 @@ class Chosen:
     @property
     def is_final(self) -> bool:
         """Whether there is a winner that going on would not change: nothing was interrupted. A fit that fails would fail again."""
-        return self.winner is not None and self.outcome.why == FINISHED
+        return self.winner is not None and self.outcome.reason == Reason.FINISHED
 
 
 def fits_to_do(run: SearchRun, trials: Sequence[Record], faces: FaceDataset, design: Design) -> list[FitRequest]:
@@ -84,7 +84,7 @@ def is_made(run: SearchRun, design: Design) -> bool:
     from tune.runs.study import records
 
     made = run.search().get(CHOICE)
-    if not made or made["design"] != asdict(design) or made["why"] != FINISHED or made["left"]:
+    if not made or made["design"] != asdict(design) or made["why"] != Reason.FINISHED or made["left"]:
         return False
     wanted = [trial.trial_id for trial in top_trials(records(run), design.finalists)]
     return wanted == [one["trial"] for one in made["finalists"]] and made["holdout"] is not None
@@ -110,8 +110,8 @@ def record(design: Design, chosen: Chosen) -> dict[str, Any]:
     best = chosen.winner
     return {
         "design": asdict(design),
-        "why": chosen.outcome.why,
-        "left": chosen.outcome.left,
+        "why": chosen.outcome.reason,
+        "left": chosen.outcome.remaining,
         "finalists": [_of_finalist(finalist) for finalist in chosen.finalists],
         "winner": best and best.trial_id,
         "validation_f1": best and best.validation_f1,

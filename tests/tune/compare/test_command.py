@@ -29,7 +29,7 @@ from tests.tune.search.test_kill import none_left
 from tune.compare import __main__ as compare
 from tune.compare.treatments import Treatment
 from tune.runs.folder import ComparisonRun, SearchRun
-from tune.runs.stopping import INTERRUPTED, TIME_UP, Outcome
+from tune.runs.stopping import Outcome, Reason
 from tune.search import __main__ as search
 from tune.statistics.paired import CANT_TELL
 
@@ -437,11 +437,11 @@ def test_how_it_ends_is_said_and_noted(tmp_path: Path, demo_cache: Path, monkeyp
         return commands.call(compare.main, *words, "--cache", demo_cache, "--runs", tmp_path)
 
     resume = f"python -m tune.compare --resume {tmp_path / 'one'}"
-    said = ends(Outcome(INTERRUPTED, 4))
+    said = ends(Outcome(Reason.INTERRUPTED, 4))
     assert said.status == 130
     assert f"4 fits are left to do (interrupted). To go on:\n  {resume}\n" in said.out
     assert "head=linear" in said.out
-    assert ends(Outcome(TIME_UP, 4)).status == 0
+    assert ends(Outcome(Reason.TIME_UP, 4)).status == 0
     said = ends(KeyboardInterrupt())
     assert said.status == 130
     assert f"Aborted. What was done is kept; to go on:\n  {resume}\n" in said.err

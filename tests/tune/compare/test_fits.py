@@ -23,7 +23,7 @@ from tune.compare.fits import fit_and_answer, is_read, requests
 from tune.compare.results import Results, read_results
 from tune.compare.studies import Comparison, Variant
 from tune.compare.treatments import Treatment
-from tune.fitting.pool import Ended, FitRequest, to_do, work_on
+from tune.fitting.pool import FitOutcome, FitRequest, to_do, work_on
 from tune.runs.folder import ComparisonRun
 from tune.states import TrialState
 
@@ -95,7 +95,7 @@ class Compared:
         asked = requests(run, self.comparisons, self._splits, self._faces.digest, folds=2, cpus=1, gpus=0.0)
         self.request: FitRequest = asked[0]
 
-    def fitted(self) -> Ended:
+    def fitted(self) -> FitOutcome:
         return work_on(self.request, self._work)
 
     def stopped(self, after: int) -> None:

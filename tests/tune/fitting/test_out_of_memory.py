@@ -29,7 +29,8 @@ from tune.fitting.failures import state_of
 from tune.fitting.request import TrialRequest
 from tune.fitting.worker import fit_trial, halved
 from tune.runs.folder import SearchRun
-from tune.search.driver import FINISHED, run_search
+from tune.runs.stopping import Reason
+from tune.search.driver import run_search
 from tune.states import TrialState
 
 # 84 photos to train on in six batches of 14.
@@ -187,7 +188,7 @@ def test_a_searchs_record_and_leaderboard_say_so(faces: FaceDataset, tmp_path: P
     faces.save(run.data)
     small = {key: getattr(RECIPE, key) for key in ("backbone", "weights", "image_size", "batch_size")}
     plan = make_plan(2, {**small, "epochs": 2, "head": "linear", "frozen_stages": 0}, scheduler="none")
-    assert run_search(plan, run, FitsShortOfMemory(8)).why == FINISHED
+    assert run_search(plan, run, FitsShortOfMemory(8)).reason == Reason.FINISHED
     assert {(row["state"], row["message"]) for row in table(run)} == {
         (TrialState.COMPLETE, "in micro-batches of 8: 16 did not fit")
     }

@@ -24,9 +24,9 @@ from tests.tune.search.test_kill import none_left
 from tests.tune.works import EPOCHS, Work, computed, make_requests
 from tune.fitting import pool as fits
 from tune.fitting.curve import read_curve
-from tune.fitting.pool import Ended, FitRequest, read_result, run_fits
+from tune.fitting.pool import FitOutcome, FitRequest, read_result, run_fits
 from tune.fitting.progress import FitProgress
-from tune.runs.stopping import FINISHED, TIME_UP, Outcome
+from tune.runs.stopping import Outcome, Reason
 from tune.states import TrialState
 
 WORKS = Path(__file__).parents[1] / "works.py"
@@ -65,11 +65,13 @@ def test_every_end_has_its_word(tmp_path: Path) -> None:
         ("fit-4", 3, "exit"),
         ("fit-5", 2, "cuda"),
     )
-    told: dict[str, Ended] = {}
+    told: dict[str, FitOutcome] = {}
     outcome = run_fits(
         requests, Work(ends=ends), parallel=2, on_end=lambda request, ended: told.update({request.trial_id: ended})
     )
-    assert outcome == Outcome(FINISHED, 3), "the two that failed and the one that ran out of memory are left to do"
+    assert outcome == Outcome(Reason.FINISHED, 3), (
+        "the two that failed and the one that ran out of memory are left to do"
+    )
     states = [told[f"fit-{number}"].state for number in range(6)]
     assert states == [
         TrialState.COMPLETE,
@@ -114,7 +116,7 @@ def test_every_end_has_its_word(tmp_path: Path) -> None:
     )
     assert told["fit-5"].message == "RuntimeError: CUDA error: device-side assert triggered"
 
-    assert run_fits(requests, Work(), parallel=2) == Outcome(FINISHED, 0), (
+    assert run_fits(requests, Work(), parallel=2) == Outcome(Reason.FINISHED, 0), (
         "a resume tries again what is left, and only that"
     )
     assert [computed(requests[number]) for number in (2, 3, 5)] == [[1, 2, 3, 4]] * 3, "from its last epoch"
@@ -146,12 +148,12 @@ def test_a_result_that_will_not_do_stays_until_it_is_replaced(tmp_path: Path) ->
 
     for how in ("error", "memory"):
         broken = Work(ends=((request.trial_id, 3, how),))
-        assert run_fits([wants_more], broken, parallel=1, is_done=is_done) == Outcome(FINISHED, 1)
+        assert run_fits([wants_more], broken, parallel=1, is_done=is_done) == Outcome(Reason.FINISHED, 1)
         assert (request.folder / "result.json").read_text() == before
-    assert run_fits([wants_more], Work(), parallel=1, is_done=is_done) == Outcome(FINISHED, 0)
+    assert run_fits([wants_more], Work(), parallel=1, is_done=is_done) == Outcome(Reason.FINISHED, 0)
     assert (read_result(request.folder) or {})["settings"] == {"number": 0, "more": True}
     assert computed(request) == [1, 2, 3, 4] * 2
-    assert run_fits([wants_more], Work(), parallel=1, is_done=is_done) == Outcome(FINISHED, 0)
+    assert run_fits([wants_more], Work(), parallel=1, is_done=is_done) == Outcome(Reason.FINISHED, 0)
     assert computed(request) == [1, 2, 3, 4] * 2
 
 
@@ -159,9 +161,9 @@ def test_a_result_that_will_not_do_stays_until_it_is_replaced(tmp_path: Path) ->
 def test_a_time_budget_ends_it_and_leaves_the_rest(tmp_path: Path) -> None:
     requests = make_requests(tmp_path, 4)
     outcome = run_fits(requests, Work(sleep_s=0.4), parallel=1, budget_s=3)
-    assert outcome.why == TIME_UP
-    assert outcome.left == sum(read_result(request.folder) is None for request in requests) > 0
-    assert run_fits(requests, Work(), parallel=2) == Outcome(FINISHED, 0)
+    assert outcome.reason == Reason.TIME_UP
+    assert outcome.remaining == sum(read_result(request.folder) is None for request in requests) > 0
+    assert run_fits(requests, Work(), parallel=2) == Outcome(Reason.FINISHED, 0)
     assert [computed(request) for request in requests] == [[1, 2, 3, 4]] * 4, "no epoch twice"
 
 
@@ -190,7 +192,7 @@ def test_one_broken_variant_does_not_end_the_others(tmp_path: Path) -> None:
     made = make_requests(tmp_path, 6)
     requests = [replace(one, recipe={"epochs": EPOCHS, "number": n // 3, "seed": n % 3}) for n, one in enumerate(made)]
     ends = tuple((f"fit-{number}", 1, "error") for number in range(3))
-    assert run_fits(requests, Work(sleep_s=0.2, ends=ends), parallel=4) == Outcome(FINISHED, 3)
+    assert run_fits(requests, Work(sleep_s=0.2, ends=ends), parallel=4) == Outcome(Reason.FINISHED, 3)
     assert [computed(request) for request in requests[3:]] == [[1, 2, 3, 4]] * 3
 
 
@@ -200,7 +202,7 @@ def test_what_has_an_epoch_gives_hope(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         fits.work_on(requests[4], _StoppedAfterAnEpoch())
     ends = tuple((f"fit-{number}", 1, "error") for number in range(4))
-    assert run_fits(requests, Work(ends=ends), parallel=1) == Outcome(FINISHED, 4)
+    assert run_fits(requests, Work(ends=ends), parallel=1) == Outcome(Reason.FINISHED, 4)
 
 
 class _StoppedAfterAnEpoch(Work):
@@ -218,7 +220,7 @@ def test_work_that_cannot_be_loaded_there_is_a_failure(tmp_path: Path) -> None:
             return _needs_this_process, (os.getpid(),)
 
     requests = make_requests(tmp_path, 1)
-    assert run_fits(requests, OnlyHere(), parallel=1) == Outcome(FINISHED, 1)
+    assert run_fits(requests, OnlyHere(), parallel=1) == Outcome(Reason.FINISHED, 1)
     assert "nowhere" in (requests[0].folder / "error.txt").read_text()
 
 
@@ -291,7 +293,7 @@ def test_killed_it_goes_on_where_it_was(tmp_path: Path) -> None:
     }
     assert 0 < len(done) < 6
 
-    assert run_fits(requests, Work(), parallel=2) == Outcome(FINISHED, 0)
+    assert run_fits(requests, Work(), parallel=2) == Outcome(Reason.FINISHED, 0)
     assert {name: (tmp_path / "fits" / name / "result.json").read_text() for name in done} == done
     for number, request in enumerate(requests):
         assert computed(request) == [1, 2, 3, 4], "no epoch was computed twice, none is missing"

@@ -17,7 +17,7 @@ from tests.tune.searches import computed, new_run, table
 from tests.tune.synthetic import SPACE, Synthetic, f1
 from tune.fitting.request import TrialRequest
 from tune.runs.folder import SearchRun
-from tune.runs.stopping import FINISHED, INTERRUPTED, TIME_UP, USED_UP, Outcome
+from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import open_study, records
 from tune.search.driver import CLOSE, _Stop, run_search
 from tune.search.plan import MANY, SearchPlan
@@ -99,7 +99,7 @@ def test_what_is_close_to_its_end_comes_to_it_and_the_rest_is_left(tmp_path: Pat
     assert not search.stop.stop_all()
     clock.now = 101.0
     assert not search.stop.stop_all()
-    assert search.stop.why == TIME_UP
+    assert search.stop.reason == Reason.TIME_UP
     assert ask(search.searcher) is None, "no trial begins"
     assert search.left_after(far, 5), "5 s to go, and 4 until it would be 5 % over"
     assert not search.left_after(close, 8), "2 s to go"
@@ -145,7 +145,7 @@ def test_a_trial_that_waits_for_room_is_not_waited_for(tmp_path: Path, clock: Cl
     assert ask(search.searcher) is not None
     clock.now = 100.1
     assert search.stop.stop_all()
-    assert search.stop.why == TIME_UP
+    assert search.stop.reason == Reason.TIME_UP
 
 
 def test_an_end_of_a_trial_after_the_time_is_an_end(tmp_path: Path, clock: Clock) -> None:
@@ -167,7 +167,7 @@ def test_without_a_budget_nothing_is_left(tmp_path: Path, clock: Clock) -> None:
     assert not search.stop.stop_all()
     search.stop.asked.set()
     assert search.stop.stop_all()
-    assert search.stop.why == INTERRUPTED
+    assert search.stop.reason == Reason.INTERRUPTED
 
 
 def test_the_search_leaves_time_for_the_fits_after_it(tmp_path: Path, clock: Clock) -> None:
@@ -180,7 +180,7 @@ def test_the_search_leaves_time_for_the_fits_after_it(tmp_path: Path, clock: Clo
     assert not search.stop.stop_all()
     clock.now = 76.1
     assert not search.stop.stop_all()
-    assert search.stop.why == TIME_UP
+    assert search.stop.reason == Reason.TIME_UP
     assert ask(search.searcher) is None
     assert search.left_after(trial, 1)
     assert search.stop.stop_all()
@@ -191,10 +191,10 @@ def test_the_fits_after_the_search_have_half_of_the_time_at_most(tmp_path: Path,
     search.complete(next_trial(search), each_s=3.0)
     clock.now = 49.9
     assert not search.stop.stop_all()
-    assert search.stop.why == FINISHED
+    assert search.stop.reason == Reason.FINISHED
     clock.now = 50.1
     assert search.stop.stop_all()
-    assert search.stop.why == TIME_UP
+    assert search.stop.reason == Reason.TIME_UP
 
 
 def test_a_resumed_search_knows_the_pace_from_before(tmp_path: Path, clock: Clock) -> None:
@@ -206,7 +206,7 @@ def test_a_resumed_search_knows_the_pace_from_before(tmp_path: Path, clock: Cloc
     next_trial(again)
     clock.now = 76.1
     again.stop.stop_all()
-    assert again.stop.why == TIME_UP
+    assert again.stop.reason == Reason.TIME_UP
 
 
 # --- The real driver. Its clock goes by the epochs that it was told of, a second each.
@@ -247,7 +247,7 @@ def test_a_trial_that_is_close_is_finished(
     """At 38 s a second of the second trial is left, and 1.9 s of the twentieth more; and after it none begins."""
     run = new_run(tmp_path)
     outcome = run_search(budget(run, trials, 37.5, monkeypatch), run, Second())
-    assert outcome == Outcome(TIME_UP if left else FINISHED, left)
+    assert outcome == Outcome(Reason.TIME_UP if left else Reason.FINISHED, left)
     assert [(record.state, record.epochs) for record in records(run)] == [(TrialState.COMPLETE, 20)] * 2
     assert sorted(folder.name for folder in run.trials.iterdir()) == ["0000", "0001"]
 
@@ -258,7 +258,7 @@ def test_a_trial_that_is_not_close_is_left_and_a_resume_goes_on_there(
 ) -> None:
     """At 37 s two seconds of the second trial are left, and 1.7 s of the twentieth more."""
     run = new_run(tmp_path)
-    assert run_search(budget(run, 3, 36.9, monkeypatch), run, Second()) == Outcome(TIME_UP, 2)
+    assert run_search(budget(run, 3, 36.9, monkeypatch), run, Second()) == Outcome(Reason.TIME_UP, 2)
     assert [(record.state, record.epochs) for record in records(run)] == [
         (TrialState.COMPLETE, 20),
         (TrialState.UNFINISHED, 18),
@@ -269,7 +269,7 @@ def test_a_trial_that_is_not_close_is_left_and_a_resume_goes_on_there(
         "0001": (TrialState.UNFINISHED, "18"),
     }
     before = records(run)
-    assert run_search(budget(run, 3, None, monkeypatch), run, Second()) == Outcome(FINISHED, 0)
+    assert run_search(budget(run, 3, None, monkeypatch), run, Second()) == Outcome(Reason.FINISHED, 0)
     after = records(run)
     assert [record.trial_id for record in after] == ["0000", "0001", "0002"]
     assert after[0] == before[0]
@@ -286,10 +286,10 @@ def test_a_trial_that_waits_for_room_when_the_time_is_up_does_not_begin(
     """Two at a time are asked for, but each takes both of the machine's cores."""
     run = new_run(tmp_path)
     plan = budget(run, 2, 30.5, monkeypatch, epochs=60, parallel=2, cpus=2)
-    assert run_search(plan, run, Second()) == Outcome(TIME_UP, 2)
+    assert run_search(plan, run, Second()) == Outcome(Reason.TIME_UP, 2)
     assert [folder.name for folder in run.trials.iterdir()] == ["0000"]
     assert records(run)[0].epochs == 32, "31 s, and the result that was the first after the time"
-    assert run_search(budget(run, 2, None, monkeypatch, epochs=60), run, Second()) == Outcome(FINISHED, 0)
+    assert run_search(budget(run, 2, None, monkeypatch, epochs=60), run, Second()) == Outcome(Reason.FINISHED, 0)
     assert [computed(run, record.trial_id) for record in records(run)] == [list(range(1, 61))] * 2
 
 
@@ -332,7 +332,7 @@ def test_of_two_at_a_time_the_close_one_is_finished_and_the_other_left(
     monkeypatch.setattr("tune.search.driver.time", EpochClock(run))
     space = Space("long", "?", long, lambda setting: [{"epochs": 60}])
     plan = plan_of(space, 3, epochs=20, scheduler="none", parallel=2, time_budget_s=39.5)
-    assert run_search(plan, run, InTurn(until=22)) == Outcome(TIME_UP, 2)
+    assert run_search(plan, run, InTurn(until=22)) == Outcome(Reason.TIME_UP, 2)
     first, second = records(run)
     assert (first.state, first.epochs, second.state, second.epochs) == (
         TrialState.COMPLETE,
@@ -341,5 +341,5 @@ def test_of_two_at_a_time_the_close_one_is_finished_and_the_other_left(
         22,
     )
     monkeypatch.setattr("tune.search.driver.time", time)
-    assert run_search(plan_of(space, 3, epochs=20, scheduler="none"), run, Second()) == Outcome(USED_UP, 1)
+    assert run_search(plan_of(space, 3, epochs=20, scheduler="none"), run, Second()) == Outcome(Reason.USED_UP, 1)
     assert [computed(run, record.trial_id) for record in records(run)] == [list(range(1, 21)), list(range(1, 61))]

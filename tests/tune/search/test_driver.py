@@ -16,8 +16,9 @@ from search_spaces import Setting, Space
 from tests.tune.searches import computed, make_plan, new_run, table
 from tests.tune.synthetic import LoadsHereAlone, Synthetic, f1
 from tune.runs.folder import SearchRun
+from tune.runs.stopping import Reason
 from tune.runs.study import open_study, records
-from tune.search.driver import FINISHED, run_search
+from tune.search.driver import run_search
 from tune.search.plan import SearchPlan
 from tune.search.schedulers import EpochASHA
 from tune.states import TrialState
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 def test_states_are_told_to_optuna_and_to_the_leaderboard(tmp_path: Path) -> None:
     run, plan = new_run(tmp_path), make_plan(8)
     ends = (("0001", 2, "exit"), ("0002", 1, "memory"), ("0003", 1, "error"), ("0005", 1, "diverged"))
-    assert run_search(plan, run, Synthetic(ends=ends)).why == FINISHED
+    assert run_search(plan, run, Synthetic(ends=ends)).reason == Reason.FINISHED
     trials = open_study(run).get_trials()
     told = {record.trial_id: record for record in records(run)}
     assert [told[f"000{n}"].state for n in (0, 1, 2, 3, 5)] == [
@@ -108,7 +109,7 @@ def test_an_extended_search_is_the_one_that_was_asked_at_once(tmp_path: Path) ->
     run_search(make_plan(13, seed=3), twice, Synthetic())
     run_search(make_plan(15, seed=3), twice, Synthetic())
     assert table(once, seconds=False) == table(twice, seconds=False)
-    assert run_search(make_plan(15, seed=3), twice, Synthetic()).left == 0
+    assert run_search(make_plan(15, seed=3), twice, Synthetic()).remaining == 0
 
 
 def test_rungs_are_given_back(tmp_path: Path) -> None:
@@ -146,7 +147,7 @@ def test_a_full_disk_stops_the_search_and_loses_nothing(tmp_path: Path) -> None:
     ):
         run_search(make_plan(4), run, Synthetic(ends=(("0001", 2, "full"),)))
     assert [record.state for record in records(run)] == [TrialState.COMPLETE, TrialState.UNFINISHED]
-    assert run_search(make_plan(4), run, Synthetic()).why == FINISHED
+    assert run_search(make_plan(4), run, Synthetic()).reason == Reason.FINISHED
     assert computed(run, "0001") == [1, 2, 3, 4]
     assert len(records(run)) == 4
 
@@ -174,7 +175,7 @@ def test_a_worker_that_cannot_start_says_why(tmp_path: Path) -> None:
 
 def test_a_process_that_is_lost_to_the_gpu_runs_no_other_trial(tmp_path: Path) -> None:
     run = new_run(tmp_path)
-    assert run_search(make_plan(3), run, Synthetic(ends=(("0001", 2, "cuda"),))).why == FINISHED
+    assert run_search(make_plan(3), run, Synthetic(ends=(("0001", 2, "cuda"),))).reason == Reason.FINISHED
     lost = records(run)[1]
     assert (lost.state, lost.epochs) == (TrialState.FAILED, 1)
     assert lost.message == "RuntimeError: CUDA error: device-side assert triggered"

@@ -15,7 +15,7 @@ from tests.tune.asked import SIX, ask, begin, plan_of, report, search
 from tests.tune.searches import SETTING, new_run, table
 from tests.tune.synthetic import Synthetic
 from tune.runs.folder import SearchRun
-from tune.runs.stopping import FINISHED, USED_UP, Outcome
+from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import Record, is_own, open_study, records
 from tune.search import samplers
 from tune.search.driver import run_search
@@ -58,7 +58,7 @@ HUNDRED = Space("hundred", "Which of a hundred?", hundred)
 @pytest.mark.parametrize("sampler", [TPE, RANDOM, GRID])
 def test_a_finite_space_ends_after_each_of_its_points_once(tmp_path: Path, sampler: str) -> None:
     run, plan = new_run(tmp_path), plan_of(SIX, 20, sampler=sampler, scheduler="none")
-    assert run_search(plan, run, Synthetic()) == Outcome(USED_UP, 14)
+    assert run_search(plan, run, Synthetic()) == Outcome(Reason.USED_UP, 14)
     told = records(run)
     assert [record.trial_id for record in told] == IDS
     assert told[0].origin == "preset"
@@ -71,7 +71,7 @@ def test_a_finite_space_ends_after_each_of_its_points_once(tmp_path: Path, sampl
     assert len(set(recipes(told))) == 6
     shown = table(run)
     assert sorted(row["trial"] for row in shown) == IDS, "what was not run is on no leaderboard"
-    assert run_search(plan, run, Synthetic()) == Outcome(USED_UP, 14)
+    assert run_search(plan, run, Synthetic()) == Outcome(Reason.USED_UP, 14)
     assert (table(run), records(run), folders(run)) == (shown, told, IDS), (
         "a used-up search that is resumed ends at once"
     )
@@ -80,14 +80,16 @@ def test_a_finite_space_ends_after_each_of_its_points_once(tmp_path: Path, sampl
 @RAY
 def test_a_space_that_has_as_many_points_as_trials_wanted_is_finished(tmp_path: Path) -> None:
     run = new_run(tmp_path)
-    assert run_search(plan_of(SIX, 6), run, Synthetic()) == Outcome(FINISHED, 0)
+    assert run_search(plan_of(SIX, 6), run, Synthetic()) == Outcome(Reason.FINISHED, 0)
     assert len(set(recipes(records(run)))) == 6
 
 
 @RAY
 def test_what_failed_or_diverged_is_not_tried_again_by_two_at_a_time(tmp_path: Path) -> None:
     run, ends = new_run(tmp_path), (("0001", 1, "diverged"), ("0002", 1, "error"), ("0004", 2, "exit"))
-    assert run_search(plan_of(SIX, 20, parallel=2, scheduler="none"), run, Synthetic(ends=ends)) == Outcome(USED_UP, 14)
+    assert run_search(plan_of(SIX, 20, parallel=2, scheduler="none"), run, Synthetic(ends=ends)) == Outcome(
+        Reason.USED_UP, 14
+    )
     told = records(run)
     assert [record.state for record in told] == [
         TrialState.COMPLETE,

@@ -16,7 +16,7 @@ from rich.console import Console
 from tests.tune.searches import make_plan, new_run, table
 from tune.runs import leaderboard
 from tune.runs.folder import SearchRun
-from tune.runs.stopping import FINISHED, INTERRUPTED, Outcome
+from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import DUPLICATE, ORIGIN, STATE, Record, open_study, records
 from tune.search import ending as handover
 from tune.search.progress import Progress, duration
@@ -196,13 +196,13 @@ def test_the_leaderboard_holds_every_trial_once_best_first(tmp_path: Path) -> No
 
 def test_the_summary_tells_the_gain_over_the_preset(tmp_path: Path) -> None:
     run, _ = began_search(tmp_path)
-    told = handover.summary(run, records(run), Outcome(FINISHED, 0), reported=False)
+    told = handover.summary(run, records(run), Outcome(Reason.FINISHED, 0), reported=False)
     assert told[0].startswith("Search finished. Trials: 2 complete, 1 failed.")
     assert "Best: trial 0001, validation macro F1 0.7000 at epoch 1 of 2." in told
     assert "Gain over the preset (trial 0000, 0.6000): +0.1000." in told
     none: list[Record] = []
     assert (
-        handover.summary(run, none, Outcome(INTERRUPTED, 1), reported=False)[-1]
+        handover.summary(run, none, Outcome(Reason.INTERRUPTED, 1), reported=False)[-1]
         == "No trial has finished an epoch, so there is no best one."
     )
 

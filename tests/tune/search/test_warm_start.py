@@ -18,7 +18,7 @@ from tests.tune.asked import begin, plan_of, search
 from tests.tune.searches import SETTING, new_run, table
 from tests.tune.synthetic import Synthetic
 from tests.tune.two_spaces import NARROW, WIDE, WIDE_DISTRIBUTIONS, decades_off, ended_every_way, learnt_of, told
-from tune.runs.stopping import FINISHED, Outcome
+from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import IMPORTED, is_own, open_study, records
 from tune.search import first_trials as resume
 from tune.search import samplers, schedulers
@@ -293,12 +293,12 @@ def test_a_search_learns_says_so_and_shows_its_own_trials_alone(
 ) -> None:
     old, new = ended_every_way(tmp_path), new_run(tmp_path, "new")
     plan = plan_of(WIDE, 3, learn_from=(old.path,))
-    assert run_search(plan, new, Synthetic()) == Outcome(FINISHED, 0)
+    assert run_search(plan, new, Synthetic()) == Outcome(Reason.FINISHED, 0)
     err = capsys.readouterr().err
     assert "Learnt from old: 15 of 15 trials with a score are points of this space." in err
     assert "3 of 3 trials" in err
     names = [record.trial_id for record in records(new)]
     assert len(names) == 3
     assert sorted(row["trial"] for row in table(new)) == names == sorted(folder.name for folder in new.trials.iterdir())
-    assert run_search(plan, new, Synthetic()) == Outcome(FINISHED, 0)
+    assert run_search(plan, new, Synthetic()) == Outcome(Reason.FINISHED, 0)
     assert len(learnt_of(new)) == 15

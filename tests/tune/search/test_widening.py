@@ -17,7 +17,7 @@ from tests.tune.searches import computed, new_run
 from tests.tune.synthetic import SPACE, Synthetic, f1
 from tests.tune.two_spaces import NARROW, WIDE, WIDE_DISTRIBUTIONS, decades_off, ended_every_way, learnt_of, told
 from tune.runs.folder import SearchRun
-from tune.runs.stopping import FINISHED, Outcome
+from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import COPYING, PRESET, is_own, open_study, records
 from tune.search import samplers, schedulers
 from tune.search import warm_start as learning
@@ -185,7 +185,7 @@ def test_a_trial_is_taken_up_in_its_middle_under_a_wider_space(tmp_path: Path) -
     before = records(run)[1]
     widen(open_study(run), plan_of(WIDE, 4))
     assert run_search(SearchPlan(WIDE, plan.setting, plan.base, {}, 4, scheduler="none"), run, Synthetic()) == Outcome(
-        FINISHED, 0
+        Reason.FINISHED, 0
     )
     after = records(run)
     assert [record.trial_id for record in after] == ["0000", "0001", "0002", "0003"]

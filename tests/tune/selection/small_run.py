@@ -13,7 +13,7 @@ from maskcls.data.dataset import FaceDataset, prepare
 from maskcls.data.splits import split_people
 from maskcls.recipe import Recipe
 from maskcls.stores.arrays import CacheOptions
-from tune.fitting.pool import Ended, FitRequest, Work, work_on
+from tune.fitting.pool import FitOutcome, FitRequest, Work, work_on
 from tune.runs import study as records
 from tune.runs.folder import SearchRun
 from tune.runs.study import Record
@@ -73,7 +73,7 @@ def two_trials(run: SearchRun) -> list[Record]:
     return records.records(run)
 
 
-def fitted(request: FitRequest, work: Work) -> Ended:
+def fitted(request: FitRequest, work: Work) -> FitOutcome:
     """The work to its end, in this process."""
     return work_on(request, work)
 

@@ -14,7 +14,7 @@ from tests.tune.selection.small_run import BASE, small_run, two_trials
 from tune.export import export_trial
 from tune.fitting.pool import run_fits
 from tune.runs.folder import SearchRun
-from tune.runs.stopping import FINISHED, TIME_UP
+from tune.runs.stopping import Reason
 from tune.runs.study import Record, records
 from tune.selection import choice
 from tune.selection.choice import choose, confirm, fits_to_do, is_made
@@ -47,7 +47,12 @@ def test_a_choice_from_the_repeats_to_the_holdout(
     trials = two_trials(run)
 
     chosen = chosen_by(run, trials, faces, DESIGN, budget_s=0.0)
-    assert (chosen.outcome.why, chosen.outcome.left, chosen.winner, chosen.is_final) == (TIME_UP, 4, None, False)
+    assert (chosen.outcome.reason, chosen.outcome.remaining, chosen.winner, chosen.is_final) == (
+        Reason.TIME_UP,
+        4,
+        None,
+        False,
+    )
     assert choice.summary(run.search()) == [
         "No repeat of a finalist is complete, so nothing is chosen but by validation.",
         *(f"Trial {trial}, repeat {number}: not done" for trial in ("0000", "0001") for number in (1, 2)),
@@ -55,7 +60,7 @@ def test_a_choice_from_the_repeats_to_the_holdout(
 
     assert len(fits_to_do(run, trials, faces, DESIGN)) == 4
     chosen = chosen_by(run, trials, faces, DESIGN)
-    assert (chosen.outcome.why, chosen.outcome.left, chosen.is_final) == (FINISHED, 0, True)
+    assert (chosen.outcome.reason, chosen.outcome.remaining, chosen.is_final) == (Reason.FINISHED, 0, True)
     best = chosen.winner
     assert best is not None
     assert best.mean == max(finalist.mean for finalist in chosen.finalists)

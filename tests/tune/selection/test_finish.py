@@ -14,7 +14,7 @@ from maskcls.stores.arrays import CacheOptions
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
 from tests.tune.selection.small_run import BASE, small_run
-from tune.runs.stopping import FINISHED
+from tune.runs.stopping import Reason
 from tune.selection.finalists import Finalist
 from tune.selection.finish import finish, finish_request, is_finished
 
@@ -36,7 +36,7 @@ def test_the_bundle_is_that_of_the_trial_had_it_not_been_stopped(tmp_path: Path,
     request = finish_request(run, winner, cpus=1, gpus=0.0)
     assert not is_finished(request)
     outcome = finish(run, winner, cpus=1, gpus=0.0, cache=CacheOptions(demo_cache, 1.0), plain=True)
-    assert (outcome.why, outcome.left) == (FINISHED, 0)
+    assert (outcome.reason, outcome.remaining) == (Reason.FINISHED, 0)
     assert is_finished(request)
 
     bundle = read_bundle(run.best)

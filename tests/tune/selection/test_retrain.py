@@ -22,7 +22,7 @@ from maskcls.training.fit_data import FitData
 from tests.tune.selection.small_run import BASE, fitted, small_run, stopped
 from tune.fitting.pool import read_result
 from tune.runs.folder import SearchRun
-from tune.runs.stopping import FINISHED
+from tune.runs.stopping import Reason
 from tune.selection.finalists import Finalist, RepeatResult
 from tune.selection.fits import fit_on_all
 from tune.selection.retrain import is_retrained, last_epoch, retrain_on_all, retrain_request, summary
@@ -58,7 +58,7 @@ def test_the_bundle_is_trained_on_everybody_but_the_holdout(
     assert summary(run, request) == ["Trial 0007 on all people: not done"]
     how = {"cpus": 1, "gpus": 0.0, "cache": CacheOptions(demo_cache, 1.0), "plain": True}
     outcome = retrain_on_all(run, winner, faces, **how)  # type: ignore[arg-type]
-    assert (outcome.why, outcome.left) == (FINISHED, 0)
+    assert (outcome.reason, outcome.remaining) == (Reason.FINISHED, 0)
 
     bundle = read_bundle(run.best_on_all)
     split = faces.split
