@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from maskcls.data.dataset import FaceDataset
     from maskcls.stores.arrays import CacheOptions
     from tune.runs.folder import SearchRun
-    from tune.selection.ensembles import LeftOut
+    from tune.selection.ensembles import LeftOutComparison
     from tune.selection.finalists import Design
     from tune.selection.library import Candidate
 
@@ -76,7 +76,7 @@ class Decision:
     candidates: Sequence[Candidate]
     selected: tuple[float, ...]
     """Each candidate's weight in the ensemble that was selected by all people; they sum to one."""
-    compared: LeftOut
+    compared: LeftOutComparison
     exported: tuple[float, ...]
     """Each candidate's weight in the bundle: as selected, or all for the best one alone."""
 
@@ -94,14 +94,14 @@ class Decision:
 
 def decide(runs: Sequence[SearchRun], faces: FaceDataset, design: Design, size: int) -> Decision:
     """Select an ensemble from the runs' finalists, and compare it with the best of them where neither was selected."""
-    from tune.selection.ensembles import best_single, left_out, select, shares
-    from tune.selection.library import candidates, library
+    from tune.selection.ensembles import best_single, compare_on_left_out, ensemble_weights, select_ensemble
+    from tune.selection.library import build_library, find_candidates
 
-    there = candidates(runs, faces)
-    answers = library(there, faces, design)
-    selected = tuple(shares(select(answers, size)).tolist())
-    compared = left_out(answers, size)
-    best = best_single(answers)
+    there = find_candidates(runs, faces)
+    library = build_library(there, faces, design)
+    selected = tuple(ensemble_weights(select_ensemble(library, size)).tolist())
+    compared = compare_on_left_out(library, size)
+    best = best_single(library)
     alone = tuple(float(number == best) for number in range(len(there)))
     return Decision(there, selected, compared, selected if compared.pays else alone)
 
@@ -134,17 +134,17 @@ def write(decision: Decision, out: Path, faces: FaceDataset, overwrite: bool) ->
 def confirm(decision: Decision, runs: Sequence[SearchRun], out: Path, faces: FaceDataset) -> list[str]:
     """Score the bundle on the holdout, which decides nothing, count the look in every run, and say it. It stands in the bundle, too."""
     from maskcls.serving.bundle import note_scores
-    from tune.selection.choice import told_of_looks
-    from tune.selection.holdout import look
+    from tune.selection.choice import holdout_note
+    from tune.selection.holdout import evaluate_on_holdout
 
     if not faces.split.holdout:
         return ["Nobody is in the holdout, so nothing confirms it."]
-    shares = " + ".join(f"{weight:.2g} {candidate.name}" for candidate, weight in decision.members)
-    what = f"ensemble of {shares}" if decision.is_ensemble else decision.members[0][0].name
-    looked = [look(run, faces, out, what) for run in runs]
+    members = " + ".join(f"{weight:.2g} {candidate.name}" for candidate, weight in decision.members)
+    what = f"ensemble of {members}" if decision.is_ensemble else decision.members[0][0].name
+    looked = [evaluate_on_holdout(run, faces, out, what) for run in runs]
     found = looked[0]  # the same people and bundle in every run
     note_scores(out, {"holdout": {**found.scores, "low": found.low, "high": found.high}})
-    counted = [f"{run.name}: {told_of_looks(run.search())}" for run in runs]
+    counted = [f"{run.name}: {holdout_note(run.search())}" for run in runs]
     return [
         f"Holdout: {found.f1:.4f} [{found.low:.4f}, {found.high:.4f}], {found.people:,} people. It changes nothing.",
         *counted,
@@ -172,11 +172,13 @@ def _table(decision: Decision, design: Design) -> list[str]:
 
 def verdict(decision: Decision, design: Design, out: Path) -> list[str]:
     """What the comparison says, and so what is in the bundle."""
-    from tune.selection.finalists import FOLDS
+    from tune.selection.finalists import RepeatBy
 
     compared, found = decision.compared, decision.compared.difference
     where = (
-        f"{design.repeats} folds" if design.by == FOLDS else f"{design.repeats} seeds, the validation people in parts"
+        f"{design.repeats} folds"
+        if design.by == RepeatBy.FOLDS
+        else f"{design.repeats} seeds, the validation people in parts"
     )
     interval = f" [{found.low:+.4f}, {found.high:+.4f}]" if found.n > 1 else ", one repeat, so no interval"
     said = (
@@ -192,7 +194,7 @@ def _wrapped(text: str) -> list[str]:
 
 
 def _consequence(decision: Decision, out: Path) -> str:
-    from tune.statistics.paired import BETTER
+    from tune.statistics.paired import Verdict
 
     best = decision.members[0][0].name
     if not decision.compared.pays:
@@ -202,7 +204,7 @@ def _consequence(decision: Decision, out: Path) -> str:
     models = sum(len(candidate.recipe.split.models) for candidate, _ in decision.members)
     said = (
         "The ensemble pays"
-        if decision.compared.difference.verdict == BETTER
+        if decision.compared.difference.verdict == Verdict.BETTER
         else "The ensemble scored higher, which may be chance"
     )
     return f"{said}: {out} holds {len(decision.members)} classifiers, and a photo is answered by {models} models."
@@ -212,7 +214,7 @@ def _of(candidate: Candidate) -> dict[str, Any]:
     return {"run": candidate.run.name, "trial": candidate.finalist.trial_id, "mean_of_repeats": candidate.finalist.mean}
 
 
-def _compared(compared: LeftOut) -> dict[str, Any]:
+def _compared(compared: LeftOutComparison) -> dict[str, Any]:
     """For JSON, which has no nan: one repeat's interval is None."""
     found = compared.difference
     told = {name: value if value == value else None for name, value in asdict(found).items()}

@@ -115,12 +115,12 @@ def _resampled(repeat: Repeat, generator: np.random.Generator, times: int = 200)
     for stratum in np.unique(strata):
         members = np.flatnonzero(strata == stratum)
         weights[:, members] = generator.multinomial(len(members), np.full(len(members), 1 / len(members)), size=times)
-    truth = weights @ of_people.counts(person, repeat.truth)
+    truth = weights @ of_people.class_counts(person, repeat.truth)
     f1 = [
         of_people.macro_f1(
             truth,
-            weights @ of_people.counts(person, said),
-            weights @ of_people.counts(person, said, said == repeat.truth),
+            weights @ of_people.class_counts(person, said),
+            weights @ of_people.class_counts(person, said, said == repeat.truth),
         )
         for said in (repeat.variant, repeat.base)
     ]
@@ -218,15 +218,15 @@ def holdouts(seed: int, people: int, strength: float, times: int) -> tuple[float
         test, truth = drawn_from(strata)
         said = answered(seed, train, train_truth, test)
         person = np.repeat(np.arange(people), PHOTOS)
-        told = of_people.Answered.of(truth, said, person, np.repeat(strata, PHOTOS))
-        four = _four(told.f1, told.resampled(generator, 1000), told.freedom(generator, 1000))
+        told = of_people.PredictionCounts.from_photos(truth, said, person, np.repeat(strata, PHOTOS))
+        four = _four(told.f1, told.resampled(generator, 1000), told.degrees_of_freedom(generator, 1000))
         found.append([(low - true, high - true) for low, high in four])
     return true, np.array(found)
 
 
-def _four(seen: float, resampled: Floats, freedom: float) -> list[tuple[float, float]]:
+def _four(seen: float, resampled: Floats, degrees_of_freedom: float) -> list[tuple[float, float]]:
     """HOLDOUT_NAMES's intervals of a score."""
-    sd, z, t = float(resampled.std()), 1.959964, float(stdtrit(freedom, 0.975))
+    sd, z, t = float(resampled.std()), 1.959964, float(stdtrit(degrees_of_freedom, 0.975))
     logit, half = np.log(seen / (1 - seen)), z * float(np.log(resampled / (1 - resampled)).std())
     low, high = np.quantile(resampled, [0.025, 0.975])
     ends = [1 / (1 + np.exp(-(logit + side))) for side in (-half, half)]

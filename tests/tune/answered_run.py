@@ -19,8 +19,8 @@ from tune.runs.folder import SearchRun
 from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import records
 from tune.selection import choice
-from tune.selection.finalists import Design, read_finalists, read_split, requests, winner
-from tune.selection.predictions import write_answers
+from tune.selection.finalists import Design, pick_winner, read_finalists, read_split, repeat_requests
+from tune.selection.predictions import write_predictions
 from tune.states import TrialState
 
 Answer = Callable[[int, np.ndarray], np.ndarray]
@@ -44,7 +44,7 @@ def note_data(run: SearchRun, faces: FaceDataset) -> None:
 def let_answer(run: SearchRun, faces: FaceDataset, design: Design, candidates: Sequence[int], answer: Answer) -> None:
     """The repeats of the run's finalists, best validation score first, as these candidates answer; and the choice that follows."""
     trials = records(run)
-    asked = requests(run, trials, faces, design, cpus=1, gpus=0.0)
+    asked = repeat_requests(run, trials, faces, design, cpus=1, gpus=0.0)
     numbers = dict(zip(dict.fromkeys(request.settings["trial"] for request in asked), candidates, strict=True))
     photos = faces.photos
     for request in asked:
@@ -53,7 +53,7 @@ def let_answer(run: SearchRun, faces: FaceDataset, design: Design, candidates: S
         truth = photos["label"].to_numpy(np.int64)[rows]
         found = answer(numbers[request.settings["trial"]], truth)
         request.folder.mkdir(parents=True, exist_ok=True)
-        write_answers(
+        write_predictions(
             request.folder, photos["key"].to_numpy(object)[rows].tolist(), truth, np.log(np.maximum(found, 1e-30))
         )
         told = {
@@ -64,7 +64,7 @@ def let_answer(run: SearchRun, faces: FaceDataset, design: Design, candidates: S
         }
         write_atomically(request.folder / RESULT, json.dumps(told))
     finalists = tuple(read_finalists(run, trials, faces, design))
-    chosen = choice.Chosen(Outcome(Reason.FINISHED, 0), finalists, winner(finalists))
+    chosen = choice.Choice(Outcome(Reason.FINISHED, 0), finalists, pick_winner(finalists))
     run.write_search({**run.search(), choice.CHOICE: choice.record(design, chosen)})
 
 

@@ -18,9 +18,9 @@ from search_spaces import Setting
 from tune.runs import study as records
 from tune.runs.folder import SearchRun
 from tune.runs.stopping import Outcome, Reason
-from tune.selection.choice import Chosen, record
-from tune.selection.finalists import Design, Finalist, RepeatResult, top_trials, winner
-from tune.selection.holdout import Look
+from tune.selection.choice import Choice, record
+from tune.selection.finalists import Design, Finalist, RepeatResult, pick_winner, top_trials
+from tune.selection.holdout import HoldoutEvaluation
 from tune.states import TrialState
 
 EPOCHS = 6
@@ -96,13 +96,15 @@ def add_choice(run: SearchRun, design: Design, *, confirmed: bool = True, lacks:
                 missing,
             )
         )
-    chosen = Chosen(Outcome(Reason.FINISHED, 0), tuple(finalists), winner(finalists))
+    chosen = Choice(Outcome(Reason.FINISHED, 0), tuple(finalists), pick_winner(finalists))
     assert chosen.winner is not None
     told = record(design, chosen)
     search = run.search()
     if confirmed:
         f1 = chosen.winner.mean - 0.03
-        look = Look(f"trial {chosen.winner.trial_id}", "2030-01-01", f1, f1 - 0.06, f1 + 0.05, 69, 483, "0" * 12, {})
+        look = HoldoutEvaluation(
+            f"trial {chosen.winner.trial_id}", "2030-01-01", f1, f1 - 0.06, f1 + 0.05, 69, 483, "0" * 12, {}
+        )
         told |= {"holdout": {name: value for name, value in asdict(look).items() if name != "scores"}}
         told |= {"optimism": chosen.winner.validation_f1 - f1}
         search["holdout"] = {"looks": [asdict(look)]}

@@ -30,15 +30,15 @@ from tune.export import export_trial
 from tune.runs.folder import SearchRun
 from tune.runs.study import records
 from tune.selection.choice import choose
-from tune.selection.ensembles import LeftOut
-from tune.selection.finalists import FOLDS, SEEDS, Design, read_finalists, requests
+from tune.selection.ensembles import LeftOutComparison
+from tune.selection.finalists import Design, RepeatBy, read_finalists, repeat_requests
 from tune.selection.fits import repeat_fit
-from tune.selection.holdout import looks
-from tune.selection.library import PARTS, candidates, library
+from tune.selection.holdout import holdout_evaluations
+from tune.selection.library import PARTS, build_library, find_candidates
 from tune.states import TrialState
 from tune.statistics.paired import Difference
 
-DESIGN = Design(2, 2, FOLDS)
+DESIGN = Design(2, 2, RepeatBy.FOLDS)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def _says_what_it_did(said: Said, runs: Path, cache: Path, out: Path) -> None:
     assert f"python -m maskcls.predict --bundle {out} --images DIR" in text
     assert all(len(line) < 80 for line in lines if str(out) not in line)
     for name in ("one", "two"):
-        (look,) = looks(opened(runs, name, cache)[0].search())
+        (look,) = holdout_evaluations(opened(runs, name, cache)[0].search())
         assert (
             f"Holdout: {look.f1:.4f} [{look.low:.4f}, {look.high:.4f}], {look.people} people. It changes nothing."
             in lines
@@ -173,20 +173,20 @@ def test_one_that_does_not_pay_leaves_the_best_finalist_alone(runs: Path, demo_c
     for model, other in zip(classifier.models, alone.models, strict=True):
         tensors = other.state_dict()
         assert all(tensor.equal(tensors[name]) for name, tensor in model.state_dict().items())
-    (look,) = looks(SearchRun.open("one", runs).search())
+    (look,) = holdout_evaluations(SearchRun.open("one", runs).search())
     assert look.what == "one/0001"
 
 
 def test_what_may_be_chance_is_called_so(both: Path, demo_cache: Path) -> None:
     run, faces = opened(both, "one", demo_cache)
     decision = ensemble.decide([run], faces, DESIGN, 2)
-    unsure = replace(decision, compared=LeftOut(0.51, 0.5, Difference(2, 0.01, -0.02, 0.04)))
+    unsure = replace(decision, compared=LeftOutComparison(0.51, 0.5, Difference(2, 0.01, -0.02, 0.04)))
     said = " ".join(ensemble.verdict(unsure, DESIGN, Path("b")))
     assert "ensemble 0.5100, best finalist alone 0.5000, difference +0.0100 [-0.0200, +0.0400]: can't tell. " in said
     assert said.endswith(
         "The ensemble scored higher, which may be chance: b holds 2 classifiers, and a photo is answered by 4 models."
     )
-    once = replace(decision, compared=LeftOut(0.51, 0.5, Difference(1, 0.01, math.nan, math.nan)))
+    once = replace(decision, compared=LeftOutComparison(0.51, 0.5, Difference(1, 0.01, math.nan, math.nan)))
     assert "difference +0.0100, one repeat, so no interval: can't tell." in " ".join(
         ensemble.verdict(once, DESIGN, Path("b"))
     )
@@ -204,7 +204,7 @@ def test_from_real_repeats_to_the_bundle(tmp_path: Path, demo_cache: Path) -> No
     note_data(run, faces)
     trials = records(run)
     work = functools.partial(repeat_fit, cache=CacheOptions(demo_cache, 1.0))
-    for request in requests(run, trials, faces, DESIGN, cpus=1, gpus=0.0):
+    for request in repeat_requests(run, trials, faces, DESIGN, cpus=1, gpus=0.0):
         assert fitted(request, work).state == TrialState.COMPLETE
     choose(run, trials, faces, DESIGN, parallel=1, cpus=1, gpus=0.0, cache=CacheOptions(demo_cache, 1.0))
     out = tmp_path / "bundle"
@@ -230,7 +230,7 @@ def test_the_holdout_decides_nothing_and_the_same_bundle_is_one_look(
     first, again = tmp_path / "first", tmp_path / "again"
     for out in (first, again):
         assert door(both, demo_cache, "--run", "one", "--out", out).status == 0
-    assert len(looks(SearchRun.open("one", both).search())) == 1
+    assert len(holdout_evaluations(SearchRun.open("one", both).search())) == 1
     told = [read_bundle(out).scores for out in (first, again)]
     assert told[0] == told[1]
     run, faces = opened(both, "one", demo_cache)
@@ -240,15 +240,15 @@ def test_the_holdout_decides_nothing_and_the_same_bundle_is_one_look(
 
 
 def test_seeds_answer_the_same_people_whose_parts_are_left_out(runs: Path, demo_cache: Path, tmp_path: Path) -> None:
-    design = Design(2, 3, SEEDS)
+    design = Design(2, 3, RepeatBy.SEEDS)
     run, faces = opened(runs, "one", demo_cache)
     let_answer(run, faces, design, (0, 1), outvoting)
-    answers = library(candidates([run], faces), faces, design)
-    assert len(answers.truth) == 3 * len(faces.rows("validation"))
-    people = sorted(set(answers.person))
+    library = build_library(find_candidates([run], faces), faces, design)
+    assert len(library.truth) == 3 * len(faces.rows("validation"))
+    people = sorted(set(library.person))
     assert people == sorted(faces.split.validation)
-    assert all(len(set(answers.part[answers.person == person])) == 1 for person in people)
-    assert len(set(answers.part)) == min(PARTS, len(people))
+    assert all(len(set(library.part[library.person == person])) == 1 for person in people)
+    assert len(set(library.part)) == min(PARTS, len(people))
     said = door(runs, demo_cache, "--run", "one", "--out", tmp_path / "bundle")
     assert said.status == 0, said.err
     assert "(3 seeds, the validation people in parts)" in " ".join(said.out.splitlines())
@@ -293,7 +293,7 @@ class TestRefusals:
         assert "Name runs on the same --data, --split-seed, --split and --corrections." in said
 
     def test_other_designs(self, both: Path, demo_cache: Path) -> None:
-        let_answer(*opened(both, "two", demo_cache), Design(1, 3, SEEDS), (2,), outvoting)
+        let_answer(*opened(both, "two", demo_cache), Design(1, 3, RepeatBy.SEEDS), (2,), outvoting)
         said = self.refused(both, demo_cache, "--run", "one", "--run", "two")
         assert (
             "The finalists of two have 3 repeats by seeds, those of one 2 by folds, so their answers don't compare."
@@ -316,7 +316,7 @@ class TestRefusals:
         folder = next(folder for folder in run.finalists.iterdir() if (folder / "result.json").exists())
         (folder / "result.json").unlink()
         with caplog.at_level("WARNING", "maskcls"):
-            assert len(candidates([run, SearchRun.open("two", both)], faces)) == 2
+            assert len(find_candidates([run, SearchRun.open("two", both)], faces)) == 2
         assert caplog.messages[0].startswith("Finalist 000")
         assert "of one is left out: repeat " in caplog.messages[0]
 
@@ -327,7 +327,7 @@ class TestRefusals:
         two_trials(run)
         let_answer(run, faces, Design(2, 2), (0, 1), outvoting)
         with caplog.at_level("WARNING", "maskcls"), pytest.raises(CallError, match="but small has 1"):
-            candidates([run], faces)
+            find_candidates([run], faces)
         assert (
             "Finalist 0001 of small is left out: the trial was stopped early, and is not trained to its end."
             in caplog.messages

@@ -54,7 +54,7 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedComparison:
     """A comparison whose recipes are made."""
 
     name: str
@@ -86,7 +86,7 @@ def parse_vary(texts: Iterable[str]) -> dict[str, list[Any]]:
     return varied
 
 
-def merged(before: Mapping[str, Sequence[Any]], more: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+def merge_vary(before: Mapping[str, Sequence[Any]], more: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
     """Values by key of both, in their order, each once."""
     both = {key: list(values) for key, values in before.items()}
     for key, values in more.items():
@@ -95,7 +95,7 @@ def merged(before: Mapping[str, Sequence[Any]], more: Mapping[str, Sequence[Any]
     return both
 
 
-def varied(base: Recipe, vary: Mapping[str, Sequence[Any]], grid: bool) -> Comparison:
+def comparison_of_values(base: Recipe, vary: Mapping[str, Sequence[Any]], grid: bool) -> Comparison:
     """The comparison of `--vary`: each value other than the base's own is a variant, or each combination of values (`grid`).
 
     Raises CallError for a key or value that a recipe has not, and where nothing is left to vary.
@@ -106,24 +106,26 @@ def varied(base: Recipe, vary: Mapping[str, Sequence[Any]], grid: bool) -> Compa
         if grid
         else [{key: value} for key in keys for value in vary[key]]
     )
-    variants = [Variant(named(overrides), overrides) for overrides in chosen if base.override(overrides) != base]
+    variants = [Variant(variant_name(overrides), overrides) for overrides in chosen if base.override(overrides) != base]
     if not variants:
-        own = ", ".join(f"{key}={shown(value)}" for overrides in chosen for key, value in overrides.items())
+        own = ", ".join(f"{key}={format_value(value)}" for overrides in chosen for key, value in overrides.items())
         raise CallError(f"Nothing is left to vary: the base has {own} itself. Give --vary a value that it has not.")
     return Comparison("variants", base={}, variants=variants)
 
 
-def named(overrides: Mapping[str, Any]) -> str:
+def variant_name(overrides: Mapping[str, Any]) -> str:
     """Overrides as a variant's name."""
-    return ", ".join(f"{key}={shown(value)}" for key, value in overrides.items())
+    return ", ".join(f"{key}={format_value(value)}" for key, value in overrides.items())
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value as --vary takes it."""
     return value if isinstance(value, str) and value else json.dumps(value)
 
 
-def planned(comparison: Comparison, base: Recipe, explicit: Mapping[str, Any]) -> tuple[Planned, list[str]]:
+def plan_comparison(
+    comparison: Comparison, base: Recipe, explicit: Mapping[str, Any]
+) -> tuple[PlannedComparison, list[str]]:
     """The comparison with its recipes, and the names of the variants that are the base itself and so are left out.
 
     Precedence: base < the comparison's base < what the call says < a variant.
@@ -143,10 +145,10 @@ def planned(comparison: Comparison, base: Recipe, explicit: Mapping[str, Any]) -
             same.append(variant.name)
         else:
             arms.append(arm)
-    return Planned(comparison.name, comparison.claim, comparison.source, first, tuple(arms)), same
+    return PlannedComparison(comparison.name, comparison.claim, comparison.source, first, tuple(arms)), same
 
 
-def inapplicable(comparisons: Sequence[Planned], faces: FaceDataset) -> dict[tuple[str, str], str]:
+def find_inapplicable(comparisons: Sequence[PlannedComparison], faces: FaceDataset) -> dict[tuple[str, str], str]:
     """The arms whose treatment does not apply to these photos, by comparison and name, and why."""
     from tune.compare.treatments import find
 
@@ -177,8 +179,8 @@ def repeat_splits(run: ComparisonRun, faces: FaceDataset, repeats: int, folds: i
     return splits
 
 
-def untrainable(
-    comparisons: Sequence[Planned], faces: FaceDataset, splits: Sequence[Split]
+def find_untrainable(
+    comparisons: Sequence[PlannedComparison], faces: FaceDataset, splits: Sequence[Split]
 ) -> dict[tuple[str, str], str]:
     """The arms whose recipe leaves a label without training photos in some repeat, by comparison and name, and why."""
     from maskcls.training.fit_data import check_trainable
@@ -194,9 +196,9 @@ def untrainable(
     return found
 
 
-def without(
-    comparisons: Sequence[Planned], left_out: Mapping[tuple[str, str], str]
-) -> tuple[tuple[Planned, ...], list[str]]:
+def leave_out(
+    comparisons: Sequence[PlannedComparison], left_out: Mapping[tuple[str, str], str]
+) -> tuple[tuple[PlannedComparison, ...], list[str]]:
     """The comparisons without these arms, a comparison whose base is among them left out whole; and what is to be said of that."""
     left, notes = [], []
     for comparison in comparisons:

@@ -35,7 +35,7 @@ EPOCHS_MEANT, EPOCHS_RUN = 50, 12
 class SqueezedPhotos(Treatment):
     """Prediction squeezes whole photos into the square instead of cutting it out of their middle. The epoch was picked rightly."""
 
-    def answers(self, models: Sequence[Model], fit: Fit, faces: FaceDataset, rows: Integers) -> Integers:
+    def predict(self, models: Sequence[Model], fit: Fit, faces: FaceDataset, rows: Integers) -> Integers:
         import cv2
         import numpy as np
 
@@ -50,7 +50,7 @@ class SqueezedPhotos(Treatment):
 class ForeignNormalisation(Treatment):
     """Prediction normalises with another mean and std than training."""
 
-    def answers(self, models: Sequence[Model], fit: Fit, faces: FaceDataset, rows: Integers) -> Integers:
+    def predict(self, models: Sequence[Model], fit: Fit, faces: FaceDataset, rows: Integers) -> Integers:
         import torch
 
         own = [(model.mean.clone(), model.std.clone()) for model in models]
@@ -74,7 +74,7 @@ class InvertedNumbering(Treatment):
         members = recipe.split.members
         return "" if self.MEMBER in members else f"task split {recipe.task_split} has no member {self.MEMBER}"
 
-    def answers(self, models: Sequence[Model], fit: Fit, faces: FaceDataset, rows: Integers) -> Integers:
+    def predict(self, models: Sequence[Model], fit: Fit, faces: FaceDataset, rows: Integers) -> Integers:
         said = _said(models, fit.data.pixels, rows)
         at = fit.recipe.split.members.index(self.MEMBER)
         said[at] = said[at][:, [1, 0, 3, 2]]  # of each gender, "30 or older" and "under 30" change places

@@ -25,7 +25,7 @@ from maskcls import machine
 from maskcls.files import write_atomically
 from maskcls.stores.arrays import CacheOptions
 from maskcls.training.conditions import told_of
-from tune.compare.arms import Arm, Planned
+from tune.compare.arms import Arm, PlannedComparison
 from tune.compare.treatments import Treatment, find
 from tune.fitting.failures import explain, is_unfit, state_of, write_error
 from tune.fitting.pool import FitRequest, has_ended, read_result
@@ -51,7 +51,7 @@ def column(reading: str) -> str:
 
 def requests(
     run: ComparisonRun,
-    comparisons: Sequence[Planned],
+    comparisons: Sequence[PlannedComparison],
     splits: Sequence[Split],
     data_digest: str,
     *,
@@ -61,7 +61,7 @@ def requests(
 ) -> list[FitRequest]:
     """Every different fit once, repeat by repeat, so that what is done early can be compared early.
 
-    A fit that was read before is asked for those readings again, for done again (`is_read`) it replaces what it was.
+    A fit that was read before is asked for those readings again, for done again (`is_evaluated`) it replaces what it was.
     """
     arms: dict[str, tuple[int, Arm, set[str], str]] = {}
     for number, split in enumerate(splits):
@@ -85,7 +85,7 @@ def requests(
     return asked
 
 
-def is_read(request: FitRequest, result: Mapping[str, Any]) -> bool:
+def is_evaluated(request: FitRequest, result: Mapping[str, Any]) -> bool:
     """Whether a result answers its request. A fit that was not read as a variant wants it must be done again: its weights are gone.
 
     A reading that failed would fail again, and so counts as read.
@@ -213,7 +213,7 @@ class _Readings:
             return
         self._picked[name] = result.epoch
         if is_new:
-            said = reading.answers(self._fit.answering, self._fit, self._faces, self._rows)
+            said = reading.predict(self._fit.answering, self._fit, self._faces, self._rows)
             write_atomically(self._kept(name), json.dumps(said.tolist()))
 
     def _answers(self, name: str) -> Classes:
@@ -221,7 +221,7 @@ class _Readings:
             said = np.array(json.loads(self._kept(name).read_text()), np.int64)
         else:
             with self._fit.at_best() as models:
-                said = self._all[name].answers(models, self._fit, self._faces, self._rows)
+                said = self._all[name].predict(models, self._fit, self._faces, self._rows)
         if said.shape != self._rows.shape:
             raise ValueError(
                 f"A reading must answer every tested photo, {self._rows.shape}, but answered {said.shape}."

@@ -14,7 +14,15 @@ from typing import Any
 from maskcls import presets
 from maskcls.errors import CallError
 from maskcls.recipe import Recipe
-from tune.compare.arms import Arm, Planned, default_folds, merged, parse_vary, planned, varied
+from tune.compare.arms import (
+    Arm,
+    PlannedComparison,
+    comparison_of_values,
+    default_folds,
+    merge_vary,
+    parse_vary,
+    plan_comparison,
+)
 from tune.compare.studies import Comparison, Study, get, names
 from tune.runs.cluster import Cluster
 from tune.runs.durations import budget_s
@@ -105,7 +113,7 @@ class CompareCall:
         where = {name: options[name] for name in ("parallel", "gpus_per_trial", "cpus_per_trial", "time_budget")}
         seeds = told["seeds"] if options["seeds"] is None else this.seeds
         return cls(
-            **{**told, **where, "set": tuple(told["set"]), "seeds": seeds, "vary": merged(told["vary"], this.vary)}
+            **{**told, **where, "set": tuple(told["set"]), "seeds": seeds, "vary": merge_vary(told["vary"], this.vary)}
         )
 
     def record(self) -> dict[str, Any]:
@@ -119,7 +127,7 @@ class ComparePlan:
 
     title: str
     question: str
-    comparisons: tuple[Planned, ...]
+    comparisons: tuple[PlannedComparison, ...]
     scale: str
     repeats: int
     folds: int
@@ -133,7 +141,7 @@ class ComparePlan:
     def n_fits(self) -> int:
         """Different fits, equal ones counted once."""
         return self.repeats * len(
-            {(arm.recipe.digest, arm.trained) for planned in self.comparisons for arm in planned.arms}
+            {(arm.recipe.digest, arm.trained) for comparison in self.comparisons for arm in comparison.arms}
         )
 
     def told(self) -> list[str]:
@@ -203,7 +211,7 @@ def resolve(call: CompareCall, machine: Cluster, study_file: Path | None = None)
     )
     base = presets.base_recipe(call.preset, scale, explicit, demo=call.data is None)
     study = _study(call, study_file)
-    comparisons = study.comparisons if study else [varied(base, call.vary, call.grid)]
+    comparisons = study.comparisons if study else [comparison_of_values(base, call.vary, call.grid)]
     made, left_out = _planned(comparisons, base, explicit)
     notes += left_out
     if call.seeds < 2:
@@ -227,11 +235,11 @@ def resolve(call: CompareCall, machine: Cluster, study_file: Path | None = None)
 
 def _planned(
     comparisons: Sequence[Comparison], base: Recipe, explicit: Mapping[str, Any]
-) -> tuple[tuple[Planned, ...], list[str]]:
+) -> tuple[tuple[PlannedComparison, ...], list[str]]:
     """The comparisons that have a variant, and what is to be said of variants that are not compared."""
     made, notes = [], []
     for comparison in comparisons:
-        found, same = planned(comparison, base, explicit)
+        found, same = plan_comparison(comparison, base, explicit)
         notes += [f"{comparison.name}, {name} is left out: with this call it is the base itself." for name in same]
         made += [found] if found.variants else []
     if not made:

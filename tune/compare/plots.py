@@ -12,11 +12,16 @@ from matplotlib.lines import Line2D
 from maskcls.reports.plots import ACCENT, BLUE, INK, STYLE, new_figure, quiet_about_glyphs, to_png, to_svg
 from tune.compare.results import Results, Row
 from tune.states import TrialState
-from tune.statistics.paired import BETTER, CANT_TELL, WORSE
+from tune.statistics.paired import Verdict
 
 # Told apart by the marker, too, for readers who do not see the hues.
-COLOURS = {BETTER: BLUE, WORSE: ACCENT, CANT_TELL: "#8a96a0", TrialState.DIVERGED: "#7b3f98"}
-_MARKERS = {BETTER: "o", WORSE: "s", CANT_TELL: "D", TrialState.DIVERGED: "X"}
+COLOURS: dict[str, str] = {
+    Verdict.BETTER: BLUE,
+    Verdict.WORSE: ACCENT,
+    Verdict.CANT_TELL: "#8a96a0",
+    TrialState.DIVERGED: "#7b3f98",
+}
+_MARKERS: dict[str, str] = {Verdict.BETTER: "o", Verdict.WORSE: "s", Verdict.CANT_TELL: "D", TrialState.DIVERGED: "X"}
 _LONGEST = 52
 
 

@@ -10,22 +10,22 @@ from typing import Any
 
 from maskcls.files import replacing, write_atomically
 from maskcls.reports.page import Html, page, pairs, section, table, tiles
-from tune.compare.arms import BASE, VALIDATION, Planned
+from tune.compare.arms import BASE, VALIDATION, PlannedComparison
 from tune.compare.plots import COLOURS, differences_png, differences_svg, kind
 from tune.compare.results import Results, Row
-from tune.compare.table import difference_told, mean_and_spread, time_told, word
+from tune.compare.table import format_difference, format_mean, format_time, word
 from tune.runs.folder import ComparisonRun
 from tune.states import TrialState
-from tune.statistics.paired import BETTER, CANT_TELL, WORSE
+from tune.statistics.paired import Verdict
 
 
-def write_report(run: ComparisonRun, results: Results, comparisons: Sequence[Planned]) -> None:
+def write_report(run: ComparisonRun, results: Results, comparisons: Sequence[PlannedComparison]) -> None:
     """Write report.html and differences.png over what is complete, each whole or not at all."""
     record = run.record()
     sections = [_headline(results, record)]
     plot = differences_svg(results)
     if plot:
-        sections.append(section("Differences", results.by_chance, plot))
+        sections.append(section("Differences", results.chance_note, plot))
         with replacing(run.plot) as stream:
             stream.write(differences_png(results))
     sections += [_comparison(planned, results) for planned in comparisons]
@@ -36,7 +36,7 @@ def write_report(run: ComparisonRun, results: Results, comparisons: Sequence[Pla
 def _headline(results: Results, record: Mapping[str, Any]) -> Html:
     words = Counter(kind(row) for row in results.rows if row.difference is not None)
     diverged = sum(bool(row.states.get(TrialState.DIVERGED)) for row in results.rows if not row.is_base)
-    order = (BETTER, WORSE, CANT_TELL)
+    order = (Verdict.BETTER, Verdict.WORSE, Verdict.CANT_TELL)
     told = " / ".join(str(words[name]) for name in order) if words else "–"
     bases = [row for row in results.rows if row.is_base and row.n]
     hardware = record["parts"][-1].get("hardware", {}) if record.get("parts") else {}
@@ -51,11 +51,11 @@ def _headline(results: Results, record: Mapping[str, Any]) -> Html:
             f"{len(results.rows) - len(_bases(results))} variants, each against its base"
             + (f"; {diverged} diverged" if diverged else ""),
         ),
-        ("macro F1 of the base", mean_and_spread(one), f"mean ± standard deviation of {one.n} repeats")
+        ("macro F1 of the base", format_mean(one), f"mean ± standard deviation of {one.n} repeats")
         if one
         else ("comparisons", str(len(_bases(results))), "each with its own base"),
         ("people tested", str(results.people), f"{results.photos:,} photos, {results.repeats} repeats"),
-        ("a fit's time", time_told(bases[0]) if bases else "–", machine),
+        ("a fit's time", format_time(bases[0]) if bases else "–", machine),
     ]
     caution = "Better or worse: the 95 % interval over seeds and people leaves zero out. Can't tell is no proof of being equal."
     return tiles(shown, caution)
@@ -65,7 +65,7 @@ def _bases(results: Results) -> list[Row]:
     return [row for row in results.rows if row.is_base]
 
 
-def _comparison(planned: Planned, results: Results) -> Html:
+def _comparison(planned: PlannedComparison, results: Results) -> Html:
     cells = []
     for row in results.of(planned.name):
         dot = f'<span class="dot" style="background:{COLOURS[kind(row)]}"></span>' if row.difference else ""
@@ -74,11 +74,11 @@ def _comparison(planned: Planned, results: Results) -> Html:
             [
                 _name(row.variant),
                 str(row.n),
-                mean_and_spread(row),
-                difference_told(row),
+                format_mean(row),
+                format_difference(row),
                 dot + escape(word(row)),
                 "–" if math.isnan(row.validation_f1_mean) else f"{row.validation_f1_mean:.3f}",
-                time_told(row),
+                format_time(row),
                 "" if set(row.states) == {TrialState.COMPLETE} else escape(ends),
             ]
         )

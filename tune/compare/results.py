@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from tune.compare.arms import Arm, Planned
+from tune.compare.arms import Arm, PlannedComparison
 from tune.compare.fits import ANSWERS, column
 from tune.fitting.pool import read_result
 from tune.runs.folder import ComparisonRun
 from tune.states import TrialState
-from tune.statistics.paired import Difference, Repeat, by_chance, difference
+from tune.statistics.paired import Difference, Repeat, difference, expected_by_chance
 
 if TYPE_CHECKING:
     from maskcls.data.dataset import FaceDataset
@@ -92,16 +92,16 @@ class Results:
         )
 
     @property
-    def by_chance(self) -> str:
+    def chance_note(self) -> str:
         """What to think of the verdicts together."""
         return (
-            f"Of {self.n_verdicts} difference{'s' * (self.n_verdicts != 1)}, about {by_chance(self.n_verdicts):.2g} would be called "
+            f"Of {self.n_verdicts} difference{'s' * (self.n_verdicts != 1)}, about {expected_by_chance(self.n_verdicts):.2g} would be called "
             "better or worse by chance alone, were none real."
         )
 
 
 def read_results(
-    run: ComparisonRun, comparisons: Sequence[Planned], splits: Sequence[Split], faces: FaceDataset
+    run: ComparisonRun, comparisons: Sequence[PlannedComparison], splits: Sequence[Split], faces: FaceDataset
 ) -> Results:
     """The rows of all comparisons from what is done so far."""
     fits = _Fits(run, splits, faces)
@@ -109,7 +109,7 @@ def read_results(
     return Results(tuple(rows), len(splits), *fits.tested())
 
 
-def _rows(comparison: Planned, fits: _Fits) -> list[Row]:
+def _rows(comparison: PlannedComparison, fits: _Fits) -> list[Row]:
     done = {arm.name: fits.complete(arm) for arm in comparison.arms}
     of_base = done[comparison.base.name]
     rows = [fits.row(comparison.name, comparison.base, of_base, None, is_base=True)]

@@ -17,7 +17,7 @@ import typer
 
 from maskcls.cli import INTERRUPTED as INTERRUPTED_STATUS
 from maskcls.errors import CallError
-from tune.compare.arms import Planned, inapplicable, repeat_splits, untrainable, without
+from tune.compare.arms import PlannedComparison, find_inapplicable, find_untrainable, leave_out, repeat_splits
 from tune.compare.options import IDENTITY, CompareCall, ComparePlan, resolve
 from tune.runs import cluster
 from tune.runs.folder import ComparisonRun, remove
@@ -111,7 +111,7 @@ def _resume(call: CompareCall, found: ComparisonRun, options: Mapping[str, Any],
 class _Ready:
     """What is compared, on which photos, on which splits: all that was checked before a fit begins."""
 
-    comparisons: tuple[Planned, ...]
+    comparisons: tuple[PlannedComparison, ...]
     faces: FaceDataset
     splits: list[Split]
     left_out: tuple[str, ...]
@@ -136,16 +136,16 @@ def _make_ready(call: CompareCall, plan: ComparePlan, run: ComparisonRun, option
 
 def _possible(
     plan: ComparePlan, faces: FaceDataset, splits: Sequence[Split], *, study: bool
-) -> tuple[tuple[Planned, ...], tuple[str, ...]]:
+) -> tuple[tuple[PlannedComparison, ...], tuple[str, ...]]:
     """The comparisons as these photos allow them, and notes of what is left out.
 
     What a study asks in vain is left out, and said; what a call asks so is refused.
     """
-    impossible = untrainable(plan.comparisons, faces, splits)
+    impossible = find_untrainable(plan.comparisons, faces, splits)
     if impossible and not study:
         (_, arm), why = next(iter(impossible.items()))
         raise CallError(f"{arm}: {why}")
-    comparisons, notes = without(plan.comparisons, inapplicable(plan.comparisons, faces) | impossible)
+    comparisons, notes = leave_out(plan.comparisons, find_inapplicable(plan.comparisons, faces) | impossible)
     _say(notes)
     if not comparisons:
         raise CallError("Nothing is left to compare on these photos.")
@@ -153,7 +153,7 @@ def _possible(
 
 
 def _compare(plan: ComparePlan, run: ComparisonRun, ready: _Ready, stack: ExitStack, options: Mapping[str, Any]) -> int:
-    from tune.compare.fits import fit_and_answer, is_read, requests
+    from tune.compare.fits import fit_and_answer, is_evaluated, requests
     from tune.fitting.pool import run_fits, to_do
 
     comparisons, faces, splits = ready.comparisons, ready.faces, ready.splits
@@ -165,14 +165,14 @@ def _compare(plan: ComparePlan, run: ComparisonRun, ready: _Ready, stack: ExitSt
     run.write_record({**run.record(), **measured})
     asked = requests(run, comparisons, splits, faces.digest, folds=plan.folds, cpus=plan.cpus, gpus=plan.gpus)
     typer.echo(f"Run {run.name}: {len(asked)} fits, {plan.parallel} at a time, in {run.path}")
-    there = stack.enter_context(cluster.connected(options["address"])) if to_do(asked, is_read) else None
+    there = stack.enter_context(cluster.connected(options["address"])) if to_do(asked, is_evaluated) else None
     if there and there.dashboard:
         typer.echo(
             f"Ray's dashboard: http://{there.dashboard} (it asks for a token: `{cluster.TOKEN_COMMAND}` prints it)"
         )
     work = functools.partial(fit_and_answer, cache=faces.cache)
     with _noted(run, plan) as note:
-        outcome = run_fits(asked, work, parallel=plan.parallel, budget_s=plan.time_budget_s, is_done=is_read)
+        outcome = run_fits(asked, work, parallel=plan.parallel, budget_s=plan.time_budget_s, is_done=is_evaluated)
         note(outcome.reason)
     _hand_over(run, ready, outcome)
     if outcome.reason == Reason.INTERRUPTED:

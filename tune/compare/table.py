@@ -11,10 +11,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tune.compare.arms import Planned
+from tune.compare.arms import PlannedComparison
 from tune.compare.results import Results, Row
 from tune.runs.durations import duration
-from tune.statistics.paired import BETTER, WORSE
+from tune.statistics.paired import Verdict
 
 COLUMNS = (
     "comparison",
@@ -30,10 +30,10 @@ COLUMNS = (
     "seconds_mean",
     "states",
 )
-_STYLES = {BETTER: "green", WORSE: "red"}
+_STYLES: dict[str, str] = {Verdict.BETTER: "green", Verdict.WORSE: "red"}
 
 
-def render(results: Results, comparisons: Sequence[Planned]) -> RenderableType:
+def render(results: Results, comparisons: Sequence[PlannedComparison]) -> RenderableType:
     """For a terminal: a table a comparison, under what was claimed."""
     parts: list[RenderableType] = []
     for comparison in comparisons:
@@ -42,7 +42,7 @@ def render(results: Results, comparisons: Sequence[Planned]) -> RenderableType:
         if comparison.claim:
             parts.append(Text(comparison.claim))
         parts.append(_terminal_table(results.of(comparison.name), results.repeats))
-    return Group(*parts, Text(results.by_chance, style="dim") if results.n_verdicts else Text(""))
+    return Group(*parts, Text(results.chance_note, style="dim") if results.n_verdicts else Text(""))
 
 
 def _terminal_table(rows: Sequence[Row], repeats: int) -> Table:
@@ -57,19 +57,19 @@ def _terminal_table(rows: Sequence[Row], repeats: int) -> Table:
         n = [str(row.n)] if partial else []
         style = "bold" if row.is_base else _STYLES.get(word(row), "")
         table.add_row(
-            row.variant, *n, mean_and_spread(row), difference_told(row), word(row), time_told(row), style=style
+            row.variant, *n, format_mean(row), format_difference(row), word(row), format_time(row), style=style
         )
     return table
 
 
-def mean_and_spread(row: Row) -> str:
+def format_mean(row: Row) -> str:
     """`.612 ± .012`; without a spread where there is one repeat, a dash where there is none."""
     if not row.n:
         return "–"
     return f"{row.f1_mean:.3f}" if math.isnan(row.f1_sd) else f"{row.f1_mean:.3f} ± {row.f1_sd:.3f}"
 
 
-def difference_told(row: Row) -> str:
+def format_difference(row: Row) -> str:
     """`+0.021 [-0.004, +0.046]`, of one repeat without an interval; empty for the base, and where no repeat counts."""
     found = row.difference
     if found is None:
@@ -84,7 +84,7 @@ def word(row: Row) -> str:
     return row.verdict or ("" if row.n else ", ".join(row.states))
 
 
-def time_told(row: Row) -> str:
+def format_time(row: Row) -> str:
     """A fit's mean time."""
     return "" if math.isnan(row.seconds_mean) else duration(row.seconds_mean)
 
@@ -114,7 +114,7 @@ def to_csv(results: Results) -> str:
     return text.getvalue()
 
 
-def to_markdown(results: Results, comparisons: Sequence[Planned], left_out: Sequence[str] = ()) -> str:
+def to_markdown(results: Results, comparisons: Sequence[PlannedComparison], left_out: Sequence[str] = ()) -> str:
     """For a document: what was claimed, by whom, and a table, comparison by comparison; and what these photos leave out."""
     parts = []
     for comparison in comparisons:
@@ -130,11 +130,11 @@ def to_markdown(results: Results, comparisons: Sequence[Planned], left_out: Sequ
             told = word(row)
             validated = "" if math.isnan(row.validation_f1_mean) else f"{row.validation_f1_mean:.3f}"
             said = f"**{told}**" if told in _STYLES else told
-            cells = (row.variant, str(row.n), mean_and_spread(row), difference_told(row), said, validated)
-            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in (*cells, time_told(row))) + " |")
+            cells = (row.variant, str(row.n), format_mean(row), format_difference(row), said, validated)
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in (*cells, format_time(row))) + " |")
         parts.append("\n".join(lines) + "\n")
     if results.n_verdicts:
-        parts.append(f"{results.by_chance}\n")
+        parts.append(f"{results.chance_note}\n")
     if left_out:
         parts.append("\n".join(f"- {note}" for note in left_out) + "\n")
     return "\n".join(parts)

@@ -59,6 +59,8 @@ class Treatment:
     """Whether `better` is overridden."""
 
     def __init_subclass__(cls) -> None:
+        if "answers" in vars(cls):  # its former name, which nothing calls any more
+            raise CallError(f"Treatment {cls.__name__} defines answers(). Rename that method to predict().")
         cls.retrains = cls.data is not Treatment.data or cls.prepared is not Treatment.prepared
         cls.picks = cls.better is not Treatment.better
 
@@ -77,7 +79,7 @@ class Treatment:
         """Whether the epoch just done is the one to answer with, rather than the best so far."""
         return new.validation_f1 > best.validation_f1
 
-    def answers(
+    def predict(
         self, models: Sequence[Model], fit: Fit, faces: FaceDataset, rows: NDArray[np.int64]
     ) -> NDArray[np.int64]:
         """The class (0..17) of each of these rows of `faces.photos`, (n,). The models hold the weights of the epoch to answer with."""

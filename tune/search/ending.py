@@ -17,7 +17,7 @@ from tune.search.plan import MANY, SearchPlan
 if TYPE_CHECKING:
     from maskcls.data.dataset import FaceDataset
     from tune.runs.study import Record
-    from tune.selection.choice import Chosen
+    from tune.selection.choice import Choice
     from tune.selection.finalists import Design
 
 
@@ -26,7 +26,7 @@ class SearchOutcome:
     """How the parts of a search ended: its trials, the choice among its finalists, the winner's last fit on all people."""
 
     searched: Outcome
-    chosen: Chosen | None = None
+    chosen: Choice | None = None
     """None: there is none, and the best trial by validation is handed over."""
     finished: bool | None = None
     """Whether a winner that was stopped early was trained to its end, into best/; None: the winner is complete."""
@@ -58,9 +58,9 @@ def resume_command(run: SearchRun) -> str:
 
 def design_of(call: Call) -> Design:
     """How the call wants its finalists repeated; it has some. Raises CallError where that cannot be."""
-    from tune.selection.finalists import Design
+    from tune.selection.finalists import Design, RepeatBy
 
-    return Design(call.finalists, call.repeats, call.repeat_by)
+    return Design(call.finalists, call.repeats, RepeatBy(call.repeat_by))
 
 
 def faces_of(run: SearchRun, options: Mapping[str, Any]) -> FaceDataset:
@@ -83,7 +83,7 @@ def handed_over(run: SearchRun, call: Call) -> bool:
 
 def choose(
     run: SearchRun, call: Call, plan: SearchPlan, left_s: float | None, options: Mapping[str, Any]
-) -> Chosen | None:
+) -> Choice | None:
     """Repeat the finalists, as far as the time goes. None where no trial has a score. Ray must be connected."""
     from tune.runs.study import records
     from tune.selection import choice
@@ -103,7 +103,7 @@ def choose(
 
 
 def finish(
-    run: SearchRun, plan: SearchPlan, chosen: Chosen, left_s: float | None, options: Mapping[str, Any]
+    run: SearchRun, plan: SearchPlan, chosen: Choice, left_s: float | None, options: Mapping[str, Any]
 ) -> bool | None:
     """Where the winner was stopped early, train it to its end, as its repeats were, into best/; whether that is done, None: no need.
 
@@ -123,7 +123,7 @@ def finish(
 
 
 def retrain(
-    run: SearchRun, plan: SearchPlan, chosen: Chosen | None, left_s: float | None, options: Mapping[str, Any]
+    run: SearchRun, plan: SearchPlan, chosen: Choice | None, left_s: float | None, options: Mapping[str, Any]
 ) -> Outcome | None:
     """Fit the winner, or the best trial where there are no finalists, on train and validation people. Ray must be connected."""
     from tune.runs import leaderboard

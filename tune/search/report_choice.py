@@ -11,8 +11,8 @@ from typing import Any
 
 from maskcls.reports.page import Html, listed, section, table
 from tune.search import report_plots
-from tune.selection.choice import CHOICE, told_of_looks
-from tune.selection.holdout import looks
+from tune.selection.choice import CHOICE, holdout_note
+from tune.selection.holdout import holdout_evaluations
 
 _TOLD = {
     "folds": "each repeat on a fold of the train and validation people, with a seed of its own",
@@ -48,7 +48,7 @@ def figures(search: Mapping[str, Any], place: str) -> list[Tile]:
 
 def caution(search: Mapping[str, Any], gained: Tile) -> str:
     """The line under the tiles: looks at the holdout, and the gain over the preset, which is of validation scores."""
-    told = told_of_looks(search) if looks(search) else "The holdout has not been looked at."
+    told = holdout_note(search) if holdout_evaluations(search) else "The holdout has not been looked at."
     name, figure, preset = gained
     return f"{told} The {name}, by validation alone, is {figure} ({preset})." if figure != "–" else told
 

@@ -17,8 +17,8 @@ from maskcls.stores.arrays import CacheOptions
 from tune.runs.folder import SearchRun
 from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import Record
-from tune.selection.finalists import Design, Finalist, read_finalists, requests, top_trials, winner
-from tune.selection.holdout import Look, look, looks
+from tune.selection.finalists import Design, Finalist, pick_winner, read_finalists, repeat_requests, top_trials
+from tune.selection.holdout import HoldoutEvaluation, evaluate_on_holdout, holdout_evaluations
 
 if TYPE_CHECKING:
     from maskcls.data.dataset import FaceDataset
@@ -28,7 +28,7 @@ CHOICE = "choice"
 
 
 @dataclass(frozen=True)
-class Chosen:
+class Choice:
     """How the repeats ended and what they say. `winner` is None where no repeat is complete."""
 
     outcome: Outcome
@@ -45,7 +45,7 @@ def fits_to_do(run: SearchRun, trials: Sequence[Record], faces: FaceDataset, des
     """The repeats that have no result yet; where there are none, `choose` needs no Ray."""
     from tune.fitting.pool import to_do
 
-    return to_do(requests(run, trials, faces, design, cpus=1, gpus=0.0))
+    return to_do(repeat_requests(run, trials, faces, design, cpus=1, gpus=0.0))
 
 
 def choose(
@@ -60,7 +60,7 @@ def choose(
     cache: CacheOptions,
     budget_s: float | None = None,
     plain: bool | None = None,
-) -> Chosen:
+) -> Choice:
     """Run the repeats that are missing, and note in search.json what all of them say, without the holdout.
 
     Ray must be connected where `fits_to_do` names any; the caller holds the run. Called again it goes on with what is left.
@@ -70,11 +70,11 @@ def choose(
     from tune.fitting.pool import run_fits
     from tune.selection.fits import repeat_fit
 
-    asked = requests(run, trials, faces, design, cpus=cpus, gpus=gpus)
+    asked = repeat_requests(run, trials, faces, design, cpus=cpus, gpus=gpus)
     work = functools.partial(repeat_fit, cache=cache)
     outcome = run_fits(asked, work, parallel=parallel, budget_s=budget_s, plain=plain)
     finalists = tuple(read_finalists(run, trials, faces, design))
-    chosen = Chosen(outcome, finalists, winner(finalists))
+    chosen = Choice(outcome, finalists, pick_winner(finalists))
     run.write_search({**run.search(), CHOICE: record(design, chosen)})
     return chosen
 
@@ -90,14 +90,14 @@ def is_made(run: SearchRun, design: Design) -> bool:
     return wanted == [one["trial"] for one in made["finalists"]] and made["holdout"] is not None
 
 
-def confirm(run: SearchRun, faces: FaceDataset, chosen: Chosen, bundle: Path) -> Look:
+def confirm(run: SearchRun, faces: FaceDataset, chosen: Choice, bundle: Path) -> HoldoutEvaluation:
     """Look at the winner's bundle on the holdout, and note its score and the search's optimism beside the choice.
 
-    Raises DataError as `holdout.look` does.
+    Raises DataError as `evaluate_on_holdout` does.
     """
     if chosen.winner is None:
         raise ValueError("There is no winner to confirm.")
-    found = look(run, faces, bundle, f"trial {chosen.winner.trial_id}")
+    found = evaluate_on_holdout(run, faces, bundle, f"trial {chosen.winner.trial_id}")
     search = run.search()
     told = {name: value for name, value in asdict(found).items() if name != "scores"}
     optimism = chosen.winner.validation_f1 - found.f1
@@ -105,7 +105,7 @@ def confirm(run: SearchRun, faces: FaceDataset, chosen: Chosen, bundle: Path) ->
     return found
 
 
-def record(design: Design, chosen: Chosen) -> dict[str, Any]:
+def record(design: Design, chosen: Choice) -> dict[str, Any]:
     """For search.json. Scores that are not there are None."""
     best = chosen.winner
     return {
@@ -131,18 +131,18 @@ def summary(search: Mapping[str, Any]) -> list[str]:
     missing = [f"Trial {one['trial']}, {line}" for one in choice["finalists"] for line in one["missing"]]
     if choice["winner"] is None:
         return ["No repeat of a finalist is complete, so nothing is chosen but by validation.", *missing]
-    lines = [f"Winner: trial {choice['winner']}, {told_of_mean(choice)} (validation {choice['validation_f1']:.4f})."]
+    lines = [f"Winner: trial {choice['winner']}, {mean_text(choice)} (validation {choice['validation_f1']:.4f})."]
     found = choice["holdout"]
     if found:
         people = f"{found['people']:,} {'person' if found['people'] == 1 else 'people'}"
         lines.append(f"Holdout: {found['f1']:.4f} [{found['low']:.4f}, {found['high']:.4f}], {people}.")
         lines.append(f"Optimism of the search: {choice['optimism']:+.4f} (validation less holdout).")
-    if looks(search):
-        lines.append(told_of_looks(search))
+    if holdout_evaluations(search):
+        lines.append(holdout_note(search))
     return lines + missing
 
 
-def told_of_mean(choice: Mapping[str, Any]) -> str:
+def mean_text(choice: Mapping[str, Any]) -> str:
     """As in `mean of 3 repeats 0.5312 +- 0.0121`; of a choice that has a winner."""
     n, spread = choice["repeats"], choice["spread"]
     return (
@@ -152,9 +152,9 @@ def told_of_mean(choice: Mapping[str, Any]) -> str:
     )
 
 
-def told_of_looks(search: Mapping[str, Any]) -> str:
+def holdout_note(search: Mapping[str, Any]) -> str:
     """How often the holdout has been looked at: how many different bundles were scored there."""
-    n = len(looks(search))
+    n = len(holdout_evaluations(search))
     if n < 2:
         return f"The holdout has been looked at {n} time{'s' * (n != 1)}."
     return f"The holdout has been looked at {n} times: the best of those scores is too good again."

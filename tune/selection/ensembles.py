@@ -69,7 +69,7 @@ class Library:
         return _Scorer(self).f1(_mean(self.probabilities, weights).argmax(1))
 
 
-def select(library: Library, size: int) -> Integers:
+def select_ensemble(library: Library, size: int) -> Integers:
     """(K,): how often each candidate is taken, at most `size` times together; the best ensemble on the greedy path.
 
     Raises CallError for a size below one.
@@ -94,11 +94,11 @@ def select(library: Library, size: int) -> Integers:
 
 def best_single(library: Library) -> int:
     """The candidate that scores best alone, where `select` begins."""
-    return int(select(library, 1).argmax())
+    return int(select_ensemble(library, 1).argmax())
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class LeftOutComparison:
     """The comparison on people by whom nothing was selected."""
 
     ensemble: float
@@ -114,7 +114,7 @@ class LeftOut:
         return self.difference.mean > 0
 
 
-def left_out(library: Library, size: int, seed: int = 0) -> LeftOut:
+def compare_on_left_out(library: Library, size: int, seed: int = 0) -> LeftOutComparison:
     """Ensemble and best single candidate, on each part as selected by the others. Raises CallError for fewer than two parts.
 
     Args:
@@ -130,13 +130,13 @@ def left_out(library: Library, size: int, seed: int = 0) -> LeftOut:
         here = library.part == part
         others, scored = library.rows(~here), library.probabilities[:, here]
         single[here] = scored[best_single(others)].argmax(1)
-        ensemble[here] = _mean(scored, shares(select(others, size))).argmax(1)
+        ensemble[here] = _mean(scored, ensemble_weights(select_ensemble(others, size))).argmax(1)
     repeats = [_repeat(library, single, ensemble, number) for number in np.unique(library.repeat)]
     scorer = _Scorer(library)
-    return LeftOut(scorer.f1(ensemble), scorer.f1(single), difference(repeats, seed))
+    return LeftOutComparison(scorer.f1(ensemble), scorer.f1(single), difference(repeats, seed))
 
 
-def shares(taken: Integers) -> Floats:
+def ensemble_weights(taken: Integers) -> Floats:
     """(K,) weights that sum to one."""
     weights: Floats = taken / taken.sum()
     return weights

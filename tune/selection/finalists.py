@@ -15,6 +15,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,16 +29,22 @@ from tune.fitting.pool import ERROR, FitRequest, read_result
 from tune.runs.folder import SearchRun
 from tune.runs.leaderboard import ranked
 from tune.runs.study import Record
-from tune.selection.predictions import read_answers
+from tune.selection.predictions import read_predictions
 from tune.states import TrialState
 
 if TYPE_CHECKING:
     from maskcls.data.dataset import FaceDataset
     from maskcls.data.splits import Split
 
-FOLDS, SEEDS = "folds", "seeds"
 TIE = 1e-9
 """Means of F1 that differ by less are equal but for rounding."""
+
+
+class RepeatBy(StrEnum):
+    """What differs between a finalist's repeats beside the seed: the people (folds), or nothing more."""
+
+    FOLDS = "folds"
+    SEEDS = "seeds"
 
 
 @dataclass(frozen=True)
@@ -49,15 +56,18 @@ class Design:
 
     finalists: int
     repeats: int
-    by: str = FOLDS
+    by: RepeatBy = RepeatBy.FOLDS
 
     def __post_init__(self) -> None:
         for option, value in (("--finalists", self.finalists), ("--repeats", self.repeats)):
             if value < 1:
                 raise CallError(f"{option} must be at least 1, but got {value}.")
-        if self.by not in (FOLDS, SEEDS):
-            raise CallError(f"Finalists are repeated by {FOLDS} or by {SEEDS}, but got {self.by!r}.")
-        if self.by == FOLDS and self.repeats == 1:
+        try:
+            object.__setattr__(self, "by", RepeatBy(self.by))  # search.json has the word alone
+        except ValueError:
+            words = " or by ".join(RepeatBy)
+            raise CallError(f"Finalists are repeated by {words}, but got {self.by!r}.") from None
+        if self.by == RepeatBy.FOLDS and self.repeats == 1:
             raise CallError(
                 "--repeats 1 makes no folds: one fold leaves nobody to train on. Give 2 or more, or repeat by seeds."
             )
@@ -102,7 +112,7 @@ class Finalist:
 
 
 @dataclass(frozen=True)
-class _Planned:
+class _PlannedRepeat:
     """A repeat of a finalist."""
 
     number: int
@@ -124,7 +134,7 @@ def top_trials(trials: Sequence[Record], finalists: int) -> list[Record]:
     return list(found.values())[:finalists]
 
 
-def requests(
+def repeat_requests(
     run: SearchRun, trials: Sequence[Record], faces: FaceDataset, design: Design, *, cpus: int, gpus: float
 ) -> list[FitRequest]:
     """Every repeat of every finalist, repeat by repeat, the best trial first. What a smaller or larger design has in common with this
@@ -132,7 +142,7 @@ def requests(
 
     Raises CallError for more folds than there are people, DataError for a damaged file of a fold.
     """
-    planned = [(record, _planned(run, record, faces, design)) for record in top_trials(trials, design.finalists)]
+    planned = [(record, _plan_repeats(run, record, faces, design)) for record in top_trials(trials, design.finalists)]
     return [
         FitRequest(
             trial_id=repeats[number].fit_id,
@@ -153,7 +163,7 @@ def read_finalists(run: SearchRun, trials: Sequence[Record], faces: FaceDataset,
     """The finalists with what is done of their repeats, best validation score first."""
     found = []
     for record in top_trials(trials, design.finalists):
-        planned = _planned(run, record, faces, design)
+        planned = _plan_repeats(run, record, faces, design)
         missing = tuple(f"repeat {repeat.number + 1}: {why}" for repeat in planned if (why := _missing(run, repeat)))
         done = tuple(_result(run, repeat) for repeat in planned if not _missing(run, repeat))
         found.append(
@@ -162,7 +172,7 @@ def read_finalists(run: SearchRun, trials: Sequence[Record], faces: FaceDataset,
     return found
 
 
-def winner(finalists: Sequence[Finalist]) -> Finalist | None:
+def pick_winner(finalists: Sequence[Finalist]) -> Finalist | None:
     """The finalist of the highest mean. Of means that are equal (TIE) the smaller spread, then the better validation score, then the
     earlier trial. None where no repeat is complete.
 
@@ -207,20 +217,22 @@ def digest_of(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
-def _planned(run: SearchRun, record: Record, faces: FaceDataset, design: Design) -> list[_Planned]:
+def _plan_repeats(run: SearchRun, record: Record, faces: FaceDataset, design: Design) -> list[_PlannedRepeat]:
     recipe = Recipe.model_validate(record.recipe)
     # The search's own seed would give, on its own split, the very score that was chosen.
     seeds = itertools.islice((seed for seed in itertools.count(1) if seed != recipe.seed), design.repeats)
     planned = []
     for number, seed in enumerate(seeds):
-        file = fold_split(run, faces, design.repeats, number) if design.by == FOLDS else run.data / "split.json"
-        split = read_split(file) if design.by == FOLDS else faces.split
+        file = (
+            fold_split(run, faces, design.repeats, number) if design.by == RepeatBy.FOLDS else run.data / "split.json"
+        )
+        split = read_split(file) if design.by == RepeatBy.FOLDS else faces.split
         repeated = recipe.override({"seed": seed})
-        planned.append(_Planned(number, digest_of(repeated.digest, split.digest, faces.digest), repeated, file))
+        planned.append(_PlannedRepeat(number, digest_of(repeated.digest, split.digest, faces.digest), repeated, file))
     return planned
 
 
-def _missing(run: SearchRun, repeat: _Planned) -> str:
+def _missing(run: SearchRun, repeat: _PlannedRepeat) -> str:
     """Why a repeat has no result; "" where it has one."""
     folder = run.finalists / repeat.fit_id
     result = read_result(folder)
@@ -230,7 +242,7 @@ def _missing(run: SearchRun, repeat: _Planned) -> str:
     return f"failed. {error.read_text().strip().splitlines()[-1]} See {error}" if error.exists() else "not done"
 
 
-def _result(run: SearchRun, repeat: _Planned) -> RepeatResult:
+def _result(run: SearchRun, repeat: _PlannedRepeat) -> RepeatResult:
     folder = run.finalists / repeat.fit_id
     result = read_result(folder) or {}
     return RepeatResult(
@@ -238,5 +250,5 @@ def _result(run: SearchRun, repeat: _Planned) -> RepeatResult:
         repeat.recipe.seed,
         int(result["best_epoch"]),
         float(result["best_validation_f1"]),
-        *read_answers(folder),
+        *read_predictions(folder),
     )

@@ -17,7 +17,7 @@ from maskcls.training.conditions import told_of
 from tune.fitting.pool import FitRequest
 from tune.runs.folder import SearchRun
 from tune.selection.finalists import read_split
-from tune.selection.predictions import write_answers
+from tune.selection.predictions import write_predictions
 
 if TYPE_CHECKING:
     from maskcls.data.dataset import FaceDataset
@@ -68,7 +68,7 @@ def _repeat(request: FitRequest, cache: CacheOptions) -> Generator[dict[str, Any
         yield told_of(result)
     rows = faces.rows("validation")
     keys = faces.photos["key"].to_numpy(object)[rows].tolist()
-    write_answers(request.folder, keys, faces.photos["label"].to_numpy(np.int64)[rows], fit.answers(rows))
+    write_predictions(request.folder, keys, faces.photos["label"].to_numpy(np.int64)[rows], fit.answers(rows))
     return {"split_digest": split.digest}
 
 

@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from maskcls.data.dataset import FaceDataset
     from maskcls.serving.bundle import Bundle
 
-HOLDOUT, LOOKS = "holdout", "looks"
-"""search.json: {"holdout": {"looks": [a Look, ...]}}."""
+HOLDOUT, EVALUATIONS = "holdout", "looks"
+"""search.json: {"holdout": {"looks": [a HoldoutEvaluation, ...]}}."""
 _PASSING = ("created", "versions", "scores")
 """Of bundle.json: what says nothing of how the bundle answers."""
 _NAMED = 5
 
 
 @dataclass(frozen=True)
-class Look:
+class HoldoutEvaluation:
     """A bundle's score on the holdout people, with its 95 % interval over people."""
 
     what: str
@@ -50,7 +50,7 @@ class Look:
     """All of `maskcls.training.metrics.Scores`, ready for JSON."""
 
 
-def look(run: SearchRun, faces: FaceDataset, folder: Path, what: str) -> Look:
+def evaluate_on_holdout(run: SearchRun, faces: FaceDataset, folder: Path, what: str) -> HoldoutEvaluation:
     """Score the bundle in the folder on the run's holdout people, and note it in search.json. The caller holds the run.
 
     Args:
@@ -67,19 +67,19 @@ def look(run: SearchRun, faces: FaceDataset, folder: Path, what: str) -> Look:
         )
     bundle = read_bundle(folder)
     digest = bundle_digest(bundle.manifest)
-    before = next((one for one in looks(run.search()) if one.bundle == digest), None)
+    before = next((one for one in holdout_evaluations(run.search()) if one.bundle == digest), None)
     if before is not None:
         return before
     _refuse_seen(bundle, faces)
     found = _scored(bundle, faces, what, digest)
     search = run.search()
-    run.write_search({**search, HOLDOUT: {LOOKS: [asdict(one) for one in (*looks(search), found)]}})
+    run.write_search({**search, HOLDOUT: {EVALUATIONS: [asdict(one) for one in (*holdout_evaluations(search), found)]}})
     return found
 
 
-def looks(search: Mapping[str, Any]) -> list[Look]:
+def holdout_evaluations(search: Mapping[str, Any]) -> list[HoldoutEvaluation]:
     """Every look that search.json knows of, in their order."""
-    return [Look(**one) for one in search.get(HOLDOUT, {}).get(LOOKS, ())]
+    return [HoldoutEvaluation(**one) for one in search.get(HOLDOUT, {}).get(EVALUATIONS, ())]
 
 
 def bundle_digest(manifest: Mapping[str, Any]) -> str:
@@ -98,7 +98,7 @@ def _refuse_seen(bundle: Bundle, faces: FaceDataset) -> None:
         )
 
 
-def _scored(bundle: Bundle, faces: FaceDataset, what: str, digest: str) -> Look:
+def _scored(bundle: Bundle, faces: FaceDataset, what: str, digest: str) -> HoldoutEvaluation:
     from maskcls.labels import age_group
     from maskcls.training.metrics import scores
 
@@ -112,7 +112,7 @@ def _scored(bundle: Bundle, faces: FaceDataset, what: str, digest: str) -> Look:
         )
     stratum = 3 * photos["gender"].to_numpy(np.int64) + photos["age"].map(age_group).to_numpy(np.int64)
     interval = f1_interval(truth, found.argmax(1), photos["person"].to_numpy(object), stratum)
-    return Look(
+    return HoldoutEvaluation(
         what=what,
         when=now(),
         f1=interval.f1,

@@ -16,7 +16,7 @@ from tune.runs.folder import SearchRun
 from tune.runs.study import records
 from tune.selection.choice import CHOICE
 from tune.selection.ensembles import Library
-from tune.selection.finalists import FOLDS, Design, Finalist, read_finalists
+from tune.selection.finalists import Design, Finalist, RepeatBy, read_finalists
 from tune.states import TrialState
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def check_runs(runs: Sequence[SearchRun]) -> Design:
     return designs[0]
 
 
-def candidates(runs: Sequence[SearchRun], faces: FaceDataset) -> list[Candidate]:
+def find_candidates(runs: Sequence[SearchRun], faces: FaceDataset) -> list[Candidate]:
     """The finalists of the runs, as `check_runs` let pass, which are complete, and their repeats as well; the others are logged.
 
     What is exported is a trial's own fit: of one that was stopped early it is not what its repeats, trained to the end, answered with.
@@ -97,7 +97,7 @@ def candidates(runs: Sequence[SearchRun], faces: FaceDataset) -> list[Candidate]
     return found
 
 
-def library(found: Sequence[Candidate], faces: FaceDataset, design: Design) -> Library:
+def build_library(found: Sequence[Candidate], faces: FaceDataset, design: Design) -> Library:
     """What the candidates' repeats answered, repeat by repeat. Raises DataError where they answered different photos."""
     from maskcls.labels import age_group
 
@@ -113,7 +113,7 @@ def library(found: Sequence[Candidate], faces: FaceDataset, design: Design) -> L
     people = faces.photos.set_index("key").loc[keys]
     number = np.repeat(np.arange(len(repeats)), [len(repeat.keys) for repeat in repeats]).astype(np.int64)
     person = people["person"]
-    by_part = number if design.by == FOLDS else np.array(list(map(_parts(faces).get, person)), np.int64)
+    by_part = number if design.by == RepeatBy.FOLDS else np.array(list(map(_parts(faces).get, person)), np.int64)
     answered = [[repeat.log_probabilities for repeat in candidate.finalist.repeats] for candidate in found]
     return Library(
         probabilities=np.exp(np.stack([np.concatenate(each) for each in answered]).astype(np.float64)),

@@ -11,22 +11,22 @@ from numpy.typing import NDArray
 from maskcls.errors import DataError
 from maskcls.files import replacing
 
-ANSWERS = "answers.npz"
+PREDICTIONS = "answers.npz"
 
 
-def write_answers(
+def write_predictions(
     folder: Path, keys: list[str], truth: NDArray[np.int64], log_probabilities: NDArray[np.float64]
 ) -> None:
     """(n,) keys, (n,) classes 0..17, (n, 18), which are kept as float32. No pickle."""
-    with replacing(folder / ANSWERS) as stream:
+    with replacing(folder / PREDICTIONS) as stream:
         np.savez(
             stream, keys=np.array(keys, dtype=str), truth=truth, log_probabilities=log_probabilities.astype(np.float32)
         )
 
 
-def read_answers(folder: Path) -> tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.float32]]:
-    """What `write_answers` wrote. Raises DataError where it is missing or damaged."""
-    file = folder / ANSWERS
+def read_predictions(folder: Path) -> tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.float32]]:
+    """What `write_predictions` wrote. Raises DataError where it is missing or damaged."""
+    file = folder / PREDICTIONS
     try:
         with np.load(file, allow_pickle=False) as found:
             return tuple(found["keys"].tolist()), found["truth"], found["log_probabilities"]

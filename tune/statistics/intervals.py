@@ -43,7 +43,7 @@ def macro_f1(truth: Floats, answered: Floats, hits: Floats) -> Floats:
     return total
 
 
-def counts(person: Integers, classes: Integers, counted: NDArray[np.bool_] | None = None) -> Floats:
+def class_counts(person: Integers, classes: Integers, counted: NDArray[np.bool_] | None = None) -> Floats:
     """(people, 18): how many photos of each person have each class, of those that count."""
     n = int(person.max()) + 1
     found: Floats = (
@@ -52,7 +52,7 @@ def counts(person: Integers, classes: Integers, counted: NDArray[np.bool_] | Non
     return found
 
 
-def merged(stratum: Integers) -> Integers:
+def merge_single_strata(stratum: Integers) -> Integers:
     """Strata of one person, whose variance nothing shows, go with the smallest other one (Cochran, Sampling Techniques, 1977, 5A.12)."""
     joined = stratum.copy()
     while True:
@@ -63,7 +63,7 @@ def merged(stratum: Integers) -> Integers:
         joined[joined == single] = other
 
 
-def weights(stratum: Integers, generator: np.random.Generator, resamples: int) -> Floats:
+def resample_weights(stratum: Integers, generator: np.random.Generator, resamples: int) -> Floats:
     """(resamples, people): how many times each person counts in each resample."""
     drawn = np.ones((resamples, len(stratum)))
     for name in np.unique(stratum):
@@ -79,19 +79,22 @@ def _draw(drawn: Floats, members: Integers, generator: np.random.Generator) -> N
 
 
 @dataclass(frozen=True)
-class Answered:
+class PredictionCounts:
     """The answers of a classifier, by person: (people, 18) photos, answers and right answers of each class; (people,) groups."""
 
     tables: tuple[Floats, Floats, Floats]
     group: Integers
 
     @classmethod
-    def of(cls, truth: Integers, answers: Integers, person: NDArray[Any], stratum: NDArray[Any]) -> Answered:
+    def from_photos(
+        cls, truth: Integers, answers: Integers, person: NDArray[Any], stratum: NDArray[Any]
+    ) -> PredictionCounts:
         """From photos, (n,) each."""
         _, first, number = np.unique(person, return_index=True, return_inverse=True)
         _, group = np.unique(stratum[first], return_inverse=True)
         return cls(
-            (counts(number, truth), counts(number, answers), counts(number, truth, answers == truth)), merged(group)
+            (class_counts(number, truth), class_counts(number, answers), class_counts(number, truth, answers == truth)),
+            merge_single_strata(group),
         )
 
     @property
@@ -101,9 +104,9 @@ class Answered:
 
     def resampled(self, generator: np.random.Generator, resamples: int) -> Floats:
         """(resamples,) macro F1 with the people resampled within their groups."""
-        return self._f1s(weights(self.group, generator, resamples))
+        return self._f1s(resample_weights(self.group, generator, resamples))
 
-    def freedom(self, generator: np.random.Generator, resamples: int) -> float:
+    def degrees_of_freedom(self, generator: np.random.Generator, resamples: int) -> float:
         """Satterthwaite's degrees of freedom (1946) of the resamples' variance, from what each group alone adds to it.
 
         A group of two or three people, whose variance is a guess, has few; nan where nothing varies.
@@ -150,7 +153,7 @@ def f1_interval(
         raise CallError(f"An interval needs arrays of one shape (n,) with n > 0, but got {sorted(map(str, shapes))}.")
     from scipy.special import stdtrit  # type: ignore[import-untyped]
 
-    generator, answered = np.random.default_rng(seed), Answered.of(truth, answers, person, stratum)
+    generator, answered = np.random.default_rng(seed), PredictionCounts.from_photos(truth, answers, person, stratum)
     sd = float(answered.resampled(generator, RESAMPLES).std())
-    half = float(stdtrit(answered.freedom(generator, RESAMPLES), (1 + CONFIDENCE) / 2)) * sd if sd else 0.0
+    half = float(stdtrit(answered.degrees_of_freedom(generator, RESAMPLES), (1 + CONFIDENCE) / 2)) * sd if sd else 0.0
     return Interval(answered.f1, max(0.0, answered.f1 - half), min(1.0, answered.f1 + half))

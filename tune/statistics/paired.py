@@ -36,15 +36,30 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maskcls.errors import CallError
-from tune.statistics.intervals import CONFIDENCE, RESAMPLES, Integers, counts, macro_f1, merged, weights
+from tune.statistics.intervals import (
+    CONFIDENCE,
+    RESAMPLES,
+    Integers,
+    class_counts,
+    macro_f1,
+    merge_single_strata,
+    resample_weights,
+)
 
-BETTER, WORSE, CANT_TELL = "better", "worse", "can't tell"
+
+class Verdict(StrEnum):
+    """What an interval says of a difference, in the words that tables show."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    CANT_TELL = "can't tell"
 
 
 @dataclass(frozen=True)
@@ -69,11 +84,11 @@ class Difference:
     high: float
 
     @property
-    def verdict(self) -> str:
+    def verdict(self) -> Verdict:
         """better, worse, or can't tell; one repeat can never tell, for another seed may turn it round."""
         if self.n < 2 or self.low <= 0 <= self.high:
-            return CANT_TELL
-        return BETTER if self.low > 0 else WORSE
+            return Verdict.CANT_TELL
+        return Verdict.BETTER if self.low > 0 else Verdict.WORSE
 
 
 def difference(repeats: Sequence[Repeat], seed: int = 0) -> Difference:
@@ -85,7 +100,7 @@ def difference(repeats: Sequence[Repeat], seed: int = 0) -> Difference:
     if not repeats:
         raise CallError("A difference needs at least one repeat in which base and variant both answered, but got none.")
     generator = np.random.default_rng(seed)
-    seen, people = zip(*(_one(repeat, generator) for repeat in repeats), strict=True)
+    seen, people = zip(*(_measure(repeat, generator) for repeat in repeats), strict=True)
     n, mean = len(repeats), float(np.mean(seen))
     if n == 1:
         return Difference(n, mean, math.nan, math.nan)
@@ -105,27 +120,28 @@ def half_width(by_repeats: float, n: int, by_people: float, people: int) -> floa
     if variance == 0:
         return 0.0
     squares = by_repeats**2 / (n - 1) + by_people**2 / max(people - 1, 1)
-    freedom = variance**2 / squares
-    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * float(np.sqrt(variance))
+    degrees_of_freedom = variance**2 / squares
+    return float(stdtrit(degrees_of_freedom, (1 + CONFIDENCE) / 2)) * float(np.sqrt(variance))
 
 
-def by_chance(comparisons: int) -> float:
+def expected_by_chance(comparisons: int) -> float:
     """How many of so many verdicts better or worse are to be expected where nothing differs."""
     return (1 - CONFIDENCE) * comparisons
 
 
-def _one(repeat: Repeat, generator: np.random.Generator) -> tuple[float, float]:
+def _measure(repeat: Repeat, generator: np.random.Generator) -> tuple[float, float]:
     """A repeat's difference, and its variance over other people."""
     shapes = {np.shape(values) for values in (repeat.truth, repeat.base, repeat.variant, repeat.person, repeat.stratum)}
     if len(shapes) != 1 or len(next(iter(shapes))) != 1 or not len(repeat.truth):
         raise CallError(f"A repeat's arrays must all be (n,) with n > 0, but got shapes {sorted(map(str, shapes))}.")
     _, first, person = np.unique(repeat.person, return_index=True, return_inverse=True)
     _, stratum = np.unique(repeat.stratum[first], return_inverse=True)
-    truth = counts(person, repeat.truth)
+    truth = class_counts(person, repeat.truth)
     base, variant = (
-        (counts(person, a), counts(person, repeat.truth, a == repeat.truth)) for a in (repeat.base, repeat.variant)
+        (class_counts(person, a), class_counts(person, repeat.truth, a == repeat.truth))
+        for a in (repeat.base, repeat.variant)
     )
-    resamples = weights(merged(stratum), generator, RESAMPLES)  # (resamples, people)
+    resamples = resample_weights(merge_single_strata(stratum), generator, RESAMPLES)  # (resamples, people)
     drawn = resamples @ truth
     resampled = [macro_f1(drawn, resamples @ answered, resamples @ hits) for answered, hits in (variant, base)]
     seen = [float(macro_f1(truth.sum(0), answered.sum(0), hits.sum(0))) for answered, hits in (variant, base)]

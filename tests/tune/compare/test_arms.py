@@ -19,18 +19,18 @@ from maskcls.training.fit_data import FitData
 from tune.compare import studies
 from tune.compare.arms import (
     Arm,
+    comparison_of_values,
     default_folds,
     draw_split,
-    inapplicable,
-    merged,
+    find_inapplicable,
+    find_untrainable,
+    leave_out,
+    merge_vary,
     parse_vary,
-    planned,
+    plan_comparison,
     repeat_splits,
-    untrainable,
-    varied,
-    without,
 )
-from tune.compare.fits import is_read, requests
+from tune.compare.fits import is_evaluated, requests
 from tune.compare.studies import Comparison, Study, Variant
 from tune.compare.treatments import Treatment, find
 from tune.fitting.pool import to_do
@@ -109,7 +109,7 @@ def test_values_that_cannot_be_meant(texts: list[str], message: str) -> None:
 
 
 def test_a_resume_adds_values() -> None:
-    assert merged({"loss": ["focal"]}, {"loss": ["focal", "soft_f1"], "views": [4]}) == {
+    assert merge_vary({"loss": ["focal"]}, {"loss": ["focal", "soft_f1"], "views": [4]}) == {
         "loss": ["focal", "soft_f1"],
         "views": [4],
     }
@@ -117,19 +117,22 @@ def test_a_resume_adds_values() -> None:
 
 def test_one_at_a_time_or_all_combinations() -> None:
     base, vary = Recipe(), {"loss": ["focal", "cross_entropy"], "frozen_stages": [0, 5]}
-    assert [variant.name for variant in varied(base, vary, grid=False).variants] == ["loss=focal", "frozen_stages=0"]
-    grid = varied(base, vary, grid=True).variants
+    assert [variant.name for variant in comparison_of_values(base, vary, grid=False).variants] == [
+        "loss=focal",
+        "frozen_stages=0",
+    ]
+    grid = comparison_of_values(base, vary, grid=True).variants
     assert [variant.name for variant in grid] == [
         "loss=focal, frozen_stages=0",
         "loss=focal, frozen_stages=5",
         "loss=cross_entropy, frozen_stages=0",
     ]
     with pytest.raises(CallError, match="Nothing is left to vary: the base has frozen_stages=5 itself"):
-        varied(base, {"frozen_stages": [5]}, grid=False)
+        comparison_of_values(base, {"frozen_stages": [5]}, grid=False)
     with pytest.raises(CallError, match="A recipe has no key 'frozen_stage'. Did you mean frozen_stages"):
-        varied(base, {"frozen_stage": [5]}, grid=False)
+        comparison_of_values(base, {"frozen_stage": [5]}, grid=False)
     with pytest.raises(CallError, match="frozen_stages: .* less than or equal to 5, but got 6"):
-        varied(base, {"frozen_stages": [6]}, grid=False)
+        comparison_of_values(base, {"frozen_stages": [6]}, grid=False)
 
 
 def test_base_then_the_comparison_then_the_call_then_the_variant() -> None:
@@ -142,7 +145,7 @@ def test_base_then_the_comparison_then_the_call_then_the_variant() -> None:
             Variant("members", {"task_split": "three", "members.age3.lr_head": 0.5}),
         ),
     )
-    made, same = planned(comparison, base, {"epochs": 3, "batch_size": 3})
+    made, same = plan_comparison(comparison, base, {"epochs": 3, "batch_size": 3})
     assert same == []
     told = [(arm.recipe.lr_head, arm.recipe.lr_body, arm.recipe.epochs, arm.recipe.batch_size) for arm in made.arms]
     assert told == [(0.1, 0.2, 3, 3), (0.1, 0.2, 4, 3), (0.1, 0.2, 3, 3)]
@@ -151,7 +154,7 @@ def test_base_then_the_comparison_then_the_call_then_the_variant() -> None:
 
 def test_a_variant_that_is_the_base_is_left_out() -> None:
     comparison = Comparison("one", variants=(Variant("a", {"epochs": 3}), Variant("b", {"epochs": 4})))
-    made, same = planned(comparison, Recipe(), {"epochs": 3})
+    made, same = plan_comparison(comparison, Recipe(), {"epochs": 3})
     assert same == ["a"]
     assert [arm.name for arm in made.variants] == ["b"]
 
@@ -161,10 +164,10 @@ def test_what_is_wrong_with_a_variant_is_told_with_its_name() -> None:
     with pytest.raises(
         CallError, match="Comparison one, variant odd: A recipe has no key 'epoch'. Did you mean epochs"
     ):
-        planned(wrong, Recipe(), {})
+        plan_comparison(wrong, Recipe(), {})
     unknown = Comparison("one", variants=(Variant("odd", treatment="magic"),))
     with pytest.raises(CallError, match="Comparison one, variant odd: There is no treatment 'magic'. Treatments: "):
-        planned(unknown, Recipe(), {})
+        plan_comparison(unknown, Recipe(), {})
 
 
 @pytest.mark.parametrize(
@@ -244,7 +247,7 @@ def test_equal_fits_are_one(tmp_path: Path) -> None:
     two = Comparison(
         "two", variants=(Variant("same lr", {"lr_head": 0.5}), Variant("trained", treatment=f"{HERE}:TrainsOtherwise"))
     )
-    made = [planned(comparison, base, {})[0] for comparison in (one, two)]
+    made = [plan_comparison(comparison, base, {})[0] for comparison in (one, two)]
     splits = [Split(("a",), ("b",), (name,)) for name in "cd"]
     asked = requests(run, made, splits, "data", folds=2, cpus=1, gpus=0.0)
     told = [(request.settings["repeat"], request.recipe["lr_head"], request.settings["treatment"]) for request in asked]
@@ -263,46 +266,46 @@ def test_equal_fits_are_one(tmp_path: Path) -> None:
 def test_a_fit_that_was_not_read_as_wanted_is_to_do_again(tmp_path: Path) -> None:
     run, splits = ComparisonRun.create(tmp_path, "one", {}), [Split(("a",), ("b",), ("c",))]
     reads = f"{HERE}:ReadsOtherwise"
-    plain = planned(Comparison("one", variants=(Variant("lr", {"lr_head": 0.5}),)), Recipe(), {})[0]
-    more = planned(Comparison("one", variants=(Variant("read", treatment=reads),)), Recipe(), {})[0]
+    plain = plan_comparison(Comparison("one", variants=(Variant("lr", {"lr_head": 0.5}),)), Recipe(), {})[0]
+    more = plan_comparison(Comparison("one", variants=(Variant("read", treatment=reads),)), Recipe(), {})[0]
     first = requests(run, [plain], splits, "data", folds=2, cpus=1, gpus=0.0)[0]
     first.folder.mkdir()
     (first.folder / "result.json").write_text('{"state": "complete", "settings": {"readings": ["z"]}}')
     same = requests(run, [plain], splits, "data", folds=2, cpus=1, gpus=0.0)[0]
     assert same.settings["readings"] == ["z"]
-    assert to_do([same], is_read) == []
+    assert to_do([same], is_evaluated) == []
     again = requests(run, [more], splits, "data", folds=2, cpus=1, gpus=0.0)[0]
     assert again.trial_id == first.trial_id
     assert again.settings["readings"] == sorted([reads, "z"]), "what was read before is read again"
-    assert to_do([again], is_read) == [again]
+    assert to_do([again], is_evaluated) == [again]
     assert (first.folder / "result.json").exists(), "what was found stays until it is replaced"
     (first.folder / "result.json").write_text('{"state": "diverged", "settings": {"readings": []}}')
-    assert to_do([again], is_read) == [], "it would diverge again"
+    assert to_do([again], is_evaluated) == [], "it would diverge again"
     (first.folder / "result.json").write_text('{"state": "out of memory", "settings": {"readings": []}}')
-    assert to_do([again], is_read) == [again]
+    assert to_do([again], is_evaluated) == [again]
 
 
 def test_what_does_not_apply_is_left_out_and_told() -> None:
     one = Comparison("one", variants=(Variant("a", treatment=f"{HERE}:Nowhere"), Variant("b", {"epochs": 9})))
     two = Comparison("two", variants=(Variant("c", treatment=f"{HERE}:Nowhere"),))
     three = Comparison("three", treatment=f"{HERE}:Nowhere", variants=(Variant("d", {"epochs": 9}),))
-    made = [planned(comparison, Recipe(), {})[0] for comparison in (one, two, three)]
-    left, notes = without(made, inapplicable(made, make_faces()))
+    made = [plan_comparison(comparison, Recipe(), {})[0] for comparison in (one, two, three)]
+    left, notes = leave_out(made, find_inapplicable(made, make_faces()))
     assert [(comparison.name, [arm.name for arm in comparison.variants]) for comparison in left] == [("one", ["b"])]
     assert notes == [f"{where} is left out: these photos have no names." for where in ("one, a", "two, c", "three, d")]
 
 
 def test_what_cannot_be_trained_is_found_in_any_repeat() -> None:
     faces = make_faces()
-    one = planned(
+    one = plan_comparison(
         Comparison("one", variants=(Variant("nobody", {"ages_left_out": "1-120"}), Variant("b", {"epochs": 9}))),
         Recipe(),
         {},
     )[0]
-    found = untrainable([one], faces, [draw_split(faces, number, 2, 0) for number in range(2)])
+    found = find_untrainable([one], faces, [draw_split(faces, number, 2, 0) for number in range(2)])
     assert list(found) == [("one", "nobody")]
     assert "leave nobody to train" in found["one", "nobody"]
-    (left,), (note,) = without([one], found)
+    (left,), (note,) = leave_out([one], found)
     assert [arm.name for arm in left.variants] == ["b"]
     assert note.startswith("one, nobody is left out: age_cut_young=30")
 

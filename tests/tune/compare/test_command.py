@@ -31,7 +31,7 @@ from tune.compare.treatments import Treatment
 from tune.runs.folder import ComparisonRun, SearchRun
 from tune.runs.stopping import Outcome, Reason
 from tune.search import __main__ as search
-from tune.statistics.paired import CANT_TELL
+from tune.statistics.paired import Verdict
 
 ROOT = Path(__file__).parents[3]
 HERE = __name__
@@ -52,7 +52,7 @@ SMALL = (
 class EverybodyTheSame(Treatment):
     """Answers class 4 to every photo."""
 
-    def answers(self, models: Any, fit: Fit, faces: FaceDataset, rows: Any) -> Any:
+    def predict(self, models: Any, fit: Fit, faces: FaceDataset, rows: Any) -> Any:
         return np.full(len(rows), 4)
 
 
@@ -402,7 +402,7 @@ def test_a_study_with_treatments(tmp_path: Path, demo_cache: Path) -> None:
     assert float(told["the same"]["f1_mean"]) == pytest.approx(
         by_sklearn(plain, f"answer:{HERE}:EverybodyTheSame"), abs=1e-6
     )
-    assert {row["verdict"] for name, row in told.items() if name != "base"} == {CANT_TELL}
+    assert {row["verdict"] for name, row in told.items() if name != "base"} == {Verdict.CANT_TELL}
     results = [json.loads(found.read_text()) for found in run.glob("fits/*/result.json")]
     of_plain = next(result for result in results if not result["settings"]["treatment"])
     assert of_plain["readings"][f"{HERE}:FirstEpoch"]["epoch"] == 1

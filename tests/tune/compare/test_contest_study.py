@@ -25,7 +25,7 @@ from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
 from maskcls.training.model_fit import rate_factor
 from tune.compare import studies
-from tune.compare.arms import inapplicable, planned
+from tune.compare.arms import find_inapplicable, plan_comparison
 from tune.compare.defects import (
     BASELINE_MEAN,
     BestByAccuracy,
@@ -68,7 +68,7 @@ def fit(faces: FaceDataset) -> Fit:
 
 def answers(name: str, fit: Fit, faces: FaceDataset) -> np.ndarray:
     with fit.at_best() as models:
-        return find(name).answers(models, fit, faces, faces.rows("holdout"))
+        return find(name).predict(models, fit, faces, faces.rows("holdout"))
 
 
 class TestDeclaration:
@@ -101,15 +101,15 @@ class TestDeclaration:
     def test_it_is_planned_from_every_preset_at_every_scale(self, preset: str, scale: str) -> None:
         base = base_recipe(preset, scale, {}, demo=False)
         for comparison in STUDY.comparisons:
-            made, same = planned(comparison, base, {})
+            made, same = plan_comparison(comparison, base, {})
             assert len(made.variants) + len(same) == len(comparison.variants)
             assert same == (["image_size=112"] if (comparison.name, scale) == ("image size", "cpu") else [])
 
     def test_what_a_call_makes_pointless_is_left_out(self, faces: FaceDataset) -> None:
         base = base_recipe("fine-tune", "cpu", {}, demo=False)
         fixed = {"task_split": "three", "frozen_stages": 0, "join": "hard"}
-        made = [planned(comparison, base, fixed)[0] for comparison in STUDY.comparisons]
-        assert {name for name, _ in inapplicable(made, faces)} == {
+        made = [plan_comparison(comparison, base, fixed)[0] for comparison in STUDY.comparisons]
+        assert {name for name, _ in find_inapplicable(made, faces)} == {
             *("numbering", "BatchNorm", "corrections"),
             *("join of five_binary", "join of mask_gender_ages", "join of mask_genderage", "join of advised"),
         }
@@ -157,7 +157,7 @@ def test_inverted_numbering_turns_under_30_round_and_leaves_gender_alone(
     known = [np.log(np.eye(t.n_labels)[t.of(classes)] * 0.98 + 0.02 / t.n_labels) for t in recipe.split.tasks]
     monkeypatch.setattr("tune.compare.defects._said", lambda models, pixels, rows: known)
     fit = Fit(recipe, FitData.of(faces, recipe))
-    told = [decode_class(int(class_)) for class_ in find("inverted numbering").answers(fit.models, fit, faces, classes)]
+    told = [decode_class(int(class_)) for class_ in find("inverted numbering").predict(fit.models, fit, faces, classes)]
     true = [decode_class(class_) for class_ in range(18)]
     assert [answer[:2] for answer in told] == [answer[:2] for answer in true]
     assert [t.age for t, c in zip(told, true, strict=True) if c.age == 0] == [1] * 6

@@ -18,8 +18,8 @@ from maskcls.stores.arrays import CacheOptions
 from maskcls.training.fit import Fit
 from maskcls.training.result import EpochResult
 from tune.compare import table as compare_table
-from tune.compare.arms import Planned, planned, repeat_splits
-from tune.compare.fits import fit_and_answer, is_read, requests
+from tune.compare.arms import PlannedComparison, plan_comparison, repeat_splits
+from tune.compare.fits import fit_and_answer, is_evaluated, requests
 from tune.compare.results import Results, read_results
 from tune.compare.studies import Comparison, Variant
 from tune.compare.treatments import Treatment
@@ -34,7 +34,7 @@ SMALL = {"image_size": 32, "backbone": "lcnet_050", "batch_size": 64, "epochs": 
 class Fours(Treatment):
     """Answers class 4 to every photo."""
 
-    def answers(self, models: Any, fit: Fit, faces: FaceDataset, rows: Any) -> Any:
+    def predict(self, models: Any, fit: Fit, faces: FaceDataset, rows: Any) -> Any:
         return np.full(len(rows), 4)
 
 
@@ -48,30 +48,30 @@ class LastEpoch(Treatment):
 class Fails(Treatment):
     """Fails when it answers."""
 
-    def answers(self, models: Any, fit: Fit, faces: FaceDataset, rows: Any) -> Any:
+    def predict(self, models: Any, fit: Fit, faces: FaceDataset, rows: Any) -> Any:
         raise KeyError("a defect of its own")
 
 
 class FailsInTheMiddle(LastEpoch):
     """Fails after the second epoch."""
 
-    def answers(self, models: Any, fit: Fit, faces: FaceDataset, rows: Any) -> Any:
+    def predict(self, models: Any, fit: Fit, faces: FaceDataset, rows: Any) -> Any:
         if len(fit.history) == 2:
             raise KeyError("a defect of its own")
-        return super().answers(models, fit, faces, rows)
+        return super().predict(models, fit, faces, rows)
 
 
 class Short(Treatment):
     """Answers too few photos."""
 
-    def answers(self, models: Any, fit: Fit, faces: FaceDataset, rows: Any) -> Any:
+    def predict(self, models: Any, fit: Fit, faces: FaceDataset, rows: Any) -> Any:
         return np.full(len(rows) - 1, 4)
 
 
 class NeedsMemory(Treatment):
     """Finds no memory."""
 
-    def answers(self, models: Any, fit: Fit, faces: FaceDataset, rows: Any) -> Any:
+    def predict(self, models: Any, fit: Fit, faces: FaceDataset, rows: Any) -> Any:
         raise OutOfMemory("Tried to allocate 2 GiB.")
 
 
@@ -90,7 +90,7 @@ class Compared:
         self._work = functools.partial(fit_and_answer, cache=CacheOptions(cache, 1.0))
         variants = tuple(Variant(reading.__name__, treatment=f"{HERE}:{reading.__name__}") for reading in readings)
         base = base_recipe("contest-2021", "cpu", SMALL, demo=True)
-        self.comparisons: list[Planned] = [planned(Comparison("one", variants=variants), base, {})[0]]
+        self.comparisons: list[PlannedComparison] = [plan_comparison(Comparison("one", variants=variants), base, {})[0]]
         self._splits = repeat_splits(run, self._faces, 1, 2, 0)
         asked = requests(run, self.comparisons, self._splits, self._faces.digest, folds=2, cpus=1, gpus=0.0)
         self.request: FitRequest = asked[0]
@@ -107,7 +107,7 @@ class Compared:
 
     @property
     def is_done(self) -> bool:
-        return not to_do([self.request], is_read)
+        return not to_do([self.request], is_evaluated)
 
     def results(self) -> Results:
         return read_results(self._run, self.comparisons, self._splits, self._faces)

@@ -20,13 +20,13 @@ from rich.console import Console
 from maskcls.recipe import Recipe
 from tests.tune.search.test_report import Balanced
 from tune.compare import table as compare_table
-from tune.compare.arms import Arm, Planned
+from tune.compare.arms import Arm, PlannedComparison
 from tune.compare.plots import differences_png, differences_svg
 from tune.compare.report import write_report
 from tune.compare.results import NOT_DONE, Results, Row
 from tune.runs.folder import ComparisonRun
 from tune.states import TrialState
-from tune.statistics.paired import BETTER, CANT_TELL, WORSE, Difference
+from tune.statistics.paired import Difference, Verdict
 
 NOTE = "five, one is left out: nobody is <under> 30."
 NASTY = "<script>$x^$</script> | & more"
@@ -70,11 +70,11 @@ def made_results() -> Results:
     return Results(tuple(rows), repeats=5, people=400, photos=2800)
 
 
-def made_comparisons() -> list[Planned]:
+def made_comparisons() -> list[PlannedComparison]:
     recipe = Recipe()
     claims = {"loss": ("Label smoothing +.016 or worse.", "other teams"), "sampler": ("", "")}
     return [
-        Planned(
+        PlannedComparison(
             name,
             *claims[name],
             Arm("base", recipe, "", False),
@@ -121,7 +121,7 @@ def test_csv_has_every_arm() -> None:
         (row.comparison, row.variant) for row in made_results().rows
     ]
     assert rows[1]["difference"] == "0.041000"
-    assert (rows[1]["low"], rows[1]["high"], rows[1]["verdict"]) == ("0.020000", "0.062000", BETTER)
+    assert (rows[1]["low"], rows[1]["high"], rows[1]["verdict"]) == ("0.020000", "0.062000", Verdict.BETTER)
     assert (rows[0]["difference"], rows[0]["verdict"], rows[0]["states"]) == ("", "", "complete=5")
     assert rows[6]["states"] == "complete=4;not done=1"
     assert (rows[7]["f1_mean"], rows[7]["verdict"], rows[7]["states"]) == ("", "diverged 5 of 5", "diverged=5")
@@ -132,7 +132,7 @@ def test_csv_has_every_arm() -> None:
         "0.050000",
         "",
         "",
-        CANT_TELL,
+        Verdict.CANT_TELL,
     )
 
 
@@ -162,8 +162,8 @@ def test_the_plot_shows_every_difference() -> None:
         "weighted",
         "loss",
         "sampler",
-        BETTER,
-        WORSE,
+        Verdict.BETTER,
+        Verdict.WORSE,
         TrialState.DIVERGED,
     ):
         assert text in svg
@@ -195,7 +195,7 @@ def test_the_page_says_how_it_was_measured(page: Path) -> None:
     assert "<b>400</b><span>2,800 photos, 5 repeats</span>" in text
     assert "2 cores, 1 GPUs" in text
     assert "4 complete, 1 not done" in text
-    assert CANT_TELL in parser_text(text)
+    assert Verdict.CANT_TELL in parser_text(text)
 
 
 def parser_text(text: str) -> str:
@@ -210,7 +210,7 @@ def test_a_run_without_a_score_has_a_page(tmp_path: Path) -> None:
         Row("one", name, 0, {}, None, math.nan, {NOT_DONE: 2}, {}, math.nan, name == "base") for name in ("base", "b")
     )
     arms = [Arm(name, Recipe(), "", False) for name in ("base", "b")]
-    write_report(run, Results(rows, 2, 0, 0), [Planned("one", "", "", arms[0], (arms[1],))])
+    write_report(run, Results(rows, 2, 0, 0), [PlannedComparison("one", "", "", arms[0], (arms[1],))])
     assert "2 not done" in run.report.read_text()
     assert not run.plot.exists()
 

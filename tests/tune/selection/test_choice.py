@@ -19,14 +19,14 @@ from tune.runs.study import Record, records
 from tune.selection import choice
 from tune.selection.choice import choose, confirm, fits_to_do, is_made
 from tune.selection.finalists import Design
-from tune.selection.holdout import looks
+from tune.selection.holdout import holdout_evaluations
 
 DESIGN = Design(2, 2)
 
 
 def chosen_by(
     run: SearchRun, trials: list[Record], faces: FaceDataset, design: Design, budget_s: float | None = None
-) -> choice.Chosen:
+) -> choice.Choice:
     cache = faces.cache
     return choose(run, trials, faces, design, parallel=2, cpus=1, gpus=0.0, cache=cache, budget_s=budget_s, plain=True)
 
@@ -82,7 +82,7 @@ def test_a_choice_from_the_repeats_to_the_holdout(
     _confirmed(run, faces, chosen, trials)
 
 
-def _confirmed(run: SearchRun, faces: FaceDataset, chosen: choice.Chosen, trials: list[Record]) -> None:
+def _confirmed(run: SearchRun, faces: FaceDataset, chosen: choice.Choice, trials: list[Record]) -> None:
     best = chosen.winner
     assert best is not None
     for trial in trials:
@@ -106,7 +106,7 @@ def _confirmed(run: SearchRun, faces: FaceDataset, chosen: choice.Chosen, trials
 
     export_trial(run, best.trial_id, run.best, True)
     assert confirm(run, faces, chosen, run.best) == found
-    assert len(looks(run.search())) == 1, "the same bundle tells nobody anything new"
+    assert len(holdout_evaluations(run.search())) == 1, "the same bundle tells nobody anything new"
     other = next(trial.trial_id for trial in records(run) if trial.trial_id != best.trial_id)
     export_trial(run, other, run.path / "other")
     confirm(run, faces, chosen, run.path / "other")

@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score
 
 from maskcls.errors import CallError
 from maskcls.labels import N_CLASSES
-from tune.selection.ensembles import Library, best_single, left_out, select, shares
+from tune.selection.ensembles import Library, best_single, compare_on_left_out, ensemble_weights, select_ensemble
 
 PHOTOS_A_PERSON = 7
 
@@ -57,14 +57,16 @@ def greedy(library: Library, size: int) -> tuple[int, ...]:
 def test_it_takes_what_trying_every_step_takes(seed: int, size: int) -> None:
     library = random_library(seed)
     expected = greedy(library, size)
-    assert select(library, size).tolist() == np.bincount(expected, minlength=4).tolist()
-    assert library.f1(shares(select(library, size))) == pytest.approx(scored(library, expected)[0], abs=1e-9)
+    assert select_ensemble(library, size).tolist() == np.bincount(expected, minlength=4).tolist()
+    assert library.f1(ensemble_weights(select_ensemble(library, size))) == pytest.approx(
+        scored(library, expected)[0], abs=1e-9
+    )
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_it_never_scores_below_the_best_candidate_nor_above_the_best_of_all_ensembles(seed: int) -> None:
     library = random_library(seed, k=3)
-    found = library.f1(shares(select(library, 4)))
+    found = library.f1(ensemble_weights(select_ensemble(library, 4)))
     alone = [scored(library, (k,))[0] for k in range(3)]
     everything = [
         scored(library, taken)[0] for n in range(1, 5) for taken in itertools.combinations_with_replacement(range(3), n)
@@ -76,20 +78,20 @@ def test_it_never_scores_below_the_best_candidate_nor_above_the_best_of_all_ense
 def test_a_larger_size_never_scores_lower() -> None:
     for seed in range(10):
         library = random_library(seed)
-        found = [library.f1(shares(select(library, size))) for size in range(1, 9)]
+        found = [library.f1(ensemble_weights(select_ensemble(library, size))) for size in range(1, 9)]
         assert found == sorted(found)
 
 
 def test_of_equal_f1_the_lower_log_loss_is_taken_and_of_twins_the_first() -> None:
     truth = np.arange(36) % N_CLASSES
     sure, unsure = (np.eye(N_CLASSES)[truth] * height + (1 - height) / N_CLASSES for height in (0.9, 0.5))
-    assert select(made(np.stack([unsure, sure, sure]), truth, truth % 2), 3).tolist() == [0, 1, 0]
+    assert select_ensemble(made(np.stack([unsure, sure, sure]), truth, truth % 2), 3).tolist() == [0, 1, 0]
 
 
 def test_a_candidate_with_zeros_as_a_hard_join_gives_them_can_be_scored() -> None:
     truth = np.arange(36) % N_CLASSES
     wrong = np.eye(N_CLASSES)[(truth + 1) % N_CLASSES]
-    taken = select(made(np.stack([wrong, np.eye(N_CLASSES)[truth]]), truth, truth % 2), 3)
+    taken = select_ensemble(made(np.stack([wrong, np.eye(N_CLASSES)[truth]]), truth, truth % 2), 3)
     assert taken.tolist() == [0, 1]
 
 
@@ -115,8 +117,8 @@ def quarrel(seed: int, people: int, *, helpful: bool) -> Library:
 
 def test_candidates_that_err_on_different_photos_pay_together() -> None:
     library = quarrel(0, 60, helpful=True)
-    assert (select(library, 6) > 0).sum() >= 2
-    found = left_out(library, 6)
+    assert (select_ensemble(library, 6) > 0).sum() >= 2
+    found = compare_on_left_out(library, 6)
     assert found.single == pytest.approx(2 / 3, abs=0.05)
     assert found.ensemble > 0.95
     assert found.difference.mean == pytest.approx(found.ensemble - found.single)
@@ -126,10 +128,13 @@ def test_candidates_that_err_on_different_photos_pay_together() -> None:
 def test_noise_beside_a_candidate_that_knows_does_not_pay() -> None:
     """By the people it was selected by it always looks as good or better; that is why others decide."""
     own = [quarrel(seed, 24, helpful=False) for seed in range(12)]
-    gains = [library.f1(shares(select(library, 10))) - library.f1(np.eye(3)[best_single(library)]) for library in own]
+    gains = [
+        library.f1(ensemble_weights(select_ensemble(library, 10))) - library.f1(np.eye(3)[best_single(library)])
+        for library in own
+    ]
     assert min(gains) >= 0
     assert np.mean(gains) > 0.01
-    found = [left_out(library, 10) for library in own]
+    found = [compare_on_left_out(library, 10) for library in own]
     assert np.mean([one.difference.mean for one in found]) < 0
     assert sum(one.difference.verdict == "better" for one in found) <= 1
     assert not all(one.pays for one in found)
@@ -138,7 +143,7 @@ def test_noise_beside_a_candidate_that_knows_does_not_pay() -> None:
 def test_each_part_is_answered_by_what_the_other_parts_select() -> None:
     library = random_library(3, k=3, n=168)
     parts = [library.rows(library.part != part) for part in range(3)]
-    selected = [shares(select(part, 5)) for part in parts]
+    selected = [ensemble_weights(select_ensemble(part, 5)) for part in parts]
     expected = np.empty(len(library.truth), np.int64)
     for part, weights in enumerate(selected):
         here = library.part == part
@@ -149,7 +154,7 @@ def test_each_part_is_answered_by_what_the_other_parts_select() -> None:
         )
         for rows in (library.repeat == number for number in range(3))
     ]
-    assert left_out(library, 5).ensemble == pytest.approx(np.mean(f1s))
+    assert compare_on_left_out(library, 5).ensemble == pytest.approx(np.mean(f1s))
 
 
 def test_seeds_that_answer_the_same_people_leave_out_parts_of_them() -> None:
@@ -159,10 +164,12 @@ def test_seeds_that_answer_the_same_people_leave_out_parts_of_them() -> None:
     answers = np.concatenate([one.probabilities, one.probabilities[[1, 2, 0]]], axis=1)
     twice = [np.tile(values, 2) for values in (one.truth, part, one.person, one.stratum)]
     seeds = np.repeat([0, 1], len(one.truth))
-    found = left_out(Library(answers, twice[0], seeds, twice[1], twice[2], twice[3]), 6)
+    found = compare_on_left_out(Library(answers, twice[0], seeds, twice[1], twice[2], twice[3]), 6)
     assert found.difference.n == 2
     assert found.pays
-    alone = left_out(Library(one.probabilities, one.truth, np.zeros_like(part), part, one.person, one.stratum), 6)
+    alone = compare_on_left_out(
+        Library(one.probabilities, one.truth, np.zeros_like(part), part, one.person, one.stratum), 6
+    )
     assert (alone.difference.n, alone.difference.verdict) == (1, "can't tell")
     assert np.isnan(alone.difference.low)
 
@@ -170,7 +177,7 @@ def test_seeds_that_answer_the_same_people_leave_out_parts_of_them() -> None:
 def test_what_cannot_be_selected_from_is_refused() -> None:
     library = random_library(0)
     with pytest.raises(CallError, match=r"An ensemble's size must be at least 1, but got 0\."):
-        select(library, 0)
+        select_ensemble(library, 0)
     with pytest.raises(CallError, match=r"An ensemble needs at least two candidates, but got 1\."):
         made(library.probabilities[:1], library.truth, library.repeat)
     with pytest.raises(
@@ -179,4 +186,6 @@ def test_what_cannot_be_selected_from_is_refused() -> None:
     ):
         made(library.probabilities[:, :, 1:], library.truth, library.repeat)
     with pytest.raises(CallError, match="needs at least two parts of the people, one to select by and one to score"):
-        left_out(made(library.probabilities, library.truth, library.repeat, np.zeros_like(library.repeat)), 3)
+        compare_on_left_out(
+            made(library.probabilities, library.truth, library.repeat, np.zeros_like(library.repeat)), 3
+        )

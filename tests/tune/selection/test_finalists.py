@@ -22,15 +22,15 @@ from tune.fitting.pool import FitRequest, read_result, to_do
 from tune.runs.folder import SearchRun
 from tune.selection import fits as fitting
 from tune.selection.finalists import (
-    SEEDS,
     Design,
     Finalist,
+    RepeatBy,
     RepeatResult,
+    pick_winner,
     read_finalists,
     read_split,
-    requests,
+    repeat_requests,
     top_trials,
-    winner,
 )
 from tune.selection.fits import repeat_fit
 from tune.states import TrialState
@@ -45,7 +45,7 @@ def made(tmp_path: Path, demo_cache: Path) -> Run:
 
 def asked(made: Run, design: Design) -> list[FitRequest]:
     run, faces = made
-    return requests(run, two_trials(run), faces, design, cpus=1, gpus=0.0)
+    return repeat_requests(run, two_trials(run), faces, design, cpus=1, gpus=0.0)
 
 
 def finalist(trial_id: str, f1s: list[float], validation_f1: float = 0.5) -> Finalist:
@@ -71,7 +71,7 @@ def finalist(trial_id: str, f1s: list[float], validation_f1: float = 0.5) -> Fin
 def test_what_is_no_design_is_refused(values: tuple[int, ...], message: str) -> None:
     with pytest.raises(CallError, match=message):
         Design(*values)  # type: ignore[arg-type]
-    assert Design(3, 1, SEEDS).repeats == 1
+    assert Design(3, 1, RepeatBy.SEEDS).repeats == 1
 
 
 def test_the_best_trials_of_different_recipes_are_finalists() -> None:
@@ -114,7 +114,7 @@ def test_folds_are_drawn_once(made: Run) -> None:
     file = run.path / fits[0].settings["split"]
     assert file == run.path / "finalists" / "splits" / "folds-2-0.json"
     content, at = file.read_text(), file.stat().st_mtime_ns
-    again = requests(run, [recorded("0000", 0.5, lr_head=1e-2)], faces, Design(1, 2), cpus=1, gpus=0.0)
+    again = repeat_requests(run, [recorded("0000", 0.5, lr_head=1e-2)], faces, Design(1, 2), cpus=1, gpus=0.0)
     assert [fit.trial_id for fit in again] == [fit.trial_id for fit in fits]
     assert file.stat().st_mtime_ns == at
     file.write_text(content[:-9])
@@ -132,13 +132,17 @@ def test_repeats_by_seeds_keep_the_own_split_and_skip_the_own_seed(made: Run) ->
     trials = [recorded("0000", 0.5), recorded("0001", 0.4, lr_head=1e-2)]
 
     def of(trials: list, design: Design) -> list[FitRequest]:
-        return requests(run, trials, faces, design, cpus=1, gpus=0.0)
+        return repeat_requests(run, trials, faces, design, cpus=1, gpus=0.0)
 
-    fits = of(trials, Design(2, 3, SEEDS))
+    fits = of(trials, Design(2, 3, RepeatBy.SEEDS))
     assert {fit.settings["split"] for fit in fits} == {"data/split.json"}
     assert [fit.recipe["seed"] for fit in fits] == [1, 1, 2, 2, 3, 3]
-    assert [fit.recipe["seed"] for fit in of([recorded("0000", 0.5, seed=2)], Design(1, 3, SEEDS))] == [1, 3, 4]
-    larger = {fit.trial_id for fit in of([*trials, recorded("0002", 0.3, lr_head=2e-2)], Design(3, 4, SEEDS))}
+    assert [fit.recipe["seed"] for fit in of([recorded("0000", 0.5, seed=2)], Design(1, 3, RepeatBy.SEEDS))] == [
+        1,
+        3,
+        4,
+    ]
+    larger = {fit.trial_id for fit in of([*trials, recorded("0002", 0.3, lr_head=2e-2)], Design(3, 4, RepeatBy.SEEDS))}
     assert {fit.trial_id for fit in fits} < larger, "a change of K or R keeps what is done"
     assert not larger & {fit.trial_id for fit in of(trials, Design(2, 3))}
 
@@ -158,14 +162,14 @@ def test_repeats_by_seeds_keep_the_own_split_and_skip_the_own_seed(made: Run) ->
     ],
 )
 def test_the_mean_decides(finalists: list[Finalist], chosen: str) -> None:
-    found = winner(finalists)
+    found = pick_winner(finalists)
     assert found is not None
     assert found.trial_id == chosen
 
 
 def test_without_a_complete_repeat_nobody_wins() -> None:
-    assert winner([finalist("0", [], 0.9)]) is None
-    assert winner([]) is None
+    assert pick_winner([finalist("0", [], 0.9)]) is None
+    assert pick_winner([]) is None
     assert math.isnan(finalist("0", []).mean)
     assert math.isnan(finalist("0", [0.5]).spread)
     assert finalist("0", [0.4, 0.6]).spread == pytest.approx(math.sqrt(0.02))
@@ -179,7 +183,7 @@ def test_a_killed_repeat_answers_as_an_unbroken_one(by: str, tmp_path: Path, dem
         run, faces = small_run(tmp_path, demo_cache, name)
         trials = [add_trial(run, [0.5], {"lr_head": 1e-2})]
         design = Design(1, 2, by)
-        request = requests(run, trials, faces, design, cpus=1, gpus=0.0)[0]
+        request = repeat_requests(run, trials, faces, design, cpus=1, gpus=0.0)[0]
         work = functools.partial(repeat_fit, cache=CacheOptions(demo_cache, 1.0))
         if name == "killed":
             stopped(request, work, after=1)
@@ -205,7 +209,7 @@ def test_a_killed_repeat_answers_as_an_unbroken_one(by: str, tmp_path: Path, dem
 def test_a_repeat_begins_with_the_micro_batch_that_its_trial_had_come_to(tmp_path: Path, demo_cache: Path) -> None:
     run, faces = small_run(tmp_path, demo_cache)
     trials = [add_trial(run, [0.5], {"lr_head": 1e-2})]
-    request = requests(run, trials, faces, Design(1, 2), cpus=1, gpus=0.0)[0]
+    request = repeat_requests(run, trials, faces, Design(1, 2), cpus=1, gpus=0.0)[0]
     plain, _ = fitting._begun(request, Recipe.model_validate(request.recipe), faces.split, faces.cache)
     assert plain.model_fits[0].micro_batch == 0
     here = Conditions.now(plain.recipe, faces.digest, device="cpu", threads=1, loader_workers=0, micro_batch=4)
@@ -224,7 +228,7 @@ def test_repeats_that_end_badly_are_told(made: Run, demo_cache: Path) -> None:
     ]
     design = Design(2, 2)
     work = functools.partial(repeat_fit, cache=CacheOptions(demo_cache, 1.0))
-    fits = requests(run, trials, faces, design, cpus=1, gpus=0.0)
+    fits = repeat_requests(run, trials, faces, design, cpus=1, gpus=0.0)
     ends = [fitted(fit, work).state for fit in fits[:2]]
     assert ends == [TrialState.DIVERGED, "failed"]
     diverges, fails = read_finalists(run, trials, faces, design)
@@ -239,7 +243,7 @@ def test_repeats_that_end_badly_are_told(made: Run, demo_cache: Path) -> None:
 def test_answers_that_are_damaged_are_told(made: Run, demo_cache: Path) -> None:
     run, faces = made
     trials = [recorded("0000", 0.5, epochs=1)]
-    request = requests(run, trials, faces, Design(1, 1, SEEDS), cpus=1, gpus=0.0)[0]
+    request = repeat_requests(run, trials, faces, Design(1, 1, RepeatBy.SEEDS), cpus=1, gpus=0.0)[0]
     fitted(request, functools.partial(repeat_fit, cache=CacheOptions(demo_cache, 1.0)))
     result = read_result(request.folder)
     assert result is not None
@@ -248,4 +252,4 @@ def test_answers_that_are_damaged_are_told(made: Run, demo_cache: Path) -> None:
     assert json.loads((request.folder / "recipe.json").read_text())["seed"] == 1
     (request.folder / "answers.npz").write_bytes(b"PK")
     with pytest.raises(DataError, match="answers.npz cannot be read .* the fit is done again"):
-        read_finalists(run, trials, faces, Design(1, 1, SEEDS))
+        read_finalists(run, trials, faces, Design(1, 1, RepeatBy.SEEDS))

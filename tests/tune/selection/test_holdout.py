@@ -17,7 +17,7 @@ from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
 from tests.tune.selection.small_run import BASE, small_run
 from tune.runs.folder import SearchRun
-from tune.selection.holdout import bundle_digest, look, looks
+from tune.selection.holdout import bundle_digest, evaluate_on_holdout, holdout_evaluations
 from tune.statistics import intervals
 from tune.statistics.intervals import Interval, f1_interval
 
@@ -42,7 +42,7 @@ def made(tmp_path: Path, demo_cache: Path, fit: Fit) -> Made:
 
 def test_a_look_scores_the_holdout_people_alone(made: Made) -> None:
     run, faces, fit = made
-    found = look(run, faces, run.best, "trial 0007")
+    found = evaluate_on_holdout(run, faces, run.best, "trial 0007")
     rows = faces.rows("holdout")
     truth = faces.photos["label"].to_numpy()[rows]
     answers = fit.answers(rows).argmax(1)
@@ -52,18 +52,18 @@ def test_a_look_scores_the_holdout_people_alone(made: Made) -> None:
     assert found.scores["f1"] == pytest.approx(found.f1, abs=1e-12)
     assert (found.people, found.photos, found.what) == (len(faces.split.holdout), len(rows), "trial 0007")
     assert found.low < found.f1 < found.high
-    assert looks(run.search()) == [found]
+    assert holdout_evaluations(run.search()) == [found]
 
 
 def test_looks_are_counted_by_bundle(made: Made) -> None:
     run, faces, fit = made
-    first = look(run, faces, run.best, "trial 0007")
+    first = evaluate_on_holdout(run, faces, run.best, "trial 0007")
     export(run.best, fit.recipe, fit.best_states(), scores={"epoch": 3}, faces=faces, overwrite=True)
-    assert look(run, faces, run.best, "once more") == first
+    assert evaluate_on_holdout(run, faces, run.best, "once more") == first
     other = [{name: tensor + (tensor.dim() == 2) for name, tensor in state.items()} for state in fit.best_states()]
     export(run.path / "other", fit.recipe, other, scores={}, faces=faces)
-    second = look(run, faces, run.path / "other", "other")
-    assert looks(run.search()) == [first, second]
+    second = evaluate_on_holdout(run, faces, run.path / "other", "other")
+    assert holdout_evaluations(run.search()) == [first, second]
     assert first.bundle != second.bundle
 
 
@@ -81,8 +81,8 @@ def test_an_empty_holdout_is_refused(made: Made) -> None:
     with pytest.raises(
         DataError, match=r"Nobody is in the holdout of small, .* Expected people under holdout in .*split\.json"
     ):
-        look(run, nobody, run.best, "x")
-    assert looks(run.search()) == []
+        evaluate_on_holdout(run, nobody, run.best, "x")
+    assert holdout_evaluations(run.search()) == []
 
 
 def test_a_bundle_that_has_seen_holdout_people_is_refused(made: Made) -> None:
@@ -92,8 +92,8 @@ def test_a_bundle_that_has_seen_holdout_people_is_refused(made: Made) -> None:
     export(run.path / "other", fit.recipe, fit.best_states(), scores={}, faces=swapped)
     n = len(split.holdout)
     with pytest.raises(DataError, match=f"other has seen {n} of the {n} holdout people"):
-        look(run, faces, run.path / "other", "x")
-    assert looks(run.search()) == []
+        evaluate_on_holdout(run, faces, run.path / "other", "x")
+    assert holdout_evaluations(run.search()) == []
 
 
 def test_the_interval_is_that_of_people_drawn_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,8 +126,8 @@ def test_the_interval_is_that_of_people_drawn_one_by_one(monkeypatch: pytest.Mon
         np.var([scored(np.concatenate([times, np.ones(4)])) for times in drawn(first)]),
         np.var([scored(np.concatenate([np.ones(4), times])) for times in drawn(second)]),
     ]
-    freedom = sum(alone) ** 2 / sum(variance**2 / 3 for variance in alone)
-    half = t.ppf(0.975, freedom) * sd
+    degrees_of_freedom = sum(alone) ** 2 / sum(variance**2 / 3 for variance in alone)
+    half = t.ppf(0.975, degrees_of_freedom) * sd
     assert found.f1 == pytest.approx(scored(np.ones(8)))
     assert (found.low, found.high) == pytest.approx((found.f1 - half, found.f1 + half), abs=1e-9)
 

@@ -13,7 +13,7 @@ from maskcls.errors import CallError
 from maskcls.training.metrics import scores
 from tune.statistics import intervals, paired
 from tune.statistics.intervals import macro_f1
-from tune.statistics.paired import BETTER, CANT_TELL, WORSE, Difference, Repeat, by_chance, difference
+from tune.statistics.paired import Difference, Repeat, Verdict, difference, expected_by_chance
 
 STRATA = np.repeat(np.arange(6), [20, 16, 3, 19, 19, 3])
 """Gender x age group of a fold's 80 people, the over 59 as rare as in the contest's data."""
@@ -81,7 +81,7 @@ def test_the_interval_is_the_formula() -> None:
     repeats = small()
     found = difference(repeats, seed=4)
     generator = np.random.default_rng(4)
-    seen, people = zip(*(paired._one(one, generator) for one in repeats), strict=True)
+    seen, people = zip(*(paired._measure(one, generator) for one in repeats), strict=True)
     assert found.high - found.mean == pytest.approx(
         _half(np.var(seen, ddof=1) / 3, np.mean(people) / 3, 3, 240), rel=1e-3
     )
@@ -89,15 +89,19 @@ def test_the_interval_is_the_formula() -> None:
 
 
 def _half(by_repeats: float, by_people: float, n: int, people: int) -> float:
-    freedom = (by_repeats + by_people) ** 2 / (by_repeats**2 / (n - 1) + by_people**2 / (people - 1))
-    return _t_quantile(freedom) * math.sqrt(by_repeats + by_people)
+    degrees_of_freedom = (by_repeats + by_people) ** 2 / (by_repeats**2 / (n - 1) + by_people**2 / (people - 1))
+    return _t_quantile(degrees_of_freedom) * math.sqrt(by_repeats + by_people)
 
 
-def _t_quantile(freedom: float) -> float:
+def _t_quantile(degrees_of_freedom: float) -> float:
     """97.5 % of Student's t, by adding up its density."""
     x = np.linspace(0, 60, 600_001)
-    log_density = -(freedom + 1) / 2 * np.log1p(x**2 / freedom)
-    log_density += math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2) - math.log(freedom * math.pi) / 2
+    log_density = -(degrees_of_freedom + 1) / 2 * np.log1p(x**2 / degrees_of_freedom)
+    log_density += (
+        math.lgamma((degrees_of_freedom + 1) / 2)
+        - math.lgamma(degrees_of_freedom / 2)
+        - math.log(degrees_of_freedom * math.pi) / 2
+    )
     return float(x[np.searchsorted(np.cumsum(np.exp(log_density)) * 1e-4, 0.475)])
 
 
@@ -106,7 +110,7 @@ def test_people_who_are_tested_twice_tell_nothing_new() -> None:
     twice = [*once, *once]
     found = difference(twice, seed=4)
     generator = np.random.default_rng(4)
-    seen, people = zip(*(paired._one(one, generator) for one in twice), strict=True)
+    seen, people = zip(*(paired._measure(one, generator) for one in twice), strict=True)
     by_repeats, by_people = np.var(seen, ddof=1) / 4, np.mean(people) / 2  # 160 people, 80 a repeat
     half = found.high - found.mean
     assert half == pytest.approx(_half(by_repeats, by_people, 4, 160), rel=1e-3)
@@ -122,37 +126,37 @@ def test_the_variance_over_people_is_that_over_people(monkeypatch: pytest.Monkey
     seen, told = [], []
     for number in range(600):
         one = repeat(generator, number, 0.0, 0.0)
-        mean, variance = paired._one(one, generator)
+        mean, variance = paired._measure(one, generator)
         seen.append(mean)
         told.append(variance)
     assert math.sqrt(np.mean(told)) == pytest.approx(np.std(seen, ddof=1), rel=0.1)
 
 
 def test_a_group_of_one_goes_with_the_smallest_other() -> None:
-    assert intervals.merged(np.array([0, 0, 0, 1, 1, 2])).tolist() == [0, 0, 0, 1, 1, 1]
-    assert intervals.merged(np.array([0, 1, 2, 2])).tolist() == [1, 1, 2, 2]
-    assert intervals.merged(np.array([0])).tolist() == [0]
+    assert intervals.merge_single_strata(np.array([0, 0, 0, 1, 1, 2])).tolist() == [0, 0, 0, 1, 1, 1]
+    assert intervals.merge_single_strata(np.array([0, 1, 2, 2])).tolist() == [1, 1, 2, 2]
+    assert intervals.merge_single_strata(np.array([0])).tolist() == [0]
 
 
 def test_one_repeat_has_no_interval() -> None:
     found = difference(small(n=1))
     assert math.isfinite(found.mean)
-    assert (math.isnan(found.low), math.isnan(found.high), found.verdict) == (True, True, CANT_TELL)
+    assert (math.isnan(found.low), math.isnan(found.high), found.verdict) == (True, True, Verdict.CANT_TELL)
 
 
 def test_the_word() -> None:
-    assert Difference(5, 0.02, 0.001, 0.039).verdict == BETTER
-    assert Difference(5, -0.02, -0.039, -0.001).verdict == WORSE
-    assert Difference(5, 0.02, 0.0, 0.04).verdict == CANT_TELL
-    assert Difference(1, 0.02, 0.001, 0.039).verdict == CANT_TELL, "another seed may turn it round"
-    assert difference(small(2.0, n=5)).verdict == WORSE
-    assert by_chance(40) == pytest.approx(2.0)
+    assert Difference(5, 0.02, 0.001, 0.039).verdict == Verdict.BETTER
+    assert Difference(5, -0.02, -0.039, -0.001).verdict == Verdict.WORSE
+    assert Difference(5, 0.02, 0.0, 0.04).verdict == Verdict.CANT_TELL
+    assert Difference(1, 0.02, 0.001, 0.039).verdict == Verdict.CANT_TELL, "another seed may turn it round"
+    assert difference(small(2.0, n=5)).verdict == Verdict.WORSE
+    assert expected_by_chance(40) == pytest.approx(2.0)
 
 
 def test_equal_answers_differ_by_nothing() -> None:
     equal = [Repeat(one.truth, one.base, one.base, one.person, one.stratum) for one in small()]
     assert difference(equal) == Difference(3, 0.0, 0.0, 0.0)
-    assert difference(equal).verdict == CANT_TELL
+    assert difference(equal).verdict == Verdict.CANT_TELL
 
 
 def test_the_same_seed_gives_the_same_and_photos_may_come_in_any_order() -> None:
