@@ -1,7 +1,8 @@
-"""Every command in README runs, in README's order, on a small folder of drawn faces."""
+"""Every command in README and in docs/guide.md runs, in their order, on a small folder of drawn faces."""
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
@@ -17,7 +18,8 @@ from tune.search import __main__ as search
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["--weights", "none", "--image-size", "32", "--parallel", "2", "--set", "head_width=8"]
-# What is added so that a command is done in seconds; the rest of it stands as in README.
+DOCUMENTS = ("README.md", "docs/guide.md")
+# What is added so that a command takes seconds; the rest of it is as documented.
 CHEAPER = {
     "python -m tune.search --space freezing": [*SMALL, "--finalists", "2", "--repeats", "2"],
     "python -m maskcls.train --trial": [],
@@ -31,21 +33,21 @@ REPLACED = {
     "--seeds 5": "--seeds 2",
 }
 ELSEWHERE = {
-    "make search": "tests/tune/test_kill.py searches the demo faces through the same door, and .ci/run calls make",
+    "make search": "tests/tune/search/test_kill.py searches the demo faces by the same command, and .ci/run calls make",
     "make test": "this is it",
-    "python -m tune.search --space everything --data ../shared/faces/dev": "half an hour long: what it found stands beside it",
-    "python -m tune.compare --study contest": "an hour long: docs/study.md; its parts in tests/tune/test_contest_study.py",
+    "python -m tune.search --space everything --data ../shared/faces/dev": "half an hour; README shows what it found",
+    "python -m tune.compare --study contest": "an hour; tests/tune/compare/test_contest_study.py tests its parts",
     "source": "the test's interpreter is the environment's",
     "python -m maskcls.serve": "tests/maskcls/serving/test_web.py, in a browser",
     "ray start": "needs a port of its own",
-    "python -m tune.search --space backbones": "tests/tune, with an address",
+    "python -m tune.search --space backbones": "tests/tune/runs/test_cluster.py and tests/tune/search, with an address",
     "ray job submit": "a cluster's command around a call that is tested",
 }
 
 
 def commands() -> list[str]:
-    """README's commands in its order: lines of shell blocks, and calls in the text."""
-    text = (ROOT / "README.md").read_text()
+    """The documents' commands in their order: lines of shell blocks, and commands in the text."""
+    text = "\n".join((ROOT / name).read_text() for name in DOCUMENTS)
     found = []
     for block, inline in re.findall(
         r"```sh\n(.*?)```|`(python -m [^`]+ --[^`]+|python -m maskcls\.cache \w+)`", text, re.S
@@ -60,10 +62,12 @@ def prefix_in(command: str, table: dict[str, object]) -> str | None:
     return next((prefix for prefix in table if command.startswith(prefix)), None)
 
 
-def test_readme_has_commands_and_each_runs_here_or_elsewhere() -> None:
+def test_each_command_runs_here_or_is_tested_elsewhere() -> None:
     assert len(commands()) == 25
-    doors = [command for command in commands() if command.startswith("python -m") and not prefix_in(command, ELSEWHERE)]
-    assert len(doors) == 16
+    tested = [
+        command for command in commands() if command.startswith("python -m") and not prefix_in(command, ELSEWHERE)
+    ]
+    assert len(tested) == 16
     for prefix in (*CHEAPER, *ELSEWHERE):
         assert any(command.startswith(prefix) for command in commands()), prefix
     for old in REPLACED:
@@ -71,7 +75,7 @@ def test_readme_has_commands_and_each_runs_here_or_elsewhere() -> None:
 
 
 @pytest.mark.timeout(600)
-def test_readmes_commands_run_one_after_the_other(tmp_path: Path) -> None:
+def test_the_commands_run_one_after_the_other(tmp_path: Path) -> None:
     draw(tmp_path / "faces", persons=30, seed=2)
     env = {**os.environ, "MASKCLS_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
     for command in commands():
@@ -88,7 +92,25 @@ def test_readmes_commands_run_one_after_the_other(tmp_path: Path) -> None:
     assert len(lines) == len((tmp_path / "faces" / "eval" / "info.csv").read_text().splitlines())
 
 
-def test_readmes_figures_of_the_study_stand_in_the_study() -> None:
+@pytest.mark.parametrize("document", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]), ids=lambda file: file.name)
+def test_paths_and_names_in_a_document_exist(document: Path) -> None:
+    """`tune/states.py` must be there, and of `tune/states.py: TrialState` the name too; so must what a link leads to."""
+    text = document.read_text()
+    for path, name in re.findall(r"`((?:maskcls|search_spaces|tune|tests)/[\w./]*)(?:: (\w+))?`", text):
+        assert (ROOT / path).exists(), path
+        assert not name or name in names_defined(ROOT / path), f"{path}: {name}"
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (document.parent / target).exists(), target
+
+
+def names_defined(file: Path) -> set[str]:
+    """Functions, classes, methods and module-level names of a Python file."""
+    nodes = list(ast.walk(ast.parse(file.read_text())))
+    names = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    return names | {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+
+
+def test_the_figures_that_readme_quotes_are_in_the_study() -> None:
     interval = r"[+-]0\.\d{3} \[[+-]0\.\d{3}, [+-]0\.\d{3}\]"
     quoted = re.findall(interval, (ROOT / "README.md").read_text())
     study = (ROOT / "docs" / "study.md").read_text()
@@ -100,7 +122,7 @@ def test_readmes_figures_of_the_study_stand_in_the_study() -> None:
     assert len(re.findall(r"\| (?:\*\*better\*\*|\*\*worse\*\*|can't tell) \|", table)) == 53
 
 
-def test_contributings_space_is_one(tmp_path: Path) -> None:
+def test_the_space_in_contributing_is_valid(tmp_path: Path) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.S)
     (tmp_path / "my_space.py").write_text(code)
     said = call(search.main, "--space", tmp_path / "my_space.py", "--scale", "cpu", "--trials", 3, "--plan")
