@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import random
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from maskcls import seeds
 from maskcls.errors import CallError
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = (
@@ -63,19 +63,13 @@ class Augmenter:
         """View number `view` (0 or more) of the photo named `key`: uint8 (s, s, 3) -> uint8 (s, s, 3); `rgb` is left as it is."""
         if not self.transforms:
             return rgb
-        seeds = self._seeds(key, view)
-        for transform, seed in zip(self.transforms, seeds, strict=True):
-            # Not Compose.set_random_seed: it gives every transform the same seed, and they fire all together or not at all.
-            transform.set_random_state(
-                np.random.Generator(np.random.SFC64(seed)), random.Random(int(seed.generate_state(1)[0]))
-            )
+        photo = int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "little")  # hash() differs between processes
+        generators = seeds.spawned(len(self.transforms), self.seed, photo, view)
+        for transform, (numpy_generator, python_generator) in zip(self.transforms, generators, strict=True):
+            # Not Compose.set_random_seed: with one seed for all, the transforms would all be applied, or none of them.
+            transform.set_random_state(numpy_generator, python_generator)
             rgb = transform(image=rgb)["image"]
         return rgb
-
-    def _seeds(self, key: str, view: int) -> list[np.random.SeedSequence]:
-        """A seed a transform. Keys are hashed by SHA-256: Python's own hash differs between processes."""
-        photo = int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "little")
-        return np.random.SeedSequence((self.seed, photo, view)).spawn(len(self.transforms))
 
 
 def _transforms(strengths: Mapping[str, float]) -> list[Any]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from maskcls import seeds
 from maskcls.errors import CallError, DataError
 
 Integers = NDArray[np.int64]
@@ -52,7 +53,7 @@ class DrawStream:
 
     def generator(self, stream: int, part: int) -> np.random.Generator:
         """The random numbers of one epoch or pass."""
-        return np.random.default_rng(np.random.SeedSequence((self.seed, self.model, stream, part)))
+        return seeds.generator(self.seed, self.model, stream, part)
 
 
 def _weighted(stream: DrawStream, epoch: int, power: float = 1.0) -> tuple[Integers, Integers]:

@@ -17,6 +17,7 @@ from maskcls.models.backbones import create_backbone, normalisation
 from maskcls.models.heads import create_head
 from maskcls.models.weights import NONE
 from maskcls.recipe import Recipe
+from maskcls.seeds import torch_seed
 from maskcls.task_split import TaskSplit
 from maskcls.tasks import Task
 
@@ -107,14 +108,9 @@ def build_models(recipe: Recipe, *, pretrained: bool) -> list[Model]:
     models = []
     for number, tasks in enumerate(recipe.split.models):
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derived_seed(recipe.seed, number))
+            torch.manual_seed(torch_seed(recipe.seed, number))
             models.append(Model(recipe, tasks, pretrained=pretrained))
     return models
-
-
-def derived_seed(*parts: int) -> int:
-    """A seed for torch from several numbers, well mixed."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
 
 
 def log_probabilities(

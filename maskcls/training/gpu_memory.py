@@ -7,6 +7,7 @@ import gc
 import numpy as np
 import torch
 
+from maskcls import seeds
 from maskcls.labels import AGE_CUTS, N_CLASSES
 from maskcls.machine import use_deterministic_kernels
 from maskcls.models.model import BLOCK
@@ -72,7 +73,7 @@ def _noise(recipe: Recipe) -> FitData:
     n_train = max(STEPS * whole_batch(recipe), 2 * N_CLASSES)
     n = n_train + BLOCK
     labels = np.arange(n) % N_CLASSES
-    generator = np.random.default_rng(np.random.SeedSequence(0))
+    generator = seeds.generator(0)
     photo = generator.integers(0, 256, (1, recipe.image_size, recipe.image_size, 3), dtype=np.uint8)
     pixels = np.broadcast_to(photo, (n, *photo.shape[1:]))
     ages = np.array([25, 45, 62])[labels % 3]

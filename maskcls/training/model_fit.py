@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from maskcls.data.sampling import DrawStream
 from maskcls.errors import Diverged
-from maskcls.models.model import Model, derived_seed
+from maskcls.models.model import Model
 from maskcls.models.prefix import Prefix
 from maskcls.recipe import Recipe
+from maskcls.seeds import torch_seed
 from maskcls.stores.features import FeatureStores
 from maskcls.tasks import Task, task
 from maskcls.training.batches import Batches, ViewBatches
@@ -125,7 +126,7 @@ class ModelFit:
 
     def train_epoch(self, epoch: int) -> tuple[float, int]:
         """One epoch (0-based); the mean loss of its photos, and how many they were. Raises Diverged."""
-        torch.manual_seed(derived_seed(self.recipe.seed, self.number, epoch))  # dropout, drop-path
+        torch.manual_seed(torch_seed(self.recipe.seed, self.number, epoch))  # dropout, drop-path
         self.model.train()
         total = torch.zeros((), device=self.device)
         photos = 0
@@ -173,7 +174,7 @@ class ModelFit:
         if not isinstance(self.kept, str):
             return inputs, None
         images = self.model.normalise(inputs)  # (b, 3, s, s)
-        return images, mix(images, self.recipe, derived_seed(self.recipe.seed, self.number, number, MIX_STREAM))
+        return images, mix(images, self.recipe, torch_seed(self.recipe.seed, self.number, number, MIX_STREAM))
 
     def _features(self, inputs: Tensor) -> Tensor:
         """The backbone's features (p, n_features) of a part of what `_mixed` gave.

@@ -13,8 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from maskcls import seeds
 from maskcls.errors import CallError, DataError
 from maskcls.files import write_atomically
 from maskcls.recipe import Recipe
@@ -218,7 +217,7 @@ def draw_split(faces: FaceDataset, number: int, folds: int, split_seed: int) -> 
     persons = (*faces.split.train, *faces.split.validation)
     divided = splits.folds(faces.photos, folds, split_seed + partition, persons)[fold]
     others = faces.photos[faces.photos["person"].isin(divided.train)]
-    seed = int(np.random.SeedSequence((split_seed, partition, fold)).generate_state(1)[0])
+    seed = seeds.seed_of(split_seed, partition, fold)
     parts = splits.split_people(others, seed, (1 - VALIDATION, VALIDATION, 0.0))
     if not parts.validation:
         raise DataError(

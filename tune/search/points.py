@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from maskcls import seeds
 from maskcls.errors import CallError
 from search_spaces import Setting, Space
 
@@ -97,7 +98,7 @@ def grid(space: Space, setting: Setting, seed: int = 0) -> list[dict[str, Any]]:
             f"--sampler grid: the grid of space {space.name} has more than {MAX_POINTS:,} points. Fix some parameters with --set, or use "
             "--sampler tpe or random."
         )
-    order = np.random.default_rng(np.random.SeedSequence((seed, len(found)))).permutation(len(found))
+    order = seeds.generator(seed, len(found)).permutation(len(found))
     return [found[at] for at in order]
 
 

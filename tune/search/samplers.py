@@ -12,12 +12,12 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
+from maskcls import seeds
 from maskcls.errors import CallError
 from search_spaces import Setting, Space
 from tune.search import plan, points
@@ -28,8 +28,7 @@ MOST, BEST = 1000, 100
 
 def create(kind: str, seed: int, number: int, attempt: int = 0) -> optuna.samplers.BaseSampler:
     """The sampler that suggests trial `number`; another attempt draws otherwise. The grid has none of its own (`tune.search.points`)."""
-    parts = (seed, number, attempt) if attempt else (seed, number)
-    derived = int(np.random.SeedSequence(parts).generate_state(1)[0])
+    derived = seeds.seed_of(seed, number, attempt) if attempt else seeds.seed_of(seed, number)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if kind == TPE:

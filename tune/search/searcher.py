@@ -19,7 +19,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
@@ -27,6 +26,7 @@ from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
+from maskcls import seeds
 from maskcls.errors import MaskclsError
 from tune.fitting.failures import read_end, write_error
 from tune.runs import study as records
@@ -231,7 +231,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         if not self._points and self.plan.sampler != GRID:
             for _ in range(RANDOM_ATTEMPTS):
                 yield draft(by_chance)
-        shuffled = np.random.default_rng(np.random.SeedSequence((seed, number))).permutation(len(self._points))
+        shuffled = seeds.generator(seed, number).permutation(len(self._points))
         for at in range(len(self._points)) if self.plan.sampler == GRID else shuffled.tolist():
             if at not in self._spent:
                 yield draft(by_chance, self._points[at])

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from maskcls import seeds
 from maskcls.errors import CallError
 from maskcls.files import write_atomically
 from maskcls.recipe import Recipe
@@ -199,7 +200,7 @@ def fold_split(run: SearchRun, faces: FaceDataset, folds: int, number: int) -> P
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         own = faces.split
-        seed = int(np.random.SeedSequence((int(own.digest, 16), folds)).generate_state(1)[0])
+        seed = seeds.seed_of(int(own.digest, 16), folds)
         drawn = splits.folds(faces.photos, folds, seed, (*own.train, *own.validation))[number]
         write_atomically(file, replace(drawn, holdout=own.holdout).to_json())
     return file

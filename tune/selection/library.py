@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from maskcls import seeds
 from maskcls.errors import CallError, DataError
 from maskcls.recipe import Recipe
 from tune.runs.folder import SearchRun
@@ -147,6 +148,6 @@ def _parts(faces: FaceDataset) -> dict[str, int]:
     from maskcls.data import splits
 
     people = faces.split.validation
-    seed = int(np.random.SeedSequence((int(faces.split.digest, 16), PARTS)).generate_state(1)[0])
+    seed = seeds.seed_of(int(faces.split.digest, 16), PARTS)
     drawn = splits.folds(faces.photos, min(PARTS, len(people)), seed, people)
     return {person: number for number, fold in enumerate(drawn) for person in fold.validation}

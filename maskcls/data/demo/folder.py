@@ -17,6 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from maskcls import seeds
 from maskcls.data.demo import face as demo_face
 from maskcls.data.demo.brush import Image
 from maskcls.data.demo.face import NONE, NOSE_OUT, ON_CHIN, WORN, Face
@@ -87,7 +88,7 @@ def _people(count: int, seed: int, stream: int) -> list[Person]:
     """People in the proportions of SHARES, in shuffled order."""
     cells = [(gender, group) for gender in range(len(GENDERS)) for group in range(len(SHARES))]
     filled = [cell for cell, places in zip(cells, _apportion(count), strict=True) for _ in range(places)]
-    order = np.random.default_rng((seed, stream)).permutation(count)
+    order = seeds.generator(seed, stream).permutation(count)
     people = []
     for number, place in enumerate(order.tolist()):
         gender, group = filled[place]
@@ -111,14 +112,14 @@ def _id(number: int, stream: int) -> str:
 
 
 def _person(id_: str, gender: int, group: int, seed: tuple[int, int, int]) -> Person:
-    rng = np.random.default_rng((*seed, len(SHOTS)))
+    rng = seeds.generator(*seed, len(SHOTS))
     age = int(rng.integers(*AGE_RANGES[group]))
     return Person(id_, gender, age, demo_face.random_face(rng, bool(gender), group), seed)
 
 
 def _shot(person: Person, index: int) -> Image:
     """The person's photo number `index` of SHOTS: uint8 RGB."""
-    rng = np.random.default_rng((*person.seed, index))
+    rng = seeds.generator(*person.seed, index)
     incorrect = (NOSE_OUT, ON_CHIN)[int(rng.integers(2))]
     mask = (WORN, incorrect, NONE)[SHOT_MASKS[index]]
     return demo_face.draw(person.face, demo_face.random_shot(rng, mask), rng)
@@ -147,7 +148,7 @@ def _write_eval(out: Path, people: Sequence[Person], seed: int) -> None:
             image_id = hashlib.sha1(f"{person.seed} {name}".encode(), usedforsecurity=False).hexdigest() + ".jpg"
             _write_photo(images / image_id, _shot(person, index))
             answers.append((image_id, encode(SHOT_MASKS[index], person.gender, age_group(person.age_years)), person.id))
-    order = np.random.default_rng((seed, ORDER_STREAM)).permutation(len(answers)).tolist()
+    order = seeds.generator(seed, ORDER_STREAM).permutation(len(answers)).tolist()
     shuffled = [answers[place] for place in order]
     _write_csv(out / "eval" / "info.csv", ("ImageID", "ans"), [(image_id, 0) for image_id, _, _ in shuffled])
     _write_csv(out / ANSWERS, ("ImageID", "ans", "person"), shuffled)

@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from maskcls import seeds
 from maskcls.data.geometry import Image
 from maskcls.labels import CLASS_NAMES
 from maskcls.reports.explore.photo_looks import THUMBNAIL_PX
@@ -29,7 +30,7 @@ _DPI = 100
 
 def chosen(photos: pd.DataFrame, class_: int, seed: int = SEED, limit: int = PHOTOS) -> list[int]:
     """Up to `limit` rows of a class, drawn with the seed: one photo of each person before a second of anybody; the youngest first."""
-    rng = np.random.default_rng(np.random.SeedSequence([seed, class_]))
+    rng = seeds.generator(seed, class_)
     rows = np.flatnonzero(photos["label"] == class_)
     persons = photos["person"].tolist()
     by_person: dict[str, list[int]] = {}

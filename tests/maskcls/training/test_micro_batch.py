@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from maskcls.recipe import Recipe
+from maskcls.seeds import torch_seed
 from maskcls.training.conditions import Conditions, whole_batch
 from maskcls.training.fit import Fit
 from maskcls.training.losses import CrossEntropy, FocalLoss, SoftF1, Sum, age_loss
 from maskcls.training.mixing import mix
-from maskcls.training.model_fit import MIX_STREAM, ModelFit, derived_seed, parts
+from maskcls.training.model_fit import MIX_STREAM, ModelFit, parts
 from tests.maskcls.training.small import RECIPE, data
 from tests.maskcls.training.test_fit import numbers, same_tensors
 from tests.maskcls.training.test_model_fit import CHOICES
@@ -91,7 +92,7 @@ def test_parts_are_few_and_alike(n: int, most: int) -> None:
 def plain_step(model_fit: ModelFit, pixels: torch.Tensor, positions: torch.Tensor, number: int) -> None:
     """A training step without parts, written out once more."""
     images = model_fit.model.normalise(pixels)
-    shares = mix(images, model_fit.recipe, derived_seed(model_fit.recipe.seed, model_fit.number, number, MIX_STREAM))
+    shares = mix(images, model_fit.recipe, torch_seed(model_fit.recipe.seed, model_fit.number, number, MIX_STREAM))
     features = model_fit.model.backbone(images)
     answers = zip(model_fit.objectives, model_fit.model.logits(features), model_fit.model.ages(features), strict=True)
     loss = torch.stack([told(logits, ages, positions, shares) for told, logits, ages in answers]).sum()
