@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maskcls.cli import run
+from maskcls.text import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +30,7 @@ def main(
     if not inspection.photos.empty:
         print(_summary(inspection.photos))
     if inspection.problems:
-        found = f"{len(inspection.problems):,} problem{'s' * (len(inspection.problems) > 1)}"
+        found = counted(len(inspection.problems), "problem")
         raise DataError(f"{data} has {found}. {remedy(inspection.problems)}")
     print(f"{data} is fine.")
 

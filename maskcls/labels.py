@@ -48,6 +48,14 @@ def age_group(age_years: float, cuts: tuple[int, int] = AGE_CUTS) -> int:
     return int(age_years >= cuts[0]) + int(age_years >= cuts[1])
 
 
+def stratum(gender: int, age_years: float) -> int:
+    """Gender x age group as one number: splits and resampling keep these groups' shares.
+
+    The age groups are those of AGE_CUTS, wherever training cuts the ages: a search over the cuts moves nobody.
+    """
+    return len(AGES) * int(gender) + age_group(age_years)
+
+
 AgeBands = tuple[tuple[int, int], ...]
 """First and last year of each band, both in it."""
 

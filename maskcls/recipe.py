@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -18,6 +17,7 @@ from maskcls.errors import CallError
 from maskcls.labels import AGE_CUTS, AgeBands, parse_age_bands
 from maskcls.task_split import TASK_SPLITS, TaskSplit, task_split
 from maskcls.tasks import Task
+from maskcls.text import meant
 
 N_STAGES = 5
 AUGMENTATION_PREFIX = "augment_"
@@ -272,8 +272,7 @@ def _explain(problem: Any) -> str:
 
 
 def _meant(key: str, keys: Iterable[str]) -> str:
-    close = get_close_matches(key, keys, n=1)
-    return f"Did you mean {close[0]}?" if close else f"There are: {', '.join(keys)}."
+    return meant(key, keys) or f"There are: {', '.join(keys)}."
 
 
 def _checked_members(recipe: Recipe) -> dict[str, dict[str, Any]]:

@@ -13,6 +13,7 @@ import typer
 
 from maskcls import cli
 from maskcls.cli import run as run_door
+from maskcls.text import counted
 
 if TYPE_CHECKING:
     from maskcls.data.dataset import FaceDataset
@@ -160,7 +161,7 @@ def _faces(run: SearchRun, cache: CacheOptions) -> FaceDataset:
 def _table(decision: Decision, design: Design) -> list[str]:
     """A line a candidate: the weight that was selected, the mean of its repeats, and the search's own score."""
     width = max(len("finalist"), *(len(candidate.name) for candidate in decision.candidates))
-    repeats = f"{design.repeats} repeat{'s' * (design.repeats != 1)}"
+    repeats = counted(design.repeats, "repeat")
     lines = [f"{'finalist':{width}}  weight  {repeats:>10}  validation"]
     for candidate, weight in zip(decision.candidates, decision.selected, strict=True):
         share = f"{weight:.2f}" if weight else "-"

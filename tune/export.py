@@ -10,6 +10,7 @@ import typer
 
 from maskcls.cli import run as run_door
 from maskcls.stores.arrays import CacheOptions
+from maskcls.text import first
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -107,8 +108,7 @@ def complete_states(recipe: Recipe, moving: Sequence[dict[str, Tensor]]) -> list
 
 
 def _listed(scored: Sequence[Record]) -> str:
-    shown = ", ".join(record.trial_id for record in scored[:NAMED]) or "none"
-    return shown + (f" and {len(scored) - NAMED} more" if len(scored) > NAMED else "")
+    return first([record.trial_id for record in scored], NAMED) or "none"
 
 
 if __name__ == "__main__":

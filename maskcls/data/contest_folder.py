@@ -16,6 +16,7 @@ from pathlib import Path
 
 from maskcls.data.problems import Problem
 from maskcls.labels import GENDERS
+from maskcls.text import plural
 
 TABLE = "train/train.csv"
 IMAGES = "train/images"
@@ -116,7 +117,7 @@ def _read_table(table: Path, contents: Contents) -> list[Row]:
                     "table", f"is empty. Expected a heading {','.join(COLUMNS)} and a row a person. Copy it again."
                 )
             if missing:
-                lacks = f"lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; it has {', '.join(heading)}."
+                lacks = f"lacks the {plural(len(missing), 'column')} {', '.join(missing)}; it has {', '.join(heading)}."
                 return refuse("column", f"{lacks} Expected {', '.join(COLUMNS)}. Rename or add what is missing.")
             rows = [(reader.line_num, {name: (row[name] or "").strip() for name in COLUMNS}) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:

@@ -30,6 +30,7 @@ import pandas as pd
 from maskcls.data.contest_folder import MASK_OF, MAX_AGE
 from maskcls.errors import CallError, DataError
 from maskcls.labels import AGE_CUTS, AGES, GENDERS, MASKS, age_group
+from maskcls.text import counted, first, first_lines
 
 log = logging.getLogger("maskcls")
 
@@ -162,7 +163,7 @@ def _new_value(row: Correction, before: int) -> int:
 def _log_outcomes(source: str, total: int, outcomes: Mapping[str, list[Correction]]) -> None:
     def named(rows: list[Correction]) -> str:
         whom = [f"{row.whom}{'/' + row.file if row.file else ''}" for row in rows]
-        return ", ".join(whom[:NAMED]) + (f" and {len(whom) - NAMED:,} more" if len(whom) > NAMED else "")
+        return first(whom, NAMED)
 
     log.info("Corrections (%s): %d of %d applied.", source, len(outcomes["applied"]), total)
     if outcomes["absent"]:
@@ -198,12 +199,10 @@ def read_corrections(which: str) -> Corrections:
         try:
             good.append(_checked(line, row))
         except DataError as error:
-            bad.append(f"  line {line}: {error}")
+            bad.append(f"line {line}: {error}")
     if bad:
-        more = [f"  … and {len(bad) - NAMED:,} more."] if len(bad) > NAMED else []
-        raise DataError(
-            "\n".join([f"{file} has {len(bad):,} corrections that can't be understood:", *bad[:NAMED], *more])
-        )
+        heading = f"{file} has {counted(len(bad), 'correction')} that can't be understood:"
+        raise DataError("\n".join([heading, *first_lines(bad, NAMED)]))
     return Corrections(tuple(good), which)
 
 

@@ -14,6 +14,7 @@ from maskcls.data.corrections import Corrections
 from maskcls.data.problems import FATAL, refusal
 from maskcls.errors import DataError
 from maskcls.labels import AGE_CUTS, age_group, encode
+from maskcls.text import counted, first
 
 log = logging.getLogger("maskcls")
 
@@ -104,9 +105,9 @@ def list_photos(images: Path) -> pd.DataFrame:
         keys, files = _in_list(images)
     missing = [str(file) for file in files if not file.is_file()]
     if missing:
-        more = f", and {len(missing) - 1:,} more" if len(missing) > 1 else ""
         raise DataError(
-            f"{images} names {len(files):,} photos, but there is no {missing[0]}{more}. Copy them there, or remove the rows."
+            f"{images} names {counted(len(files), 'photo')}, but there is no {first(missing, 1)}. "
+            "Copy them there, or remove the rows."
         )
     return pd.DataFrame({"file": [str(file.absolute()) for file in files], "key": keys}, dtype=str)
 

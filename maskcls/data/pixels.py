@@ -32,6 +32,7 @@ from maskcls.stores.arrays import (
     default_cache,
     read_manifest,
 )
+from maskcls.text import first_lines
 
 __all__ = ["StoreInfo", "default_cache", "list_stores", "open_or_build", "prune"]
 
@@ -219,8 +220,6 @@ def _bar(show: bool) -> Progress:
 def _refusal(errors: Sequence[DataError], n_files: int) -> DataError:
     if len(errors) == 1:
         return errors[0]
-    lines = [f"{len(errors):,} of {n_files:,} photos cannot be decoded:", *(f"  {error}" for error in errors[:LISTED])]
-    if len(errors) > LISTED:
-        lines.append(f"  … and {len(errors) - LISTED:,} more.")
-    lines.append("Replace them, or leave them out with --skip-bad.")
-    return DataError("\n".join(lines))
+    heading = f"{len(errors):,} of {n_files:,} photos cannot be decoded:"
+    remedy = "Replace them, or leave them out with --skip-bad."
+    return DataError("\n".join([heading, *first_lines(list(map(str, errors)), LISTED), remedy]))

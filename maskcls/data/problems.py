@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from maskcls.errors import DataError
+from maskcls.text import first_lines
 
 KINDS = (
     "folder",  # there is nothing to read: these three hide all others
@@ -49,9 +50,7 @@ def refusal(problems: Iterable[Problem], data: Path) -> DataError:
     listed = ordered(problems)
     if len(listed) == 1:
         return DataError(listed[0].message)
-    lines = [f"{data} has {len(listed):,} problems:", *(f"  {problem.message}" for problem in listed[:LISTED])]
-    if len(listed) > LISTED:
-        lines.append(f"  … and {len(listed) - LISTED:,} more.")
+    lines = [f"{data} has {len(listed):,} problems:", *first_lines([problem.message for problem in listed], LISTED)]
     lines.append(f"`python -m maskcls.check --data {data}` lists all of them. {remedy(listed)}")
     return DataError("\n".join(lines))
 

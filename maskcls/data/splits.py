@@ -22,7 +22,8 @@ from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 
 from maskcls.data.identical import identical_groups, identical_photos
 from maskcls.errors import CallError, DataError
-from maskcls.labels import AGE_CUTS, N_CLASSES, age_group
+from maskcls.labels import N_CLASSES, age_group, stratum
+from maskcls.text import first
 
 log = logging.getLogger("maskcls")
 
@@ -84,7 +85,7 @@ def _repeated(persons: Iterable[str]) -> set[str]:
 
 
 def _named(persons: Sequence[str]) -> str:
-    return ", ".join(persons[:NAMED]) + (f" and {len(persons) - NAMED:,} more people" if len(persons) > NAMED else "")
+    return first(persons, NAMED, "more people")
 
 
 def read_split(file: Path, photos: pd.DataFrame, ignore: Collection[str] = ()) -> Split:
@@ -202,9 +203,9 @@ def _units(photos: pd.DataFrame) -> pd.DataFrame:
     groups: dict[str, list[str]] = {}
     for person, group in sorted(identical_groups(photos).items()):
         groups.setdefault(group, []).append(person)
-    first = people.loc[list(groups)]
-    ages = [age_group(age, AGE_CUTS) for age in first["age"]]
-    strata = [3 * int(gender) + age for gender, age in zip(first["gender"], ages, strict=True)]
+    representatives = people.loc[list(groups)]
+    ages = [age_group(age) for age in representatives["age"]]
+    strata = list(map(stratum, representatives["gender"], representatives["age"]))
     return pd.DataFrame(
         {"persons": [tuple(group) for group in groups.values()], "stratum": strata, "age_stratum": ages}
     )
@@ -215,8 +216,8 @@ def _one_of_each_rare_stratum(
 ) -> list[int]:
     """Units that go to training whatever is drawn, rarest stratum first: a class with nobody in training can't be learnt."""
     counts = units["stratum"].value_counts()
-    rare = sorted((int(count), stratum) for stratum, count in counts.items() if count * smallest < 1)
-    return [int(generator.choice(units.index[units["stratum"] == stratum])) for _, stratum in rare][:room]
+    rare = sorted((int(count), name) for name, count in counts.items() if count * smallest < 1)
+    return [int(generator.choice(units.index[units["stratum"] == name])) for _, name in rare][:room]
 
 
 def _draw(units: pd.DataFrame, n: int, generator: np.random.Generator) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -26,6 +26,7 @@ from maskcls.labels import N_CLASSES
 from maskcls.machine import resolve_device
 from maskcls.models.model import BLOCK, log_probabilities
 from maskcls.serving.bundle import Bundle, Classifier, read_bundle
+from maskcls.text import first_lines
 
 if TYPE_CHECKING:
     from maskcls.data.dataset import FaceDataset
@@ -166,12 +167,5 @@ def _result(start: int, block: list[Future[Crops | DataError]]) -> tuple[int, li
 
 
 def _refusal(bad: dict[int, str], total: int) -> str:
-    messages = [f"  {message}" for message in list(bad.values())[:LISTED]]
-    if len(bad) > LISTED:
-        messages.append(f"  … and {len(bad) - LISTED:,} more")
-    return "\n".join(
-        [
-            f"{len(bad):,} of {total:,} photos cannot be read; nothing was written. Mend them, or use --skip-bad.",
-            *messages,
-        ]
-    )
+    heading = f"{len(bad):,} of {total:,} photos cannot be read; nothing was written. Mend them, or use --skip-bad."
+    return "\n".join([heading, *first_lines(list(bad.values()), LISTED)])

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 from maskcls.errors import CallError, DataError
 from maskcls.files import whole_lines, write_atomically
 from maskcls.recipe import Recipe
+from maskcls.text import counted, first
 
 if TYPE_CHECKING:
     from maskcls.training.result import EpochResult
@@ -82,8 +83,7 @@ class Conditions:
         return said
 
     def __str__(self) -> str:
-        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
-        return f"{threads} on {self.device} ({self.hardware}), micro-batch {self.micro_batch}, torch {self.versions.get('torch')}"
+        return f"{counted(self.threads, 'thread')} on {self.device} ({self.hardware}), micro-batch {self.micro_batch}, torch {self.versions.get('torch')}"
 
 
 def whole_batch(recipe: Recipe) -> int:
@@ -155,9 +155,8 @@ class RecordedTrial:
         run, trial_id = _run_folder(name), Path(name).name.zfill(4)
         there = sorted(file.parent.name for file in (run / TRIALS).glob("*/recipe.json"))
         if trial_id not in there:
-            more = f" and {len(there) - _NAMED} more" if len(there) > _NAMED else ""
-            listed = ", ".join(there[:_NAMED]) or "none"
-            raise CallError(f"--trial {name}: there is no trial {trial_id!r} in {run}. Trials there: {listed}{more}.")
+            listed = first(there, _NAMED) or "none"
+            raise CallError(f"--trial {name}: there is no trial {trial_id!r} in {run}. Trials there: {listed}.")
         folder = run / TRIALS / trial_id
         recorded = segments(folder)
         if not recorded:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskcls.errors import CallError
-from maskcls.labels import AGES, CLASS_NAMES, GENDERS, MASKS, N_CLASSES, age_group, decode, encode
+from maskcls.labels import AGES, CLASS_NAMES, GENDERS, MASKS, N_CLASSES, age_group, decode, encode, stratum
 
 
 def test_the_numbering_is_the_contests() -> None:
@@ -53,3 +53,8 @@ def test_indices_outside_are_refused_by_name(attributes: tuple[int, int, int], n
 def test_classes_outside_are_refused() -> None:
     with pytest.raises(CallError, match="class < 18.*got 18"):
         decode(18)
+
+
+def test_a_stratum_is_gender_and_age_group_at_the_contests_cuts() -> None:
+    genders_and_ages = [(0, 29), (0, 30), (0, 60), (1, 29), (1, 59), (1, 90)]
+    assert [stratum(gender, age) for gender, age in genders_and_ages] == [0, 1, 2, 3, 4, 5]

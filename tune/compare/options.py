@@ -14,6 +14,7 @@ from typing import Any
 from maskcls import presets
 from maskcls.errors import CallError
 from maskcls.recipe import Recipe
+from maskcls.text import counted
 from tune.compare.arms import (
     Arm,
     PlannedComparison,
@@ -152,7 +153,7 @@ class ComparePlan:
                 len(self.comparisons) > 1
             )
             lines += [f"  {arm.name}: {_changes(comparison.base, arm)}" for arm in comparison.variants]
-        cores = f"{self.cpus} core{'s' * (self.cpus > 1)}" + (f" and {self.gpus:g} GPUs" if self.gpus else "")
+        cores = counted(self.cpus, "core") + (f" and {self.gpus:g} GPUs" if self.gpus else "")
         epochs = sorted({arm.recipe.epochs for comparison in self.comparisons for arm in comparison.arms})
         fits = f"{self.n_fits} fits of {' or '.join(map(str, epochs))} epochs: {self.repeats} repeats over {self.folds} folds"
         return [*lines, f"{fits}, {self.parallel} at a time, {cores} each."]

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from maskcls.labels import stratum
+from maskcls.text import counted
 from tune.compare.arms import Arm, PlannedComparison
 from tune.compare.fits import ANSWERS, column
 from tune.fitting.pool import read_result
@@ -95,7 +97,7 @@ class Results:
     def chance_note(self) -> str:
         """What to think of the verdicts together."""
         return (
-            f"Of {self.n_verdicts} difference{'s' * (self.n_verdicts != 1)}, about {expected_by_chance(self.n_verdicts):.2g} would be called "
+            f"Of {counted(self.n_verdicts, 'difference')}, about {expected_by_chance(self.n_verdicts):.2g} would be called "
             "better or worse by chance alone, were none real."
         )
 
@@ -124,12 +126,10 @@ class _Fits:
     """The results of a run's fits, each file read once."""
 
     def __init__(self, run: ComparisonRun, splits: Sequence[Split], faces: FaceDataset) -> None:
-        from maskcls.labels import age_group
-
         self._run, self._splits, self._digest = run, splits, faces.digest
         people = faces.photos.set_index("key")
         self._person = people["person"]
-        self._stratum = 3 * people["gender"] + people["age"].map(age_group)
+        self._stratum = pd.Series(list(map(stratum, people["gender"], people["age"])), people.index, dtype="int64")
         self._results: dict[str, dict[str, Any] | None] = {}
         self._answers: dict[str, pd.DataFrame] = {}
 

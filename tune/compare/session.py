@@ -20,6 +20,7 @@ from maskcls.errors import CallError
 from tune.compare.arms import PlannedComparison, find_inapplicable, find_untrainable, leave_out, repeat_splits
 from tune.compare.options import IDENTITY, CompareCall, ComparePlan, resolve
 from tune.runs import cluster
+from tune.runs.durations import duration
 from tune.runs.folder import ComparisonRun, remove
 from tune.runs.record import environment, now
 from tune.runs.stopping import Reason
@@ -202,7 +203,7 @@ def _noted(run: ComparisonRun, plan: ComparePlan) -> Iterator[Callable[[str], No
 
 def forecast(call: CompareCall, plan: ComparePlan) -> str:
     """About how long it would take, from a rate that was measured once and the number of pixels."""
-    from tune.search.dry_run import PHOTOS_PER_SECOND, count_photos, hours
+    from tune.search.dry_run import PHOTOS_PER_SECOND, count_photos
 
     rate, edge_px = PHOTOS_PER_SECOND[plan.scale]
     drawn = count_photos(call.data, call.skip_bad) * TRAIN_SHARE * (1 - 1 / plan.folds)
@@ -212,7 +213,7 @@ def forecast(call: CompareCall, plan: ComparePlan) -> str:
     views = sum(
         drawn * recipe.epochs * len(recipe.split.models) * (recipe.image_size / edge_px) ** 2 for recipe in recipes
     )
-    return f"Time: very roughly {hours(plan.repeats * views / rate / plan.parallel)}; backbones and machines vary."
+    return f"Time: very roughly {duration(plan.repeats * views / rate / plan.parallel)}; backbones and machines vary."
 
 
 def resume_command(run: ComparisonRun) -> str:

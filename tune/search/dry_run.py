@@ -7,6 +7,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from maskcls.text import counted
+from tune.runs.durations import duration
 from tune.search import points
 from tune.search.first_trials import initial_trials
 from tune.search.options import Call, Resolved
@@ -43,7 +45,7 @@ def show(call: Call, resolved: Resolved, feature_gb: float, ended: int = 0) -> N
     trials = None if call.trials is None else max(0, call.trials - ended)
     console.print(
         f"Trials: {'as many as the time allows' if trials is None else trials}{f' more than the {ended} there are' if ended else ''}, "
-        f"{plan.parallel} at a time, {plan.cpus} core{'s' * (plan.cpus > 1)}{gpus} each; "
+        f"{plan.parallel} at a time, {counted(plan.cpus, 'core')}{gpus} each; "
         f"first the preset {call.preset}, then {len(initial_trials(plan)) - 1} known points. Suggested by {plan.sampler}.",
         highlight=False,
     )
@@ -61,7 +63,7 @@ def show(call: Call, resolved: Resolved, feature_gb: float, ended: int = 0) -> N
     if trials is None or call.trials is None:
         return
     console.print(
-        f"Time: very roughly {hours(seconds(plan, photos, trials))}; backbones and machines vary.", highlight=False
+        f"Time: very roughly {duration(seconds(plan, photos, trials))}; backbones and machines vary.", highlight=False
     )
     console.print(
         f"Disk: up to {gigabytes(call.trials * TRIAL_MB[plan.setting.scale] * 1e6)} in the run, "
@@ -98,11 +100,6 @@ def count_photos(data: str | None, skip_bad: bool) -> int:
     from maskcls.data.photos import read_contest
 
     return len(read_contest(Path(data), skip_bad=skip_bad))
-
-
-def hours(seconds: float) -> str:
-    """`5 min` or `3.5 h`, no finer than a guess deserves."""
-    return f"{max(1, round(seconds / 60))} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def gigabytes(n_bytes: float) -> str:

@@ -17,6 +17,7 @@ from maskcls.reports.page import Html, bar, page, pairs, section, table, tiles
 from maskcls.reports.plots import INK
 from tune.fitting.curve import read_curve
 from tune.runs import leaderboard
+from tune.runs.durations import duration
 from tune.runs.folder import SearchRun
 from tune.runs.study import Record, is_own, open_study, records
 from tune.search import report_choice, report_plots
@@ -78,7 +79,7 @@ def _headline(trials: Sequence[Record], curves: Curves, best: Record | None, sea
     over = gain(trials)
     effort = [
         ("trials", str(len(trials)), ", ".join(f"{n} {state}" for state, n in states.most_common())),
-        ("time spent in trials", _duration(seconds), f"{sum(trial.epochs for trial in trials)} epochs"),
+        ("time spent in trials", duration(seconds), f"{sum(trial.epochs for trial in trials)} epochs"),
     ]
     gained = ("gain over the preset's recipe", "–" if over is None else f"{over:+.4f}", _preset_f1(trials))
     if best is not None and (search.get(CHOICE) or {}).get("winner"):
@@ -184,7 +185,7 @@ def _row(place: int, trial: Record) -> list[str]:
         f"{trial.best_epoch} / {trial.epochs}",
         f'<span class="dot" style="background:{colour}"></span>{escape(trial.state)}',
         escape(trial.origin),
-        _duration(trial.seconds),
+        duration(trial.seconds),
         escape(told),
     ]
 
@@ -224,13 +225,3 @@ def _last(rows: Sequence[Mapping[str, Any]], key: str) -> float:
 
 def _value(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _duration(seconds: float) -> str:
-    """As people say it: `45 s`, `3 min 20 s`, `2 h 05 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

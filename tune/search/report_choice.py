@@ -10,6 +10,7 @@ from html import escape
 from typing import Any
 
 from maskcls.reports.page import Html, listed, section, table
+from maskcls.text import counted
 from tune.search import report_plots
 from tune.selection.choice import CHOICE, holdout_note
 from tune.selection.holdout import holdout_evaluations
@@ -94,4 +95,4 @@ def _interval(found: Mapping[str, Any]) -> str:
 
 
 def _people(found: Mapping[str, Any]) -> str:
-    return f"{found['people']:,} {'person' if found['people'] == 1 else 'people'}"
+    return counted(found["people"], "person", "people")

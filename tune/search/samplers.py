@@ -19,6 +19,7 @@ from optuna.trial import TrialState as OptunaState
 
 from maskcls import seeds
 from maskcls.errors import CallError
+from maskcls.text import first
 from search_spaces import Setting, Space
 from tune.search import plan, points
 from tune.search.plan import CMAES, GP, GRID, RANDOM, TPE
@@ -178,4 +179,4 @@ def _telling(trials: list[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    return first(names, 6)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maskcls.stores.arrays import CacheOptions
+from maskcls.text import counted
 from tune.runs.folder import SearchRun
 from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import Record
@@ -134,7 +135,7 @@ def summary(search: Mapping[str, Any]) -> list[str]:
     lines = [f"Winner: trial {choice['winner']}, {mean_text(choice)} (validation {choice['validation_f1']:.4f})."]
     found = choice["holdout"]
     if found:
-        people = f"{found['people']:,} {'person' if found['people'] == 1 else 'people'}"
+        people = counted(found["people"], "person", "people")
         lines.append(f"Holdout: {found['f1']:.4f} [{found['low']:.4f}, {found['high']:.4f}], {people}.")
         lines.append(f"Optimism of the search: {choice['optimism']:+.4f} (validation less holdout).")
     if holdout_evaluations(search):
@@ -156,7 +157,7 @@ def holdout_note(search: Mapping[str, Any]) -> str:
     """How often the holdout has been looked at: how many different bundles were scored there."""
     n = len(holdout_evaluations(search))
     if n < 2:
-        return f"The holdout has been looked at {n} time{'s' * (n != 1)}."
+        return f"The holdout has been looked at {counted(n, 'time')}."
     return f"The holdout has been looked at {n} times: the best of those scores is too good again."
 
 

@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskcls.errors import DataError
+from maskcls.labels import stratum
+from maskcls.text import first
 from tune.runs.folder import SearchRun
 from tune.runs.record import now
 from tune.statistics.intervals import f1_interval
@@ -91,15 +93,13 @@ def bundle_digest(manifest: Mapping[str, Any]) -> str:
 def _refuse_seen(bundle: Bundle, faces: FaceDataset) -> None:
     seen = [person for person in faces.split.holdout if bundle.has_seen(person)]
     if seen:
-        named = ", ".join(seen[:_NAMED]) + (f" and {len(seen) - _NAMED:,} more" if len(seen) > _NAMED else "")
         raise DataError(
-            f"{bundle.folder} has seen {len(seen):,} of the {len(faces.split.holdout):,} holdout people ({named}): it trained on them, or "
+            f"{bundle.folder} has seen {len(seen):,} of the {len(faces.split.holdout):,} holdout people ({first(seen, _NAMED)}): it trained on them, or "
             "was chosen by them, so its score there would be too good. Score a bundle of this run's own split."
         )
 
 
 def _scored(bundle: Bundle, faces: FaceDataset, what: str, digest: str) -> HoldoutEvaluation:
-    from maskcls.labels import age_group
     from maskcls.training.metrics import scores
 
     rows = faces.rows("holdout")
@@ -110,8 +110,8 @@ def _scored(bundle: Bundle, faces: FaceDataset, what: str, digest: str) -> Holdo
         raise DataError(
             f"{bundle.folder} gives probabilities that are not finite, so it has no score. Export another trial."
         )
-    stratum = 3 * photos["gender"].to_numpy(np.int64) + photos["age"].map(age_group).to_numpy(np.int64)
-    interval = f1_interval(truth, found.argmax(1), photos["person"].to_numpy(object), stratum)
+    strata = np.array(list(map(stratum, photos["gender"], photos["age"])), np.int64)  # (n,)
+    interval = f1_interval(truth, found.argmax(1), photos["person"].to_numpy(object), strata)
     return HoldoutEvaluation(
         what=what,
         when=now(),

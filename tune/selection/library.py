@@ -12,6 +12,7 @@ import numpy as np
 
 from maskcls import seeds
 from maskcls.errors import CallError, DataError
+from maskcls.labels import stratum
 from maskcls.recipe import Recipe
 from tune.runs.folder import SearchRun
 from tune.runs.study import records
@@ -100,7 +101,6 @@ def find_candidates(runs: Sequence[SearchRun], faces: FaceDataset) -> list[Candi
 
 def build_library(found: Sequence[Candidate], faces: FaceDataset, design: Design) -> Library:
     """What the candidates' repeats answered, repeat by repeat. Raises DataError where they answered different photos."""
-    from maskcls.labels import age_group
 
     repeats = found[0].finalist.repeats
     for candidate in found[1:]:
@@ -122,7 +122,7 @@ def build_library(found: Sequence[Candidate], faces: FaceDataset, design: Design
         repeat=number,
         part=by_part,
         person=person.to_numpy(object),
-        stratum=(3 * people["gender"] + people["age"].map(age_group)).to_numpy(np.int64),
+        stratum=np.array(list(map(stratum, people["gender"], people["age"])), np.int64),
     )
 
 

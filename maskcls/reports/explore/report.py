@@ -28,6 +28,7 @@ from maskcls.reports.page import (
     table,
     tiles,
 )
+from maskcls.text import counted
 
 PAGE, OVERVIEW = "explore.html", "overview.png"
 MAX_PROBLEMS, MAX_GROUPS, MAX_PAIRS, CLOSEST = 200, 30, 30, 12
@@ -90,18 +91,14 @@ def summary(facts: Facts) -> list[str]:
     least = min(range(N_CLASSES), key=lambda class_: counts[class_])
     pairs = len(by_people(facts.near.across, facts.persons))
     return [
-        f"{_many(len(people), 'person', 'people')}, {_many(len(facts.photos), 'photo')}",
+        f"{counted(len(people), 'person', 'people')}, {counted(len(facts.photos), 'photo')}",
         "  gender      " + ", ".join(f"{name}: {genders[i]:,}" for i, name in enumerate(GENDERS)),
         "  age group   " + ", ".join(f"{name}: {groups[i]:,}" for i, name in enumerate(AGES)),
-        f"  classes     the rarest is {least} ({CLASS_NAMES[least]}): {_many(counts[least], 'photo')}",
+        f"  classes     the rarest is {least} ({CLASS_NAMES[least]}): {counted(counts[least], 'photo')}",
         f"  problems    {len(facts.problems):,}, photos that can't be decoded {facts.n_undecodable:,}",
         f"  identical   {len(facts.identical_across):,} under several people, {len(facts.identical_within):,} within a person",
-        f"  alike       {_many(pairs, 'pair')} of people, {_many(facts.near.n_within, 'pair')} of photos within a person",
+        f"  alike       {counted(pairs, 'pair')} of people, {counted(facts.near.n_within, 'pair')} of photos within a person",
     ]
-
-
-def _many(n: int, one: str, several: str | None = None) -> str:
-    return f"{n:,} {one if n == 1 else several or one + 's'}"
 
 
 def _page(facts: Facts, rows: Mapping[int, Sequence[int]], plots: Mapping[str, Html]) -> Html:
@@ -153,7 +150,7 @@ def _corrections(facts: Facts) -> str:
     if not facts.corrected:
         return "As train.csv has it; no label was corrected."
     people = facts.photos["person"].iloc[facts.corrected].nunique()
-    changed = f"{_many(len(facts.corrected), 'photo')} of {_many(people, 'person', 'people')}"
+    changed = f"{counted(len(facts.corrected), 'photo')} of {counted(people, 'person', 'people')}"
     return f"With the corrections ({facts.corrections}), which changed the labels of {changed}. The photos' names stay."
 
 
@@ -181,9 +178,9 @@ def _oddities(facts: Facts) -> Html:
     if len(facts.problems) > MAX_PROBLEMS:
         lines.append(f"… and {len(facts.problems) - MAX_PROBLEMS:,} more, which `python -m maskcls.check` lists.")
     parts = [
-        folded(_many(len(facts.problems), "problem"), listed(lines), unfolded=True) if lines else "",
+        folded(counted(len(facts.problems), "problem"), listed(lines), unfolded=True) if lines else "",
         folded(
-            f"{_many(len(twice), 'id')} of several people: they are told apart by their folder",
+            f"{counted(len(twice), 'id')} of several people: they are told apart by their folder",
             listed(twice),
             unfolded=True,
         )
@@ -193,7 +190,7 @@ def _oddities(facts: Facts) -> Html:
             [
                 *facts.notes,
                 *(
-                    f"{_many(count, 'photo')}: {name}, converted when read."
+                    f"{counted(count, 'photo')}: {name}, converted when read."
                     for name, count in sorted(conversions.items())
                 ),
             ]
@@ -237,13 +234,13 @@ def _alike(facts: Facts, plot: Html) -> Html:
     )
     content = grid([plot, paragraph(told)])
     if pairs:
-        cards = [_pair(facts, each, f"{_many(count, 'pair')} alike") for each, count in islice(pairs, MAX_PAIRS)]
-        title = f"{_many(len(pairs), 'pair')} of people, the closest photos of each.{_more(len(pairs), MAX_PAIRS)}"
+        cards = [_pair(facts, each, f"{counted(count, 'pair')} alike") for each, count in islice(pairs, MAX_PAIRS)]
+        title = f"{counted(len(pairs), 'pair')} of people, the closest photos of each.{_more(len(pairs), MAX_PAIRS)}"
         content += folded(title, photos(cards), unfolded=True)
     if near.within:
         cards = [_pair(facts, each) for each in near.within[:MAX_PAIRS]]
         content += folded(
-            f"{_many(near.n_within, 'pair')} within one person.{_more(near.n_within, MAX_PAIRS)}",
+            f"{counted(near.n_within, 'pair')} within one person.{_more(near.n_within, MAX_PAIRS)}",
             photos(cards),
             unfolded=True,
         )
@@ -258,7 +255,7 @@ def _alike(facts: Facts, plot: Html) -> Html:
 
 def _pair(facts: Facts, both: Pair, told: str = "") -> Html:
     pictures = [picture(facts.looks[row].thumbnail, [_label(facts, row)]) for row in (both.first, both.second)]
-    return pair(pictures, f"{_many(both.bits_apart, 'bit')} apart" + (f", {told}" if told else ""))
+    return pair(pictures, f"{counted(both.bits_apart, 'bit')} apart" + (f", {told}" if told else ""))
 
 
 def _label(facts: Facts, row: int) -> str:
@@ -274,7 +271,7 @@ def _contact_sheets(facts: Facts, rows: Mapping[int, Sequence[int]]) -> Html:
     content = ""
     for class_, name in enumerate(CLASS_NAMES):
         pictures = [picture(facts.looks[row].thumbnail, captions(facts.photos, row)) for row in rows[class_]]
-        shown = f"{len(pictures)} of {_many(counts[class_], 'photo')}" if pictures else "no photo"
+        shown = f"{len(pictures)} of {counted(counts[class_], 'photo')}" if pictures else "no photo"
         content += folded(f"{class_}: {name} – {shown}", photos(pictures), unfolded=True)
     told = f"Up to {PHOTOS} photos a class, drawn by lot, of as many people as there are; the youngest first."
     return section("Contact sheets", told, content)

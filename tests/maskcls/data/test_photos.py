@@ -315,7 +315,7 @@ def test_nothing_to_predict(tmp_path):
         "other.csv": ("ImageID,ans\n", r"other\.csv has no rows\. Expected ImageID,ans and a row a photo"),
         "gone.csv": (
             "ImageID,ans\na.jpg,0\nb.jpg,0\n",
-            r"gone\.csv names 2 photos, but there is no .*images/a\.jpg, and 1 more\. Copy",
+            r"gone\.csv names 2 photos, but there is no .*images/a\.jpg and 1 more\. Copy",
         ),
         "list.txt": ("\n", r"list\.txt is empty\. Expected the path of a photo a line\."),
     }

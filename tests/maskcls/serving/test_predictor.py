@@ -139,7 +139,7 @@ def test_all_bad_photos_are_named_in_one_message(predictor: Predictor, photo_kin
 
 
 def test_a_long_list_of_bad_photos_is_cut(predictor: Predictor, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"and 5 more$"):
+    with pytest.raises(DataError, match=r"and 5 more\.$"):
         predictor.probabilities([tmp_path / f"{i}.jpg" for i in range(25)])
 
 

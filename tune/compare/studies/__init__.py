@@ -10,11 +10,11 @@ import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from maskcls.errors import CallError
+from maskcls.text import meant
 
 NAMES: tuple[str, ...] = ("contest",)
 """The studies that come with the package: modules of this one."""
@@ -77,12 +77,9 @@ def get(name_or_file: str) -> Study:
     elif name_or_file.endswith(".py") or "/" in name_or_file:
         study = _from_file(Path(name_or_file))
     else:
-        close = get_close_matches(name_or_file, NAMES, n=1)
-        meant = f" Did you mean {close[0]}?" if close else ""
-        listed = ", ".join(NAMES) or "none comes with the package"
-        raise CallError(
-            f"There is no study {name_or_file!r}.{meant} Studies: {listed}; or a Python file that defines STUDY."
-        )
+        listed = f"Studies: {', '.join(NAMES) or 'none comes with the package'}; or a Python file that defines STUDY."
+        said = (f"There is no study {name_or_file!r}.", meant(name_or_file, NAMES), listed)
+        raise CallError(" ".join(filter(None, said)))
     return checked(study)
 
 
