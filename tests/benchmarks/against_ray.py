@@ -1,23 +1,24 @@
-"""`python -m tests.benchmarks.against_ray --case NAME`: a whole search by `tune.search`, beside the same search by plain Ray Tune.
+"""`python -m tests.benchmarks.against_ray --case NAME`: a whole search by `tune.search` beside one by plain Ray Tune.
 
-The plain side is `tests/benchmarks/plain_ray.py`, written as Ray's PyTorch tutorial does it. Both have the same photos and split, space
-(`freezing`, at CPU scale), first points, backbone, weights, size, trials, epochs, trials at a time, ASHA, and TPE with the same seed;
-from the first point that the sampler draws on the trials are each side's own, for their scores differ, and how many epochs ASHA lets them
-train hangs on which trial is first at a rung: the wall time an epoch is the whole over those. Round r has seed + r on both sides,
-so that the rounds are different searches. Cases:
+The plain side is `tests/benchmarks/plain_ray.py`, written in the manner of Ray's PyTorch tutorial. Both have the same
+photos and split, space (`freezing`, at CPU scale), first points, backbone, weights, size, trials, epochs, trials at a
+time, ASHA, and TPE with the same seed. From the first point that the sampler draws, each side has trials of its own,
+because their scores differ. The number of epochs that ASHA lets them train depends on which trial reaches a rung first,
+so the wall time is also given per epoch. Round r has seed + r on both sides, so that the rounds are different searches.
+Cases:
 
 - freezing: the space as it is.
 - heads: all five stages frozen, so that it varies the head and its learning rate.
 - nothing-frozen: no stage frozen.
 
-Each side is a process of its own, from nothing to its end, and rounds alternate. The product's side is the whole of
-`python -m tune.search --finalists 0`, with the photos read, checked and decoded, the leaderboard, the winner's bundle and the report. It
-starts each round with an empty --cache, so it decodes and fills its stores in the time that is measured; with --warm it keeps one folder,
-which a search that is not measured fills first. Before all rounds every photo is read once, and every library imported once, for the
-disk's cache.
+Each side is a process of its own, from its start to its end, and rounds alternate. `tune.search --finalists 0` is
+measured whole, with the photos read, checked and decoded, the leaderboard, the winner's bundle and the report. It
+starts each round with an empty --cache, so it decodes and fills its stores in the time that is measured; with --warm it
+keeps one folder, which a search that is not measured fills first. Before all rounds every photo is read once, and every
+library imported once, so that the disk's cache holds them.
 
-Wall time, CPU time and memory: `tests/benchmarks/process_tree.py`. Sides that were measured are kept in a file beside --out until all
-are, so the same command goes on where it was interrupted.
+`tests/benchmarks/process_tree.py` measures wall time, CPU time and memory. Sides that were measured are kept in a file
+beside --out until all are, so the same command continues where it was interrupted.
 """
 
 from __future__ import annotations
@@ -38,11 +39,21 @@ import typer
 
 from maskcls import cli
 from maskcls.cli import run
+from maskcls.data.dataset import prepare
+from maskcls.data.demo.folder import draw
 from maskcls.errors import CallError
 from maskcls.files import append_line, whole_lines
+from maskcls.models.weights import find_weights
 from maskcls.stores.arrays import CacheOptions
 from tests.benchmarks import report
 from tests.benchmarks.process_tree import usage
+from tune.runs import cluster
+from tune.runs.folder import SearchRun
+from tune.runs.study import records
+from tune.search.first_trials import initial_trials
+from tune.search.options import Call, resolve
+from tune.search.schedulers import EpochASHA
+from tune.states import TrialState
 
 SPACE, SCALE, PRESET = "freezing", "cpu", "contest-2021"
 CASES: dict[str, dict[str, int]] = {
@@ -59,7 +70,7 @@ COLUMNS = {
     "machine_cpu_s": "the machine's CPU, s",
     "peak_pss_mb": "peak memory (PSS), MB",
     "epochs": "epochs trained",
-    "seconds_an_epoch": "wall time an epoch, s",
+    "seconds_an_epoch": "wall time per epoch, s",
     "frozen_stages": "stages frozen, mean",
 }
 RATIOS = ("seconds", "cpu_s", "machine_cpu_s", "peak_pss_mb", "seconds_an_epoch")
@@ -71,17 +82,15 @@ def main(
     case: Annotated[str, typer.Option(help=f"{', '.join(CASES)}.")] = "freezing",
     data: cli.Data = None,
     weights: Annotated[Path | None, typer.Option(help="Folder of weights.", show_default="random weights")] = None,
-    trials: Annotated[int | None, typer.Option(help="Of a search.", show_default=str(TRIALS))] = None,
-    epochs: Annotated[int, typer.Option(help="Of a trial that is not stopped.")] = 6,
+    trials: Annotated[int | None, typer.Option(help="Trials of a search.", show_default=str(TRIALS))] = None,
+    epochs: Annotated[int, typer.Option(help="Epochs of a trial that is not stopped.")] = 6,
     parallel: Annotated[int, typer.Option(help="Trials at a time.")] = 2,
-    rounds: Annotated[int, typer.Option(help="Of each side, alternating.")] = 3,
+    rounds: Annotated[int, typer.Option(help="Rounds of each side, alternating.")] = 3,
     image_size: Annotated[int, typer.Option(help="px")] = 112,
     backbone: Annotated[str, typer.Option(help="timm model name.")] = "resnet10t",
-    loader_workers: Annotated[int, typer.Option(help="The plain side's, a DataLoader.")] = 0,
-    seed: Annotated[int, typer.Option(help="Of the first round.")] = 0,
-    warm: Annotated[
-        bool, typer.Option("--warm", help="Let the product's side keep its stores between rounds.")
-    ] = False,
+    loader_workers: Annotated[int, typer.Option(help="Of the plain side's DataLoader.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the first round.")] = 0,
+    warm: Annotated[bool, typer.Option("--warm", help="Let tune.search keep its stores between rounds.")] = False,
     out: Annotated[
         Path | None, typer.Option(help="JSON record.", show_default="runs/benchmarks/against_ray-CASE.json")
     ] = None,
@@ -113,23 +122,21 @@ def main(
                 if not record.has(side, number):
                     record.add(side, number, search.measured(side, number))
     results = summarised(record.values(rounds))
-    print(told(results))
+    print(table(results))
     versions = {name: version(name) for name in ("ray", "optuna", "torchvision", "pillow")}
     report.write(out, results, **settings, load_average_1_min_before=load, versions=versions)
     record.file.unlink(missing_ok=True)
 
 
 class Search:
-    """One search, as either side is asked for it.
+    """One search, as both sides run it.
 
     Args:
-        folder: for what both leave behind.
-        settings: as the record has them.
+        folder: where both sides write.
+        settings: as in the record.
     """
 
     def __init__(self, folder: Path, data: Path, weights: Path | None, settings: Mapping[str, Any]) -> None:
-        from maskcls.data.dataset import prepare
-
         self.folder, self.data, self.settings = folder, data, settings
         self.weights = "none" if weights is None else str(weights.resolve())
         self.faces = prepare(data, cache=CacheOptions(folder / "unused"))
@@ -137,7 +144,7 @@ class Search:
         self._ready = False
 
     def photos(self) -> dict[str, int]:
-        """How many there are on the sides that a search looks at."""
+        """Number of photos to train on, and to validate on."""
         return {f"{side}_photos": len(self.faces.rows(side)) for side in ("train", "validation")}
 
     def measured(self, side: str, number: int) -> dict[str, Any]:
@@ -157,15 +164,12 @@ class Search:
 
     def plan(self, seed: int) -> Any:
         """The search as `tune.search` plans it."""
-        from tune.runs import cluster
-        from tune.search.options import Call, resolve
-
         asked = self._asked(seed)
-        unsaid = {"preset": PRESET, "split_seed": 0, "split": None, "corrections": "published", "skip_bad": False}
-        return resolve(Call(**{**asked, "set": tuple(asked["set"])}, **unsaid), cluster.here()).plan
+        defaults = {"preset": PRESET, "split_seed": 0, "split": None, "corrections": "published", "skip_bad": False}
+        return resolve(Call(**{**asked, "set": tuple(asked["set"])}, **defaults), cluster.here()).plan
 
     def _asked(self, seed: int) -> dict[str, Any]:
-        """The options of `tune.search` that are said, by their names."""
+        """The options that `tune.search` is given, by name."""
         fixed = {"backbone": self.settings["backbone"], **CASES[self.settings["case"]]}
         asked = {name: self.settings[name] for name in ("space", "trials", "epochs", "parallel", "image_size")}
         asked |= {"data": str(self.data), "weights": self.weights, "scale": SCALE, "seed": seed, "finalists": 0}
@@ -183,10 +187,6 @@ class Search:
         return [sys.executable, "-m", "tune.search", *words, *pins]
 
     def _plain_call(self, there: Path, seed: int) -> list[str]:
-        from maskcls.models.weights import find_weights
-        from tune.search.first_trials import initial_trials
-        from tune.search.schedulers import EpochASHA
-
         plan, scheduler = self.plan(seed), EpochASHA(self.settings["epochs"])
         files, labels = (self.faces.photos[name].tolist() for name in ("file", "label"))
         job = {name: self.settings[name] for name in ("space", "trials", "epochs", "parallel", "loader_workers")}
@@ -203,11 +203,7 @@ class Search:
         return [sys.executable, "-m", "tests.benchmarks.plain_ray", str(there / "job.json"), str(there / "trials.json")]
 
     def _our_trials(self, there: Path, seed: int) -> list[dict[str, Any]]:
-        """What the run's record says; that it was the search which the plain side is asked for."""
-        from tune.runs.folder import SearchRun
-        from tune.runs.study import records
-        from tune.states import TrialState
-
+        """The trials in the run's record, which must be of the same search as the plain side's."""
         found = SearchRun.open("ours", there)
         search = found.search()
         assert search["base_recipe"] == self.plan(seed).base.model_dump()
@@ -217,7 +213,7 @@ class Search:
         return [{name: getattr(trial, name) for name in ("overrides", "epochs", "f1", "seconds")} for trial in trials]
 
     def _make_ready(self) -> None:
-        """What is not measured: photos and libraries read from the disk, and, for warm stores, a search that fills them."""
+        """Read photos and libraries from the disk, and fill warm stores by a search; none of this is measured."""
         for file in self.faces.photos["file"]:
             Path(file).read_bytes()
         subprocess.run([sys.executable, "-c", f"import {', '.join(LIBRARIES)}"], check=True)
@@ -228,7 +224,7 @@ class Search:
 
 
 class Rounds:
-    """What was measured so far, in a file beside the record; only what was measured by the same settings and commit counts."""
+    """The rounds measured so far, in a file beside the record; only those of the same settings and commit count."""
 
     def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
         self.file = out.with_suffix(".rounds.jsonl")
@@ -245,18 +241,18 @@ class Rounds:
         return (side, number) in self._found
 
     def add(self, side: str, number: int, values: Mapping[str, Any]) -> None:
-        """Keep what was measured, and say it."""
+        """Keep and print what was measured."""
         self._found[side, number] = values
         append_line(self.file, json.dumps({"under": self._under, "side": side, "round": number, "values": values}))
         print(f"round {number + 1}, {side}: {values['seconds']:.1f} s, F1 {values['f1']:.4f}", flush=True)
 
     def values(self, rounds: int) -> dict[str, list[dict[str, Any]]]:
-        """Of each side, round by round."""
+        """The values of each side, round by round."""
         return {side: [self._found[side, number] for number in range(rounds)] for side in (OURS, PLAIN)}
 
 
 def summarised(measured: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Each side's figures, and the rounds' ratios, plain over ours, and difference in F1, ours less plain."""
+    """The figures of each side; of the rounds the ratios (plain / ours) and the differences in F1 (ours - plain)."""
     measured = {
         side: [{**each, "seconds_an_epoch": each["seconds"] / each["epochs"]} for each in values]
         for side, values in measured.items()
@@ -272,8 +268,8 @@ def summarised(measured: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
     return {"sides": sides, f"{PLAIN} / {OURS}": ratios, "F1, ours less plain": difference, "trials": trials}
 
 
-def told(results: Mapping[str, Any]) -> str:
-    """A column a side, and the ratios: mean and standard deviation; median and range."""
+def table(results: Mapping[str, Any]) -> str:
+    """One column per side with mean and standard deviation, and one of the ratios with median and range."""
     sides = results["sides"]
     lines = [" " * 24 + "".join(f"{side:>22}" for side in sides) + f"{'ratio, median (range)':>28}"]
     for name, title in COLUMNS.items():
@@ -293,11 +289,9 @@ def _spread(summary: Mapping[str, Any], digits: int) -> str:
 
 
 def _data(data: Path | None, folder: Path) -> Path:
-    """The folder of photos; demo faces where none is named, drawn before anything is measured."""
+    """The folder of photos; without one, demo faces that are drawn before anything is measured."""
     if data is not None:
         return data.resolve()
-    from maskcls.data.demo.folder import draw
-
     draw(folder / "faces", DEMO_PEOPLE, seed=0)
     return folder / "faces"
 

@@ -1,10 +1,11 @@
-"""Does the search beat luck? Epochs that random search, TPE, and TPE with ASHA spend until they have one of the table's best 1 %.
+"""Does the search beat random search? Epochs until each finds one of the best 1 % of a recorded table's recipes.
 
     python -m tests.benchmarks.beats_luck --seeds 50        # docs/luck.png and runs/benchmarks/beats_luck.json
 
-Every search is the real driver's, on Ray, over the recorded table of real curves (`recorded_table`), so that nothing is trained: one
-trial at a time, trial 0 the same recipe for all. A search has found one of the best when a trial of its reports the macro F1 that
-only the table's best 1 % reach at any epoch. It is extended, a few trials at a time, until then, or until the table is used up.
+The searches are random search, TPE, and TPE with ASHA. Each runs the real driver on Ray over the recorded table of real
+curves (`recorded_table`), so nothing is trained: one trial at a time, with the same recipe as trial 0. A search has
+found one of the best when one of its trials reports the macro F1 that only the table's best 1 % reach at any epoch. It
+is extended, a few trials at a time, until then, or until every recipe of the table was tried.
 """
 
 from __future__ import annotations
@@ -17,14 +18,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import matplotlib as mpl
 import typer
 
 from maskcls.cli import run
+from maskcls.reports.plots import STYLE, legend, new_figure, to_png
 from search_spaces import Setting
 from tests.benchmarks.recorded_table import SPACE, base_recipe, read_table, recorded_objective
 from tests.benchmarks.report import write
+from tune.runs import cluster
 from tune.runs.folder import SearchRun
 from tune.runs.study import open_study
+from tune.search.driver import run_search
 from tune.search.plan import ASHA, NONE, RANDOM, TPE, SearchPlan
 
 BEST_SHARE = 0.01
@@ -37,16 +42,16 @@ FIRST = {"frozen_stages": 3, "lr_head": 1.5e-3, "lr_body": 6e-4, "sampler": "non
 
 @dataclass(frozen=True)
 class Search:
-    """How one search went: its trials' running bests, epoch by epoch, in the order in which they were spent."""
+    """One search: the running bests of its trials, one per epoch, in the order in which the epochs were spent."""
 
     reported: tuple[float, ...]
 
     def epochs_to(self, threshold: float) -> float:
-        """Epochs spent until a trial reported so much; infinite where none did."""
+        """Epochs spent until a trial reported at least the threshold; infinite if none did."""
         return next((epoch for epoch, f1 in enumerate(self.reported, start=1) if f1 >= threshold), math.inf)
 
     def best_after(self, epochs: int) -> float:
-        """The best macro F1 reported in so many epochs."""
+        """The best macro F1 reported within so many epochs."""
         return max(self.reported[:epochs])
 
 
@@ -57,9 +62,7 @@ def threshold() -> float:
 
 
 def search(method: str, seed: int, folder: Path, trials: int | None = None) -> Search:
-    """The real driver, one trial at a time, until one of the best is found; or so many trials."""
-    from tune.search.driver import run_search
-
+    """Run the real driver, one trial at a time, until one of the best is found; or for a number of trials."""
     sampler, scheduler = METHODS[method]
     made = SearchRun.create(folder, f"{method.replace(' + ', '-')}-{seed}", {"call": {}})
     base = base_recipe("none").override(FIRST)
@@ -74,7 +77,7 @@ def search(method: str, seed: int, folder: Path, trials: int | None = None) -> S
 
 
 def reported(made: SearchRun) -> tuple[float, ...]:
-    """What the trials of a run told Optuna, trial by trial."""
+    """What the trials of a run reported to Optuna, trial by trial."""
     trials = open_study(made).get_trials(deepcopy=False)
     return tuple(value for trial in trials for _, value in sorted(trial.intermediate_values.items()))
 
@@ -84,7 +87,7 @@ def main(
     figure: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("docs/luck.png"),
     out: Annotated[Path, typer.Option(help="Where the JSON record goes.")] = Path("runs/benchmarks/beats_luck.json"),
     first_seed: Annotated[
-        int, typer.Option(help="The first seed; two halves may run side by side, and be read together.")
+        int, typer.Option(help="The first seed; two halves may run side by side and be read together.")
     ] = 0,
     read: Annotated[list[Path] | None, typer.Option(help="Records to read together instead of searching.")] = None,
 ) -> None:
@@ -92,13 +95,15 @@ def main(
     budgets = _read(read) if read else _search(range(first_seed, first_seed + seeds))
     print(table(budgets))
     draw(budgets, figure)
-    told = {method: [epochs if epochs < math.inf else None for epochs in values] for method, values in budgets.items()}
-    write(out, {method: {"n": len(values), "epochs": values} for method, values in told.items()}, threshold=threshold())
+    finite = {
+        method: [epochs if epochs < math.inf else None for epochs in values] for method, values in budgets.items()
+    }
+    write(
+        out, {method: {"n": len(values), "epochs": values} for method, values in finite.items()}, threshold=threshold()
+    )
 
 
 def _search(seeds: Sequence[int]) -> dict[str, list[float]]:
-    from tune.runs import cluster
-
     budgets: dict[str, list[float]] = {method: [] for method in METHODS}
     with cluster.connected(None), tempfile.TemporaryDirectory() as folder:
         for seed in seeds:
@@ -108,34 +113,29 @@ def _search(seeds: Sequence[int]) -> dict[str, list[float]]:
 
 
 def _read(files: Sequence[Path]) -> dict[str, list[float]]:
-    told = [json.loads(file.read_text())["results"] for file in files]
+    records = [json.loads(file.read_text())["results"] for file in files]
     return {
-        method: [math.inf if epochs is None else epochs for one in told for epochs in one[method]["epochs"]]
+        method: [math.inf if epochs is None else epochs for one in records for epochs in one[method]["epochs"]]
         for method in METHODS
     }
 
 
 def table(budgets: Mapping[str, Sequence[float]]) -> str:
-    """A line a method: median, quartiles and worst of the epochs, the median over random search's, searches that never found one, n."""
+    """One line per method: quantiles of the epochs, their median as a share of random search's, failures, and n."""
     lines = [f"{'':12} {'median':>8} {'quartiles':>14} {'worst':>8} {'of random':>10} {'never':>6} {'n':>4}"]
     luck = sorted(budgets["random"])[math.ceil(len(budgets["random"]) / 2) - 1]
     for method, epochs in budgets.items():
-        # Nearest ranks: a search that never found one counts as infinitely many epochs, which nothing can be drawn between.
+        # Nearest ranks, because a search that never found one counts as infinitely many epochs: no interpolation.
         low, middle, high = (sorted(epochs)[math.ceil(share * len(epochs)) - 1] for share in (0.25, 0.5, 0.75))
         found = [epoch for epoch in epochs if epoch < math.inf]
         never = len(epochs) - len(found)
-        lines.append(
-            f"{method:12} {middle:8.0f} {low:6.0f} .. {high:4.0f} {max(found):8.0f} {middle / luck:10.2f} {never:6} {len(epochs):4}"
-        )
+        quantiles = f"{middle:8.0f} {low:6.0f} .. {high:4.0f} {max(found):8.0f} {middle / luck:10.2f}"
+        lines.append(f"{method:12} {quantiles} {never:6} {len(epochs):4}")
     return "\n".join(lines)
 
 
 def draw(budgets: Mapping[str, Sequence[float]], file: Path) -> None:
-    """Which share of the searches had one of the best after so many epochs."""
-    import matplotlib as mpl
-
-    from maskcls.reports.plots import STYLE, legend, new_figure, to_png
-
+    """Plot the share of searches that had found one of the best, by epochs trained."""
     with mpl.rc_context(STYLE):
         figure, (ax,) = new_figure(1, 1, 3.6, width_in=7.2)
         for method, epochs in budgets.items():

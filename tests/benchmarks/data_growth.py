@@ -1,14 +1,15 @@
-"""`python -m tests.benchmarks.data_growth`: what more photos cost, and what more trials at a time.
+"""`python -m tests.benchmarks.data_growth`: the cost of more photos, and of more trials at a time.
 
-(a) Seconds and memory of reading a folder, splitting its people, decoding the photos into an empty pixel store, and opening that store
-again, for 1,000, 4,000 and 16,000 photos, each size in fresh processes. (b) Memory of 1, 2, 4 and 8 processes that train on one pixel
-store at a time: a fit of one step each, which then has read every page. Proportional set size (PSS) counts a page that k processes share
-as 1/k in each, so the sum has the store once if it is there once; the resident sizes (RSS) beside it count it in each.
+(a) Seconds and memory of reading a folder, splitting its people, decoding the photos into an empty pixel store, and
+opening that store again, for 1,000, 4,000 and 16,000 photos, each size in fresh processes. (b) Memory of 1, 2, 4 and 8
+processes that train on one pixel store at the same time: a fit of one step each, which then has read every page.
+Proportional set size (PSS) counts a page that k processes share as 1/k in each, so the sum has the store once if it is
+in memory once; the resident sizes (RSS) beside it count it in each.
 
-The photos are drawn faces: DRAWN_PEOPLE people, and copies of them under other names. Each copy's file has something of its own behind
-the picture, or all its people would be one group of the split; sizes often agree, so that the search for identical photos has more to
-read than among real ones. What is measured in (a) is printed by `tests/benchmarks/growth_steps.py`. Files and libraries come from the
-disk's cache. (a) and (b) can be had apart by --part.
+The photos are drawn faces: DRAWN_PEOPLE people, and copies of them under other names. Each copy's file has a few bytes
+of its own after the picture, or all its people would be one group of the split; sizes often agree, so that the search
+for identical photos has to read more than with real photos. `tests/benchmarks/growth_steps.py` prints what is measured
+in (a). Files and libraries come from the disk's cache. --part runs (a) or (b) alone.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import IO, Annotated, Any
 import typer
 
 from maskcls.cli import run
+from maskcls.data.demo.folder import MIN_PERSONS, draw
 from tests.benchmarks.growth_steps import READY
 from tests.benchmarks.process_tree import pss_mb
 from tests.benchmarks.report import ROOT, summary, write
@@ -42,12 +44,12 @@ TOGETHER = {
 
 
 def main(
-    part: Annotated[list[str], typer.Option(help="photos: more of them. trials: more at a time.")] = PARTS,
-    photos: Annotated[list[int], typer.Option(help="Of a folder; trials share the largest.")] = SIZES,
+    part: Annotated[list[str], typer.Option(help="photos: more photos. trials: more trials at a time.")] = PARTS,
+    photos: Annotated[list[int], typer.Option(help="Photos of a folder; trials share the largest.")] = SIZES,
     processes: Annotated[list[int], typer.Option(help="Trials at a time.")] = PROCESSES,
     image_size: Annotated[int, typer.Option(help="px")] = 112,
-    backbone: Annotated[str, typer.Option(help="timm model name, of the trials.")] = "resnet10t",
-    rounds: Annotated[int, typer.Option(help="Of each size, for its seconds.")] = 3,
+    backbone: Annotated[str, typer.Option(help="timm model name, for the trials.")] = "resnet10t",
+    rounds: Annotated[int, typer.Option(help="Rounds for each size.")] = 3,
     out: Annotated[Path, typer.Option(help="Where the JSON record goes.")] = Path("runs/benchmarks/data_growth.json"),
 ) -> None:
     """Measure (a), (b) or both."""
@@ -59,16 +61,16 @@ def main(
             results["photos"] = {
                 size: more_photos(_folder(drawn, place, size), place, image_size, rounds) for size in sorted(photos)
             }
-            print(told_photos(results["photos"]))
+            print(photos_table(results["photos"]))
         if "trials" in part:
             results["trials"] = more_trials(_folder(drawn, place, max(photos)), place, image_size, backbone, processes)
-            print(told_trials(results["trials"]))
+            print(trials_table(results["trials"]))
     settings = {"image_size": image_size, "backbone": backbone, "drawn_people": min(DRAWN_PEOPLE, _people(max(photos)))}
     write(out, results, **settings, store_photos=SHOTS * _people(max(photos)), data="demo faces, and copies of them")
 
 
 def more_photos(data: Path, place: Path, size: int, rounds: int) -> dict[str, dict[str, Any]]:
-    """Of each step: seconds of the rounds, and peaks of memory."""
+    """Seconds and memory peaks of each step, over the rounds."""
     found: dict[str, dict[str, list[float]]] = {}
     for _ in range(rounds):
         with tempfile.TemporaryDirectory(dir=place) as cache:
@@ -76,20 +78,20 @@ def more_photos(data: Path, place: Path, size: int, rounds: int) -> dict[str, di
                 for step, values in steps.items():
                     for name, value in values.items():
                         found.setdefault(step, {}).setdefault(name, []).append(value)
-    return {step: {name: summary(values) for name, values in told.items()} for step, told in found.items()}
+    return {step: {name: summary(values) for name, values in measured.items()} for step, measured in found.items()}
 
 
 def more_trials(
     data: Path, place: Path, size: int, backbone: str, processes: Sequence[int]
 ) -> dict[int, dict[str, float]]:
-    """Memory of so many trials that share a store, MB, by their number."""
+    """Memory in MB of trials that share a store, by their number."""
     with tempfile.TemporaryDirectory(dir=place) as cache:
         _printed("cold", data, cache, size)
         return {n: together(n, ["hold", str(data), cache, str(size), backbone], Path(cache)) for n in processes}
 
 
 def together(n: int, words: Sequence[str], cache: Path) -> dict[str, float]:
-    """Memory of n processes, looked at when all hold the store."""
+    """Memory of n processes, measured when all of them hold the store."""
     with ExitStack() as stack:
         log = stack.enter_context(tempfile.TemporaryFile("w+"))
         held = [stack.enter_context(_started(words, log)) for _ in range(n)]
@@ -106,11 +108,11 @@ def together(n: int, words: Sequence[str], cache: Path) -> dict[str, float]:
             return {**sums, "rss_mb": sum(pss_mb(pid, "Rss") for pid in ids)}
         finally:
             for process in held:
-                process.communicate()  # its input ends, and so does it
+                process.communicate()  # closes its input, which ends it
 
 
 def mapped_mb(pid: int, folder: Path) -> tuple[float, float]:
-    """PSS and RSS, MB, of what a process has mapped of the files under a folder."""
+    """PSS and RSS, MB, of the files under a folder that a process has mapped."""
     counted = {"Pss:": 0, "Rss:": 0}
     inside = False
     for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
@@ -122,12 +124,12 @@ def mapped_mb(pid: int, folder: Path) -> tuple[float, float]:
     return counted["Pss:"] * 1024 / 1e6, counted["Rss:"] * 1024 / 1e6
 
 
-def told_photos(results: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> str:
-    """A column a size: mean seconds and their deviation, and the largest peaks."""
+def photos_table(results: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> str:
+    """One column per size: mean and standard deviation of the seconds, and the largest peaks."""
     lines = ["".ljust(50) + "".join(f"{f'{size:,} photos':>18}" for size in results)]
     for step in next(iter(results.values())):
         for name, unit in NAMES.items():
-            found = [told[step][name] for told in results.values()]
+            found = [steps[step][name] for steps in results.values()]
             cells = [
                 f"{each['mean']:.3f} +- {each['sd']:.3f}" if unit == "s" else f"{max(each['values']):,.0f}"
                 for each in found
@@ -136,24 +138,24 @@ def told_photos(results: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> str:
     return "\n".join(lines)
 
 
-def told_trials(results: Mapping[int, Mapping[str, float]]) -> str:
-    """A column a number of trials."""
+def trials_table(results: Mapping[int, Mapping[str, float]]) -> str:
+    """One column per number of trials."""
     lines = ["trials at a time".ljust(50) + "".join(f"{n:>18}" for n in results)]
     lines += [
-        title.ljust(50) + "".join(f"{told[name]:>18,.0f}" for told in results.values())
+        title.ljust(50) + "".join(f"{figures[name]:>18,.0f}" for figures in results.values())
         for name, title in TOGETHER.items()
     ]
     return "\n".join(lines)
 
 
 def _printed(step: str, data: Path, cache: str, size: int) -> dict[str, dict[str, float]]:
-    """What a step's process printed."""
+    """Run a step in a process of its own, and return what it printed."""
     call = [sys.executable, "-m", "tests.benchmarks.growth_steps", step, str(data), cache, str(size)]
     done = subprocess.run(call, capture_output=True, text=True, cwd=ROOT, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
-    told: dict[str, dict[str, float]] = json.loads(done.stdout.splitlines()[-1])
-    return told
+    measured: dict[str, dict[str, float]] = json.loads(done.stdout.splitlines()[-1])
+    return measured
 
 
 def _started(words: Sequence[str], log: IO[str]) -> subprocess.Popen[str]:
@@ -162,21 +164,17 @@ def _started(words: Sequence[str], log: IO[str]) -> subprocess.Popen[str]:
 
 
 def _people(photos: int) -> int:
-    """Whole people, of seven photos each, of whom a split can be made."""
-    from maskcls.data.demo.folder import MIN_PERSONS
-
+    """The number of people, with seven photos each, for so many photos; enough for a split."""
     return max(MIN_PERSONS, -(-photos // SHOTS))
 
 
 def _drawn(folder: Path, photos: int) -> Path:
-    from maskcls.data.demo.folder import draw
-
     draw(folder, min(DRAWN_PEOPLE, _people(photos)), seed=0)
     return folder
 
 
 def _folder(drawn: Path, place: Path, photos: int) -> Path:
-    """A contest folder of at least so many photos: the drawn people over and over, under other ids. The same again if asked again."""
+    """A contest folder of at least so many photos: the drawn people, repeated under other ids. It is made once."""
     data = place / f"faces-{photos}"
     if data.exists():
         return data

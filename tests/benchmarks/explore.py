@@ -1,9 +1,10 @@
-"""Seconds that `python -m maskcls.explore` takes, whole, in a process of its own.
+"""Seconds that the whole of `python -m maskcls.explore` takes, in a process of its own.
 
-    python -m tests.benchmarks.explore [--people 2700] [--width 384] [--height 512] [--repeats 1] [--data DIR] [--out FILE]
+    python -m tests.benchmarks.explore [--people 2700] [--width 384] [--height 512] [--repeats 1] [--data DIR]
 
-Without --data it writes `people` folders of seven JPEGs: demo faces, enlarged, each file with noise of its own, so that all differ.
-A repeat starts with an empty folder for the page; the photos come from the disk's cache. Prints a table, and writes a JSON record.
+Without --data it writes `people` folders of seven JPEGs: demo faces, enlarged, each file with different noise. Each
+repeat starts with an empty folder for the page; the photos come from the disk's cache. Prints a table, and writes a
+JSON record.
 """
 
 from __future__ import annotations

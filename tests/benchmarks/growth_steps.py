@@ -1,15 +1,18 @@
-"""What `tests.benchmarks.data_growth` measures, each in a process of its own that prints JSON.
+"""The steps that `tests.benchmarks.data_growth` measures, each in a process of its own that prints JSON.
 
     python -m tests.benchmarks.growth_steps cold DATA CACHE SIZE
     python -m tests.benchmarks.growth_steps warm DATA CACHE SIZE
     python -m tests.benchmarks.growth_steps hold DATA CACHE SIZE BACKBONE
 
-`cold` reads the folder, splits the people and decodes the photos into an empty cache; `warm` opens the store that is there. Of each step:
-seconds, the peak of resident memory (RSS), and of that the peak of its own (anonymous): the rest are libraries and the store's pages,
-which all processes share and the kernel takes back when it needs them. Both are looked at every SAMPLE_S.
+`cold` reads the folder, splits the people and decodes the photos into an empty cache; `warm` opens the store that is
+there. Each step gives seconds, the peak of resident memory (RSS), and the peak of the process's own (anonymous) part of
+it: the rest are libraries and the store's pages, which all processes share and the kernel takes back when it needs
+them. Both are sampled every SAMPLE_S.
 
-`hold` is one of several trials at a time: it makes a fit of the photos, does one training step, reads every pixel of the store, and
-holds all that until its input ends.
+`hold` is one of several trials at a time: it makes a fit of the photos, does one training step, reads every pixel of
+the store, and holds all that until its input ends.
+
+Imports stand inside the functions, because what a step does not need would count as its memory.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ Made = TypeVar("Made")
 
 
 class Watch:
-    """Peaks of this process's memory, MB, seen by a thread."""
+    """Peaks of this process's memory in MB, sampled by a thread."""
 
     def __init__(self) -> None:
         self.rss_mb = self.own_mb = 0.0
@@ -53,7 +56,7 @@ class Watch:
 
 
 def measured(work: Callable[[], Made]) -> tuple[Made, dict[str, float]]:
-    """What the work gives; its seconds, and memory while it lasted."""
+    """Do the work; return its result, and the seconds and memory peaks while it ran."""
     with Watch() as watch:
         began = perf_counter()
         made = work()
@@ -62,7 +65,7 @@ def measured(work: Callable[[], Made]) -> tuple[Made, dict[str, float]]:
 
 
 def cold(data: Path, cache: Path, size: int) -> dict[str, dict[str, float]]:
-    """Reading, splitting and decoding."""
+    """Read the folder, split the people, decode the photos."""
     from maskcls.data.dataset import FaceDataset
     from maskcls.data.photos import read_contest
     from maskcls.data.splits import split_people
@@ -75,7 +78,7 @@ def cold(data: Path, cache: Path, size: int) -> dict[str, dict[str, float]]:
 
 
 def warm(data: Path, cache: Path, size: int) -> dict[str, dict[str, float]]:
-    """Opening the store that `cold` has made."""
+    """Open the store that `cold` has made."""
     from maskcls.data.dataset import FaceDataset
     from maskcls.data.photos import read_contest
     from maskcls.data.splits import Split
@@ -87,7 +90,7 @@ def warm(data: Path, cache: Path, size: int) -> dict[str, dict[str, float]]:
 
 
 def hold(data: Path, cache: Path, size: int, backbone: str) -> None:
-    """A fit of one step over the store; says READY, and waits."""
+    """Do one training step and read the whole store; print READY, and wait for the end of the input."""
     from maskcls.data.dataset import prepare
     from maskcls.machine import set_threads
     from maskcls.recipe import Recipe
@@ -109,7 +112,7 @@ def hold(data: Path, cache: Path, size: int, backbone: str) -> None:
 
 
 def main(step: str, data: str, cache: str, size: str, *rest: str) -> None:
-    """One of the three."""
+    """Run one of the three steps."""
     if step == "hold":
         hold(Path(data), Path(cache), int(size), *rest)
         return

@@ -1,16 +1,19 @@
-"""How often does an interval hold the true difference, and how wide is it? For tune.statistics.paired and three it was chosen over.
+"""How often does an interval contain the true value, and how wide is it? tune.statistics beside other intervals.
 
-    python -m tests.benchmarks.intervals drawn 600         # answers drawn from a model, nobody trained on; this interval alone
-    python -m tests.benchmarks.intervals trained 400       # classifiers really trained; minutes on one core
-    python -m tests.benchmarks.intervals holdout 400       # one classifier's score on a holdout, for tune.statistics.intervals
+    python -m tests.benchmarks.intervals drawn 600         # predictions drawn from a model; paired alone
+    python -m tests.benchmarks.intervals trained 400       # classifiers are trained; minutes on one core
+    python -m tests.benchmarks.intervals holdout 400       # a classifier's score on a holdout
 
-`drawn` is the model of tests/tune/test_paired.py: a seed's noise from none to twice the people's, no true difference.
+`drawn` and `trained` are about tune.statistics.paired, `holdout` about tune.statistics.intervals.
 
-`trained`: ridge regression of the 18 classes, balanced, so that the training people of repeats overlap as they do in folds: 400
-drawn people, base and variant see different features of them, equally good ones or not.
+`drawn` is the model of tests/tune/statistics/test_paired.py: a seed's noise from none to twice the people's, no true
+difference.
 
-`holdout`: such a classifier stands still, and holdouts of 69 and of 400 people are drawn, as many of each gender and age group every
-time. The true score is that on 30,000 people of the same shares.
+`trained` is ridge regression of the 18 classes, balanced, so that the training people of repeats overlap as they do in
+folds: 400 drawn people, of whom base and variant see different features, equally good ones or not.
+
+`holdout` keeps such a classifier fixed and draws holdouts of 69 and of 400 people, with the same number of each gender
+and age group every time. The true score is that on 30,000 people of the same shares.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from maskcls.training.metrics import scores
+from tests.tune.statistics import test_paired
 from tune.statistics import intervals as of_people
 from tune.statistics import paired
 from tune.statistics.paired import Repeat, difference
@@ -38,12 +42,12 @@ Integers = NDArray[np.int64]
 
 
 def directions() -> Floats:
-    """(4, FEATURES): where age, gender and the two rare masks show in the features; the same in every experiment."""
+    """(4, FEATURES): directions of age, gender and the two rare masks in the features, the same in every experiment."""
     return np.random.default_rng(5).normal(size=(4, FEATURES)) * np.array([[0.45], [0.7], [1.2], [1.2]])
 
 
 def photos_of(generator: np.random.Generator, strata: Integers, strength: float) -> Floats:
-    """Features of everybody's photos; a person looks alike in all of theirs. `strength`: how well age shows."""
+    """Features of everybody's photos; those of one person are similar. `strength`: how clearly they show the age."""
     age, gender, *masks = directions()
     people = len(strata)
     person = (
@@ -55,7 +59,7 @@ def photos_of(generator: np.random.Generator, strata: Integers, strength: float)
 
 
 def answered(seed: int, train: Floats, truth: Integers, test: Floats) -> Integers:
-    """The classes that a classifier trained with this seed answers."""
+    """The classes that a classifier trained with this seed predicts."""
     generator = np.random.default_rng(seed)
     turn, shift = generator.normal(size=(FEATURES, RANDOM_FEATURES)), generator.normal(size=RANDOM_FEATURES)
 
@@ -71,7 +75,7 @@ def answered(seed: int, train: Floats, truth: Integers, test: Floats) -> Integer
 
 
 def experiment(seed: int, repeats: int, folds: int, strength: float) -> list[Repeat]:
-    """What tune.compare would have of these people: base and variant in every repeat."""
+    """The predictions that tune.compare would have of these people: base and variant in every repeat."""
     generator = np.random.default_rng(seed)
     strata = generator.choice(6, p=STRATA_SHARES, size=PEOPLE)
     arms = [photos_of(generator, strata, 1.0), photos_of(generator, strata, strength)]
@@ -90,7 +94,7 @@ def experiment(seed: int, repeats: int, folds: int, strength: float) -> list[Rep
 
 
 def intervals(repeats: list[Repeat], folds: int, generator: np.random.Generator) -> list[tuple[float, float]]:
-    """(middle, half the width) of each of NAMES."""
+    """(centre, half the width) of each of NAMES."""
     n = len(repeats)
     own = difference(repeats)
     seen = np.array([difference([repeat]).mean for repeat in repeats])
@@ -108,7 +112,7 @@ def intervals(repeats: list[Repeat], folds: int, generator: np.random.Generator)
 
 
 def _resampled(repeat: Repeat, generator: np.random.Generator, times: int = 200) -> Floats:
-    """Differences of plain bootstrap resamples of a repeat's people within their strata."""
+    """Differences under plain bootstrap resamples of a repeat's people within their strata."""
     _, first, person = np.unique(repeat.person, return_index=True, return_inverse=True)
     strata = repeat.stratum[first]
     weights = np.zeros((times, len(strata)))
@@ -119,36 +123,37 @@ def _resampled(repeat: Repeat, generator: np.random.Generator, times: int = 200)
     f1 = [
         of_people.macro_f1(
             truth,
-            weights @ of_people.class_counts(person, said),
-            weights @ of_people.class_counts(person, said, said == repeat.truth),
+            weights @ of_people.class_counts(person, predicted),
+            weights @ of_people.class_counts(person, predicted, predicted == repeat.truth),
         )
-        for said in (repeat.variant, repeat.base)
+        for predicted in (repeat.variant, repeat.base)
     ]
     return f1[0] - f1[1]
 
 
 def drawn(experiments: int) -> None:
-    """Coverage of no difference, by repeats and by a seed's noise in units of the people's."""
-    from tests.tune.statistics.test_paired import PEOPLES_NOISE, repeat
-
+    """Print the coverage where there is no difference, by repeats and by a seed's noise in units of the people's."""
     paired.RESAMPLES = 60
     for n in (3, 5, 10):
         for noise in (0.0, 0.5, 1.0, 1.5, 2.0):
             generator = np.random.default_rng(17)
             found = [
-                difference([repeat(generator, i, noise * PEOPLES_NOISE, 0.0) for i in range(n)], seed)
+                difference(
+                    [test_paired.repeat(generator, i, noise * test_paired.PEOPLES_NOISE, 0.0) for i in range(n)], seed
+                )
                 for seed in range(experiments)
             ]
             held = np.mean([one.low <= 0 <= one.high for one in found])
             half = np.mean([one.high - one.mean for one in found])
             print(
-                f"{n} repeats, a seed's noise {noise:.1f} of the people's: holds it in {held:.3f}, half its width is {half:.3f}",
+                f"{n} repeats, a seed's noise {noise:.1f} of the people's: contains it in {held:.3f}, "
+                f"half its width is {half:.3f}",
                 flush=True,
             )
 
 
 def trained(experiments: int) -> None:
-    """Coverage and width of all four, with and without a true difference."""
+    """Print coverage and width of all four, with and without a true difference."""
     paired.RESAMPLES = 200
     for strength in (1.0, 1.25):
         for repeats, folds in DESIGNS:
@@ -161,12 +166,12 @@ def trained(experiments: int) -> None:
             held = (np.abs(middles - true) <= halves).mean(0)
             print(f"true difference {true:+.4f}, {repeats} repeats, {folds} folds:", flush=True)
             for name, coverage, half in zip(NAMES, held, halves.mean(0), strict=True):
-                print(f"  {name:34} holds it in {coverage:.3f}, half its width is {half:.3f}", flush=True)
+                print(f"  {name:34} contains it in {coverage:.3f}, half its width is {half:.3f}", flush=True)
 
 
 @functools.cache
 def truth(folds: int, strength: float, experiments: int = 150) -> float:
-    """The difference that so many folds have in the mean: fewer folds train on fewer people. Of equally good features it is zero."""
+    """The mean difference with so many folds: fewer folds train on fewer people. Zero for equally good features."""
     if strength == 1:
         return 0.0
     return float(
@@ -184,7 +189,7 @@ HOLDOUT_NAMES = ("percentiles", "normal", "this interval (t)", "normal, on the l
 
 
 def holdout(experiments: int) -> None:
-    """Coverage, and how often the truth lies below and above, of a score's interval; so many holdouts of each size and strength."""
+    """Print how often a score's interval contains the true score, and how often that lies below and above it."""
     for strength in (1.0, 3.0):
         for people in HOLDOUTS:
             true, found = zip(
@@ -196,14 +201,15 @@ def holdout(experiments: int) -> None:
             for name, (low, high) in zip(HOLDOUT_NAMES, ends.transpose(1, 2, 0), strict=True):
                 held = np.mean((low <= 0) & (high >= 0))
                 print(
-                    f"  {name:22} holds it in {held:.3f} (below {np.mean(low > 0):.3f}, above {np.mean(high < 0):.3f}), "
+                    f"  {name:22} contains it in {held:.3f} "
+                    f"(below {np.mean(low > 0):.3f}, above {np.mean(high < 0):.3f}), "
                     f"half its width is {np.mean(high - low) / 2:.4f}",
                     flush=True,
                 )
 
 
 def holdouts(seed: int, people: int, strength: float, times: int) -> tuple[float, Floats]:
-    """The true score of one classifier, and for so many holdouts each interval less that, (times, 4, 2)."""
+    """The true score of one classifier, and the intervals of so many holdouts minus that score, (times, 4, 2)."""
     generator = np.random.default_rng((seed, people))
 
     def drawn_from(strata: Integers) -> tuple[Floats, Integers]:
@@ -216,16 +222,16 @@ def holdouts(seed: int, people: int, strength: float, times: int) -> tuple[float
     found = []
     for _ in range(times):
         test, truth = drawn_from(strata)
-        said = answered(seed, train, train_truth, test)
+        predicted = answered(seed, train, train_truth, test)
         person = np.repeat(np.arange(people), PHOTOS)
-        told = of_people.PredictionCounts.from_photos(truth, said, person, np.repeat(strata, PHOTOS))
-        four = _four(told.f1, told.resampled(generator, 1000), told.degrees_of_freedom(generator, 1000))
+        counts = of_people.PredictionCounts.from_photos(truth, predicted, person, np.repeat(strata, PHOTOS))
+        four = _four(counts.f1, counts.resampled(generator, 1000), counts.degrees_of_freedom(generator, 1000))
         found.append([(low - true, high - true) for low, high in four])
     return true, np.array(found)
 
 
 def _four(seen: float, resampled: Floats, degrees_of_freedom: float) -> list[tuple[float, float]]:
-    """HOLDOUT_NAMES's intervals of a score."""
+    """The four intervals of a score, as HOLDOUT_NAMES lists them."""
     sd, z, t = float(resampled.std()), 1.959964, float(stdtrit(degrees_of_freedom, 0.975))
     logit, half = np.log(seen / (1 - seen)), z * float(np.log(resampled / (1 - resampled)).std())
     low, high = np.quantile(resampled, [0.025, 0.975])
@@ -239,7 +245,7 @@ def _four(seen: float, resampled: Floats, degrees_of_freedom: float) -> list[tup
 
 
 def _sizes(people: int) -> Integers:
-    """People of each stratum: their shares, rounded so that they add up."""
+    """Number of people in each stratum: the shares, rounded so that they add up."""
     shares = people * STRATA_SHARES / STRATA_SHARES.sum()
     sizes = np.floor(shares).astype(np.int64)
     sizes[np.argsort(sizes - shares, kind="stable")[: people - sizes.sum()]] += 1

@@ -1,9 +1,9 @@
-"""Photos a second of decoding into the pixel store, and of augmentation alone.
+"""Photos per second of decoding into the pixel store, and of augmentation alone.
 
     python -m tests.benchmarks.loading [--photos 1400] [--image-size 112] [--repeats 5] [--data DIR] [--out FILE]
 
-Each decoding builds a store from nothing in a fresh folder, all cores; photos come from the disk's cache after a first, unmeasured one.
-Augmentation is the default recipe's, in one thread. Prints a table, and writes a JSON record.
+Each decoding builds a new store in a fresh folder with all cores; photos come from the disk's cache after a first run
+that is not measured. Augmentation is the default recipe's, in one thread. Prints a table, and writes a JSON record.
 """
 
 from __future__ import annotations

@@ -2,12 +2,14 @@
 
     python -m tests.benchmarks.plain_ray JOB OUT
 
-Each trial has a Dataset that opens and decodes a file whenever it is asked for one, torchvision's transforms, a DataLoader, a timm model
-whose frozen stages have no gradients and stay in eval(), and a checkpoint an epoch; each gets a new actor, as Tune has it by default.
+Each trial has a Dataset that opens and decodes a file at each access, torchvision's transforms, a DataLoader, a timm
+model whose frozen stages have no gradients and stay in eval(), and a checkpoint per epoch; each gets a new actor, which
+is Tune's default.
 
-Taken from the product, because a user would have the same: the space's function, the focal loss, the head, which module belongs to which
-stage, the sampler's draws, macro F1. Otherwise than the product: torchvision's flip, affine and colour jitter stand for its augmentations
-(noise is left out), photos are resized by PIL, and every epoch augments anew, whatever `views` says.
+Taken from maskcls and search_spaces, because a user would have the same: the space's function, the focal loss, the
+head, which module belongs to which stage, the sampler's draws, macro F1. Different: torchvision's flip, affine and
+colour jitter replace the augmentations (noise is left out), photos are resized by PIL, and every epoch augments again,
+whatever `views` says.
 """
 
 from __future__ import annotations
@@ -61,7 +63,7 @@ class Photos(Dataset[tuple[Tensor, int]]):
 
 
 class Draws(Sampler[int]):
-    """Which photos an epoch draws: the recipe's sampler."""
+    """The photos that an epoch draws, by the recipe's sampler."""
 
     def __init__(self, recipe: Recipe, labels: Sequence[int]) -> None:
         self.stream = DrawStream(np.array(labels), N_CLASSES, recipe.sampler, recipe.seed, 0)
@@ -105,7 +107,7 @@ class Classifier(nn.Module):
 
 
 def transform(recipe: Recipe, *, training: bool) -> T.Compose:
-    """The geometry, for training the augmentations at about the recipe's strengths, and the normalisation of the backbone's weights."""
+    """Geometry, for training augmentations of about the recipe's strengths, and the normalisation of the weights."""
     config = timm.get_pretrained_cfg(recipe.backbone)
     shift, scale, often = recipe.augment_shift, recipe.augment_scale, recipe.augment_probability
     affine = T.RandomAffine(recipe.augment_rotate_degrees, translate=(shift, shift), scale=(1 - scale, 1 + scale))
@@ -122,7 +124,7 @@ def transform(recipe: Recipe, *, training: bool) -> T.Compose:
 
 
 def create_optimizer(recipe: Recipe, model: Classifier) -> torch.optim.Optimizer:
-    """The head and what is not frozen, each at its own rate."""
+    """An optimizer of the head and of what is not frozen, each at its own learning rate."""
     body = [parameter for parameter in model.backbone.parameters() if parameter.requires_grad]
     groups = [{"params": model.head.parameters(), "lr": recipe.lr_head}]
     groups += [{"params": body, "lr": recipe.lr_body}] if body else []
@@ -130,7 +132,7 @@ def create_optimizer(recipe: Recipe, model: Classifier) -> torch.optim.Optimizer
 
 
 def rate_factor(step: int, steps: int, recipe: Recipe) -> float:
-    """Linear warm-up, then cosine to zero at the last epoch's end."""
+    """Factor of the learning rate: linear warm-up, then a cosine to zero at the end of the last epoch."""
     epochs = step / steps
     if epochs < recipe.warmup_epochs:
         return epochs / recipe.warmup_epochs
@@ -147,7 +149,7 @@ def step(
     optimizer: torch.optim.Optimizer,
     recipe: Recipe,
 ) -> None:
-    """Forward, backward, and the weights moved."""
+    """One training step: forward, backward, update."""
     loss = criterion(model(images), labels)
     optimizer.zero_grad()
     loss.backward()
@@ -157,7 +159,7 @@ def step(
 
 
 def validate(model: Classifier, photos: DataLoader[Any], device: str) -> float:
-    """Macro F1."""
+    """Macro F1 of the model on these photos."""
     model.eval()
     truth, answers = [], []
     with torch.no_grad():
@@ -168,7 +170,7 @@ def validate(model: Classifier, photos: DataLoader[Any], device: str) -> float:
 
 
 def train(config: dict[str, Any], job: dict[str, Any]) -> None:
-    """One trial."""
+    """Train one trial, and report each epoch with a checkpoint."""
     recipe = recipe_of(config, job)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(recipe.seed)
@@ -197,23 +199,23 @@ def train(config: dict[str, Any], job: dict[str, Any]) -> None:
 
 
 def recipe_of(config: dict[str, Any], job: dict[str, Any]) -> Recipe:
-    """What the space suggested, over the recipe that both sides start from."""
+    """The recipe that both sides start from, with the values that the space suggested."""
     suggested = {key: value for key, value in config.items() if key in Recipe.model_fields}
     return Recipe.model_validate({**job["base"], **suggested})
 
 
 DRAWN: dict[str, Any] = {}
-"""What `draw` asks: Ray pickles the searcher, and so a function by its name."""
+"""What `draw` reads: Ray pickles the searcher, and so a function by its name."""
 
 
 def draw(trial: optuna.Trial) -> dict[str, Any]:
-    """The space, define-by-run."""
+    """The space as a define-by-run function."""
     suggested: dict[str, Any] = DRAWN["space"].suggest(trial, DRAWN["setting"])
     return suggested
 
 
 def search(job: dict[str, Any], folder: str) -> list[dict[str, Any]]:
-    """Each trial's recipe values that the space chose, its epochs and its best F1."""
+    """The trials: recipe values that the space chose, epochs, best F1, seconds."""
     DRAWN.update(
         space=get(job["space"]).pinned(job["explicit"]),
         setting=Setting("cpu", pretrained=job["weights_file"] is not None),
@@ -255,7 +257,7 @@ def search(job: dict[str, Any], folder: str) -> list[dict[str, Any]]:
 
 
 def main(job_file: Path, out: Path) -> None:
-    """Do the job, and write its trials as JSON."""
+    """Run the job's search, and write its trials as JSON."""
     job = json.loads(job_file.read_text())
     ray.init(num_cpus=len(os.sched_getaffinity(0)))
     with tempfile.TemporaryDirectory() as folder:

@@ -1,14 +1,17 @@
-"""`python -m tests.benchmarks.prediction`: photos a second of predicting from files, over the limit of its two parts; one photo's latency.
+"""`python -m tests.benchmarks.prediction`: photos per second of predicting from files, and the latency of one photo.
 
-(p) `Predictor.probabilities` of files, as `maskcls.predict` asks for it. (d) decoding and cropping the same files alone, a thread a core.
-(f) the models alone, on the same photos' pixels in memory, with as many threads of torch as there are cores. Rounds of the three alternate.
+(p) `Predictor.probabilities` of files, as `maskcls.predict` calls it. (d) decoding and cropping the same files alone,
+with one thread per core. (f) the models alone, on the same photos' pixels in memory, with as many threads of torch as
+there are cores. Rounds of the three alternate.
 
-The limit: on a CPU both parts want all cores, and each, alone, has them. No overlap can add a core, so a photo takes at least what its
-parts take, 1/d + 1/f, and the limit is 1 / (1/d + 1/f). Above 1 a ratio says that a part alone left some core idle, which the other then
-used. On a GPU the parts run on different machines, and the limit is the slower part: min(d, f).
+The limit: on a CPU both parts use all cores, and each, alone, has them. No overlap can add a core, so a photo takes at
+least as long as its parts take, 1/d + 1/f, and the limit is 1 / (1/d + 1/f). A ratio above 1 says that a part alone
+left some core idle, which the other part then used. On a GPU the parts run on different devices, and the limit is the
+slower part: min(d, f).
 
-Also the seconds of the whole command, `python -m maskcls.predict`, start included; and the latency of one photo, from a file's bytes to
-probabilities in a process that is warm, as the page has it (`Predictor.at_once`): one at a time.
+Also measured: the seconds of the whole command, `python -m maskcls.predict`, start included; and the latency of one
+photo, from a file's bytes to probabilities in a process that has done it before, as the web page does
+(`Predictor.at_once`).
 """
 
 from __future__ import annotations
@@ -22,17 +25,23 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 import typer
 
 from maskcls import cli
 from maskcls.cli import run
+from maskcls.data.demo.folder import draw
+from maskcls.data.geometry import decode_bytes
+from maskcls.data.photos import read_contest
+from maskcls.machine import resolve_device, set_threads
+from maskcls.models.model import build_models
+from maskcls.presets import resolve_weights
+from maskcls.recipe import Recipe
+from maskcls.serving.bundle import Trained, write_bundle
+from maskcls.serving.predictor import Predictor
 from tests.benchmarks.report import ROOT, rates, summary, table, write
-
-if TYPE_CHECKING:
-    from maskcls.serving.predictor import Predictor
 
 PREDICT, DECODE, FORWARD = "(p) predicting from files", "(d) decoding alone", "(f) the models alone"
 RATIO = "p / limit"
@@ -41,21 +50,19 @@ DEMO_PEOPLE = 60
 
 def main(
     data: cli.Data = None,
-    weights: Annotated[str, typer.Option(help="hub, none, or a folder: no figure hangs on them.")] = "none",
+    weights: Annotated[str, typer.Option(help="hub, none, or a folder: no figure depends on them.")] = "none",
     backbone: Annotated[str, typer.Option(help="timm model name.")] = "resnet10t",
     image_size: Annotated[int, typer.Option(help="px")] = 112,
-    photos: Annotated[int, typer.Option(help="At most so many of the folder's training photos.")] = 1400,
-    rounds: Annotated[int, typer.Option(help="Of each of the three, alternating, after one that does not count.")] = 7,
-    latencies: Annotated[int, typer.Option(help="Single photos that are timed.")] = 200,
+    photos: Annotated[int, typer.Option(help="Training photos of the folder that are used, at most.")] = 1400,
+    rounds: Annotated[
+        int, typer.Option(help="Rounds of each of the three, alternating, after one that does not count.")
+    ] = 7,
+    latencies: Annotated[int, typer.Option(help="Number of single photos that are timed.")] = 200,
     threads: Annotated[int | None, typer.Option(help="Threads of torch.", show_default="cores")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     out: Annotated[Path, typer.Option(help="Where the JSON record goes.")] = Path("runs/benchmarks/prediction.json"),
 ) -> None:
     """Measure (p), (d), (f), the ratio of p and its limit, the whole command, and latency."""
-    from maskcls.data.photos import read_contest
-    from maskcls.machine import resolve_device, set_threads
-    from maskcls.serving.predictor import Predictor
-
     device, threads = resolve_device(device), threads or len(os.sched_getaffinity(0))
     set_threads(threads)
     with tempfile.TemporaryDirectory() as folder:
@@ -72,7 +79,7 @@ def main(
     print(table(results))
     print(f"{RATIO}: median {statistics.median(ratios):.3f}, {min(ratios):.3f} to {max(ratios):.3f}, n = {rounds}")
     print(f"the whole command, {len(files):,} photos: {whole_s:.1f} s")
-    print(f"one photo: {_told_ms(latency_s)}")
+    print(f"one photo: {_latency_text(latency_s)}")
     results |= {
         RATIO: summary(ratios),
         "the whole command, s": summary([whole_s]),
@@ -83,12 +90,12 @@ def main(
 
 
 def limit(decoding: float, forward: float, device: str) -> float:
-    """Photos a second that no way of joining the two parts can pass: see the module."""
+    """Photos per second that no way of joining the two parts can exceed; the module's docstring derives it."""
     return min(decoding, forward) if device.startswith("cuda") else 1 / (1 / decoding + 1 / forward)
 
 
 def alternate(predictor: Predictor, files: Sequence[str], rounds: int) -> dict[str, list[float]]:
-    """Photos a second of each part, round by round, after a round that does not count."""
+    """Photos per second of each part, round by round, after a round that does not count."""
 
     def decode() -> list[Any]:
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
@@ -109,8 +116,6 @@ def alternate(predictor: Predictor, files: Sequence[str], rounds: int) -> dict[s
 
 
 def _latency(predictor: Predictor, file: Path) -> float:
-    from maskcls.data.geometry import decode_bytes
-
     content = file.read_bytes()
     began = perf_counter()
     predictor.at_once(decode_bytes(content, file.name).rgb)
@@ -121,9 +126,9 @@ def _latency_summary(seconds: Sequence[float]) -> dict[str, Any]:
     return {**summary(seconds), "median": statistics.median(seconds), "p95": float(np.percentile(seconds, 95))}
 
 
-def _told_ms(seconds: Sequence[float]) -> str:
-    told = _latency_summary(seconds)
-    return f"median {1e3 * told['median']:.1f} ms, 95th percentile {1e3 * told['p95']:.1f} ms, n = {told['n']}"
+def _latency_text(seconds: Sequence[float]) -> str:
+    latency = _latency_summary(seconds)
+    return f"median {1e3 * latency['median']:.1f} ms, 95th percentile {1e3 * latency['p95']:.1f} ms, n = {latency['n']}"
 
 
 def _whole_command(bundle: Path, files: Sequence[str], device: str, place: Path) -> float:
@@ -150,19 +155,12 @@ def _whole_command(bundle: Path, files: Sequence[str], device: str, place: Path)
 
 
 def _drawn(place: Path) -> Path:
-    from maskcls.data.demo.folder import draw
-
     draw(place / "faces", DEMO_PEOPLE, seed=0)
     return place / "faces"
 
 
 def _bundle(folder: Path, backbone: str, weights: str, image_size: int) -> Path:
-    """A classifier that was never trained: as fast as one that was."""
-    from maskcls.models.model import build_models
-    from maskcls.presets import resolve_weights
-    from maskcls.recipe import Recipe
-    from maskcls.serving.bundle import Trained, write_bundle
-
+    """The bundle of a classifier that was never trained; it is as fast as one that was."""
     chosen = {
         "backbone": backbone,
         "weights": resolve_weights(weights, None),

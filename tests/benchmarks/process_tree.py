@@ -1,11 +1,12 @@
 """What a command takes: seconds, CPU time and memory of all its processes, Ray's included.
 
-Ray's processes outlive and leave their parents, so neither the driver's own usage nor that of its children would do. Here /proc is read
-each SAMPLE_S: every process whose parent is known to be the command's, or once was, is one of its own. Of each the last CPU time seen
-counts, so what it did after that is missing: less than SAMPLE_S. The machine's busy time beside it misses nothing, but has whatever else
-ran; on a machine with nothing else to do the two agree.
+Ray's processes outlive and leave their parents, so neither the driver's own usage nor that of its children is enough.
+Here /proc is read each SAMPLE_S: a process belongs to the command if its parent does, or once did. Of each the last CPU
+time that was seen counts, so what it did after that is missing: less than SAMPLE_S. The machine's busy time beside it
+misses nothing, but includes everything else that ran; on a machine with nothing else to do the two agree.
 
-Memory is the proportional set size (PSS): a page that k processes share counts 1/k in each, so the sum has every page once.
+Memory is the proportional set size (PSS): a page that k processes share counts 1/k in each, so the sum has every page
+once.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ LAST_LINES = 30
 
 @dataclass(frozen=True)
 class Usage:
-    """What one command took. `cpu_s` is its processes' own, `machine_cpu_s` that of all that ran meanwhile."""
+    """What one command took. `cpu_s` is that of its processes, `machine_cpu_s` that of all that ran meanwhile."""
 
     seconds: float
     cpu_s: float
@@ -39,14 +40,14 @@ class Usage:
 
 
 class Process(NamedTuple):
-    """A process by its id and its start, for ids come again; both in the kernel's ticks."""
+    """A process by its id and its start in the kernel's ticks, because ids are used again."""
 
     pid: int
     start: int
 
 
-class StudyView(NamedTuple):
-    """A line of /proc/<pid>/stat: the parent's id, and CPU ticks so far, its children's not among them."""
+class Stat(NamedTuple):
+    """Two fields of /proc/<pid>/stat: the parent's id, and the CPU ticks so far, without those of its children."""
 
     parent: int
     ticks: int
@@ -54,7 +55,7 @@ class StudyView(NamedTuple):
 
 @dataclass
 class Tree:
-    """The processes of one command, found again and again."""
+    """The processes of one command, looked for at each sample."""
 
     root: int
     ticks: dict[Process, int] = field(default_factory=dict)
@@ -62,7 +63,7 @@ class Tree:
     peak_processes: int = 0
 
     def sample(self) -> None:
-        """Look at all processes there are now, and at the memory of the command's own."""
+        """Find the command's processes among all that run now, and read their CPU ticks and memory."""
         there = _processes()
         own = {process for process in there if process in self.ticks or process.pid == self.root}
         found = own
@@ -76,7 +77,7 @@ class Tree:
 
 
 def usage(call: Sequence[str], log: Path) -> Usage:
-    """Run a command to its end, its output into `log`. Raises SystemExit with the output's end where it fails."""
+    """Run a command to its end, with its output in `log`. Raises SystemExit with the last lines if it fails."""
     with log.open("w") as stream:
         began, busy = perf_counter(), machine_cpu_s()
         process = subprocess.Popen(call, stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=ROOT)
@@ -97,7 +98,7 @@ def usage(call: Sequence[str], log: Path) -> Usage:
 
 
 def pss_mb(pid: int, part: str = "Pss") -> float:
-    """A process's proportional set size, MB; `Pss_Anon` or `Pss_File` for a part of it. 0 where the process has ended."""
+    """A process's proportional set size, MB; `Pss_Anon` or `Pss_File` for a part of it. 0 if the process has ended."""
     try:
         lines = (PROC / str(pid) / "smaps_rollup").read_text().splitlines()
     except OSError:
@@ -111,13 +112,13 @@ def machine_cpu_s() -> float:
     return (user + nice + system + irq + softirq) / TICKS_PER_S
 
 
-def _processes() -> dict[Process, StudyView]:
+def _processes() -> dict[Process, Stat]:
     found = {}
     for folder in PROC.iterdir():
         if folder.name.isdigit():
             with suppress(OSError):  # it has ended
                 values = (folder / "stat").read_text().rpartition(")")[2].split()  # its name may hold spaces
-                found[Process(int(folder.name), int(values[19]))] = StudyView(
+                found[Process(int(folder.name), int(values[19]))] = Stat(
                     int(values[1]), int(values[11]) + int(values[12])
                 )
     return found

@@ -1,9 +1,10 @@
-"""A recorded table of real results: every recipe of a small space trained once on real faces, its curve kept for replays.
+"""A recorded table of real results: every recipe of a small space trained once on real faces, its curve kept.
 
-    python -m tests.benchmarks.recorded_table --data DIR --weights DIR     # about an hour on two cores; goes on where it was stopped
+    python -m tests.benchmarks.recorded_table --data DIR --weights DIR     # an hour on two cores; can be continued
 
-MobileNetV3-small at 64 px, eight epochs, 93 people to train on and 92 to validate on. The table, `recorded_table.csv` beside this
-file, has a row a recipe: its parameters and the validation macro F1 of each epoch. `recorded_objective` answers from it.
+MobileNetV3-small at 64 px, eight epochs, 93 people to train on and 92 to validate on. The table, `recorded_table.csv`
+beside this file, has one row per recipe: its parameters and the validation macro F1 of each epoch. `recorded_objective`
+reads it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import typer
 
 from maskcls import cli, presets
 from maskcls.cli import run
+from maskcls.data.dataset import prepare
+from maskcls.data.splits import split_people
 from maskcls.recipe import Recipe
 from maskcls.stores.arrays import CacheOptions
 from search_spaces import Setting, Space, Suggest
@@ -28,6 +31,7 @@ from tune.fitting.curve import read_curve
 from tune.fitting.pool import FitRequest, read_result, run_fits
 from tune.fitting.request import TrialRequest
 from tune.fitting.worker import fit_trial
+from tune.runs import cluster
 
 TABLE = Path(__file__).with_name("recorded_table.csv")
 EPOCHS = 8
@@ -38,11 +42,11 @@ SAMPLERS = ("none", "oversample")
 LOSSES = ("cross_entropy", "focal")
 PARAMETERS = ("frozen_stages", "lr_head", "lr_body", "sampler", "loss")
 FRACTIONS = (0.2, 0.2, 0.6)
-"""Of the people: train, validation, and those whom the table leaves alone."""
+"""Shares of the people: train, validation, and those whom the table does not use."""
 
 
 def suggest(trial: Suggest, setting: Setting) -> dict[str, Any]:
-    """One of the table's recipes. Learning rates are steps of a ladder, so that a sampler sees their order."""
+    """Suggest one of the table's recipes. Learning rates are numbered steps, so that a sampler sees their order."""
     chosen: dict[str, Any] = {
         "frozen_stages": trial.suggest_categorical("frozen_stages", FROZEN_STAGES),
         "lr_head": LR_HEADS[trial.suggest_int("lr_head_step", 0, len(LR_HEADS) - 1)],
@@ -66,7 +70,7 @@ def every_recipe() -> Iterator[dict[str, Any]]:
 
 
 def row_key(values: dict[str, Any]) -> tuple[Any, ...]:
-    """What a row is found by; a body that stands still has no learning rate."""
+    """The key of a row; where all stages are frozen, the body has no learning rate."""
     frozen = int(values["frozen_stages"])
     lr_body = None if frozen >= 5 or values.get("lr_body") in (None, "") else float(values["lr_body"])
     return frozen, float(values["lr_head"]), lr_body, values["sampler"], values["loss"]
@@ -83,7 +87,7 @@ def read_table(file: Path = TABLE) -> dict[tuple[Any, ...], tuple[float, ...]]:
 
 
 def recorded_objective(request: TrialRequest) -> Iterator[dict[str, Any]]:
-    """An objective that answers from the table at once."""
+    """An objective that reads its epochs from the table."""
     for epoch, f1 in enumerate(read_table()[row_key(request.recipe)], start=1):
         yield {"epoch": epoch, "validation_f1": f1}
 
@@ -97,17 +101,13 @@ def train_one(request: FitRequest, *, cache: CacheOptions) -> Generator[dict[str
 def main(
     data: cli.Data = None,
     weights: cli.Weights = None,
-    work: Annotated[Path, typer.Option(help="Where fits and decoded photos are kept meanwhile.")] = Path(
-        "runs/recorded-table"
-    ),
+    work: Annotated[
+        Path, typer.Option(help="Where fits and decoded photos are kept until the table is written.")
+    ] = Path("runs/recorded-table"),
     parallel: Annotated[int, typer.Option(help="Fits at a time.")] = 2,
     out: Annotated[Path, typer.Option(help="The table.")] = TABLE,
 ) -> None:
-    """Train what is not trained yet, and write the table once all of it is."""
-    from maskcls.data.dataset import prepare
-    from maskcls.data.splits import split_people
-    from tune.runs import cluster
-
+    """Train the recipes that are not trained yet, and write the table when all are."""
     work = work.absolute()
     faces = prepare(data, cache=CacheOptions(work / "cache"), progress=True)
     faces = replace(faces, split=split_people(faces.photos, 0, FRACTIONS))
@@ -123,20 +123,20 @@ def main(
         outcome = run_fits(asked, partial(train_one, cache=CacheOptions(work / "cache", 1.0)), parallel=parallel)
     if outcome.remaining:
         raise SystemExit(
-            f"{outcome.remaining} of {len(asked)} recipes are left to train ({outcome.reason}); the same command goes on."
+            f"{outcome.remaining} of {len(asked)} recipes are left ({outcome.reason}); the same command trains them."
         )
     write_table(asked, out)
     typer.echo(f"{len(asked)} recipes in {out}")
 
 
 def base_recipe(weights: str) -> Recipe:
-    """What all rows share."""
+    """The recipe that all rows share."""
     values = {"backbone": "mobilenetv3_small_100", "image_size": 64, "epochs": EPOCHS, "weights": weights}
     return presets.base_recipe("fine-tune", "cpu", values, demo=False)
 
 
 def write_table(asked: list[FitRequest], out: Path) -> None:
-    """A row a fit, in their order; a fit that diverged has nothing from there on, which counts as 0."""
+    """Write one row per fit, in their order; the epochs that a diverged fit does not have count as 0."""
     with out.open("w", newline="", encoding="utf-8") as lines:
         table = csv.writer(lines, lineterminator="\n")
         table.writerow([*PARAMETERS, "state", *(f"f1_{epoch}" for epoch in range(1, EPOCHS + 1))])

@@ -1,4 +1,4 @@
-"""What every benchmark's record carries: hardware, versions, commit; and how repeated measurements are told."""
+"""What every benchmark records: hardware, versions and commit; and how repeated measurements are summarised."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LIBRARIES = ("torch", "timm", "numpy", "opencv-python-headless", "albumentations
 
 
 def environment() -> dict[str, Any]:
-    """Hardware, versions and commit of this run; a commit with changes beside it ends in `-dirty`."""
+    """Hardware, versions and commit of this run; with uncommitted changes the commit ends in `-dirty`."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["python", "-m", *_module(), *sys.argv[1:]]),
@@ -36,7 +36,7 @@ def environment() -> dict[str, Any]:
 
 
 def rates(work: Callable[[], int], repeats: int, unmeasured: int = 1) -> list[float]:
-    """Photos a second of `work` (it returns how many photos it did), `repeats` times after some unmeasured runs."""
+    """Photos per second of `work`, which returns their number, `repeats` times after some runs that do not count."""
     for _ in range(unmeasured):
         work()
     measured = []
@@ -54,17 +54,17 @@ def summary(values: Sequence[float]) -> dict[str, Any]:
 
 
 def table(results: Mapping[str, Mapping[str, Any]], unit: str = "photos/s") -> str:
-    """A line a measurement: name, mean, spread, n."""
+    """One line per measurement: name, mean, standard deviation, n."""
     width = max(len(name) for name in results)
     lines = [f"{'':{width}}  {unit:>10}  {'+-':>8}  {'n':>3}"]
     lines += [
-        f"{name:{width}}  {told['mean']:>10.1f}  {told['sd']:>8.1f}  {told['n']:>3}" for name, told in results.items()
+        f"{name:{width}}  {one['mean']:>10.1f}  {one['sd']:>8.1f}  {one['n']:>3}" for name, one in results.items()
     ]
     return "\n".join(lines)
 
 
 def write(file: Path, results: Mapping[str, Any], **settings: Any) -> None:
-    """Write the record as JSON: environment, settings, results. The file appears whole."""
+    """Write the record as JSON: environment, settings, results. The file is replaced in one step."""
     record = {**environment(), "settings": settings, "results": results}
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_suffix(".tmp")

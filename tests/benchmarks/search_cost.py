@@ -1,14 +1,16 @@
 """`python -m tests.benchmarks.search_cost`: what a search costs beside its trials.
 
-(a) Trials a second of `tune.search.driver.run_search` beside plain Ray Tune with OptunaSearch, over an objective that costs nothing: a formula
-of the space `freezing` at CPU scale. Both have TPESampler(multivariate=True, group=True), ASHA with the same settings, as many trials,
-epochs and trials at a time, and reuse actors; the rounds alternate. A round is timed from the call to its return, the start of Ray's
-actors included. Plain Ray keeps its study in memory, tells Optuna that a stopped trial was complete, and has neither loggers nor output
-(verbose=0). run_search does the whole of its work: the journal on the disk, a recipe and a learning curve a trial, the leaderboard,
-gauges, lines of progress. For information also plain Ray with its defaults: a new actor a trial, its three loggers.
+(a) Trials per second of `tune.search.driver.run_search` beside plain Ray Tune with OptunaSearch, over an objective that
+costs nothing: a formula of the space `freezing` at CPU scale. Both have TPESampler(multivariate=True, group=True), ASHA
+with the same settings, the same numbers of trials, epochs and trials at a time, and reuse actors; the rounds alternate.
+A round is timed from the call to its return, the start of Ray's actors included. Plain Ray keeps its study in memory,
+reports a stopped trial to Optuna as complete, and has neither loggers nor output (verbose=0). run_search does all of
+its work: the journal on the disk, a recipe and a learning curve for each trial, the leaderboard, gauges, lines of
+progress. For information the table also has plain Ray with its defaults: a new actor for each trial, and its three
+loggers.
 
-(b) Seconds a suggestion, a result and an end of the driver, and its memory, after 100, 1,000 and 10,000 trials, each in a fresh process,
-beside plain Optuna's suggestion; see `tests/benchmarks/search_growth.py`.
+(b) Seconds of a suggestion, a result and a trial's end in the driver, and its memory, after 100, 1,000 and 10,000
+trials, each in a fresh process, beside plain Optuna's suggestion; see `tests/benchmarks/search_growth.py`.
 """
 
 from __future__ import annotations
@@ -29,10 +31,23 @@ from time import perf_counter
 from typing import Annotated, Any
 from unittest import mock
 
+import optuna
 import typer
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler
+from ray.tune.search.optuna import OptunaSearch
 
+import search_spaces
 from maskcls.cli import run
+from maskcls.presets import preset
+from tests.benchmarks import search_growth
 from tests.benchmarks.report import ROOT, summary, table, write
+from tune.runs import cluster
+from tune.runs.folder import SearchRun
+from tune.runs.study import records
+from tune.search.driver import run_search
+from tune.search.plan import SearchPlan
+from tune.search.schedulers import EpochASHA
 
 SPACE = "freezing"
 OURS, PLAIN, DEFAULTS = "tune.search", "plain Ray Tune", "plain Ray Tune, its defaults"
@@ -40,14 +55,14 @@ PARTS, SIZES, SPACES = ["rate", "growth"], [100, 1_000, 10_000], [SPACE, "everyt
 
 
 def main(
-    part: Annotated[list[str], typer.Option(help="rate: trials a second. growth: after many trials.")] = PARTS,
-    trials: Annotated[int, typer.Option(help="Of a round.")] = 100,
-    epochs: Annotated[int, typer.Option(help="Of a trial that is not stopped.")] = 6,
-    parallel: Annotated[int, typer.Option(help="Trials at a time, a core each.")] = 2,
+    part: Annotated[list[str], typer.Option(help="rate: trials per second. growth: after many trials.")] = PARTS,
+    trials: Annotated[int, typer.Option(help="Trials of a round.")] = 100,
+    epochs: Annotated[int, typer.Option(help="Epochs of a trial that is not stopped.")] = 6,
+    parallel: Annotated[int, typer.Option(help="Trials at a time, with one core each.")] = 2,
     rounds: Annotated[int, typer.Option(help="Rounds of each side, alternating, after one that does not count.")] = 7,
     default_rounds: Annotated[int, typer.Option(help="Rounds of plain Ray Tune with its defaults.")] = 1,
-    size: Annotated[list[int], typer.Option(help="Trials that ended before.")] = SIZES,
-    space: Annotated[list[str], typer.Option(help="At CPU scale, for growth.")] = SPACES,
+    size: Annotated[list[int], typer.Option(help="Number of trials that ended before.")] = SIZES,
+    space: Annotated[list[str], typer.Option(help="Space of the growth part, at CPU scale.")] = SPACES,
     suggestions: Annotated[int, typer.Option(help="Trials measured at each size.")] = 7,
     out: Annotated[Path, typer.Option(help="Where the JSON record goes.")] = Path("runs/benchmarks/search_cost.json"),
 ) -> None:
@@ -58,8 +73,8 @@ def main(
         _print_rate(results["rate"])
     if "growth" in part:
         results["growth"] = growth(size, space, suggestions)
-        for name, told in results["growth"].items():
-            _print_growth(name, told)
+        for name, sizes in results["growth"].items():
+            _print_growth(name, sizes)
     settings = {
         "trials": trials,
         "epochs": epochs,
@@ -71,16 +86,14 @@ def main(
 
 
 def rate(trials: int, epochs: int, parallel: int, rounds: int, default_rounds: int) -> dict[str, Any]:
-    """Trials a second of each side and each round, epochs a trial, and the ratios of the rounds."""
-    from tune.runs import cluster
-
+    """Trials per second of each side and round, epochs per trial, and the ratios of the rounds."""
     sides: dict[str, Callable[[int, int, int], float]] = {OURS: our_search, PLAIN: plain_search}
     seconds: dict[str, list[float]] = {OURS: [], PLAIN: [], DEFAULTS: []}
-    epochs_a_trial: dict[str, list[float]] = {OURS: [], PLAIN: [], DEFAULTS: []}
+    epochs_per_trial: dict[str, list[float]] = {OURS: [], PLAIN: [], DEFAULTS: []}
 
     def measure(name: str, search: Callable[[int, int, int], float]) -> None:
         began = perf_counter()
-        epochs_a_trial[name].append(search(trials, epochs, parallel))
+        epochs_per_trial[name].append(search(trials, epochs, parallel))
         seconds[name].append(perf_counter() - began)
 
     path = os.pathsep.join([str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]).rstrip(os.pathsep)
@@ -91,27 +104,20 @@ def rate(trials: int, epochs: int, parallel: int, rounds: int, default_rounds: i
         for _ in range(default_rounds):
             measure(DEFAULTS, plain_search_with_defaults)
     for name in sides:
-        del seconds[name][0], epochs_a_trial[name][0]
-    told = {name: summary([trials / took for took in times]) for name, times in seconds.items() if times}
+        del seconds[name][0], epochs_per_trial[name][0]
+    rates = {name: summary([trials / took for took in times]) for name, times in seconds.items() if times}
     ratios = [plain / ours for ours, plain in zip(seconds[OURS], seconds[PLAIN], strict=True)]
-    return {"trials_per_second": told, "epochs_per_trial": epochs_a_trial, f"{OURS} / {PLAIN}": summary(ratios)}
+    return {"trials_per_second": rates, "epochs_per_trial": epochs_per_trial, f"{OURS} / {PLAIN}": summary(ratios)}
 
 
 def f1(values: Mapping[str, Any], epoch: int) -> float:
-    """Rises with the epochs; highest at a head's learning rate of 1e-3 and two frozen stages."""
+    """A macro F1 that rises with the epochs and is highest at lr_head = 1e-3 and two frozen stages."""
     height = 0.9 - 0.1 * abs(math.log10(values["lr_head"]) + 3) - 0.03 * abs(values["frozen_stages"] - 2)
     return max(0.0, height * (1 - 0.5**epoch))
 
 
 def our_search(trials: int, epochs: int, parallel: int) -> float:
-    """A search by tune.search.driver. Returns its epochs a trial."""
-    import search_spaces
-    from maskcls.presets import preset
-    from tune.runs.folder import SearchRun
-    from tune.runs.study import records
-    from tune.search.driver import run_search
-    from tune.search.plan import SearchPlan
-
+    """Run a search by tune.search.driver. Returns its epochs per trial."""
     base = preset("contest-2021", "cpu").override({"epochs": epochs})
     plan = SearchPlan(
         search_spaces.get(SPACE), search_spaces.Setting("cpu"), base, {"epochs": epochs}, trials, parallel=parallel
@@ -120,9 +126,9 @@ def our_search(trials: int, epochs: int, parallel: int) -> float:
         run = SearchRun.create(Path(folder), "one", {"call": {}})
         with contextlib.redirect_stderr(io.StringIO()):
             run_search(plan, run, curve, plain=True)
-        told = records(run)
-    assert len(told) == trials, told
-    return sum(record.epochs for record in told) / trials
+        done = records(run)
+    assert len(done) == trials, done
+    return sum(record.epochs for record in done) / trials
 
 
 def curve(request: Any) -> Iterator[dict[str, Any]]:
@@ -132,15 +138,7 @@ def curve(request: Any) -> Iterator[dict[str, Any]]:
 
 
 def plain_search(trials: int, epochs: int, parallel: int, *, reuse_actors: bool = True) -> float:
-    """The same search as a user of Ray Tune would write it. Returns its epochs a trial."""
-    import optuna
-    from ray import tune
-    from ray.tune.schedulers import ASHAScheduler
-    from ray.tune.search.optuna import OptunaSearch
-
-    import search_spaces
-    from tune.search.schedulers import EpochASHA
-
+    """Run the same search as a user of Ray Tune would write it. Returns its epochs per trial."""
     ours = EpochASHA(epochs)
     reduction, grace = ours._reduction_factor, int(ours.rungs()[-1][0])
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -174,68 +172,63 @@ def plain_search(trials: int, epochs: int, parallel: int, *, reuse_actors: bool 
 
 
 def plain_search_with_defaults(trials: int, epochs: int, parallel: int) -> float:
-    """A new actor a trial, and Ray's loggers, which `tune.runs.cluster.quiet` turns off."""
+    """Run it with a new actor for each trial, and with Ray's loggers, which `tune.runs.cluster.quiet` turns off."""
     with mock.patch.dict(os.environ, TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="0"):
         return plain_search(trials, epochs, parallel, reuse_actors=False)
 
 
 def draw(trial: Any) -> dict[str, Any]:
-    """The space, define-by-run."""
-    import search_spaces
-
+    """The space as a define-by-run function."""
     return search_spaces.get(SPACE).suggest(trial, search_spaces.Setting("cpu"))
 
 
 def growth(sizes: list[int], spaces: list[str], suggestions: int) -> dict[str, dict[int, dict[str, Any]]]:
-    """Of each space and size: seconds of the driver's works, its memory, and seconds of plain Optuna's suggestion."""
-    from tests.benchmarks import search_growth
-
-    told: dict[str, dict[int, dict[str, Any]]] = {}
+    """By space and size: seconds of what the driver does, its memory, and seconds of a suggestion by plain Optuna."""
+    found: dict[str, dict[int, dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for space in spaces:
-            told[space] = {}
+            found[space] = {}
             for size, journal in search_growth.fill(space, sizes, Path(folder)).items():
-                driver, optuna = (_apart(side, journal, space, suggestions) for side in ("driver", "optuna"))
-                assert driver["trials"] == optuna["trials"] == size
-                seconds = {**driver["seconds"], "plain Optuna's suggestion": optuna["seconds"]["suggestion"]}
+                driver, plain = (_apart(side, journal, space, suggestions) for side in ("driver", "optuna"))
+                assert driver["trials"] == plain["trials"] == size
+                seconds = {**driver["seconds"], "plain Optuna's suggestion": plain["seconds"]["suggestion"]}
                 memory = {name: driver[name] for name in ("rss_mb", "pss_mb")}
-                told[space][size] = {"seconds": {what: summary(times) for what, times in seconds.items()}, **memory}
-    return told
+                found[space][size] = {"seconds": {what: summary(times) for what, times in seconds.items()}, **memory}
+    return found
 
 
 def _apart(side: str, journal: Path, space: str, suggestions: int) -> dict[str, Any]:
-    """Measured in a process of its own."""
+    """What one side measures in a process of its own."""
     call = [sys.executable, "-m", "tests.benchmarks.search_growth", side, str(journal), space, str(suggestions)]
     done = subprocess.run(call, capture_output=True, text=True, cwd=ROOT, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
-    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return told
+    measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return measured
 
 
-def _print_rate(told: Mapping[str, Any]) -> None:
-    print(table(told["trials_per_second"], "trials/s"))
-    for name, epochs in told["epochs_per_trial"].items():
+def _print_rate(measured: Mapping[str, Any]) -> None:
+    print(table(measured["trials_per_second"], "trials/s"))
+    for name, epochs in measured["epochs_per_trial"].items():
         if epochs:
-            print(f"{name}: {statistics.fmean(epochs):.2f} epochs a trial")
-    ratios = told[f"{OURS} / {PLAIN}"]["values"]
-    print(
-        f"{OURS} / {PLAIN}: median {statistics.median(ratios):.3f}, {min(ratios):.3f} to {max(ratios):.3f}, n = {len(ratios)}"
-    )
+            print(f"{name}: {statistics.fmean(epochs):.2f} epochs per trial")
+    ratios = measured[f"{OURS} / {PLAIN}"]["values"]
+    spread = f"{min(ratios):.3f} to {max(ratios):.3f}, n = {len(ratios)}"
+    print(f"{OURS} / {PLAIN}: median {statistics.median(ratios):.3f}, {spread}")
 
 
 def _print_growth(space: str, sizes: Mapping[int, Mapping[str, Any]]) -> None:
-    """Milliseconds, median and range: one column a size."""
+    """Print milliseconds, median and range, with one column per size."""
     columns = [f"{size:,} trials" for size in sizes]
     print(f"\n{space}, ms, median (least to most)".ljust(34) + "".join(f"{column:>34}" for column in columns))
     for what in next(iter(sizes.values()))["seconds"]:
         cells = []
-        for told in sizes.values():
-            ms = [1e3 * seconds for seconds in told["seconds"][what]["values"]]
+        for one in sizes.values():
+            ms = [1e3 * seconds for seconds in one["seconds"][what]["values"]]
             cells.append(f"{statistics.median(ms):,.2f} ({min(ms):,.2f} to {max(ms):,.2f})")
         print(what.ljust(33) + "".join(f"{cell:>34}" for cell in cells))
     for what, name in (("rss_mb", "memory, MB"), ("pss_mb", "its own share of it, PSS, MB")):
-        print(name.ljust(33) + "".join(f"{told[what]:>34,.0f}" for told in sizes.values()))
+        print(name.ljust(33) + "".join(f"{one[what]:>34,.0f}" for one in sizes.values()))
 
 
 if __name__ == "__main__":

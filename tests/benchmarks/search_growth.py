@@ -1,12 +1,13 @@
-"""What a search's driver costs where many trials have ended: seconds a suggestion, a result, an end, and memory.
+"""What a search's driver costs where many trials have ended: seconds of a suggestion, a result and an end, and memory.
 
     python -m tests.benchmarks.search_growth driver|optuna JOURNAL SPACE SUGGESTIONS
 
-measures in its own process, on a copy of the journal, and prints JSON: seconds, each as often as it was done, and megabytes.
+measures in its own process, on a copy of the journal, and prints JSON: seconds, one value for each time, and megabytes.
 
-`driver` does what Ray makes the driver of `tune.search` do, with the real searcher, scheduler, progress and journal, and no Ray: for each
-suggestion a trial of six epochs. `optuna` asks plain Optuna for the same: TPESampler(multivariate=True, group=True), the same trials in
-its in-memory storage. `fill` makes the journals: trials drawn at random, a third of them complete, the others pruned after two epochs.
+`driver` does what Ray makes the driver of `tune.search` do, with the real searcher, scheduler, progress and journal,
+and without Ray: a trial of six epochs for each suggestion. `optuna` asks plain Optuna for the same:
+TPESampler(multivariate=True, group=True), the same trials in its in-memory storage. `fill` makes the journals: trials
+drawn at random, a third of them complete, the others pruned after two epochs.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ Seconds = Mapping[str, Sequence[float]]
 
 
 class _Unsynced(JournalFileBackend):  # type: ignore[misc]
-    """The same file, without waiting for the disk after each line: quick to fill."""
+    """The same file without waiting for the disk after each line, so that it is filled quickly."""
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         with Path(self._file_path).open("ab") as file:
@@ -58,7 +59,7 @@ class _Unsynced(JournalFileBackend):  # type: ignore[misc]
 
 
 def fill(space_name: str, sizes: Sequence[int], folder: Path) -> dict[int, Path]:
-    """A journal for each number of trials that ended."""
+    """Make a journal for each number of trials that ended."""
     journal = folder / f"{space_name}.journal"
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = optuna.storages.JournalStorage(_Unsynced(str(journal)))
@@ -129,7 +130,7 @@ def driver(journal: Path, space_name: str, suggestions: int) -> dict[str, Any]:
 
 
 def plain_optuna(journal: Path, space_name: str, suggestions: int) -> dict[str, Any]:
-    """Seconds of plain Optuna's suggestions."""
+    """Measure the seconds of plain Optuna's suggestions."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = optuna.samplers.TPESampler(multivariate=True, group=True, seed=0)
     study = optuna.create_study(direction="maximize", sampler=sampler)

@@ -1,12 +1,13 @@
-"""`python -m tests.benchmarks.stages`: what training costs with none to all five stages frozen, here and as a user of Ray Tune writes it.
+"""`python -m tests.benchmarks.stages`: the cost of training with 0 to 5 stages frozen, here and in plain Ray Tune.
 
-Milliseconds of one thread for each photo that is drawn: (plain) files decoded and augmented, the whole model forward, what is not frozen
-backward, by `tests/benchmarks/plain_ray.py`; (first) a fit's first pass over some batches, which decodes nothing but fills the stores of
-frozen features; (later) any later pass over them. Each round measures all three for all six in turn, with new stores; the plain side in
-a process of its own, whose memory is handled as the C library does by itself.
+Milliseconds of one thread for each photo that is drawn: (plain) decoding and augmenting the file, the whole model
+forward, and backward through what is not frozen, by `tests/benchmarks/plain_ray.py`; (first) a fit's first pass over
+some batches, which decodes nothing but fills the stores of frozen features; (later) any later pass over them. Each
+round measures all three for all six in turn, with new stores; the plain side runs in a process of its own, with the C
+library's default handling of memory.
 
-plain / later is the most that kept features give a trial with so many frozen stages. The last line is the most that they give a search
-whose trials are spread evenly over all six: the convolutions that both sides train are the rest.
+plain / later is the most that kept features can give a trial with so many frozen stages. The last line is the most that
+they can give a search whose trials are spread evenly over all six: the rest is convolutions, which both sides train.
 """
 
 from __future__ import annotations
@@ -22,11 +23,24 @@ from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Any
 
+import torch
 import typer
+from torch.utils.data import DataLoader
 
 from maskcls import cli
 from maskcls.cli import run
+from maskcls.data.dataset import prepare
+from maskcls.labels import N_CLASSES
+from maskcls.machine import set_threads
+from maskcls.models.weights import find_weights
+from maskcls.recipe import Recipe
 from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.features import FeatureStores
+from maskcls.training.fit import Fit
+from maskcls.training.fit_data import FitData
+from maskcls.training.losses import create_loss
+from search_spaces.freezing import VIEWS
+from tests.benchmarks import plain_ray
 from tests.benchmarks.report import summary, write
 
 ALL_STAGES = range(6)
@@ -39,17 +53,11 @@ def main(
     backbone: Annotated[str, typer.Option(help="timm model name.")] = "resnet10t",
     image_size: Annotated[int, typer.Option(help="px")] = 112,
     batch_size: Annotated[int, typer.Option(help="photos")] = 64,
-    steps: Annotated[
-        int, typer.Option(help="Training steps of a measurement; as many photos as are seen to ahead, or a multiple.")
-    ] = 8,
-    rounds: Annotated[int, typer.Option(help="Of all measurements.")] = 5,
+    steps: Annotated[int, typer.Option(help="Training steps of a measurement.")] = 8,
+    rounds: Annotated[int, typer.Option(help="Rounds of all measurements.")] = 5,
     out: Annotated[Path, typer.Option(help="JSON record.")] = Path("runs/benchmarks/stages.json"),
 ) -> None:
     """Measure all sides for each number of frozen stages."""
-    from maskcls.data.dataset import prepare
-    from maskcls.recipe import Recipe
-    from search_spaces.freezing import VIEWS
-
     values = {
         "backbone": backbone,
         "image_size": image_size,
@@ -74,24 +82,18 @@ def main(
                 for side, taken in zip(SIDES, (plain, first, later), strict=True):
                     measured[side][recipe.frozen_stages].append(taken)
     evenly = [sum(of[i] for of in measured["plain"]) / sum(of[i] for of in measured["later"]) for i in range(rounds)]
-    print(told(measured, evenly))
+    print(table(measured, evenly))
     results = {side: [summary(values) for values in of_each] for side, of_each in measured.items()}
     write(out, {**results, "plain / later, evenly": summary(evenly)}, recipe=recipes[0].model_dump(), steps=steps)
 
 
 def _process() -> Executor:
-    """A process that takes one thing at a time, with one thread."""
-    from maskcls.machine import set_threads
-
+    """A process that does one thing at a time, with one thread."""
     return ProcessPoolExecutor(1, get_context("spawn"), set_threads, (1,))
 
 
 def _first_and_later(recipe: Any, faces: Any, cache: Path, steps: int) -> tuple[float, float]:
     """Milliseconds a photo."""
-    from maskcls.stores.features import FeatureStores
-    from maskcls.training.fit import Fit
-    from maskcls.training.fit_data import FitData
-
     fit = Fit(recipe, FitData.of(faces, recipe), stores=FeatureStores(cache, shared=True)).model_fits[0]
     assert isinstance(fit.kept, str) == (recipe.frozen_stages == 0), fit.kept
     fit.model.train()
@@ -103,14 +105,6 @@ def _first_and_later(recipe: Any, faces: Any, cache: Path, steps: int) -> tuple[
 
 def _plain(recipe: Any, faces: Any, steps: int) -> float:
     """Milliseconds a photo."""
-    import torch
-    from torch.utils.data import DataLoader
-
-    from maskcls.labels import N_CLASSES
-    from maskcls.models.weights import find_weights
-    from maskcls.training.losses import create_loss
-    from tests.benchmarks import plain_ray
-
     rows = faces.rows("train")
     files, labels = (faces.photos[name].to_numpy()[rows].tolist() for name in ("file", "label"))
     photos = plain_ray.Photos(files, labels, plain_ray.transform(recipe, training=True))
@@ -123,7 +117,7 @@ def _plain(recipe: Any, faces: Any, steps: int) -> float:
 
 
 def _ms(step: Any, batches: Iterable[Any], steps: int) -> float:
-    """Milliseconds a photo over so many batches."""
+    """Milliseconds per photo over so many batches."""
     photos, began = 0, perf_counter()
     for batch in islice(batches, steps):
         step(*batch)
@@ -131,15 +125,15 @@ def _ms(step: Any, batches: Iterable[Any], steps: int) -> float:
     return 1e3 * (perf_counter() - began) / photos
 
 
-def told(measured: dict[str, list[list[float]]], evenly: list[float]) -> str:
-    """A line for each number of frozen stages; medians, and the ratio's range."""
+def table(measured: dict[str, list[list[float]]], evenly: list[float]) -> str:
+    """One line per number of frozen stages: medians, and the range of the ratio."""
     lines = [f"{'frozen stages':14}{'plain, ms':>12}{'first, ms':>12}{'later, ms':>12}{'plain / later':>26}"]
     for n in ALL_STAGES:
         plain, first, later = (measured[side][n] for side in SIDES)
         ratios = [a / b for a, b in zip(plain, later, strict=True)]
         cells = "".join(f"{statistics.median(values):12.2f}" for values in (plain, first, later))
         lines.append(f"{n:<14}{cells}{_spread(ratios):>26}")
-    return "\n".join([*lines, f"A trial of each, plain / later: {_spread(evenly)}, n = {len(evenly)}"])
+    return "\n".join([*lines, f"One trial of each, plain / later: {_spread(evenly)}, n = {len(evenly)}"])
 
 
 def _spread(ratios: list[float]) -> str:

@@ -1,4 +1,4 @@
-"""The benchmark against plain Ray Tune runs the same search on both sides, goes on where it was, and records what it measured."""
+"""The benchmark against plain Ray Tune runs one search on both sides, can be continued, and records its figures."""
 
 from __future__ import annotations
 
@@ -7,10 +7,17 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from maskcls.data.demo.folder import draw
-from tests.benchmarks import against_ray
+from maskcls.data.sampling import DrawStream
+from maskcls.models.model import build_models
+from maskcls.presets import preset
+from maskcls.recipe import Recipe
+from maskcls.training.model_fit import rate_factor
+from tests.benchmarks import against_ray, plain_ray
+from tests.benchmarks.plain_ray import Classifier
 from tests.commands import call
 
 FIGURES = ("seconds", "cpu_s", "machine_cpu_s", "peak_pss_mb", "seconds_an_epoch")
@@ -56,7 +63,7 @@ def test_both_sides_search_and_are_recorded(tmp_path: Path) -> None:
     assert not out.with_suffix(".rounds.jsonl").exists()
 
 
-def test_it_goes_on_where_it_was_interrupted_but_not_with_other_settings(tmp_path: Path) -> None:
+def test_it_continues_where_it_was_interrupted_but_not_with_other_settings(tmp_path: Path) -> None:
     out, settings, values = tmp_path / "record.json", {"case": "heads", "trials": 3}, {"seconds": 2.0, "f1": 0.5}
     against_ray.Rounds(out, settings).add(against_ray.OURS, 1, values)
     again = against_ray.Rounds(out, settings)
@@ -75,20 +82,16 @@ def _both(out: Path, settings: dict[str, Any]) -> dict[str, list[dict[str, Any]]
     return rounds.values(1)
 
 
-def test_a_case_that_there_is_not_is_a_wrong_call() -> None:
+def test_an_unknown_case_is_refused() -> None:
     said = call(against_ray.main, "--case", "everything")
     assert said.status != 0
     assert "--case is one of freezing, heads, nothing-frozen, but got 'everything'" in said.err
 
 
 class TestPlainSide:
-    """It is the recipe's fit, in other words."""
+    """The plain side trains the recipe's fit, written in another way."""
 
-    def test_what_is_frozen_stands_still_as_the_products_does(self) -> None:
-        from maskcls.models.model import build_models
-        from maskcls.recipe import Recipe
-        from tests.benchmarks.plain_ray import Classifier
-
+    def test_what_is_frozen_stands_still_as_in_our_model(self) -> None:
         recipe = Recipe().override({"backbone": "resnet10t", "weights": "none", "frozen_stages": 3, "image_size": 32})
         (ours,) = build_models(recipe, pretrained=False)
         ours.train()
@@ -102,11 +105,6 @@ class TestPlainSide:
         assert set(modes.values()) == {True, False}
 
     def test_its_rates_and_draws_are_the_recipes(self) -> None:
-        from maskcls.data.sampling import DrawStream
-        from maskcls.presets import preset
-        from maskcls.training.model_fit import rate_factor
-        from tests.benchmarks import plain_ray
-
         recipe = preset("contest-2021", "cpu").override({"epochs": 4, "warmup_epochs": 0.5})
         steps = 10
         expected = [rate_factor(recipe, step / steps) for step in range(4 * steps + 1)]
@@ -114,8 +112,6 @@ class TestPlainSide:
         labels = [0, 0, 0, 0, 5, 5, 17]
         draws = plain_ray.Draws(recipe, labels)
         draws.epoch = 2
-        import numpy as np
-
         assert list(draws) == DrawStream(np.array(labels), 18, "oversample", recipe.seed, 0).epoch(2)[0].tolist()
         assert len(draws) == len(labels)
 

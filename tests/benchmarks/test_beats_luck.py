@@ -9,6 +9,7 @@ import pytest
 
 from tests.benchmarks import beats_luck
 from tests.benchmarks.recorded_table import EPOCHS, base_recipe, every_recipe, read_table, row_key
+from tune.runs import cluster
 
 
 def test_the_table_holds_every_recipe_once_with_a_whole_curve() -> None:
@@ -40,8 +41,6 @@ def test_a_search_has_found_one_of_the_best_when_a_trial_reports_it() -> None:
 
 @pytest.mark.timeout(600)
 def test_a_replayed_search_is_the_drivers_own_over_real_curves(tmp_path: Path) -> None:
-    from tune.runs import cluster
-
     with cluster.connected(None):
         plain, stopped = (beats_luck.search(method, 0, tmp_path, trials=8) for method in ("TPE", "TPE + ASHA"))
     assert len(plain.reported) == 8 * EPOCHS

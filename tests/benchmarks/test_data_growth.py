@@ -1,4 +1,4 @@
-"""The benchmark of growth runs and records what it measured; the pixels are in memory once, however many trials share them."""
+"""The benchmark of growth records its measurements; the pixels are in memory once, however many trials share them."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def test_more_photos_are_measured_and_recorded(tmp_path: Path) -> None:
     assert list(record["results"]["photos"]) == ["42", "80"]
     for steps in record["results"]["photos"].values():
         assert list(steps) == STEPS
-        for told in steps.values():
-            assert told["seconds"]["n"] == 2
-            assert min(told["seconds"]["values"]) > 0
+        for step in steps.values():
+            assert step["seconds"]["n"] == 2
+            assert min(step["seconds"]["values"]) > 0
             assert all(
                 rss >= own > 0
-                for rss, own in zip(told["peak_rss_mb"]["values"], told["peak_own_mb"]["values"], strict=True)
+                for rss, own in zip(step["peak_rss_mb"]["values"], step["peak_own_mb"]["values"], strict=True)
             )
 
 
@@ -85,4 +85,4 @@ def test_copied_people_are_people_of_their_own(tmp_path: Path) -> None:
     assert photos["person"].nunique() == 29
     sides = split_people(photos)
     assert len(sides.train) + len(sides.validation) + len(sides.holdout) == 29
-    assert min(len(sides.validation), len(sides.holdout)) >= 4  # one group, all copies would stand on one side
+    assert min(len(sides.validation), len(sides.holdout)) >= 4  # in one group, all copies would be on one side

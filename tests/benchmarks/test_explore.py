@@ -1,4 +1,4 @@
-"""The benchmark of exploring runs, and its record says what it has to."""
+"""The benchmark of exploring runs, and its record has what it must have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark of loading runs, and its record says what it has to."""
+"""The benchmark of loading runs, and its record has what it must have."""
 
 from __future__ import annotations
 
@@ -42,6 +42,6 @@ def test_loading_measures_and_records(tmp_path: Path) -> None:
 
 
 def test_summary_gives_mean_and_spread() -> None:
-    told = report.summary([1.0, 2.0, 3.0])
-    assert (told["n"], told["mean"], told["sd"]) == (3, 2.0, pytest.approx(1.0))
+    found = report.summary([1.0, 2.0, 3.0])
+    assert (found["n"], found["mean"], found["sd"]) == (3, 2.0, pytest.approx(1.0))
     assert report.summary([4.0])["sd"] == 0

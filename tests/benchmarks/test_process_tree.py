@@ -1,4 +1,4 @@
-"""What a command takes is that of all its processes, also of those that outlive their parents, and nobody else's."""
+"""The usage of a command is that of all its processes, also of those that outlive their parents, and of no others."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ time.sleep(4)
 """
 
 
-def test_a_process_whose_parent_has_ended_is_still_the_commands(tmp_path: Path) -> None:
+def test_a_process_whose_parent_has_ended_still_belongs_to_the_command(tmp_path: Path) -> None:
     files = {name: tmp_path / f"{name}.py" for name in ("command", "leaver", "worker")}
     for name, text in (("command", COMMAND), ("leaver", LEAVER), ("worker", WORKER)):
         files[name].write_text(text)
@@ -42,6 +42,6 @@ def test_a_process_whose_parent_has_ended_is_still_the_commands(tmp_path: Path) 
     assert taken.peak_processes == 3
 
 
-def test_a_command_that_fails_tells_its_last_words(tmp_path: Path) -> None:
+def test_a_command_that_fails_is_quoted_with_its_last_lines(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"(?s)ended with 1:\n.*ValueError: too small"):
         usage([sys.executable, "-c", "raise ValueError('too small')"], tmp_path / "log")

@@ -1,4 +1,4 @@
-"""The benchmark of the search's own cost runs both sides to their ends, and records what it measured."""
+"""The benchmark of the search's own cost runs both sides to their ends, and records its measurements."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def test_search_cost_measures_and_records(tmp_path: Path) -> None:
 
     sizes = record["results"]["growth"]["freezing"]
     assert list(sizes) == ["12"]
-    for told in sizes.values():
-        assert told["rss_mb"] >= told["pss_mb"] > 0
-        measured = told["seconds"]
+    for figures in sizes.values():
+        assert figures["rss_mb"] >= figures["pss_mb"] > 0
+        measured = figures["seconds"]
         assert (
             measured["suggestion"]["n"]
             == measured["plain Optuna's suggestion"]["n"]

@@ -1,4 +1,4 @@
-"""The benchmark of frozen stages runs, tells and records what it measured."""
+"""The benchmark of frozen stages runs, prints and records its measurements."""
 
 from __future__ import annotations
 

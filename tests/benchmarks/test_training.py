@@ -1,4 +1,4 @@
-"""The benchmark of training runs and records what it measured."""
+"""The benchmark of training runs and records its measurements."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""`python -m tests.benchmarks.training`: photos a second of training from the pixel store, over the same step fed one batch from memory.
+"""`python -m tests.benchmarks.training`: photos per second of training, beside the bare training step.
 
-(c) training from the store: draw, augment, batch, step. (d) the step alone, on one batch kept in memory, as often. c/d is the figure:
-what feeding the model costs. Rounds of the two alternate, so that a machine whose speed drifts drifts for both.
+(c) training from the store: draw, augment, batch, step. (d) the step alone, on one batch that stays in memory, as
+often. c/d is the figure: what feeding the model costs. Rounds of the two alternate, so that a drift in the machine's
+speed affects both.
 """
 
 from __future__ import annotations
@@ -17,7 +18,13 @@ import typer
 
 from maskcls import cli
 from maskcls.cli import run
+from maskcls.data.dataset import prepare
+from maskcls.machine import default_loader_workers, resolve_device, set_threads
+from maskcls.presets import resolve_weights
+from maskcls.recipe import Recipe
 from maskcls.stores.arrays import CacheOptions
+from maskcls.training.fit import Fit
+from maskcls.training.fit_data import FitData
 from tests.benchmarks.report import summary, table, write
 
 
@@ -28,7 +35,7 @@ def main(
     image_size: Annotated[int, typer.Option(help="px")] = 112,
     frozen_stages: Annotated[int, typer.Option(help="0: the whole backbone trains.")] = 0,
     batch_size: Annotated[int, typer.Option(help="photos")] = 32,
-    steps: Annotated[int, typer.Option(help="Training steps a round.")] = 20,
+    steps: Annotated[int, typer.Option(help="Training steps of a round.")] = 20,
     rounds: Annotated[int, typer.Option(help="Rounds of each of the two, alternating.")] = 7,
     threads: Annotated[int, typer.Option(help="Threads of torch.")] = 2,
     loader_workers: Annotated[
@@ -38,13 +45,6 @@ def main(
     out: Annotated[Path, typer.Option(help="Where the JSON record goes.")] = Path("runs/benchmarks/training.json"),
 ) -> None:
     """Measure (c), (d) and c/d."""
-    from maskcls.data.dataset import prepare
-    from maskcls.machine import default_loader_workers, resolve_device, set_threads
-    from maskcls.presets import resolve_weights
-    from maskcls.recipe import Recipe
-    from maskcls.training.fit import Fit
-    from maskcls.training.fit_data import FitData
-
     device = resolve_device(device)
     set_threads(threads)
     recipe = Recipe().override(
@@ -81,7 +81,7 @@ def main(
 
 
 def alternate(fit, steps: int, rounds: int) -> tuple[list[float], list[float]]:  # type: ignore[no-untyped-def]
-    """Photos a second of each round of (c) and of (d), after one round of each that does not count."""
+    """Photos per second of each round of (c) and of (d), after one round of each that does not count."""
     model_fit = fit.model_fits[0]
     batches = (batch for epoch in cycle([0]) for batch in model_fit.batches.epoch(epoch))
     first = next(batches)
@@ -94,7 +94,7 @@ def alternate(fit, steps: int, rounds: int) -> tuple[list[float], list[float]]: 
 
 
 def rate(model_fit, batches) -> float:  # type: ignore[no-untyped-def]
-    """Photos a second of the training step over the batches, to the last step's end on the device."""
+    """Photos per second of the training step over the batches, to the end of the last step on the device."""
     started = perf_counter()
     photos = 0
     for pixels, positions in batches:
