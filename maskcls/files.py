@@ -1,12 +1,18 @@
-"""Files that are whole or not there, whatever interrupts the writing (a kill, a full disk), and files that grow by whole lines."""
+"""Files that are whole or not there, whatever interrupts the writing (a kill, a full disk); files that grow by whole lines; CSV."""
 
 from __future__ import annotations
 
+import csv
+import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+
+from maskcls.errors import DataError
+from maskcls.text import plural
 
 
 @contextmanager
@@ -64,3 +70,64 @@ def whole_lines(file: Path) -> list[str]:
         return file.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
     except FileNotFoundError:
         return []
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table as comma-separated text: the names of the columns, then one line per row, each ended by a newline."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def write_csv(file: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table by `replacing`."""
+    write_atomically(file, csv_text(columns, rows))
+
+
+@dataclass(frozen=True)
+class CsvTable:
+    """A CSV file as it was read: each row's values by column, without blanks around them, and the line where it ends."""
+
+    file: Path
+    columns: tuple[str, ...]
+    rows: list[tuple[int, dict[str, str]]]
+    """Lines are counted from 1, the heading's; a cell that is not there is empty."""
+
+    def lacking(self, expected: Sequence[str]) -> str:
+        """Which of the expected columns are missing, as a message to stand behind the file's name; empty where none is."""
+        missing = [name for name in expected if name not in self.columns]
+        if not missing:
+            return ""
+        has = ", ".join(self.columns) or "nothing"
+        return (
+            f"lacks the {plural(len(missing), 'column')} {', '.join(missing)}; it has {has}. "
+            f"Expected {', '.join(expected)}. Rename or add what is missing."
+        )
+
+    def require(self, expected: Sequence[str]) -> None:
+        """Raise DataError where one of these columns is missing."""
+        message = self.lacking(expected)
+        if message:
+            raise DataError(f"{self.file} {message}")
+
+
+def read_csv(file: Path) -> CsvTable:
+    """Read comma-separated text in UTF-8, with or without a byte order mark; the first line names the columns.
+
+    Raises DataError where the file holds something else.
+    """
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as lines:
+            reader = csv.DictReader(lines, restval="")
+            reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
+            rows = [
+                (reader.line_num, {name: value.strip() for name, value in row.items() if name})  # None: cells too many
+                for row in reader
+            ]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(
+            f"{file} can't be read as a table ({error}). Expected comma-separated text in UTF-8. Save it as such."
+        ) from None
+    return CsvTable(file, tuple(reader.fieldnames), rows)

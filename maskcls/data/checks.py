@@ -7,20 +7,17 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from maskcls.data.contest_folder import IMAGES, TABLE, scan
 from maskcls.data.geometry import decode
 from maskcls.data.identical import identical_photos
 from maskcls.data.photos import tabulate
+from maskcls.data.pool import over_photos, photo_bar
 from maskcls.data.problems import FATAL, Problem, ordered
 from maskcls.data.splits import SIDES, Split, missing_classes, split_people
 from maskcls.errors import DataError
@@ -129,12 +126,12 @@ def decode_all(files: Sequence[str], progress: bool = False) -> tuple[dict[int, 
     """Decode every file. Returns the message for each row that can't be, and how many photos needed each conversion."""
     errors: dict[int, str] = {}
     conversions: Counter[str] = Counter()
-    with ThreadPoolExecutor(os.cpu_count()) as pool, _bar(len(files), progress) as advance:
-        for row, (error, needed) in enumerate(pool.map(_try_decode, files)):
+    with photo_bar("Checking photos", len(files), progress) as advance:
+        for row, (error, needed) in enumerate(over_photos(_try_decode, files)):
             if error:
                 errors[row] = error
             conversions.update(needed)
-            advance()
+            advance(1)
     return errors, conversions
 
 
@@ -143,15 +140,6 @@ def _try_decode(file: str) -> tuple[str, tuple[str, ...]]:
         return "", decode(file).conversions
     except DataError as error:
         return str(error), ()
-
-
-@contextmanager
-def _bar(total: int, shown: bool) -> Iterator[Callable[[], None]]:
-    console = Console(stderr=True)
-    columns = (TextColumn("Checking photos"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not (shown and console.is_terminal), transient=True) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda: bar.advance(task)
 
 
 def bad_photos(photos: pd.DataFrame, cache: Path, progress: bool = False) -> dict[str, str]:

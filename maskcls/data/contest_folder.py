@@ -7,7 +7,6 @@ leading zeros, some end in -1 or -2, one stands in two rows, so `path` is the ke
 
 from __future__ import annotations
 
-import csv
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -15,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from maskcls.data.problems import Problem
+from maskcls.errors import DataError
+from maskcls.files import read_csv
 from maskcls.labels import GENDERS
-from maskcls.text import plural
 
 TABLE = "train/train.csv"
 IMAGES = "train/images"
@@ -107,26 +107,20 @@ def _read_table(table: Path, contents: Contents) -> list[Row]:
         return []
 
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, restval="")
-            heading = [name.strip() for name in reader.fieldnames or []]
-            reader.fieldnames = heading
-            missing = [name for name in COLUMNS if name not in heading]
-            if not heading:
-                return refuse(
-                    "table", f"is empty. Expected a heading {','.join(COLUMNS)} and a row a person. Copy it again."
-                )
-            if missing:
-                lacks = f"lacks the {plural(len(missing), 'column')} {', '.join(missing)}; it has {', '.join(heading)}."
-                return refuse("column", f"{lacks} Expected {', '.join(COLUMNS)}. Rename or add what is missing.")
-            rows = [(reader.line_num, {name: (row[name] or "").strip() for name in COLUMNS}) for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
+        found = read_csv(table)
+    except DataError as error:
+        contents.problems.append(Problem("table", TABLE, str(error)))
+        return []
+    if not found.columns:
         return refuse(
-            "table", f"is no table that can be read ({error}). Expected comma-separated text in UTF-8. Save it as such."
+            "table", f"is empty. Expected a heading {','.join(COLUMNS)} and one row per person. Copy it again."
         )
-    if not rows:
-        return refuse("table", "has a heading, but no rows. Expected a row a person. Copy it again.")
-    return rows
+    lacking = found.lacking(COLUMNS)
+    if lacking:
+        return refuse("column", lacking)
+    if not found.rows:
+        return refuse("table", "has a heading, but no rows. Expected one row per person. Copy it again.")
+    return [(line, {name: row[name] for name in COLUMNS}) for line, row in found.rows]
 
 
 def _good_people(rows: list[Row], contents: Contents) -> Iterator[Person]:
@@ -145,7 +139,7 @@ def _good_people(rows: list[Row], contents: Contents) -> Iterator[Person]:
             problems.append(Problem("person folder", where, message))
         elif paths[path] > 1 and first[path] != line:
             message = (
-                f"{who}: the path stands in line {first[path]} too. Expected one row a person. Remove the wrong one."
+                f"{who}: the path stands in line {first[path]} too. Expected one row per person. Remove the wrong one."
             )
             problems.append(Problem("duplicate path", where, message))
         gender, age = row["gender"].lower(), _years(row["age"])

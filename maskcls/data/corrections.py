@@ -18,7 +18,6 @@ nothing but the contest's data (`is_contest`). Your own file is always applied.
 
 from __future__ import annotations
 
-import csv
 import logging
 import re
 from collections.abc import Iterable, Mapping
@@ -29,6 +28,7 @@ import pandas as pd
 
 from maskcls.data.contest_folder import MASK_OF, MAX_AGE
 from maskcls.errors import CallError, DataError
+from maskcls.files import read_csv
 from maskcls.labels import AGE_CUTS, AGES, GENDERS, MASKS, age_group
 from maskcls.text import counted, first, first_lines
 
@@ -211,24 +211,13 @@ def _trusted(row: Mapping[str, str]) -> bool:
 
 
 def _read(file: Path) -> list[tuple[int, dict[str, str]]]:
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as lines:
-            reader = csv.DictReader(lines, restval="")
-            heading = [name.strip() for name in reader.fieldnames or []]
-            reader.fieldnames = heading
-            if "what" not in heading or not {"path", "id"} & set(heading):
-                has = ", ".join(heading) or "nothing"
-                raise DataError(
-                    f"{file} has the columns {has}. Expected what, value, and path or id. Name the columns in its first line."
-                )
-            return [
-                (reader.line_num, {name: (value or "").strip() for name, value in row.items() if name})
-                for row in reader
-            ]
-    except (UnicodeDecodeError, csv.Error) as error:
+    table = read_csv(file)
+    if "what" not in table.columns or not {"path", "id"} & set(table.columns):
         raise DataError(
-            f"{file} is no table that can be read ({error}). Expected comma-separated text in UTF-8. Save it as such."
-        ) from None
+            f"{file} has the columns {', '.join(table.columns) or 'nothing'}. Expected what, value, and path or id. "
+            "Name the columns in its first line."
+        )
+    return table.rows
 
 
 def _checked(line: int, row: Mapping[str, str]) -> Correction:

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from scipy.cluster.hierarchy import DisjointSet  # type: ignore[import-untyped]
+
+from maskcls.data.pool import over_photos
 
 TAIL_BYTES = 4096
+READERS = 8
+"""Threads that read files, more than there are cores: they wait for the disk."""
 
 
 def identical_groups(photos: pd.DataFrame) -> dict[str, str]:
     """Person -> the first (by name) of the people whom identical photos connect with them; mostly themselves."""
-    parent = {person: person for person in sorted(set(photos["person"]))}
-
-    def root(person: str) -> str:
-        while parent[person] != person:
-            parent[person] = parent[parent[person]]
-            person = parent[person]
-        return person
-
+    groups = DisjointSet(sorted(set(photos["person"])))
     for persons in identical_photos(photos):
-        roots = sorted({root(person) for person in persons})
-        for other in roots[1:]:
-            parent[other] = roots[0]
-    return {person: root(person) for person in parent}
+        for one, other in pairwise(persons):
+            groups.merge(one, other)
+    return {person: min(group) for group in groups.subsets() for person in group}
 
 
 def identical_photos(photos: pd.DataFrame) -> list[set[str]]:
@@ -38,8 +36,8 @@ def identical_photos(photos: pd.DataFrame) -> list[set[str]]:
     for size in (TAIL_BYTES, None):
         if candidates.empty:
             return []
-        with ThreadPoolExecutor(8) as pool:
-            hashes = list(pool.map(lambda file, size=size: _hash(file, size), candidates["file"]))
+        files = candidates["file"].tolist()
+        hashes = list(over_photos(partial(_hash, tail_bytes=size), files, threads=READERS))
         content = pd.Series(hashes, index=candidates.index)
         candidates = _shared(candidates, content)
     return [set(persons) for _, persons in candidates["person"].groupby(content.loc[candidates.index])]

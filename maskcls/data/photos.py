@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import os
 from pathlib import Path
@@ -13,6 +12,7 @@ from maskcls.data.contest_folder import IMAGE_SUFFIXES, Contents, scan
 from maskcls.data.corrections import Corrections
 from maskcls.data.problems import FATAL, refusal
 from maskcls.errors import DataError
+from maskcls.files import read_csv
 from maskcls.labels import AGE_CUTS, age_group, encode
 from maskcls.text import counted, first
 
@@ -130,21 +130,11 @@ def _in_folder(images: Path) -> tuple[list[str], list[Path]]:
 
 
 def _in_info(info: Path) -> tuple[list[str], list[Path]]:
-    try:
-        with info.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, restval="")
-            if "ImageID" not in (reader.fieldnames or []):
-                heading = ", ".join(reader.fieldnames or []) or "nothing"
-                raise DataError(
-                    f"{info} lacks the column ImageID; it has {heading}. Expected ImageID,ans. Add what is missing."
-                )
-            keys = [row["ImageID"] for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            f"{info} is no table that can be read ({error}). Expected comma-separated text in UTF-8."
-        ) from None
+    table = read_csv(info)
+    table.require(["ImageID"])
+    keys = [row["ImageID"] for _, row in table.rows]
     if not keys:
-        raise DataError(f"{info} has no rows. Expected ImageID,ans and a row a photo. Copy it again.")
+        raise DataError(f"{info} has no rows. Expected ImageID,ans and one row per photo. Copy it again.")
     return keys, [info.parent / "images" / key for key in keys]
 
 

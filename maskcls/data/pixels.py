@@ -9,17 +9,15 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 
 import cv2
 import numpy as np
-from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from maskcls.data.geometry import CONVERSIONS, Geometry, Image, decode, told_of_missed_faces
+from maskcls.data.pool import over_photos, photo_bar
 from maskcls.errors import CallError, DataError, RunError
 from maskcls.files import write_atomically
 from maskcls.stores.arrays import (
@@ -189,32 +187,16 @@ def _decode_into(rows: Image, files: Sequence[str], geometry: Geometry, progress
 
     counts: Counter[str] = Counter()
     errors: list[DataError] = []
-    with _bar(progress) as bar, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        task = bar.add_task(f"Decoding photos to {geometry.image_size} px", total=len(files))
-        try:
-            for result in pool.map(one, range(len(files))):
-                if isinstance(result, DataError):
-                    errors.append(result)
-                else:
-                    counts.update(result)
-                bar.advance(task)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    with photo_bar(f"Decoding photos to {geometry.image_size} px", len(files), progress) as advance:
+        for result in over_photos(one, range(len(files))):
+            if isinstance(result, DataError):
+                errors.append(result)
+            else:
+                counts.update(result)
+            advance(1)
     if errors:
         raise _refusal(errors, len(files))
     return counts
-
-
-def _bar(show: bool) -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        *Progress.get_default_columns()[:2],
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not (show and console.is_terminal),
-    )
 
 
 def _refusal(errors: Sequence[DataError], n_files: int) -> DataError:

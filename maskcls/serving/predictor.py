@@ -7,20 +7,17 @@ mean of their probabilities by their weights.
 from __future__ import annotations
 
 import logging
-import os
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from maskcls import machine
 from maskcls.data import geometry
+from maskcls.data.pool import over_photos, photo_bar
 from maskcls.errors import DataError
 from maskcls.labels import N_CLASSES
 from maskcls.machine import resolve_device
@@ -93,10 +90,7 @@ class Predictor:
         probabilities = np.full((len(photos), N_CLASSES), 1 / N_CLASSES)
         bad: dict[int, str] = {}
         faces_missed = 0
-        console = Console(stderr=True)
-        columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, disable=not (progress and console.is_terminal)) as bar:
-            task = bar.add_task("Photos", total=len(photos))
+        with photo_bar("Photos", len(photos), progress) as advance:
             for start, block in self._decoded(photos):
                 good = {start + row: crops for row, crops in enumerate(block) if not isinstance(crops, DataError)}
                 bad.update({start + row: str(error) for row, error in enumerate(block) if isinstance(error, DataError)})
@@ -106,7 +100,7 @@ class Predictor:
                         each: np.stack([crops[each].pixels for crops in good.values()]) for each in self.geometries
                     }
                     probabilities[list(good)] = self._probabilities(pixels)
-                bar.advance(task, len(block))
+                advance(len(block))
         if any(each.face_crop != "none" for each in self.geometries) and (skip_bad or not bad):
             log.info(geometry.told_of_missed_faces(faces_missed, len(photos) - len(bad)))
         return Answers(probabilities, bad)
@@ -137,16 +131,9 @@ class Predictor:
 
     def _decoded(self, photos: Sequence[Photo]) -> Iterator[tuple[int, list[Crops | DataError]]]:
         """Blocks of decoded photos with the row each begins at; a few blocks ahead are decoded in threads meanwhile."""
-        ahead: deque[tuple[int, list[Future[Crops | DataError]]]] = deque()
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            for start in range(0, len(photos), BLOCK):
-                ahead.append(
-                    (start, [pool.submit(self._crops_or_error, photo) for photo in photos[start : start + BLOCK]])
-                )
-                if len(ahead) > BLOCKS_AHEAD:
-                    yield _result(*ahead.popleft())
-            while ahead:
-                yield _result(*ahead.popleft())
+        results = over_photos(self._crops_or_error, photos, ahead=BLOCKS_AHEAD * BLOCK)
+        for start in range(0, len(photos), BLOCK):
+            yield start, list(islice(results, BLOCK))
 
     def _crops_or_error(self, photo: Photo) -> Crops | DataError:
         try:
@@ -160,10 +147,6 @@ def probabilities_of(
 ) -> NDArray[np.float64]:
     """(n, 18) probabilities that a bundle gives these rows of the photo table, from the pixel stores, as `Predictor` gives of files."""
     return Predictor(bundle, device).of_rows(faces, rows)
-
-
-def _result(start: int, block: list[Future[Crops | DataError]]) -> tuple[int, list[Crops | DataError]]:
-    return start, [future.result() for future in block]
 
 
 def _refusal(bad: dict[int, str], total: int) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -13,7 +11,7 @@ from numpy.typing import NDArray
 
 from maskcls.data.photos import list_photos
 from maskcls.errors import CallError, DataError
-from maskcls.files import write_atomically
+from maskcls.files import read_csv, write_csv
 from maskcls.labels import CLASS_NAMES, N_CLASSES
 
 INFO, IMAGE, ANSWER = "info.csv", "ImageID", "ans"
@@ -27,25 +25,18 @@ def read_answers(file: Path) -> dict[str, int]:
     """Class 0..17 by ImageID; other columns are left aside. Raises DataError naming the row of what is wrong."""
     if not file.is_file():
         raise DataError(f"{file} does not exist. Expected a CSV file with the columns {IMAGE},{ANSWER}.")
+    table = read_csv(file)
+    table.require([IMAGE, ANSWER])
     answers: dict[str, int] = {}
-    with file.open(newline="", encoding="utf-8-sig") as lines:
-        rows = csv.DictReader(lines)
-        if not {IMAGE, ANSWER} <= set(rows.fieldnames or ()):
-            found = ", ".join(rows.fieldnames or ()) or "nothing"
-            raise DataError(f"{file} needs the columns {IMAGE} and {ANSWER}, but has {found}.")
-        for row in rows:
-            image, answer = row[IMAGE], row[ANSWER]
-            if image in answers:
-                raise DataError(
-                    f"{file}, line {rows.line_num}: {image} stands there a second time. Leave one row a photo."
-                )
-            if not (answer or "").strip().isdecimal() or int(answer) >= N_CLASSES:
-                raise DataError(
-                    f"{file}, line {rows.line_num}: {ANSWER} must be a class 0..{N_CLASSES - 1}, but is {answer!r}."
-                )
-            answers[image] = int(answer)
+    for line, row in table.rows:
+        image, answer = row[IMAGE], row[ANSWER]
+        if image in answers:
+            raise DataError(f"{file}, line {line}: {image} stands there a second time. Leave one row per photo.")
+        if not answer.isdecimal() or int(answer) >= N_CLASSES:
+            raise DataError(f"{file}, line {line}: {ANSWER} must be a class 0..{N_CLASSES - 1}, but is {answer!r}.")
+        answers[image] = int(answer)
     if not answers:
-        raise DataError(f"{file} has no rows. Expected a row a photo: {IMAGE},{ANSWER}.")
+        raise DataError(f"{file} has no rows. Expected one row per photo: {IMAGE},{ANSWER}.")
     return answers
 
 
@@ -61,13 +52,13 @@ def classes_of(images: Sequence[str], answers: dict[str, int], file: Path) -> ND
 
 def write_answers(file: Path, images: Iterable[str], classes: Iterable[int]) -> None:
     """A submission: ImageID,ans, a row a photo in the order given. Atomic."""
-    _write(file, (IMAGE, ANSWER), zip(images, classes, strict=True))
+    write_csv(file, (IMAGE, ANSWER), zip(images, classes, strict=True))
 
 
 def write_probabilities(file: Path, images: Iterable[str], probabilities: NDArray[np.float64]) -> None:
     """ImageID and the 18 probabilities, columns PROBABILITY_COLUMNS. Atomic."""
     rows = ((image, *(f"{p:.6g}" for p in row)) for image, row in zip(images, probabilities.tolist(), strict=True))
-    _write(file, (IMAGE, *PROBABILITY_COLUMNS), rows)
+    write_csv(file, (IMAGE, *PROBABILITY_COLUMNS), rows)
 
 
 def find_photos(images: Path) -> pd.DataFrame:
@@ -81,11 +72,3 @@ def check_out(file: Path) -> None:
         raise CallError(f"--out {file} is a folder. Name a file, as in {file / 'submission.csv'}.")
     if not file.parent.is_dir():
         raise CallError(f"--out {file}: there is no folder {file.parent}. Make it first, or name another.")
-
-
-def _write(file: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    write_atomically(file, text.getvalue())

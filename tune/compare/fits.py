@@ -7,8 +7,6 @@ A reading that fails has no such column, and in result.json a message in the pla
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import shutil
 import traceback
@@ -22,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskcls import machine
-from maskcls.files import write_atomically
+from maskcls.files import write_atomically, write_csv
 from maskcls.stores.arrays import CacheOptions
 from maskcls.training.conditions import told_of
 from tune.compare.arms import Arm, PlannedComparison
@@ -239,12 +237,9 @@ def _answer(request: FitRequest, fit: Fit, faces: FaceDataset, readings: _Readin
     rows = faces.rows("holdout")
     truth = faces.photos["label"].to_numpy(np.int64)[rows]
     said = readings.answers()
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["key", "truth", *map(column, said)])
     keys = faces.photos["key"].to_numpy(object)[rows]
-    table.writerows(zip(keys, truth.tolist(), *(answer.tolist() for answer in said.values()), strict=True))
-    write_atomically(request.folder / ANSWERS, text.getvalue())
+    cells = zip(keys, truth.tolist(), *(answer.tolist() for answer in said.values()), strict=True)
+    write_csv(request.folder / ANSWERS, ["key", "truth", *map(column, said)], cells)
     told: dict[str, dict[str, Any]] = {name: {"message": message} for name, message in readings.failed.items()}
     for name, answer in said.items():
         epoch = readings.epoch(name)

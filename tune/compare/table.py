@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 
@@ -11,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from maskcls.files import csv_text
 from tune.compare.arms import PlannedComparison
 from tune.compare.results import Results, Row
 from tune.runs.durations import duration
@@ -90,28 +89,24 @@ def format_time(row: Row) -> str:
 
 
 def to_csv(results: Results) -> str:
-    """A row an arm; states as `complete=4;diverged=1`."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(COLUMNS)
-    for row in results.rows:
-        found = row.difference
-        numbers = (found.mean, found.low, found.high) if found else (math.nan,) * 3
-        states = ";".join(f"{state}={count}" for state, count in row.states.items())
-        means = [_number(value, 6) for value in (row.f1_mean, row.f1_sd, *numbers)]
-        table.writerow(
-            (
-                row.comparison,
-                row.variant,
-                row.n,
-                *means,
-                word(row),
-                _number(row.validation_f1_mean, 6),
-                _number(row.seconds_mean, 1),
-                states,
-            )
-        )
-    return text.getvalue()
+    """One row per arm; states as `complete=4;diverged=1`."""
+    return csv_text(COLUMNS, map(_cells, results.rows))
+
+
+def _cells(row: Row) -> tuple[object, ...]:
+    """An arm's cells, by COLUMNS."""
+    found = row.difference
+    numbers = (found.mean, found.low, found.high) if found else (math.nan,) * 3
+    return (
+        row.comparison,
+        row.variant,
+        row.n,
+        *(_number(value, 6) for value in (row.f1_mean, row.f1_sd, *numbers)),
+        word(row),
+        _number(row.validation_f1_mean, 6),
+        _number(row.seconds_mean, 1),
+        ";".join(f"{state}={count}" for state, count in row.states.items()),
+    )
 
 
 def to_markdown(results: Results, comparisons: Sequence[PlannedComparison], left_out: Sequence[str] = ()) -> str:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable
 
 import optuna
 
-from maskcls.files import write_atomically
+from maskcls.files import write_csv
 from tune.runs.folder import SearchRun
 from tune.runs.study import PRESET, Record, begun, record
 from tune.states import TrialState
@@ -47,26 +45,23 @@ def preset(records: Iterable[Record]) -> Record | None:
 
 def write(run: SearchRun, records: Iterable[Record]) -> None:
     """Rewrite leaderboard.csv whole."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(COLUMNS)
-    for rank, told in enumerate(ranked(records), start=1):
-        scored = told.f1 is not None
-        table.writerow(
-            (
-                rank if scored else "",
-                told.trial_id,
-                told.state,
-                f"{told.f1:.6f}" if scored else "",
-                told.best_epoch or "",
-                told.epochs,
-                f"{told.seconds:.1f}",
-                told.origin,
-                _OVERRIDES.encode(told.overrides),
-                told.message,
-            )
-        )
-    write_atomically(run.leaderboard, text.getvalue())
+    write_csv(run.leaderboard, COLUMNS, (_row(rank, told) for rank, told in enumerate(ranked(records), start=1)))
+
+
+def _row(rank: int, record: Record) -> tuple[object, ...]:
+    """A trial's cells, by COLUMNS; without a score it has no rank."""
+    return (
+        rank if record.f1 is not None else "",
+        record.trial_id,
+        record.state,
+        f"{record.f1:.6f}" if record.f1 is not None else "",
+        record.best_epoch or "",
+        record.epochs,
+        f"{record.seconds:.1f}",
+        record.origin,
+        _OVERRIDES.encode(record.overrides),
+        record.message,
+    )
 
 
 class LiveRanking:

@@ -6,11 +6,10 @@ mixed file endings inside one folder, litter.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from maskcls.data.demo import face as demo_face
 from maskcls.data.demo.brush import Image
 from maskcls.data.demo.face import NONE, NOSE_OUT, ON_CHIN, WORN, Face
 from maskcls.errors import CallError
+from maskcls.files import write_csv
 from maskcls.labels import AGE_CUTS, GENDERS, age_group, encode
 
 MIN_PERSONS = 6
@@ -136,7 +136,7 @@ def _write_train(train: Path, people: Sequence[Person]) -> None:
     litter = train / "images" / people[0].path / "._mask1.jpg"
     litter.write_bytes(b"\0\x05\x16\x07" + bytes(60))  # what macOS leaves beside copied files
     rows = [(p.id, GENDERS[p.gender], "Drawn", p.age_years, p.path) for p in people]
-    _write_csv(train / "train.csv", ("id", "gender", "race", "age", "path"), rows)
+    write_csv(train / "train.csv", ("id", "gender", "race", "age", "path"), rows)
 
 
 def _write_eval(out: Path, people: Sequence[Person], seed: int) -> None:
@@ -150,8 +150,8 @@ def _write_eval(out: Path, people: Sequence[Person], seed: int) -> None:
             answers.append((image_id, encode(SHOT_MASKS[index], person.gender, age_group(person.age_years)), person.id))
     order = seeds.generator(seed, ORDER_STREAM).permutation(len(answers)).tolist()
     shuffled = [answers[place] for place in order]
-    _write_csv(out / "eval" / "info.csv", ("ImageID", "ans"), [(image_id, 0) for image_id, _, _ in shuffled])
-    _write_csv(out / ANSWERS, ("ImageID", "ans", "person"), shuffled)
+    write_csv(out / "eval" / "info.csv", ("ImageID", "ans"), [(image_id, 0) for image_id, _, _ in shuffled])
+    write_csv(out / ANSWERS, ("ImageID", "ans", "person"), shuffled)
 
 
 def _write_photo(file: Path, rgb: Image) -> None:
@@ -160,10 +160,3 @@ def _write_photo(file: Path, rgb: Image) -> None:
     if not encoded:
         raise OSError(f"{file} could not be encoded.")
     file.write_bytes(data.tobytes())
-
-
-def _write_csv(file: Path, heading: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(heading)
-        writer.writerows(rows)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from maskcls.data.geometry import Image, decode_bytes
+from maskcls.data.pool import over_photos, photo_bar
 from maskcls.errors import DataError
 from maskcls.reports.explore.near_duplicates import perceptual_hash
 
@@ -82,15 +79,10 @@ def look_at(files: Sequence[str], progress: bool = False) -> list[Look | DataErr
             return error
 
     looks: list[Look | DataError] = []
-    with _bar(progress) as bar, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        task = bar.add_task("", total=len(files))
-        try:
-            for result in pool.map(one, files):
-                looks.append(result)
-                bar.advance(task)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    with photo_bar("Looking at photos", len(files), progress) as advance:
+        for result in over_photos(one, files):
+            looks.append(result)
+            advance(1)
     return looks
 
 
@@ -106,9 +98,3 @@ def _fitted(rgb: Image) -> Image:
     scale = min(1.0, THUMBNAIL_PX[0] / width, THUMBNAIL_PX[1] / height)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return rgb if scale == 1 else np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _bar(shown: bool) -> Progress:
-    console = Console(stderr=True)
-    columns = (TextColumn("Looking at photos"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, disable=not (shown and console.is_terminal), transient=True)

@@ -138,7 +138,7 @@ def test_bad_files(tmp_path):
     with pytest.raises(DataError, match=r"has the columns id, gender\. Expected what, value, and path or id\."):
         read_corrections(write(tmp_path, "id,gender\n1,male\n"))
     (tmp_path / "bytes.csv").write_bytes(b"what,id\n\xff\xff\n")
-    with pytest.raises(DataError, match=r"bytes\.csv is no table that can be read"):
+    with pytest.raises(DataError, match=r"bytes\.csv can't be read as a table"):
         read_corrections(str(tmp_path / "bytes.csv"))
 
 

@@ -106,7 +106,7 @@ ONE_PROBLEM = {
     "empty images": (empty_images, r"train/images is empty\. Expected a folder a person"),
     "binary table": (
         binary_table,
-        r"train\.csv is no table that can be read \(.*\)\. Expected comma-separated text in UTF-8",
+        r"train\.csv can't be read as a table \(.*\)\. Expected comma-separated text in UTF-8",
     ),
     "empty table": (
         lambda data: (data / "train/train.csv").write_text(""),
@@ -114,7 +114,7 @@ ONE_PROBLEM = {
     ),
     "no rows": (
         lambda data: (data / "train/train.csv").write_text("id,gender,race,age,path\n"),
-        r"has a heading, but no rows\. Expected a row a person",
+        r"has a heading, but no rows\. Expected one row per person",
     ),
     "column": (
         lambda data: edit(data, "gender,", "sex,"),
@@ -135,7 +135,7 @@ ONE_PROBLEM = {
     ),
     "twice": (
         lambda data: edit(data, "000002_male_Asian_45", "000001_male_Asian_25"),
-        r"line 3 \(000001_male_Asian_25\): the path stands in line 2 too\. Expected one row a person\. Remove the wrong one\.",
+        r"line 3 \(000001_male_Asian_25\): the path stands in line 2 too\. Expected one row per person\. Remove the wrong one\.",
     ),
     "person folder": (
         lambda data: person_folder(data, 1).rename(data / "away"),
@@ -310,9 +310,9 @@ def test_nothing_to_predict(tmp_path):
     cases = {
         "info.csv": (
             "id,ans\nb.jpg,0\n",
-            r"info\.csv lacks the column ImageID; it has id, ans\. Expected ImageID,ans\.",
+            r"info\.csv lacks the column ImageID; it has id, ans\. Expected ImageID\.",
         ),
-        "other.csv": ("ImageID,ans\n", r"other\.csv has no rows\. Expected ImageID,ans and a row a photo"),
+        "other.csv": ("ImageID,ans\n", r"other\.csv has no rows\. Expected ImageID,ans and one row per photo"),
         "gone.csv": (
             "ImageID,ans\na.jpg,0\nb.jpg,0\n",
             r"gone\.csv names 2 photos, but there is no .*images/a\.jpg and 1 more\. Copy",

@@ -48,13 +48,13 @@ def test_probabilities_have_a_column_a_class(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("ImageID,class\na,1\n", r"needs the columns ImageID and ans, but has ImageID, class\."),
-        ("", r"needs the columns ImageID and ans, but has nothing\."),
-        ("ImageID,ans\n", r"has no rows\. Expected a row a photo"),
+        ("ImageID,class\na,1\n", r"lacks the column ans; it has ImageID, class\. Expected ImageID, ans\."),
+        ("", r"lacks the columns ImageID, ans; it has nothing\."),
+        ("ImageID,ans\n", r"has no rows\. Expected one row per photo"),
         ("ImageID,ans\na,1\na,2\n", r"line 3: a stands there a second time"),
         ("ImageID,ans\na,1\nb,18\n", r"line 3: ans must be a class 0\.\.17, but is '18'"),
         ("ImageID,ans\na,-1\n", r"line 2: ans must be a class 0\.\.17, but is '-1'"),
-        ("ImageID,ans\na\n", r"line 2: ans must be a class 0\.\.17, but is None"),
+        ("ImageID,ans\na\n", r"line 2: ans must be a class 0\.\.17, but is ''"),
     ],
 )
 def test_bad_tables_are_refused_with_their_line(tmp_path: Path, text: str, message: str) -> None:
