@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from maskcls.reports.page import Html
+
 INK, ACCENT, BLUE, GREY = "#2b3640", "#d1495b", "#1f6f8b", "#a9b4be"
 WIDTH_IN = 9.0
 PNG_DPI = 130
@@ -53,12 +55,12 @@ def legend(figure: Figure, ax: Axes) -> None:
     figure.legend(*ax.get_legend_handles_labels(), loc="outside upper left", ncols=6, fontsize=9)
 
 
-def to_svg(figure: Figure) -> str:
+def to_svg(figure: Figure) -> Html:
     """The figure as an <svg> element, which may stand in a page. Equal figures give equal text."""
     text = io.StringIO()
     figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = text.getvalue()
-    return svg[svg.index("<svg") :]
+    return Html(svg[svg.index("<svg") :])
 
 
 def to_png(figure: Figure, dpi: int = PNG_DPI) -> bytes:

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from maskcls.reports.page import Html
 from maskcls.reports.plots import ACCENT, BLUE, INK, STYLE, new_figure, quiet_about_glyphs, to_png, to_svg
 from tune.compare.results import Results, Row
 from tune.states import TrialState
@@ -25,11 +26,11 @@ _MARKERS: dict[str, str] = {Verdict.BETTER: "o", Verdict.WORSE: "s", Verdict.CAN
 _LONGEST = 52
 
 
-def differences_svg(results: Results) -> str:
+def differences_svg(results: Results) -> Html:
     """For a page; "" where there is no difference yet."""
     with mpl.rc_context(STYLE), quiet_about_glyphs():
         figure = _figure(results)
-        return "" if figure is None else to_svg(figure)
+        return Html() if figure is None else to_svg(figure)
 
 
 def differences_png(results: Results) -> bytes:

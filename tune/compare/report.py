@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 from maskcls.files import replacing, write_atomically
-from maskcls.reports.page import Html, page, pairs, section, table, tiles
+from maskcls.reports.page import Html, breaking, dot, listed, page, pairs, section, table, tiles
 from tune.compare.arms import BASE, VALIDATION, PlannedComparison
 from tune.compare.plots import COLOURS, differences_png, differences_svg, kind
 from tune.compare.results import Results, Row
@@ -66,20 +65,20 @@ def _bases(results: Results) -> list[Row]:
 
 
 def _comparison(planned: PlannedComparison, results: Results) -> Html:
-    cells = []
+    cells: list[list[str | Html]] = []
     for row in results.of(planned.name):
-        dot = f'<span class="dot" style="background:{COLOURS[kind(row)]}"></span>' if row.difference else ""
+        mark = dot(COLOURS[kind(row)]) if row.difference else Html()
         ends = ", ".join(f"{count} {state}" for state, count in row.states.items())
         cells.append(
             [
-                _name(row.variant),
+                breaking(row.variant),
                 str(row.n),
                 format_mean(row),
                 format_difference(row),
-                dot + escape(word(row)),
+                mark + word(row),
                 "–" if math.isnan(row.validation_f1_mean) else f"{row.validation_f1_mean:.3f}",
                 format_time(row),
-                "" if set(row.states) == {TrialState.COMPLETE} else escape(ends),
+                "" if set(row.states) == {TrialState.COMPLETE} else ends,
             ]
         )
     told = planned.claim + (f" ({planned.source})" if planned.source else "")
@@ -87,15 +86,10 @@ def _comparison(planned: PlannedComparison, results: Results) -> Html:
     return section(planned.name, told, table(headers, cells, marked=0))
 
 
-def _name(variant: str) -> Html:
-    """May break, where the other cells must not."""
-    return f'<span style="white-space: normal">{escape(variant)}</span>'
-
-
 def _tasks(results: Results) -> Html:
     names = next((list(row.task_f1) for row in results.rows if row.task_f1), [])
     cells = [
-        [escape(row.comparison), _name(row.variant), *(f"{row.task_f1[name]:.3f}" for name in names), ""]
+        [row.comparison, breaking(row.variant), *(f"{row.task_f1[name]:.3f}" for name in names), ""]
         for row in results.rows
         if row.task_f1
     ]
@@ -107,8 +101,8 @@ def _repeats(results: Results) -> Html:
     numbers = range(results.repeats)
     cells = [
         [
-            escape(row.comparison),
-            _name(row.variant),
+            row.comparison,
+            breaking(row.variant),
             *(f"{row.f1[number]:.4f}" if number in row.f1 else "–" for number in numbers),
             "",
         ]
@@ -134,8 +128,7 @@ def _protocol(record: Mapping[str, Any], results: Results) -> Html:
         "A variant that diverged in a repeat gets no other word, whatever the rest would say.",
         *record.get("left_out", ()),
     ]
-    content = "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
-    return section("How it was measured", "", content)
+    return section("How it was measured", "", listed(lines))
 
 
 def _origin(record: Mapping[str, Any]) -> Html:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 import optuna
@@ -13,7 +12,7 @@ from optuna.trial import TrialState as OptunaState
 
 from maskcls.files import write_atomically
 from maskcls.labels import CLASS_NAMES
-from maskcls.reports.page import Html, bar, page, pairs, section, table, tiles
+from maskcls.reports.page import Html, bar, dot, page, pairs, section, table, tiles
 from maskcls.reports.plots import INK
 from tune.fitting.curve import read_curve
 from tune.runs import leaderboard
@@ -116,7 +115,7 @@ def _parameters(run: SearchRun, trials: Sequence[Record]) -> list[Html]:
     if not distributions:
         return []
     found, note = importance(frozen)
-    sections = [section("What mattered", note, report_plots.importances(found) if found else "")]
+    sections = [section("What mattered", note, report_plots.importances(found) if found else Html())]
     told = (
         "Each point is a trial at its best epoch. A parameter that hangs on another has points only where it was drawn."
     )
@@ -151,11 +150,9 @@ def _scores(best: Record, curves: Curves, word: str) -> list[Html]:
     scores = row.get("scores")
     if not scores:
         return []
-    tasks = [[escape(name), bar(f1), f"{f1:.3f}"] for name, f1 in scores["task_f1"].items()]
+    tasks = [[name, bar(f1), f"{f1:.3f}"] for name, f1 in scores["task_f1"].items()]
     classes = [
-        [str(number), escape(name), "", "nobody in validation"]
-        if f1 is None
-        else [str(number), escape(name), bar(f1), f"{f1:.3f}"]
+        [str(number), name, "", "nobody in validation"] if f1 is None else [str(number), name, bar(f1), f"{f1:.3f}"]
         for number, (name, f1) in enumerate(zip(CLASS_NAMES, scores["class_f1"], strict=True))
     ]
     told = f"Trial {best.trial_id}, epoch {best.best_epoch}: {scores['n']} validation photos, accuracy {scores['accuracy']:.1%}."
@@ -172,7 +169,7 @@ def _leaderboard(trials: Sequence[Record], best: Record | None) -> Html:
     return section("Leaderboard", f"By the best validation macro F1 of any epoch.{more}", table(headers, cells, marked))
 
 
-def _row(place: int, trial: Record) -> list[str]:
+def _row(place: int, trial: Record) -> list[str | Html]:
     colour = report_plots.STATE_COLOURS.get(trial.state, INK)
     values = trial.overrides or trial.params
     told = ", ".join(f"{key} {_value(value)}" for key, value in values.items()) or "the preset's own recipe"
@@ -180,13 +177,13 @@ def _row(place: int, trial: Record) -> list[str]:
         told += f" – {trial.message}"
     return [
         str(place) if trial.f1 is not None else "",
-        escape(trial.trial_id),
+        trial.trial_id,
         "–" if trial.f1 is None else f"{trial.f1:.4f}",
         f"{trial.best_epoch} / {trial.epochs}",
-        f'<span class="dot" style="background:{colour}"></span>{escape(trial.state)}',
-        escape(trial.origin),
+        dot(colour) + trial.state,
+        trial.origin,
         duration(trial.seconds),
-        escape(told),
+        told,
     ]
 
 

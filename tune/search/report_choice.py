@@ -6,7 +6,6 @@ All of it comes from search.json, as `tune.selection.choice` and `tune.selection
 from __future__ import annotations
 
 from collections.abc import Mapping
-from html import escape
 from typing import Any
 
 from maskcls.reports.page import Html, listed, section, table
@@ -65,7 +64,7 @@ def sections(search: Mapping[str, Any]) -> list[Html]:
     cells = [_row(one, design["repeats"], choice["winner"]) for one in rows]
     marked = next((at for at, one in enumerate(rows) if one["trial"] == choice["winner"]), None)
     missing = [f"Trial {one['trial']}, {line}" for one in rows for line in one["missing"]]
-    plot = report_plots.finalists(choice) if number else ""
+    plot = report_plots.finalists(choice) if number else Html()
     return [section("The choice", _told(choice), plot + table(headers, cells, marked) + listed(missing))]
 
 
@@ -80,10 +79,10 @@ def _told(choice: Mapping[str, Any]) -> str:
     return f"{how} The highest mean wins, of equal ones the smaller spread. The holdout is asked last, and decides nothing."
 
 
-def _row(one: Mapping[str, Any], repeats: int, winner: str | None) -> list[Html]:
+def _row(one: Mapping[str, Any], repeats: int, winner: str | None) -> list[str]:
     f1s = {repeat["repeat"]: repeat["f1"] for repeat in one["repeats"]}
     scores = [one["validation_f1"], one["mean"], one["spread"], *(f1s.get(number) for number in range(repeats))]
-    return [escape(one["trial"]), *map(_score, scores), "winner" if one["trial"] == winner else ""]
+    return [one["trial"], *map(_score, scores), "winner" if one["trial"] == winner else ""]
 
 
 def _score(value: float | None) -> str:

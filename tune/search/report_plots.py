@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
+from maskcls.reports.page import Html
 from maskcls.reports.plots import ACCENT, BLUE, GREY, INK, STYLE, legend, new_figure, to_svg
 from tune.runs.study import PRESET, Record
 from tune.states import TrialState
@@ -26,7 +27,7 @@ STATE_COLOURS = {
 }
 
 
-def progress(trials: Sequence[Record]) -> str:
+def progress(trials: Sequence[Record]) -> Html:
     """Each trial's best F1 over its number, coloured by state, under the best so far; the preset's recipe as a line."""
     with mpl.rc_context(STYLE):
         figure, axes = new_figure(1, 1, 3.4)
@@ -55,7 +56,7 @@ def progress(trials: Sequence[Record]) -> str:
 
 def learning_curves(
     trials: Sequence[Record], curves: Mapping[str, Sequence[Mapping[str, Any]]], best: str, word: str = "best trial"
-) -> str:
+) -> Html:
     """Validation F1 of every trial over its epochs; the best trial's, which the legend calls `word`, and the preset's stand out."""
     with mpl.rc_context(STYLE):
         figure, axes = new_figure(1, 1, 3.4)
@@ -90,7 +91,7 @@ def learning_curves(
         return to_svg(figure)
 
 
-def importances(shares: Mapping[str, float]) -> str:
+def importances(shares: Mapping[str, float]) -> Html:
     """A bar a parameter, the most important on top."""
     with mpl.rc_context(STYLE):
         figure, axes = new_figure(1, 1, 0.7 + 0.32 * len(shares))
@@ -102,7 +103,7 @@ def importances(shares: Mapping[str, float]) -> str:
         return to_svg(figure)
 
 
-def slices(trials: Sequence[Record], distributions: Mapping[str, BaseDistribution]) -> str:
+def slices(trials: Sequence[Record], distributions: Mapping[str, BaseDistribution]) -> Html:
     """F1 over the values of each parameter, a panel a parameter, points coloured by the trial's state."""
     columns = 3
     n_rows = -(-len(distributions) // columns)
@@ -131,7 +132,7 @@ def slices(trials: Sequence[Record], distributions: Mapping[str, BaseDistributio
         return to_svg(figure)
 
 
-def finalists(choice: Mapping[str, Any]) -> str:
+def finalists(choice: Mapping[str, Any]) -> Html:
     """A row a finalist: its repeats, their mean and the search's score of it; under the winner its holdout score with the interval.
 
     Args:

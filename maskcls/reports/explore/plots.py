@@ -18,6 +18,7 @@ from maskcls.data.geometry import Image
 from maskcls.labels import AGES, CLASS_NAMES, GENDERS, MASKS
 from maskcls.reports.explore.facts import Facts
 from maskcls.reports.explore.near_duplicates import NEVER
+from maskcls.reports.page import Html
 from maskcls.reports.plots import ACCENT, BLUE, GREY, INK, STYLE, new_figure, quiet_about_glyphs, to_png, to_svg
 
 WIDTH_IN = 4.8  # so narrow that its letters can be read on a phone
@@ -40,7 +41,7 @@ class Plot:
     height_in: Callable[[Facts], float]
 
 
-def drawn(plot: Plot, facts: Facts) -> tuple[str, bytes]:
+def drawn(plot: Plot, facts: Facts) -> tuple[Html, bytes]:
     """The plot as an <svg> element and as a PNG file."""
     with mpl.rc_context(STYLE), quiet_about_glyphs():
         figure, axes = new_figure(1, 1, plot.height_in(facts), WIDTH_IN)

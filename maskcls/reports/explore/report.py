@@ -178,14 +178,14 @@ def _oddities(facts: Facts) -> Html:
     if len(facts.problems) > MAX_PROBLEMS:
         lines.append(f"… and {len(facts.problems) - MAX_PROBLEMS:,} more, which `python -m maskcls.check` lists.")
     parts = [
-        folded(counted(len(facts.problems), "problem"), listed(lines), unfolded=True) if lines else "",
+        folded(counted(len(facts.problems), "problem"), listed(lines), unfolded=True) if lines else Html(),
         folded(
             f"{counted(len(twice), 'id')} of several people: they are told apart by their folder",
             listed(twice),
             unfolded=True,
         )
         if twice
-        else "",
+        else Html(),
         listed(
             [
                 *facts.notes,
@@ -196,7 +196,7 @@ def _oddities(facts: Facts) -> Html:
             ]
         ),
     ]
-    content = "".join(parts)
+    content = Html("").join(parts)
     told = (
         "Rows, names and photos that training would refuse, and what is only worth knowing."
         if content
@@ -268,7 +268,7 @@ def _more(n: int, shown: int) -> str:
 
 def _contact_sheets(facts: Facts, rows: Mapping[int, Sequence[int]]) -> Html:
     counts = Counter(facts.photos["label"].tolist())
-    content = ""
+    content = Html()
     for class_, name in enumerate(CLASS_NAMES):
         pictures = [picture(facts.looks[row].thumbnail, captions(facts.photos, row)) for row in rows[class_]]
         shown = f"{len(pictures)} of {counted(counts[class_], 'photo')}" if pictures else "no photo"

@@ -9,12 +9,12 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
-from html import escape
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from markupsafe import escape
 from rich.console import Console
 
 from maskcls.recipe import Recipe
@@ -185,7 +185,7 @@ def test_the_page_is_whole_and_asks_nothing_of_a_network(page: Path) -> None:
 
 def test_the_page_says_how_it_was_measured(page: Path) -> None:
     text = page.read_text()
-    assert "<span>better / worse / can&#x27;t tell</span><b>1 / 1 / 4</b>" in text
+    assert "<span>better / worse / can&#39;t tell</span><b>1 / 1 / 4</b>" in text
     assert "8 variants, each against its base; 2 diverged" in text
     assert f"<li>{escape(NOTE)}</li>" in text
     assert "+0.050, one repeat" in text

@@ -87,7 +87,7 @@ def test_figures_are_whole_and_show_every_trial(text: str) -> None:
     for figure in figures:
         ElementTree.fromstring(figure)
     assert "best so far" in figures[0]
-    assert "preset&#x27;s recipe" in figures[0] or "preset's recipe" in figures[0]
+    assert "preset&#39;s recipe" in figures[0] or "preset's recipe" in figures[0]
     assert all(state in figures[0] for state in ("complete", "stopped early", "diverged"))
     assert "best trial, " in figures[1]
     assert "share of the importance" in figures[2]
@@ -108,7 +108,7 @@ def test_it_asks_nothing_of_a_network(text: str) -> None:
 
 def test_text_is_escaped(text: str) -> None:
     assert "<script>" not in text
-    assert "ValueError: &lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt; $x^$ &amp; more" in text
+    assert "ValueError: &lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; $x^$ &amp; more" in text
 
 
 def test_scores_of_the_best_trial(text: str) -> None:
@@ -174,7 +174,7 @@ def test_the_choice_leads_the_page(chosen: SearchRun) -> None:
     assert f"<b>{told['validation_f1'] - found['f1']:+.4f}</b>" in text
     assert "The holdout has been looked at 1 time." in text
     assert "<h2>F1 of the winner, by task and class</h2>" in text
-    assert f"<h2>The winner&#x27;s recipe, trial {winner}</h2>" in text
+    assert f"<h2>The winner&#39;s recipe, trial {winner}</h2>" in text
     assert f"winner, {winner}" in text
     assert "looked at, 2030" not in text
     assert "choice.winner" not in text, "what stands above is not told again as search.json"
@@ -212,7 +212,7 @@ def test_a_choice_that_was_not_confirmed_says_so(tmp_path: Path) -> None:
     assert "no spread of one repeat" in text
     assert "The holdout has not been looked at." in text
     assert "the winner on the holdout" not in text
-    assert "trained again once, each repeat with a seed of its own, on the search&#x27;s own split." in text
+    assert "trained again once, each repeat with a seed of its own, on the search&#39;s own split." in text
 
 
 @pytest.mark.browser

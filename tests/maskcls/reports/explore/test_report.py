@@ -133,7 +133,7 @@ def test_problems_are_told_and_stop_nothing(facts: Facts, text: str) -> None:
         for problem in facts.problems
     )
     assert "mask4 missing. Copy the folder again." in text
-    assert "1 more can&#x27;t be decoded" in text
+    assert "1 more can&#39;t be decoded" in text
     assert "1 id of several people" in text
     assert "1 files that are no photos" in text
 
