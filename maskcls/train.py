@@ -1,15 +1,11 @@
-"""`python -m maskcls.train`: one fit of one recipe, and its best epoch as a bundle. No Ray.
+"""`python -m maskcls.train`: one fit of one recipe, and its best epoch as a bundle, without Ray.
 
-    python -m maskcls.train --data DIR --out DIR             a recipe from a preset, scale and options
-    python -m maskcls.train --trial runs/first/7 --out DIR   a search's trial again: its curve to the bit, on the same hardware
-
-Either goes on where it was killed.
+A killed run goes on where it was when the same command is given again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,15 +13,10 @@ import typer
 
 from maskcls import cli
 from maskcls.cli import run
+from maskcls.errors import CallError
 
 if TYPE_CHECKING:
-    from maskcls.data.dataset import FaceDataset
     from maskcls.recipe import Recipe
-    from maskcls.stores.arrays import CacheOptions
-    from maskcls.training.again import Again
-    from maskcls.training.conditions import RecordedTrial
-    from maskcls.training.fit import Fit
-    from maskcls.training.result import EpochResult
 
 Out = Annotated[
     Path, typer.Option("--out", help="Folder for the bundle; must not exist, or be a bundle with --overwrite.")
@@ -34,7 +25,7 @@ Trial = Annotated[
     str | None,
     typer.Option(
         "--trial",
-        help="RUN/ID: train a search's trial again, with its recipe, photos, split, threads and device, and compare its curve.",
+        help="RUN/ID: as python -m tune.reproduce --trial, which replaces it.",
         show_default="none",
     ),
 ]
@@ -77,38 +68,35 @@ def main(
     loader_workers: LoaderWorkers = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle in --out.")] = False,
 ) -> None:
-    """Train one recipe, or a search's trial again, and export its best epoch by validation macro F1 as a bundle.
+    """Train one recipe, and export its best epoch by validation macro F1 as a bundle.
 
-    A killed run goes on from its last epoch when the same command is given again. With --trial, the exit status is 1 where an epoch
-    that ran as the recorded one did is not equal to it; on other hardware, versions or data the differences are told, and it is 0.
+    A killed run goes on from its last epoch when the same command is given again.
     """
     from maskcls.serving.bundle import check_writable
 
     check_writable(out, overwrite=overwrite)
-    from maskcls.stores.arrays import CacheOptions
-
-    stores = CacheOptions(cache, pixel_store_gb, feature_store_gb)
     if trial is not None:
-        _refuse_beside_trial(context)
-        _train_again(trial, out, stores, device, loader_workers, overwrite)
+        _reproduce(context)
         return
     from maskcls.data.dataset import prepare
     from maskcls.presets import explicit_values
+    from maskcls.standalone import say_where, train, write_bundle_of
+    from maskcls.stores.arrays import CacheOptions
 
     explicit = explicit_values(set_, data, image_size=image_size, epochs=epochs, seed=seed, weights=weights)
     recipe = _recipe(preset, scale, explicit, demo=data is None)
-    faces = prepare(
+    dataset = prepare(
         data,
         corrections=corrections,
         split_file=split,
         split_seed=split_seed,
         skip_bad=skip_bad,
-        cache=stores,
+        cache=CacheOptions(cache, pixel_store_gb, feature_store_gb),
         progress=True,
     )
-    fit = _train(recipe, faces, _state_folder(out), device or "auto", loader_workers)
-    _export(fit, faces, out, overwrite)
-    _say_where(fit, out)
+    fit = train(recipe, dataset, out, device or "auto", loader_workers)
+    write_bundle_of(fit, dataset, out, overwrite)
+    say_where(fit, out)
 
 
 def _recipe(preset: str, scale: str, explicit: dict[str, Any], *, demo: bool) -> Recipe:
@@ -127,8 +115,6 @@ def _recipe(preset: str, scale: str, explicit: dict[str, Any], *, demo: bool) ->
 
 def _refuse_beside_trial(context: typer.Context) -> None:
     """Raises CallError naming every option that the trial's run has answered already."""
-    from maskcls.errors import CallError
-
     sources = {name: context.get_parameter_source(name) for name in context.params}
     stated = [
         name
@@ -143,112 +129,14 @@ def _refuse_beside_trial(context: typer.Context) -> None:
         )
 
 
-def _train_again(
-    name: str, out: Path, cache: CacheOptions, device: str | None, loader_workers: int | None, overwrite: bool
-) -> None:
-    from maskcls.data.dataset import FaceDataset
-    from maskcls.errors import RunError
-    from maskcls.training.again import Again
-    from maskcls.training.conditions import RecordedTrial
-
-    trial = RecordedTrial.open(name)
-    faces = FaceDataset.load(trial.run / "data", cache)
-    again = Again(trial, faces, _state_folder(out), device=device, loader_workers=loader_workers)
-    if again.differences:
-        typer.echo(f"Not as {trial.title} ran, so its numbers may come out otherwise: {'; '.join(again.differences)}.")
+def _reproduce(context: typer.Context) -> None:
+    """Hand a call with --trial over to `tune.reproduce`, which has had this work since it was made a command of its own."""
     typer.echo(
-        f"Recipe {trial.recipe.digest}, {trial.title}: {', then '.join(str(s.conditions) for s in trial.segments)}"
+        "maskcls.train --trial is now python -m tune.reproduce --trial; this spelling goes with the next release.",
+        err=True,
     )
-    with _saying_what_is_kept(again.folder):
-        for answer in again.epochs():
-            typer.echo(f"{_line(answer.result, trial.recipe.epochs)}: {answer}")
-    wrong = again.wrong()
-    _export(again.fit, faces, out, overwrite, run=trial.run.name, trial=trial.trial_id)
-    typer.echo(_verdict(again, trial))
-    _say_where(again.fit, out)
-    if wrong:
-        raise RunError(
-            f"Epochs {', '.join(map(str, wrong))} are not equal to those recorded, though threads, device, versions, data and code are. "
-            f"Weights that changed since ({trial.recipe.weights}) may be why; else {trial.title}, or this machine, is not to be trusted."
-        )
-
-
-def _verdict(again: Again, trial: RecordedTrial) -> str:
-    compared = [answer for answer in again.answers if answer.recorded is not None]
-    equal = [answer for answer in compared if not answer.unequal]
-    more = len(again.answers) - len(compared)
-    return f"{len(equal)} of {len(compared)} recorded epochs of {trial.title} are equal to the bit" + (
-        f"; {more} more, which it was stopped before." if more else "."
-    )
-
-
-def _state_folder(out: Path) -> Path:
-    return out.with_name(f".{out.name}.state")
-
-
-def _train(recipe: Recipe, faces: FaceDataset, folder: Path, device: str, loader_workers: int | None) -> Fit:
-    from maskcls.machine import default_loader_workers, resolve_device, use_deterministic_kernels
-    from maskcls.training.fit import Fit
-    from maskcls.training.fit_data import FitData, check_trainable
-
-    check_trainable(recipe, faces)
-    device = resolve_device(device)
-    use_deterministic_kernels()
-    workers = default_loader_workers(device) if loader_workers is None else loader_workers
-    data = FitData.of(faces, recipe, progress=True)
-    fit = Fit(recipe, data, device=device, loader_workers=workers, stores=faces.feature_stores(shared=False))
-    if any(recipe.of_model(tasks).frozen_stages for tasks in recipe.split.models):
-        typer.echo(f"What frozen stages give: {fit.frozen_features}.")
-    if fit.resume(folder):
-        typer.echo(f"Going on after epoch {len(fit.history)}, from {folder}. The epochs before it were:")
-    done = len(fit.history)
-    with _saying_what_is_kept(folder):
-        for result in fit.epochs():
-            if result.epoch > done:
-                fit.save(folder)
-            typer.echo(_line(result, recipe.epochs))
-    return fit
-
-
-@contextmanager
-def _saying_what_is_kept(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        from maskcls.training.checkpoint import STATE_FILE
-
-        if (folder / STATE_FILE).exists():
-            typer.echo(f"What is done is kept in {folder}; the same command goes on from there.", err=True)
-        raise
-
-
-def _export(fit: Fit, faces: FaceDataset, out: Path, overwrite: bool, **origin: str) -> None:
-    import shutil
-
-    from maskcls.serving.bundle import export
-
-    export(
-        out,
-        fit.recipe,
-        fit.best_states(),
-        scores={"validation": fit.best.scores.to_dict(), "epoch": fit.best_epoch, **origin},
-        faces=faces,
-        overwrite=overwrite,
-    )
-    shutil.rmtree(_state_folder(out))
-
-
-def _say_where(fit: Fit, out: Path) -> None:
-    typer.echo(f"The best epoch, {fit.best_epoch}, is in {out}. To predict:")
-    typer.echo(f"  python -m maskcls.predict --bundle {out} --images DIR --out submission.csv")
-
-
-def _line(result: EpochResult, epochs: int) -> str:
-    tasks = ", ".join(f"{name} {f1:.3f}" for name, f1 in result.scores.task_f1.items())
-    return (
-        f"epoch {result.epoch}/{epochs}: loss {result.train_loss:.4f}, validation F1 {result.validation_f1:.4f} "
-        f"({tasks}), {result.photos_per_second:.0f} photos/s"
-    )
+    _refuse_beside_trial(context)
+    run(importlib.import_module("tune.reproduce").main)  # by name: maskcls does not import tune
 
 
 if __name__ == "__main__":

@@ -16,22 +16,17 @@ from dataclasses import asdict, dataclass, fields
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
-from maskcls.errors import CallError, DataError
-from maskcls.files import whole_lines, write_atomically
+from maskcls.errors import DataError
+from maskcls.files import write_atomically
 from maskcls.recipe import Recipe
-from maskcls.text import counted, first
-
-if TYPE_CHECKING:
-    from maskcls.training.result import EpochResult
+from maskcls.text import counted
 
 HARDWARE = "hardware.json"
-TRIALS = "trials"
 NUMBERS = ("validation_f1", "train_loss", "photos", "scores")
 """What of an epoch is the same where it is computed again: all but times."""
 _PACKAGES = ("torch", "timm", "numpy", "opencv-python-headless", "albumentations")
-_NAMED = 20
 
 
 @dataclass(frozen=True)
@@ -135,61 +130,6 @@ def at_epoch(recorded: Sequence[Segment], epoch: int) -> Conditions | None:
     return next((segment.conditions for segment in reversed(recorded) if segment.from_epoch <= epoch), None)
 
 
-@dataclass(frozen=True)
-class RecordedTrial:
-    """A trial as its run's folder tells of it."""
-
-    run: Path
-    trial_id: str
-    recipe: Recipe
-    segments: list[Segment]
-    curve: list[dict[str, Any]]
-    """Its epochs in order; fewer than the recipe's where it was stopped early."""
-
-    @classmethod
-    def open(cls, name: str) -> Self:
-        """From RUN/ID, where RUN is a run's folder, or its name under runs/, and leading zeros of ID may be missing.
-
-        Raises CallError for what is no run or no trial, listing those that there are, and for one that began no fit.
-        """
-        run, trial_id = _run_folder(name), Path(name).name.zfill(4)
-        there = sorted(file.parent.name for file in (run / TRIALS).glob("*/recipe.json"))
-        if trial_id not in there:
-            listed = first(there, _NAMED) or "none"
-            raise CallError(f"--trial {name}: there is no trial {trial_id!r} in {run}. Trials there: {listed}.")
-        folder = run / TRIALS / trial_id
-        recorded = segments(folder)
-        if not recorded:
-            raise CallError(
-                f"--trial {name}: {folder} has no {HARDWARE}, so this trial began no fit whose curve could be had again."
-            )
-        try:
-            lines = whole_lines(folder / "epochs.jsonl")
-            curve = [json.loads(line) for line in lines]
-        except ValueError as error:
-            raise DataError(
-                f"{folder / 'epochs.jsonl'} can't be read ({error}). Expected a JSON object a line."
-            ) from None
-        return cls(run, trial_id, Recipe.from_json((folder / "recipe.json").read_text()), recorded, curve)
-
-    @property
-    def title(self) -> str:
-        return f"trial {self.trial_id} of {self.run.name}"
-
-
-def told_of(result: EpochResult) -> dict[str, Any]:
-    """An epoch as a trial's curve has it, ready for JSON."""
-    return {
-        "epoch": result.epoch,
-        "validation_f1": result.validation_f1,
-        "train_loss": result.train_loss,
-        "photos": result.photos,
-        "seconds": result.seconds,
-        "photos_per_second": result.photos_per_second,
-        "scores": result.scores.to_dict(),
-    }
-
-
 def unequal(recorded: Mapping[str, Any], computed: Mapping[str, Any]) -> list[str]:
     """Names of the numbers of an epoch, times apart, that are not the recorded ones to the bit."""
     return [name for name in NUMBERS if json.dumps(recorded.get(name)) != json.dumps(computed.get(name))]
@@ -203,15 +143,3 @@ def code_digest() -> str:
     for file in sorted(root.rglob("*.py")):
         digest.update(f"{file.relative_to(root).as_posix()}\n".encode() + file.read_bytes())
     return digest.hexdigest()[:12]
-
-
-def _run_folder(name: str) -> Path:
-    parent = Path(name).expanduser().parent
-    places = [parent] if parent.is_absolute() else [parent, Path("runs") / parent]
-    for place in places:
-        if Path(name).name and (place / TRIALS).is_dir():
-            return place.absolute()
-    there = ", ".join(sorted(str(folder.parent) for folder in Path("runs").glob(f"*/{TRIALS}"))) or "none"
-    raise CallError(
-        f"--trial expects RUN/ID, as in runs/first/0007, but {parent} holds no search's trials. Searches under runs/: {there}."
-    )

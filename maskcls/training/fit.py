@@ -1,18 +1,19 @@
 """Training a recipe on one split: all models in step, an epoch each, so that the joined macro F1 exists after every epoch.
 
-    fit = Fit(recipe, FitData.of(faces, recipe), device="cuda")
-    for result in fit.epochs():
-        fit.save(folder)
+    fit = Fit(recipe, FitData.of(dataset, recipe), device="cuda")
+    for result in fit.epochs(folder):
+        print(result.epoch, result.validation_f1)
 
-Search, single fits and final retraining all go through here.
+Trials, repeats, comparisons, single fits and the last fit on all people all go through `Fit.epochs`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from maskcls.models.model import Model, RowFeatures, build_models, log_probabili
 from maskcls.recipe import Recipe
 from maskcls.stores.features import FeatureStores
 from maskcls.training import checkpoint as state
+from maskcls.training.conditions import Conditions, note
 from maskcls.training.fit_data import FitData
 from maskcls.training.metrics import UNSCORED, Scores, scores
 from maskcls.training.model_fit import ModelFit
@@ -56,7 +58,8 @@ class Fit:
         micro_batch: int = 0,
     ) -> None:
         machine.keep_freed_memory()
-        self.recipe, self.data = recipe, data
+        self.recipe, self.data, self.device = recipe, data, device
+        self.loader_workers, self.micro_batch = loader_workers, micro_batch
         self.precision = resolve_precision(recipe.precision, device)
         self.models = [model.to(device) for model in build_models(recipe, pretrained=True)]
         self.model_fits = [
@@ -76,11 +79,55 @@ class Fit:
         self.best_epoch = 0
         self._best: list[dict[str, Tensor]] = []
 
-    def epochs(self) -> Iterator[EpochResult]:
-        """The epochs that a resumed fit has behind it, as they were, then the rest as they are done. Raises Diverged."""
-        yield from list(self.history)
-        while len(self.history) < self.recipe.epochs:
-            yield self._next_epoch()
+    def epochs(
+        self,
+        folder: Path | None = None,
+        *,
+        last: int | None = None,
+        before_saving: Callable[[Fit, EpochResult, bool], None] | None = None,
+    ) -> Iterator[EpochResult]:
+        """Every epoch once: those that are done first, as they were, then the rest as they are done.
+
+        Args:
+            folder: holds the fit's checkpoint. The fit resumes from there, notes there the conditions that it runs under
+                (`training.conditions`), and saves each new epoch there before it yields it. None: nothing is kept.
+            last: the epoch to stop after, 1-based; None: the recipe's last.
+            before_saving: called with the fit, each result, and whether its epoch is new, before the checkpoint says that it is done.
+
+        Raises Diverged where a loss or a probability is not finite, RunError for another fit's checkpoint or a damaged one.
+        """
+        if folder is not None:
+            self.resume(folder)
+            note(folder, self.conditions, done=len(self.history), epochs=self.recipe.epochs)
+        for result in list(self.history):
+            if before_saving is not None:
+                before_saving(self, result, False)
+            yield result
+        while len(self.history) < (last or self.recipe.epochs):
+            result = self._next_epoch()
+            if before_saving is not None:
+                before_saving(self, result, True)
+            if folder is not None:
+                self.save(folder)
+            yield result
+
+    @property
+    def conditions(self) -> Conditions:
+        """What the numbers of the next epoch depend on besides recipe and data."""
+        return Conditions.now(
+            self.recipe,
+            self.data.digest,
+            device=self.device,
+            threads=torch.get_num_threads(),
+            loader_workers=self.loader_workers,
+            micro_batch=self.micro_batch,
+        )
+
+    def notes(self) -> dict[str, Any]:
+        """What an epoch's row says besides its numbers: whether frozen features are kept, and what is wrong with their cache."""
+        return {"frozen_features": self.frozen_features} | (
+            {"message": self.cache_trouble} if self.cache_trouble else {}
+        )
 
     def save(self, folder: Path) -> None:
         """Write all that `resume` needs and the best epoch's weights, so that a kill at any moment leaves the state of a whole epoch."""

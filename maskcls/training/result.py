@@ -1,15 +1,16 @@
-"""What an epoch of a fit gave."""
+"""What an epoch of a fit gave, and how a curve on disk has it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from maskcls.training.metrics import Scores
 
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What an epoch gave. `scores` are of the joined answer for the validation people; where there are none they are UNSCORED."""
+    """What an epoch gave. `scores` are of the joined prediction for the validation people; without any, they are UNSCORED."""
 
     epoch: int  # 1-based
     train_loss: float  # mean over models of the mean over photos
@@ -18,3 +19,15 @@ class EpochResult:
     photos: int  # drawn in this epoch, all models
     seconds: float  # training and validation
     photos_per_second: float  # training alone
+
+    def to_row(self) -> dict[str, Any]:
+        """The epoch as one row of a curve, ready for JSON."""
+        return {
+            "epoch": self.epoch,
+            "validation_f1": self.validation_f1,
+            "train_loss": self.train_loss,
+            "photos": self.photos,
+            "seconds": self.seconds,
+            "photos_per_second": self.photos_per_second,
+            "scores": self.scores.to_dict(),
+        }

@@ -28,9 +28,10 @@ from maskcls.recipe import Recipe
 from maskcls.stores.arrays import CacheOptions
 from search_spaces import Setting, Space, Suggest
 from tune.fitting.curve import read_curve
-from tune.fitting.pool import FitRequest, read_result, run_fits
-from tune.fitting.request import TrialRequest
-from tune.fitting.worker import fit_trial
+from tune.fitting.pool import run_fits
+from tune.fitting.request import FitRequest, TrialRequest
+from tune.fitting.result import FitResult
+from tune.fitting.worker import run_fit
 from tune.runs import cluster
 
 TABLE = Path(__file__).with_name("recorded_table.csv")
@@ -94,7 +95,7 @@ def recorded_objective(request: TrialRequest) -> Iterator[dict[str, Any]]:
 
 def train_one(request: FitRequest, *, cache: CacheOptions) -> Generator[dict[str, Any], None, dict[str, Any]]:
     """The work of one row: the search's own objective."""
-    yield from fit_trial(replace(request, folder=request.state_folder), cache=cache, shared=False)
+    yield from run_fit(replace(request, folder=request.checkpoint_folder), cache=cache, shared=False)
     return {}
 
 
@@ -141,7 +142,7 @@ def write_table(asked: list[FitRequest], out: Path) -> None:
         table = csv.writer(lines, lineterminator="\n")
         table.writerow([*PARAMETERS, "state", *(f"f1_{epoch}" for epoch in range(1, EPOCHS + 1))])
         for request in asked:
-            result = read_result(request.folder)
+            result = FitResult.read(request.folder)
             assert result is not None
             curve = [row["validation_f1"] for row in read_curve(request.folder)]
             curve += [0.0] * (EPOCHS - len(curve))

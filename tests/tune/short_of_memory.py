@@ -11,7 +11,7 @@ from unittest import mock
 
 from maskcls.recipe import Recipe
 from tune.fitting.request import TrialRequest
-from tune.fitting.worker import fit_trial
+from tune.fitting.worker import run_fit
 
 
 def of_torch() -> None:
@@ -82,4 +82,4 @@ class FitsShortOfMemory:
         from maskcls.stores.arrays import CacheOptions
 
         with Memory(self.most).short():
-            yield from fit_trial(request, cache=CacheOptions(request.run / "cache"), shared=False)
+            yield from run_fit(request, cache=CacheOptions(request.run / "cache"), shared=False)

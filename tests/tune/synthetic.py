@@ -96,9 +96,9 @@ def _load_in(pid: int) -> LoadsHereAlone:
 
 def fit_and_tell_threads(request: TrialRequest, **settings: Any) -> Iterator[dict[str, Any]]:
     """The real objective, which also tells the threads that it runs with."""
-    from tune.fitting.worker import fit_trial
+    from tune.fitting.worker import run_fit
 
-    for row in fit_trial(request, **settings):
+    for row in run_fit(request, **settings):
         import cv2
         import torch
 

@@ -58,7 +58,7 @@ class Work:
     ends: tuple[tuple[str, int, str], ...] = ()
 
     def __call__(self, request: FitRequest) -> Generator[dict[str, Any], None, dict[str, Any]]:
-        state = request.state_folder / "done.json"
+        state = request.checkpoint_folder / "done.json"
         state.parent.mkdir(parents=True, exist_ok=True)
         done: list[float] = json.loads(state.read_text()) if state.exists() else []
         for epoch in range(1, EPOCHS + 1):

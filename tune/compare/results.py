@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -15,8 +15,8 @@ import pandas as pd
 from maskcls.labels import stratum
 from maskcls.text import counted
 from tune.compare.arms import Arm, PlannedComparison
-from tune.compare.fits import ANSWERS, column
-from tune.fitting.pool import read_result
+from tune.compare.fits import ANSWERS, Evaluation, column
+from tune.fitting.result import FitResult
 from tune.runs.folder import ComparisonRun
 from tune.states import TrialState
 from tune.statistics.paired import Difference, Repeat, difference, expected_by_chance
@@ -130,12 +130,12 @@ class _Fits:
         people = faces.photos.set_index("key")
         self._person = people["person"]
         self._stratum = pd.Series(list(map(stratum, people["gender"], people["age"])), people.index, dtype="int64")
-        self._results: dict[str, dict[str, Any] | None] = {}
+        self._results: dict[str, FitResult | None] = {}
         self._answers: dict[str, pd.DataFrame] = {}
 
     def complete(self, arm: Arm) -> list[int]:
         """The repeats in which the arm's fit is complete and read as the arm reads it."""
-        return [number for number in range(len(self._splits)) if self._reading(arm, number) is not None]
+        return [number for number in range(len(self._splits)) if self._evaluation(arm, number) is not None]
 
     def pair(self, number: int, base: Arm, variant: Arm) -> Repeat:
         """What both answered in a repeat."""
@@ -153,16 +153,17 @@ class _Fits:
         self, comparison: str, arm: Arm, counted: Sequence[int], found: Difference | None, is_base: bool = False
     ) -> Row:
         """The arm's row over these repeats."""
-        readings = {number: self._reading(arm, number) or {} for number in counted}
+        evaluations = {number: one for number in counted if (one := self._evaluation(arm, number)) is not None}
+        scored = {number: one.scores for number, one in evaluations.items() if one.scores is not None}
         results = [self._result(arm, number) for number in range(len(self._splits))]
-        seconds = [result["seconds"] for result in results if result and result["state"] == TrialState.COMPLETE]
-        validated = [reading["validation_f1"] for reading in readings.values()]
-        tasks = [reading["scores"]["task_f1"] for reading in readings.values()]
+        seconds = [result.seconds for result in results if result and result.state == TrialState.COMPLETE]
+        validated = [one.validation_f1 for one in evaluations.values()]
+        tasks = [scores.task_f1 for scores in scored.values()]
         return Row(
             comparison=comparison,
             variant=arm.name,
             n=len(counted),
-            f1={number: reading["scores"]["f1"] for number, reading in readings.items()},
+            f1={number: scores.f1 for number, scores in scored.items()},
             difference=found,
             seconds_mean=float(np.mean(seconds)) if seconds else math.nan,
             states=Counter(self._state(arm, result) for result in results),
@@ -179,25 +180,26 @@ class _Fits:
     def _id(self, arm: Arm, number: int) -> str:
         return arm.fit_id(number, self._splits[number].digest, self._digest)
 
-    def _result(self, arm: Arm, number: int) -> dict[str, Any] | None:
+    def _result(self, arm: Arm, number: int) -> FitResult | None:
         fit_id = self._id(arm, number)
         if fit_id not in self._results:
-            self._results[fit_id] = read_result(self._run.fit(fit_id))
+            self._results[fit_id] = FitResult.read(self._run.fit(fit_id))
         return self._results[fit_id]
 
-    def _reading(self, arm: Arm, number: int) -> dict[str, Any] | None:
+    def _evaluation(self, arm: Arm, number: int) -> Evaluation | None:
+        """The arm's evaluation in a repeat; None where there is none, or it failed."""
         result = self._result(arm, number)
-        reading: dict[str, Any] | None = result.get("readings", {}).get(arm.treatment) if result else None
-        return reading if reading and "scores" in reading else None
+        found = Evaluation.of(result, arm.treatment) if result else None
+        return found if found is not None and found.scores is not None else None
 
     @staticmethod
-    def _state(arm: Arm, result: Mapping[str, Any] | None) -> str:
+    def _state(arm: Arm, result: FitResult | None) -> str:
         if result is None:
             return NOT_DONE
-        if result["state"] != TrialState.COMPLETE:
-            return str(result["state"])
-        reading = result["readings"].get(arm.treatment)
-        return NOT_DONE if reading is None else TrialState.COMPLETE if "scores" in reading else TrialState.FAILED
+        if result.state != TrialState.COMPLETE:
+            return str(result.state)
+        found = Evaluation.of(result, arm.treatment)
+        return NOT_DONE if found is None else TrialState.COMPLETE if found.scores else TrialState.FAILED
 
     def _table(self, arm: Arm, number: int) -> pd.DataFrame:
         fit_id = self._id(arm, number)

@@ -154,7 +154,7 @@ def _possible(
 
 
 def _compare(plan: ComparePlan, run: ComparisonRun, ready: _Ready, stack: ExitStack, options: Mapping[str, Any]) -> int:
-    from tune.compare.fits import fit_and_answer, is_evaluated, requests
+    from tune.compare.fits import fit_and_evaluate, is_evaluated, requests
     from tune.fitting.pool import run_fits, to_do
 
     comparisons, faces, splits = ready.comparisons, ready.faces, ready.splits
@@ -171,7 +171,7 @@ def _compare(plan: ComparePlan, run: ComparisonRun, ready: _Ready, stack: ExitSt
         typer.echo(
             f"Ray's dashboard: http://{there.dashboard} (it asks for a token: `{cluster.TOKEN_COMMAND}` prints it)"
         )
-    work = functools.partial(fit_and_answer, cache=faces.cache)
+    work = functools.partial(fit_and_evaluate, cache=faces.cache)
     with _noted(run, plan) as note:
         outcome = run_fits(asked, work, parallel=plan.parallel, budget_s=plan.time_budget_s, is_done=is_evaluated)
         note(outcome.reason)

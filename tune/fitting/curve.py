@@ -5,23 +5,24 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-from maskcls.errors import Diverged
+from maskcls.errors import DataError, Diverged
 from maskcls.files import append_line, whole_lines, write_atomically
-from tune.fitting.request import Objective, TrialRequest
+from tune.fitting.request import FitRequest, Row
 from tune.states import FIDELITY, METRIC
 
 CURVE = "epochs.jsonl"
+NO_EPOCH: Row = {FIDELITY: 0, METRIC: 0.0, "validation_f1": 0.0, "best_epoch": 0, "seconds": 0.0}
+"""Stands for the last row of a curve that has none."""
 
 
-def curve(request: TrialRequest, objective: Objective) -> Iterator[dict[str, Any]]:
-    """The objective's epochs with the running best, each kept in CURVE before it is yielded. Raises Diverged on a nan."""
+def curve(request: FitRequest, work: Callable[[FitRequest], Iterator[Row]]) -> Iterator[Row]:
+    """Yield the work's epochs with the running best, each kept in CURVE first. Raises Diverged on a score that is not finite."""
     kept = {row[FIDELITY]: row for row in read_curve(request.folder)}
     best, best_epoch, seconds, began = -math.inf, 0, 0.0, time.perf_counter()
-    for result in objective(request):
+    for result in work(request):
         epoch, f1 = int(result[FIDELITY]), float(result["validation_f1"])
         if not math.isfinite(f1):
             raise Diverged(f"The validation F1 of epoch {epoch} is {f1}.")
@@ -29,7 +30,8 @@ def curve(request: TrialRequest, objective: Objective) -> Iterator[dict[str, Any
             best, best_epoch = f1, epoch
         now = time.perf_counter()
         # An epoch that is yielded again took no time now; what it took stands in the file.
-        took = float(result.get("seconds", kept.get(epoch, {}).get("epoch_seconds", now - began)))
+        recorded = kept[epoch]["epoch_seconds"] if epoch in kept else now - began
+        took = float(result["seconds"] if "seconds" in result else recorded)
         seconds, began = seconds + took, now
         row = {**result, METRIC: best, "best_epoch": best_epoch, "epoch_seconds": took, "seconds": seconds}
         if epoch not in kept or {**kept[epoch], **row} != kept[epoch]:
@@ -37,8 +39,8 @@ def curve(request: TrialRequest, objective: Objective) -> Iterator[dict[str, Any
         yield {**row, "finished": epoch >= int(request.recipe["epochs"])}
 
 
-def _save_row(file: Path, kept: dict[int, dict[str, Any]], row: dict[str, Any]) -> None:
-    """Put a row into the file and into what it holds. Only a row that changed has the file written anew."""
+def _save_row(file: Path, kept: dict[int, Row], row: Row) -> None:
+    """Put a row into the file and into what it holds. Where an earlier row changed, the file is written again whole."""
     follows = all(epoch < row[FIDELITY] for epoch in kept)
     kept[row[FIDELITY]] = row
     if follows:
@@ -47,6 +49,9 @@ def _save_row(file: Path, kept: dict[int, dict[str, Any]], row: dict[str, Any]) 
         write_atomically(file, "".join(json.dumps(kept[epoch]) + "\n" for epoch in sorted(kept)))
 
 
-def read_curve(folder: Path) -> list[dict[str, Any]]:
-    """A trial's epochs so far, in order; empty where none is done."""
-    return [json.loads(line) for line in whole_lines(folder / CURVE)]
+def read_curve(folder: Path) -> list[Row]:
+    """A fit's epochs so far, in order; empty where none is done. Raises DataError where the file is damaged."""
+    try:
+        return [json.loads(line) for line in whole_lines(folder / CURVE)]
+    except ValueError as error:
+        raise DataError(f"{folder / CURVE} can't be read ({error}). Expected one JSON object per line.") from None

@@ -14,6 +14,8 @@ from maskcls.errors import Diverged, OutOfMemory, RunError
 from maskcls.files import write_atomically
 from tune.states import TrialState
 
+ERROR = "error.txt"
+"""The last error's traceback, in the fit's folder."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _MEMORY_TEXTS = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed")
 # After these, unless memory was short (an illegal access, a device-side assert), the process can do nothing on the GPU any more.
@@ -52,7 +54,7 @@ def write_error(folder: Path, text: str) -> None:
     """Keep a traceback beside the trial's curve; a disk that is full must not hide the error itself."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / "error.txt", text)
+        write_atomically(folder / ERROR, text)
     except OSError:
         return
 

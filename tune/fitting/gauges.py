@@ -23,7 +23,7 @@ TAGS = ("run", "trial", "backbone")
 _AGAIN_S = 1.0
 
 
-class Monitor:
+class Gauges:
     """A trial's gauges, from its first epoch to its end. Used as a context; outside Ray it shows nothing."""
 
     def __init__(self, run: str, trial: str, backbone: str) -> None:

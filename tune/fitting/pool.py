@@ -12,88 +12,45 @@ On a cluster of several nodes the folders must lie on a file system that all of 
 from __future__ import annotations
 
 import json
-import shutil
 import threading
 import time
-import traceback
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from maskcls.errors import RunError
-from maskcls.files import write_atomically
-from tune.fitting import gauges as monitor
-from tune.fitting.curve import curve, read_curve
-from tune.fitting.failures import (
-    ENDED_NOTE,
-    exit_if_cuda_is_broken,
-    explain,
-    free_memory,
-    read_end,
-    state_of,
-    write_error,
-)
+from tune.fitting.curve import read_curve
+from tune.fitting.failures import ENDED_NOTE, ERROR, explain, state_of, write_error
 from tune.fitting.progress import FitProgress
-from tune.fitting.request import TrialRequest
+from tune.fitting.request import FitRequest, Work
+from tune.fitting.result import FitResult, write_result
+from tune.fitting.worker import FitOutcome, run_and_report
 from tune.runs import cluster
 from tune.runs.stopping import Outcome, Reason, stoppable
-from tune.states import FIDELITY, METRIC, TrialState
+from tune.states import TrialState
 
-RESULT, ERROR, STATE = "result.json", "error.txt", "state"
 MAX_RETRIES = 2
 """After a worker's or a node's death; an error in code is not retried."""
 _LOOK_S = 0.5
 _HOPELESS = 3
 """Different recipes that all failed, where nothing was learnt: the fault is not in a recipe."""
 _CANCEL_S = 15
-_NOTHING = {FIDELITY: 0, METRIC: None, "best_epoch": 0, "seconds": 0.0}
-"""The curve of a fit that has no epoch."""
 
 
-@dataclass(frozen=True)
-class FitRequest(TrialRequest):
-    """One fit. `trial_id` is its id, `recipe` all keys of a Recipe, `folder` its own."""
-
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """What the work has to know beside the recipe; ready for JSON, for it stands in the result."""
-    label: str = ""
-    """For people who watch."""
-
-    @property
-    def state_folder(self) -> Path:
-        """Where the work keeps what it needs to go on."""
-        return self.folder / STATE
+def has_ended(request: FitRequest, result: FitResult) -> bool:
+    """Whether nothing is left to do, whatever was asked."""
+    return result.is_final
 
 
-Work = Callable[[FitRequest], Generator[dict[str, Any], None, dict[str, Any]]]
-"""Yields a dict of numbers an epoch, as `tune.search.trainable.Objective` does, those that are done already again. Returns what the result
-is to hold beside state, epochs and time, ready for JSON; `message` among it is told. Larger things it has written into the fit's
-folder. May raise Diverged or OutOfMemory."""
-
-
-@dataclass(frozen=True)
-class FitOutcome:
-    """How a fit ended: complete, diverged, out of memory, failed, or disk full."""
-
-    state: str
-    message: str = ""
-
-
-def has_ended(request: FitRequest, result: Mapping[str, Any]) -> bool:
-    """Whether this result.json says that nothing is left to do: not where memory was short."""
-    return bool(result["state"] != TrialState.OUT_OF_MEMORY)
-
-
-IsDone = Callable[[FitRequest, Mapping[str, Any]], bool]
+IsDone = Callable[[FitRequest, FitResult], bool]
 
 
 def to_do(requests: Sequence[FitRequest], is_done: IsDone = has_ended) -> list[FitRequest]:
     """The fits, each once and in their order, that have no result which is done."""
 
     def done(request: FitRequest) -> bool:
-        result = read_result(request.folder)
+        result = FitResult.read(request.folder)
         return result is not None and is_done(request, result)
 
     return [request for request in {request.trial_id: request for request in requests}.values() if not done(request)]
@@ -137,77 +94,16 @@ def run_fits(
     return Outcome(reason if left > driver.failed else Reason.FINISHED, left)
 
 
-def read_result(folder: Path) -> dict[str, Any] | None:
-    """What a fit's result.json holds; None where there is none."""
-    try:
-        content: dict[str, Any] = json.loads((folder / RESULT).read_text())
-    except FileNotFoundError:
-        return None
-    return content
-
-
 def work_on(request: FitRequest, work: Work) -> FitOutcome:
-    """Ray's side of a fit: the work to its end, and its result written.
+    """Ray's side of a fit: run it to its end, and write its result unless a resume has to try again.
 
-    An error that leaves the process unfit for another fit ends the process: Ray tries again in a new one, which only tells.
+    An error that leaves the process unable to use its GPU ends the process: Ray tries again in a new one, which only says so.
     """
-    told = read_end(request.folder)
-    if told:
-        (request.folder / ENDED_NOTE).unlink()
-        return FitOutcome(TrialState.FAILED, told)
-    last: Mapping[str, Any] = _NOTHING
-    values: dict[str, Any] = {}
-
-    def objective(_: TrialRequest) -> Generator[dict[str, Any], None, None]:
-        values.update((yield from work(request)))
-
-    ended = FitOutcome(TrialState.COMPLETE)
-    try:
-        request.folder.mkdir(parents=True, exist_ok=True)
-        for litter in request.folder.glob(".*.tmp"):  # of a worker that was killed while it wrote
-            litter.unlink(missing_ok=True)
-        write_atomically(request.folder / "recipe.json", json.dumps(request.recipe, indent=2) + "\n")
-        with monitor.Monitor(request.run.name, request.trial_id, str(request.recipe.get("backbone", ""))) as gauges:
-            for last in curve(request, objective):
-                gauges.set(last)
-        if not last.get("finished"):
-            raise RunError(f"The work ended after epoch {last[FIDELITY]} of {request.recipe['epochs']}.")
-        ended = FitOutcome(TrialState.COMPLETE, str(values.get("message", "")))
-    except Exception as error:
-        ended = FitOutcome(state_of(error), explain(error))
-        if ended.state != TrialState.DISK_FULL:
-            write_error(request.folder, traceback.format_exc())
-        exit_if_cuda_is_broken(request.folder, error, ended.state, ended.message)
-        free_memory(error)
-        if ended.state in (TrialState.DISK_FULL, TrialState.FAILED):
-            return ended
-    _write_result(request, ended, last, values)
-    return ended
-
-
-def _write_result(request: FitRequest, ended: FitOutcome, last: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-    result = {
-        "state": ended.state,
-        "message": ended.message,
-        "epochs": last[FIDELITY],
-        "best_epoch": last["best_epoch"],
-        "best_validation_f1": last[METRIC],
-        "seconds": last["seconds"],
-        "cpus": request.cpus,
-        "gpus": request.gpus,
-        "settings": dict(request.settings),
-        **(values if ended.state == TrialState.COMPLETE else {}),
-    }
-    before = read_result(request.folder)
-    if (
-        ended.state != TrialState.OUT_OF_MEMORY or before is None or before["state"] == TrialState.OUT_OF_MEMORY
-    ):  # which is no replacement for a better one
-        write_atomically(request.folder / RESULT, json.dumps(result, indent=2) + "\n")
-    if ended.state == TrialState.OUT_OF_MEMORY:
-        return
-    if ended.state == TrialState.COMPLETE and not ended.message:
-        (request.folder / ERROR).unlink(missing_ok=True)
-    shutil.rmtree(request.state_folder, ignore_errors=True)
+    outcome = run_and_report(request, work)
+    (request.folder / ENDED_NOTE).unlink(missing_ok=True)  # it has been read: a resume tries the fit again
+    if outcome.state not in (TrialState.DISK_FULL, TrialState.FAILED):
+        write_result(request, outcome)
+    return outcome
 
 
 class _Driver:
@@ -234,7 +130,7 @@ class _Driver:
         self._wanted = wanted
         self._broken: set[str] = set()
         self.failed = 0
-        """Ended, and left to do: an error in code, or out of memory."""
+        """FitOutcome, and left to do: an error in code, or out of memory."""
 
     def run(self, waiting: Sequence[FitRequest], asked: threading.Event, deadline: float | None) -> Reason:
         """Why it ended. Whatever ends it, no fit runs on behind it."""
@@ -277,7 +173,7 @@ class _Driver:
             )
             write_error(request.folder, f"{type(error).__name__}: {error}\n")
             if ended.state == TrialState.OUT_OF_MEMORY:  # Ray ends a worker that takes the machine's last memory
-                _write_result(request, ended, (read_curve(request.folder) or [_NOTHING])[-1], {})
+                write_result(request, replace(ended, last=(read_curve(request.folder) or [ended.last])[-1]))
         if ended.state == TrialState.DISK_FULL:
             raise RunError(f"The disk is full: {ended.message} Free some space, then go on with the same run.")
         self._progress.end(request.trial_id, ended.state, ended.message, read_curve(request.folder))
@@ -291,7 +187,7 @@ class _Driver:
     def _give_up_if_hopeless(self, request: FitRequest, ended: FitOutcome) -> None:
         """A broken set-up fails whatever the recipe. Raises RunError."""
         if len(self._broken) < _HOPELESS or any(
-            read_curve(fit.folder) or read_result(fit.folder) for fit in self._wanted
+            read_curve(fit.folder) or FitResult.read(fit.folder) for fit in self._wanted
         ):
             return
         raise RunError(

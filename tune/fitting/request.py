@@ -1,26 +1,102 @@
-"""What a fit in a Ray worker is asked for, and what its epochs come from."""
+"""A fit as a Ray worker is asked for it: recipe, photos, people, folder, and its share of the machine."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from maskcls.recipe import Recipe
+from tune.runs.folder import SearchRun
+
+if TYPE_CHECKING:
+    from maskcls.data.dataset import FaceDataset
+    from maskcls.data.splits import Split
+    from maskcls.stores.arrays import CacheOptions
+
+Row = dict[str, Any]
+"""An epoch for a curve: `epoch` from 1 on, `validation_f1`, and what else is known of it; ready for JSON."""
+Rows = Generator[Row, None, dict[str, Any]]
+"""One row per epoch, those that are done already again; then what the result is to hold besides, ready for JSON."""
+
+EVERYBODY = "train and validation"
+"""A request's split: the run's train and validation people together are trained on, and nobody validates."""
 
 
 @dataclass(frozen=True)
-class TrialRequest:
-    """What an objective is asked for."""
+class FitRequest:
+    """One fit of a run, with a folder of its own."""
 
     trial_id: str
+    """Names the fit within its run."""
     recipe: dict[str, Any]
+    """Every key of a Recipe. `epochs` is how many are trained."""
     folder: Path
-    """Where the objective keeps its state and best weights, and finds them when it is resumed."""
     run: Path
     cpus: int
+    """Cores, and so threads."""
     gpus: float
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What the fit's result.json says of what was asked; ready for JSON."""
+    label: str = ""
+    """A few words for people who watch."""
+    split: str = ""
+    """Who trains and who validates: a file in the run's folder, or EVERYBODY; "" is the run's own split."""
+    schedule_epochs: int | None = None
+    """The epochs that the learning-rate schedule is made for, where the fit stops before them."""
+    trial: str = ""
+    """The search's trial that the recipe comes from. The fit begins with the micro-batch that this one ended with."""
+    continues_trial: bool = False
+    """Whether the fit goes on from that trial's checkpoint, until it has one of its own."""
+
+    @property
+    def checkpoint_folder(self) -> Path:
+        """Where the fit keeps what it needs to resume. It is taken away when the fit is done."""
+        return self.folder / "state"
+
+    @property
+    def trial_folder(self) -> Path | None:
+        """The folder of the trial that the recipe comes from."""
+        return SearchRun(self.run).trial(self.trial) if self.trial else None
+
+    def fit_recipe(self) -> Recipe:
+        """The recipe that is fitted, with the epochs of its schedule."""
+        epochs = self.schedule_epochs or self.recipe["epochs"]
+        return Recipe.model_validate({**self.recipe, "epochs": epochs})
+
+    def dataset(self, cache: CacheOptions) -> FaceDataset:
+        """The run's photos under the request's split."""
+        from maskcls.data.dataset import FaceDataset  # loads pandas and OpenCV, which a driver has no need of
+
+        dataset = FaceDataset.load(SearchRun(self.run).data, cache)
+        return replace(dataset, split=self._split(dataset.split)) if self.split else dataset
+
+    def _split(self, own: Split) -> Split:
+        from maskcls.data.splits import Split
+
+        if self.split == EVERYBODY:
+            return Split(tuple(sorted((*own.train, *own.validation))), (), own.holdout)
+        file = self.run / self.split
+        return Split.from_json(file.read_text(encoding="utf-8"), str(file))
+
+    def take_trials_checkpoint(self) -> None:
+        """Copy the trial's checkpoint, where the fit continues the trial and has none of its own. The trial's folder stays as it is."""
+        from maskcls.training.checkpoint import STATE_FILE
+
+        if self.continues_trial and not (self.checkpoint_folder / STATE_FILE).exists():
+            shutil.copytree(SearchRun(self.run).trial(self.trial), self.checkpoint_folder, dirs_exist_ok=True)
 
 
-Objective = Callable[[TrialRequest], Iterator[dict[str, Any]]]
-"""Yields a dict of numbers an epoch: `epoch` from 1 on, `validation_f1`, and if known `photos_per_second` and `seconds`; `message` among
-them is what is to be told of the trial. Epochs that are done already are yielded again on resume. May raise Diverged or OutOfMemory."""
+class TrialRequest(FitRequest):
+    """A trial of a search. Its checkpoint stays in its folder, so that it can be reproduced, exported and trained further."""
+
+    @property
+    def checkpoint_folder(self) -> Path:
+        return self.folder
+
+
+Work = Callable[[FitRequest], Rows]
+"""What a worker does for a request: `tune.fitting.worker.run_fit`, or a function of a test that is quicker. May raise Diverged and
+OutOfMemory. `message` in a row, or in what it returns, is shown beside the fit."""

@@ -1,161 +1,262 @@
-"""The real objective: a fit of the run's photos, in micro-batches where a whole batch does not fit into the memory."""
+"""A fit in a Ray worker: the one way, for trials, repeats, the winner's last epochs, the fit on all people, and comparisons."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import json
+import traceback
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
 
 from maskcls import machine
-from maskcls.errors import OutOfMemory
-from maskcls.stores.arrays import CacheOptions
-from maskcls.training.conditions import told_of
-from tune.fitting.failures import free_memory, state_of
-from tune.fitting.request import TrialRequest
-from tune.runs.folder import SearchRun
-from tune.states import TrialState
+from maskcls.errors import OutOfMemory, RunError
+from maskcls.files import write_atomically
+from tune.fitting.curve import NO_EPOCH, curve, read_curve
+from tune.fitting.failures import (
+    exit_if_cuda_is_broken,
+    explain,
+    free_memory,
+    read_end,
+    state_of,
+    write_error,
+)
+from tune.fitting.gauges import Gauges
+from tune.fitting.request import FitRequest, Row, Rows, Work
+from tune.states import FIDELITY, TrialState
 
 if TYPE_CHECKING:
-    from maskcls.recipe import Recipe
-    from maskcls.stores.features import FeatureStores
+    from maskcls.data.dataset import FaceDataset
+    from maskcls.stores.arrays import CacheOptions
     from maskcls.training.fit import Fit
     from maskcls.training.fit_data import FitData
     from maskcls.training.result import EpochResult
 
+NO_SCORE = 0.0
+"""The validation F1 in the rows of a fit without validation people: a curve wants a number. No bundle and no page shows it."""
 
-def fit_trial(request: TrialRequest, *, cache: CacheOptions, shared: bool) -> Iterator[dict[str, Any]]:
-    """Its state lies in the trial's folder and is whole after every epoch; beside it, what its numbers hang on
-    (`maskcls.training.conditions`), so that `maskcls.train --trial` gives them again.
+Report = Callable[[Row, TrialState, str], None]
+"""Called with an epoch's row, the state that the fit is in with it, and a message."""
+
+
+class After:
+    """What is made of a fit besides its curve. This one makes nothing."""
+
+    def before_fit(self, request: FitRequest, dataset: FaceDataset) -> None:
+        """Called once in a worker, before the checkpoint is read."""
+
+    def before_saving(self, fit: Fit, result: EpochResult, is_new: bool) -> None:
+        """Called after each epoch, before the checkpoint says that it is done; `is_new`: not read from a checkpoint."""
+
+    def result(self, fit: Fit, request: FitRequest, dataset: FaceDataset) -> dict[str, Any]:
+        """What result.json holds besides state, epochs and time. Larger things are written into the request's folder."""
+        return {}
+
+
+class Treatment(Protocol):
+    """A change of a fit that no recipe can say (`tune.compare.treatments`)."""
+
+    def data(self, faces: FaceDataset, data: FitData, generator: np.random.Generator) -> FitData:
+        """The data that the fit is given in place of `data`."""
+        ...
+
+    def prepared(self, fit: Fit) -> None:
+        """Change the fit before its checkpoint is read."""
+        ...
+
+
+@dataclass(frozen=True)
+class FitOutcome:
+    """How a fit ended in its worker."""
+
+    state: TrialState
+    message: str = ""
+    last: Row = field(default_factory=lambda: dict(NO_EPOCH))
+    """The last row of its curve."""
+    values: dict[str, Any] = field(default_factory=dict)
+    """What the work returned; empty unless the fit is complete."""
+
+
+def run_fit(
+    request: FitRequest,
+    *,
+    cache: CacheOptions,
+    after: After | None = None,
+    treatment: Treatment | None = None,
+    shared: bool = True,
+) -> Rows:
+    """One fit, from its last checkpoint to its last epoch: one row per epoch, then what `after` makes of it.
+
+    What its numbers depend on besides recipe and data is noted in the checkpoint's folder (`maskcls.training.conditions`). Where a
+    whole batch does not fit into the memory, the fit goes on in micro-batches.
 
     Args:
         cache: where decoded photos and frozen features are kept.
-        shared: whether other trials will want the same frozen features.
-    """
-    from maskcls.data.dataset import FaceDataset
-    from maskcls.machine import default_loader_workers, set_threads, use_deterministic_kernels
-    from maskcls.recipe import Recipe
-    from maskcls.training.fit_data import FitData
+        shared: whether other fits will want the same frozen features.
 
-    threads, device = max(1, request.cpus), "cuda" if request.gpus > 0 else "cpu"
-    set_threads(threads)  # to keep to the trial's share of the cores; said anew for each trial, for actors are reused
+    Raises Diverged; OutOfMemory where not even single photos fit, and torch's error where the model itself does not.
+    """
+    from maskcls.machine import set_threads, use_deterministic_kernels
+
+    set_threads(max(1, request.cpus))  # for each fit again: Ray's workers are reused
     use_deterministic_kernels()
-    recipe = Recipe.model_validate(request.recipe)
-    faces = FaceDataset.load(SearchRun(request.run).data, cache)
-    data = FitData.of(faces, recipe)
-    stores = faces.feature_stores(shared=shared)
-    workers = default_loader_workers(device, request.cpus)
-    fitting = ShrinkingFit(
-        recipe, data, request.folder, device=device, threads=threads, loader_workers=workers, stores=stores
-    )
-    try:
-        for result in fitting.epochs():
-            yield {**told_of(result), **fitting.told(result.epoch)}
-    finally:
-        del fitting
-        machine.give_back_memory()  # the actor lives on, and others want it
+    with _memory_given_back():
+        return (yield from _fit(request, cache, after or After(), treatment, shared))
 
 
-class ShrinkingFit:
-    """A fit kept in a folder. Where it runs out of memory, it is taken up from there in micro-batches of half the size.
+def _fit(request: FitRequest, cache: CacheOptions, after: After, treatment: Treatment | None, shared: bool) -> Rows:
+    dataset = request.dataset(cache)
+    request.take_trials_checkpoint()
+    after.before_fit(request, dataset)
+    fit = yield from _smaller_until_it_fits(request, dataset, after, treatment, shared)
+    return after.result(fit, request, dataset)
 
-    One that is begun again in the folder begins with the micro-batch that it had come to.
-    """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        data: FitData,
-        folder: Path,
-        *,
-        device: str,
-        threads: int,
-        loader_workers: int,
-        stores: FeatureStores | None = None,
-    ) -> None:
-        from maskcls.training.conditions import segments, whole_batch
+def _smaller_until_it_fits(
+    request: FitRequest, dataset: FaceDataset, after: After, treatment: Treatment | None, shared: bool
+) -> Generator[Row, None, Fit]:
+    """Yield each epoch's row once, and return the fit. Out of memory, it goes on from its checkpoint in micro-batches of half the size."""
+    from maskcls.training.conditions import whole_batch
 
-        self.recipe, self.data, self.folder = recipe, data, folder
-        self.device, self.threads, self.loader_workers = device, threads, loader_workers
-        self.stores = stores
-        self.whole = whole_batch(recipe)
-        before = segments(folder)
-        self.micro_batch = min(before[-1].conditions.micro_batch, self.whole) if before else self.whole
-        self._features = self._cache_trouble = ""
-        self._told = 0
+    build = _Builder(request, dataset, treatment, shared)
+    whole = whole_batch(build.recipe)
+    micro_batch, yielded = _first_micro_batch(request, whole), 0
+    while True:
+        fit = build(micro_batch)
+        last = int(request.recipe["epochs"])
+        epochs = fit.epochs(request.checkpoint_folder, last=last, before_saving=after.before_saving)
+        try:
+            for result in epochs:
+                if result.epoch > yielded:
+                    yielded = result.epoch
+                    yield _row(result, fit, request, whole)
+            return fit
+        except Exception as error:
+            if state_of(error) != TrialState.OUT_OF_MEMORY:
+                raise
+            del fit, epochs
+            free_memory(error)
+            if micro_batch == 1:
+                raise OutOfMemory(f"Not even one photo at a time fits. {error}") from error
+        micro_batch = halved(micro_batch)
 
-    def epochs(self) -> Iterator[EpochResult]:
-        """Each epoch once, those that are done first, as they were; a new one is kept before it is yielded.
 
-        Raises Diverged; OutOfMemory where not even single photos fit, and torch's error where the model itself does not.
-        """
-        while True:
-            fit = self._begun()
-            try:
-                yield from self._rest_of(fit)
-                return
-            except Exception as error:
-                if state_of(error) != TrialState.OUT_OF_MEMORY:
-                    raise
-                del fit
-                free_memory(error)
-                if self.micro_batch == 1:
-                    raise OutOfMemory(f"Not even one photo at a time fits. {error}") from error
-            self.micro_batch = halved(self.micro_batch)
+class _Builder:
+    """Builds the request's fit, for a micro-batch."""
 
-    def told(self, epoch: int) -> dict[str, Any]:
-        """For the row of the epoch that was yielded last: whether frozen features are kept; its micro-batch, where whole batches did not
-        fit; and a message on that, and on a cache that can't be used.
-        """
-        split, messages = self._split_of(epoch), [self._cache_trouble]
-        if split:
-            micro_batch, too_large = split
-            messages.insert(0, f"in micro-batches of {micro_batch}: {too_large} did not fit")
-        row: dict[str, Any] = {"frozen_features": self._features}
-        row |= {"micro_batch": split[0]} if split else {}
-        message = "; ".join(filter(None, messages))
-        return {**row, "message": message} if message else row
+    def __init__(self, request: FitRequest, dataset: FaceDataset, treatment: Treatment | None, shared: bool) -> None:
+        from maskcls.machine import default_loader_workers
+        from maskcls.training.fit_data import FitData
 
-    def _split_of(self, epoch: int) -> tuple[int, int] | None:
-        """An epoch's micro-batch, and the least that was too large; None where whole batches went through the model."""
-        from maskcls.training.conditions import at_epoch, segments
+        self.recipe = request.fit_recipe()
+        self.device = "cuda" if request.gpus > 0 else "cpu"
+        self.loader_workers = default_loader_workers(self.device, request.cpus)
+        self.data, self.treatment = FitData.of(dataset, self.recipe), treatment
+        if treatment is not None:
+            # Depends on the split alone, so that a fit that was killed is given the same data again.
+            generator = np.random.default_rng(int(dataset.split.digest, 16))
+            self.data = treatment.data(dataset, self.data, generator)
+        # A treatment may change what the digest of the photos does not tell, so its features are its own.
+        self.stores = None if treatment is not None else dataset.feature_stores(shared=shared)
 
-        conditions = at_epoch(segments(self.folder), epoch)
-        if conditions is None or conditions.micro_batch >= self.whole:
-            return None
-        too_large = self.whole
-        while halved(too_large) > conditions.micro_batch:
-            too_large = halved(too_large)
-        return conditions.micro_batch, too_large
-
-    def _begun(self) -> Fit:
-        from maskcls.training.conditions import Conditions, note
+    def __call__(self, micro_batch: int) -> Fit:
         from maskcls.training.fit import Fit
 
-        fit = Fit(
-            self.recipe, self.data, self.device, self.loader_workers, micro_batch=self.micro_batch, stores=self.stores
-        )
-        fit.resume(self.folder)
-        here = Conditions.now(
-            self.recipe,
-            self.data.digest,
-            device=self.device,
-            threads=self.threads,
-            loader_workers=self.loader_workers,
-            micro_batch=self.micro_batch,
-        )
-        note(self.folder, here, done=len(fit.history), epochs=self.recipe.epochs)
+        fit = Fit(self.recipe, self.data, self.device, self.loader_workers, micro_batch=micro_batch, stores=self.stores)
+        if self.treatment is not None:
+            self.treatment.prepared(fit)
         return fit
 
-    def _rest_of(self, fit: Fit) -> Iterator[EpochResult]:
-        done = len(fit.history)
-        for result in fit.epochs():
-            if result.epoch > done:
-                fit.save(self.folder)
-            if result.epoch > self._told:
-                self._told, self._features, self._cache_trouble = result.epoch, fit.frozen_features, fit.cache_trouble
-                yield result
+
+def _first_micro_batch(request: FitRequest, whole: int) -> int:
+    """The one that the fit, or the trial that its recipe comes from, had come to: what did not fit is not tried again."""
+    from maskcls.training.conditions import segments
+
+    own = segments(request.checkpoint_folder)
+    of_trial = segments(request.trial_folder) if request.trial_folder else []
+    recorded = own[-1:] or of_trial
+    return min([whole, *(segment.conditions.micro_batch for segment in recorded)])
+
+
+def _row(result: EpochResult, fit: Fit, request: FitRequest, whole: int) -> Row:
+    """The epoch's numbers, and notes: whether frozen features are kept, and its micro-batch, where whole batches did not fit."""
+    from maskcls.training.conditions import at_epoch, segments
+
+    row = {**result.to_row(), **fit.notes()}
+    if len(fit.data.validation) == 0:
+        row |= {"validation_f1": NO_SCORE, "scores": None}
+    conditions = at_epoch(segments(request.checkpoint_folder), result.epoch)
+    if conditions is None or conditions.micro_batch >= whole:
+        return row
+    too_large = whole
+    while halved(too_large) > conditions.micro_batch:
+        too_large = halved(too_large)
+    split = f"in micro-batches of {conditions.micro_batch}: {too_large} did not fit"
+    return {
+        **row,
+        "micro_batch": conditions.micro_batch,
+        "message": "; ".join(filter(None, (split, row.get("message")))),
+    }
 
 
 def halved(micro_batch: int) -> int:
     """Half of it, rounded up."""
     return -(-micro_batch // 2)
+
+
+def run_and_report(request: FitRequest, work: Work, report: Report | None = None) -> FitOutcome:
+    """Run a worker's work to its end, whatever end that is, and report every epoch and an end that is bad.
+
+    Writes recipe.json and the curve into the request's folder, and error.txt where the work fails. An error that leaves the process
+    unable to use its GPU ends the process: Ray tries the fit again in a new one, which only says how it ended.
+    """
+    report = report or (lambda row, state, message: None)
+    reason = read_end(request.folder)
+    if reason:
+        last = (read_curve(request.folder) or [NO_EPOCH])[-1]
+        report({**NO_EPOCH, **last, "finished": False}, TrialState.FAILED, reason)
+        return FitOutcome(TrialState.FAILED, reason)
+    last, values = dict(NO_EPOCH), {}
+
+    def kept(asked: FitRequest) -> Iterator[Row]:
+        values.update((yield from work(asked)) or {})
+
+    try:
+        _prepare_folder(request)
+        with Gauges(request.run.name, request.trial_id, str(request.recipe.get("backbone", ""))) as gauges:
+            for last in curve(request, kept):
+                gauges.set(last)
+                state = TrialState.COMPLETE if last["finished"] else TrialState.RUNNING
+                # Ray may end this thread here, by SystemExit, so nothing may be left to do for this epoch.
+                report(last, state, str(last.get("message", "")))
+        if not last.get("finished"):
+            raise RunError(f"The fit ended after epoch {last[FIDELITY]} of {request.recipe['epochs']}.")
+        message = str(values.get("message") or last.get("message", ""))
+        return FitOutcome(TrialState.COMPLETE, message, last, values)
+    except Exception as error:
+        state, message = state_of(error), explain(error)
+        if state != TrialState.DISK_FULL:
+            write_error(request.folder, traceback.format_exc())
+        exit_if_cuda_is_broken(request.folder, error, state, message)
+        free_memory(error)
+        report({**last, "finished": False}, state, message)
+        return FitOutcome(state, message, last)
+
+
+def _prepare_folder(request: FitRequest) -> None:
+    request.folder.mkdir(parents=True, exist_ok=True)
+    for litter in request.folder.glob(".*.tmp"):  # of a worker that was killed while it wrote
+        litter.unlink(missing_ok=True)
+    # Need not wait for the disk: the journal, or the request, has it as well.
+    write_atomically(request.folder / "recipe.json", json.dumps(request.recipe, indent=2) + "\n", wait=False)
+
+
+@contextmanager
+def _memory_given_back() -> Iterator[None]:
+    """Give free memory back after the block: Ray's worker lives on, and other processes want it."""
+    try:
+        yield
+    finally:
+        machine.give_back_memory()

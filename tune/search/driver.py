@@ -16,7 +16,7 @@ from ray.tune.error import TuneError
 
 from maskcls.errors import CallError, RunError
 from tune.fitting.failures import explain, state_of
-from tune.fitting.request import Objective
+from tune.fitting.request import Work
 from tune.runs import cluster, leaderboard
 from tune.runs.folder import SearchRun
 from tune.runs.stopping import Outcome, Reason, stoppable
@@ -38,7 +38,7 @@ CLOSE = 0.05
 """A trial may run over the time budget by this share of it, where it is expected to end by then."""
 
 
-def run_search(plan: SearchPlan, run: SearchRun, objective: Objective, *, plain: bool | None = None) -> Outcome:
+def run_search(plan: SearchPlan, run: SearchRun, objective: Work, *, plain: bool | None = None) -> Outcome:
     """Search until the run has `plan.trials` trials that ended, until its time or its space is used up, or until it is stopped.
 
     Ray must be connected (`cluster.connected`). Writes the journal, trials/, experiment/ and leaderboard.csv. The first SIGINT or
@@ -56,7 +56,7 @@ def run_search(plan: SearchPlan, run: SearchRun, objective: Objective, *, plain:
         return drive(plan, run, objective, plain)
 
 
-def drive(plan: SearchPlan, run: SearchRun, objective: Objective, plain: bool | None = None) -> Outcome:
+def drive(plan: SearchPlan, run: SearchRun, objective: Work, plain: bool | None = None) -> Outcome:
     """`run_search` of a run that the caller holds (`RunDir.driving`)."""
     cluster.quiet()
     samplers.check_serves(plan.sampler, plan.space, plan.setting)
@@ -113,14 +113,14 @@ def _said_plainly(error: BaseException, run: SearchRun) -> BaseException:
 def _tuner(
     plan: SearchPlan,
     run: SearchRun,
-    objective: Objective,
+    objective: Work,
     searcher: StudySearch,
     scheduler: EpochScheduler,
     stop: _Stop,
     progress: Progress,
     left: int,
 ) -> tune.Tuner:
-    trainable = functools.partial(train, objective=objective, run=run.path, cpus=plan.cpus, gpus=plan.gpus)
+    trainable = functools.partial(train, work=objective, run=run.path, cpus=plan.cpus, gpus=plan.gpus)
     return tune.Tuner(
         tune.with_resources(trainable, {"cpu": plan.cpus, "gpu": plan.gpus}),
         tune_config=tune.TuneConfig(

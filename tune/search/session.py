@@ -147,7 +147,7 @@ def _take_space(call: Call, resolved: Resolved, run: SearchRun) -> None:
 
 
 def _search(call: Call, resolved: Resolved, run: SearchRun, there: cluster.Cluster, options: Mapping[str, Any]) -> int:
-    from tune.fitting.worker import fit_trial
+    from tune.fitting.worker import run_fit
     from tune.runs.study import open_study
     from tune.search.driver import drive
     from tune.search.warm_start import under
@@ -160,7 +160,7 @@ def _search(call: Call, resolved: Resolved, run: SearchRun, there: cluster.Clust
         typer.echo(
             f"Ray's dashboard: http://{there.dashboard} (it asks for a token: `{cluster.TOKEN_COMMAND}` prints it)"
         )
-    objective = functools.partial(fit_trial, cache=cache_options(options), shared=plan.shares_features)
+    objective = functools.partial(run_fit, cache=cache_options(options), shared=plan.shares_features)
     began = time.monotonic()
     # What was chosen was chosen among other trials; its fits are kept, so choosing again trains only what is missing.
     run.write_search({name: value for name, value in run.search().items() if name != CHOICE})

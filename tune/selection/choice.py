@@ -23,7 +23,7 @@ from tune.selection.holdout import HoldoutEvaluation, evaluate_on_holdout, holdo
 
 if TYPE_CHECKING:
     from maskcls.data.dataset import FaceDataset
-    from tune.fitting.pool import FitRequest
+    from tune.fitting.request import FitRequest
 
 CHOICE = "choice"
 

@@ -26,7 +26,9 @@ from maskcls import seeds
 from maskcls.errors import CallError
 from maskcls.files import write_atomically
 from maskcls.recipe import Recipe
-from tune.fitting.pool import ERROR, FitRequest, read_result
+from tune.fitting.failures import ERROR
+from tune.fitting.request import FitRequest
+from tune.fitting.result import FitResult
 from tune.runs.folder import SearchRun
 from tune.runs.leaderboard import ranked
 from tune.runs.study import Record
@@ -154,6 +156,8 @@ def repeat_requests(
             gpus=gpus,
             settings={"split": str(repeats[number].split_file.relative_to(run.path)), "trial": record.trial_id},
             label=f"trial {record.trial_id}, repeat {number + 1} of {design.repeats}",
+            split=str(repeats[number].split_file.relative_to(run.path)),
+            trial=record.trial_id,
         )
         for number in range(design.repeats)
         for record, repeats in planned
@@ -236,20 +240,16 @@ def _plan_repeats(run: SearchRun, record: Record, faces: FaceDataset, design: De
 def _missing(run: SearchRun, repeat: _PlannedRepeat) -> str:
     """Why a repeat has no result; "" where it has one."""
     folder = run.finalists / repeat.fit_id
-    result = read_result(folder)
+    result = FitResult.read(folder)
     if result is not None:
-        return "" if result["state"] == TrialState.COMPLETE else f"{result['state']}. {result['message']}"
+        return "" if result.state == TrialState.COMPLETE else f"{result.state}. {result.message}"
     error = folder / ERROR
     return f"failed. {error.read_text().strip().splitlines()[-1]} See {error}" if error.exists() else "not done"
 
 
 def _result(run: SearchRun, repeat: _PlannedRepeat) -> RepeatResult:
     folder = run.finalists / repeat.fit_id
-    result = read_result(folder) or {}
-    return RepeatResult(
-        repeat.number,
-        repeat.recipe.seed,
-        int(result["best_epoch"]),
-        float(result["best_validation_f1"]),
-        *read_predictions(folder),
-    )
+    result = FitResult.read(folder)
+    assert result is not None, "a repeat that is missing has no RepeatResult"
+    best = float(result.best_validation_f1 or 0.0)
+    return RepeatResult(repeat.number, repeat.recipe.seed, result.best_epoch, best, *read_predictions(folder))

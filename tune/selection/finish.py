@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
-from typing import Any
 
 from maskcls.recipe import Recipe
 from maskcls.stores.arrays import CacheOptions
-from tune.fitting.pool import FitRequest, has_ended, read_result
+from tune.fitting.pool import run_fits
+from tune.fitting.request import FitRequest
+from tune.fitting.result import FitResult
 from tune.runs.folder import SearchRun
 from tune.runs.stopping import Outcome
 from tune.selection.finalists import Finalist, digest_of
@@ -27,13 +27,15 @@ def finish_request(run: SearchRun, winner: Finalist, *, cpus: int, gpus: float) 
         gpus=gpus,
         settings={"trial": winner.trial_id},
         label=f"trial {winner.trial_id}, to its end",
+        trial=winner.trial_id,
+        continues_trial=True,
     )
 
 
-def is_finished(request: FitRequest, result: Mapping[str, Any] | None = None) -> bool:
+def is_finished(request: FitRequest, result: FitResult | None = None) -> bool:
     """Whether best/ is this fit's, or there will never be one, for it diverged."""
-    result = result or read_result(request.folder)
-    if result is None or not has_ended(request, result):
+    result = result or FitResult.read(request.folder)
+    if result is None or not result.is_final:
         return False
     try:
         manifest = json.loads((SearchRun(request.run).best / "bundle.json").read_text())
@@ -56,7 +58,6 @@ def finish(
 
     Raises RunError as `run_fits` does.
     """
-    from tune.fitting.pool import run_fits
     from tune.selection.fits import finish_fit
 
     request = finish_request(run, winner, cpus=cpus, gpus=gpus)

@@ -10,13 +10,14 @@ from __future__ import annotations
 import functools
 import json
 import statistics
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from maskcls.errors import DataError
 from maskcls.recipe import Recipe
 from maskcls.stores.arrays import CacheOptions
-from tune.fitting.pool import FitRequest, has_ended, read_result
+from tune.fitting.pool import run_fits
+from tune.fitting.request import EVERYBODY, FitRequest
+from tune.fitting.result import FitResult
 from tune.runs.folder import SearchRun
 from tune.runs.stopping import Outcome
 from tune.selection.finalists import Finalist, digest_of
@@ -50,6 +51,9 @@ def retrain_request(run: SearchRun, winner: Finalist, faces: FaceDataset, *, cpu
         gpus=gpus,
         settings={"trial": winner.trial_id, "schedule_epochs": recipe.epochs, "people": people, "note": NOTE},
         label=f"trial {winner.trial_id} on all {people:,} people",
+        split=EVERYBODY,
+        schedule_epochs=recipe.epochs,
+        trial=winner.trial_id,
     )
 
 
@@ -59,12 +63,12 @@ def last_epoch(winner: Finalist) -> int:
     return int(statistics.median_low(best))
 
 
-def is_retrained(request: FitRequest, result: Mapping[str, Any] | None = None) -> bool:
+def is_retrained(request: FitRequest, result: FitResult | None = None) -> bool:
     """Whether best-on-all/ is this fit's, or there will never be one, for it diverged."""
-    result = result or read_result(request.folder)
-    if result is None or not has_ended(request, result):
+    result = result or FitResult.read(request.folder)
+    if result is None or not result.is_final:
         return False
-    if result["state"] != TrialState.COMPLETE:
+    if result.state != TrialState.COMPLETE:
         return True
     try:
         manifest = json.loads((SearchRun(request.run).best_on_all / "bundle.json").read_text())
@@ -89,7 +93,6 @@ def retrain_on_all(
     Raises DataError, RunError as `run_fits` does, and CallError where best-on-all/ is in the way and no bundle.
     """
     from maskcls.serving.bundle import check_writable
-    from tune.fitting.pool import run_fits
     from tune.selection.fits import fit_on_all
 
     request = retrain_request(run, winner, faces, cpus=cpus, gpus=gpus)
@@ -100,13 +103,9 @@ def retrain_on_all(
 
 def summary(run: SearchRun, request: FitRequest) -> list[str]:
     """What became of it, in lines for a terminal."""
-    result = read_result(request.folder)
-    if result is None or result["state"] != TrialState.COMPLETE or not is_retrained(request):
-        why = (
-            f"{result['state']}. {result['message']}"
-            if result and result["state"] != TrialState.COMPLETE
-            else "not done"
-        )
+    result = FitResult.read(request.folder)
+    if result is None or result.state != TrialState.COMPLETE or not is_retrained(request):
+        why = f"{result.state}. {result.message}" if result and result.state != TrialState.COMPLETE else "not done"
         return [f"Trial {request.settings['trial']} on all people: {why}"]
     told = request.settings
     return [

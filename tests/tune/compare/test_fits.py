@@ -19,11 +19,13 @@ from maskcls.training.fit import Fit
 from maskcls.training.result import EpochResult
 from tune.compare import table as compare_table
 from tune.compare.arms import PlannedComparison, plan_comparison, repeat_splits
-from tune.compare.fits import fit_and_answer, is_evaluated, requests
+from tune.compare.fits import fit_and_evaluate, is_evaluated, requests
 from tune.compare.results import Results, read_results
 from tune.compare.studies import Comparison, Variant
 from tune.compare.treatments import Treatment
-from tune.fitting.pool import FitOutcome, FitRequest, to_do, work_on
+from tune.fitting.pool import to_do, work_on
+from tune.fitting.request import FitRequest
+from tune.fitting.worker import FitOutcome
 from tune.runs.folder import ComparisonRun
 from tune.states import TrialState
 
@@ -87,7 +89,7 @@ class Compared:
 
     def __init__(self, run: ComparisonRun, cache: Path, *readings: type[Treatment]) -> None:
         self._run, self._faces = run, FaceDataset.load(run.data, CacheOptions(cache))
-        self._work = functools.partial(fit_and_answer, cache=CacheOptions(cache, 1.0))
+        self._work = functools.partial(fit_and_evaluate, cache=CacheOptions(cache, 1.0))
         variants = tuple(Variant(reading.__name__, treatment=f"{HERE}:{reading.__name__}") for reading in readings)
         base = base_recipe("contest-2021", "cpu", SMALL, demo=True)
         self.comparisons: list[PlannedComparison] = [plan_comparison(Comparison("one", variants=variants), base, {})[0]]
@@ -178,7 +180,7 @@ def test_a_picking_reading_that_is_killed_answers_as_an_unbroken_one(
     assert unbroken.fitted().state == TrialState.COMPLETE
 
     one.stopped(after=2)
-    state = one.request.state_folder
+    state = one.request.checkpoint_folder
     assert sorted(file.name for file in state.glob("reading-*")) == ["reading-0-1.json", "reading-0-2.json"]
     (state / "reading-0-3.json").write_text(
         "[0]"

@@ -374,7 +374,7 @@ def test_finished_ends_the_asking_and_not_what_runs(run: tuple[Events, Path]) ->
 
 
 def test_reused_actors_keep_their_process_and_its_globals(run: tuple[Events, Path]) -> None:
-    """Leans: tune.search.driver (reuse_actors=True, ten times as fast); tune.fitting.worker.fit_trial sets threads anew for each trial.
+    """Leans: tune.search.driver (reuse_actors=True, ten times as fast); tune.fitting.worker.run_fit sets threads anew for each trial.
 
     If it fails: searches of small trials get slow; `ran` says whether the process was kept.
     """

@@ -18,7 +18,7 @@ from maskcls.machine import set_threads, use_deterministic_kernels
 from maskcls.recipe import Recipe
 from maskcls.stores.arrays import CacheOptions
 from maskcls.train import main
-from maskcls.training.conditions import segments, told_of, unequal
+from maskcls.training.conditions import segments, unequal
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
 from tests.commands import call
@@ -27,7 +27,7 @@ from tests.tune.short_of_memory import FitsShortOfMemory, Memory, of_the_allocat
 from tune.fitting.curve import curve, read_curve
 from tune.fitting.failures import state_of
 from tune.fitting.request import TrialRequest
-from tune.fitting.worker import fit_trial, halved
+from tune.fitting.worker import halved, run_fit
 from tune.runs.folder import SearchRun
 from tune.runs.stopping import Reason
 from tune.search.driver import run_search
@@ -72,14 +72,14 @@ def request_(tmp_path: Path, faces: FaceDataset) -> TrialRequest:
 
 
 def rows(request: TrialRequest, faces: FaceDataset) -> list[dict[str, Any]]:
-    return list(curve(request, lambda asked: fit_trial(asked, cache=faces.cache, shared=False)))
+    return list(curve(request, lambda asked: run_fit(asked, cache=faces.cache, shared=False)))
 
 
 def fitted(faces: FaceDataset, micro_batch: int) -> list[dict[str, Any]]:
     """The curve of a fit that is told from the beginning how much fits."""
     set_threads(1)
     use_deterministic_kernels()
-    return [told_of(result) for result in Fit(RECIPE, FitData.of(faces, RECIPE), micro_batch=micro_batch).epochs()]
+    return [result.to_row() for result in Fit(RECIPE, FitData.of(faces, RECIPE), micro_batch=micro_batch).epochs()]
 
 
 def test_half_rounded_up() -> None:
@@ -134,7 +134,7 @@ def test_epochs_that_were_done_stand_and_the_curve_can_be_had_again(
 
 def test_a_trial_taken_up_again_begins_with_what_it_had_come_to(request_: TrialRequest, faces: FaceDataset) -> None:
     with Memory(8).short():
-        objective = fit_trial(request_, cache=faces.cache, shared=False)
+        objective = run_fit(request_, cache=faces.cache, shared=False)
         first = next(objective)
         objective.close()
     with Memory(8).short() as memory:

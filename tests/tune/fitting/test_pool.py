@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,8 +24,11 @@ from tests.tune.search.test_kill import none_left
 from tests.tune.works import EPOCHS, Work, computed, make_requests
 from tune.fitting import pool as fits
 from tune.fitting.curve import read_curve
-from tune.fitting.pool import FitOutcome, FitRequest, read_result, run_fits
+from tune.fitting.pool import run_fits
 from tune.fitting.progress import FitProgress
+from tune.fitting.request import FitRequest
+from tune.fitting.result import FitResult
+from tune.fitting.worker import FitOutcome
 from tune.runs.stopping import Outcome, Reason
 from tune.states import TrialState
 
@@ -45,6 +48,12 @@ def wait_for(what: Callable[[], bool], limit_s: float = 90) -> None:
             return
         time.sleep(0.1)
     raise AssertionError(f"not within {limit_s} s")
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """What result.json holds, as it stands on disk; None where there is none."""
+    file = folder / "result.json"
+    return json.loads(file.read_text()) if file.exists() else None
 
 
 def in_the_middle(requests: list[FitRequest]) -> bool:
@@ -92,7 +101,7 @@ def test_every_end_has_its_word(tmp_path: Path) -> None:
     )
     assert first["best_validation_f1"] == pytest.approx(0.3), "the best of a curve that goes up and down"
     assert first["settings"] == {"number": 0}
-    assert not requests[0].state_folder.exists(), "its state is taken away"
+    assert not requests[0].checkpoint_folder.exists(), "its state is taken away"
     diverged = read_result(requests[1].folder)
     assert diverged is not None
     assert (diverged["state"], diverged["message"], diverged["epochs"]) == (
@@ -143,8 +152,8 @@ def test_a_result_that_will_not_do_stays_until_it_is_replaced(tmp_path: Path) ->
     before = (request.folder / "result.json").read_text()
     wants_more = replace(request, settings={"number": 0, "more": True})
 
-    def is_done(asked: FitRequest, result: Mapping[str, Any]) -> bool:
-        return dict(asked.settings) == result["settings"]
+    def is_done(asked: FitRequest, result: FitResult) -> bool:
+        return dict(asked.settings) == result.settings
 
     for how in ("error", "memory"):
         broken = Work(ends=((request.trial_id, 3, how),))

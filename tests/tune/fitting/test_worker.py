@@ -14,7 +14,7 @@ from maskcls.stores.arrays import CacheOptions
 from tests.tune.searches import new_run
 from tune.fitting.curve import curve
 from tune.fitting.request import TrialRequest
-from tune.fitting.worker import fit_trial
+from tune.fitting.worker import run_fit
 
 RECIPE = Recipe(
     backbone="mobilenetv3_small_050",
@@ -41,7 +41,7 @@ def rows(faces: FaceDataset, name: str, recipe: Recipe = RECIPE) -> list[dict[st
     folder = run.trial("0000")
     folder.mkdir(parents=True)
     request = TrialRequest("0000", recipe.model_dump(), folder, run.path, 1, 0.0)
-    return list(curve(request, lambda asked: fit_trial(asked, cache=faces.cache, shared=True)))
+    return list(curve(request, lambda asked: run_fit(asked, cache=faces.cache, shared=True)))
 
 
 def test_rows_say_whether_frozen_features_are_kept(faces: FaceDataset) -> None:

@@ -95,7 +95,7 @@ def test_the_same_search_finds_the_same_also_at_an_address(
 ) -> None:
     import ray
 
-    monkeypatch.setattr("tune.fitting.worker.fit_trial", fit_and_tell_threads)
+    monkeypatch.setattr("tune.fitting.worker.run_fit", fit_and_tell_threads)
     common = [
         "--space",
         "freezing",

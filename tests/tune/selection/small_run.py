@@ -13,7 +13,9 @@ from maskcls.data.dataset import FaceDataset, prepare
 from maskcls.data.splits import split_people
 from maskcls.recipe import Recipe
 from maskcls.stores.arrays import CacheOptions
-from tune.fitting.pool import FitOutcome, FitRequest, Work, work_on
+from tune.fitting.pool import work_on
+from tune.fitting.request import FitRequest, Work
+from tune.fitting.worker import FitOutcome
 from tune.runs import study as records
 from tune.runs.folder import SearchRun
 from tune.runs.study import Record

@@ -18,7 +18,9 @@ from maskcls.training.conditions import Conditions, note
 from maskcls.training.metrics import scores
 from tests.tune.selection.small_run import add_trial, fitted, recorded, small_run, stopped, two_trials
 from tune.fitting.curve import read_curve
-from tune.fitting.pool import FitRequest, read_result, to_do
+from tune.fitting.pool import to_do
+from tune.fitting.request import FitRequest
+from tune.fitting.result import FitResult
 from tune.runs.folder import SearchRun
 from tune.selection import fits as fitting
 from tune.selection.finalists import (
@@ -197,7 +199,7 @@ def test_a_killed_repeat_answers_as_an_unbroken_one(by: str, tmp_path: Path, dem
         photos = faces.photos[faces.photos["person"].isin(people)]
         assert found[-1].keys == tuple(photos["key"])
         assert found[-1].truth.tolist() == photos["label"].tolist()
-        assert not request.state_folder.exists()
+        assert not request.checkpoint_folder.exists()
     unbroken, killed = found
     assert (unbroken.f1, unbroken.best_epoch, unbroken.seed) == (killed.f1, killed.best_epoch, 1)
     assert np.array_equal(unbroken.log_probabilities, killed.log_probabilities)
@@ -245,7 +247,7 @@ def test_answers_that_are_damaged_are_told(made: Run, demo_cache: Path) -> None:
     trials = [recorded("0000", 0.5, epochs=1)]
     request = repeat_requests(run, trials, faces, Design(1, 1, RepeatBy.SEEDS), cpus=1, gpus=0.0)[0]
     fitted(request, functools.partial(repeat_fit, cache=CacheOptions(demo_cache, 1.0)))
-    result = read_result(request.folder)
+    result = FitResult.read(request.folder)
     assert result is not None
     assert result["split_digest"] == faces.split.digest
     assert len(read_curve(request.folder)) == 1

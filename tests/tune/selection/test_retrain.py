@@ -20,7 +20,7 @@ from maskcls.stores.arrays import CacheOptions
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
 from tests.tune.selection.small_run import BASE, fitted, small_run, stopped
-from tune.fitting.pool import read_result
+from tune.fitting.result import FitResult
 from tune.runs.folder import SearchRun
 from tune.runs.stopping import Reason
 from tune.selection.finalists import Finalist, RepeatResult
@@ -74,7 +74,7 @@ def test_the_bundle_is_trained_on_everybody_but_the_holdout(
         f"Trial 0007 on all {people} people, 2 of 4 epochs: {run.best_on_all}",
         "No score belongs to that model: nobody was left to score it on.",
     ]
-    result = read_result(request.folder)
+    result = FitResult.read(request.folder)
     assert result is not None
     assert (result["best_validation_f1"], result["best_epoch"], result["epochs"]) == (None, 2, 2)
 

@@ -1,25 +1,67 @@
-"""A trial of a search fitted once more: its recipe and photos, and, stretch by stretch, the recorded threads, device and micro-batch."""
+"""A recorded trial fitted again: its recipe and photos, and, segment by segment, the recorded threads, device and micro-batch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 from maskcls.errors import CallError
 from maskcls.machine import resolve_device, set_threads, use_deterministic_kernels
-from maskcls.training.conditions import Conditions, RecordedTrial, at_epoch, note, segments, told_of, unequal
+from maskcls.recipe import Recipe
+from maskcls.text import first
+from maskcls.training.conditions import HARDWARE, Conditions, Segment, at_epoch, segments, unequal
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
 from maskcls.training.result import EpochResult
+from tune.fitting.curve import read_curve
+from tune.runs.folder import DEFAULT_RUNS, SearchRun
 
 if TYPE_CHECKING:
     from maskcls.data.dataset import FaceDataset
 
+_LISTED = 20
+
 
 @dataclass(frozen=True)
-class Answer:
+class RecordedTrial:
+    """A trial as its run's folder tells of it."""
+
+    run: Path
+    trial_id: str
+    recipe: Recipe
+    segments: list[Segment]
+    curve: list[dict[str, Any]]
+    """Its epochs in order; fewer than the recipe's where it was stopped early."""
+
+    @classmethod
+    def open(cls, name: str) -> Self:
+        """From RUN/ID, where RUN is a run's folder, or its name under runs/, and leading zeros of ID may be missing.
+
+        Raises CallError for what is no run or no trial, listing those that there are, and for one that began no fit.
+        """
+        run, trial_id = _run_folder(name), Path(name).name.zfill(4)
+        there = sorted(file.parent.name for file in SearchRun(run).trials.glob("*/recipe.json"))
+        if trial_id not in there:
+            listed = first(there, _LISTED) or "none"
+            raise CallError(f"--trial {name}: there is no trial {trial_id!r} in {run}. Trials there: {listed}.")
+        folder = SearchRun(run).trial(trial_id)
+        recorded = segments(folder)
+        if not recorded:
+            raise CallError(
+                f"--trial {name}: {folder} has no {HARDWARE}, so this trial began no fit whose curve could be had again."
+            )
+        curve = read_curve(folder)
+        return cls(run, trial_id, Recipe.from_json((folder / "recipe.json").read_text()), recorded, curve)
+
+    @property
+    def title(self) -> str:
+        return f"trial {self.trial_id} of {self.run.name}"
+
+
+@dataclass(frozen=True)
+class ReproducedEpoch:
     """An epoch computed again beside the recorded one."""
 
     result: EpochResult
@@ -38,7 +80,7 @@ class Answer:
         return f"validation F1 equal to the recorded epoch, NOT so {', '.join(self.unequal)}"
 
 
-class Again:
+class Reproduction:
     """The fit of a recorded trial, kept in `folder` as any fit is, so that it can be killed and goes on there.
 
     Args:
@@ -56,7 +98,7 @@ class Again:
         loader_workers: int | None = None,
     ) -> None:
         self.trial, self.folder = trial, folder
-        self.answers: list[Answer] = []
+        self.compared: list[ReproducedEpoch] = []
         self._data = FitData.of(faces, trial.recipe, progress=True)
         self._plan = [
             (segment.from_epoch, self._here(segment.conditions, device, loader_workers)) for segment in trial.segments
@@ -73,33 +115,25 @@ class Again:
         ]
         return list(dict.fromkeys(said))
 
-    def epochs(self) -> Iterator[Answer]:
-        """All epochs of the recipe, those of a stretch under its conditions. Raises Diverged."""
-        epochs = self.trial.recipe.epochs
-        ends = [begin - 1 for begin, _ in self._plan[1:]] + [epochs]
+    def epochs(self) -> Iterator[ReproducedEpoch]:
+        """All epochs of the recipe, those of a segment under its conditions. Raises Diverged."""
+        ends = [begin - 1 for begin, _ in self._plan[1:]] + [self.trial.recipe.epochs]
         for (_, here), end in zip(self._plan, ends, strict=True):
             set_threads(here.threads)
             use_deterministic_kernels()
             self.fit = Fit(
                 self.trial.recipe, self._data, here.device, here.loader_workers, micro_batch=here.micro_batch
             )
-            done = len(self.fit.history) if self.fit.resume(self.folder) else 0
-            if done < end:
-                note(self.folder, here, done=done, epochs=epochs)
-            for result in self.fit.epochs():
-                if result.epoch > done:
-                    self.fit.save(self.folder)
-                if result.epoch > len(self.answers):
-                    self.answers.append(self._answer(result))
-                    yield self.answers[-1]
-                if result.epoch >= max(end, done):
-                    break
+            for result in self.fit.epochs(self.folder, last=end):
+                if result.epoch > len(self.compared):
+                    self.compared.append(self._compare(result))
+                    yield self.compared[-1]
 
-    def wrong(self) -> list[int]:
+    def mismatches(self) -> list[int]:
         """Epochs that ran, like all before them, as the trial's did, and yet are not equal to them."""
         mine = segments(self.folder)
-        alike = [_alike(at_epoch(mine, n), at_epoch(self.trial.segments, n)) for n in range(1, len(self.answers) + 1)]
-        return [answer.result.epoch for n, answer in enumerate(self.answers, 1) if answer.unequal and all(alike[:n])]
+        alike = [_alike(at_epoch(mine, n), at_epoch(self.trial.segments, n)) for n in range(1, len(self.compared) + 1)]
+        return [epoch.result.epoch for n, epoch in enumerate(self.compared, 1) if epoch.unequal and all(alike[:n])]
 
     def _here(self, recorded: Conditions, device: str | None, loader_workers: int | None) -> Conditions:
         workers = recorded.loader_workers if loader_workers is None else loader_workers
@@ -113,11 +147,11 @@ class Again:
             micro_batch=recorded.micro_batch,
         )
 
-    def _answer(self, result: EpochResult) -> Answer:
+    def _compare(self, result: EpochResult) -> ReproducedEpoch:
         if result.epoch > len(self.trial.curve):
-            return Answer(result, None, [])
+            return ReproducedEpoch(result, None, [])
         recorded = self.trial.curve[result.epoch - 1]
-        return Answer(result, float(recorded["validation_f1"]), unequal(recorded, told_of(result)))
+        return ReproducedEpoch(result, float(recorded["validation_f1"]), unequal(recorded, result.to_row()))
 
 
 def _nearest(device: str) -> str:
@@ -130,3 +164,15 @@ def _nearest(device: str) -> str:
 
 def _alike(mine: Conditions | None, recorded: Conditions | None) -> bool:
     return mine is not None and recorded is not None and not mine.differences(recorded)
+
+
+def _run_folder(name: str) -> Path:
+    parent = Path(name).expanduser().parent
+    places = [parent] if parent.is_absolute() else [parent, DEFAULT_RUNS / parent]
+    for place in places:
+        if Path(name).name and SearchRun(place).trials.is_dir():
+            return place.absolute()
+    there = ", ".join(sorted(str(folder.parent) for folder in DEFAULT_RUNS.glob("*/trials"))) or "none"
+    raise CallError(
+        f"--trial expects RUN/ID, as in runs/first/0007, but {parent} holds no search's trials. Searches under runs/: {there}."
+    )

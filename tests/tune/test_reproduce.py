@@ -1,9 +1,9 @@
-"""`python -m maskcls.train --trial RUN/ID`: a trial's curve again, from the files that its run left."""
+"""`python -m tune.reproduce --trial RUN/ID`: a trial's curve again, from the files that its run left."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,11 +15,12 @@ from maskcls.machine import set_threads, use_deterministic_kernels
 from maskcls.recipe import Recipe
 from maskcls.serving.bundle import read_bundle
 from maskcls.stores.arrays import CacheOptions
-from maskcls.train import main
-from maskcls.training.conditions import HARDWARE, Conditions, note, told_of
+from maskcls.train import main as train_main
+from maskcls.training.conditions import HARDWARE, Conditions, note
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
 from tests.commands import Said, call
+from tune.reproduce import main
 
 RECIPE = Recipe(
     backbone="mobilenetv3_small_050",
@@ -60,15 +61,15 @@ def make_trial(run: Path, faces: FaceDataset, threads: tuple[int, ...], recipe: 
         assert fit.resume(folder) == bool(done)
         here = Conditions.now(recipe, data.digest, device="cpu", threads=n, loader_workers=0)
         note(folder, here, done=done, epochs=recipe.epochs)
-        rows.append(told_of(next(result for result in fit.epochs() if result.epoch == done + 1)))
+        rows.append(next(result for result in fit.epochs() if result.epoch == done + 1).to_row())
         fit.save(folder)
     (folder / "recipe.json").write_text(json.dumps(recipe.model_dump(), indent=2))
     (folder / "epochs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 
 
-def train(faces: FaceDataset, *words: object, status: int = 0) -> Said:
-    said = call(main, "--cache", faces.cache.folder, *words)
+def reproduce(faces: FaceDataset, *words: object, status: int = 0, command: Callable[..., None] = main) -> Said:
+    said = call(command, "--cache", faces.cache.folder, *words)
     assert said.status == status, said.out + said.err
     return said
 
@@ -76,7 +77,7 @@ def train(faces: FaceDataset, *words: object, status: int = 0) -> Said:
 def test_a_trial_that_was_stopped_early_is_trained_to_its_end(faces: FaceDataset, tmp_path: Path) -> None:
     make_trial(tmp_path / "first", faces, (1, 1))
     out = tmp_path / "again"
-    said = train(faces, "--trial", tmp_path / "first" / "7", "--out", out)
+    said = reproduce(faces, "--trial", tmp_path / "first" / "7", "--out", out)
     epochs = [line for line in said.out.splitlines() if line.startswith("epoch ")]
     assert [line.rpartition(": ")[2] for line in epochs] == ["equal to the recorded epoch"] * 2 + [
         "the trial was stopped before"
@@ -91,9 +92,16 @@ def test_a_trial_that_was_stopped_early_is_trained_to_its_end(faces: FaceDataset
     assert [file.name for file in tmp_path.iterdir() if file.name not in ("first", "again")] == []
 
 
+def test_its_former_spelling_does_the_same(faces: FaceDataset, tmp_path: Path) -> None:
+    make_trial(tmp_path / "first", faces, (1,), RECIPE.override({"epochs": 1}))
+    said = reproduce(faces, "--trial", tmp_path / "first" / "7", "--out", tmp_path / "again", command=train_main)
+    assert "1 of 1 recorded epochs of trial 0007 of first are equal to the bit." in said.out
+    assert "maskcls.train --trial is now python -m tune.reproduce --trial" in said.err
+
+
 def test_epochs_run_with_the_threads_that_each_had(faces: FaceDataset, tmp_path: Path) -> None:
     make_trial(tmp_path / "first", faces, (1, 2), RECIPE.override({"epochs": 2}))
-    said = train(faces, "--trial", tmp_path / "first" / "7", "--out", tmp_path / "again")
+    said = reproduce(faces, "--trial", tmp_path / "first" / "7", "--out", tmp_path / "again")
     assert "2 of 2 recorded epochs of trial 0007 of first are equal to the bit." in said.out
     assert "1 thread on cpu" in said.out
     assert "then 2 threads on cpu" in said.out
@@ -104,7 +112,7 @@ def test_other_hardware_and_versions_are_told_first(faces: FaceDataset, tmp_path
     (told,) = json.loads((folder / HARDWARE).read_text())
     told |= {"device": "cuda:99", "hardware": "NVIDIA L4", "versions": {**told["versions"], "torch": "2.0.0"}}
     (folder / HARDWARE).write_text(json.dumps([told]))
-    said = train(faces, "--trial", tmp_path / "first" / "7", "--out", tmp_path / "again")
+    said = reproduce(faces, "--trial", tmp_path / "first" / "7", "--out", tmp_path / "again")
     first, *rest = said.out.splitlines()
     assert first.startswith("Not as trial 0007 of first ran, so its numbers may come out otherwise: ")
     assert "device c" in first
@@ -120,7 +128,7 @@ def test_an_epoch_that_should_be_equal_and_is_not_fails_the_call(faces: FaceData
     rows[0]["train_loss"] += 1e-9
     rows[1]["validation_f1"] = 0.9876
     (folder / "epochs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    said = train(faces, "--trial", tmp_path / "first" / "7", "--out", tmp_path / "again", status=1)
+    said = reproduce(faces, "--trial", tmp_path / "first" / "7", "--out", tmp_path / "again", status=1)
     assert ": validation F1 equal to the recorded epoch, NOT so train_loss" in said.out
     assert ": NOT equal to the recorded epoch, whose validation F1 is 0.9876" in said.out
     assert "0 of 2 recorded epochs" in said.out
@@ -129,7 +137,7 @@ def test_an_epoch_that_should_be_equal_and_is_not_fails_the_call(faces: FaceData
     )
     assert read_bundle(tmp_path / "again"), "the fit is there all the same"
 
-    other = train(
+    other = reproduce(
         faces,
         "--trial",
         tmp_path / "first" / "7",
@@ -143,7 +151,7 @@ def test_an_epoch_that_should_be_equal_and_is_not_fails_the_call(faces: FaceData
     assert "Epochs 1, 2" in other.err
     told = json.loads((folder / HARDWARE).read_text())
     (folder / HARDWARE).write_text(json.dumps([{**told[0], "versions": {**told[0]["versions"], "numpy": "1.0"}}]))
-    train(faces, "--trial", tmp_path / "first" / "7", "--overwrite", "--out", tmp_path / "again")
+    reproduce(faces, "--trial", tmp_path / "first" / "7", "--overwrite", "--out", tmp_path / "again")
 
 
 def test_a_fit_that_goes_on_elsewhere_is_not_taken_for_the_trials(faces: FaceDataset, tmp_path: Path) -> None:
@@ -151,7 +159,7 @@ def test_a_fit_that_goes_on_elsewhere_is_not_taken_for_the_trials(faces: FaceDat
     folder = make_trial(tmp_path / "first", faces, (1, 1, 1))
     begun = make_trial(tmp_path / "begun", faces, (2,))
     begun.rename(tmp_path / ".again.state")
-    said = train(faces, "--trial", tmp_path / "first" / "7", "--out", tmp_path / "again")
+    said = reproduce(faces, "--trial", tmp_path / "first" / "7", "--out", tmp_path / "again")
     assert "NOT" in said.out, "threads do change the last bits of this fit"
     assert json.loads((folder / HARDWARE).read_text())[0]["threads"] == 1
 
@@ -184,7 +192,9 @@ def test_options_that_the_run_has_answered_are_refused(
     here = Conditions.now(RECIPE, "", device="cpu", threads=1, loader_workers=0)
     note(folder, here, done=0, epochs=3)
     (folder / "recipe.json").write_text(RECIPE.to_json())
-    said = train(faces, "--trial", tmp_path / "first" / "7", "--out", tmp_path / "out", *words, status=2)
+    said = reproduce(
+        faces, "--trial", tmp_path / "first" / "7", "--out", tmp_path / "out", *words, status=2, command=train_main
+    )
     assert message in said.err
     assert not (tmp_path / "out").exists()
 
@@ -193,5 +203,5 @@ def test_a_trial_on_other_photos_is_told(faces: FaceDataset, tmp_path: Path) -> 
     folder = make_trial(tmp_path / "first", faces, (1,), RECIPE.override({"epochs": 1}))
     told = json.loads((folder / HARDWARE).read_text())
     (folder / HARDWARE).write_text(json.dumps([{**told[0], "data": "0-0"}]))
-    said = train(faces, "--trial", tmp_path / "first" / "7", "--out", tmp_path / "again")
+    said = reproduce(faces, "--trial", tmp_path / "first" / "7", "--out", tmp_path / "again")
     assert "instead of 0-0" in said.out.splitlines()[0]

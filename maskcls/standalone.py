@@ -1,0 +1,76 @@
+"""One fit without a search, in this process: trained with a line per epoch, resumable beside its bundle, then exported."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+
+from maskcls.data.dataset import FaceDataset
+from maskcls.machine import default_loader_workers, resolve_device, use_deterministic_kernels
+from maskcls.recipe import Recipe
+from maskcls.serving.bundle import export
+from maskcls.training.checkpoint import STATE_FILE
+from maskcls.training.fit import Fit
+from maskcls.training.fit_data import FitData, check_trainable
+from maskcls.training.result import EpochResult
+
+
+def checkpoint_folder(out: Path) -> Path:
+    """Where the fit of a bundle keeps its checkpoint until the bundle is written."""
+    return out.with_name(f".{out.name}.state")
+
+
+def train(recipe: Recipe, dataset: FaceDataset, out: Path, device: str, loader_workers: int | None) -> Fit:
+    """Train a recipe to its last epoch, from the checkpoint beside `out` where there is one, and say so, line by line."""
+    check_trainable(recipe, dataset)
+    device = resolve_device(device)
+    use_deterministic_kernels()
+    workers = default_loader_workers(device) if loader_workers is None else loader_workers
+    data = FitData.of(dataset, recipe, progress=True)
+    fit = Fit(recipe, data, device=device, loader_workers=workers, stores=dataset.feature_stores(shared=False))
+    if any(recipe.of_model(tasks).frozen_stages for tasks in recipe.split.models):
+        typer.echo(f"What frozen stages give: {fit.frozen_features}.")
+    folder = checkpoint_folder(out)
+    if fit.resume(folder):
+        typer.echo(f"Going on after epoch {len(fit.history)}, from {folder}. The epochs before it were:")
+    with kept_on_interrupt(folder):
+        for result in fit.epochs(folder):
+            typer.echo(epoch_line(result, recipe.epochs))
+    return fit
+
+
+@contextmanager
+def kept_on_interrupt(folder: Path) -> Iterator[None]:
+    """Say, where the block is interrupted, that what is done is kept in the folder."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if (folder / STATE_FILE).exists():
+            typer.echo(f"What is done is kept in {folder}; the same command goes on from there.", err=True)
+        raise
+
+
+def write_bundle_of(fit: Fit, dataset: FaceDataset, out: Path, overwrite: bool, **origin: str) -> None:
+    """Write the best epoch as a bundle, and take the checkpoint away. `origin` is noted in the bundle beside the scores."""
+    scores = {"validation": fit.best.scores.to_dict(), "epoch": fit.best_epoch, **origin}
+    export(out, fit.recipe, fit.best_states(), scores=scores, faces=dataset, overwrite=overwrite)
+    shutil.rmtree(checkpoint_folder(out))
+
+
+def say_where(fit: Fit, out: Path) -> None:
+    """Say where the bundle is, and how to predict with it."""
+    typer.echo(f"The best epoch, {fit.best_epoch}, is in {out}. To predict:")
+    typer.echo(f"  python -m maskcls.predict --bundle {out} --images DIR --out submission.csv")
+
+
+def epoch_line(result: EpochResult, epochs: int) -> str:
+    """An epoch in one line."""
+    tasks = ", ".join(f"{name} {f1:.3f}" for name, f1 in result.scores.task_f1.items())
+    return (
+        f"epoch {result.epoch}/{epochs}: loss {result.train_loss:.4f}, validation F1 {result.validation_f1:.4f} "
+        f"({tasks}), {result.photos_per_second:.0f} photos/s"
+    )

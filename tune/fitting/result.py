@@ -1,0 +1,94 @@
+"""result.json of a repeat, a comparison's fit or the fit on all people: written last, it says that the fit is done."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from maskcls.files import write_atomically
+from maskcls.training.conditions import HARDWARE
+from tune.fitting.failures import ERROR
+from tune.fitting.request import FitRequest
+from tune.fitting.worker import FitOutcome
+from tune.states import FIDELITY, METRIC, TrialState
+
+RESULT = "result.json"
+_OWN = ("state", "message", "epochs", "best_epoch", "best_validation_f1", "seconds", "cpus", "gpus", "settings")
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a fit's result.json holds."""
+
+    state: TrialState
+    message: str
+    epochs: int
+    best_epoch: int
+    best_validation_f1: float | None
+    """None where there is no epoch, or nobody to validate on."""
+    seconds: float
+    cpus: int
+    gpus: float
+    settings: Mapping[str, Any]
+    """What was asked, as its request says."""
+    values: Mapping[str, Any]
+    """What the fit's `After` made; empty unless the fit is complete."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing is left to do. A fit that ran out of memory is tried again: a resume may give it more."""
+        return self.state != TrialState.OUT_OF_MEMORY
+
+    @classmethod
+    def of(cls, request: FitRequest, outcome: FitOutcome) -> Self:
+        """The result of a request that ended so."""
+        last, values = outcome.last, dict(outcome.values)
+        score = last[METRIC] if last[FIDELITY] else None
+        return cls(
+            state=outcome.state,
+            message=outcome.message,
+            epochs=last[FIDELITY],
+            best_epoch=values.pop("best_epoch", last["best_epoch"]),
+            best_validation_f1=values.pop("best_validation_f1", score),
+            seconds=last["seconds"],
+            cpus=request.cpus,
+            gpus=request.gpus,
+            settings=dict(request.settings),
+            values={key: value for key, value in values.items() if key != "message"},
+        )
+
+    @classmethod
+    def read(cls, folder: Path) -> Self | None:
+        """The result of the fit in a folder; None where there is none."""
+        try:
+            content: dict[str, Any] = json.loads((folder / RESULT).read_text())
+        except FileNotFoundError:
+            return None
+        own = {key: content.pop(key) for key in _OWN}
+        return cls(**{**own, "state": TrialState(own["state"])}, values=content)
+
+    def write(self, folder: Path) -> None:
+        """Write it whole."""
+        content = {key: getattr(self, key) for key in _OWN} | dict(self.values)
+        write_atomically(folder / RESULT, json.dumps(content, indent=2) + "\n")
+
+
+def write_result(request: FitRequest, outcome: FitOutcome) -> None:
+    """Write how a fit ended, and take away what only a fit that goes on needs.
+
+    A result that is final is not replaced by one that says that memory was short.
+    """
+    before = FitResult.read(request.folder)
+    if outcome.state != TrialState.OUT_OF_MEMORY or before is None or not before.is_final:
+        FitResult.of(request, outcome).write(request.folder)
+    if outcome.state == TrialState.OUT_OF_MEMORY:
+        return
+    if outcome.state == TrialState.COMPLETE and not outcome.message:
+        (request.folder / ERROR).unlink(missing_ok=True)
+    if (request.checkpoint_folder / HARDWARE).exists():
+        shutil.copyfile(request.checkpoint_folder / HARDWARE, request.folder / HARDWARE)
+    shutil.rmtree(request.checkpoint_folder, ignore_errors=True)
