@@ -31,7 +31,8 @@ def curve(request: FitRequest, work: Callable[[FitRequest], Iterator[Row]]) -> I
         now = time.perf_counter()
         # An epoch that is yielded again took no time now; what it took stands in the file.
         recorded = kept[epoch]["epoch_seconds"] if epoch in kept else now - began
-        took = float(result["seconds"] if "seconds" in result else recorded)
+        took = result.get("seconds")
+        took = float(recorded if took is None else took)
         seconds, began = seconds + took, now
         row = {**result, METRIC: best, "best_epoch": best_epoch, "epoch_seconds": took, "seconds": seconds}
         if epoch not in kept or {**kept[epoch], **row} != kept[epoch]:
