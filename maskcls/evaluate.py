@@ -97,10 +97,10 @@ def _labelled(
 ) -> DataFrame:
     from maskcls.data.corrections import read_corrections
     from maskcls.data.photos import read_contest
-    from maskcls.serving.evaluation import answered_photos
+    from maskcls.serving.evaluation import labelled_photos
 
     if answers is not None:
-        return answered_photos(images or Path(data or "", "eval"), answers)
+        return labelled_photos(images or Path(data or "", "eval"), answers)
     return read_contest(Path(data or ""), corrections=read_corrections(corrections), skip_bad=skip_bad)
 
 

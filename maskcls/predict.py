@@ -36,28 +36,29 @@ def main(
 ) -> None:
     """Classify photos: the mask, gender and age group of each, as one of 18 classes."""
     from maskcls.serving.predictor import Predictor
-    from maskcls.serving.submission import check_out, find_photos, write_answers, write_probabilities
+    from maskcls.serving.submission import check_out, find_photos, write_probabilities, write_submission
 
     check_out(out)
     photos = find_photos(images)
     predictor = Predictor(bundle, device, flip=tta)
     files, keys = photos["file"].tolist(), photos["key"].tolist()
     if skip_bad:
-        answers = predictor.answers(files, skip_bad=True, progress=True)
-        for message in answers.bad.values():
+        predictions = predictor.predictions(files, skip_bad=True, progress=True)
+        for message in predictions.bad.values():
             typer.echo(f"Skipped: {message}", err=True)
-        if answers.bad:
+        if predictions.bad:
             typer.echo(
-                f"{len(answers.bad):,} of {len(files):,} photos could not be read; their answer is class 0.", err=True
+                f"{len(predictions.bad):,} of {len(files):,} photos could not be read; their answer is class 0.",
+                err=True,
             )
-        found = answers.probabilities
+        found = predictions.probabilities
     else:
         found = predictor.probabilities(files, progress=True)
     if probabilities:
         table = out.with_suffix(".probabilities.csv")
         write_probabilities(table, keys, found)
         typer.echo(f"Wrote the probabilities to {table}.")
-    write_answers(out, keys, found.argmax(axis=1).tolist())
+    write_submission(out, keys, found.argmax(axis=1).tolist())
     typer.echo(f"Wrote {len(keys):,} answers to {out}.")
 
 

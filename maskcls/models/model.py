@@ -27,7 +27,7 @@ BLOCK = 64
 RowFeatures = Callable[[NDArray[np.int64]], Tensor]
 """Rows (b,) of an array of pixels -> the backbone's features (b, n_features) of them."""
 
-Answers = list[NDArray[np.float64]]
+MemberLogProbs = list[NDArray[np.float64]]
 """For each member of a split, in its order, (n, k) log probabilities."""
 
 
@@ -123,11 +123,11 @@ def log_probabilities(
     flip: bool = False,
     block_photos: int = BLOCK,
 ) -> NDArray[np.float64]:
-    """`member_answers`, joined by the split's rule `join`: (n, 18) log probabilities."""
-    return split.join(member_answers(models, pixels, rows, flip=flip, block_photos=block_photos), join)
+    """`member_log_probs`, joined by the split's rule `join`: (n, 18) log probabilities."""
+    return split.join(member_log_probs(models, pixels, rows, flip=flip, block_photos=block_photos), join)
 
 
-def member_answers(
+def member_log_probs(
     models: Sequence[Model],
     pixels: NDArray[np.uint8],
     rows: NDArray[np.int64] | None = None,
@@ -135,7 +135,7 @@ def member_answers(
     flip: bool = False,
     block_photos: int = BLOCK,
     features: Sequence[RowFeatures | None] = (),
-) -> Answers:
+) -> MemberLogProbs:
     """What each member says of the photos `rows` (default: all) of `pixels` (photos, s, s, 3).
 
     Runs in eval() and float32, whatever training's precision, in padded blocks of one size, so that a photo's answer does not
@@ -158,16 +158,14 @@ def member_answers(
         said = [
             answer
             for model, had in zip(models, features or [None] * len(models), strict=True)
-            for answer in _block_log_probabilities(
-                model, batch, flip, None if had is None else functools.partial(had, padded)
-            )
+            for answer in _block_log_probs(model, batch, flip, None if had is None else functools.partial(had, padded))
         ]
         for answer, told in zip(answers, said, strict=True):
             answer[start : start + n] = told[:n]
     return answers
 
 
-def _block_log_probabilities(model: Model, batch: Tensor, flip: bool, features: Callable[[], Tensor] | None) -> Answers:
+def _block_log_probs(model: Model, batch: Tensor, flip: bool, features: Callable[[], Tensor] | None) -> MemberLogProbs:
     with torch.inference_mode():
         answers = [
             logits.double().log_softmax(1)
@@ -177,3 +175,7 @@ def _block_log_probabilities(model: Model, batch: Tensor, flip: bool, features: 
             mirrored = [logits.double().log_softmax(1) for logits in model(batch.flip(2))]
             answers = [torch.logaddexp(*pair) - np.log(2) for pair in zip(answers, mirrored, strict=True)]
     return [answer.cpu().numpy() for answer in answers]
+
+
+member_answers = member_log_probs
+"""`member_log_probs`, by its former name."""

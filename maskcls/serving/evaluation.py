@@ -14,7 +14,7 @@ from rich.table import Table
 from maskcls.errors import DataError
 from maskcls.labels import CLASS_NAMES
 from maskcls.serving.predictor import Predictor
-from maskcls.serving.submission import classes_of, find_photos, read_answers
+from maskcls.serving.submission import classes_of, find_photos, read_classes
 from maskcls.training.metrics import Scores, scores
 
 
@@ -40,7 +40,7 @@ def evaluate(predictor: Predictor, photos: pd.DataFrame, *, skip_bad: bool = Fal
     """
     files = photos["file"].tolist()
     if skip_bad:
-        found, bad = predictor.answers(files, skip_bad=True, progress=True)
+        found, bad = predictor.predictions(files, skip_bad=True, progress=True)
     else:
         found, bad = predictor.probabilities(files, progress=True), {}
     good = np.setdiff1d(np.arange(len(photos)), list(bad))
@@ -62,17 +62,17 @@ def evaluate(predictor: Predictor, photos: pd.DataFrame, *, skip_bad: bool = Fal
     )
 
 
-def answered_photos(images: Path, answers: Path) -> pd.DataFrame:
+def labelled_photos(images: Path, answers: Path) -> pd.DataFrame:
     """The photos of `photos.list_photos` with their true classes as `label`. Raises DataError where some have no answer."""
     photos = find_photos(images)
-    return photos.assign(label=classes_of(photos["key"].tolist(), read_answers(answers), answers))
+    return photos.assign(label=classes_of(photos["key"].tolist(), read_classes(answers), answers))
 
 
 def evaluate_submission(submission: Path, answers: Path) -> Evaluation:
     """Score a finished submission: every photo of `answers` must be in it; photos that only the submission has are left aside."""
-    expected = read_answers(answers)
+    expected = read_classes(answers)
     truth = np.array(list(expected.values()), np.int64)
-    return Evaluation(scores(truth, classes_of(list(expected), read_answers(submission), submission)), _counts(truth))
+    return Evaluation(scores(truth, classes_of(list(expected), read_classes(submission), submission)), _counts(truth))
 
 
 def render(evaluation: Evaluation) -> RenderableType:

@@ -39,7 +39,7 @@ BLOCKS_AHEAD = 2
 LISTED = 20
 
 
-class Answers(NamedTuple):
+class Predictions(NamedTuple):
     """(n, 18) probabilities, and for each photo that cannot be read its row and what is wrong; there all classes are 1/18."""
 
     probabilities: NDArray[np.float64]
@@ -72,17 +72,17 @@ class Predictor:
 
     def probabilities(self, photos: Sequence[Photo], *, progress: bool = False) -> NDArray[np.float64]:
         """(n, 18), rows summing to one. Raises DataError that lists all photos which cannot be read, after looking at all."""
-        answers = self.answers(photos, progress=progress)
-        if answers.bad:
-            raise DataError(_refusal(answers.bad, len(photos)))
-        return answers.probabilities
+        predictions = self.predictions(photos, progress=progress)
+        if predictions.bad:
+            raise DataError(_refusal(predictions.bad, len(photos)))
+        return predictions.probabilities
 
     def at_once(self, photo: geometry.Image) -> NDArray[np.float64]:
         """(18,) of one photo for somebody who waits: not padded to a block, so the last bits may differ from `probabilities`."""
         pixels = {each: cropped.pixels[None] for each, cropped in self.crops(photo).items()}
         return self._probabilities(pixels, block_photos=1)[0]  # type: ignore[no-any-return]
 
-    def answers(self, photos: Sequence[Photo], *, skip_bad: bool = False, progress: bool = False) -> Answers:
+    def predictions(self, photos: Sequence[Photo], *, skip_bad: bool = False, progress: bool = False) -> Predictions:
         """Like `probabilities`, but photos that cannot be read are returned beside; unless `skip_bad`, the first ends the predicting.
 
         With a face crop the log says in how many photos no face was found.
@@ -103,7 +103,7 @@ class Predictor:
                 advance(len(block))
         if any(each.face_crop != "none" for each in self.geometries) and (skip_bad or not bad):
             log.info(geometry.told_of_missed_faces(faces_missed, len(photos) - len(bad)))
-        return Answers(probabilities, bad)
+        return Predictions(probabilities, bad)
 
     def of_rows(self, faces: FaceDataset, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """(n, 18) of these rows of the photo table, from the pixel stores, which are built where there are none yet."""

@@ -21,36 +21,36 @@ PROBABILITY_COLUMNS = tuple(
 """`p0_worn_male_under_30` to `p17_not_worn_female_over_59`."""
 
 
-def read_answers(file: Path) -> dict[str, int]:
+def read_classes(file: Path) -> dict[str, int]:
     """Class 0..17 by ImageID; other columns are left aside. Raises DataError naming the row of what is wrong."""
     if not file.is_file():
         raise DataError(f"{file} does not exist. Expected a CSV file with the columns {IMAGE},{ANSWER}.")
     table = read_csv(file)
     table.require([IMAGE, ANSWER])
-    answers: dict[str, int] = {}
+    classes: dict[str, int] = {}
     for line, row in table.rows:
-        image, answer = row[IMAGE], row[ANSWER]
-        if image in answers:
+        image, class_ = row[IMAGE], row[ANSWER]
+        if image in classes:
             raise DataError(f"{file}, line {line}: {image} stands there a second time. Leave one row per photo.")
-        if not answer.isdecimal() or int(answer) >= N_CLASSES:
-            raise DataError(f"{file}, line {line}: {ANSWER} must be a class 0..{N_CLASSES - 1}, but is {answer!r}.")
-        answers[image] = int(answer)
-    if not answers:
+        if not class_.isdecimal() or int(class_) >= N_CLASSES:
+            raise DataError(f"{file}, line {line}: {ANSWER} must be a class 0..{N_CLASSES - 1}, but is {class_!r}.")
+        classes[image] = int(class_)
+    if not classes:
         raise DataError(f"{file} has no rows. Expected one row per photo: {IMAGE},{ANSWER}.")
-    return answers
+    return classes
 
 
-def classes_of(images: Sequence[str], answers: dict[str, int], file: Path) -> NDArray[np.int64]:
-    """(n,) classes of the images. Raises DataError where `answers`, read from `file`, lack some."""
-    missing = [image for image in images if image not in answers]
+def classes_of(images: Sequence[str], classes: dict[str, int], file: Path) -> NDArray[np.int64]:
+    """(n,) classes of the images. Raises DataError where `classes`, read from `file`, lack some."""
+    missing = [image for image in images if image not in classes]
     if missing:
         raise DataError(
             f"{file} lacks {len(missing):,} of {len(images):,} photos, {missing[0]} the first. Add their rows."
         )
-    return np.array([answers[image] for image in images], np.int64)
+    return np.array([classes[image] for image in images], np.int64)
 
 
-def write_answers(file: Path, images: Iterable[str], classes: Iterable[int]) -> None:
+def write_submission(file: Path, images: Iterable[str], classes: Iterable[int]) -> None:
     """A submission: ImageID,ans, a row a photo in the order given. Atomic."""
     write_csv(file, (IMAGE, ANSWER), zip(images, classes, strict=True))
 

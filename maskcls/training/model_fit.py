@@ -29,7 +29,7 @@ LOSS_CHECK_STEPS = 50  # looking at a loss makes the host wait for the device
 MIX_STREAM = 1  # keeps what mixes batches apart from what drops units, where their seeds' parts are equal
 
 
-class Objective(nn.Module):
+class HeadLoss(nn.Module):
     """What one head is told: the labels of its task, and, where its recipe asks for it, the ages beside them."""
 
     labels: Tensor
@@ -104,7 +104,7 @@ class ModelFit:
             else FeatureBatches(self.recipe, photos.rows, draws, kept, pin=pin)
         )
         self.validated = kept_for_validation(self.frozen, stores, self.recipe, kept)
-        self.objectives = nn.ModuleList(Objective(recipe.of_member(t.name), t, photos) for t in model.tasks).to(
+        self.head_losses = nn.ModuleList(HeadLoss(recipe.of_member(t.name), t, photos) for t in model.tasks).to(
             self.device
         )
         self._backbone = (
@@ -117,12 +117,17 @@ class ModelFit:
         )
 
     @property
-    def answering(self) -> Model:
+    def eval_model(self) -> Model:
         """What is validated and kept: the moving average of the weights where the recipe asks for one, else the model itself."""
         if self.average is None:
             return self.model
         averaged: Model = self.average.module
         return averaged
+
+    @property
+    def answering(self) -> Model:
+        """`eval_model`, by its former name."""
+        return self.eval_model
 
     def train_epoch(self, epoch: int) -> tuple[float, int]:
         """One epoch (0-based); the mean loss of its photos, and how many they were. Raises Diverged."""
@@ -155,8 +160,8 @@ class ModelFit:
             with self._autocast():
                 features = self._features(inputs[part])
                 logits, ages = self.model.logits(features), self.model.ages(features)
-            told = zip(self.objectives, logits, ages, strict=True)
-            loss = torch.stack([objective(*answer, positions, shares, part) for objective, *answer in told]).sum()
+            told = zip(self.head_losses, logits, ages, strict=True)
+            loss = torch.stack([head_loss(*answer, positions, shares, part) for head_loss, *answer in told]).sum()
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         if self.recipe.clip_norm:

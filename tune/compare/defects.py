@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from maskcls.data.dataset import FaceDataset
-    from maskcls.models.model import Answers, Model
+    from maskcls.models.model import MemberLogProbs, Model
     from maskcls.recipe import Recipe
     from maskcls.training.fit import Fit
     from maskcls.training.fit_data import FitData
@@ -150,13 +150,13 @@ class UncorrectedLabels(Treatment):
         return raw.loc[keys]
 
 
-def _said(models: Sequence[Model], pixels: NDArray[np.uint8], rows: Integers | None = None) -> Answers:
-    from maskcls.models.model import member_answers
+def _said(models: Sequence[Model], pixels: NDArray[np.uint8], rows: Integers | None = None) -> MemberLogProbs:
+    from maskcls.models.model import member_log_probs
 
-    return member_answers(models, pixels, rows)
+    return member_log_probs(models, pixels, rows)
 
 
-def _classes(fit: Fit, said: Answers) -> Integers:
+def _classes(fit: Fit, said: MemberLogProbs) -> Integers:
     """The class (n,) that the members' answers make under the recipe's own join."""
     classes: Integers = fit.recipe.split.join(said, fit.recipe.join).argmax(1)
     return classes

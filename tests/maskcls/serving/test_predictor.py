@@ -102,7 +102,7 @@ def test_faces_that_are_not_found_are_told_when_predicting(
     missed = sum(Geometry(64, "haar").crop(decode(file).rgb).face_missed for file in photos[:-1])
     assert 1 <= missed <= len(photo_kinds)
     with caplog.at_level("INFO", "maskcls"):
-        predictor.answers(photos, skip_bad=True)
+        predictor.predictions(photos, skip_bad=True)
         assert caplog.messages == [
             f"No face was found in {missed} of {len(photos) - 1} photos; they keep the plain crop."
         ]
@@ -146,11 +146,11 @@ def test_a_long_list_of_bad_photos_is_cut(predictor: Predictor, tmp_path: Path) 
 def test_skipped_photos_have_equal_probabilities_and_leave_the_others_as_they_are(
     predictor: Predictor, photo_kinds: list[Path], tmp_path: Path
 ) -> None:
-    answers = predictor.answers([photo_kinds[0], tmp_path / "missing.jpg", photo_kinds[1]], skip_bad=True)
-    assert list(answers.bad) == [1]
-    assert "missing.jpg cannot be read" in answers.bad[1]
-    assert np.all(answers.probabilities[1] == 1 / 18)
-    assert np.array_equal(answers.probabilities[[0, 2]], predictor.probabilities(photo_kinds[:2]))
+    predictions = predictor.predictions([photo_kinds[0], tmp_path / "missing.jpg", photo_kinds[1]], skip_bad=True)
+    assert list(predictions.bad) == [1]
+    assert "missing.jpg cannot be read" in predictions.bad[1]
+    assert np.all(predictions.probabilities[1] == 1 / 18)
+    assert np.array_equal(predictions.probabilities[[0, 2]], predictor.probabilities(photo_kinds[:2]))
 
 
 def test_no_photos_have_no_answers(predictor: Predictor) -> None:
@@ -245,9 +245,9 @@ class TestEnsemble:
         self, random_ensemble: Ensemble, photo_kinds: list[Path], tmp_path: Path
     ) -> None:
         predictor = Predictor(random_ensemble.folder, "cpu")
-        answers = predictor.answers([tmp_path / "missing.jpg", *photo_kinds], skip_bad=True)
-        assert list(answers.bad) == [0]
-        assert np.array_equal(answers.probabilities[1:], predictor.probabilities(photo_kinds))
+        predictions = predictor.predictions([tmp_path / "missing.jpg", *photo_kinds], skip_bad=True)
+        assert list(predictions.bad) == [0]
+        assert np.array_equal(predictions.probabilities[1:], predictor.probabilities(photo_kinds))
         photos = pd.DataFrame({"file": [str(file) for file in photo_kinds], "label": range(7)})
         evaluation = evaluate(predictor, photos.assign(person=["000001_male_Asian_25"] * 3 + ["new"] * 4))
         assert (evaluation.people, evaluation.seen) == (2, 1)

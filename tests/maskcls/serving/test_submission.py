@@ -11,9 +11,9 @@ from maskcls.serving.submission import (
     PROBABILITY_COLUMNS,
     check_out,
     classes_of,
-    read_answers,
-    write_answers,
+    read_classes,
     write_probabilities,
+    write_submission,
 )
 
 
@@ -25,14 +25,14 @@ def table(folder: Path, text: str) -> Path:
 
 def test_answers_go_to_a_file_and_back_in_order(tmp_path: Path) -> None:
     file = tmp_path / "submission.csv"
-    write_answers(file, ["b.jpg", "a.jpg"], [17, 0])
+    write_submission(file, ["b.jpg", "a.jpg"], [17, 0])
     assert file.read_bytes() == b"ImageID,ans\nb.jpg,17\na.jpg,0\n"
-    assert read_answers(file) == {"b.jpg": 17, "a.jpg": 0}
+    assert read_classes(file) == {"b.jpg": 17, "a.jpg": 0}
     assert [left.name for left in tmp_path.iterdir()] == ["submission.csv"]
 
 
 def test_further_columns_and_a_byte_order_mark_are_left_aside(tmp_path: Path) -> None:
-    assert read_answers(table(tmp_path, "\ufeffImageID,ans,person\na.jpg, 3,000081\n")) == {"a.jpg": 3}
+    assert read_classes(table(tmp_path, "\ufeffImageID,ans,person\na.jpg, 3,000081\n")) == {"a.jpg": 3}
 
 
 def test_probabilities_have_a_column_a_class(tmp_path: Path) -> None:
@@ -59,12 +59,12 @@ def test_probabilities_have_a_column_a_class(tmp_path: Path) -> None:
 )
 def test_bad_tables_are_refused_with_their_line(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        read_answers(table(tmp_path, text))
+        read_classes(table(tmp_path, text))
 
 
 def test_missing_tables_and_rows_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.csv does not exist\. Expected a CSV file with the columns ImageID,ans"):
-        read_answers(tmp_path / "none.csv")
+        read_classes(tmp_path / "none.csv")
     with pytest.raises(DataError, match=r"t\.csv lacks 2 of 3 photos, b the first\. Add their rows"):
         classes_of(["a", "b", "c"], {"a": 1}, Path("t.csv"))
 
@@ -79,6 +79,6 @@ def test_where_no_table_can_go_is_told_before_the_work(tmp_path: Path) -> None:
 def test_a_writing_that_fails_leaves_the_old_table(tmp_path: Path) -> None:
     file = table(tmp_path, "old")
     with pytest.raises(ValueError, match="zip"):
-        write_answers(file, ["a", "b"], [1])
+        write_submission(file, ["a", "b"], [1])
     assert file.read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 1

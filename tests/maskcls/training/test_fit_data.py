@@ -76,15 +76,15 @@ def test_the_photos_of_a_batch_are_those_its_labels_are_told_of() -> None:
         for pixels, positions in model_fit.batches.epoch(1):
             rows = photos.rows[positions.numpy()]
             assert np.array_equal(pixels.numpy(), aged().pixels[rows])
-            told = model_fit.objectives[0].labels[positions].numpy()
+            told = model_fit.head_losses[0].labels[positions].numpy()
             assert np.array_equal(told, model_fit.model.tasks[0].of(photos.classes[positions.numpy()]))
-            assert np.array_equal(aged().ages[rows], model_fit.objectives[0].ages[positions].numpy())
+            assert np.array_equal(aged().ages[rows], model_fit.head_losses[0].ages[positions].numpy())
 
 
 def test_a_member_that_does_not_hang_on_age_may_leave_a_group_out() -> None:
     recipe = RECIPE.override({"task_split": "three", "members.mask3.ages_left_out": "60-99"})
     mask, _, age = Fit(recipe, aged()).model_fits
-    assert len(mask.objectives[0].labels) < len(age.objectives[0].labels)
+    assert len(mask.head_losses[0].labels) < len(age.head_losses[0].labels)
 
 
 def test_one_member_may_have_its_own_cut() -> None:
@@ -92,9 +92,9 @@ def test_one_member_may_have_its_own_cut() -> None:
         {"task_split": "three", "members.age3.age_cut_old": 57, "members.age3.ages_left_out": "28-29"}
     )
     mask, _, age = Fit(recipe, aged()).model_fits
-    assert len(mask.objectives[0].labels) == len(aged().train)
-    assert len(age.objectives[0].labels) < len(aged().train)
-    assert (age.objectives[0].labels.numpy() == 2).sum() == (aged().ages[aged().train] >= 57).sum()
+    assert len(mask.head_losses[0].labels) == len(aged().train)
+    assert len(age.head_losses[0].labels) < len(aged().train)
+    assert (age.head_losses[0].labels.numpy() == 2).sum() == (aged().ages[aged().train] >= 57).sum()
 
 
 @pytest.mark.parametrize(

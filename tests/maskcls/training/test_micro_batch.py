@@ -94,7 +94,7 @@ def plain_step(model_fit: ModelFit, pixels: torch.Tensor, positions: torch.Tenso
     images = model_fit.model.normalise(pixels)
     shares = mix(images, model_fit.recipe, torch_seed(model_fit.recipe.seed, model_fit.number, number, MIX_STREAM))
     features = model_fit.model.backbone(images)
-    answers = zip(model_fit.objectives, model_fit.model.logits(features), model_fit.model.ages(features), strict=True)
+    answers = zip(model_fit.head_losses, model_fit.model.logits(features), model_fit.model.ages(features), strict=True)
     loss = torch.stack([told(logits, ages, positions, shares) for told, logits, ages in answers]).sum()
     model_fit.optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -120,7 +120,7 @@ def test_whole_batches_take_the_plain_step_to_the_bit(name: str, micro_batch: in
         torch.manual_seed(number)
         in_parts.step(*batch, number)
     assert same_tensors([plain.model.state_dict()], [in_parts.model.state_dict()])
-    assert same_tensors([plain.answering.state_dict()], [in_parts.answering.state_dict()])
+    assert same_tensors([plain.eval_model.state_dict()], [in_parts.eval_model.state_dict()])
 
 
 def test_a_fit_with_a_micro_batch_of_a_whole_one_has_the_same_curve() -> None:
@@ -155,8 +155,8 @@ def test_a_batch_of_parts_is_one_step_of_optimizer_average_and_clipping() -> Non
         in_parts.step(*batch, number)
     for name, tensor in whole.model.state_dict().items():
         torch.testing.assert_close(in_parts.model.state_dict()[name], tensor, rtol=1e-4, atol=1e-7)
-    for name, tensor in whole.answering.state_dict().items():
-        torch.testing.assert_close(in_parts.answering.state_dict()[name], tensor, rtol=1e-4, atol=1e-7)
+    for name, tensor in whole.eval_model.state_dict().items():
+        torch.testing.assert_close(in_parts.eval_model.state_dict()[name], tensor, rtol=1e-4, atol=1e-7)
     norm = torch.stack([p.grad.norm() for p in in_parts.model.parameters() if p.grad is not None]).norm()
     assert norm.item() == pytest.approx(1e-3, rel=1e-3), "the sum is clipped, not the parts"
 

@@ -64,7 +64,7 @@ def test_the_average_is_its_formula() -> None:
         model_fit.step(pixels, positions, step - 1)
         decay = min(1 - step ** (-2 / 3), 0.9) if step > 1 else 0.0
         expected = decay * expected + (1 - decay) * model_fit.model.state_dict()[name]
-    torch.testing.assert_close(model_fit.answering.state_dict()[name], expected)
+    torch.testing.assert_close(model_fit.eval_model.state_dict()[name], expected)
 
 
 def test_heads_of_a_shared_backbone_see_the_same_photos_and_all_move_it() -> None:
@@ -72,7 +72,7 @@ def test_heads_of_a_shared_backbone_see_the_same_photos_and_all_move_it() -> Non
     (model_fit,) = fit.model_fits
     assert [task.name for task in model_fit.model.tasks] == ["mask3", "gender2", "age3"]
     pixels, positions = next(model_fit.batches.epoch(0))
-    for number, told in enumerate(model_fit.objectives):  # one head's loss at a time
+    for number, told in enumerate(model_fit.head_losses):  # one head's loss at a time
         copied = copy.deepcopy(model_fit.model)
         logits = copied.logits(copied.backbone(copied.normalise(pixels)))[number]
         told(logits, None, positions, None).backward()
@@ -91,7 +91,7 @@ def test_each_head_learns_at_its_own_rate_and_weight() -> None:
     assert heads == {"mask3": {0.25}, "gender2": {0.25}, "age3": {0.5}}
     assert {rates[id(p)] for p in model_fit.model.backbone.parameters() if p.requires_grad} == {0.125}
     logits, positions = torch.zeros(4, 3), torch.arange(4)
-    mask, age = (model_fit.objectives[at](logits, None, positions, None).item() for at in (0, 2))
+    mask, age = (model_fit.head_losses[at](logits, None, positions, None).item() for at in (0, 2))
     assert age == pytest.approx(3 * mask)
 
 
@@ -145,7 +145,7 @@ def test_a_step_in_bfloat16_is_finite_and_leaves_weights_in_float32() -> None:
     pixels, positions = next(model_fit.batches.epoch(0))
     assert torch.isfinite(model_fit.step(pixels, positions))
     assert model_fit.average is not None
-    for tensor in (*model_fit.model.parameters(), *model_fit.answering.parameters()):
+    for tensor in (*model_fit.model.parameters(), *model_fit.eval_model.parameters()):
         assert tensor.dtype == torch.float32
         assert torch.isfinite(tensor).all()
 

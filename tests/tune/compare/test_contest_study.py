@@ -17,7 +17,7 @@ from maskcls.data.geometry import decode
 from maskcls.data.photos import read_contest
 from maskcls.data.splits import split_people
 from maskcls.labels import decode as decode_class
-from maskcls.models.model import log_probabilities, member_answers
+from maskcls.models.model import log_probabilities, member_log_probs
 from maskcls.presets import base_recipe
 from maskcls.recipe import Recipe
 from maskcls.stores.arrays import CacheOptions
@@ -167,7 +167,7 @@ def test_inverted_numbering_turns_under_30_round_and_leaves_gender_alone(
 def test_the_hard_join_and_the_flip_are_the_products_own(fit: Fit, faces: FaceDataset) -> None:
     rows = faces.rows("holdout")
     with fit.at_best() as models:
-        expected = fit.recipe.split.join(member_answers(models, fit.data.pixels, rows), "hard").argmax(1)
+        expected = fit.recipe.split.join(member_log_probs(models, fit.data.pixels, rows), "hard").argmax(1)
         mirrored = log_probabilities(models, fit.recipe.split, fit.data.pixels, rows, flip=True).argmax(1)
     assert answers("hard join", fit, faces).tolist() == expected.tolist()
     assert answers("test-time flip", fit, faces).tolist() == mirrored.tolist()
