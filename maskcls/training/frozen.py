@@ -1,7 +1,10 @@
-"""What a model's frozen stages give in a fit: for the views that it trains on and for the photos that it validates on.
+"""Features from a model's frozen stages in a fit, for the views that it trains on and the photos that it validates on.
 
-Kept or computed when they are needed, the numbers are the same to the bit on the CPU in float32: either way they come from
-`models.prefix`, in blocks of one size.
+Cached, or computed when they are needed, the numbers are the same to the bit on the CPU in float32: either way they
+come from `models.prefix`, in blocks of one size.
+
+Shapes: m photos or views at a time; features (m, ...) are maps (m, c, h, w) where the cut lies among convolutions,
+tokens (m, t, d) in a transformer, and vectors (m, n_features) where the whole backbone is frozen.
 """
 
 from __future__ import annotations
@@ -10,6 +13,8 @@ import hashlib
 import logging
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -31,32 +36,36 @@ from maskcls.training.fit_data import FitData
 
 Integers = NDArray[np.int64]
 
-NOTHING_FROZEN, NO_STORES = (
-    "no stage is frozen, or the backbone can't be run from its cut on",
-    "no place to keep them was given",
-)
 log = logging.getLogger("maskcls")
 
-PLAIN = -1
+UNAUGMENTED = -1
 """The view of a photo as it is."""
-READ_BYTES_A_SECOND = 1e9
-"""Of a store, for the estimate whether it pays: a good disk's, less than memory's."""
-AHEAD = 512
-"""Draws whose features are seen to together, before the first of them is trained on."""
+READ_BYTES_PER_S = 1e9
+"""How fast a store is read, for the estimate whether caching pays: as fast as a good disk, slower than memory."""
 _CODE = 2
 """Raise it where the code here or in models.prefix changes what is stored."""
 
+_warned: set[Path] = set()
+"""Caches whose problems this process has logged."""
 
-_told: set[Path] = set()
-"""Caches that this process has complained of."""
+
+class NotCached(StrEnum):
+    """Why frozen features are not cached. The text stands in a curve's rows; reasons with numbers are made where they arise."""
+
+    NOTHING_FROZEN = "no stage is frozen, or the backbone can't be run from its cut on"
+    NO_STORES = "no place to keep them was given"
+    MIXED = "photos are mixed before they go through the frozen stages"
+    NEW_VIEWS = "every draw is a new view (views = 0)"
+    NO_VALIDATION = "nobody is validated on"
 
 
-class Kept:
-    """The features of some photos in some views, of one precision, from their stores; computed live where the cache has no room.
+class CachedFeatures:
+    """Features of some photos in some views, in one precision, from their stores; computed live where the cache has no room.
 
     Args:
-        rows: (n,) of the data that a store has room for, rising.
-        plain: whether every view is the photo as it is.
+        rows: (n,) of the data that a store has room for, in ascending order.
+        unaugmented: whether every view is the photo as it is.
+        augmenter: makes the views.
     """
 
     def __init__(
@@ -66,69 +75,75 @@ class Kept:
         rows: Integers,
         precision: torch.dtype,
         *,
-        plain: bool,
+        unaugmented: bool,
         augmenter: Augmenter,
     ) -> None:
         self._frozen, self._stores, self._rows, self.precision = frozen, stores, rows, precision
         self._augmenter = augmenter
-        self.plain = plain
-        self._open: dict[int, FeatureStore | None] = {}
-        self.given_up = ""
-        """Why features that should be kept are not, or not all of them: what is wrong with the cache."""
-        self._shape = as_rows(frozen.compute(rows[:1], np.array([PLAIN]), precision, block=1)).shape[1:]
+        self.unaugmented = unaugmented
+        self._open: dict[int, FeatureStore | None] = {}  # by view; None: the cache gave none
+        self.problem = ""
+        """What is wrong with the cache, so that not all features are cached; "" where nothing is."""
+        # One photo through the prefix tells the shape of a photo's features as they are stored, without the leading 1.
+        self._shape = as_rows(frozen.compute(rows[:1], np.array([UNAUGMENTED]), precision, block=1)).shape[1:]
 
     @property
-    def bytes_a_view(self) -> int:
-        return self._key(PLAIN).n_bytes
+    def bytes_per_view(self) -> int:
+        """Size of the store of one view of all rows."""
+        return self._key(UNAUGMENTED).n_bytes
 
     def slower_than_computing(self) -> str:
-        """Why reading these features would take longer than computing them; "" where it would not, or where a store was made before."""
-        if self._stores.holds(self._key(PLAIN if self.plain else 0)):
+        """Why reading these features would take longer than computing them; "" if it would not, or if there is a store."""
+        if self._stores.holds(self._key(UNAUGMENTED if self.unaugmented else 0)):
             return ""
-        reading = self.bytes_a_view / len(self._rows) / READ_BYTES_A_SECOND
-        computing = self._frozen.seconds_a_photo(self.precision)
-        if reading < computing:
+        reading_s = self.bytes_per_view / len(self._rows) / READ_BYTES_PER_S
+        computing_s = self._frozen.seconds_per_photo(self.precision)
+        if reading_s < computing_s:
             return ""
-        return f"they would not pay: {1e3 * reading:.1f} ms to read a photo's, {1e3 * computing:.1f} ms to compute them"
+        reading_ms, computing_ms = 1e3 * reading_s, 1e3 * computing_s
+        return f"they would not pay: {reading_ms:.1f} ms to read a photo's, {computing_ms:.1f} ms to compute them"
 
     def of(self, rows: Integers, views: Integers | None = None) -> Tensor:
-        """Features (b, ...) of rows of the data, in these views or as they are; on the CPU."""
+        """Features (m, ...), on the CPU, of rows (m,) of the data in these views (m,), or as they are."""
         views = self._views(rows, views)
         self.prepare(rows, views)
         features = np.empty((len(rows), *self._shape), stored_type(self.precision))
-        live = np.zeros(len(rows), bool)
+        live = np.zeros(len(rows), bool)  # (m,) which of them no store holds
         for at, positions, store in self._by_view(rows, views):
-            there = np.zeros(len(at), bool) if store is None else ~store.lacks(positions)
+            stored = np.zeros(len(at), bool) if store is None else ~store.lacks(positions)
             if store is not None:
-                store.copy(positions[there], features, at[there])
-            live[at[~there]] = True
+                store.copy(positions[stored], features, at[stored])
+            live[at[~stored]] = True
         if live.any():
             features[live] = as_rows(self._compute(rows[live], views[live]))
         return as_tensor(features, self.precision)
 
     def prepare(self, rows: Integers, views: Integers | None = None) -> None:
-        """See that stores hold these, each computed once by all processes that want it: many at a time fill the prefix's blocks."""
+        """See that stores hold these (m,) rows and views, each computed once by all processes that want it.
+
+        Many at a time are cheaper than few: they fill the prefix's blocks.
+        """
         views = self._views(rows, views)
         wanted: list[tuple[FeatureStore, int]] = []
-        asked: list[int] = []
+        missing: list[int] = []  # of each wanted one, where it stands in `rows`
         for at, positions, store in self._by_view(rows, views):
             if store is not None and store.takes_rows:
-                _, first = np.unique(positions, return_index=True)
+                _, first = np.unique(positions, return_index=True)  # a sampler may draw a photo twice in one view
                 lacking = first[store.lacks(positions[first])]
                 wanted += [(store, position) for position in positions[lacking].tolist()]
-                asked += at[lacking].tolist()
-        rows, views = rows[asked], views[asked]
+                missing += at[lacking].tolist()
+        rows, views = rows[missing], views[missing]
         try:
             fill(wanted, lambda numbers: self._compute(rows[numbers], views[numbers]), self._frozen.block)
-        except OSError as error:
-            self._give_up(f"takes none: {error}")
+        except OSError as error:  # the disk is full, or fails: from now on everything is computed live
+            self._note_problem(f"takes none: {error}")
             self._open = dict.fromkeys(self._open)
 
     def _views(self, rows: Integers, views: Integers | None) -> Integers:
-        return np.full(len(rows), PLAIN) if views is None or self.plain else views
+        return np.full(len(rows), UNAUGMENTED) if views is None or self.unaugmented else views
 
     def _by_view(self, rows: Integers, views: Integers) -> Iterator[tuple[Integers, Integers, FeatureStore | None]]:
-        """Of each view where it stands among the rows, the positions of those in its store, and the store."""
+        """For each view: its places among the rows (j,), the positions (j,) of those rows in its store, and the store."""
         for view in np.unique(views).tolist():
             at = np.flatnonzero(views == view)
             if view not in self._open:
@@ -139,18 +154,19 @@ class Kept:
         try:
             store = self._stores.open(self._key(view))
         except (OSError, RunError) as error:
-            self._give_up(f"takes none: {error}")
+            self._note_problem(f"takes none: {error}")
             return None
         if not store.takes_rows:
-            self._give_up("may only be read, and what it has not is computed whenever it is needed")
+            self._note_problem("may only be read, and what it has not is computed whenever it is needed")
         return store
 
-    def _give_up(self, why: str) -> None:
-        """Say once a process why training is slower than it might be, and keep it for the fit's record."""
-        self.given_up = f"the cache for frozen features, {self._stores.cache}, {why}"
-        if self._stores.cache not in _told:
-            _told.add(self._stores.cache)
-            log.warning("T%s. Training goes on, more slowly.", self.given_up[1:])
+    def _note_problem(self, problem: str) -> None:
+        """Log once per process and cache why training is slower than it might be, and note it for the fit's record."""
+        named = f"cache for frozen features, {self._stores.cache}, {problem}"
+        self.problem = f"the {named}"
+        if self._stores.cache not in _warned:
+            _warned.add(self._stores.cache)
+            log.warning("The %s. Training goes on, more slowly.", named)
 
     def _compute(self, rows: Integers, views: Integers) -> Tensor:
         return self._frozen.compute(rows, views, self.precision, self._augmenter)
@@ -161,20 +177,40 @@ class Kept:
             "seed": self._augmenter.seed,
             "albumentations": version("albumentations"),
         }
-        parts = {**self._frozen.parts(self._rows), **(augmented if view != PLAIN else {})}
-        return Key(
-            {**parts, "view": "as it is" if view == PLAIN else f"view {view}"},
-            len(self._rows),
-            self._shape,
-            self.precision,
-        )
+        parts = {**self._frozen.key_parts(self._rows), **(augmented if view != UNAUGMENTED else {})}
+        named = "as it is" if view == UNAUGMENTED else f"view {view}"
+        return Key({**parts, "view": named}, len(self._rows), self._shape, self.precision)
+
+
+@dataclass(frozen=True)
+class CacheDecision:
+    """Whether the frozen features of some photos are cached.
+
+    Args:
+        features: the cached features; None where they are computed whenever they are needed.
+        reason: why they are not cached, for people; "" where they are.
+    """
+
+    features: CachedFeatures | None
+    reason: str = ""
+
+    @property
+    def status(self) -> str:
+        """`kept`, or why not all of them are: stands in a curve's rows as `frozen_features`."""
+        return str(self.reason) or self.problem or "kept"  # a plain str: rows travel to processes without this module
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with the cache, so that not all of them are cached; "" where nothing is."""
+        return "" if self.features is None else self.features.problem
 
 
 class FrozenStages:
     """The frozen stages of one model in a fit.
 
     Args:
-        prefix: of the model.
+        prefix: of the model's backbone.
+        data: whose pixels go through the prefix.
     """
 
     def __init__(self, model: Model, prefix: Prefix, data: FitData) -> None:
@@ -191,45 +227,46 @@ class FrozenStages:
         *,
         block: int = 0,
     ) -> Tensor:
-        """Features of rows (b,) of the data in these views (b,), computed now, on the model's device."""
-        photos = [self.data.pixels[row] for row in rows]
+        """Features (m, ...) of rows (m,) of the data in these views (m,), computed now, on the model's device.
+
+        Args:
+            augmenter: makes the views; None where all are UNAUGMENTED.
+            block: photos per forward pass; 0: the device's block.
+        """
+        photos = [self.data.pixels[row] for row in rows]  # m of (s, s, 3) uint8
         if augmenter is not None:
-            asked = zip(photos, rows.tolist(), views.tolist(), strict=True)
             photos = [
-                photo if view == PLAIN else augmenter.view(photo, self.data.keys[row], view)
-                for photo, row, view in asked
+                photo if view == UNAUGMENTED else augmenter.view(photo, self.data.keys[row], view)
+                for photo, row, view in zip(photos, rows.tolist(), views.tolist(), strict=True)
             ]
-        return self.of_images(
-            self.model.normalise(torch.from_numpy(np.stack(photos)).to(self.device)), precision, block or self.block
-        )
+        images = self.model.normalise(torch.from_numpy(np.stack(photos)).to(self.device))  # (m, 3, s, s)
+        return self.of_images(images, precision, block or self.block)
 
     def of_images(self, images: Tensor, precision: torch.dtype, block: int) -> Tensor:
-        """Features of normalised images (b, 3, s, s)."""
+        """Normalised images (m, 3, s, s) -> features (m, ...), in forward passes of `block` photos."""
         with self._autocast(precision):
             return self.prefix.features(images, block).to(precision)
 
     def _autocast(self, precision: torch.dtype) -> torch.autocast:
         return torch.autocast(self.device.type, precision, enabled=precision != torch.float32)
 
-    def seconds_a_photo(self, precision: torch.dtype) -> float:
-        """Of the frozen stages alone, measured on one block of black photos."""
+    def seconds_per_photo(self, precision: torch.dtype) -> float:
+        """How long the frozen stages alone take, measured on one block of black photos."""
         size = self.model.recipe.image_size
         images = self.model.normalise(torch.zeros(self.block, size, size, 3, dtype=torch.uint8, device=self.device))
-        for _ in range(2):  # the first one warms up
+        for _ in range(2):  # the first pass warms up
             began = time.perf_counter()
             with self._autocast(precision):
                 self.prefix.features(images, self.block)[0].sum().item()  # waits for the device
         return (time.perf_counter() - began) / self.block
 
-    def parts(self, rows: Integers) -> dict[str, object]:
-        """What the numbers hang on, but for the view."""
-        photos = hashlib.sha256(
-            "\n".join([self.data.pixels_digest, *(self.data.keys[row] for row in rows)]).encode()
-        ).hexdigest()[:24]
-        return {**self._parts, "photos": photos}
+    def key_parts(self, rows: Integers) -> dict[str, object]:
+        """All that the numbers depend on, except for the view: for a store's key."""
+        photos = "\n".join([self.data.pixels_digest, *(self.data.keys[row] for row in rows)])
+        return {**self._key_parts, "photos": hashlib.sha256(photos.encode()).hexdigest()[:24]}
 
     @cached_property
-    def _parts(self) -> dict[str, object]:
+    def _key_parts(self) -> dict[str, object]:
         recipe = self.model.recipe
         return {
             "code": _CODE,
@@ -241,80 +278,64 @@ class FrozenStages:
             "std": self.model.std.flatten().tolist(),
             "hardware": hardware_name(self.device.type),
             "block": self.block,
-            "threads": torch.get_num_threads() if self.device.type == "cpu" else 0,
+            "threads": torch.get_num_threads() if self.device.type == "cpu" else 0,  # they decide the order of sums
             "torch": torch.__version__,
             "timm": version("timm"),
         }
 
 
-def kept_for_training(
+def cache_for_training(
     frozen: FrozenStages | None, stores: FeatureStores | None, recipe: Recipe, precision: torch.dtype, draws: DrawStream
-) -> Kept | str:
-    """The training views' features, or why they are not kept. Stores have room for all photos: every split of the people shares them."""
-    if frozen is None or stores is None or not frozen.data.pixels_digest:
-        return NOTHING_FROZEN if frozen is None else NO_STORES
+) -> CacheDecision:
+    """Whether the training views' features are cached. A store has room for all photos, so that every split shares it."""
+    if frozen is None:
+        return CacheDecision(None, NotCached.NOTHING_FROZEN)
+    if stores is None or not frozen.data.pixels_digest:
+        return CacheDecision(None, NotCached.NO_STORES)
     augmenter = Augmenter(recipe.augmentation, recipe.augmentation_seed)
-    plain = not augmenter.transforms
+    unaugmented = not augmenter.transforms
     if recipe.mix != "none":
-        return "photos are mixed before they go through the frozen stages"
-    if not plain and not recipe.views:
-        return "every draw is a new view (views = 0)"
-    views = 1 if plain else recipe.views
-    kept = Kept(frozen, stores, np.arange(len(frozen.data.labels)), precision, plain=plain, augmenter=augmenter)
-    unlike = 0 if stores.shared else _unlike(draws, recipe.epochs, views)
-    return (
-        stores.refusal(views * kept.bytes_a_view, recipe.epochs * draws.n, unlike)
-        or kept.slower_than_computing()
-        or kept
-    )
+        return CacheDecision(None, NotCached.MIXED)
+    if not unaugmented and not recipe.views:
+        return CacheDecision(None, NotCached.NEW_VIEWS)
+    views = 1 if unaugmented else recipe.views
+    everyone = np.arange(len(frozen.data.labels))  # (photos,)
+    cached = CachedFeatures(frozen, stores, everyone, precision, unaugmented=unaugmented, augmenter=augmenter)
+    distinct = 0 if stores.shared else _distinct_views(draws, recipe.epochs, views)
+    return _decision(cached, stores.refusal(views * cached.bytes_per_view, recipe.epochs * draws.n, distinct))
 
 
-def _unlike(draws: DrawStream, epochs: int, views: int) -> int:
-    """How many different views of photos a fit draws."""
-    seen = np.zeros(draws.n * views, bool)
-    for epoch in range(epochs):
-        positions, numbers = draws.epoch(epoch)
-        seen[positions * views + numbers % views] = True
-    return int(seen.sum())
+def cache_for_validation(
+    frozen: FrozenStages | None, stores: FeatureStores | None, recipe: Recipe, training: CacheDecision
+) -> CacheDecision:
+    """Whether the validation photos' features, in float32, are cached; in the training's store where both hold the same.
 
-
-def kept_for_validation(
-    frozen: FrozenStages | None, stores: FeatureStores | None, recipe: Recipe, training: Kept | str
-) -> Kept | str:
-    """The validation photos' features in float32, or why they are not kept. They share the training's store where both are the same."""
-    if frozen is None or stores is None or not frozen.data.pixels_digest:
-        return NOTHING_FROZEN if frozen is None else NO_STORES
-    if isinstance(training, Kept) and training.plain and training.precision == torch.float32:
+    Args:
+        training: what was decided for the training views.
+    """
+    if frozen is None:
+        return CacheDecision(None, NotCached.NOTHING_FROZEN)
+    if stores is None or not frozen.data.pixels_digest:
+        return CacheDecision(None, NotCached.NO_STORES)
+    shared = training.features
+    if shared is not None and shared.unaugmented and shared.precision == torch.float32:
         return training
     rows = np.sort(frozen.data.validation)
     if not len(rows):
-        return "nobody is validated on"
-    kept = Kept(frozen, stores, rows, torch.float32, plain=True, augmenter=Augmenter({}, 0))
-    return (
-        stores.refusal(kept.bytes_a_view, recipe.epochs * len(rows), len(rows)) or kept.slower_than_computing() or kept
-    )
+        return CacheDecision(None, NotCached.NO_VALIDATION)
+    cached = CachedFeatures(frozen, stores, rows, torch.float32, unaugmented=True, augmenter=Augmenter({}, 0))
+    return _decision(cached, stores.refusal(cached.bytes_per_view, recipe.epochs * len(rows), len(rows)))
 
 
-class FeatureBatches:
-    """As `training.views.ViewBatches`, of stored features in place of pixels: (b, ...) features, and positions (b,)."""
+def _decision(cached: CachedFeatures, refusal: str) -> CacheDecision:
+    reason = refusal or cached.slower_than_computing()
+    return CacheDecision(None, reason) if reason else CacheDecision(cached)
 
-    def __init__(self, recipe: Recipe, rows: Integers, draws: DrawStream, kept: Kept, *, pin: bool) -> None:
-        self._recipe, self._rows, self._draws, self._kept, self._pin = recipe, rows, draws, kept, pin
 
-    @property
-    def steps(self) -> int:
-        """Batches an epoch."""
-        return -(-len(self._rows) // self._recipe.batch_size)
-
-    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of an epoch (0-based); the same photos and views in each as ViewBatches has."""
-        positions, draw_numbers = self._draws.epoch(epoch)
-        rows, views = self._rows[positions], draw_numbers % max(self._recipe.views, 1)
-        seen = 0
-        for at in np.array_split(np.arange(len(positions)), self.steps):
-            if at[-1] >= seen:
-                ahead = slice(seen, max(seen + AHEAD, at[-1] + 1))
-                self._kept.prepare(rows[ahead], views[ahead])
-                seen = ahead.stop
-            features = self._kept.of(rows[at], views[at])
-            yield features.pin_memory() if self._pin else features, torch.from_numpy(positions[at])
+def _distinct_views(draws: DrawStream, epochs: int, views: int) -> int:
+    """How many different (photo, view) a fit draws."""
+    drawn = np.zeros(draws.n * views, bool)
+    for epoch in range(epochs):
+        positions, numbers = draws.epoch(epoch)  # (n,) each
+        drawn[positions * views + numbers % views] = True
+    return int(drawn.sum())

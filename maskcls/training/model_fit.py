@@ -19,9 +19,9 @@ from maskcls.recipe import Recipe
 from maskcls.seeds import torch_seed
 from maskcls.stores.features import FeatureStores
 from maskcls.tasks import Task, task
-from maskcls.training.batches import Batches, ViewBatches
+from maskcls.training.batches import Batches, FeatureBatches, ViewBatches
 from maskcls.training.fit_data import FitData, TrainingPhotos
-from maskcls.training.frozen import PLAIN, FeatureBatches, FrozenStages, kept_for_training, kept_for_validation
+from maskcls.training.frozen import UNAUGMENTED, FrozenStages, cache_for_training, cache_for_validation
 from maskcls.training.losses import age_loss, create_loss, shares_of
 from maskcls.training.mixing import mix
 
@@ -94,16 +94,14 @@ class ModelFit:
         draws = DrawStream(drawn.of(photos.classes), drawn.n_labels, self.recipe.sampler, self.recipe.seed, number)
         prefix = Prefix.of(model.backbone, self.recipe.image_size)
         self.frozen = None if prefix is None else FrozenStages(model, prefix, data)
-        kept = kept_for_training(self.frozen, stores, self.recipe, precision, draws)
-        self.kept = kept
-        """The training views' features, or why they are not kept."""
-        pin = self.device.type == "cuda"
+        self.training_cache = cache_for_training(self.frozen, stores, self.recipe, precision, draws)
+        self.validation_cache = cache_for_validation(self.frozen, stores, self.recipe, self.training_cache)
+        cached, pin = self.training_cache.features, self.device.type == "cuda"
         self.batches: Batches = (
             ViewBatches(self.recipe, data, photos.rows, draws, workers=workers, pin=pin)
-            if isinstance(kept, str)
-            else FeatureBatches(self.recipe, photos.rows, draws, kept, pin=pin)
+            if cached is None
+            else FeatureBatches(self.recipe, photos.rows, draws, cached, pin=pin)
         )
-        self.validated = kept_for_validation(self.frozen, stores, self.recipe, kept)
         self.head_losses = nn.ModuleList(HeadLoss(recipe.of_member(t.name), t, photos) for t in model.tasks).to(
             self.device
         )
@@ -176,7 +174,7 @@ class ModelFit:
 
     def _mixed(self, inputs: Tensor, number: int) -> tuple[Tensor, Tensor | None]:
         """A batch as the model takes it, and the shares (b, b) of each photo in each where it was mixed. Kept features stay as they are."""
-        if not isinstance(self.kept, str):
+        if self.training_cache.features is not None:
             return inputs, None
         images = self.model.normalise(inputs)  # (b, 3, s, s)
         return images, mix(images, self.recipe, torch_seed(self.recipe.seed, self.number, number, MIX_STREAM))
@@ -188,32 +186,29 @@ class ModelFit:
         """
         if self.frozen is None:
             return self._backbone(inputs)  # type: ignore[no-any-return]
-        if isinstance(self.kept, str):
+        if self.training_cache.features is None:
             block = self.frozen.block if self.device.type == "cpu" else len(inputs)
             inputs = self.frozen.of_images(inputs, self.precision, block)
         return self.frozen.prefix.rest(inputs)
 
     def validation_features(self, rows: NDArray[np.int64]) -> Tensor:
         """What the frozen stages give for rows of the data as they are, float32, on the model's device. For models with some."""
-        if isinstance(self.validated, str):
+        cached = self.validation_cache.features
+        if cached is None:
             assert self.frozen is not None
-            return self.frozen.compute(rows, np.full(len(rows), PLAIN), torch.float32)
-        return self.validated.of(rows).to(self.device)
+            return self.frozen.compute(rows, np.full(len(rows), UNAUGMENTED), torch.float32)
+        return cached.of(rows).to(self.device)
 
     @property
     def frozen_features(self) -> str:
         """`kept`, or why what the frozen stages give is not: for the training views, and for validation where that differs."""
-        training, validation = (
-            kept if isinstance(kept, str) else kept.given_up or "kept" for kept in (self.kept, self.validated)
-        )
+        training, validation = self.training_cache.status, self.validation_cache.status
         return training if training == validation else f"{training}; for validation: {validation}"
 
     @property
     def cache_trouble(self) -> str:
-        """What is wrong with the cache that should keep frozen features, if anything."""
-        return next(
-            (kept.given_up for kept in (self.kept, self.validated) if not isinstance(kept, str) and kept.given_up), ""
-        )
+        """What is wrong with the cache that should hold frozen features; "" where nothing is."""
+        return self.training_cache.problem or self.validation_cache.problem
 
     def _set_rates(self, step: int) -> None:
         factor = rate_factor(self.recipe, step / self.batches.steps)

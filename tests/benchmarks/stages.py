@@ -95,7 +95,7 @@ def _process() -> Executor:
 def _first_and_later(recipe: Any, faces: Any, cache: Path, steps: int) -> tuple[float, float]:
     """Milliseconds a photo."""
     fit = Fit(recipe, FitData.of(faces, recipe), stores=FeatureStores(cache, shared=True)).model_fits[0]
-    assert isinstance(fit.kept, str) == (recipe.frozen_stages == 0), fit.kept
+    assert (fit.training_cache.features is None) == (recipe.frozen_stages == 0), fit.training_cache.reason
     fit.model.train()
     first, later = (_ms(fit.step, fit.batches.epoch(0), steps) for _ in range(2))
     assert not fit.cache_trouble, fit.cache_trouble
