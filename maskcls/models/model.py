@@ -175,7 +175,3 @@ def _block_log_probs(model: Model, batch: Tensor, flip: bool, features: Callable
             mirrored = [logits.double().log_softmax(1) for logits in model(batch.flip(2))]
             answers = [torch.logaddexp(*pair) - np.log(2) for pair in zip(answers, mirrored, strict=True)]
     return [answer.cpu().numpy() for answer in answers]
-
-
-member_answers = member_log_probs
-"""`member_log_probs`, by its former name."""

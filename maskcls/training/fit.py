@@ -22,7 +22,7 @@ from torch import Tensor
 
 from maskcls import machine
 from maskcls.errors import Diverged
-from maskcls.models.model import Model, RowFeatures, build_models, log_probabilities, member_answers
+from maskcls.models.model import Model, RowFeatures, build_models, log_probabilities, member_log_probs
 from maskcls.recipe import Recipe
 from maskcls.stores.features import FeatureStores
 from maskcls.training import checkpoint as state
@@ -139,7 +139,7 @@ class Fit:
             best_epoch=self.best_epoch,
             best=self._best,
             models=[fit.model.trainable_state() for fit in self.model_fits],
-            averages=[fit.answering.trainable_state() for fit in self.model_fits if fit.average is not None],
+            averages=[fit.eval_model.trainable_state() for fit in self.model_fits if fit.average is not None],
             optimizers=[fit.optimizer.state_dict() for fit in self.model_fits],
         )
 
@@ -153,7 +153,7 @@ class Fit:
             fit.optimizer.load_state_dict(optimizer)
         averaged = [fit for fit in self.model_fits if fit.average is not None]
         for fit, average in zip(averaged, saved.averages, strict=True):
-            fit.answering.load_trainable_state(average)
+            fit.eval_model.load_trainable_state(average)
         self.history, self.best_epoch, self._best = saved.history, saved.best_epoch, saved.best
         return True
 
@@ -161,7 +161,7 @@ class Fit:
         """Each model's complete state at the best epoch, on the CPU."""
         return [complete_state(model.state_dict(), best) for model, best in zip(self.models, self._best, strict=True)]
 
-    def answers(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    def log_probs(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """(n, 18) log probabilities of the best epoch's weights for these rows of the data's pixels."""
         with self.at_best() as models:
             return log_probabilities(models, self.recipe.split, self.data.pixels, rows, join=self.recipe.join)
@@ -169,7 +169,7 @@ class Fit:
     @contextmanager
     def at_best(self) -> Iterator[list[Model]]:
         """The models with the best epoch's weights; after the block the fit stands where it stood."""
-        models = self.answering
+        models = self.eval_models
         now = [to_cpu(model.trainable_state()) for model in models]
         for model, best in zip(models, self._best, strict=True):
             model.load_trainable_state(best)
@@ -180,9 +180,9 @@ class Fit:
                 model.load_trainable_state(state_)
 
     @property
-    def answering(self) -> list[Model]:
+    def eval_models(self) -> list[Model]:
         """What is validated: each model, or the moving average of its weights."""
-        return [fit.answering for fit in self.model_fits]
+        return [fit.eval_model for fit in self.model_fits]
 
     @property
     def frozen_features(self) -> str:
@@ -218,28 +218,28 @@ class Fit:
         self.history.append(result)
         if not validates or not self._best or result.validation_f1 > self.best.validation_f1:
             self.best_epoch = result.epoch
-            self._best = [to_cpu(model.trainable_state()) for model in self.answering]
+            self._best = [to_cpu(model.trainable_state()) for model in self.eval_models]
         return result
 
     def _validate(self, epoch: int) -> Scores:
-        answers = member_answers(
-            self.answering,
+        log_probs = member_log_probs(
+            self.eval_models,
             self.data.pixels,
             self.data.validation,
-            features=[_answering_features(fit) for fit in self.model_fits],
+            features=[_eval_features(fit) for fit in self.model_fits],
         )
-        if not all(np.isfinite(answer).all() for answer in answers):
+        if not all(np.isfinite(member).all() for member in log_probs):
             raise Diverged(f"Probabilities are not finite after epoch {epoch + 1}. A lower learning rate may help.")
-        joined = self.recipe.split.join(answers, self.recipe.join)
+        joined = self.recipe.split.join(log_probs, self.recipe.join)
         return scores(self.data.labels[self.data.validation], joined.argmax(1))
 
 
-def _answering_features(fit: ModelFit) -> RowFeatures | None:
+def _eval_features(fit: ModelFit) -> RowFeatures | None:
     """What the model that answers makes of rows, through the frozen stages apart from the rest; None where none are frozen."""
     frozen = fit.frozen
     if frozen is None:
         return None
-    return lambda rows: frozen.prefix.rest(fit.validation_features(rows), fit.answering.backbone)
+    return lambda rows: frozen.prefix.rest(fit.validation_features(rows), fit.eval_model.backbone)
 
 
 def resolve_precision(precision: str, device: str) -> torch.dtype:

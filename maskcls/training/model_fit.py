@@ -122,11 +122,6 @@ class ModelFit:
         averaged: Model = self.average.module
         return averaged
 
-    @property
-    def answering(self) -> Model:
-        """`eval_model`, by its former name."""
-        return self.eval_model
-
     def train_epoch(self, epoch: int) -> tuple[float, int]:
         """One epoch (0-based); the mean loss of its photos, and how many they were. Raises Diverged."""
         torch.manual_seed(torch_seed(self.recipe.seed, self.number, epoch))  # dropout, drop-path

@@ -130,7 +130,7 @@ def test_a_trained_bundle_predicts_what_validation_saw(split: TaskSplit, rule: s
     fit = Fit(recipe, data())
     (result,) = fit.epochs()
     rows = fit.data.validation
-    expected = np.exp(fit.answers(rows))
+    expected = np.exp(fit.log_probs(rows))
     assert scores(fit.data.labels[rows], expected).f1 == result.validation_f1
     trained = Trained(recipe, fit.best_states())
     write_bundle(
@@ -152,7 +152,7 @@ def test_a_bundle_of_all_that_a_model_may_have_predicts_too(tmp_path: Path) -> N
     write_bundle(tmp_path / "b", [trained], {}, data_digest="d", split_digest="s", seen_people=["Ann"])
     rows = fit.data.validation
     assert np.array_equal(
-        Predictor(tmp_path / "b", "cpu").probabilities(list(fit.data.pixels[rows])), np.exp(fit.answers(rows))
+        Predictor(tmp_path / "b", "cpu").probabilities(list(fit.data.pixels[rows])), np.exp(fit.log_probs(rows))
     )
 
 

@@ -106,7 +106,7 @@ class MovingBatchNorm(Treatment):
     def prepared(self, fit: Fit) -> None:
         for model_fit in fit.model_fits:
             model_fit.frozen = None  # nothing stands still, so nothing runs apart
-        for model in (*fit.models, *fit.answering):
+        for model in (*fit.models, *fit.eval_models):
             model.backbone.frozen_modules = []
             model.backbone.frozen_stages = 0  # what moves is saved and kept with the best epoch; its gradients stay off
 

@@ -208,7 +208,7 @@ class _Evaluations(After):
             return
         self._picked[name] = result.epoch
         if is_new:
-            classes = treatment.predict(fit.answering, fit, self._dataset, self._rows)
+            classes = treatment.predict(fit.eval_models, fit, self._dataset, self._rows)
             write_atomically(self._picked_file(name), json.dumps(classes.tolist()))
 
     def _predictions(self, name: str, fit: Fit) -> Classes:

@@ -25,7 +25,7 @@ class _WritePredictions(After):
     def result(self, fit: Fit, request: FitRequest, dataset: FaceDataset) -> dict[str, Any]:
         rows = dataset.rows("validation")
         keys = dataset.photos["key"].to_numpy(object)[rows].tolist()
-        write_predictions(request.folder, keys, dataset.photos["label"].to_numpy(np.int64)[rows], fit.answers(rows))
+        write_predictions(request.folder, keys, dataset.photos["label"].to_numpy(np.int64)[rows], fit.log_probs(rows))
         return {"split_digest": dataset.split.digest}
 
 

@@ -43,7 +43,7 @@ def test_the_bundle_is_that_of_the_trial_had_it_not_been_stopped(tmp_path: Path,
     assert bundle.scores["validation"]["f1"] == max(curve)
     assert bundle.scores["epoch"] == curve.index(max(curve)) + 1
     rows = faces.rows("holdout")
-    assert np.array_equal(probabilities_of(run.best, faces, rows, "cpu"), np.exp(whole.answers(rows)))
+    assert np.array_equal(probabilities_of(run.best, faces, rows, "cpu"), np.exp(whole.log_probs(rows)))
     assert {file.name: file.read_bytes() for file in run.trial("0007").iterdir()} == left, (
         "the trial stays as the search left it"
     )

@@ -45,7 +45,7 @@ def test_a_look_scores_the_holdout_people_alone(made: Made) -> None:
     found = evaluate_on_holdout(run, faces, run.best, "trial 0007")
     rows = faces.rows("holdout")
     truth = faces.photos["label"].to_numpy()[rows]
-    answers = fit.answers(rows).argmax(1)
+    answers = fit.log_probs(rows).argmax(1)
     assert found.f1 == pytest.approx(
         f1_score(truth, answers, labels=np.unique(truth), average="macro", zero_division=0), abs=1e-12
     )
