@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: search test lint soak clean
+.PHONY: search test lint soak contracts clean
 
 search: .venv/installed
 	$(BIN)/python -m tune.search --space backbones
@@ -19,6 +19,15 @@ lint: .venv/installed
 soak: .venv/installed
 	$(BIN)/python -m pytest -m soak --timeout 3600
 
+# The contract tests against the newest releases of Ray and Optuna, whatever pyproject.toml allows. All else comes from .venv.
+contracts: .venv/installed
+	rm -rf .venv-contracts
+	$(BIN)/python -m venv .venv-contracts
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$(echo .venv-contracts/lib/python3*/site-packages)/venv.pth"
+	.venv-contracts/bin/python -m pip install --quiet --upgrade 'ray[default,tune]' optuna cmaes
+	.venv-contracts/bin/python -m pip freeze | grep -E '^(ray|optuna|cmaes)=='
+	.venv-contracts/bin/python -m pytest tests/tune/contracts
+
 .venv/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
@@ -26,4 +35,4 @@ soak: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-contracts .mypy_cache .pytest_cache .ruff_cache

@@ -52,7 +52,7 @@ from tune.runs.folder import SearchRun
 from tune.runs.study import records
 from tune.search.first_trials import initial_trials
 from tune.search.options import Call, resolve
-from tune.search.schedulers import EpochASHA
+from tune.search.schedulers import grace_period, reduction_factor
 from tune.states import TrialState
 
 SPACE, SCALE, PRESET = "freezing", "cpu", "contest-2021"
@@ -187,12 +187,12 @@ class Search:
         return [sys.executable, "-m", "tune.search", *words, *pins]
 
     def _plain_call(self, there: Path, seed: int) -> list[str]:
-        plan, scheduler = self.plan(seed), EpochASHA(self.settings["epochs"])
+        plan, epochs = self.plan(seed), self.settings["epochs"]
         files, labels = (self.faces.photos[name].tolist() for name in ("file", "label"))
         job = {name: self.settings[name] for name in ("space", "trials", "epochs", "parallel", "loader_workers")}
         job |= {"seed": seed, "cpus": plan.cpus, "base": plan.base.model_dump(), "explicit": dict(plan.explicit)}
         job |= {"points": [point for point in initial_trials(plan).values() if point]}
-        job |= {"grace_period": int(scheduler.rungs()[-1][0]), "reduction_factor": scheduler._reduction_factor}
+        job |= {"grace_period": grace_period(epochs), "reduction_factor": reduction_factor(epochs)}
         job["weights_file"] = (
             None if self.weights == "none" else str(find_weights(self.settings["backbone"], self.weights))
         )

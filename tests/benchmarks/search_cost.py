@@ -47,7 +47,7 @@ from tune.runs.folder import SearchRun
 from tune.runs.study import records
 from tune.search.driver import run_search
 from tune.search.plan import SearchPlan
-from tune.search.schedulers import EpochASHA
+from tune.search.schedulers import grace_period, reduction_factor
 
 SPACE = "freezing"
 OURS, PLAIN, DEFAULTS = "tune.search", "plain Ray Tune", "plain Ray Tune, its defaults"
@@ -139,8 +139,6 @@ def curve(request: Any) -> Iterator[dict[str, Any]]:
 
 def plain_search(trials: int, epochs: int, parallel: int, *, reuse_actors: bool = True) -> float:
     """Run the same search as a user of Ray Tune would write it. Returns its epochs per trial."""
-    ours = EpochASHA(epochs)
-    reduction, grace = ours._reduction_factor, int(ours.rungs()[-1][0])
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
     def train(config: dict[str, Any]) -> None:
@@ -154,7 +152,14 @@ def plain_search(trials: int, epochs: int, parallel: int, *, reuse_actors: bool 
         points_to_evaluate=search_spaces.get(SPACE).points(search_spaces.Setting("cpu")),
         sampler=optuna.samplers.TPESampler(multivariate=True, group=True, seed=0),
     )
-    scheduler = ASHAScheduler("epoch", "best_f1", "max", max_t=epochs, grace_period=grace, reduction_factor=reduction)
+    scheduler = ASHAScheduler(
+        "epoch",
+        "best_f1",
+        "max",
+        max_t=epochs,
+        grace_period=grace_period(epochs),
+        reduction_factor=reduction_factor(epochs),
+    )
     with tempfile.TemporaryDirectory() as folder:
         tuned = tune.Tuner(
             tune.with_resources(train, {"cpu": 1}),

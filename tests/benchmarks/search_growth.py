@@ -107,7 +107,7 @@ def driver(journal: Path, space_name: str, suggestions: int) -> dict[str, Any]:
         shutil.copyfile(journal, run.journal)
         searcher = timed("opening: journal and searcher", StudySearch, plan, run)
         there = searcher.study.get_trials(deepcopy=False)
-        timed("opening: scheduler", scheduler.give_back, there)
+        timed("opening: scheduler", scheduler.replay, there)
         progress = timed("opening: progress", lambda: Progress(plan, run, searcher.study, plain=True))
         for number in range(suggestions):
             config = timed("suggestion", searcher.suggest, f"ray{number}")

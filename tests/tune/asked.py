@@ -13,10 +13,10 @@ from tests.tune.searches import SETTING
 from tests.tune.synthetic import f1
 from tune.runs.folder import SearchRun
 from tune.runs.study import open_study
-from tune.search import first_trials as resume
-from tune.search import warm_start as learning
+from tune.search.first_trials import enqueue_initial_trials, n_left
 from tune.search.plan import SearchPlan
 from tune.search.searcher import StudySearch
+from tune.search.warm_start import import_trials
 from tune.states import TrialState
 
 Curve = Callable[[Mapping[str, Any], int], float]
@@ -41,19 +41,19 @@ def plan_of(space: Space, trials: int, *, epochs: int = 4, **values: Any) -> Sea
 def begin(plan: SearchPlan, run: SearchRun) -> StudySearch:
     """What a driver does before it asks for trials."""
     study = open_study(run)
-    resume.begin(study, plan)
-    learning.learn(study, plan, plan.learn_from, run.search() if plan.learn_from else {})
+    enqueue_initial_trials(study, plan)
+    import_trials(study, plan, plan.learn_from, run.search() if plan.learn_from else {})
     return StudySearch(plan, run)
 
 
 def ask(searcher: StudySearch) -> dict[str, Any] | None:
     """The next trial's config; None where the search ends. Its id among Ray's is its id in the run."""
-    key = str(len(searcher._ot_trials))
+    key = str(len(searcher.trials))
     config = searcher.suggest(key)
     if config == Searcher.FINISHED:
         return None
     assert config is not None
-    searcher._ot_trials[config["trial"]] = searcher._ot_trials.pop(key)
+    searcher.trials[config["trial"]] = searcher.trials.pop(key)
     return config
 
 
@@ -71,7 +71,7 @@ def report(
 def search(plan: SearchPlan, run: SearchRun, curve: Curve = f1) -> StudySearch:
     """The whole search, each trial to its last epoch."""
     searcher = begin(plan, run)
-    while resume.n_left(searcher.study, plan.trials) > 0 and (config := ask(searcher)):
+    while n_left(searcher.study, plan.trials) > 0 and (config := ask(searcher)):
         last = report(searcher, config, range(1, config["recipe"]["epochs"] + 1), curve)
         searcher.on_trial_complete(config["trial"], {**last, "state": TrialState.COMPLETE})
     return searcher

@@ -35,14 +35,15 @@ def main() -> None:
 
 def log_rungs(file: Path) -> None:
     """Let every EpochASHA of this process write its rungs, {epoch: {trial: value}}, when they were given back and after each result."""
+    from tests.tune.rungs import recorded
     from tune.search.schedulers import EpochASHA
 
     ids: dict[str, str] = {}
 
     def write(scheduler: EpochASHA) -> None:
         rungs = {
-            int(epoch): {ids.get(ray_id, ray_id): value for ray_id, value in recorded.items()}
-            for epoch, recorded in scheduler._brackets[0]._rungs
+            int(epoch): {ids.get(ray_id, ray_id): value for ray_id, value in values.items()}
+            for epoch, values in recorded(scheduler)
         }
         with file.open("a") as log:
             log.write(json.dumps(rungs, sort_keys=True) + "\n")
@@ -64,7 +65,7 @@ def log_rungs(file: Path) -> None:
         added(scheduler, controller, trial)
 
     EpochASHA.on_trial_add = on_trial_add
-    for method in ("give_back", "on_trial_result", "on_trial_complete"):
+    for method in ("replay", "on_trial_result", "on_trial_complete"):
         then_write(method)
 
 

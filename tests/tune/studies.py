@@ -7,6 +7,7 @@ from typing import Any
 
 import optuna
 
+from tune.runs.optuna_private import id_of, storage_of
 from tune.search import samplers
 
 Ask = Callable[[Any], dict[str, Any]]
@@ -54,11 +55,11 @@ def told(ask: Ask, n: int, *, running: int = 0, storage: Any = None) -> optuna.S
 
 def seen(study: optuna.Study) -> samplers.StudyView:
     """The study as a sampler is to see it."""
-    return samplers.StudyView(study.study_name, study._storage)
+    return samplers.StudyView(study.study_name, storage_of(study))
 
 
 def draft(
     study: optuna.Study, sampler: optuna.samplers.BaseSampler, point: dict[str, Any] | None = None
 ) -> samplers.Proposal:
     """A draft of a new trial, or of one that waits."""
-    return samplers.Proposal(seen(study), study.ask()._trial_id, sampler, point)
+    return samplers.Proposal(seen(study), id_of(study.ask()), sampler, point)

@@ -5,15 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from rich.console import Console, Group
-from rich.live import Live
 from rich.table import Table
-from rich.text import Text
 
 from tune.runs.durations import duration
+from tune.runs.live import LivePicture, empty_table
 from tune.states import METRIC, TrialState
 
 _ROWS = 12
@@ -29,31 +26,13 @@ class _Row:
     began: float
 
 
-class FitProgress:
-    """Used as a context; told of each beginning, epoch and end."""
+class FitProgress(LivePicture):
+    """Makes a picture of many fits from their beginnings, epochs and ends. To be used as a context."""
 
     def __init__(self, total: int, done: int, plain: bool | None = None) -> None:
+        super().__init__(plain, stays=False)
         self._total, self._done, self._before = total, done, done
-        self._console = Console(stderr=True)
-        self._plain = not self._console.is_terminal if plain is None else plain
         self._rows: dict[str, _Row] = {}
-        self._began = time.monotonic()
-        self._live = Live(get_renderable=self.picture, console=self._console, refresh_per_second=2, transient=True)
-
-    def __enter__(self) -> Self:
-        if not self._plain:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not self._plain:
-            self._live.stop()
-
-    def say(self, text: str) -> None:
-        """A line of its own, above the picture."""
-        self._console.print(text, style="bold", highlight=False, soft_wrap=True)
 
     def begin(self, fit_id: str, label: str, epoch: int, epochs: int) -> None:
         """A fit starts, with so many epochs behind it."""
@@ -76,16 +55,16 @@ class FitProgress:
             )
             self._console.print(f"{row.label}: {state}, {told}; {self.headline()}", highlight=False, soft_wrap=True)
 
-    def picture(self) -> Group:
-        """The fits at work, and a line about the whole; 80 columns are enough."""
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    def table(self) -> Table:
+        """Return one row per fit at work; 80 columns are enough."""
+        table = empty_table()
         table.add_column("fit", max_width=48, no_wrap=True)
         for name in ("epoch", "left"):
             table.add_column(name, justify="right", no_wrap=True)
         for row in list(self._rows.values())[:_ROWS]:
             left = self._row_left_s(row)
             table.add_row(row.label, f"{row.epoch}/{row.epochs}", "" if left is None else duration(left))
-        return Group(table, Text(self.headline(), style="bold"))
+        return table
 
     def headline(self) -> str:
         """How far they are, in under 80 columns."""

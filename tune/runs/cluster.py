@@ -1,4 +1,4 @@
-"""Ray, quietly: started here or joined at an address, its dashboard, and what it has."""
+"""Starts Ray here, or joins it at an address, quietly; and says what cores, GPUs and dashboard it has."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_metrics_report_interval_ms": "2000",
     "TUNE_GLOBAL_CHECKPOINT_S": "1e9",  # Ray's own snapshots: nothing is restored from them
-    "RAY_task_oom_retries": "2",  # of work that Ray ended for the machine's last memory; it would try for ever
+    "RAY_task_oom_retries": "2",  # for work that Ray ended to save memory; without this it would retry for ever
 }
 
-_ROUNDING = 1e-9  # three times a third of a GPU is one
+_ROUNDING = 1e-9  # three times a third of a GPU is one GPU
 
 
 @dataclass(frozen=True)
 class Node:
-    """A machine. A trial runs on one, however large the cluster is."""
+    """A machine of the cluster. A trial runs on one of them."""
 
     cpus: int
     gpus: float
@@ -55,7 +55,7 @@ class Cluster:
 
     @property
     def cpus(self) -> int:
-        """Cores of the largest node."""
+        """Cores of the node that has most."""
         return max(node.cpus for node in self.nodes)
 
     @property
@@ -64,7 +64,7 @@ class Cluster:
         return max(node.gpus for node in self.nodes)
 
     def room(self, cpus: int, gpus: float) -> int:
-        """How many trials of that size fit at a time."""
+        """Count how many trials of that size fit at a time."""
         return sum(
             min(node.cpus // cpus, int(node.gpus / gpus + _ROUNDING)) if gpus else node.cpus // cpus
             for node in self.nodes
@@ -76,18 +76,19 @@ TOKEN_COMMAND = "ray get-auth-token"
 
 
 def quiet() -> None:
-    """Say what Ray reads from the environment when it is imported or started; what the user has set stays."""
+    """Set the environment variables that Ray reads when it is imported or started, unless the user has set them."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"ray\..*")
-    # Ray logs a traceback for each worker that dies; the table says that the trial is retried, and Ray's own log files keep it.
+    # Ray logs a traceback for each worker that dies. The table says that the trial is retried, and Ray's log files keep
+    # the traceback.
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 @contextmanager
 def connected(address: str | None) -> Iterator[Cluster]:
-    """Ray at the address, or started here with what `here` counts; left or stopped again at the end.
+    """Join Ray at the address, or start it here with what `here` counts; at the end, leave or stop it.
 
     Raises:
         RunError: nothing answers at the address, or Ray does not start.
@@ -96,14 +97,16 @@ def connected(address: str | None) -> Iterator[Cluster]:
     import ray
 
     if ray.is_initialized():
-        yield _cluster()
+        # This starts nothing, and returns the dashboard's address.
+        yield _cluster(ray.init(ignore_reinit_error=True, logging_level=logging.ERROR).dashboard_url)
         return
     _refuse_silence(address)
-    # Ray counts cores by another rule (the container's quota); planned for more than it counts, a trial would wait for ever.
+    # Ray would count cores by another rule, the container's quota. A trial that is planned with more would wait for
+    # ever.
     local = here().nodes[0]
     sizes = {} if address else {"num_cpus": local.cpus, "num_gpus": int(local.gpus)}
     try:
-        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **sizes)
+        begun = ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **sizes)
     except (ConnectionError, RuntimeError, ValueError) as error:
         said = " ".join(str(error).split())
         if not address:
@@ -112,7 +115,7 @@ def connected(address: str | None) -> Iterator[Cluster]:
             ) from None
         raise RunError(f"Ray at {address} cannot be reached: {said} Start it with `ray start --head`.") from None
     try:
-        yield _cluster()
+        yield _cluster(begun.dashboard_url)
     finally:
         with uninterrupted():  # else Ray's processes would be left behind
             ray.shutdown()
@@ -120,15 +123,15 @@ def connected(address: str | None) -> Iterator[Cluster]:
 
 @contextmanager
 def starting(address: str | None) -> Iterator[Callable[[], Cluster]]:
-    """`connected`, begun beside what the block does until it asks for the cluster, by calling what it is given; which then raises, too.
+    """Do what `connected` does, but in a thread beside the block, which gets a function that waits for the cluster.
 
-    The thread stays until the block's end: Linux ends the processes that a thread has started when it ends (prctl(2), PR_SET_PDEATHSIG),
-    and Ray asks for that. A block that is interrupted while Ray starts does not wait for it, and ends what has been started.
+    That function raises what `connected` raises. The thread stays until the block's end, because Linux ends the
+    processes that a thread has started together with the thread (prctl(2), PR_SET_PDEATHSIG), as Ray asks it to. A
+    block that is interrupted while Ray starts does not wait for it, and ends what has been started.
     """
     if threading.current_thread() is threading.main_thread():
-        signal.signal(
-            signal.SIGTERM, lambda number, _: sys.exit(128 + number)
-        )  # as Ray does where it is started in the main thread
+        # as Ray does if it is started in the main thread
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     stack, begun, left = ExitStack(), Future[Cluster](), threading.Event()
 
     def start() -> None:
@@ -158,10 +161,10 @@ def starting(address: str | None) -> Iterator[Callable[[], Cluster]]:
 
 
 def _end_half_started() -> None:
-    """End this process's children and theirs: of a Ray that is half started, the agents would outlive the raylet.
+    """End this process's children and theirs: if Ray is only half started, its agents would outlive the raylet.
 
-    All stand still before the first is ended, else one might start another that nobody finds any more. What Ray does at an exception and
-    at the end of Python would look for them for a minute.
+    All of them are stopped before the first is ended, as otherwise one might start another that is not found. Ray's own
+    handlers of exceptions and of Python's exit are removed, because they would look for these processes for a minute.
     """
     import ray
 
@@ -179,7 +182,7 @@ def _end_half_started() -> None:
 
 
 def _refuse_silence(address: str | None) -> None:
-    """Raises RunError within seconds where nobody listens at HOST:PORT; Ray itself would try for minutes."""
+    """Raise RunError within seconds if nothing listens at HOST:PORT; Ray itself would try for minutes."""
     host, colon, port = (address or "").rpartition(":")
     if "/" in host or not colon or not port.isdigit():
         return
@@ -191,21 +194,21 @@ def _refuse_silence(address: str | None) -> None:
         ) from None
 
 
-def _cluster() -> Cluster:
+def _cluster(dashboard: str | None) -> Cluster:
     import ray
 
     resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     nodes = tuple(Node(int(there.get("CPU", 0)), float(there.get("GPU", 0))) for there in resources)
-    return Cluster(nodes, ray._private.worker.get_dashboard_url() or "")
+    return Cluster(nodes, dashboard or "")
 
 
 def here() -> Cluster:
-    """This machine, without starting Ray."""
+    """Describe this machine without starting Ray."""
     return Cluster((Node(usable_cores(), float(local_gpus())),))
 
 
 def local_gpus() -> int:
-    """GPUs that this machine lets us see, asked of the driver's own tool, so that nobody has to import torch."""
+    """Count the GPUs that are visible here, by the GPU driver's own tool, so that torch need not be imported."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])

@@ -1,4 +1,4 @@
-"""Durations, as options and tables have them."""
+"""Durations, as they are written in options and tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _UNITS_S = {"s": 1, "m": 60, "h": 3600}
 
 
 def budget_s(text: str | None) -> float | None:
-    """`90s`, `30m`, `2h` or `1h30m` in seconds; None is no bound. Raises CallError on anything else."""
+    """Turn `90s`, `30m`, `2h` or `1h30m` into seconds; None means no limit. Raises CallError on anything else."""
     if text is None:
         return None
     parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", text)
@@ -24,7 +24,7 @@ def budget_s(text: str | None) -> float | None:
 
 
 def duration(seconds: float) -> str:
-    """For people: `40 s`, `12 min`, `3 h 20 min`."""
+    """Write a duration for people, as in `40 s`, `12 min`, `3 h 20 min`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

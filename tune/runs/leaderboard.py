@@ -1,4 +1,4 @@
-"""leaderboard.csv: each trial of a run once, best first, from the study's record; and where a search stands while it runs."""
+"""leaderboard.csv: one row per trial of a run, best first. LiveRanking is the same for a search that is running."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import optuna
 
 from maskcls.files import write_csv
 from tune.runs.folder import SearchRun
+from tune.runs.optuna_private import storage_of
 from tune.runs.study import PRESET, Record, begun, record
 from tune.states import TrialState
 
@@ -28,28 +29,28 @@ _OVERRIDES = json.JSONEncoder(sort_keys=True)  # json.dumps makes one for each c
 
 
 def ranked(records: Iterable[Record]) -> list[Record]:
-    """Best validation macro F1 first, the earlier trial first of equals, trials without an epoch last."""
+    """Sort by validation macro F1, best first; the earlier of equals is first, trials without an epoch are last."""
     return sorted(records, key=_place)
 
 
 def best(records: Iterable[Record]) -> Record | None:
-    """The trial with the highest validation macro F1; None where no trial has an epoch."""
+    """Return the trial with the highest validation macro F1; None if no trial has an epoch."""
     first = min(records, key=_place, default=None)
     return first if first is not None and first.f1 is not None else None
 
 
 def preset(records: Iterable[Record]) -> Record | None:
-    """Trial 0, the preset's recipe."""
+    """Return trial 0, the preset's recipe; None if it has not begun."""
     return next((record for record in records if record.origin == PRESET), None)
 
 
 def write(run: SearchRun, records: Iterable[Record]) -> None:
-    """Rewrite leaderboard.csv whole."""
-    write_csv(run.leaderboard, COLUMNS, (_row(rank, told) for rank, told in enumerate(ranked(records), start=1)))
+    """Write leaderboard.csv as a whole."""
+    write_csv(run.leaderboard, COLUMNS, (_row(rank, one) for rank, one in enumerate(ranked(records), start=1)))
 
 
 def _row(rank: int, record: Record) -> tuple[object, ...]:
-    """A trial's cells, by COLUMNS; without a score it has no rank."""
+    """Return a trial's cells in the order of COLUMNS. Without a score it has no rank."""
     return (
         rank if record.f1 is not None else "",
         record.trial_id,
@@ -65,46 +66,48 @@ def _row(rank: int, record: Record) -> tuple[object, ...]:
 
 
 class LiveRanking:
-    """Where a search stands, for its driver: a trial is read from the study when it reports, and after its end no more.
+    """The ranking of a running search, for its driver: a trial is read from the study only when it reports or ends.
 
-    To read all of them for each result would cost a search of n trials n squared.
+    If all trials were read for each result, a search of n trials would read n squared of them.
     """
 
     def __init__(self, study: optuna.Study) -> None:
-        self._study = study
+        self._storage = storage_of(study)
+        self._study_id = self._storage.get_study_id_from_name(study.study_name)
         self._records: dict[str, Record] = {}
         self.ended = 0
         self.best: Record | None = None
         self.preset: Record | None = None
-        for told in begun(study):
-            self._take(told)
+        for one in begun(study):
+            self._take(one)
 
-    def look(self, trial_id: str) -> Record:
-        """Read one trial anew."""
-        storage = self._study._storage
-        of_storage = storage.get_trial_id_from_study_id_trial_number(self._study._study_id, int(trial_id))
-        told = record(storage.get_trial(of_storage))
-        self._take(told)
-        return told
+    def update(self, trial_id: str) -> Record:
+        """Read one trial from the study again."""
+        number = int(trial_id)
+        now = record(
+            self._storage.get_trial(self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number))
+        )
+        self._take(now)
+        return now
 
     def records(self) -> list[Record]:
-        """Every trial that was begun, as it was last read."""
+        """Return every trial that was begun, as it was last read."""
         return list(self._records.values())
 
-    def _take(self, told: Record) -> None:
-        before = self._records.get(told.trial_id)
-        self.ended += (told.state != TrialState.UNFINISHED) - (
-            before is not None and before.state != TrialState.UNFINISHED
-        )
-        self._records[told.trial_id] = told
-        if told.origin == PRESET:
-            self.preset = told
-        # A trial's F1 is its best so far and never falls, so the best trial needs no second look at the others.
-        if told.f1 is not None and (
-            self.best is None or self.best.trial_id == told.trial_id or _place(told) < _place(self.best)
+    def _take(self, now: Record) -> None:
+        before = self._records.get(now.trial_id)
+        had_ended = before is not None and before.state != TrialState.UNFINISHED
+        self.ended += (now.state != TrialState.UNFINISHED) - had_ended
+        self._records[now.trial_id] = now
+        if now.origin == PRESET:
+            self.preset = now
+        # A trial's F1 is its best so far and never falls, so a new best trial is found without comparing all others.
+        if now.f1 is not None and (
+            self.best is None or self.best.trial_id == now.trial_id or _place(now) < _place(self.best)
         ):
-            self.best = told
+            self.best = now
 
 
 def _place(record: Record) -> tuple[bool, float, str]:
+    """Return what trials are sorted by."""
     return record.f1 is None, -(record.f1 or 0.0), record.trial_id

@@ -1,4 +1,4 @@
-"""How a driver's work ends, and how it is asked to: the first Ctrl-C ends it cleanly, a second one aborts."""
+"""How and why a driver's work ends. The first Ctrl-C ends it cleanly, a second one aborts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Outcome:
 
 @contextmanager
 def stoppable(asked: threading.Event, say: Callable[[str], None]) -> Iterator[None]:
-    """The first SIGINT or SIGTERM sets `asked`, the second raises KeyboardInterrupt."""
+    """Within the block, let the first SIGINT or SIGTERM set `asked`, and the second raise KeyboardInterrupt."""
 
     def handle(number: int, frame: FrameType | None) -> None:
         if asked.is_set():
@@ -46,7 +46,7 @@ def stoppable(asked: threading.Event, say: Callable[[str], None]) -> Iterator[No
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """SIGINT and SIGTERM come after the block."""
+    """Delay SIGINT and SIGTERM until the block has ended."""
     came: list[int] = []
     try:
         with _handled_by(lambda number, frame: came.append(number)):
@@ -58,7 +58,7 @@ def uninterrupted() -> Iterator[None]:
 
 @contextmanager
 def _handled_by(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """SIGINT and SIGTERM, within the block. Only a main thread gets signals."""
+    """Let `handle` get SIGINT and SIGTERM within the block. Only the main thread gets signals; in others do nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,6 +1,6 @@
-"""The study: Optuna's record of a run, in its journal, and what it says of each trial.
+"""The study is Optuna's record of a run, in its journal; a Record is what it says about one trial.
 
-A trial's id is its number in the study, `0007`: it stays the same when a resumed run takes the trial up again.
+A trial's id is its number in the study, as in `0007`. It stays the same when a resumed run goes on with the trial.
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ import json
 import logging
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.storages.journal import JournalFileBackend
-from optuna.storages.journal._file import BaseJournalFileLock
-from optuna.storages.journal._storage import JournalOperation
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
@@ -34,12 +33,11 @@ ORIGIN, OVERRIDES, RECIPE, STATE, MESSAGE, SECONDS, EPOCHS, BEST_EPOCH = (
 )
 PRESET, POINT, SAMPLED = "preset", "point", "sampled"
 ENDING = "ending"
-"""Attribute: how the trial ended, noted before all else that says so."""
+"""Attribute of a trial: how it ended, written before everything else that says so."""
 IMPORTED, DUPLICATE = "learnt", "withdrawn"
-"""Attributes of what stands in the study and is no trial of this run: another run's, for the sampler to know; a repeat, not run."""
+"""Attributes of trials that are not the run's own: another run's, for the sampler; duplicates, which are not run."""
 COPYING = "copying"
-"""Attribute of a study that is copied from another: False once it is whole."""
-ENDED = (OptunaState.COMPLETE, OptunaState.PRUNED, OptunaState.FAIL)
+"""Attribute of a study that is a copy of another: False when it is complete."""
 _STATES = {
     OptunaState.COMPLETE: TrialState.COMPLETE,
     OptunaState.PRUNED: TrialState.STOPPED_EARLY,
@@ -47,38 +45,34 @@ _STATES = {
 }
 
 
-class _RunLock(BaseJournalFileLock):  # type: ignore[misc]
-    """No lock of its own: the run's lock allows one driver, and the journal's symlink hangs for ever where a killed driver left it."""
-
-    def acquire(self) -> bool:
-        return True
-
-    def release(self) -> None:
-        return None
+SET_TRIAL_STATE = 6
+"""The `op_code` of the journal's lines that change a trial's state; part of the format of Optuna's files."""
 
 
 class _RunJournal(JournalFileBackend):  # type: ignore[misc]
-    """Optuna's journal, which waits for the disk only when a trial has its recipe, and when it has ended.
+    """Optuna's journal, without a lock, which waits for the disk only when a trial gets its recipe, and when it ends.
 
-    A killed driver loses no line of it either way. A machine that fails may lose what a running trial reported since, and its own files
-    know that.
+    A killed driver loses no line of it either way. A machine that fails may lose what a running trial reported since
+    then, but the trial's own files have that. There is no lock of the journal's own, because the run's lock allows only
+    one driver, and because the next driver would wait for ever for the lock file of one that was killed.
     """
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(str(file))
+        self._file = file
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        with open(self._file_path, "ab") as file:  # noqa: PTH123 - the backend has a str
+        with self._file.open("ab") as file:
             file.write(lines.encode())
             file.flush()
-            if any(
-                log["op_code"] == JournalOperation.SET_TRIAL_STATE_VALUES or RECIPE in log.get("user_attr", ())
-                for log in logs
-            ):
+            if any(log["op_code"] == SET_TRIAL_STATE or RECIPE in log.get("user_attr", ()) for log in logs):
                 os.fsync(file.fileno())
 
 
 @dataclass(frozen=True)
 class Record:
-    """What the study says of one trial that was begun."""
+    """What the study says about one trial that was begun."""
 
     trial_id: str
     state: TrialState
@@ -95,13 +89,13 @@ class Record:
 
 
 def storage(run: SearchRun) -> optuna.storages.BaseStorage:
-    """The run's journal. It holds an absolute path, as RunDir's are."""
+    """Open the run's journal. The storage keeps its path, which is absolute."""
     optuna.logging.set_verbosity(logging.WARNING)
-    return optuna.storages.JournalStorage(_RunJournal(str(run.journal), lock_obj=_RunLock()))
+    return optuna.storages.JournalStorage(_RunJournal(run.journal))
 
 
 def open_study(run: SearchRun) -> optuna.Study:
-    """The run's study, created if the journal has none. It is named after the run's first name, so that a renamed folder still opens."""
+    """Open the run's study, or create it. It keeps the run's first name, so that a renamed folder still opens."""
     store = storage(run)
     study = _current(store)
     if study is not None:
@@ -111,13 +105,13 @@ def open_study(run: SearchRun) -> optuna.Study:
 
 
 def trials_of(run: SearchRun) -> list[FrozenTrial]:
-    """Every trial of the run's study, without making one. Reads only: the search may be running."""
+    """Return every trial of the run's study, none if it has no study. This only reads, so the search may be running."""
     study = _current(storage(run)) if run.journal.exists() else None
     return [] if study is None else study.get_trials(deepcopy=False)
 
 
 def _current(store: optuna.storages.BaseStorage) -> optuna.Study | None:
-    """The latest study of the journal that is whole: a wider space has one of its own (`tune.search.warm_start.widen`)."""
+    """Return the journal's latest complete study: there is another one for each wider space (`warm_start.widen`)."""
     names = optuna.get_all_study_names(store)
     for name in reversed(names):
         study = optuna.load_study(study_name=name, storage=store)
@@ -132,12 +126,12 @@ def is_own(trial: FrozenTrial) -> bool:
 
 
 def trial_id(number: int) -> str:
-    """A trial's id by its number in the study."""
+    """Return a trial's id by its number in the study."""
     return f"{number:04d}"
 
 
 def records(run: SearchRun) -> list[Record]:
-    """Every trial that was begun, by id. A trial that waits for its turn is not among them. Reads only: the search may be running."""
+    """Return every trial that was begun, not those that wait, by id. This only reads, so the search may be running."""
     if not run.journal.exists():
         return []
     study = _current(storage(run))
@@ -145,7 +139,7 @@ def records(run: SearchRun) -> list[Record]:
 
 
 def begun(study: optuna.Study) -> list[Record]:
-    """Every trial of the run that was begun, by id."""
+    """Return every trial of the run that was begun, by id."""
     return [
         record(trial)
         for trial in study.get_trials(deepcopy=False)
@@ -154,20 +148,22 @@ def begun(study: optuna.Study) -> list[Record]:
 
 
 def record(trial: FrozenTrial) -> Record:
-    """What the study says of a trial, in one place."""
+    """Read a trial's record from the study's trial."""
     values = trial.intermediate_values
     best = max(values.values(), default=None)
-    told = trial.user_attrs
+    attrs = trial.user_attrs
     return Record(
         trial_id=trial_id(trial.number),
-        state=TrialState(told.get(STATE, _STATES[trial.state])) if trial.state in ENDED else TrialState.UNFINISHED,
+        state=TrialState(attrs.get(STATE, _STATES[trial.state]))
+        if trial.state.is_finished()
+        else TrialState.UNFINISHED,
         f1=best,
         best_epoch=min((epoch for epoch, value in values.items() if value == best), default=0),
         epochs=max(values, default=0),
-        seconds=float(told.get(SECONDS, 0.0)),
-        origin=told.get(ORIGIN, SAMPLED),
+        seconds=float(attrs.get(SECONDS, 0.0)),
+        origin=attrs.get(ORIGIN, SAMPLED),
         params=dict(trial.params),
-        overrides=told.get(OVERRIDES, {}),
-        recipe=told.get(RECIPE, {}),
-        message=told.get(MESSAGE, ""),
+        overrides=attrs.get(OVERRIDES, {}),
+        recipe=attrs.get(RECIPE, {}),
+        message=attrs.get(MESSAGE, ""),
     )

@@ -1,4 +1,4 @@
-"""run_search: one driver over a run's journal, from where it stands to the number of trials wanted."""
+"""run_search drives a search from where its journal stands to the number of trials wanted."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ from tune.runs.folder import SearchRun
 from tune.runs.stopping import Outcome, Reason, stoppable
 from tune.runs.study import begun, is_own, open_study
 from tune.search import actors, samplers, schedulers
-from tune.search import first_trials as resume
-from tune.search import warm_start as learning
+from tune.search.first_trials import enqueue_initial_trials, n_left
 from tune.search.plan import SearchPlan
 from tune.search.progress import Progress
 from tune.search.schedulers import EpochScheduler
 from tune.search.searcher import StudySearch
 from tune.search.trainable import train
+from tune.search.warm_start import import_trials
 from tune.states import FIDELITY, TrialState
 
 # A worker's or a node's death. Errors in an objective's code are reported, not raised, and so are never retried.
 MAX_FAILURES = 2
 _HOPELESS = 3
 CLOSE = 0.05
-"""A trial may run over the time budget by this share of it, where it is expected to end by then."""
+"""By what share of the time budget a trial may exceed it, if it is expected to end by then."""
 
 
 def run_search(plan: SearchPlan, run: SearchRun, objective: Work, *, plain: bool | None = None) -> Outcome:
-    """Search until the run has `plan.trials` trials that ended, until its time or its space is used up, or until it is stopped.
+    """Search until `plan.trials` trials have ended, the time or the space is used up, or somebody stops it.
 
-    Ray must be connected (`cluster.connected`). Writes the journal, trials/, experiment/ and leaderboard.csv. The first SIGINT or
-    SIGTERM ends it cleanly, a second one aborts.
+    Ray must be connected (`cluster.connected`). Writes the journal, trials/, experiment/ and leaderboard.csv. The first
+    SIGINT or SIGTERM ends it cleanly, a second one aborts.
 
     Args:
         plain: progress as lines instead of a table; None: as the terminal can.
 
     Raises:
         RunError: another driver holds the run, the disk is full, or the first trials all failed.
-        CallError: the space gave a recipe that is none.
+        CallError: the space gave an invalid recipe.
         KeyboardInterrupt: a second signal.
     """
     with run.driving():
@@ -57,28 +57,32 @@ def run_search(plan: SearchPlan, run: SearchRun, objective: Work, *, plain: bool
 
 
 def drive(plan: SearchPlan, run: SearchRun, objective: Work, plain: bool | None = None) -> Outcome:
-    """`run_search` of a run that the caller holds (`RunDir.driving`)."""
+    """Do what `run_search` does, for a run that the caller holds (`RunDir.driving`)."""
     cluster.quiet()
     samplers.check_serves(plan.sampler, plan.space, plan.setting)
     study = open_study(run)
-    resume.begin(study, plan)
-    for learnt in learning.learn(study, plan, plan.learn_from, run.search() if plan.learn_from else {}):
-        print(learnt, file=sys.stderr)
+    enqueue_initial_trials(study, plan)
+    for imported in import_trials(study, plan, plan.learn_from, run.search() if plan.learn_from else {}):
+        print(imported, file=sys.stderr)
     searcher = StudySearch(plan, run)
-    left = resume.n_left(searcher.study, plan.trials)
+    left = n_left(searcher.study, plan.trials)
     if left <= 0:
-        leaderboard.write(run, begun(searcher.study))  # the last trial's end may just have been told, after a kill
+        leaderboard.write(run, begun(searcher.study))  # StudySearch may have recorded the last trial's end
         return Outcome(Reason.FINISHED, 0)
     scheduler = schedulers.create(plan.scheduler, plan.base.epochs, searcher.note_error)
-    scheduler.give_back(trial for trial in searcher.study.get_trials(deepcopy=False) if is_own(trial))
+    scheduler.replay(trial for trial in searcher.study.get_trials(deepcopy=False) if is_own(trial))
     stop = _Stop(searcher, plan)
-    with Progress(plan, run, searcher.study, plain) as progress, stoppable(stop.asked, progress.say), actors.kept():
+    with (
+        Progress(plan, run, searcher.study, plain) as progress,
+        stoppable(stop.asked, progress.say),
+        actors.reuse_started(),
+    ):
         try:
             _tuner(plan, run, objective, searcher, scheduler, stop, progress, left).fit()
         except TuneError as error:
-            raise _said_plainly(error, run) from None
+            raise _explained(error, run) from None
         finally:
-            with suppress(OSError):  # on a full disk the error that came first is the one to tell
+            with suppress(OSError):  # on a full disk the first error is the one to report
                 leaderboard.write(run, progress.records())
     if searcher.error:
         raise CallError(str(searcher.error))
@@ -86,7 +90,7 @@ def drive(plan: SearchPlan, run: SearchRun, objective: Work, plain: bool | None 
         raise _full_disk(searcher.full_disk, run)
     if stop.hopeless:
         raise RunError(stop.hopeless)
-    left = resume.n_left(searcher.study, plan.trials)
+    left = n_left(searcher.study, plan.trials)
     if left > 0 and searcher.used_up and stop.reason == Reason.FINISHED:
         return Outcome(Reason.USED_UP, left)
     return Outcome(Reason.FINISHED if left <= 0 else stop.reason, left)
@@ -96,8 +100,8 @@ def _full_disk(said: str, run: SearchRun) -> RunError:
     return RunError(f"The disk is full: {said} Free some space, then go on: --resume {run.path}.")
 
 
-def _said_plainly(error: BaseException, run: SearchRun) -> BaseException:
-    """Ray turns what goes wrong in the driver's own writes into an error that is a traceback; the file's error is behind it."""
+def _explained(error: BaseException, run: SearchRun) -> BaseException:
+    """Find the file's error behind Ray's, whose text is a traceback, if the driver could not write."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__cause__ or cause.__context__
@@ -142,9 +146,10 @@ def _tuner(
 
 
 class _Stop(Stopper):  # type: ignore[misc]
-    """Why the search should stop before its trials are done, if it should.
+    """Decides whether the search, or a trial, stops before its end, and why.
 
-    When the time is up no trial is begun. One that is expected to end soon may, the others are left where they are, for a resume.
+    When the time is up no further trial begins. A trial that is expected to end soon may go on, the others are left
+    where they are, for a resumed search.
     """
 
     def __init__(self, searcher: StudySearch, plan: SearchPlan) -> None:
@@ -156,7 +161,7 @@ class _Stop(Stopper):  # type: ignore[misc]
         self.hopeless = ""
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Whether to leave this trial where it is: the time is up, and it would not end soon."""
+        """Whether to leave this trial where it is, because the time is up and it would not end soon."""
         over = self._over_s()
         if over < 0 or result.get("done"):
             return False
@@ -168,11 +173,11 @@ class _Stop(Stopper):  # type: ignore[misc]
         return True
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Ray pickles it into its experiment folder, from which nothing is ever restored."""
+        """Return nothing: Ray pickles the stopper into its experiment folder, from which nothing is ever restored."""
         return {}
 
     def stop_all(self) -> bool:
-        """Ray asks after every step."""
+        """Whether the whole search stops. Ray asks after every step."""
         if self.asked.is_set():
             self.reason = Reason.INTERRUPTED
         elif self._searcher.closed or self._over_s() > 0:
@@ -190,7 +195,7 @@ class _Stop(Stopper):  # type: ignore[misc]
         )
 
     def _over_s(self) -> float:
-        """Seconds since the search's part of the time budget ended; negative before."""
+        """Return the seconds since the search's part of the time budget ended; negative before that."""
         if self._plan.time_budget_s is None:
             return -math.inf
         return time.monotonic() - self._began - self._plan.time_budget_s + self._reserve_s()
@@ -199,8 +204,8 @@ class _Stop(Stopper):  # type: ignore[misc]
         return CLOSE * (self._plan.time_budget_s or 0.0)
 
     def _reserve_s(self) -> float:
-        """What the fits after the search will take, by the pace of the trials so far; half the time budget at most."""
-        ended = len(self._searcher._completed_trials)
+        """Estimate from the trials so far how long the fits after the search will take; at most half the budget."""
+        ended = len(self._searcher.ended)
         if self._plan.fits_after and self._reserve[0] != ended:
             timed = [record for record in begun(self._searcher.study) if record.epochs and record.seconds]
             best = leaderboard.ranked(timed)[:3]
@@ -211,12 +216,13 @@ class _Stop(Stopper):  # type: ignore[misc]
         return self._reserve[1]
 
     def _none_works(self) -> str:
-        """What to tell where the first trials all failed before an epoch: the others would as well."""
-        if len(self._searcher._completed_trials) != _HOPELESS:
+        """Return a message if all of the first trials failed before an epoch, as the others would; "" otherwise."""
+        if len(self._searcher.ended) != _HOPELESS:
             return ""
         ended = [record for record in begun(self._searcher.study) if record.state != TrialState.UNFINISHED]
         if len(ended) > _HOPELESS or any(trial.state != TrialState.FAILED or trial.epochs for trial in ended):
             return ""
         last = ended[-1]
         log = self._searcher.run.trial(last.trial_id) / "error.txt"
-        return f"The first {_HOPELESS} trials all failed before their first epoch, the last one with: {last.message} See {log}."
+        failed = f"The first {_HOPELESS} trials all failed before their first epoch"
+        return f"{failed}, the last one with: {last.message} See {log}."

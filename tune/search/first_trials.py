@@ -1,8 +1,10 @@
-"""Beginning, resuming and extending a search are one thing: a driver over the run's journal.
+"""The first trials of a search: the preset's recipe, then the points that the space names.
 
-What a killed driver left is there: trials that ended stay ended, trials that ran are taken up as they are (StudySearch), trials that
-were enqueued and never asked still wait, and the scheduler gets its rungs back (`EpochASHA.give_back`). Tuner.restore is not used:
-it forgets the rungs, cannot change the number of trials, and crashes where Optuna knows more than Ray's last snapshot.
+Beginning, resuming and extending a search are the same thing: a driver goes on from what is in the run's journal.
+
+Trials that ended stay ended, trials that ran are resumed (`StudySearch`), trials that were enqueued still wait, and the
+scheduler gets its rungs back (`EpochASHA.replay`). Ray's Tuner.restore is not used: it forgets the rungs, cannot change
+the number of trials, and crashes if Optuna's record is ahead of Ray's last snapshot.
 """
 
 from __future__ import annotations
@@ -15,13 +17,13 @@ import optuna
 from maskcls.errors import CallError
 from maskcls.recipe import Recipe
 from search_spaces import Setting, Space
-from tune.runs.study import ENDED, ORIGIN, POINT, PRESET, is_own
+from tune.runs.study import ORIGIN, POINT, PRESET, is_own
 from tune.search.plan import SearchPlan
 from tune.search.warm_start import place
 
 
-def begin(study: optuna.Study, plan: SearchPlan) -> None:
-    """Enqueue the preset's recipe as trial 0, then the space's points. Those that a driver enqueued before it was killed are left alone."""
+def enqueue_initial_trials(study: optuna.Study, plan: SearchPlan) -> None:
+    """Enqueue the preset's recipe as trial 0, then the space's points, unless an earlier driver did so."""
     there = [
         (trial.user_attrs.get(ORIGIN, ""), trial.system_attrs.get("fixed_params"))
         for trial in study.get_trials(deepcopy=False)
@@ -34,21 +36,22 @@ def begin(study: optuna.Study, plan: SearchPlan) -> None:
 
 
 def initial_trials(plan: SearchPlan) -> dict[str, dict[str, Any]]:
-    """Parameters by origin: the preset's, then the space's points but for one that is the preset again."""
+    """Return parameters by their origin: the preset's, then the space's points, except one that equals the preset."""
     preset = preset_params(plan.space, plan.setting, plan.base)
     points = enumerate(plan.space.points(plan.setting), start=1)
     return {PRESET: preset, **{f"{POINT} {n}": point for n, point in points if point != preset}}
 
 
 def preset_params(space: Space, setting: Setting, recipe: Recipe) -> dict[str, Any]:
-    """The recipe as a point of the space, for the sampler to learn from; {} where it is none."""
+    """Return the recipe as a point of the space, for the sampler to learn from; {} if it is not one."""
     found = place(space, setting, recipe.flat())
     return {} if found is None else found.params
 
 
 def n_left(study: optuna.Study, trials: int) -> int:
-    """How many of the wanted trials have not ended."""
-    return trials - sum(map(is_own, study.get_trials(deepcopy=False, states=ENDED)))
+    """Count how many of the wanted trials have not ended."""
+    own = filter(is_own, study.get_trials(deepcopy=False))
+    return trials - sum(1 for trial in own if trial.state.is_finished())
 
 
 def refuse_contradictions(recorded: Mapping[str, Any], given: Mapping[str, Any], run_name: str) -> None:

@@ -1,6 +1,7 @@
-"""The points of a space, one by one: for the grid, and to know when a finite space is used up.
+"""The points of a space, one by one, for the grid, and to know when every recipe of a finite space was tried.
 
-A space is a function that asks; its points are found by answering it in every way, the last answer changed first.
+A space is a function that asks for values. Its points are found by answering in every way, the last answer being
+changed first.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from maskcls.errors import CallError
 from search_spaces import Setting, Space
 
 GRID_PLACES = 3
-"""Of a range in a grid: its ends, and the middle, the geometric one of a logarithmic range."""
+"""Values of a range in a grid: its ends and its middle, which is the geometric mean for a logarithmic range."""
 MAX_POINTS = 20_000
 
 
@@ -26,10 +27,10 @@ class _InfiniteError(Exception):
 
 @dataclass
 class _Path:
-    """A Suggest that answers along one path through the choices: by `chosen` as far as it goes, then with the first of each."""
+    """A Suggest that answers along one path through the choices: as `chosen` says, then always with the first."""
 
     places: int
-    """Values of a range of real numbers; 0: a range makes the space infinite."""
+    """How many values a range of real numbers has; 0: a range makes the space infinite."""
     chosen: list[int]
     widths: list[int] = field(default_factory=list)
     params: dict[str, Any] = field(default_factory=dict)
@@ -62,9 +63,9 @@ class _Path:
 
 
 def every_point(space: Space, setting: Setting, places: int = 0) -> Iterator[dict[str, Any]]:
-    """The parameters of each point of the space, once, in the order of its choices.
+    """Yield the parameters of each point of the space once, in the order of its choices.
 
-    Raises _InfiniteError at the first range of real numbers, unless it is taken at so many `places`.
+    Raises _InfiniteError at the first range of real numbers, unless `places` says how many of its values count.
     """
     chosen: list[int] = []
     while True:
@@ -80,7 +81,7 @@ def every_point(space: Space, setting: Setting, places: int = 0) -> Iterator[dic
 
 
 def all_points(space: Space, setting: Setting) -> list[dict[str, Any]] | None:
-    """Every point of a finite space; None where it is infinite, or has more than MAX_POINTS."""
+    """Return every point of a finite space; None if it is infinite, or has more than MAX_POINTS."""
     try:
         return _at_most(every_point(space, setting))
     except _InfiniteError:
@@ -88,15 +89,15 @@ def all_points(space: Space, setting: Setting) -> list[dict[str, Any]] | None:
 
 
 def grid(space: Space, setting: Setting, seed: int = 0) -> list[dict[str, Any]]:
-    """Every point of the grid, shuffled, so that a search which ends before it has seen all of its parts.
+    """Return every point of the grid, shuffled, so that a search which ends early has seen some of each part.
 
-    Raises CallError where it has more than MAX_POINTS.
+    Raises CallError if there are more than MAX_POINTS.
     """
     found = _at_most(every_point(space, setting, GRID_PLACES))
     if found is None:
         raise CallError(
-            f"--sampler grid: the grid of space {space.name} has more than {MAX_POINTS:,} points. Fix some parameters with --set, or use "
-            "--sampler tpe or random."
+            f"--sampler grid: the grid of space {space.name} has more than {MAX_POINTS:,} points. "
+            "Fix some parameters with --set, or use --sampler tpe or random."
         )
     order = seeds.generator(seed, len(found)).permutation(len(found))
     return [found[at] for at in order]

@@ -1,7 +1,8 @@
-"""What a search shows while it runs: a table on a terminal, lines elsewhere. Also rewrites the leaderboard after every trial.
+"""Shows a search while it runs, as a table on a terminal and as lines elsewhere, and rewrites the leaderboard.
 
-What a result or a trial's end costs does not grow with the trials that ended before it; only the leaderboard is written whole. Where
-trials end so fast that this would take more than WRITING_SHARE of the driver's time, one rewriting serves several of them.
+What a result or a trial's end costs does not grow with the trials that ended before it; only the leaderboard is written
+whole. Where trials end so fast that this would take more than WRITING_SHARE of the driver's time, one rewriting serves
+several of them.
 """
 
 from __future__ import annotations
@@ -9,21 +10,18 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import optuna
 from ray.tune import Callback
 from ray.tune.error import TuneError
 from ray.tune.experiment import Trial
-from rich.console import Console, Group
-from rich.live import Live
 from rich.table import Table
-from rich.text import Text
 
 from tune.runs import leaderboard
 from tune.runs.durations import duration
 from tune.runs.folder import SearchRun
+from tune.runs.live import LivePicture, empty_table
 from tune.runs.study import Record, begun
 from tune.search.plan import MANY, SearchPlan
 from tune.states import FIDELITY, METRIC, TrialState
@@ -35,7 +33,7 @@ _AT_WORK = (TrialState.RUNNING, "starting", "retried")
 
 @dataclass
 class Row:
-    """A trial as it was last heard of."""
+    """A trial with the last result that it reported."""
 
     trial_id: str
     state: str = "starting"
@@ -47,46 +45,28 @@ class Row:
     began: float = 0.0
 
 
-class Progress(Callback):  # type: ignore[misc]
-    """Ray's callbacks in, a picture of the search out. Used as a context."""
+class Progress(LivePicture, Callback):  # type: ignore[misc]
+    """Makes a picture of the search from Ray's callbacks. To be used as a context."""
 
     def __init__(self, plan: SearchPlan, run: SearchRun, study: optuna.Study, plain: bool | None = None) -> None:
+        super().__init__(plain, stays=True)
         self._plan, self._run, self._study = plan, run, study
-        self._console = Console(file=sys.stderr)
-        self._plain = not self._console.is_terminal if plain is None else plain
-        self._standing = leaderboard.LiveRanking(study)
+        self._ranking = leaderboard.LiveRanking(study)
         self._at_work: dict[str, Row] = {}
         self._best_rows: tuple[Row, ...] = ()
         self._latest_rows: tuple[Row, ...] = ()
-        """Of the trials that ended here, the best and the latest _ROWS, the first first."""
-        self._began = time.monotonic()
-        self._ended_before = self._standing.ended
+        """Trials that ended in this driver, at most _ROWS: the latest first, and in `_best_rows` the best first."""
+        self._ended_before = self._ranking.ended
         self._behind = False
-        """Whether a trial ended that leaderboard.csv does not hold yet."""
+        """Whether leaderboard.csv lacks a trial that has ended."""
         self._write_from = 0.0
-        self._live = Live(get_renderable=self.picture, console=self._console, refresh_per_second=2, transient=False)
-
-    def __enter__(self) -> Self:
-        if not self._plain:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not self._plain:
-            self._live.stop()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Ray pickles callbacks into its experiment folder, from which nothing is ever restored."""
+        """Return nothing: Ray pickles callbacks into its experiment folder, from which nothing is ever restored."""
         return {}
 
-    def say(self, text: str) -> None:
-        """A line of its own, above the table."""
-        self._console.print(text, style="bold", highlight=False)
-
     def records(self) -> list[Record]:
-        """Every trial that was begun, as the study has it now."""
+        """Return every trial that was begun, as the study has it now."""
         return begun(self._study)
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -99,7 +79,7 @@ class Progress(Callback):  # type: ignore[misc]
         if result[FIDELITY] > 0:
             row.epoch, row.f1, row.best = int(result[FIDELITY]), float(result["validation_f1"]), float(result[METRIC])
             row.photos_per_second = result.get("photos_per_second", row.photos_per_second)
-            self._standing.look(row.trial_id)
+            self._ranking.update(row.trial_id)
         if self._plain and row.f1 is not None and not result.get("done"):
             print(f"{row.trial_id} epoch {row.epoch}/{row.epochs} F1 {row.f1:.4f} best {row.best:.4f}", file=sys.stderr)
 
@@ -117,24 +97,24 @@ class Progress(Callback):  # type: ignore[misc]
         try:
             self._write()
         except OSError as error:
-            raise TuneError(str(error)) from error  # as Ray tells what goes wrong in the other callbacks
+            raise TuneError(str(error)) from error  # as Ray does with an error in the other callbacks
 
-    def picture(self) -> Group:
-        """The table, and a line about the whole."""
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    def table(self) -> Table:
+        """Return one row per trial that is at work, and some of those that have ended."""
+        table = empty_table()
         table.add_column("trial")
         table.add_column("state", min_width=13)
         for name in ("epoch", "F1", "best", "photos/s", "left"):
             table.add_column(name, justify="right")
-        best = self._standing.best
+        best = self._ranking.best
         for row in self._shown():
             style = "bold green" if best and row.trial_id == best.trial_id else "" if row.state in _AT_WORK else "dim"
             table.add_row(*self._cells(row), style=style)
-        return Group(table, Text(self.headline(), style="bold"))
+        return table
 
     def headline(self) -> str:
-        """How far the search is, in under 80 columns."""
-        done, best, preset = self._standing.ended, self._standing.best, self._standing.preset
+        """Say in under 80 columns how far the search is."""
+        done, best, preset = self._ranking.ended, self._ranking.best, self._ranking.preset
         parts = [f"{done} of {self._plan.trials} trials" if self._plan.trials < MANY else f"{done} trials"]
         if best:
             parts.append(f"best {best.f1:.4f} (trial {best.trial_id})")
@@ -155,7 +135,7 @@ class Progress(Callback):  # type: ignore[misc]
 
     def _ended(self, trial: Trial) -> None:
         row = self._row(trial)
-        ended = self._standing.look(row.trial_id)
+        ended = self._ranking.update(row.trial_id)
         row.state = ended.state
         del self._at_work[row.trial_id]
         self._best_rows = tuple(sorted([*self._best_rows, row], key=lambda row: -(row.best or 0.0)))[:_ROWS]
@@ -167,16 +147,16 @@ class Progress(Callback):  # type: ignore[misc]
             print(f"{row.trial_id} {ended.state}, {score}; {self.headline()}", file=sys.stderr)
 
     def _write(self) -> None:
-        """Rewrite the leaderboard if a trial ended since, and its share of the time allows."""
+        """Rewrite the leaderboard if a trial has ended since, and if that takes no more than its share of the time."""
         began = time.monotonic()
         if not self._behind or began < self._write_from:
             return
-        leaderboard.write(self._run, self._standing.records())
+        leaderboard.write(self._run, self._ranking.records())
         self._behind = False
         self._write_from = began + (time.monotonic() - began) / WRITING_SHARE
 
     def _shown(self) -> list[Row]:
-        """Trials at work, then the best and the latest of those that ended, in the order of their ids."""
+        """Return the trials at work, and the best and the latest of those that ended, in the order of their ids."""
         at_work = list(self._at_work.values())
         room = max(2, _ROWS - len(at_work))
         best = self._best_rows[: room // 2]
@@ -200,7 +180,7 @@ class Progress(Callback):  # type: ignore[misc]
         )
 
     def _left_s(self, done: int) -> float | None:
-        """From the pace so far of this driver, and the time budget; None before its first trial ended."""
+        """Estimate from this driver's pace, and the time budget, what is left; None before its first trial ended."""
         here = done - self._ended_before
         if here <= 0:
             return None

@@ -1,7 +1,7 @@
-"""Who suggests: Optuna's samplers by name, new for each trial, and a draft that draws from one without writing into the study.
+"""Optuna's samplers by name, one per trial, and proposals, which draw from a sampler without writing into the study.
 
-A sampler is made anew from (seed, trial number, attempt), so a resumed search suggests what an unbroken one would, and a suggestion
-that was tried already can be drawn again.
+Every sampler is made from (seed, trial number, attempt). So a resumed search suggests what an uninterrupted one would,
+and a suggestion that was tried already can be replaced by another one.
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ from maskcls import seeds
 from maskcls.errors import CallError
 from maskcls.text import first
 from search_spaces import Setting, Space
+from tune.runs.optuna_private import FilteredStudy, storage_of
 from tune.search import plan, points
 from tune.search.plan import CMAES, GP, GRID, RANDOM, TPE
 
 MOST, BEST = 1000, 100
+"""How many ended trials a sampler is shown at most, and how many of them are the best; the others are the latest."""
 
 
 def create(kind: str, seed: int, number: int, attempt: int = 0) -> optuna.samplers.BaseSampler:
-    """The sampler that suggests trial `number`; another attempt draws otherwise. The grid has none of its own (`tune.search.points`)."""
+    """Make the sampler that suggests trial `number`; each attempt draws differently. For the grid see `points.grid`."""
     derived = seeds.seed_of(seed, number, attempt) if attempt else seeds.seed_of(seed, number)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -42,7 +44,7 @@ def create(kind: str, seed: int, number: int, attempt: int = 0) -> optuna.sample
 
 
 def check_serves(kind: str, space: Space, setting: Setting) -> None:
-    """Raises CallError where the sampler cannot draw from the space: it would suggest at random, without a word."""
+    """Raise CallError if the sampler cannot model the space: it would suggest at random and not say so."""
     if kind in (TPE, RANDOM):
         return
     if kind == GRID:
@@ -52,44 +54,38 @@ def check_serves(kind: str, space: Space, setting: Setting) -> None:
     conditional = [parameter.name for parameter in drawn if not parameter.always]
     if conditional:
         raise CallError(
-            f"--sampler {kind} cannot serve space {space.name}: it wants the same parameters in every trial, and some hang on others: "
-            f"{_listed(conditional)}. Use --sampler tpe or random, or fix what they hang on with --set."
+            f"--sampler {kind} cannot serve space {space.name}: it wants the same parameters in every trial, and some "
+            f"depend on others: {_listed(conditional)}. "
+            "Use --sampler tpe or random, or fix what they depend on with --set."
         )
     categorical = [parameter.name for parameter in drawn if parameter.categorical]
     if kind == CMAES and categorical:
         raise CallError(
-            f"--sampler cmaes cannot serve space {space.name}: it draws numbers alone, and there are choices without an order: "
-            f"{_listed(categorical)}. Use --sampler tpe, gp or random, or fix these with --set."
+            f"--sampler cmaes cannot serve space {space.name}: it draws numbers alone, and there are choices without "
+            f"an order: {_listed(categorical)}. Use --sampler tpe, gp or random, or fix these with --set."
         )
 
 
-class StudyView(optuna.Study):  # type: ignore[misc]
-    """The study as a sampler should see it: without trials that drew nothing, such as a preset that is no point of the space.
+class StudyView(FilteredStudy):
+    """The study as samplers see it, without trials that have no parameters, as a preset outside of the space has none.
 
-    GPSampler and CmaEsSampler model what all complete trials have in common, and would suggest at random for ever. Of more than MOST
-    trials that ended it sees the best BEST and the latest: what a suggestion costs grows with the trials that it is drawn from.
+    GPSampler and CmaEsSampler model the parameters that all complete trials have in common, and because of one such
+    trial they would suggest at random from then on. Of more than MOST trials that ended, samplers see the best BEST and
+    the latest, because the time that a suggestion takes grows with the trials that it is drawn from.
     """
 
-    _kept: list[FrozenTrial] | None = None
-
-    def forget(self) -> None:
-        """Look at the storage anew; one suggestion asks for the trials many times."""
-        self._kept = None
-
-    def _get_trials(self, deepcopy: bool = True, states: Any = None, use_cache: bool = False) -> list[FrozenTrial]:
-        if self._kept is None:
-            there = self._storage.get_all_trials(self._study_id, deepcopy=False)
-            self._kept = _telling([trial for trial in there if trial.params or not trial.state.is_finished()])
-        seen = self._kept if states is None else [trial for trial in self._kept if trial.state in states]
-        return copy.deepcopy(seen) if deepcopy else seen
+    def shown(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
+        return _most_useful([trial for trial in trials if trial.params or not trial.state.is_finished()])
 
 
 class Proposal:
-    """A Suggest that draws a trial's parameters and keeps them to itself, until `write` puts them into the study.
+    """A Suggest that draws a trial's parameters from a sampler and keeps them until `write` puts them into the study.
 
-    What the trial was enqueued with, or a killed driver wrote for it, is answered as it is; `fixed` says whether that was all.
+    Values that the trial was enqueued with, or that a killed driver wrote for it, are taken instead of drawn. `fixed`
+    says whether all values were taken in this way, so that another proposal would be equal.
 
     Args:
+        trial_id: its id in the storage (`optuna_private.id_of`).
         point: parameters to take instead of the sampler's.
     """
 
@@ -101,17 +97,17 @@ class Proposal:
         point: Mapping[str, Any] | None = None,
     ) -> None:
         self._study, self._sampler, self._point = study, sampler, point or {}
-        study.forget()
-        self._trial_id = trial_id
-        frozen = study._storage.get_trial(trial_id)
-        self._frozen: FrozenTrial = copy.copy(
-            frozen
-        )  # samplers read from it what is drawn already; the storage's own stays as it is
+        self._storage, self._trial_id = storage_of(study), trial_id
+        study.refresh()
+        there = self._storage.get_trial(trial_id)
+        # A copy, for samplers read from the trial what is drawn already, and the storage's own object must stay as it
+        # is.
+        self._frozen: FrozenTrial = copy.copy(there)
         self._frozen.params, self._frozen.distributions = {}, {}
-        self._enqueued: Mapping[str, Any] = self._frozen.system_attrs.get("fixed_params", {})
-        self._there: Mapping[str, Any] = dict(frozen.params)
+        self._enqueued: Mapping[str, Any] = there.system_attrs.get("fixed_params", {})
+        self._written: Mapping[str, Any] = dict(there.params)
         self._relative: Mapping[str, Any] | None = None
-        self._relative_space: Mapping[str, BaseDistribution] = {}
+        """What the sampler drew for all parameters that it models jointly; None before it was asked."""
         self.fixed = True
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
@@ -124,21 +120,21 @@ class Proposal:
         return int(self._suggest(name, IntDistribution(low, high)))
 
     def write(self) -> None:
-        """Put the parameters into the study, in the order of drawing, and take back what drafts before this one noted there."""
-        for key in self._study._storage.get_trial(self._trial_id).system_attrs:
+        """Put the parameters into the study in the order of drawing, and replace the notes of earlier proposals."""
+        for key in self._storage.get_trial(self._trial_id).system_attrs:
             note, _, piece = key.rpartition(":")
-            if note.endswith(
-                ":relative_params"
-            ):  # what other suggestions are told of a trial that runs; an empty piece ends it
-                told = json.dumps(self._frozen.params) if piece == "0" else ""
-                self._study._storage.set_trial_system_attr(self._trial_id, key, told)
+            # While the trial runs, TPE and GP read its parameters from such notes, in pieces "0", "1", …; an empty
+            # piece is the end.
+            if note.endswith(":relative_params"):
+                text = json.dumps(self._frozen.params) if piece == "0" else ""
+                self._storage.set_trial_system_attr(self._trial_id, key, text)
         for name, distribution in self._frozen.distributions.items():
-            if name not in self._there:
+            if name not in self._written:
                 value = distribution.to_internal_repr(self._frozen.params[name])
-                self._study._storage.set_trial_param(self._trial_id, name, value, distribution)
+                self._storage.set_trial_param(self._trial_id, name, value, distribution)
 
     def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
-        """As optuna.Trial._suggest does it."""
+        """Draw a parameter in the way of optuna.Trial._suggest."""
         if name in self._frozen.distributions:
             return self._frozen.params[name]
         if name in self._enqueued:
@@ -147,26 +143,32 @@ class Proposal:
             value = distribution.choices[0] if isinstance(distribution, CategoricalDistribution) else distribution.low
         else:
             self.fixed = False
-            value = self._point[name] if name in self._point else self._drawn(name, distribution)
-        # A driver was killed amid writing: what it wrote is drawn again, so that what follows is drawn as it would have been.
-        value = self._there.get(name, value)
+            value = self._point[name] if name in self._point else self._draw(name, distribution)
+        # What a killed driver wrote is drawn as well, so that the parameters after it are drawn as they would have
+        # been.
+        value = self._written.get(name, value)
         self._frozen.distributions[name] = distribution
         self._frozen.params[name] = value
         return value
 
-    def _drawn(self, name: str, distribution: BaseDistribution) -> Any:
+    def _draw(self, name: str, distribution: BaseDistribution) -> Any:
         if self._relative is None:
-            self._relative_space = self._sampler.infer_relative_search_space(self._study, self._frozen)
-            self._relative = self._sampler.sample_relative(self._study, self._frozen, self._relative_space)
-        if name in self._relative:
-            value = self._relative[name]
-            if distribution._contains(distribution.to_internal_repr(value)):
-                return value
+            space = self._sampler.infer_relative_search_space(self._study, self._frozen)
+            self._relative = self._sampler.sample_relative(self._study, self._frozen, space)
+        if name in self._relative and _is_inside(self._relative[name], distribution):
+            return self._relative[name]
         return self._sampler.sample_independent(self._study, self._frozen, name, distribution)
 
 
-def _telling(trials: list[FrozenTrial]) -> list[FrozenTrial]:
-    """Those that run, and of those that ended the best BEST and the latest, MOST in all; in their order."""
+def _is_inside(value: Any, distribution: BaseDistribution) -> bool:
+    """Whether a value is within a distribution. That may be narrower in this trial than in those that were modelled."""
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    return bool(distribution.low <= value <= distribution.high)
+
+
+def _most_useful(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    """Return those that run, and of those that ended the best BEST and the latest, MOST in all; in their order."""
     ended = [trial for trial in trials if trial.state.is_finished()]
     if len(ended) <= MOST:
         return trials

@@ -1,9 +1,15 @@
-"""Who stops trials that lag, over epochs, with what it knew given back on resume: ASHA, the median rule, or nobody."""
+"""Schedulers, which stop trials that lag behind, by epochs: ASHA, the median rule, or none.
+
+A resumed search replays to them what its trials have reported. When it goes on with a trial, Ray gives that another
+id. So these schedulers know trials by their ids in the run, which stay the same: all that Ray's schedulers need of a
+trial is that it has a `trial_id`, and can be compared with others.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
-from types import SimpleNamespace
+from dataclasses import dataclass
 from typing import Any
 
 from optuna.trial import FrozenTrial
@@ -14,18 +20,30 @@ from tune.runs.study import trial_id
 from tune.search.plan import ASHA, MEDIAN
 from tune.states import FIDELITY, METRIC, MODE
 
-REDUCTION = 3
-_SHORT = 6
+REDUCTION, _SHORT, _SHORT_REDUCTION = 3, 6, 2
 OnError = Callable[[Trial], None]
 
 
 def grace_period(epochs: int) -> int:
-    """Epochs that every trial gets: a quarter. The contest's teams saw fits peak after 3 to 5, and the first says little."""
+    """Return how many epochs every trial gets: a quarter. The contest's fits peaked after 3 to 5."""
     return max(1, (epochs + 2) // 4)
 
 
-class _TellsErrors:
-    """A scheduler that tells of a trial whose worker failed before the searcher is told; Ray tells nobody else in time."""
+def reduction_factor(epochs: int) -> int:
+    """Return of how many trials one passes a rung: of three; up to six epochs of two, so that a short fit has rungs."""
+    return _SHORT_REDUCTION if epochs <= _SHORT else REDUCTION
+
+
+@dataclass(frozen=True)
+class RunTrial:
+    """A trial as a scheduler knows it."""
+
+    trial_id: str
+    """Its id in the run."""
+
+
+class _ReportsErrors:
+    """A scheduler that reports a trial whose worker failed. Ray informs the searcher later, and gives it no text."""
 
     on_error: OnError | None = None
 
@@ -35,15 +53,15 @@ class _TellsErrors:
         super().on_trial_error(tune_controller, trial)  # type: ignore[misc]
 
 
-class EpochASHA(_TellsErrors, ASHAScheduler):  # type: ignore[misc]
-    """Stops the worse two thirds at each rung; up to six epochs, the worse half, so that a short fit has rungs at all.
+class EpochASHA(_ReportsErrors, ASHAScheduler):  # type: ignore[misc]
+    """Stops the worse two thirds of the trials at each rung, or the worse half if fits are short (`reduction_factor`).
 
-    Asynchronous successive halving (Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020). `brackets=1`, for
-    several draw from numpy's global generator.
+    Asynchronous successive halving (Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020).
+    `brackets=1`, for several draw from numpy's global generator.
 
     Args:
         epochs: of the base recipe; they place the rungs.
-        on_error: told of a trial whose worker failed.
+        on_error: called with each trial whose worker failed.
     """
 
     def __init__(self, epochs: int, on_error: OnError | None = None) -> None:
@@ -53,94 +71,110 @@ class EpochASHA(_TellsErrors, ASHAScheduler):  # type: ignore[misc]
             mode=MODE,
             max_t=epochs,
             grace_period=grace_period(epochs),
-            reduction_factor=2 if epochs <= _SHORT else REDUCTION,
+            reduction_factor=reduction_factor(epochs),
             brackets=1,
-            stop_last_trials=False,  # a space may vary the epochs: the recipe's own last epoch is a trial's end
+            stop_last_trials=False,  # a space may vary the epochs: a trial ends with its own recipe's last epoch
         )
         self.on_error = on_error
 
-    def give_back(self, trials: Iterable[FrozenTrial]) -> None:
-        """The rungs that there were when these trials had reported what they did, in their order."""
+    def replay(self, trials: Iterable[FrozenTrial]) -> None:
+        """Fill the rungs with what these trials reported, in their order."""
         for trial in trials:
-            told = SimpleNamespace(trial_id=trial_id(trial.number))
+            known = RunTrial(trial_id(trial.number))
+            super().on_trial_add(None, known)
             for epoch in sorted(trial.intermediate_values):
-                self._brackets[0].on_result(told, epoch, trial.intermediate_values[epoch])
+                super().on_trial_result(None, known, {FIDELITY: epoch, METRIC: trial.intermediate_values[epoch]})
+            super().on_trial_remove(None, known)
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        """Ray knows a trial that is taken up again by a new id: its places in the rungs go over to that, and are decided already."""
-        super().on_trial_add(tune_controller, trial)
-        for _, recorded in self._brackets[0]._rungs:
-            if trial.config["trial"] in recorded:
-                recorded[trial.trial_id] = recorded.pop(trial.config["trial"])
+        super().on_trial_add(tune_controller, _known(trial))
 
-    def rungs(self) -> list[tuple[float, list[float]]]:
-        """(epoch, values recorded there, sorted) of each rung, the last first."""
-        return [(epoch, sorted(recorded.values())) for epoch, recorded in self._brackets[0]._rungs]
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Decide whether the trial goes on. Epochs that it reports again are in the rungs and change nothing."""
+        return super().on_trial_result(tune_controller, _known(trial), result)  # type: ignore[no-any-return]
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        super().on_trial_complete(tune_controller, _known(trial), result)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
+        super().on_trial_remove(tune_controller, _known(trial))
 
 
-class EpochMedian(_TellsErrors, MedianStoppingRule):  # type: ignore[misc]
+class EpochMedian(_ReportsErrors, MedianStoppingRule):  # type: ignore[misc]
     """Stops a trial whose best is below the median of the others' running means at its epoch.
 
-    Golovin et al., Google Vizier: A Service for Black-Box Optimization, KDD 2017, section 3.2.1. Never pauses a trial, for a paused
-    one has no checkpoint of Ray's to go on from.
+    Golovin et al., Google Vizier: A Service for Black-Box Optimization, KDD 2017, section 3.2.1. It never pauses a
+    trial, because a paused one would have no checkpoint of Ray's to go on from.
 
     Args:
-        epochs: of the base recipe; the first quarter stops nobody.
-        on_error: told of a trial whose worker failed.
+        epochs: of the base recipe; no trial is stopped in the first quarter.
+        on_error: called with each trial whose worker failed.
     """
 
     def __init__(self, epochs: int, on_error: OnError | None = None) -> None:
         super().__init__(
-            time_attr=FIDELITY, metric=METRIC, mode=MODE, grace_period=grace_period(epochs), min_samples_required=3
+            time_attr=FIDELITY,
+            metric=METRIC,
+            mode=MODE,
+            grace_period=grace_period(epochs),
+            min_samples_required=3,
+            min_time_slice=math.inf,  # epochs before a trial is paused where too few others are known
         )
         self.on_error = on_error
+        self._last_epoch: dict[str, int] = {}
+        """The last epoch that each trial has reported, by the trial's id in the run."""
 
-    def give_back(self, trials: Iterable[FrozenTrial]) -> None:
-        """What these trials reported, as the rule keeps it."""
+    def replay(self, trials: Iterable[FrozenTrial]) -> None:
+        """Take in what these trials reported, without deciding about any of them."""
         for trial in trials:
-            values = trial.intermediate_values
-            if values:
-                self._results[trial_id(trial.number)] = [
-                    {FIDELITY: epoch, METRIC: values[epoch]} for epoch in sorted(values)
-                ]
-
-    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        """What a trial that is taken up again had reported is its own from now on."""
-        super().on_trial_add(tune_controller, trial)
-        if trial.config["trial"] in self._results:
-            self._results[trial] = self._results.pop(trial.config["trial"])
+            known = RunTrial(trial_id(trial.number))
+            for epoch in sorted(trial.intermediate_values):
+                # Ray's rule records a trial's last result without deciding, so each epoch is passed on as if it were
+                # the last.
+                super().on_trial_complete(None, known, {FIDELITY: epoch, METRIC: trial.intermediate_values[epoch]})
+                self._last_epoch[known.trial_id] = epoch
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """A trial that is taken up again reports its epochs again; what they decided is decided."""
-        if any(told[FIDELITY] >= result[FIDELITY] for told in self._results.get(trial, ())):
+        """Decide whether the trial goes on. An epoch that it reports again, resumed or retried, changes nothing."""
+        if not self._is_new(trial, result):
             return self.CONTINUE  # type: ignore[no-any-return]
-        return super().on_trial_result(tune_controller, trial, result)  # type: ignore[no-any-return]
+        return super().on_trial_result(tune_controller, _known(trial), result)  # type: ignore[no-any-return]
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
-        """Its last epoch, unless that was reported as a result before."""
-        if FIDELITY in result and not any(told[FIDELITY] >= result[FIDELITY] for told in self._results.get(trial, ())):
-            super().on_trial_complete(tune_controller, trial, result)
+        """Record the trial's last epoch, unless it is recorded: Ray reports the result that stopped a trial twice."""
+        if self._is_new(trial, result):
+            super().on_trial_complete(tune_controller, _known(trial), result)
 
-    def _on_insufficient_samples(self, tune_controller: Any, trial: Trial, time: float) -> str:
-        return self.CONTINUE  # type: ignore[no-any-return]
+    def _is_new(self, trial: Trial, result: dict[str, Any]) -> bool:
+        """Whether the result is of a later epoch than the trial's results so far; it then counts among them."""
+        name, epoch = _known(trial).trial_id, result.get(FIDELITY)
+        if epoch is None or epoch <= self._last_epoch.get(name, -1):
+            return False
+        self._last_epoch[name] = epoch
+        return True
 
 
-class NoEarlyStopping(_TellsErrors, FIFOScheduler):  # type: ignore[misc]
+class NoEarlyStopping(_ReportsErrors, FIFOScheduler):  # type: ignore[misc]
     """Every trial runs to its last epoch."""
 
     def __init__(self, epochs: int, on_error: OnError | None = None) -> None:
         super().__init__()
         self.on_error = on_error
 
-    def give_back(self, trials: Iterable[FrozenTrial]) -> None:
-        """Nothing is known."""
+    def replay(self, trials: Iterable[FrozenTrial]) -> None:
+        """Take in nothing: no decision depends on it."""
 
 
 EpochScheduler = EpochASHA | EpochMedian | NoEarlyStopping
 
 
 def create(kind: str, epochs: int, on_error: OnError | None = None) -> EpochScheduler:
-    """The scheduler of that name (`plan.SCHEDULERS`)."""
+    """Make the scheduler of that name (`plan.SCHEDULERS`)."""
     if kind == ASHA:
         return EpochASHA(epochs, on_error)
     return EpochMedian(epochs, on_error) if kind == MEDIAN else NoEarlyStopping(epochs, on_error)
+
+
+def _known(trial: Trial) -> RunTrial:
+    """Return what a scheduler is to know of one of Ray's trials."""
+    return RunTrial(trial.config["trial"])

@@ -1,21 +1,23 @@
-"""StudySearch: the adapter over Ray's OptunaSearch that asks a space for recipes and tells the study how each trial ended.
+"""StudySearch: the searcher that Ray asks for the next recipe and tells what happened to it; the study is its record.
 
-What it mends: OptunaSearch tells a trial that ASHA stopped as complete, with its low-epoch value, and never reports a trial's last
-result. Here a trial that did not come to its recipe's last epoch is told as pruned, with all its intermediate values; one that
-diverged or did not fit into memory is infeasible too, by a constraint, so that TPE keeps away from there.
+Ray's own OptunaSearch is not used: it records a trial that ASHA stopped as complete, with its value at an early epoch,
+and never reports a trial's last result. Here a trial that did not reach its recipe's last epoch is recorded as pruned,
+with all its intermediate values; one that diverged or ran out of memory is infeasible as well, by a constraint, so that
+TPE keeps away from there.
 
-A trial that was running when its driver was killed is still RUNNING in the journal. It is taken up as it is, before anything new
-is asked: same number, same parameters, same folder. So the sampler never sees a trial that nobody works on, and none stands twice.
+A trial that was running when its driver was killed is still RUNNING in the journal. It is resumed under the same
+number, with the same parameters and in the same folder, before a new trial is begun. So no sampler sees a running trial
+that nobody works on, and no trial is recorded twice.
 
-No recipe is tried twice: where the sampler suggests one that was, it is asked again; where it knows no other, one is drawn at random;
-where there is none left, the search ends.
+No recipe is tried twice. If the sampler suggests one that was tried, it is asked again; if it knows no other, a recipe
+is drawn at random; if the space has none left, the search ends.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,71 +26,80 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
-from ray.tune.search.optuna import OptunaSearch
 
 from maskcls import seeds
 from maskcls.errors import MaskclsError
 from tune.fitting.failures import read_end, write_error
 from tune.runs import study as records
 from tune.runs.folder import SearchRun
+from tune.runs.optuna_private import id_of, storage_of
 from tune.search import points, samplers
 from tune.search.plan import GRID, RANDOM, SearchPlan
 from tune.states import FIDELITY, METRIC, MODE, TrialState
 
-_TOLD = {TrialState.COMPLETE: OptunaState.COMPLETE, TrialState.FAILED: OptunaState.FAIL}
+_OPTUNA_STATES = {TrialState.COMPLETE: OptunaState.COMPLETE, TrialState.FAILED: OptunaState.FAIL}
 _ERROR = re.compile(r"[\w.]*(Error|Exception): ")
 _INFEASIBLE = (TrialState.DIVERGED, TrialState.OUT_OF_MEMORY)
 ATTEMPTS = 20
-"""How often the sampler is asked before a trial is drawn at random, which is tried RANDOM_ATTEMPTS times."""
+"""How often the sampler is asked for a recipe that was not tried yet. After that, recipes are drawn at random."""
 RANDOM_ATTEMPTS = 100
+"""How often a recipe is drawn at random, in a space whose points cannot be listed."""
 
 
-class StudySearch(OptunaSearch):  # type: ignore[misc]
-    """Args:
-    plan: its space, base recipe, pinned values and seed are used.
-    run: its journal must be mended and held (`RunDir.driving`).
+class StudySearch(Searcher):  # type: ignore[misc]
+    """Suggests recipes of the plan's space to Ray, and records in the run's study what becomes of them.
+
+    Args:
+        plan: its space, base recipe, pinned values and seed are used.
+        run: its journal must be mended and held (`RunDir.driving`).
     """
 
     def __init__(self, plan: SearchPlan, run: SearchRun) -> None:
+        super().__init__(metric=METRIC, mode=MODE)
         self.plan, self.run = plan, run
         self.study = records.open_study(run)
-        super().__init__(
-            space=self._never_called,
-            metric=METRIC,
-            mode=MODE,
-            storage=self.study._storage,
-            study_name=self.study.study_name,
-            sampler=optuna.samplers.RandomSampler(seed=plan.seed),  # asked nothing: each trial has a sampler of its own
-        )
-        self.study = self._ot_study
+        self._storage = storage_of(self.study)
+        # Each trial has a sampler of its own (`samplers.create`). The study's must not draw or note anything when a
+        # trial is begun.
+        self.study.sampler = optuna.samplers.RandomSampler(seed=plan.seed)
+        self.trials: dict[str, optuna.Trial] = {}
+        """Trials that were suggested, by Ray's ids."""
+        self.ended: set[str] = set()
+        """Ray's ids of the trials whose end is recorded."""
         self.error: MaskclsError | None = None
         self.full_disk = ""
         self.used_up = False
         """Whether every recipe of the space was tried."""
         self.closed = False
-        """Whether to begin no trial any more."""
+        """Whether no further trial may begin."""
         self._left: set[str] = set()
         self._errors: dict[str, str] = {}
         there = self.study.get_trials(deepcopy=False)
-        self._stale: list[FrozenTrial] = []
+        self._stale = self._take_over(there)
+        """Trials that a killed driver left running. They come first."""
+        self._tried = {
+            _key(t.user_attrs[records.RECIPE]) for t in there if records.RECIPE in t.user_attrs and records.is_own(t)
+        }
+        self._view = samplers.StudyView(self.study.study_name, self._storage)
+        self._points: list[dict[str, Any]] | None = None
+        self._spent: set[int] = set()
+
+    def _take_over(self, there: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        """Finish what a killed driver had begun to record, and return the trials that it left running."""
+        stale = []
         for trial in there:
             if trial.state != OptunaState.RUNNING:
                 continue
             if records.ENDING in trial.user_attrs:
-                self._finish(optuna.Trial(self.study, trial._trial_id), trial.user_attrs[records.ENDING])
+                self._finish(optuna.Trial(self.study, id_of(trial)), trial.user_attrs[records.ENDING])
             elif records.is_own(trial):
-                self._stale.append(trial)
-            else:  # its driver was killed while it withdrew it
+                stale.append(trial)
+            else:  # its driver was killed while it recorded it as a duplicate
                 self.study.tell(trial.number, state=OptunaState.FAIL)
-        self._tried = {
-            _key(t.user_attrs[records.RECIPE]) for t in there if records.RECIPE in t.user_attrs and records.is_own(t)
-        }
-        self._seen = samplers.StudyView(self.study.study_name, self.study._storage)
-        self._points: list[dict[str, Any]] | None = None
-        self._spent: set[int] = set()
+        return stale
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """The next trial's id and complete recipe. Ends the search where it is closed, or the space gives none (`error`, `used_up`)."""
+        """Return the next trial's id and recipe, or FINISHED if the search is closed, used up, or has met an error."""
         try:
             found = None if self.closed else self._next()
         except MaskclsError as error:
@@ -96,38 +107,38 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             found = None
         if found is None:
             return Searcher.FINISHED  # type: ignore[no-any-return]
-        self._ot_trials[trial_id], recipe = found
+        self.trials[trial_id], recipe = found
         return {"trial": records.trial_id(found[0].number), "recipe": recipe}
 
     def working(self) -> bool:
-        """Whether a trial that is not left has begun. One that waits for room has no folder yet."""
-        live = self._ot_trials.keys() - self._completed_trials - self._left
-        return any(self.run.trial(records.trial_id(self._ot_trials[key].number)).exists() for key in live)
+        """Whether a trial is at work, apart from those that are left. One that waits for cores has no folder yet."""
+        live = self.trials.keys() - self.ended - self._left
+        return any(self.run.trial(records.trial_id(self.trials[key].number)).exists() for key in live)
 
     def leave(self, trial_id: str) -> None:
-        """Tell the study nothing of this trial's end, which is none: a resumed search takes it up again."""
+        """Record no end when Ray stops this trial: it stays RUNNING in the study, and can be resumed."""
         self._left.add(trial_id)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Report the running best after an epoch. An epoch that a resumed trial reports again is passed over."""
-        trial = self._ot_trials[trial_id]
+        """Record the running best after an epoch. An epoch that a resumed trial reports again is ignored."""
+        trial = self.trials[trial_id]
         epoch = int(result[FIDELITY])
-        if epoch > 0 and epoch not in self.study._storage.get_trial(trial._trial_id).intermediate_values:
+        if epoch > 0 and epoch not in self._frozen(trial).intermediate_values:
             trial.report(float(result[METRIC]), epoch)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tell the study how a trial ended. Ray calls this without a result where a worker died for good."""
+        """Record how a trial ended. Ray calls this without a result if a worker died and is not replaced."""
         if trial_id in self._left and result and METRIC in result:
-            self.on_trial_result(trial_id, result)  # Ray tells the last result of a trial that is stopped here alone
-        if trial_id in self._completed_trials or trial_id in self._left:
+            self.on_trial_result(trial_id, result)  # Ray passes a stopped trial's last result only to this method
+        if trial_id in self.ended or trial_id in self._left:
             return
-        trial = self._ot_trials[trial_id]
+        trial = self.trials[trial_id]
         if result and result.get("state") == TrialState.DISK_FULL:
             self.full_disk = str(result["message"])
             return
-        self._completed_trials.add(trial_id)
+        self.ended.add(trial_id)
         if not result or METRIC not in result:
-            self._end(trial, TrialState.FAILED, self._why(trial_id, trial) if error else "It reported nothing.")
+            self._end(trial, TrialState.FAILED, self._explain(trial_id, trial) if error else "It reported nothing.")
             return
         state = str(result.get("state", TrialState.RUNNING))
         ending = {
@@ -137,40 +148,37 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             "state": TrialState.STOPPED_EARLY if state == TrialState.RUNNING else state,
             "message": str(result.get("message", "")),
         }
-        trial.set_user_attr(
-            records.ENDING, ending
-        )  # first, for the rest is many lines of the journal, and a kill may fall between them
+        # First, in one line of the journal. The rest takes several lines, and the driver may be killed between them.
+        trial.set_user_attr(records.ENDING, ending)
         self._finish(trial, ending)
 
     def note_error(self, trial: Trial) -> None:
-        """Keep what Ray says of a worker that failed: on_trial_complete is told of the failure alone."""
+        """Keep what Ray says about a worker that failed: on_trial_complete gets no text."""
         file = Path(trial.error_file or "")
         self._errors[trial.trial_id] = file.read_text() if file.is_file() else ""
 
-    def _why(self, trial_id: str, trial: optuna.Trial) -> str:
-        """Why a trial has no worker any more, in a line; the whole goes into the trial's error.txt, where it has none of its own."""
+    def _explain(self, trial_id: str, trial: optuna.Trial) -> str:
+        """Explain in one line why a trial lost its worker, and keep Ray's text in error.txt if the trial wrote none."""
         folder = self.run.trial(records.trial_id(trial.number))
-        told = self._errors.pop(trial_id, "").strip()
+        text = self._errors.pop(trial_id, "").strip()
         if not (folder / "error.txt").exists():
-            write_error(
-                folder,
-                f"{told}\nRay's log files on the worker's node, in /tmp/ray/session_latest/logs, may tell more.\n",
-            )
-        return read_end(folder) or f"The worker failed: {last_words(told)}"
+            logs = "Ray's log files on the worker's node, in /tmp/ray/session_latest/logs, may tell more."
+            write_error(folder, f"{text}\n{logs}\n")
+        return read_end(folder) or f"The worker failed: {last_words(text)}"
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the journal is the record. Ray wants the file."""
+        """Write an empty file: Ray wants a file, but the journal is the record."""
         with open(checkpoint_path, "wb"):  # noqa: PTH123 - Ray gives a str
             pass
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Ray pickles the searcher into its experiment folder, from which nothing is ever restored."""
+        """Return nothing: Ray pickles the searcher into its experiment folder, from which nothing is ever restored."""
         return {}
 
     def _next(self) -> tuple[optuna.Trial, dict[str, Any]] | None:
-        """The next trial and its recipe; None where every recipe was tried."""
+        """Begin the next trial and return it with its recipe; None if every recipe was tried."""
         while True:
-            trial = optuna.Trial(self.study, self._stale.pop(0)._trial_id) if self._stale else self.study.ask()
+            trial = optuna.Trial(self.study, id_of(self._stale.pop(0))) if self._stale else self.study.ask()
             try:
                 recipe = self._recipe(trial)
             except MaskclsError as error:
@@ -187,96 +195,105 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
                 return None
 
     def _recipe(self, trial: optuna.Trial) -> dict[str, Any] | None:
-        """All keys of the trial's recipe, kept in the study as well; None where each that is suggested was tried.
+        """Find a recipe for the trial that was not tried, and record it in the study; None if every proposal was tried.
 
-        Raises CallError where the space's overrides are none of a recipe.
+        Returns all keys of the recipe. Raises CallError if the space suggests values that are not valid in a recipe.
         """
-        told = self._frozen(trial).user_attrs
-        if records.RECIPE in told:
-            recipe: dict[str, Any] = told[records.RECIPE]
+        frozen = self._frozen(trial)
+        if records.RECIPE in frozen.user_attrs:  # a killed driver recorded it
+            recipe: dict[str, Any] = frozen.user_attrs[records.RECIPE]
             return recipe
-        preset = told.get(records.ORIGIN) == records.PRESET
-        if preset and not self._frozen(trial).system_attrs.get("fixed_params"):  # no point of the space
-            return self._keep(trial, None, {}, self.plan.recipe({}))
-        for draft in self._drafts(trial):
-            overrides = self.plan.draw(draft)
-            # The preset is asked of the space, so that the sampler learns from its values; its recipe stays the preset's.
+        preset = frozen.user_attrs.get(records.ORIGIN) == records.PRESET
+        if preset and not frozen.system_attrs.get("fixed_params"):  # the preset is not a point of the space
+            return self._record(trial, None, {}, self.plan.recipe({}))
+        for proposal in self._proposals(trial):
+            overrides = self.plan.draw(proposal)
+            # The preset is drawn from the space, so that the sampler learns from its values; its recipe stays the
+            # preset's.
             overrides = {} if preset else overrides
             recipe = self.plan.recipe(overrides)
             if _key(recipe) not in self._tried:
-                return self._keep(trial, draft, overrides, recipe)
-            if draft.fixed:
+                return self._record(trial, proposal, overrides, recipe)
+            if proposal.fixed:
                 return None
         return None
 
-    def _drafts(self, trial: optuna.Trial) -> Iterator[samplers.Proposal]:
-        """Drafts of the trial, the sampler's best first. A finite space's last ones are all that it has left."""
+    def _proposals(self, trial: optuna.Trial) -> Iterator[samplers.Proposal]:
+        """Yield proposals for the trial: first the sampler's, then random ones or the points that are left."""
         number, seed = trial.number, self.plan.seed
 
-        def draft(sampler: optuna.samplers.BaseSampler, point: Mapping[str, Any] | None = None) -> samplers.Proposal:
-            return samplers.Proposal(self._seen, trial._trial_id, sampler, point)
+        def propose(sampler: optuna.samplers.BaseSampler, point: Mapping[str, Any] | None = None) -> samplers.Proposal:
+            return samplers.Proposal(self._view, id_of(trial), sampler, point)
 
         if self.plan.sampler != GRID:
             for attempt in range(ATTEMPTS):
-                yield draft(samplers.create(self.plan.sampler, seed, number, attempt))
-        by_chance = samplers.create(RANDOM, seed, number, ATTEMPTS)
-        if self._points is None:
-            grid = self.plan.sampler == GRID
-            found = (
-                points.grid(self.plan.space, self.plan.setting, seed)
-                if grid
-                else points.all_points(self.plan.space, self.plan.setting)
-            )
-            self._points = found or []
-        if not self._points and self.plan.sampler != GRID:
+                yield propose(samplers.create(self.plan.sampler, seed, number, attempt))
+        random = samplers.create(RANDOM, seed, number, ATTEMPTS)
+        found = self._all_points()
+        if not found and self.plan.sampler != GRID:
             for _ in range(RANDOM_ATTEMPTS):
-                yield draft(by_chance)
-        shuffled = seeds.generator(seed, number).permutation(len(self._points))
-        for at in range(len(self._points)) if self.plan.sampler == GRID else shuffled.tolist():
+                yield propose(random)
+        order = list(range(len(found)))  # a grid is shuffled already
+        if self.plan.sampler != GRID:
+            order = seeds.generator(seed, number).permutation(len(found)).tolist()
+        for at in order:
             if at not in self._spent:
-                yield draft(by_chance, self._points[at])
-                self._spent.add(at)  # asked for another: this one was tried
+                yield propose(random, found[at])
+                self._spent.add(at)  # the caller asks for another one, so this one was tried
 
-    def _keep(
-        self, trial: optuna.Trial, draft: samplers.Proposal | None, overrides: Mapping[str, Any], recipe: dict[str, Any]
+    def _all_points(self) -> list[dict[str, Any]]:
+        """Return the points of the grid or of a finite space, always in the same order; none for an infinite space."""
+        if self._points is None:
+            plan = self.plan
+            if plan.sampler == GRID:
+                self._points = points.grid(plan.space, plan.setting, plan.seed)
+            else:
+                self._points = points.all_points(plan.space, plan.setting) or []
+        return self._points
+
+    def _record(
+        self,
+        trial: optuna.Trial,
+        proposal: samplers.Proposal | None,
+        overrides: Mapping[str, Any],
+        recipe: dict[str, Any],
     ) -> dict[str, Any]:
-        if draft is not None:
-            draft.write()
+        """Record the trial's parameters and recipe in the study, and return the recipe."""
+        if proposal is not None:
+            proposal.write()
         trial.set_user_attr(records.OVERRIDES, dict(overrides))
         trial.set_user_attr(records.RECIPE, recipe)
         return recipe
 
     def _frozen(self, trial: optuna.Trial) -> FrozenTrial:
-        frozen: FrozenTrial = self.study._storage.get_trial(trial._trial_id)
+        """Return the trial as the study has it now."""
+        frozen: FrozenTrial = self._storage.get_trial(id_of(trial))
         return frozen
 
     def _finish(self, trial: optuna.Trial, ending: Mapping[str, Any]) -> None:
-        """Tell the study of an end that it knows of, as far as it is not told."""
+        """Record what follows from a trial's ENDING, as far as a killed driver has not done so."""
         if ending["epoch"] > 0 and ending["epoch"] not in self._frozen(trial).intermediate_values:
             trial.report(ending["value"], ending["epoch"])
         trial.set_user_attr(records.SECONDS, ending["seconds"])
         self._end(trial, TrialState(ending["state"]), ending["message"], ending["value"])
 
     def _end(self, trial: optuna.Trial, state: TrialState, message: str, value: float | None = None) -> None:
+        """Record the trial's last state, ours and Optuna's."""
         trial.set_user_attr(records.STATE, state.value)
         trial.set_user_attr(records.MESSAGE, message)
         if state in _INFEASIBLE:
             trial.set_constraint(state.value, 1.0)
-        told = _TOLD.get(state, OptunaState.PRUNED)
-        self.study.tell(trial, value if told == OptunaState.COMPLETE else None, state=told)
-
-    @staticmethod
-    def _never_called(trial: optuna.Trial) -> dict[str, Any]:
-        raise AssertionError("suggest() asks the plan's space itself")
+        optuna_state = _OPTUNA_STATES.get(state, OptunaState.PRUNED)
+        self.study.tell(trial, value if optuna_state == OptunaState.COMPLETE else None, state=optuna_state)
 
 
 def _key(recipe: Mapping[str, Any]) -> str:
-    """Equal for equal recipes, seeds included."""
+    """Return a text that is equal for equal recipes, their seeds included."""
     return json.dumps(recipe, sort_keys=True)
 
 
 def last_words(text: str) -> str:
-    """The line of Ray's text that says most: the last error's, else the first of the last failure."""
+    """Return the line of Ray's text that says most: the last error's, otherwise the first line of the last failure."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if _ERROR.match(line)]
     began = max((at for at, line in enumerate(lines) if line.startswith("Failure #")), default=-1)

@@ -150,7 +150,7 @@ def _search(call: Call, resolved: Resolved, run: SearchRun, there: cluster.Clust
     from tune.fitting.worker import run_fit
     from tune.runs.study import open_study
     from tune.search.driver import drive
-    from tune.search.warm_start import under
+    from tune.search.warm_start import study_for_space
     from tune.selection.choice import CHOICE
 
     plan = resolved.plan
@@ -165,7 +165,7 @@ def _search(call: Call, resolved: Resolved, run: SearchRun, there: cluster.Clust
     # What was chosen was chosen among other trials; its fits are kept, so choosing again trains only what is missing.
     run.write_search({name: value for name, value in run.search().items() if name != CHOICE})
     with _noted(run, plan) as note:
-        under(open_study(run), plan, _fingerprint(call, run))
+        study_for_space(open_study(run), plan, _fingerprint(call, run))
         ending = SearchOutcome(drive(plan, run, objective))
         if ending.goes_on and call.finalists:
             ending = replace(ending, chosen=choose(run, call, plan, _left_s(plan, began), options))

@@ -1,7 +1,7 @@
-"""What is known is not forgotten: another run's trials for the sampler to know (`--learn-from`), and a run's own under a wider space.
+"""A search starts from trials that exist: another run's (`--learn-from`), or the run's own if its space was changed.
 
-A trial is placed in a space by asking the space once more and answering from the trial: its parameters, else its recipe's values. So
-a parameter that the old space did not vary is known, too: it had the recipe's value.
+A trial is placed in a space by asking the space once more and answering from the trial: its parameters, else its
+recipe's values. So a parameter that the old space did not vary is known, too: it had the recipe's value.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from optuna.trial import TrialState as OptunaState
 from maskcls.recipe import Recipe
 from search_spaces import Setting, Space
 from tune.runs.folder import SearchRun
+from tune.runs.optuna_private import storage_of
 from tune.runs.study import COPYING, IMPORTED, RECIPE, is_own, trial_id, trials_of
 from tune.search.plan import SearchPlan
 
 SPACE = "space"
 """Attribute of a study: which space its parameters are of."""
-_LEARNT_STATES = (OptunaState.COMPLETE, OptunaState.PRUNED)
+_SCORED_STATES = (OptunaState.COMPLETE, OptunaState.PRUNED)
 
 
 class _OutsideError(Exception):
@@ -33,7 +34,7 @@ class _OutsideError(Exception):
 
 @dataclass
 class SpacePoint:
-    """A point of a space, and the distributions it is of. A Suggest that answers from values, and raises where it can't."""
+    """A point of a space with its distributions: a Suggest that answers from values, and raises if one does not fit."""
 
     values: Mapping[str, Any]
     params: dict[str, Any] = field(default_factory=dict)
@@ -63,7 +64,7 @@ class SpacePoint:
 
 
 def place(space: Space, setting: Setting, values: Mapping[str, Any]) -> SpacePoint | None:
-    """The values as a point of the space; None where they are none.
+    """Return the values as a point of the space; None if they are not one.
 
     All parameters or none: a trial with some of them would make TPE's grouping model the others apart from these.
     """
@@ -76,50 +77,52 @@ def place(space: Space, setting: Setting, values: Mapping[str, Any]) -> SpacePoi
 
 
 @dataclass(frozen=True)
-class Learnt:
-    """What was learnt from another run."""
+class ImportedTrials:
+    """What was imported from another run."""
 
     run: str
     trials: int
     """Of its trials with a score, those that are points of this space."""
     of: int
     differs: tuple[str, ...]
-    """What its scores hang on and is otherwise here, as in `image_size 64, here 112`."""
+    """What its scores depend on and is different here, as in `image_size 64, here 112`."""
 
     def __str__(self) -> str:
-        told = f"Learnt from {self.run}: {self.trials} of {self.of} trials with a score are points of this space."
-        return f"{told} Its scores are of another kind: {'; '.join(self.differs)}." if self.differs else told
+        text = f"Learnt from {self.run}: {self.trials} of {self.of} trials with a score are points of this space."
+        return f"{text} Its scores are of another kind: {'; '.join(self.differs)}." if self.differs else text
 
 
-def learn(study: optuna.Study, plan: SearchPlan, sources: Sequence[Path], own: Mapping[str, Any]) -> list[Learnt]:
-    """Put other runs' trials into the study, each once, for the sampler alone: they count as no trials of this run.
+def import_trials(
+    study: optuna.Study, plan: SearchPlan, sources: Sequence[Path], own: Mapping[str, Any]
+) -> list[ImportedTrials]:
+    """Put other runs' trials into the study, each once, only for the sampler: they do not count as trials of this run.
 
     Args:
         own: this run's search.json.
     """
-    had = {trial.user_attrs[IMPORTED] for trial in study.get_trials(deepcopy=False) if IMPORTED in trial.user_attrs}
-    told = []
+    there = {trial.user_attrs[IMPORTED] for trial in study.get_trials(deepcopy=False) if IMPORTED in trial.user_attrs}
+    imported = []
     for source in sources:
         run = SearchRun(source)
-        if not run.record_file.exists():  # taken away since; what was learnt from it is kept
+        if not run.record_file.exists():  # the run was deleted since; what was imported from it is kept
             continue
-        scored = [t for t in trials_of(run) if is_own(t) and t.state in _LEARNT_STATES and _scored(t)]
+        scored = [t for t in trials_of(run) if is_own(t) and t.state in _SCORED_STATES and _is_scored(t)]
         placed = 0
         for trial in scored:
             origin = f"{run.path}/{trial_id(trial.number)}"
             point = _place_trial(plan, trial)
             placed += point is not None
-            if point is not None and origin not in had:
+            if point is not None and origin not in there:
                 study.add_trial(_copy(trial, point, {IMPORTED: origin, RECIPE: trial.user_attrs[RECIPE]}))
-        told.append(Learnt(run.name, placed, len(scored), tuple(_differences(run.search(), own))))
-    return told
+        imported.append(ImportedTrials(run.name, placed, len(scored), tuple(_differences(run.search(), own))))
+    return imported
 
 
-def under(study: optuna.Study, plan: SearchPlan, fingerprint: str) -> optuna.Study:
-    """The study under the plan's space: itself, or where it was begun under another one, a copy.
+def study_for_space(study: optuna.Study, plan: SearchPlan, fingerprint: str) -> optuna.Study:
+    """Return the study if it was begun with the plan's space, otherwise a copy whose parameters are of that space.
 
     Args:
-        fingerprint: tells one space from another.
+        fingerprint: identifies the plan's space.
     """
     before = study.user_attrs.get(SPACE)
     if before is not None and before != fingerprint:
@@ -130,19 +133,19 @@ def under(study: optuna.Study, plan: SearchPlan, fingerprint: str) -> optuna.Stu
 
 
 def widen(study: optuna.Study, plan: SearchPlan, fingerprint: str = "") -> optuna.Study:
-    """A study of the same trials, under the same numbers, as points of the plan's space: Optuna lets no parameter change its choices.
+    """Copy the study, its trials keeping their numbers, as points of the plan's space.
 
-    A trial that is no point of the new space keeps its number and its score, and tells the sampler nothing.
+    A new study is needed because Optuna does not let a parameter change its choices. A trial that is not a point of the
+    new space keeps its number and its score, but has no parameters, so samplers ignore it.
     """
-    names = optuna.get_all_study_names(study._storage)
-    wider = optuna.create_study(
-        study_name=f"{names[0]}+{len(names)}", storage=study._storage, direction=study.direction
-    )
+    storage = storage_of(study)
+    names = optuna.get_all_study_names(storage)
+    wider = optuna.create_study(study_name=f"{names[0]}+{len(names)}", storage=storage, direction=study.direction)
     wider.set_user_attr(SPACE, fingerprint)
     for trial in study.get_trials(deepcopy=False):
         point = _place_trial(plan, trial) if RECIPE in trial.user_attrs else None
         wider.add_trial(_copy(trial, point, trial.user_attrs))
-    wider.set_user_attr(COPYING, False)  # one that a killed driver leaves without is never taken for whole
+    wider.set_user_attr(COPYING, False)  # a copy without this mark, left by a killed driver, is ignored
     return wider
 
 
@@ -151,12 +154,12 @@ def _place_trial(plan: SearchPlan, trial: FrozenTrial) -> SpacePoint | None:
     return place(plan.space, plan.setting, {**recipe.flat(), **trial.params})
 
 
-def _scored(trial: FrozenTrial) -> bool:
+def _is_scored(trial: FrozenTrial) -> bool:
     return bool(trial.intermediate_values) or bool(trial.constraints)
 
 
 def _copy(trial: FrozenTrial, point: SpacePoint | None, user_attrs: Mapping[str, Any]) -> FrozenTrial:
-    """The trial as another study may have it. What a sampler noted for itself stays behind."""
+    """Copy the trial for another study, without what a sampler noted for itself."""
     kept = {
         key: value
         for key, value in trial.system_attrs.items()
@@ -174,16 +177,16 @@ def _copy(trial: FrozenTrial, point: SpacePoint | None, user_attrs: Mapping[str,
 
 
 def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
-    """What makes scores of two runs incomparable: other people, or another base recipe."""
-    told = []
+    """List what makes scores of two runs incomparable: other people, or another base recipe."""
+    found = []
     if theirs.get("data", {}).get("digest") != ours.get("data", {}).get("digest"):
-        told.append("other photos")
+        found.append("other photos")
     elif theirs.get("split_digest") != ours.get("split_digest"):
-        told.append("other people in training and validation")
+        found.append("other people in training and validation")
     base, own = theirs.get("base_recipe", {}), ours.get("base_recipe", {})
-    told += [
+    found += [
         f"{key} {base[key]}, here {own[key]}"
         for key in ("image_size", "epochs")
         if key in base and base.get(key) != own.get(key)
     ]
-    return told
+    return found

@@ -20,8 +20,8 @@ from ray.tune.search import Searcher
 
 EPOCHS, PARALLEL, MAX_FAILURES = 3, 2, 1
 ENDINGS = ("dies", "raises", "lags", "left", "full", "last")
-"""dies: its worker, once, at epoch 2. raises: at epoch 2, always. lags: the scheduler stops it at epoch 2. left: the stopper does.
-full, last: report `done` with the last epoch; the last one's waits until the searcher has finished."""
+"""dies: its worker, once, at epoch 2. raises: at epoch 2, always. lags: the scheduler stops it at epoch 2. left: the
+stopper does. full, last: report `done` with the last epoch; the last one's waits until the searcher has finished."""
 FINISHED, PATIENCE_S = "finished", 60
 RAN: list[str] = []
 """A worker's own: trials that it has worked on."""
@@ -91,6 +91,12 @@ def _wait_for(file: Path) -> None:
         time.sleep(0.05)
 
 
+def _private(controller: Any, trial: Trial) -> tuple[bool, bool]:
+    """What tune.search.actors reads of Ray's controller: whether the trial's worker has started, and is being reset."""
+    started = controller._actor_manager.is_actor_started(controller._trial_to_actor.get(trial))
+    return bool(started), trial in controller._resetting_trials
+
+
 class Search(Searcher):  # type: ignore[misc]
     """Suggests the endings one by one, then says that it has finished."""
 
@@ -141,7 +147,7 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
         return self.STOP if trial.config["trial"] == "lags" and result["epoch"] == 2 else self.CONTINUE  # type: ignore[no-any-return]
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
-        self._note("on_trial_complete", trial, result)
+        self._note("on_trial_complete", trial, {**result, "private": _private(tune_controller, trial)})
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         self._note("on_trial_error", trial, {"text": Path(trial.error_file).read_text()})

@@ -1,6 +1,7 @@
 """What the search takes for granted of Optuna, a test a fact, so that a release which changes one fails here, by name.
 
-Each docstring says who leans on the fact, and what to do where it does not hold any more. Checked with optuna 5.0, cmaes 0.13.
+Each docstring says who leans on the fact, and what to do where it does not hold any more. Checked with optuna 5.0,
+cmaes 0.13.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
 
 from tests.tune.studies import Ask, conditional, draft, numbers, score, seen, told
+from tune.runs import study as records
 from tune.runs.folder import SearchRun
+from tune.runs.optuna_private import id_of, storage_of
+from tune.runs.study import open_study
 from tune.search import samplers
 from tune.search.plan import CMAES, GP, RANDOM, TPE
 
@@ -45,7 +49,8 @@ def test_trials_are_numbered_in_the_order_of_adding_whatever_their_state() -> No
 
 
 def test_what_waits_is_asked_first_with_what_it_was_enqueued_with() -> None:
-    """Leans: tune.search.first_trials.begin and StudySearch._recipe (user attributes, `fixed_params`), samplers.Draft (`fixed_params`).
+    """Leans: tune.search.first_trials and StudySearch._recipe (user attributes, `fixed_params`), samplers.Proposal
+    (`fixed_params`).
 
     If it fails: enqueue by user attributes of our own.
     """
@@ -70,7 +75,7 @@ def test_a_running_trial_can_be_taken_up_by_its_id(tmp_path: Path) -> None:
     killed = told(numbers, 1, running=1, storage=journal(file))
     study = optuna.load_study(study_name=killed.study_name, storage=journal(file))
     (stale,) = study.get_trials(states=(OptunaState.RUNNING,))
-    trial = optuna.Trial(study, stale._trial_id)
+    trial = optuna.Trial(study, id_of(stale))
     assert (trial.number, trial.params) == (1, stale.params)
     trial.report(0.4, 1)
     study.tell(trial, 0.6)
@@ -81,7 +86,7 @@ def test_a_running_trial_can_be_taken_up_by_its_id(tmp_path: Path) -> None:
 def test_running_and_waiting_trials_can_be_added_and_are_what_they_were() -> None:
     """Leans: tune.search.warm_start.widen, which copies a study with all that is begun or waits in it.
 
-    If it fails: ask for them in the new study and write their parameters by samplers.Draft.
+    If it fails: ask for them in the new study and write their parameters by samplers.Proposal.
     """
     study = optuna.create_study()
     space = {"share": FloatDistribution(0.0, 1.0)}
@@ -97,9 +102,42 @@ def test_running_and_waiting_trials_can_be_added_and_are_what_they_were() -> Non
     )
     asked = study.ask()
     assert (asked.number, asked.user_attrs, asked.suggest_float("share", 0.0, 1.0)) == (1, {"origin": "point 1"}, 0.7)
-    running = optuna.Trial(study, study.trials[0]._trial_id)
+    running = optuna.Trial(study, id_of(study.trials[0]))
     study.tell(running, 0.9)
     assert (study.trials[0].params, study.trials[0].intermediate_values) == ({"share": 0.5}, {1: 0.3})
+
+
+def test_a_study_tells_its_storage_and_a_trial_its_id(tmp_path: Path) -> None:
+    """Leans: tune.runs.optuna_private, by which one trial is read, and a parameter written that the study's sampler has
+    not drawn.
+
+    If it fails: mend the two functions; nothing else reads `_storage` or `_trial_id`.
+    """
+    storage = journal(tmp_path / "journal")
+    optuna.create_study(study_name="first", storage=storage).ask()
+    study = optuna.create_study(study_name="second", storage=storage)
+    assert storage_of(study) is storage
+    asked = study.ask()
+    trial = id_of(asked)
+    assert trial != asked.number, "numbers count in a study, ids in a storage"
+    assert id_of(study.trials[0]) == trial
+    assert storage.get_trial_id_from_study_id_trial_number(storage.get_study_id_from_name("second"), 0) == trial
+    storage.set_trial_param(trial, "share", 0.5, FloatDistribution(0.0, 1.0))
+    assert storage.get_trial(trial).params == {"share": 0.5}
+
+
+def test_a_random_sampler_draws_and_notes_nothing_when_a_trial_is_begun_or_ended() -> None:
+    """Leans: StudySearch.__init__, which sets the study's sampler: `ask` and `tell` call it, and the trial's own
+    sampler suggests.
+
+    If it fails: give the study a sampler that does nothing.
+    """
+    study = told(numbers, 12)
+    study.sampler = optuna.samplers.RandomSampler(seed=0)
+    trial = study.ask()
+    assert (study.trials[12].params, study.trials[12].system_attrs) == ({}, {})
+    study.tell(trial, 0.5)
+    assert (study.trials[12].params, study.trials[12].system_attrs) == ({}, {})
 
 
 def test_telling_a_finished_trial_raises() -> None:
@@ -113,7 +151,8 @@ def test_telling_a_finished_trial_raises() -> None:
 
 
 def test_a_pruned_trials_value_is_the_last_that_was_reported_and_a_failed_one_has_none() -> None:
-    """Leans: StudySearch._end, which tells only complete trials a value; TPE then splits pruned ones by what they reported.
+    """Leans: StudySearch._end, which tells only complete trials a value; TPE then splits pruned ones by what they
+    reported.
 
     If it fails: see what TPE reads of a pruned trial.
     """
@@ -127,7 +166,8 @@ def test_a_pruned_trials_value_is_the_last_that_was_reported_and_a_failed_one_ha
 
 
 def test_a_constraint_is_a_system_attribute_that_begins_so() -> None:
-    """Leans: StudySearch._end (set_constraint), tune.search.warm_start._copy (keeps system attributes that begin with `constraints`).
+    """Leans: StudySearch._end (set_constraint), tune.search.warm_start._copy (keeps system attributes that begin with
+    `constraints`).
 
     If it fails: copy `trial.constraints` by the new way, or diverged trials of a wider space look feasible.
     """
@@ -173,7 +213,8 @@ def journal(file: Path) -> JournalStorage:
 
 
 def test_studies_are_listed_in_the_order_of_being_made(tmp_path: Path) -> None:
-    """Leans: tune.runs.study._current, which takes the last one that is whole, and tune.search.warm_start.widen, which counts them.
+    """Leans: tune.runs.study._current, which takes the last one that is whole, and tune.search.warm_start.widen, which
+    counts them.
 
     If it fails: number the studies in their names.
     """
@@ -220,7 +261,7 @@ def test_a_torn_last_line_is_read_and_breaks_the_next_write(tmp_path: Path) -> N
 
 
 def test_a_lock_that_a_killed_driver_left_blocks_the_journal(tmp_path: Path) -> None:
-    """Leans: RunDir.mend, which removes `study.journal.lock*`, and tune.runs.study._RunLock, which locks nothing.
+    """Leans: RunDir.mend, which removes `study.journal.lock*`, and tune.runs.study._RunJournal, which takes no lock.
 
     If it fails because it does not block: both are needed no more.
     """
@@ -242,18 +283,36 @@ def test_a_lock_that_a_killed_driver_left_blocks_the_journal(tmp_path: Path) -> 
     waiting.release()
 
 
-def test_a_journal_with_a_lock_of_our_own_makes_no_lock_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leans: tune.runs.study.storage (`lock_obj`, and the base class from a private module).
+def test_a_journal_whose_append_logs_is_overridden_makes_no_lock_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Leans: tune.runs.study._RunJournal.append_logs, which writes without Optuna's lock; reading takes none.
 
     If it fails: remove the lock before every write, or search under Optuna's own.
     """
-    from tune.runs.study import open_study
-
     linked: list[Any] = []
-    monkeypatch.setattr(os, "symlink", lambda *paths: linked.append(paths))
+    symlink = os.symlink
+    monkeypatch.setattr(os, "symlink", lambda *paths: (linked.append(paths), symlink(*paths)))
     study = open_study(SearchRun.create(tmp_path, "one", {}))
     study.tell(study.ask(), 0.5)
     assert linked == []
+    optuna.create_study(storage=journal(tmp_path / "plain"))
+    assert linked != [], "if this one fails alone, nothing has to be overridden for the lock's sake"
+
+
+def test_a_line_of_the_journal_says_by_its_code_and_its_keys_what_it_is(tmp_path: Path) -> None:
+    """Leans: tune.runs.study._RunJournal.append_logs, which waits for the disk at a trial's end and at its recipe.
+
+    If it fails: find those lines by what they have now, or a machine that fails loses ended trials.
+    """
+    file = tmp_path / "journal"
+    study = optuna.create_study(storage=journal(file))
+    trial = study.ask()
+    trial.set_user_attr(records.RECIPE, {"lr_head": 0.5})
+    study.tell(trial, 0.5)
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [line["state"] for line in lines if line["op_code"] == records.SET_TRIAL_STATE] == [OptunaState.COMPLETE]
+    assert [line["user_attr"] for line in lines if "user_attr" in line] == [{records.RECIPE: {"lr_head": 0.5}}]
 
 
 # Optuna's samplers
@@ -285,9 +344,10 @@ def asked_by_optuna(
     ],
 )
 def test_a_draft_draws_exactly_what_optunas_trial_would(kind: str, ask: Ask, n: int) -> None:
-    """Leans: samplers.Draft, which does what optuna.Trial._suggest does, without its hooks before_trial and after_trial.
+    """Leans: samplers.Proposal, which does what optuna.Trial._suggest does, without its hooks before_trial and
+    after_trial.
 
-    If it fails: read Trial._suggest, .relative_params and .__init__ anew, and mend Draft._suggest and ._drawn.
+    If it fails: read Trial._suggest, .relative_params and .__init__ anew, and mend Proposal._suggest and ._draw.
     """
     wanted, theirs = asked_by_optuna(told(ask, n, running=1), samplers.create(kind, 5, n + 1), ask)
     study = told(ask, n, running=1)
@@ -302,9 +362,10 @@ def test_a_draft_draws_exactly_what_optunas_trial_would(kind: str, ask: Ask, n: 
 
 @pytest.mark.parametrize("kind", [TPE, RANDOM, GP, CMAES])
 def test_a_sampler_needs_no_word_before_a_trial_or_after(kind: str) -> None:
-    """Leans: samplers.Draft calls no before_trial; Study.tell calls after_trial of a RandomSampler, not of the one that has suggested.
+    """Leans: samplers.Proposal calls no before_trial; Study.tell calls after_trial of a RandomSampler, not of the one
+    that has suggested.
 
-    If it fails: call them in Draft.__init__ and in StudySearch._end.
+    If it fails: call them in Proposal.__init__ and in StudySearch._end.
     """
     study = told(numbers, 12, running=1)
     sampler, trial = samplers.create(kind, 0, 13), study.trials[12]
@@ -318,7 +379,8 @@ def test_a_sampler_needs_no_word_before_a_trial_or_after(kind: str) -> None:
 
 
 def test_a_sampler_that_is_made_anew_draws_its_first_suggestion_again() -> None:
-    """Leans: samplers.create: a sampler a trial, seeded by (seed, number, attempt). One a driver would repeat itself after a resume.
+    """Leans: samplers.create: a sampler a trial, seeded by (seed, number, attempt). One a driver would repeat itself
+    after a resume.
 
     If it fails because the sampler's state can be had and kept: one a study would do.
     """
@@ -331,7 +393,7 @@ def test_a_sampler_that_is_made_anew_draws_its_first_suggestion_again() -> None:
 
 @pytest.mark.parametrize(("kind", "n"), [(TPE, 14), (GP, 12), (CMAES, 12)])
 def test_samplers_read_trials_through_the_studys_own_method(kind: str, n: int) -> None:
-    """Leans: samplers.Seen, which overrides Study._get_trials to leave out trials that drew nothing.
+    """Leans: samplers.StudyView, which overrides Study._get_trials to leave out trials that drew nothing.
 
     If it fails: find what they read by now, and leave those trials out there.
     """
@@ -345,9 +407,9 @@ def test_samplers_read_trials_through_the_studys_own_method(kind: str, n: int) -
 
 @pytest.mark.parametrize("kind", [GP, CMAES])
 def test_one_complete_trial_without_parameters_leaves_nothing_to_model(kind: str) -> None:
-    """Leans: samplers.Seen hides such a trial: these samplers would suggest at random for ever.
+    """Leans: samplers.StudyView hides such a trial: these samplers would suggest at random for ever.
 
-    If it fails because they go on without it: Seen is needed no more.
+    If it fails because they go on without it: StudyView is needed no more.
     """
     study = told(numbers, 12)
     study.add_trial(create_trial(value=0.5))
@@ -387,7 +449,8 @@ def test_cmaes_draws_a_single_number_too() -> None:
 
 @pytest.mark.parametrize(("kind", "key"), [(TPE, "tpe:relative_params:0"), (GP, "gp:relative_params:0")])
 def test_a_suggestion_leaves_a_note_of_that_name_in_its_trial(kind: str, key: str) -> None:
-    """Leans: samplers.Draft.write, which replaces the note: others are told by it what a trial that runs tries, and TPE keeps away.
+    """Leans: samplers.Proposal.write, which replaces the note: others are told by it what a trial that runs tries, and
+    TPE keeps away.
 
     If it fails: find the note's new name, or drop that part of write.
     """
@@ -400,7 +463,7 @@ def test_a_suggestion_leaves_a_note_of_that_name_in_its_trial(kind: str, key: st
 
 def near(share: float, study: optuna.Study) -> float:
     """How many of 30 suggestions of TPE's fall within 0.05 of it."""
-    trial_id = study.ask()._trial_id
+    trial_id = id_of(study.ask())
     drawn = [
         one_number(samplers.Proposal(seen(study), trial_id, samplers.create(TPE, 0, 99, attempt)))["share"]
         for attempt in range(30)
@@ -428,8 +491,8 @@ BEST = np.linspace(0.68, 0.72, 8)
 
 
 def test_tpe_takes_failed_trials_for_nothing_and_keeps_away_from_those_that_run() -> None:
-    """Leans: StudySearch takes up every trial that runs in the journal before it asks for a new one: nobody else would end it. It tells
-    FAIL only for errors in code, and for repeats that were withdrawn.
+    """Leans: StudySearch takes up every trial that runs in the journal before it asks for a new one: nobody else would
+    end it. It tells FAIL only for errors in code, and for repeats that were withdrawn.
 
     If it fails: see what TPE makes of each state (`constant_liar`), and tell accordingly.
     """
@@ -443,7 +506,8 @@ def test_tpe_takes_failed_trials_for_nothing_and_keeps_away_from_those_that_run(
 
 @pytest.mark.parametrize("infeasible", [False, True])
 def test_tpe_goes_where_pruned_trials_were_good_unless_a_constraint_forbids_it(infeasible: bool) -> None:
-    """Leans: StudySearch._end: what diverged or ran out of memory is pruned and infeasible, whatever its early epochs were worth.
+    """Leans: StudySearch._end: what diverged or ran out of memory is pruned and infeasible, whatever its early epochs
+    were worth.
 
     If it fails: TPE comes back to where trials diverge; tell them a bad value instead.
     """
@@ -454,7 +518,8 @@ def test_tpe_goes_where_pruned_trials_were_good_unless_a_constraint_forbids_it(i
 
 
 def test_tpe_ranks_every_complete_trial_above_every_pruned_one() -> None:
-    """Leans: StudySearch tells COMPLETE only for a recipe's last epoch; a high early value draws nobody where enough are complete.
+    """Leans: StudySearch tells COMPLETE only for a recipe's last epoch; a high early value draws nobody where enough
+    are complete.
 
     If it fails: a stopped trial's value passes for a full one.
     """
@@ -463,21 +528,46 @@ def test_tpe_ranks_every_complete_trial_above_every_pruned_one() -> None:
     assert near(0.2, study) == 0.0
 
 
-def test_samplers_keep_within_what_they_are_asked_for() -> None:
-    """Leans: samplers.Draft._drawn, which checks a relative suggestion by the private `distribution._contains`, and .write
-    (`to_internal_repr`).
+def test_a_suggestion_outside_of_a_narrower_range_is_drawn_again_on_its_own() -> None:
+    """Leans: samplers.Proposal._draw, which checks a joint suggestion by the distribution's bounds or choices, as
+    Optuna's own trial does.
 
-    If it fails: check by the bounds themselves.
+    If it fails: read optuna.Trial._suggest, and check as it does.
     """
-    kinds = {
-        FloatDistribution(0.0, 1.0): (0.5, 1.5),
-        IntDistribution(1, 8): (8, 9),
-        CategoricalDistribution(("a", "b")): ("b", None),
-    }
-    for distribution, (inside, outside) in kinds.items():
-        assert distribution._contains(distribution.to_internal_repr(inside))
-        if outside is not None:
-            assert not distribution._contains(distribution.to_internal_repr(outside))
+
+    class Joint(optuna.samplers.RandomSampler):  # type: ignore[misc]
+        def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
+            return {
+                "share": FloatDistribution(0.0, 2.0),
+                "head": CategoricalDistribution(("a", "b")),
+                "layers": IntDistribution(1, 9),
+                "kept": FloatDistribution(0.0, 1.0),
+            }
+
+        def sample_relative(self, study: optuna.Study, trial: FrozenTrial, space: Any) -> dict[str, Any]:
+            return {"share": 1.5, "head": "b", "layers": 9, "kept": 0.5}
+
+    def ask(trial: Any) -> dict[str, Any]:
+        return {
+            "share": trial.suggest_float("share", 0.0, 1.0),
+            "head": trial.suggest_categorical("head", ("a", "b")),
+            "layers": trial.suggest_int("layers", 1, 8),
+            "kept": trial.suggest_float("kept", 0.0, 1.0),
+        }
+
+    theirs, _ = asked_by_optuna(told(numbers, 2), Joint(seed=0), ask)
+    ours = ask(draft(told(numbers, 2), Joint(seed=0)))
+    assert ours == theirs
+    assert (ours["head"], ours["kept"]) == ("b", 0.5)
+    assert ours["share"] <= 1.0
+    assert ours["layers"] <= 8
+
+
+def test_distributions_of_one_value_are_single() -> None:
+    """Leans: samplers.Proposal._suggest, which draws nothing for those.
+
+    If it fails: compare the bounds, or count the choices.
+    """
     assert CategoricalDistribution(("only",)).single()
     assert IntDistribution(3, 3).single()
 

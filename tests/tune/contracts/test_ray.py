@@ -5,6 +5,8 @@ Each docstring says who leans on the fact, and what to do where it does not hold
 
 from __future__ import annotations
 
+import inspect
+import math
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -14,8 +16,9 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+import ray
 from optuna.trial import TrialState as OptunaState
-from optuna.trial import create_trial
+from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 from ray.tune.search import Searcher
@@ -24,6 +27,8 @@ from ray.tune.search.optuna import OptunaSearch
 from tests.tune.contracts import contract_run
 from tests.tune.contracts.contract_run import EPOCHS, PARALLEL, Events
 from tune.runs import cluster
+from tune.search.schedulers import RunTrial
+from tune.search.searcher import StudySearch
 
 CONTINUE, STOP, PAUSE = TrialScheduler.CONTINUE, TrialScheduler.STOP, TrialScheduler.PAUSE
 
@@ -41,17 +46,23 @@ def asha(**values: Any) -> ASHAScheduler:
     )
 
 
-def test_asha_keeps_what_each_trial_reported_at_a_rung_under_the_trials_id() -> None:
-    """Leans: EpochASHA.give_back (feeds `_brackets[0].on_result` epoch by epoch), .rungs and .on_trial_add (read and rename in `_rungs`).
+def test_asha_asks_for_a_trials_id_alone_and_keeps_what_it_reported_under_that() -> None:
+    """Leans: EpochASHA, which passes its base a RunTrial instead of Ray's trial, and replays a study through the public
+    methods; tests/tune/rungs.py, which reads `_brackets` and `_rungs` for tests.
 
-    If it fails: read `_Bracket` anew and mend those three; without them a resumed search has no rungs.
+    If it fails: see what else of a trial the base asks for, and give it to RunTrial.
     """
-    scheduler = asha()
-    (bracket,) = scheduler._brackets
+    scheduler, known = asha(), SimpleNamespace(trial_id="0007")
+    scheduler.on_trial_add(None, known)
     for epoch in (1, 2, 3):
-        bracket.on_result(SimpleNamespace(trial_id="0007"), epoch, epoch / 10)
+        scheduler.on_trial_result(None, known, {"epoch": epoch, "f1": epoch / 10})
+    scheduler.on_trial_remove(None, known)
+    same = SimpleNamespace(trial_id="0007")
+    scheduler.on_trial_add(None, same)
+    scheduler.on_trial_complete(None, same, {"epoch": 4, "f1": 0.4})
+    (bracket,) = scheduler._brackets
     assert [(float(at), recorded) for at, recorded in bracket._rungs] == [
-        (4.0, {}),
+        (4.0, {"0007": 0.4}),
         (2.0, {"0007": 0.2}),
         (1.0, {"0007": 0.1}),
     ]
@@ -112,18 +123,19 @@ def median(**values: Any) -> MedianStoppingRule:
     )
 
 
-def test_the_median_rule_keeps_results_by_trial_and_takes_the_last_one_as_its_age() -> None:
-    """Leans: EpochMedian.give_back (puts lists of results under ids), .on_trial_add (renames), .on_trial_result (reads their epochs).
+def test_the_median_rule_tells_trials_apart_by_equality_and_decides_nothing_at_their_ends() -> None:
+    """Leans: EpochMedian, which passes its base RunTrials, equal by their ids, and replays each epoch of a study as a
+    trial's end.
 
-    If it fails: read `MedianStoppingRule._results` anew and mend those three.
+    If it fails: a resumed search has to put the study's values into the rule in another way.
     """
     rule = median()
-    for name, value in (("0001", 0.5), ("0002", 0.6), ("0003", 0.7)):
-        rule._results[name] = [{"epoch": 1, "f1": value}, {"epoch": 2, "f1": value}]
-    good, bad = ray_trial("good"), ray_trial("bad")
-    assert rule.on_trial_result(None, good, {"epoch": 2, "f1": 0.61}) == CONTINUE
-    assert rule.on_trial_result(None, bad, {"epoch": 2, "f1": 0.59}) == STOP
-    assert rule._results[good] == [{"epoch": 2, "f1": 0.61}]
+    for name, value in (("0001", 0.5), ("0002", 0.6), ("0003", 0.7), ("0004", 0.1)):
+        for epoch in (1, 2):
+            rule.on_trial_complete(None, RunTrial(name), {"epoch": epoch, "f1": value})
+    assert rule.on_trial_result(ALONE, RunTrial("0004"), {"epoch": 3, "f1": 0.6}) == CONTINUE, "nobody else is as far"
+    assert rule.on_trial_result(None, RunTrial("good"), {"epoch": 2, "f1": 0.61}) == CONTINUE
+    assert rule.on_trial_result(None, RunTrial("bad"), {"epoch": 2, "f1": 0.5}) == STOP
 
 
 def test_the_median_rule_counts_a_result_again_when_the_trial_ends_with_it() -> None:
@@ -131,30 +143,30 @@ def test_the_median_rule_counts_a_result_again_when_the_trial_ends_with_it() -> 
 
     If it fails because it counts once: that guard is needed no more.
     """
-    rule, trial = median(), ray_trial("a")
-    rule.on_trial_result(ALONE, trial, {"epoch": 1, "f1": 0.5})
-    rule.on_trial_complete(ALONE, trial, {"epoch": 1, "f1": 0.5})
-    assert len(rule._results[trial]) == 2
+    once, twice = median(), median()
+    for rule in (once, twice):
+        for name in ("a", "b", "c"):  # of (0.2, 0.8) the mean is 0.5; with the last epoch counted twice, 0.6
+            rule.on_trial_result(ALONE, RunTrial(name), {"epoch": 1, "f1": 0.2})
+            rule.on_trial_result(ALONE, RunTrial(name), {"epoch": 2, "f1": 0.8})
+    for name in ("a", "b", "c"):
+        twice.on_trial_complete(ALONE, RunTrial(name), {"epoch": 2, "f1": 0.8})
+    assert once.on_trial_result(ALONE, RunTrial("d"), {"epoch": 2, "f1": 0.55}) == CONTINUE
+    assert twice.on_trial_result(ALONE, RunTrial("d"), {"epoch": 2, "f1": 0.55}) == STOP
 
 
-def test_the_median_rule_pauses_where_it_knows_too_little_by_a_hook_of_its_own() -> None:
-    """Leans: EpochMedian._on_insufficient_samples, which never pauses: a paused trial has no checkpoint of Ray's to go on from.
+def test_the_median_rule_pauses_where_it_knows_too_little_unless_the_time_slice_is_endless() -> None:
+    """Leans: EpochMedian (min_time_slice), which never pauses: a paused trial has no checkpoint of Ray's to go on from.
 
-    If it fails: find the new hook, or trials are paused and start over.
+    If it fails: find the new option, or trials are paused and start over.
     """
     waits = SimpleNamespace(get_live_trials=lambda: [SimpleNamespace(status=Trial.PENDING)])
     assert median().on_trial_result(waits, ray_trial("a"), {"epoch": 1, "f1": 0.5}) == PAUSE
-
-    class Never(MedianStoppingRule):  # type: ignore[misc]
-        def _on_insufficient_samples(self, tune_controller: Any, trial: Trial, time: float) -> str:
-            return CONTINUE
-
-    never = Never(time_attr="epoch", metric="f1", mode="max", grace_period=1)
-    assert never.on_trial_result(waits, ray_trial("a"), {"epoch": 1, "f1": 0.5}) == CONTINUE
+    never = median(min_time_slice=math.inf)
+    assert [never.on_trial_result(waits, ray_trial("a"), {"epoch": at, "f1": 0.5}) for at in (1, 9)] == [CONTINUE] * 2
 
 
 def test_the_fifo_scheduler_lets_every_trial_run_and_has_the_hooks_that_we_extend() -> None:
-    """Leans: Nobody, and _TellsErrors, which calls its base's on_trial_error.
+    """Leans: NoEarlyStopping, and _ReportsErrors, which calls its base's on_trial_error.
 
     If it fails: extend what Ray calls instead.
     """
@@ -166,54 +178,44 @@ def test_the_fifo_scheduler_lets_every_trial_run_and_has_the_hooks_that_we_exten
     scheduler.on_trial_error(None, ray_trial("a"))
 
 
-# Ray's OptunaSearch, without a cluster
+# Ray's searchers, without a cluster
 
 
-def optuna_search(study_name: str = "one", storage: Any = None) -> OptunaSearch:
-    def never(trial: Any) -> None:
-        raise AssertionError("asked when it was made")
+def test_a_searcher_knows_its_metric_and_leaves_the_space_to_others() -> None:
+    """Leans: StudySearch, which gives its base metric and mode, and overrides all else that Ray calls in a search
+    (`contract_run`).
 
-    storage = storage or optuna.storages.InMemoryStorage()
-    return OptunaSearch(
-        space=never,
-        metric="f1",
-        mode="max",
-        storage=storage,
-        study_name=study_name,
-        sampler=optuna.samplers.RandomSampler(seed=0),
-    )
-
-
-def test_optuna_search_opens_the_named_study_when_it_is_made_and_asks_nothing() -> None:
-    """Leans: StudySearch.__init__ (a space that is never called, `_ot_study`), .suggest (`_ot_trials`), .working (`_completed_trials`).
-
-    If it fails: StudySearch inherits little else; derive it from ray.tune.search.Searcher and keep these three itself.
+    If it fails: see what Ray asks of a searcher before the first suggestion.
     """
-    storage = optuna.storages.InMemoryStorage()
-    study = optuna.create_study(study_name="one", storage=storage, direction="maximize")
-    study.add_trial(create_trial(value=0.5))
-    search = optuna_search(storage=storage)
-    assert isinstance(search, Searcher)
-    assert search._ot_study.study_name == "one"
-    assert len(search._ot_study.trials) == 1
-    assert search._ot_study.direction == optuna.study.StudyDirection.MAXIMIZE
-    assert (search._ot_trials, search._completed_trials) == ({}, set())
-    assert (search.metric, search.mode) == ("f1", "max")
+    searcher = Searcher(metric="f1", mode="max")
+    assert (searcher.metric, searcher.mode) == ("f1", "max")
+    assert not searcher.set_search_properties("f1", "max", {}), "the space is not Ray's to set"
+    assert isinstance(Searcher.FINISHED, str)
+    called = {"suggest", "on_trial_result", "on_trial_complete", "save"}
+    assert called <= set(vars(contract_run.Search)), "and the run below shows that these are enough"
+    assert called <= set(vars(StudySearch))
 
 
 def test_plain_optuna_search_tells_a_stopped_trial_as_complete_with_its_early_value() -> None:
-    """Leans: StudySearch.on_trial_complete, which tells such a trial as pruned and reports its last value, too.
+    """Leans: StudySearch is not derived from OptunaSearch, but records such a trial as pruned, and its last value, too.
 
-    If it fails because Ray does so itself: StudySearch has less to mend.
+    If it fails because Ray does so itself: OptunaSearch may be a base again, and StudySearch has less to do.
     """
-    search = optuna_search()
-    search._ot_trials["a"] = search._ot_study.ask()
+    storage = optuna.storages.InMemoryStorage()
+    search = OptunaSearch(
+        space=lambda trial: {"share": trial.suggest_float("share", 0.0, 1.0)},
+        metric="f1",
+        mode="max",
+        storage=storage,
+        study_name="one",
+        sampler=optuna.samplers.RandomSampler(seed=0),
+    )
+    search.suggest("a")
     search.on_trial_result("a", {"f1": 0.3, "training_iteration": 1})
     search.on_trial_complete("a", {"f1": 0.4, "training_iteration": 2})  # all that a searcher is told of a stop
-    (trial,) = search._ot_study.trials
+    (trial,) = optuna.load_study(study_name="one", storage=storage).trials
     assert (trial.state, trial.value) == (OptunaState.COMPLETE, 0.4)
     assert trial.intermediate_values == {1: 0.3}
-    assert search._completed_trials == {"a"}
 
 
 # One real run of Tune
@@ -241,7 +243,8 @@ def test_a_suggestion_is_the_trials_config_when_the_scheduler_is_told_of_it(run:
 
 
 def test_no_more_trials_are_asked_for_than_may_run_at_a_time(run: tuple[Events, Path]) -> None:
-    """Leans: the same seed gives the same study with --parallel 1: the sampler knows every earlier end when it is asked.
+    """Leans: the same seed gives the same study with --parallel 1: the sampler knows every earlier end when it is
+    asked.
 
     If it fails: have StudySearch.suggest return None while max_concurrent_trials of its trials are open.
     """
@@ -274,8 +277,9 @@ def test_an_epoch_is_told_to_stopper_scheduler_searcher_and_callback_in_this_ord
 
 @pytest.mark.parametrize("name", ["full", "lags", "left"])
 def test_the_last_result_comes_to_the_searcher_only_as_the_trials_end(run: tuple[Events, Path], name: str) -> None:
-    """Leans: StudySearch.on_trial_complete, which reports it to the study; _Stop, which leaves a trial by returning True; a trial ends
-    by reporting `done` (tune.search.trainable.tell). The scheduler is told of the end as well, of `done` and of the stopper's stop not before.
+    """Leans: StudySearch.on_trial_complete, which reports it to the study; _Stop, which leaves a trial by returning
+    True; a trial ends by reporting `done` (tune.search.trainable.tell). The scheduler is told of the end as well, of
+    `done` and of the stopper's stop not before.
 
     If it fails: a trial's last epoch would be missing in the study, or the scheduler would know of epochs twice.
     """
@@ -314,7 +318,8 @@ def test_the_stopper_is_given_the_config_and_whether_the_trial_is_done(run: tupl
 
 
 def test_the_scheduler_learns_of_an_error_with_its_text_before_the_searcher_does(run: tuple[Events, Path]) -> None:
-    """Leans: _TellsErrors and StudySearch.note_error (`trial.error_file`): the searcher itself is told of the failure alone.
+    """Leans: _ReportsErrors and StudySearch.note_error (`trial.error_file`): the searcher itself is told of the failure
+    alone.
 
     If it fails: the study says "Ray gave no reason."; find where the text is in time.
     """
@@ -327,8 +332,8 @@ def test_the_scheduler_learns_of_an_error_with_its_text_before_the_searcher_does
 
 
 def test_a_failure_is_retried_in_place_and_the_searcher_is_told_nothing(run: tuple[Events, Path]) -> None:
-    """Leans: tune.search.driver (FailureConfig.max_failures): the same trial, the same folder; Progress.on_trial_recover; the scheduler is told
-    of the error, and of the trial as a new one, under the same id.
+    """Leans: tune.search.driver (FailureConfig.max_failures): the same trial, the same folder;
+    Progress.on_trial_recover; the scheduler is told of the error, and of the trial as a new one, under the same id.
 
     If it fails: a worker that dies costs its trial.
     """
@@ -347,7 +352,8 @@ def test_a_failure_is_retried_in_place_and_the_searcher_is_told_nothing(run: tup
 
 
 def test_a_retried_trial_counts_its_iterations_anew(run: tuple[Events, Path]) -> None:
-    """Leans: tune.search.schedulers, which go by `epoch` (FIDELITY), and StudySearch.on_trial_result, which passes over epochs it knows.
+    """Leans: tune.search.schedulers, which go by `epoch` (FIDELITY), and StudySearch.on_trial_result, which passes over
+    epochs it knows.
 
     If it fails because Ray counts on: nothing is lost, `epoch` stays right.
     """
@@ -374,7 +380,8 @@ def test_finished_ends_the_asking_and_not_what_runs(run: tuple[Events, Path]) ->
 
 
 def test_reused_actors_keep_their_process_and_its_globals(run: tuple[Events, Path]) -> None:
-    """Leans: tune.search.driver (reuse_actors=True, ten times as fast); tune.fitting.worker.run_fit sets threads anew for each trial.
+    """Leans: tune.search.driver (reuse_actors=True, ten times as fast); tune.fitting.worker.run_fit sets threads anew for
+    each trial.
 
     If it fails: searches of small trials get slow; `ran` says whether the process was kept.
     """
@@ -397,8 +404,8 @@ def test_reusing_actors_has_to_be_asked_for() -> None:
 
 @pytest.mark.parametrize("name", ["lags", "left", "full"])
 def test_a_trial_that_is_stopped_ends_by_system_exit_inside_report(run: tuple[Events, Path], name: str) -> None:
-    """Leans: tune.search.trainable.follow: nothing may be left to do for an epoch once it is reported, `finally` runs, and its
-    `except Exception` must not take the stop for an error.
+    """Leans: tune.search.trainable.follow: nothing may be left to do for an epoch once it is reported, `finally` runs,
+    and its `except Exception` must not take the stop for an error.
 
     If it fails: look at what is left undone in a stopped trial: the monitor's thread, the GPU's memory.
     """
@@ -407,7 +414,8 @@ def test_a_trial_that_is_stopped_ends_by_system_exit_inside_report(run: tuple[Ev
 
 
 def test_ray_pickles_searcher_stopper_and_callbacks_and_saves_the_searcher_as_it_goes(run: tuple[Events, Path]) -> None:
-    """Leans: __getstate__ of StudySearch, _Stop and Progress, which hold locks and a storage, and StudySearch.save, which writes a file.
+    """Leans: __getstate__ of StudySearch, _Stop and Progress, which hold locks and a storage, and StudySearch.save,
+    which writes a file.
 
     If one is pickled no more: its __getstate__ may go.
     """
@@ -416,16 +424,29 @@ def test_ray_pickles_searcher_stopper_and_callbacks_and_saves_the_searcher_as_it
     assert {"searcher.__getstate__", "stopper.__getstate__", "callback.__getstate__", "searcher.save"} <= names
 
 
-def test_ray_says_its_nodes_and_where_its_dashboard_is(ray_cluster: None) -> None:
-    """Leans: tune.runs.cluster._cluster (`ray.nodes()`, and a private function for the dashboard's address).
+def test_the_controller_has_what_we_patch(run: tuple[Events, Path]) -> None:
+    """Leans: tune.search.actors.reuse_started, the only use of private names of Ray.
 
-    If it fails: ask for the address by ray.init's return value.
+    If it fails: read how TuneController gives a trial its worker by now; see whether the patch is still needed
+    (test_actors).
     """
-    there = cluster._cluster()
-    assert there.nodes == (cluster.Node(2, 0.0),)
-    host, _, port = there.dashboard.rpartition(":")
-    assert host
-    assert port.isdigit()
+    events, _ = run
+    assert list(inspect.signature(TuneController._maybe_reuse_cached_actor).parameters) == ["self", "trial"]
+    (end,) = events.of("full", "scheduler.on_trial_complete")
+    assert end.told["private"] == (True, False), "its worker has started, and is not being reset"
+
+
+def test_ray_says_its_nodes_and_where_its_dashboard_is(ray_cluster: None) -> None:
+    """Leans: tune.runs.cluster (`ray.nodes()`, and ray.init's return value, also where Ray is started already).
+
+    If it fails: find where Ray says the address.
+    """
+    with cluster.connected(None) as there:
+        assert there.nodes == (cluster.Node(2, 0.0),)
+        host, _, port = there.dashboard.rpartition(":")
+        assert host
+        assert port.isdigit()
+    assert ray.is_initialized(), "it was started before"
 
 
 def test_the_dashboard_asks_for_a_token(ray_cluster: None) -> None:
@@ -433,6 +454,6 @@ def test_the_dashboard_asks_for_a_token(ray_cluster: None) -> None:
 
     If it fails: say nothing of a token, and think of who may see the dashboard.
     """
-    with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(f"http://{cluster._cluster().dashboard}/api/v0/nodes", timeout=10)
+    with cluster.connected(None) as there, pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"http://{there.dashboard}/api/v0/nodes", timeout=10)
     assert refused.value.code == 401

@@ -91,7 +91,7 @@ def asked(code: str) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize(("goes_on", "after_s"), [("time.sleep(600)", 1.0), ("time.sleep(600)", 3.0), ("1 / 0", 1.0)])
 def test_ctrl_c_while_ray_starts_leaves_nothing_behind(goes_on: str, after_s: float) -> None:
-    """A terminal sends it to the whole group, Ray's processes that are half started included. A block that failed waits for Ray."""
+    """A terminal sends it to the whole group, Ray's half-started processes too. A block that failed waits for Ray."""
     driver = asked(f"""
 with cluster.starting(None):
     print("begun", flush=True)
@@ -122,7 +122,7 @@ with cluster.starting(None):
 
 
 def test_ctrl_c_while_ray_shuts_down_leaves_nothing_behind() -> None:
-    """It comes where Ray's connection is gone already and its processes are not; Ray would end this process there, and leave them."""
+    """It comes when Ray's connection is gone and its processes are not; Ray would end this process and leave them."""
     interrupted(
         asked("""
 import os, signal

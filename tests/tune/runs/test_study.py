@@ -32,6 +32,6 @@ def test_it_waits_for_the_disk_when_a_trial_has_its_recipe_and_when_it_has_ended
     study.tell(trial, 0.8)
     assert waited == [begun, run.journal.stat().st_size]
 
-    plain = optuna.storages.JournalStorage(JournalFileBackend(str(run.journal), lock_obj=records._RunLock()))
+    plain = optuna.storages.JournalStorage(JournalFileBackend(str(run.journal)))
     (read,) = optuna.load_study(study_name="one", storage=plain).trials
     assert read == study.trials[0]

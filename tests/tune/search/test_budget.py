@@ -295,7 +295,7 @@ def test_a_trial_that_waits_for_room_when_the_time_is_up_does_not_begin(
 
 @dataclass(frozen=True)
 class InTurn(Second):
-    """Trial 0001 begins its first epoch when 0000 has computed all but its last, and 0000 its last when 0001 has computed `until`."""
+    """Trial 0001 begins when 0000 has only its last epoch to compute, which follows when 0001 has computed `until`."""
 
     until: int = 0
 

@@ -13,6 +13,7 @@ from optuna.trial import TrialState as OptunaState
 
 from maskcls.errors import CallError, RunError
 from search_spaces import Setting, Space
+from tests.tune.rungs import rungs_of
 from tests.tune.searches import computed, make_plan, new_run, table
 from tests.tune.synthetic import LoadsHereAlone, Synthetic, f1
 from tune.runs.folder import SearchRun
@@ -124,9 +125,9 @@ def test_rungs_are_given_back(tmp_path: Path) -> None:
         patch.setattr("tune.search.schedulers.EpochASHA", Kept)
         run_search(make_plan(9), run, Synthetic(ends=(("0003", 1, "diverged"),)))
     fresh = EpochASHA(4)
-    fresh.give_back(open_study(run).get_trials())
-    assert kept[0].rungs() == fresh.rungs()
-    assert len(fresh.rungs()[-1][1]) == 8
+    fresh.replay(open_study(run).get_trials())
+    assert rungs_of(kept[0]) == rungs_of(fresh)
+    assert len(rungs_of(fresh)[-1][1]) == 8
 
 
 def test_a_recipe_of_more_epochs_than_the_base_is_not_cut_there() -> None:

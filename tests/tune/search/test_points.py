@@ -57,7 +57,7 @@ TREES = st.recursive(
     lambda trees: st.lists(st.lists(trees, min_size=1, max_size=3).map(tuple), max_size=3).map(tuple),
     max_leaves=12,
 )
-"""A space as a tree: its parameters in their order, each a tuple of branches, which are what is asked where that choice is taken."""
+"""A space as a tree: its parameters in order, each a tuple of branches, which are what is asked after that choice."""
 
 
 def walk(tree: Any, trial: Suggest, path: str = "") -> None:
@@ -120,7 +120,8 @@ def test_more_points_than_can_be_listed_count_as_infinite_and_are_no_grid() -> N
     assert points.all_points(upto(points.MAX_POINTS + 1), SETTING) is None
     with pytest.raises(
         CallError,
-        match=r"--sampler grid: the grid of space made has more than 20,000 points\. Fix some .* with --set, or use --sampler",
+        match=r"--sampler grid: the grid of space made has more than 20,000 points\. "
+        r"Fix some .* with --set, or use --sampler",
     ):
         points.grid(upto(points.MAX_POINTS + 1), SETTING)
 
@@ -146,9 +147,13 @@ def test_a_grids_order_depends_on_the_seed_alone() -> None:
         return sorted(map(json.dumps, found))
 
     assert keys(first) == keys(other) == keys(list(points.every_point(space(ranges), SETTING, points.GRID_PLACES)))
-    # A search that ends early has seen all of its parts: the first tenth holds more than one value of each parameter that varies.
+    # A search that ends early has seen all of its parts: the first tenth holds more than one value of each parameter
+    # that varies.
     assert all(len({point[name] for point in first[:5]}) > 1 for name in ("share", "rate", "layers"))
-    program = "import json; from tests.tune.search.test_points import *; print(json.dumps(points.grid(space(ranges), SETTING, 1)))"  # as a driver of its own
+    program = (  # as a driver of its own
+        "import json; from tests.tune.search.test_points import *; "
+        "print(json.dumps(points.grid(space(ranges), SETTING, 1)))"
+    )
     paths = f"import sys; sys.path.insert(0, {str(ROOT)!r}); "
     said = subprocess.run([sys.executable, "-c", paths + program], capture_output=True, text=True, check=True).stdout
     assert json.loads(said) == first

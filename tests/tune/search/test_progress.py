@@ -122,17 +122,17 @@ def test_where_a_search_stands_is_what_the_whole_study_says(tmp_path: Path) -> N
 
     assert agrees()
     trial = study.ask()
-    standing.look("0003")
+    standing.update("0003")
     assert agrees(), "a trial that was begun and has no epoch"
     for epoch, value in enumerate((0.6, 0.7, 0.71), start=1):  # below the best, its equal but later, above it
         trial.report(value, epoch)
-        assert standing.look("0003").f1 == value
+        assert standing.update("0003").f1 == value
         assert agrees()
     assert standing.best is not None
     assert standing.best.trial_id == "0003"
     study.tell(trial, 0.71)
-    standing.look("0003")
-    standing.look("0003")
+    standing.update("0003")
+    standing.update("0003")
     assert agrees(), "its end counts once"
     study.ask().set_user_attr(DUPLICATE, True)
     assert agrees(), "what is no trial of the run is not looked at"

@@ -1,5 +1,5 @@
-"""Suggestions: the same from the same seed, number and attempt, never from a space that the sampler can't draw from, and kept apart
-until they are written."""
+"""Suggestions: the same from the same seed, number and attempt, never from a space that the sampler can't draw from,
+and kept apart until they are written."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from maskcls.errors import CallError
 from search_spaces import Space
 from tests.tune.searches import SETTING
 from tests.tune.studies import Ask, conditional, draft, numbers, seen, told
+from tune.runs.optuna_private import id_of
 from tune.search import samplers
 from tune.search.plan import CMAES, GP, GRID, RANDOM, SAMPLERS, TPE
 
@@ -60,7 +61,8 @@ def test_a_fresh_process_draws_the_same() -> None:
     paths = f"import sys; sys.path.insert(0, {str(ROOT)!r}); "
     program = (
         paths
-        + "import json; from tests.tune.search.test_samplers import *; print(json.dumps(suggested(TPE, conditional, n=14)))"
+        + "import json; from tests.tune.search.test_samplers import *; "
+        + "print(json.dumps(suggested(TPE, conditional, n=14)))"
     )
     for hash_seed in ("1", "2"):
         said = subprocess.run(
@@ -94,14 +96,16 @@ def choice(trial: Any) -> dict[str, Any]:
         (
             GP,
             conditional,
-            r"--sampler gp cannot serve space made: it wants the same parameters in every trial, and some hang on others: (\w+, ){2}\w+\. "
-            r"Use --sampler tpe or random, or fix what they hang on with --set\.",
+            r"--sampler gp cannot serve space made: it wants the same parameters in every trial, and some depend on "
+            r"others: (\w+, ){2}\w+\. "
+            r"Use --sampler tpe or random, or fix what they depend on with --set\.",
         ),
         (CMAES, conditional, r"--sampler cmaes cannot serve space made: it wants the same parameters .*: .*width"),
         (
             CMAES,
             choice,
-            r"--sampler cmaes cannot serve space made: it draws numbers alone, .* without an order: loss\. Use --sampler tpe, gp or random",
+            r"--sampler cmaes cannot serve space made: it draws numbers alone, .* without an order: loss\. "
+            r"Use --sampler tpe, gp or random",
         ),
         (
             GRID,
@@ -127,7 +131,7 @@ def test_a_message_names_six_parameters_and_counts_the_others() -> None:
                 trial.suggest_float(f"p{at}", 0.0, 1.0)
         return {}
 
-    with pytest.raises(CallError, match=r"some hang on others: p0, p1, p2, p3, p4, p5 and 3 more\."):
+    with pytest.raises(CallError, match=r"some depend on others: p0, p1, p2, p3, p4, p5 and 3 more\."):
         samplers.check_serves(GP, space(many), SETTING)
 
 
@@ -174,7 +178,7 @@ def test_what_a_trial_was_enqueued_with_is_answered_and_the_rest_is_drawn() -> N
 
 
 def test_a_draft_is_fixed_where_nothing_was_drawn() -> None:
-    """Asked again, it would be the same: a whole point that was enqueued, a parameter of one value, one that the trial has."""
+    """Another proposal would be equal: an enqueued point, a parameter of one value, one that the trial has."""
     study = told(conditional, 3)
     study.enqueue_trial({"head": "linear", "share": 0.25, "decay": 0.01})
     drafted = draft(study, samplers.create(TPE, 0, 3))
@@ -190,7 +194,7 @@ def test_a_draft_is_fixed_where_nothing_was_drawn() -> None:
     assert params == {"head": "linear", "share": 0.25, "decay": 0.01, "size": 64, "one": 1}
     assert drafted.fixed
     drafted.write()
-    again = samplers.Proposal(seen(study), study.trials[3]._trial_id, samplers.create(RANDOM, 0, 4))
+    again = samplers.Proposal(seen(study), id_of(study.trials[3]), samplers.create(RANDOM, 0, 4))
     assert ask(again) == params
     assert again.fixed
     again.write()  # a second time, nothing
@@ -209,7 +213,7 @@ def test_others_are_told_the_draft_that_was_written_not_one_before_it(kind: str,
     """Of a trial that runs, other suggestions are told by a note of the sampler's, which each draft writes."""
     study = told(ask, 12, running=1)
     number = len(study.trials)
-    trial_id = study.ask()._trial_id
+    trial_id = id_of(study.ask())
     drafts = [
         samplers.Proposal(seen(study), trial_id, samplers.create(kind, 0, number, attempt)) for attempt in range(3)
     ]
@@ -221,7 +225,7 @@ def test_others_are_told_the_draft_that_was_written_not_one_before_it(kind: str,
 
 @pytest.mark.parametrize("kind", [TPE, GP])
 def test_a_note_too_long_for_one_piece_is_replaced_whole(kind: str) -> None:
-    """Optuna cuts a note into pieces of 2,045 characters; what is left of an old one would break the next suggestion."""
+    """Optuna cuts a note into pieces of 2,045 characters; the rest of an old one would break the next suggestion."""
 
     def many(trial: Any) -> dict[str, Any]:
         return {
@@ -249,7 +253,7 @@ def test_a_study_is_seen_without_trials_that_drew_nothing() -> None:
     assert [trial.number for trial in sees.get_trials(states=(OptunaState.COMPLETE,))] == [0, 1, 2]
     study.tell(3, 0.1)
     assert len(sees.get_trials(states=(OptunaState.COMPLETE,))) == 3, "looked at once for one suggestion"
-    sees.forget()
+    sees.refresh()
     assert [trial.number for trial in sees.get_trials(states=(OptunaState.COMPLETE,))] == [0, 1, 2, 3]
 
 

@@ -13,6 +13,7 @@ from optuna.trial import TrialState as OptunaState
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
+from tests.tune.rungs import rungs_of
 from tune.runs.study import trial_id
 from tune.search import schedulers
 from tune.search.plan import ASHA, MEDIAN, NONE, SCHEDULERS
@@ -26,7 +27,7 @@ OTHERS_WAIT = SimpleNamespace(get_live_trials=lambda: [SimpleNamespace(status=Tr
 
 @dataclass
 class Fed:
-    """A scheduler, told of trials as Ray tells it: each epoch as a result, the last one, or the one that it stops, as the end.
+    """A scheduler that is fed as Ray feeds it: each epoch is a result; the last, or one that stops a trial, its end.
 
     Args:
         ray_ids: what Ray calls the trials: by another name each time that a driver starts.
@@ -110,7 +111,7 @@ def test_every_trial_gets_a_quarter_of_the_epochs(epochs: int, grace: int) -> No
     [(1, [1]), (3, [2, 1]), (4, [4, 2, 1]), (6, [4, 2]), (8, [6, 2]), (12, [9, 3]), (30, [24, 8]), (100, [75, 25])],
 )
 def test_rungs_lie_at_the_grace_period_and_its_multiples(epochs: int, rungs: list[int]) -> None:
-    assert [epoch for epoch, _ in EpochASHA(epochs).rungs()] == rungs
+    assert [epoch for epoch, _ in rungs_of(EpochASHA(epochs))] == rungs
 
 
 @pytest.mark.parametrize(("epochs", "share"), [(6, 1 / 2), (8, 2 / 3)])
@@ -192,7 +193,7 @@ def test_what_is_given_back_decides_as_if_nothing_had_been_broken_off(kind: str,
     cut = int(np.random.default_rng(seed + 1000).integers(len(order)))
     feed(killed, order[:cut], values)
     resumed = Fed(schedulers.create(kind, EPOCHS), ray_ids="second", stopped=set(killed.stopped))
-    resumed.scheduler.give_back(killed.study())
+    resumed.scheduler.replay(killed.study())
     for number, known in killed.reported.items():
         if number not in killed.stopped and EPOCHS not in known:
             again = [resumed.report(number, epoch, known[epoch], last=False) for epoch in sorted(known)]
@@ -201,7 +202,7 @@ def test_what_is_given_back_decides_as_if_nothing_had_been_broken_off(kind: str,
     assert {**killed.said, **resumed.said} == unbroken.said
     assert resumed.stopped == unbroken.stopped != set()
     if isinstance(resumed.scheduler, EpochASHA) and isinstance(unbroken.scheduler, EpochASHA):
-        assert resumed.scheduler.rungs() == unbroken.scheduler.rungs()
+        assert rungs_of(resumed.scheduler) == rungs_of(unbroken.scheduler)
 
 
 @pytest.mark.parametrize("kind", [ASHA, MEDIAN])
@@ -225,7 +226,7 @@ def test_epochs_that_a_replaced_worker_reports_again_change_nothing(kind: str) -
 
 def test_nobody_stops_nobody() -> None:
     fed = Fed(NoEarlyStopping(4))
-    fed.scheduler.give_back(Fed(EpochASHA(4), reported={0: {1: 0.9}}).study())
+    fed.scheduler.replay(Fed(EpochASHA(4), reported={0: {1: 0.9}}).study())
     assert [
         fed.report(number, epoch, 0.9 - number / 10, last=False) for number in range(8) for epoch in range(1, 5)
     ] == [CONTINUE] * 32

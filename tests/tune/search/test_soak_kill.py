@@ -1,7 +1,8 @@
-"""A search with a scheduler whose driver is killed twenty times, at random moments, and resumed each time, against one unbroken.
+"""A search whose driver is killed and resumed twenty times, at random moments, against an uninterrupted one.
 
-`make soak`, or `pytest -m soak tests/tune/test_soak_kill.py`. The moments are drawn from a seed: five of them while the driver starts,
-fifteen by how much it has written into the journal, and a random time after that, so that they fall between any two steps.
+`make soak`, or `pytest -m soak tests/tune/test_soak_kill.py`. The moments are drawn from a seed: five of them while the
+driver starts, fifteen by how much it has written into the journal, and a random time after that, so that they fall
+between any two steps.
 """
 
 from __future__ import annotations
@@ -80,8 +81,8 @@ def lines(run: Path) -> int:
 
 @dataclass
 class Moment:
-    """When to kill: as soon as the driver has written so many records, and so long after that; with 0, so long after it was started,
-    or with its first record."""
+    """When to kill: as soon as the driver has written so many records, and so long after that; with 0, so long after it
+    was started, or with its first record."""
 
     records: int
     delay_s: float
@@ -146,7 +147,7 @@ class Watch:
         self.check_epochs(told)
 
     def check_begin(self, begins: Rungs) -> None:
-        """The rungs of a driver that was just started are those of the killed one, but for a result that never came into the journal."""
+        """A driver that just started has the killed one's rungs, but for a result that never reached its journal."""
         for rung, given_back in begins.items():
             record = {name: values[int(rung)] for name, values in self.reported.items() if int(rung) in values}
             had = self.rungs.get(rung, {})
@@ -214,7 +215,8 @@ def kill_twenty_times(path: Path, parallel: int, like: Unbroken) -> Watch:
     for name, record in watch.ended.items():
         assert set(watch.epochs[name]) >= set(range(1, record.epochs + 1))
     print(
-        f"parallel {parallel}: {watch.compared} of {KILLS} resumes began with rungs to compare, {len(watch.cut_short)} epochs cut short"
+        f"parallel {parallel}: {watch.compared} of {KILLS} resumes began with rungs to compare, "
+        f"{len(watch.cut_short)} epochs cut short"
     )
     return watch
 

@@ -1,4 +1,4 @@
-"""What another run knows is learnt (`--learn-from`), where it is a point of this run's space."""
+"""What another run knows is imported (`--learn-from`), where it is a point of this run's space."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from optuna.trial import FrozenTrial
 
 from search_spaces import Space
 from tests.tune.asked import begin, plan_of, search
+from tests.tune.rungs import rungs_of
 from tests.tune.searches import SETTING, new_run, table
 from tests.tune.synthetic import Synthetic
 from tests.tune.two_spaces import NARROW, WIDE, WIDE_DISTRIBUTIONS, decades_off, ended_every_way, learnt_of, told
 from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import IMPORTED, is_own, open_study, records
-from tune.search import first_trials as resume
 from tune.search import samplers, schedulers
 from tune.search.driver import run_search
+from tune.search.first_trials import enqueue_initial_trials, n_left
 from tune.search.plan import RANDOM, TPE
-from tune.search.warm_start import Learnt, learn, place
+from tune.search.warm_start import ImportedTrials, import_trials, place
 from tune.states import TrialState
 
 # --- A point of a space
@@ -95,9 +96,9 @@ def test_no_value_is_not_the_choice_none() -> None:
 def test_trials_are_learnt_as_points_of_this_space(tmp_path: Path) -> None:
     old, new, plan = ended_every_way(tmp_path), new_run(tmp_path, "new"), plan_of(WIDE, 3)
     study = open_study(new)
-    resume.begin(study, plan)
-    (learnt,) = learn(study, plan, [old.path], new.search())
-    assert str(learnt) == "Learnt from old: 15 of 15 trials with a score are points of this space."
+    enqueue_initial_trials(study, plan)
+    (imported,) = import_trials(study, plan, [old.path], new.search())
+    assert str(imported) == "Learnt from old: 15 of 15 trials with a score are points of this space."
     source, copies = open_study(old).get_trials(), learnt_of(new)
     assert [int(copy.user_attrs[IMPORTED].rpartition("/")[2]) for copy in copies] == [n for n in range(16) if n != 4], (
         "all but what failed"
@@ -127,8 +128,8 @@ def test_a_trial_that_is_no_point_of_this_space_is_not_learnt(tmp_path: Path) ->
         and (record.recipe["frozen_stages"] == 5 or 1e-5 <= record.recipe["lr_body"] <= 1e-3)
     ]
     assert 0 < len(inside) < 12
-    (learnt,) = learn(study, plan, [old.path], new.search())
-    assert learnt == Learnt("old", len(inside), 12, ())
+    (imported,) = import_trials(study, plan, [old.path], new.search())
+    assert imported == ImportedTrials("old", len(inside), 12, ())
     assert [copy.user_attrs[IMPORTED] for copy in learnt_of(new)] == [f"{old.path}/{name}" for name in inside]
 
 
@@ -136,16 +137,16 @@ def test_what_is_learnt_counts_for_nobody(tmp_path: Path) -> None:
     old, new = ended_every_way(tmp_path), new_run(tmp_path, "new")
     plan = plan_of(WIDE, 3, learn_from=(old.path,))
     searcher = begin(plan, new)
-    assert resume.n_left(searcher.study, 3) == 3
+    assert n_left(searcher.study, 3) == 3
     assert records(new) == []
     search(plan, new)
     assert [record.origin for record in records(new)] == ["preset", "sampled", "sampled"]
     assert records(new)[0].trial_id == "0000"
     assert records(new)[0].recipe == plan.base.model_dump()
-    assert resume.n_left(open_study(new), 3) == 0
+    assert n_left(open_study(new), 3) == 0
     fresh = schedulers.EpochASHA(4)
-    fresh.give_back(trial for trial in open_study(new).get_trials() if is_own(trial))
-    assert [len(values) for _, values in fresh.rungs()] == [3] * len(fresh.rungs())
+    fresh.replay(trial for trial in open_study(new).get_trials() if is_own(trial))
+    assert [len(values) for _, values in rungs_of(fresh)] == [3] * len(rungs_of(fresh))
 
 
 def test_a_resume_learns_nothing_twice_and_what_is_new_once(tmp_path: Path) -> None:
@@ -153,8 +154,8 @@ def test_a_resume_learns_nothing_twice_and_what_is_new_once(tmp_path: Path) -> N
     plan = plan_of(WIDE, 3, learn_from=(old.path,))
     search(plan, new)
     before = learnt_of(new)
-    (learnt,) = learn(open_study(new), plan, plan.learn_from, {})
-    assert (learnt.trials, learnt.of) == (15, 15)
+    (imported,) = import_trials(open_study(new), plan, plan.learn_from, {})
+    assert (imported.trials, imported.of) == (15, 15)
     assert learnt_of(new) == before
     search(plan_of(NARROW, 18), old)
     begin(plan, new)
@@ -185,7 +186,7 @@ def test_a_search_killed_before_or_amid_learning_learns_the_same(
     unbroken, before, amid = (new_run(tmp_path, name) for name in ("unbroken", "before", "amid"))
     plan = plan_of(WIDE, 14, learn_from=(old.path,))
     search(plan, unbroken)
-    resume.begin(open_study(before), plan)
+    enqueue_initial_trials(open_study(before), plan)
     add, added = optuna.Study.add_trial, []
 
     def killed(self: optuna.Study, trial: FrozenTrial) -> None:
@@ -210,7 +211,7 @@ def test_learning_leaves_the_other_run_as_it_is(tmp_path: Path) -> None:
     with old.journal.open("a") as journal:
         journal.write('{"op_code": 8, "worker_id": "torn in the mid')  # its driver was killed, or is writing just now
     before = old.journal.read_bytes()
-    of_old, of_bare = learn(open_study(new), plan_of(WIDE, 2), [old.path, bare.path], new.search())
+    of_old, of_bare = import_trials(open_study(new), plan_of(WIDE, 2), [old.path, bare.path], new.search())
     assert (of_old.trials, of_bare.trials, of_bare.of) == (15, 0, 0)
     assert old.journal.read_bytes() == before
     assert not bare.journal.exists(), "a run that was not begun is not begun by who learns from it"
@@ -243,8 +244,8 @@ def test_what_makes_scores_differ_is_said(tmp_path: Path) -> None:
     )
 
     def said(**changed: Any) -> str:
-        (learnt,) = learn(study, plan, [old.path], {**ours, **changed})
-        return str(learnt)
+        (imported,) = import_trials(study, plan, [old.path], {**ours, **changed})
+        return str(imported)
 
     assert said(base_recipe=base) == points
     assert said() == f"{points} Its scores are of another kind: image_size 64, here 112; epochs 4, here 6."
@@ -256,21 +257,23 @@ def test_what_makes_scores_differ_is_said(tmp_path: Path) -> None:
 
 
 def test_the_sampler_starts_from_what_was_learnt(tmp_path: Path) -> None:
-    """Its first suggestions are what Optuna's own TPE makes of those trials: near their optimum, where a search that knows nothing draws
-    at random."""
+    """Its first suggestions are what Optuna's own TPE makes of those trials: near their optimum, where a search that
+    knows nothing draws at random."""
     old = new_run(tmp_path, "old")
     search(plan_of(NARROW, 60, sampler=RANDOM), old, peak)
-    away: dict[str, list[float]] = {"learnt": [], "fresh": []}
+    away: dict[str, list[float]] = {"imported": [], "fresh": []}
     for seed in range(8):
-        runs = [new_run(tmp_path / f"{seed}", name) for name in ("learnt", "fresh", "by-chance")]
+        runs = [new_run(tmp_path / f"{seed}", name) for name in ("imported", "fresh", "by-chance")]
         for run, values in zip(runs, ({"learn_from": (old.path,)}, {}, {"sampler": RANDOM}), strict=True):
             search(plan_of(NARROW, 2, seed=seed, **values), run)
-        learnt, fresh, by_chance = (records(run)[1] for run in runs)
-        assert learnt.params == optunas_own([open_study(runs[0]).get_trials()[0], *open_study(old).get_trials()], seed)
-        assert fresh.params == by_chance.params != learnt.params
-        away["learnt"].append(decades_off(learnt))
+        imported, fresh, by_chance = (records(run)[1] for run in runs)
+        assert imported.params == optunas_own(
+            [open_study(runs[0]).get_trials()[0], *open_study(old).get_trials()], seed
+        )
+        assert fresh.params == by_chance.params != imported.params
+        away["imported"].append(decades_off(imported))
         away["fresh"].append(decades_off(fresh))
-    assert mean(away["learnt"]) < mean(away["fresh"]) / 2
+    assert mean(away["imported"]) < mean(away["fresh"]) / 2
 
 
 def peak(recipe: Mapping[str, Any], epoch: int) -> float:

@@ -13,18 +13,19 @@ from optuna.trial import TrialState as OptunaState
 from maskcls.errors import RunError
 from search_spaces import Space
 from tests.tune.asked import ask, plan_of, report, search
+from tests.tune.rungs import rungs_of
 from tests.tune.searches import computed, new_run
 from tests.tune.synthetic import SPACE, Synthetic, f1
 from tests.tune.two_spaces import NARROW, WIDE, WIDE_DISTRIBUTIONS, decades_off, ended_every_way, learnt_of, told
 from tune.runs.folder import SearchRun
+from tune.runs.optuna_private import storage_of
 from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import COPYING, PRESET, is_own, open_study, records
 from tune.search import samplers, schedulers
-from tune.search import warm_start as learning
 from tune.search.driver import run_search
 from tune.search.plan import TPE, SearchPlan
 from tune.search.searcher import StudySearch
-from tune.search.warm_start import widen
+from tune.search.warm_start import study_for_space, widen
 from tune.states import TrialState
 
 
@@ -69,8 +70,8 @@ def test_a_wider_space_keeps_every_trial(tmp_path: Path) -> None:
 
 def studies_rungs(study: optuna.Study) -> list[tuple[float, list[float]]]:
     scheduler = schedulers.EpochASHA(4)
-    scheduler.give_back(trial for trial in study.get_trials() if is_own(trial))
-    return scheduler.rungs()
+    scheduler.replay(trial for trial in study.get_trials() if is_own(trial))
+    return rungs_of(scheduler)
 
 
 def test_the_sampler_goes_on_from_all_trials_in_the_wider_space(tmp_path: Path) -> None:
@@ -147,9 +148,9 @@ def test_a_copy_that_a_killed_driver_left_half_made_is_ignored_and_replaced(
 def test_a_copy_of_which_there_is_only_a_name_is_none(tmp_path: Path) -> None:
     run = ended_every_way(tmp_path)
     shown = records(run)
-    optuna.create_study(study_name="old+1", storage=open_study(run)._storage, direction="maximize")
+    optuna.create_study(study_name="old+1", storage=storage_of(open_study(run)), direction="maximize")
     assert records(run) == shown
-    optuna.load_study(study_name="old+1", storage=open_study(run)._storage).set_user_attr(COPYING, True)
+    optuna.load_study(study_name="old+1", storage=storage_of(open_study(run))).set_user_attr(COPYING, True)
     assert records(run) == shown
 
 
@@ -168,11 +169,11 @@ def test_a_space_may_be_widened_twice(tmp_path: Path) -> None:
 def test_only_another_space_makes_a_copy(tmp_path: Path) -> None:
     run = new_run(tmp_path, "old")
     plan = plan_of(NARROW, 2)
-    assert learning.under(open_study(run), plan, "narrow").study_name == "old"
+    assert study_for_space(open_study(run), plan, "narrow").study_name == "old"
     search(plan, run)
-    assert learning.under(open_study(run), plan, "narrow").study_name == "old"
-    assert learning.under(open_study(run), plan_of(WIDE, 2), "wide").study_name == "old+1"
-    assert learning.under(open_study(run), plan_of(WIDE, 2), "wide").study_name == "old+1"
+    assert study_for_space(open_study(run), plan, "narrow").study_name == "old"
+    assert study_for_space(open_study(run), plan_of(WIDE, 2), "wide").study_name == "old+1"
+    assert study_for_space(open_study(run), plan_of(WIDE, 2), "wide").study_name == "old+1"
     assert len(records(run)) == 2
 
 

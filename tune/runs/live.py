@@ -1,0 +1,67 @@
+"""What the live pictures of a search and of many fits have in common."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+
+class LivePicture:
+    """A table and a headline, drawn again and again on a terminal within the block; elsewhere lines take their place.
+
+    Args:
+        plain: lines instead of the picture; None: as the terminal can.
+        stays: whether the last picture stays on the terminal after the block.
+    """
+
+    def __init__(self, plain: bool | None, *, stays: bool) -> None:
+        self._console = Console(stderr=True)
+        self._plain = not self._console.is_terminal if plain is None else plain
+        self._began = time.monotonic()
+        self._stays = stays
+        self._live: Live | None = None
+
+    def __enter__(self) -> Self:
+        if not self._plain:
+            # Not before, for rich asks for the picture at once.
+            self._live = Live(
+                get_renderable=self.picture,
+                console=self._console,
+                refresh_per_second=2,
+                transient=not self._stays,
+            )
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def say(self, text: str) -> None:
+        """Print a line above the picture."""
+        self._console.print(text, style="bold", highlight=False, soft_wrap=True)
+
+    def picture(self) -> Group:
+        """Return the table, and below it the headline."""
+        return Group(self.table(), Text(self.headline(), style="bold"))
+
+    def table(self) -> Table:
+        """Return one row per trial or fit that is shown."""
+        raise NotImplementedError
+
+    def headline(self) -> str:
+        """Say in under 80 columns how far the whole work is."""
+        raise NotImplementedError
+
+
+def empty_table() -> Table:
+    """Return a table without lines, whose columns are two spaces apart."""
+    return Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
