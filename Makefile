@@ -1,6 +1,10 @@
 # Two commands: `make search` (install, then a search on drawn faces) and `make test` (install, then the whole suite).
 PYTHON ?= python3
 BIN := .venv/bin
+# Test files that run at a time. Each worker may start a Ray of two cores.
+WORKERS ?= 2
+# Every process that a test starts would otherwise compile all modules again where this is set.
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: search test lint soak contracts clean
 
@@ -8,7 +12,8 @@ search: .venv/installed
 	$(BIN)/python -m tune.search --space backbones
 
 test: .venv/installed lint
-	$(BIN)/python -m pytest -m "not soak"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not soak and not alone"
+	$(BIN)/python -m pytest -m alone
 
 lint: .venv/installed
 	$(BIN)/ruff check .

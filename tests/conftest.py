@@ -1,4 +1,4 @@
-"""What tests of several packages share: small classifiers with random weights, one as a bundle, or several as an ensemble."""
+"""What tests of several packages share: drawn faces, a Ray of two cores, and small classifiers with random weights as bundles."""
 
 from __future__ import annotations
 
@@ -12,10 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
+from filelock import FileLock
 
 if TYPE_CHECKING:
     from maskcls.serving.bundle import Trained
 
+ROOT = Path(__file__).parents[1]
+PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
+if PARALLEL:
+    # Each worker has one core, and so has every process that it starts: threads that wait for a core spin and slow the other worker.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+DemoFaces = Callable[[int, int], Path]
 TRAIN_PEOPLE = ("000001_male_Asian_25", "000002_male_Asian_45")
 
 
@@ -28,6 +35,53 @@ class Ensemble(NamedTuple):
 
 
 NOBODY = 65534
+
+
+def _shared(factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of this run of pytest see."""
+    folder = factory.getbasetemp().parent if PARALLEL else factory.getbasetemp()
+    (folder / "shared").mkdir(exist_ok=True)
+    return folder / "shared"
+
+
+@pytest.fixture(scope="session")
+def demo_faces(tmp_path_factory: pytest.TempPathFactory) -> DemoFaces:
+    """demo_faces(persons, seed) -> a contest folder, drawn once for all tests and workers; copy it to change it."""
+    from maskcls.data.demo.folder import draw
+
+    def drawn(persons: int, seed: int) -> Path:
+        folder = _shared(tmp_path_factory) / f"faces-{persons}-{seed}"
+        with FileLock(f"{folder}.lock"):
+            if not folder.exists():
+                draw(folder, persons, seed)
+        return folder
+
+    return drawn
+
+
+@pytest.fixture(scope="session")
+def demo_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for --cache that holds the demo faces: drawn once for all workers, decoded once for each."""
+    from maskcls.data.dataset import demo_folder
+
+    shared = _shared(tmp_path_factory) / "demo"
+    with FileLock(f"{shared}.lock"):
+        demo_folder(shared)
+    return Path(shutil.copytree(shared, tmp_path_factory.mktemp("cache"), dirs_exist_ok=True))
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """Two cores, whose workers find the tests' objectives."""
+    from tune.runs import cluster
+
+    cluster.quiet()
+    os.environ["PYTHONPATH"] = str(ROOT)
+    import ray
+
+    ray.init(address="local", num_cpus=2, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
 
 
 @pytest.fixture

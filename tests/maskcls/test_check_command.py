@@ -55,6 +55,7 @@ def test_a_folder_that_is_not_there(tmp_path):
     assert done.stderr.endswith("has 1 problem. Mend them before training.\n")
 
 
+@pytest.mark.alone
 def test_help_is_quick():
     durations = []
     for _ in range(3):

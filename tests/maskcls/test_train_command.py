@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from maskcls.data.demo.folder import draw
 from maskcls.machine import set_threads
 from maskcls.serving.bundle import read_bundle
 from maskcls.train import main
 from tests.commands import Said, call
+from tests.conftest import DemoFaces
 
 SMALL = [
     "--scale",
@@ -33,10 +33,8 @@ SMALL = [
 
 
 @pytest.fixture(scope="module")
-def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("faces") / "demo"
-    draw(folder, persons=36, seed=1)
-    return folder
+def faces(demo_faces: DemoFaces) -> Path:
+    return demo_faces(36, 1)
 
 
 @pytest.fixture(scope="module")

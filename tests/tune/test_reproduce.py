@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from maskcls.data.dataset import FaceDataset, prepare
-from maskcls.data.demo.folder import draw
 from maskcls.machine import set_threads, use_deterministic_kernels
 from maskcls.recipe import Recipe
 from maskcls.serving.bundle import read_bundle
@@ -20,6 +19,7 @@ from maskcls.training.conditions import HARDWARE, Conditions, note
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
 from tests.commands import Said, call
+from tests.conftest import DemoFaces
 from tune.reproduce import main
 
 RECIPE = Recipe(
@@ -42,10 +42,8 @@ def threads_as_before() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def faces(tmp_path_factory: pytest.TempPathFactory) -> FaceDataset:
-    folder = tmp_path_factory.mktemp("faces") / "demo"
-    draw(folder, persons=36, seed=1)
-    return prepare(folder, cache=CacheOptions(tmp_path_factory.mktemp("cache")))
+def faces(tmp_path_factory: pytest.TempPathFactory, demo_faces: DemoFaces) -> FaceDataset:
+    return prepare(demo_faces(36, 1), cache=CacheOptions(tmp_path_factory.mktemp("cache")))
 
 
 def make_trial(run: Path, faces: FaceDataset, threads: tuple[int, ...], recipe: Recipe = RECIPE) -> Path:

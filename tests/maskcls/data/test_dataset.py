@@ -201,6 +201,7 @@ def test_demo_faces_are_drawn_once(cache, monkeypatch):
 
 
 @needs_faces
+@pytest.mark.alone
 def test_real_faces(cache, tmp_path):
     faces = prepare(DEV, cache=CacheOptions(cache))
     assert tuple(len(faces.rows(name)) for name in ("train", "validation", "holdout")) == (7 * 324, 7 * 69, 7 * 69)

@@ -15,21 +15,20 @@ import numpy as np
 import pytest
 
 from maskcls.data import face_crop
-from maskcls.data.demo.folder import MIN_PERSONS, draw
+from maskcls.data.demo.folder import MIN_PERSONS
 from maskcls.data.face_crop import MARGIN, Box, face_square, find_face
 from maskcls.data.geometry import Geometry, Image, decode
 from maskcls.errors import RunError
+from tests.conftest import DemoFaces
 
 FACES = Path(__file__).parents[4] / "shared/faces/dev/train/images"
 HAAR = Geometry(64, "haar")
 
 
 @pytest.fixture(scope="module")
-def portraits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Image]:
+def portraits(demo_faces: DemoFaces) -> dict[str, Image]:
     """Drawn people, each unmasked once, masked well five times and badly once: 120 x 160 px."""
-    folder = tmp_path_factory.mktemp("drawn") / "demo"
-    draw(folder, MIN_PERSONS, 0)
-    files = sorted(folder.glob("train/images/*/[!.]*"))
+    files = sorted(demo_faces(MIN_PERSONS, 0).glob("train/images/*/[!.]*"))
     assert len(files) == 7 * MIN_PERSONS
     return {f"{file.parent.name}/{file.stem}": decode(file).rgb for file in files}
 

@@ -256,6 +256,7 @@ def test_notes_are_no_problems(make_contest):
 
 
 @needs_faces
+@pytest.mark.alone
 def test_real_faces():
     start = time.perf_counter()
     photos = read_contest(DEV, corrections=read_corrections("published"))

@@ -18,11 +18,12 @@ import numpy as np
 import pytest
 
 from maskcls.data import pixels
-from maskcls.data.demo.folder import MIN_PERSONS, draw
+from maskcls.data.demo.folder import MIN_PERSONS
 from maskcls.data.geometry import Geometry, decode, load
 from maskcls.data.pixels import default_cache, list_stores, open_or_build, prune
 from maskcls.errors import CallError, DataError, RunError
 from maskcls.stores.arrays import SAMPLED_ROWS, sampled_checksum
+from tests.conftest import DemoFaces
 
 N, SIZE = 12, 32
 STORE_BYTES = N * SIZE * SIZE * 3
@@ -178,12 +179,11 @@ def test_conversions_are_counted_and_logged(files: list[str], cache: Path, caplo
 
 
 def test_faces_that_are_not_found_are_counted_and_told_at_every_opening(
-    files: list[str], cache: Path, decoded: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    files: list[str], cache: Path, decoded: list[str], demo_faces: DemoFaces, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Drawn faces, some of which are found, and a flat photo that has none."""
-    draw(tmp_path / "demo", MIN_PERSONS, 0)
     cv2.imwrite(files[0], np.full((40, 30, 3), 90, np.uint8))
-    photos = [*map(str, sorted((tmp_path / "demo/train/images").glob("*/[!.]*"))[::3]), files[0]]
+    photos = [*map(str, sorted(demo_faces(MIN_PERSONS, 0).glob("train/images/*/[!.]*"))[::3]), files[0]]
     plain, haar = Geometry(SIZE), Geometry(SIZE, "haar")
     expected = [haar.crop(decode(file).rgb) for file in photos]
     missed = sum(cropped.face_missed for cropped in expected)

@@ -12,7 +12,7 @@ import pytest
 
 from maskcls.data import geometry, pixels
 from maskcls.data.dataset import FaceDataset
-from maskcls.data.demo.folder import MIN_PERSONS, draw
+from maskcls.data.demo.folder import MIN_PERSONS
 from maskcls.data.geometry import FACE_CROPS, Geometry, decode
 from maskcls.data.splits import Split
 from maskcls.errors import CallError, DataError
@@ -21,16 +21,14 @@ from maskcls.serving.evaluation import evaluate
 from maskcls.serving.predictor import Predictor, probabilities_of
 from maskcls.stores.arrays import CacheOptions
 from maskcls.training.metrics import scores
-from tests.conftest import Ensemble
+from tests.conftest import DemoFaces, Ensemble
 
 RandomBundle = Callable[[str], Path]
 
 
 @pytest.fixture(scope="module")
-def drawn_faces(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    folder = tmp_path_factory.mktemp("drawn") / "demo"
-    draw(folder, MIN_PERSONS, 0)
-    return sorted(folder.glob("train/images/*/normal.*"))
+def drawn_faces(demo_faces: DemoFaces) -> list[Path]:
+    return sorted(demo_faces(MIN_PERSONS, 0).glob("train/images/*/normal.*"))
 
 
 def cut_to_faces(bundle: Path, folder: Path) -> Predictor:

@@ -19,12 +19,11 @@ import cv2
 import numpy as np
 import pytest
 
-from maskcls.data.demo import folder as demo
 from maskcls.errors import CallError, DataError, RunError
 from maskcls.serving import web
 from maskcls.serving.bundle import read_bundle
 from maskcls.serving.predictor import Predictor
-from tests.conftest import Ensemble
+from tests.conftest import DemoFaces, Ensemble
 
 RandomBundle = Callable[[str], Path]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -111,15 +110,15 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(random_bundle: RandomBundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(
+    random_bundle: RandomBundle, demo_faces: DemoFaces, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
     pytest.importorskip("gradio", reason="the page needs Gradio (the extra `web`)")
     folder = tmp_path_factory.mktemp("site")
     scratch = folder / "scratch"
     scratch.mkdir()
-    demo.draw(folder / "demo", 6, 0)
-    photo = next(
-        file for file in sorted((folder / "demo/train/images").rglob("normal.*")) if not file.name.startswith(".")
-    )
+    drawn = sorted(demo_faces(6, 0).glob("train/images/*/normal.*"))
+    photo = next(file for file in drawn if not file.name.startswith("."))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     process = subprocess.Popen(

@@ -12,7 +12,6 @@ import torch
 
 from maskcls.data.corrections import read_corrections
 from maskcls.data.dataset import FaceDataset
-from maskcls.data.demo.folder import draw
 from maskcls.data.geometry import decode
 from maskcls.data.photos import read_contest
 from maskcls.data.splits import split_people
@@ -24,6 +23,7 @@ from maskcls.stores.arrays import CacheOptions
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
 from maskcls.training.model_fit import rate_factor
+from tests.conftest import DemoFaces
 from tune.compare import studies
 from tune.compare.arms import find_inapplicable, plan_comparison
 from tune.compare.defects import (
@@ -51,12 +51,10 @@ SMALL = Recipe().override(
 
 
 @pytest.fixture(scope="module")
-def faces(tmp_path_factory: pytest.TempPathFactory) -> FaceDataset:
+def faces(tmp_path_factory: pytest.TempPathFactory, demo_faces: DemoFaces) -> FaceDataset:
     torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("study")
-    draw(folder / "faces", persons=24, seed=3)
-    photos = read_contest(folder / "faces")
-    return FaceDataset(photos, split_people(photos), CacheOptions(folder / "cache"))
+    photos = read_contest(demo_faces(24, 3))
+    return FaceDataset(photos, split_people(photos), CacheOptions(tmp_path_factory.mktemp("study") / "cache"))
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from maskcls.data.dataset import FaceDataset, prepare
-from maskcls.data.demo.folder import draw
 from maskcls.errors import OutOfMemory
 from maskcls.machine import set_threads, use_deterministic_kernels
 from maskcls.recipe import Recipe
@@ -22,6 +21,7 @@ from maskcls.training.conditions import segments, unequal
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
 from tests.commands import call
+from tests.conftest import DemoFaces
 from tests.tune.searches import make_plan, new_run, table
 from tests.tune.short_of_memory import FitsShortOfMemory, Memory, of_the_allocator, of_torch
 from tune.fitting.curve import curve, read_curve
@@ -48,10 +48,8 @@ STEPS = 6
 
 
 @pytest.fixture(scope="module")
-def faces(tmp_path_factory: pytest.TempPathFactory) -> FaceDataset:
-    folder = tmp_path_factory.mktemp("faces") / "demo"
-    draw(folder, persons=18, seed=1)
-    return prepare(folder, cache=CacheOptions(tmp_path_factory.mktemp("cache")))
+def faces(tmp_path_factory: pytest.TempPathFactory, demo_faces: DemoFaces) -> FaceDataset:
+    return prepare(demo_faces(18, 1), cache=CacheOptions(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture(autouse=True)

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from maskcls.data.dataset import FaceDataset, prepare
-from maskcls.data.demo.folder import draw
 from maskcls.recipe import Recipe
 from maskcls.stores.arrays import CacheOptions
+from tests.conftest import DemoFaces
 from tests.tune.searches import new_run
 from tune.fitting.curve import curve
 from tune.fitting.request import TrialRequest
@@ -29,10 +29,8 @@ RECIPE = Recipe(
 
 
 @pytest.fixture
-def faces(tmp_path: Path) -> FaceDataset:
-    folder = tmp_path / "demo"
-    draw(folder, persons=18, seed=1)
-    return prepare(folder, cache=CacheOptions(tmp_path / "cache"))
+def faces(tmp_path: Path, demo_faces: DemoFaces) -> FaceDataset:
+    return prepare(demo_faces(18, 1), cache=CacheOptions(tmp_path / "cache"))
 
 
 def rows(faces: FaceDataset, name: str, recipe: Recipe = RECIPE) -> list[dict[str, Any]]:
