@@ -23,10 +23,12 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 NAMES = ("backbones", "freezing", "task_split", "augmentation", "imbalance", "everything")
 _DRAWS = 500
+
+Defined = TypeVar("Defined")
 
 
 class SpaceError(ValueError):
@@ -41,6 +43,74 @@ class Suggest(Protocol):
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float: ...
 
     def suggest_int(self, name: str, low: int, high: int) -> int: ...
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The values that a categorical parameter may have."""
+
+    values: tuple[Any, ...]
+
+    def draw(self, generator: random.Random) -> Any:
+        """One of the values, each as likely as any other."""
+        return generator.choice(self.values)
+
+    def ask(self, trial: Suggest, name: str) -> Any:
+        """What the trial suggests."""
+        return trial.suggest_categorical(name, self.values)
+
+
+@dataclass(frozen=True)
+class Floats:
+    """A range of real numbers, both ends in it; `log`: searched by the logarithm."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def draw(self, generator: random.Random) -> float:
+        """A number of the range, uniformly, whatever `log` says."""
+        return generator.uniform(self.low, self.high)
+
+    def ask(self, trial: Suggest, name: str) -> float:
+        """What the trial suggests."""
+        return trial.suggest_float(name, self.low, self.high, log=self.log)
+
+
+@dataclass(frozen=True)
+class Integers:
+    """A range of whole numbers, both ends in it."""
+
+    low: int
+    high: int
+
+    def draw(self, generator: random.Random) -> int:
+        """A number of the range, each as likely as any other."""
+        return generator.randint(self.low, self.high)
+
+    def ask(self, trial: Suggest, name: str) -> int:
+        """What the trial suggests."""
+        return trial.suggest_int(name, self.low, self.high)
+
+
+Domain = Choices | Floats | Integers
+
+
+class Suggester:
+    """A Suggest whose questions all come to one method, `answer`; what answers them otherwise is derived from it."""
+
+    def answer(self, name: str, domain: Domain) -> Any:
+        """The value of a parameter."""
+        raise NotImplementedError
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        return self.answer(name, Choices(tuple(choices)))
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        return float(self.answer(name, Floats(low, high, log)))
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        return int(self.answer(name, Integers(low, high)))
 
 
 @dataclass(frozen=True)
@@ -131,7 +201,7 @@ def get(name_or_file: str) -> Space:
         space: Space = importlib.import_module(f"{__name__}.{name_or_file}").SPACE
         return space
     if name_or_file.endswith(".py") or "/" in name_or_file:
-        return _from_file(Path(name_or_file))
+        return defined_in(Path(name_or_file), "space", "SPACE", Space, "search_spaces")
     close = get_close_matches(name_or_file, NAMES, n=1)
     meant = f" Did you mean {close[0]}?" if close else ""
     raise SpaceError(
@@ -159,23 +229,32 @@ def weighted(backbones: Sequence[str], setting: Setting) -> list[str]:
     return there
 
 
-def _from_file(file: Path) -> Space:
+def defined_in(file: Path, what: str, name: str, kind: type[Defined], package: str) -> Defined:
+    """The object called `name` that a user's Python file defines.
+
+    Args:
+        what: the object in a word, for messages, as in `space`.
+        kind: the class that it must have, which the file imports from `package`.
+
+    Raises SpaceError where there is no such file, where it cannot be loaded, or defines no such object.
+    """
+    wanted = f"{name} = {kind.__name__}(...)"
     if not file.is_file():
-        raise SpaceError(f"There is no space file {file}. Expected: a Python file that defines SPACE = Space(...).")
-    spec = importlib.util.spec_from_file_location(f"space_file_{file.stem}", file)
+        raise SpaceError(f"There is no {what} file {file}. Expected: a Python file that defines {wanted}.")
+    spec = importlib.util.spec_from_file_location(f"{what}_file_{file.stem}", file)
     if spec is None or spec.loader is None:
-        raise SpaceError(f"{file} is no Python file: a space's file ends in .py.")
+        raise SpaceError(f"{file} is not a Python file: the file of a {what} ends in .py.")
     module: ModuleType = importlib.util.module_from_spec(spec)
     sys.modules[module.__name__] = module  # dataclasses look their module up there
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise SpaceError(f"The space file {file} cannot be loaded: {_where(error)}.") from error
-    space = getattr(module, "SPACE", None)
-    if not isinstance(space, Space):
-        got = "it defines none" if space is None else f"got {type(space).__name__}"
-        raise SpaceError(f"The space file {file} must define SPACE = Space(...) from search_spaces, but {got}.")
-    return space
+        raise SpaceError(f"The {what} file {file} cannot be loaded: {_where(error)}.") from error
+    found = getattr(module, name, None)
+    if not isinstance(found, kind):
+        got = "it defines none" if found is None else f"got {type(found).__name__}"
+        raise SpaceError(f"The {what} file {file} must define {wanted} from {package}, but {got}.")
+    return found
 
 
 def _where(error: BaseException) -> str:
@@ -186,46 +265,34 @@ def _where(error: BaseException) -> str:
     return f"{place}{type(error).__name__}: {error}".rstrip(".")
 
 
-class _Draw:
-    """A Suggest that answers some names from a point and draws the others, always the same; it notes the names it was asked for."""
+class _Draw(Suggester):
+    """Answers some names from a point and draws the others, always the same; it notes the names that it was asked for."""
 
     def __init__(self, point: Mapping[str, Any] | None = None) -> None:
         self.names: dict[str, None] = {}
         self._point = point or {}
         self._random = random.Random(0)
 
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        return self._answer(name, self._random.choice(choices))
-
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        return float(self._answer(name, self._random.uniform(low, high)))
-
-    def suggest_int(self, name: str, low: int, high: int) -> int:
-        return int(self._answer(name, self._random.randint(low, high)))
-
-    def _answer(self, name: str, drawn: Any) -> Any:
+    def answer(self, name: str, domain: Domain) -> Any:
+        drawn = domain.draw(self._random)  # drawn in any case: what is drawn after it must not depend on the point
         self.names[name] = None
         return self._point.get(name, drawn)
 
 
-class _Pinned:
-    """A Suggest that answers some names from fixed values, and asks a trial for the others."""
+class _Pinned(Suggester):
+    """Answers some names from fixed values, and asks a trial for the others."""
 
     def __init__(self, trial: Suggest, fixed: Mapping[str, Any]) -> None:
         self._trial = trial
         self._fixed = fixed
 
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        return self._fixed[name] if name in self._fixed else self._trial.suggest_categorical(name, choices)
-
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        return self._number(name, float) if name in self._fixed else self._trial.suggest_float(name, low, high, log=log)
-
-    def suggest_int(self, name: str, low: int, high: int) -> int:
-        return self._number(name, int) if name in self._fixed else self._trial.suggest_int(name, low, high)
-
-    def _number(self, name: str, kind: Callable[[Any], Any]) -> Any:
+    def answer(self, name: str, domain: Domain) -> Any:
+        if name not in self._fixed:
+            return domain.ask(self._trial, name)
         value = self._fixed[name]
+        if isinstance(domain, Choices):
+            return value
+        kind = int if isinstance(domain, Integers) else float
         if isinstance(value, bool) or not isinstance(value, int | float) or kind(value) != value:
             raise SpaceError(
                 f"--set {name} expects {'a whole number' if kind is int else 'a number'}, but got {value!r}."

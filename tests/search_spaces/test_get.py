@@ -60,7 +60,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 def test_a_file_of_another_kind(tmp_path: Path) -> None:
     (tmp_path / "space.txt").write_text("SPACE = 1")
-    with pytest.raises(SpaceError, match=r"space\.txt is no Python file: a space's file ends in \.py"):
+    with pytest.raises(SpaceError, match=r"space\.txt is not a Python file: the file of a space ends in \.py"):
         search_spaces.get(str(tmp_path / "space.txt"))
 
 

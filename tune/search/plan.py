@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from maskcls.errors import CallError
 from maskcls.recipe import Recipe
-from search_spaces import Setting, Space, SpaceError, Suggest
+from search_spaces import Choices, Domain, Floats, Setting, Space, SpaceError, Suggest, Suggester
 
 TPE, RANDOM, GP, CMAES, GRID = "tpe", "random", "gp", "cmaes", "grid"
 SAMPLERS = (TPE, RANDOM, GP, CMAES, GRID)
@@ -127,8 +127,8 @@ def parameters(space: Space, setting: Setting) -> list[Parameter]:
     ]
 
 
-class _Recorder:
-    """A Suggest that draws uniformly, always the same, and notes names and domains."""
+class _Recorder(Suggester):
+    """Draws uniformly, always the same, and notes names and domains."""
 
     def __init__(self) -> None:
         self.domains: dict[str, str] = {}
@@ -136,19 +136,17 @@ class _Recorder:
         self.categorical: set[str] = set()
         self._random = random.Random(0)
 
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        self.categorical |= {name} if len(choices) > 1 else set()
-        self._note(name, " | ".join(str(choice) or '""' for choice in choices))
-        return self._random.choice(choices)
-
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        self._note(name, f"{low:g} to {high:g}{', logarithmic' if log else ''}")
-        return self._random.uniform(low, high)
-
-    def suggest_int(self, name: str, low: int, high: int) -> int:
-        self._note(name, f"{low} to {high}")
-        return self._random.randint(low, high)
-
-    def _note(self, name: str, domain: str) -> None:
-        self.domains.setdefault(name, domain)
+    def answer(self, name: str, domain: Domain) -> Any:
+        self.categorical |= {name} if isinstance(domain, Choices) and len(domain.values) > 1 else set()
+        self.domains.setdefault(name, _described(domain))
         self.times[name] = self.times.get(name, 0) + 1
+        return domain.draw(self._random)
+
+
+def _described(domain: Domain) -> str:
+    """The domain for people to read, as in `0.1 to 1, logarithmic`."""
+    if isinstance(domain, Choices):
+        return " | ".join(str(choice) or '""' for choice in domain.values)
+    if isinstance(domain, Floats):
+        return f"{domain.low:g} to {domain.high:g}{', logarithmic' if domain.log else ''}"
+    return f"{domain.low} to {domain.high}"

@@ -14,7 +14,7 @@ import numpy as np
 
 from maskcls import seeds
 from maskcls.errors import CallError
-from search_spaces import Setting, Space
+from search_spaces import Choices, Domain, Integers, Setting, Space, Suggester
 
 GRID_PLACES = 3
 """Values of a range in a grid: its ends and its middle, which is the geometric mean for a logarithmic range."""
@@ -26,8 +26,8 @@ class _InfiniteError(Exception):
 
 
 @dataclass
-class _Path:
-    """A Suggest that answers along one path through the choices: as `chosen` says, then always with the first."""
+class _Path(Suggester):
+    """Answers along one path through the choices: as `chosen` says, then always with the first."""
 
     places: int
     """How many values a range of real numbers has; 0: a range makes the space infinite."""
@@ -35,31 +35,28 @@ class _Path:
     widths: list[int] = field(default_factory=list)
     params: dict[str, Any] = field(default_factory=dict)
 
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        return self._answer(name, choices)
-
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        return float(self._answer(name, self._range(low, high, log)))
-
-    def suggest_int(self, name: str, low: int, high: int) -> int:
-        return int(self._answer(name, range(low, high + 1)))
-
-    def _range(self, low: float, high: float, log: bool) -> Sequence[float]:
-        if low == high:
-            return (low,)
-        if not self.places:
-            raise _InfiniteError
-        return tuple((np.geomspace if log else np.linspace)(low, high, self.places).tolist())
-
-    def _answer(self, name: str, values: Sequence[Any]) -> Any:
+    def answer(self, name: str, domain: Domain) -> Any:
         if name in self.params:
             return self.params[name]
+        values = self._values(domain)
         at = len(self.widths)
         if at == len(self.chosen):
             self.chosen.append(0)
         self.widths.append(len(values))
         self.params[name] = values[self.chosen[at]]
         return self.params[name]
+
+    def _values(self, domain: Domain) -> Sequence[Any]:
+        """The values of a domain that are tried."""
+        if isinstance(domain, Choices):
+            return domain.values
+        if isinstance(domain, Integers):
+            return range(domain.low, domain.high + 1)
+        if domain.low == domain.high:
+            return (domain.low,)
+        if not self.places:
+            raise _InfiniteError
+        return tuple((np.geomspace if domain.log else np.linspace)(domain.low, domain.high, self.places).tolist())
 
 
 def every_point(space: Space, setting: Setting, places: int = 0) -> Iterator[dict[str, Any]]:

@@ -20,7 +20,7 @@ from optuna.trial import TrialState as OptunaState
 from maskcls import seeds
 from maskcls.errors import CallError
 from maskcls.text import first
-from search_spaces import Setting, Space
+from search_spaces import Choices, Domain, Floats, Setting, Space, Suggester
 from tune.runs.optuna_private import FilteredStudy, storage_of
 from tune.search import plan, points
 from tune.search.plan import CMAES, GP, GRID, RANDOM, TPE
@@ -78,8 +78,17 @@ class StudyView(FilteredStudy):
         return _most_useful([trial for trial in trials if trial.params or not trial.state.is_finished()])
 
 
-class Proposal:
-    """A Suggest that draws a trial's parameters from a sampler and keeps them until `write` puts them into the study.
+def distribution_of(domain: Domain) -> BaseDistribution:
+    """A space's domain as Optuna has it."""
+    if isinstance(domain, Choices):
+        return CategoricalDistribution(domain.values)
+    if isinstance(domain, Floats):
+        return FloatDistribution(domain.low, domain.high, log=domain.log)
+    return IntDistribution(domain.low, domain.high)
+
+
+class Proposal(Suggester):
+    """Draws a trial's parameters from a sampler and keeps them until `write` puts them into the study.
 
     Values that the trial was enqueued with, or that a killed driver wrote for it, are taken instead of drawn. `fixed`
     says whether all values were taken in this way, so that another proposal would be equal.
@@ -110,15 +119,6 @@ class Proposal:
         """What the sampler drew for all parameters that it models jointly; None before it was asked."""
         self.fixed = True
 
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        return self._suggest(name, CategoricalDistribution(choices))
-
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        return float(self._suggest(name, FloatDistribution(low, high, log=log)))
-
-    def suggest_int(self, name: str, low: int, high: int) -> int:
-        return int(self._suggest(name, IntDistribution(low, high)))
-
     def write(self) -> None:
         """Put the parameters into the study in the order of drawing, and replace the notes of earlier proposals."""
         for key in self._storage.get_trial(self._trial_id).system_attrs:
@@ -133,8 +133,9 @@ class Proposal:
                 value = distribution.to_internal_repr(self._frozen.params[name])
                 self._storage.set_trial_param(self._trial_id, name, value, distribution)
 
-    def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
+    def answer(self, name: str, domain: Domain) -> Any:
         """Draw a parameter in the way of optuna.Trial._suggest."""
+        distribution = distribution_of(domain)
         if name in self._frozen.distributions:
             return self._frozen.params[name]
         if name in self._enqueued:

@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
 
 from maskcls.recipe import Recipe
-from search_spaces import Setting, Space
+from search_spaces import Choices, Domain, Floats, Setting, Space, Suggester
 from tune.runs.folder import SearchRun
 from tune.runs.optuna_private import storage_of
 from tune.runs.study import COPYING, IMPORTED, RECIPE, is_own, trial_id, trials_of
 from tune.search.plan import SearchPlan
+from tune.search.samplers import distribution_of
 
 SPACE = "space"
 """Attribute of a study: which space its parameters are of."""
@@ -33,34 +34,26 @@ class _OutsideError(Exception):
 
 
 @dataclass
-class SpacePoint:
-    """A point of a space with its distributions: a Suggest that answers from values, and raises if one does not fit."""
+class SpacePoint(Suggester):
+    """A point of a space with its distributions. Answers from values, and raises if one does not fit."""
 
     values: Mapping[str, Any]
     params: dict[str, Any] = field(default_factory=dict)
     distributions: dict[str, BaseDistribution] = field(default_factory=dict)
 
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        return self._answer(
-            name, name in self.values and self.values[name] in choices, CategoricalDistribution(choices)
-        )
-
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        return float(self._answer(name, self._within(name, low, high), FloatDistribution(low, high, log=log)))
-
-    def suggest_int(self, name: str, low: int, high: int) -> int:
-        whole = self._within(name, low, high) and int(self.values[name]) == self.values[name]
-        return int(self._answer(name, whole, IntDistribution(low, high)))
-
-    def _within(self, name: str, low: float, high: float) -> bool:
-        value = self.values.get(name)
-        return isinstance(value, int | float) and low <= value <= high
-
-    def _answer(self, name: str, inside: bool, distribution: BaseDistribution) -> Any:
-        if not inside:
+    def answer(self, name: str, domain: Domain) -> Any:
+        if name not in self.values or not _holds(domain, self.values[name]):
             raise _OutsideError(name)
-        self.params[name], self.distributions[name] = self.values[name], distribution
+        self.params[name], self.distributions[name] = self.values[name], distribution_of(domain)
         return self.values[name]
+
+
+def _holds(domain: Domain, value: Any) -> bool:
+    """Whether the domain has the value."""
+    if isinstance(domain, Choices):
+        return value in domain.values
+    within = isinstance(value, int | float) and domain.low <= value <= domain.high
+    return within and (isinstance(domain, Floats) or int(value) == value)
 
 
 def place(space: Space, setting: Setting, values: Mapping[str, Any]) -> SpacePoint | None:

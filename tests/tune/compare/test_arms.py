@@ -336,7 +336,7 @@ def test_a_file_is_a_study(tmp_path: Path) -> None:
     [
         ("x = 1", r"must define STUDY = Study\(...\) from tune.compare.studies, but it defines none"),
         ("STUDY = 3", "but got int"),
-        ("import nowhere", "cannot be loaded: ModuleNotFoundError: No module named 'nowhere'"),
+        ("import nowhere", "cannot be loaded: .* line 1: ModuleNotFoundError: No module named 'nowhere'"),
         (STUDY.replace('"mlp", {', '"", {'), "every variant needs a name of its own"),
         (STUDY.replace('[Variant("mlp", {"head": "mlp"})]', "[]"), "Comparison head of study mine has no variants"),
     ],

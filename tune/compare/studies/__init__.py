@@ -6,8 +6,6 @@ A study's module defines `STUDY = Study(...)`; a user's own is a Python file tha
 from __future__ import annotations
 
 import importlib
-import importlib.util
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 
 from maskcls.errors import CallError
 from maskcls.text import meant
+from search_spaces import SpaceError, defined_in
 
 NAMES: tuple[str, ...] = ("contest",)
 """The studies that come with the package: modules of this one."""
@@ -105,23 +104,7 @@ def _each_once(given: list[str], where: str, what: str) -> None:
 
 
 def _from_file(file: Path) -> Study:
-    if not file.is_file():
-        raise CallError(
-            f"There is no study file {file}. Expected: a Python file (.py) that defines STUDY = Study(...)."
-        )
-    spec = importlib.util.spec_from_file_location(f"study_file_{file.stem}", file)
-    if spec is None or spec.loader is None:
-        raise CallError(
-            f"{file} cannot be loaded as Python. Expected: a file that ends in .py and defines STUDY = Study(...)."
-        )
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module.__name__] = module  # dataclasses look their module up there
     try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise CallError(f"The study file {file} cannot be loaded: {type(error).__name__}: {error}.") from error
-    study = getattr(module, "STUDY", None)
-    if not isinstance(study, Study):
-        got = "it defines none" if study is None else f"got {type(study).__name__}"
-        raise CallError(f"The study file {file} must define STUDY = Study(...) from tune.compare.studies, but {got}.")
-    return study
+        return defined_in(file, "study", "STUDY", Study, "tune.compare.studies")
+    except SpaceError as error:
+        raise CallError(str(error)) from error
