@@ -164,7 +164,7 @@ def test_a_reading_that_finds_no_memory_is_tried_again(
     one = Compared(run, demo_cache, NeedsMemory)
     assert one.fitted().state == TrialState.OUT_OF_MEMORY
     assert not one.is_done
-    monkeypatch.setattr(f"{HERE}.NeedsMemory.answers", Fours.answers)
+    monkeypatch.setattr(f"{HERE}.NeedsMemory.predict", Fours.predict)
     monkeypatch.setattr(Fit, "_next_epoch", None)
     assert one.fitted().state == TrialState.COMPLETE, "without an epoch trained again"
     assert one.is_done

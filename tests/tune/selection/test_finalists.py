@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,6 @@ from tune.fitting.pool import to_do
 from tune.fitting.request import FitRequest
 from tune.fitting.result import FitResult
 from tune.runs.folder import SearchRun
-from tune.selection import fits as fitting
 from tune.selection.finalists import (
     Design,
     Finalist,
@@ -212,13 +212,19 @@ def test_a_repeat_begins_with_the_micro_batch_that_its_trial_had_come_to(tmp_pat
     run, faces = small_run(tmp_path, demo_cache)
     trials = [add_trial(run, [0.5], {"lr_head": 1e-2})]
     request = repeat_requests(run, trials, faces, Design(1, 2), cpus=1, gpus=0.0)[0]
-    plain, _ = fitting._begun(request, Recipe.model_validate(request.recipe), faces.split, faces.cache)
-    assert plain.model_fits[0].micro_batch == 0
-    here = Conditions.now(plain.recipe, faces.digest, device="cpu", threads=1, loader_workers=0, micro_batch=4)
-    run.trial(trials[0].trial_id).mkdir(parents=True, exist_ok=True)
+    assert _micro_batch_of_first_epoch(request, demo_cache) is None, "a whole batch"
+    recipe = Recipe.model_validate(request.recipe)
+    here = Conditions.now(recipe, faces.digest, device="cpu", threads=1, loader_workers=0, micro_batch=16)
     note(run.trial(trials[0].trial_id), here, done=0, epochs=1)
-    shrunk, _ = fitting._begun(request, Recipe.model_validate(request.recipe), faces.split, faces.cache)
-    assert shrunk.model_fits[0].micro_batch == 4
+    shutil.rmtree(request.checkpoint_folder)
+    assert _micro_batch_of_first_epoch(request, demo_cache) == 16
+
+
+def _micro_batch_of_first_epoch(request: FitRequest, cache: Path) -> int | None:
+    fit = repeat_fit(request, cache=CacheOptions(cache, 1.0))
+    row = next(fit)
+    fit.close()
+    return row.get("micro_batch")
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -249,7 +255,7 @@ def test_answers_that_are_damaged_are_told(made: Run, demo_cache: Path) -> None:
     fitted(request, functools.partial(repeat_fit, cache=CacheOptions(demo_cache, 1.0)))
     result = FitResult.read(request.folder)
     assert result is not None
-    assert result["split_digest"] == faces.split.digest
+    assert result.values["split_digest"] == faces.split.digest
     assert len(read_curve(request.folder)) == 1
     assert json.loads((request.folder / "recipe.json").read_text())["seed"] == 1
     (request.folder / "answers.npz").write_bytes(b"PK")

@@ -76,7 +76,7 @@ def test_the_bundle_is_trained_on_everybody_but_the_holdout(
     ]
     result = FitResult.read(request.folder)
     assert result is not None
-    assert (result["best_validation_f1"], result["best_epoch"], result["epochs"]) == (None, 2, 2)
+    assert (result.best_validation_f1, result.best_epoch, result.epochs) == (None, 2, 2)
 
     set_threads(1)  # as the fit had
     rows = faces.rows("holdout")
