@@ -76,6 +76,8 @@ class Fit:
             for number, model in enumerate(self.models)
         ]
         self.history: list[EpochResult] = []
+        self.resumed_epochs = 0
+        """How many epochs were read from a checkpoint."""
         self.best_epoch = 0
         self._best: list[dict[str, Tensor]] = []
 
@@ -155,6 +157,7 @@ class Fit:
         for fit, average in zip(averaged, saved.averages, strict=True):
             fit.eval_model.load_trainable_state(average)
         self.history, self.best_epoch, self._best = saved.history, saved.best_epoch, saved.best
+        self.resumed_epochs = len(saved.history)
         return True
 
     def best_states(self) -> list[dict[str, Tensor]]:

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 NO_SCORE = 0.0
 """The validation F1 in the rows of a fit without validation people: a curve wants a number. No bundle and no page shows it."""
 
+NOTES = ("frozen_features", "micro_batch", "message")
+"""What a row says besides the epoch's numbers."""
+
 Report = Callable[[Row, TrialState, str], None]
 """Called with an epoch's row, the state that the fit is in with it, and a message."""
 
@@ -181,24 +184,31 @@ def _first_micro_batch(request: FitRequest, whole: int) -> int:
 
 
 def _row(result: EpochResult, fit: Fit, request: FitRequest, whole: int) -> Row:
-    """The epoch's numbers, and notes: whether frozen features are kept, and its micro-batch, where whole batches did not fit."""
-    from maskcls.training.conditions import at_epoch, segments
-
-    row = {**result.to_row(), **fit.notes()}
+    """The epoch's numbers and notes. An epoch that was read from a checkpoint keeps the notes that its row on disk has."""
+    row = result.to_row()
     if len(fit.data.validation) == 0:
         row |= {"validation_f1": NO_SCORE, "scores": None}
-    conditions = at_epoch(segments(request.checkpoint_folder), result.epoch)
+    if result.epoch <= fit.resumed_epochs:
+        recorded = next((one for one in read_curve(request.folder) if one[FIDELITY] == result.epoch), None)
+        if recorded is not None:
+            return {**row, **{name: recorded[name] for name in NOTES if name in recorded}}
+    return {**row, **_notes(result.epoch, fit, request, whole)}
+
+
+def _notes(epoch: int, fit: Fit, request: FitRequest, whole: int) -> Row:
+    """Whether frozen features are kept, and the epoch's micro-batch, where whole batches did not fit."""
+    from maskcls.training.conditions import at_epoch, segments
+
+    notes = fit.notes()
+    conditions = at_epoch(segments(request.checkpoint_folder), epoch)
     if conditions is None or conditions.micro_batch >= whole:
-        return row
+        return notes
     too_large = whole
     while halved(too_large) > conditions.micro_batch:
         too_large = halved(too_large)
     split = f"in micro-batches of {conditions.micro_batch}: {too_large} did not fit"
-    return {
-        **row,
-        "micro_batch": conditions.micro_batch,
-        "message": "; ".join(filter(None, (split, row.get("message")))),
-    }
+    message = "; ".join(filter(None, (split, notes.get("message"))))
+    return {**notes, "micro_batch": conditions.micro_batch, "message": message}
 
 
 def halved(micro_batch: int) -> int:
