@@ -18,9 +18,10 @@ from tune.fitting.pool import RESULT
 from tune.runs.folder import SearchRun
 from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import records
-from tune.selection import choice
+from tune.selection.choice import write_choice
 from tune.selection.finalists import Design, pick_winner, read_finalists, read_split, repeat_requests
 from tune.selection.predictions import write_predictions
+from tune.selection.record import ChoiceRecord
 from tune.states import TrialState
 
 Answer = Callable[[int, np.ndarray], np.ndarray]
@@ -64,8 +65,7 @@ def let_answer(run: SearchRun, faces: FaceDataset, design: Design, candidates: S
         }
         write_atomically(request.folder / RESULT, json.dumps(told))
     finalists = tuple(read_finalists(run, trials, faces, design))
-    chosen = choice.Choice(Outcome(Reason.FINISHED, 0), finalists, pick_winner(finalists))
-    run.write_search({**run.search(), choice.CHOICE: choice.record(design, chosen)})
+    write_choice(run, ChoiceRecord.from_results(design, Outcome(Reason.FINISHED, 0), finalists, pick_winner(finalists)))
 
 
 def outvoting(candidate: int, truth: np.ndarray) -> np.ndarray:

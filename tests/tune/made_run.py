@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ from search_spaces import Setting
 from tune.runs import study as records
 from tune.runs.folder import SearchRun
 from tune.runs.stopping import Outcome, Reason
-from tune.selection.choice import Choice, record
 from tune.selection.finalists import Design, Finalist, RepeatResult, pick_winner, top_trials
-from tune.selection.holdout import HoldoutEvaluation
+from tune.selection.holdout import HoldoutEvaluation, HoldoutScore
+from tune.selection.record import ChoiceRecord
 from tune.states import TrialState
 
 EPOCHS = 6
@@ -96,20 +96,17 @@ def add_choice(run: SearchRun, design: Design, *, confirmed: bool = True, lacks:
                 missing,
             )
         )
-    chosen = Choice(Outcome(Reason.FINISHED, 0), tuple(finalists), pick_winner(finalists))
-    assert chosen.winner is not None
-    told = record(design, chosen)
+    best = pick_winner(finalists)
+    assert best is not None
+    record = ChoiceRecord.from_results(design, Outcome(Reason.FINISHED, 0), tuple(finalists), best)
     search = run.search()
     if confirmed:
-        f1 = chosen.winner.mean - 0.03
-        look = HoldoutEvaluation(
-            f"trial {chosen.winner.trial_id}", "2030-01-01", f1, f1 - 0.06, f1 + 0.05, 69, 483, "0" * 12, {}
-        )
-        told |= {"holdout": {name: value for name, value in asdict(look).items() if name != "scores"}}
-        told |= {"optimism": chosen.winner.validation_f1 - f1}
-        search["holdout"] = {"looks": [asdict(look)]}
-    run.write_search({**search, "choice": told})
-    return chosen.winner.trial_id
+        f1 = best.mean - 0.03
+        score = (f"trial {best.trial_id}", "2030-01-01", f1, f1 - 0.06, f1 + 0.05, 69, 483, "0" * 12)
+        record = replace(record, holdout=HoldoutScore(*score))
+        search["holdout"] = {"looks": [asdict(HoldoutEvaluation(*score, scores={}))]}
+    run.write_search({**search, "choice": record.to_json()})
+    return best.trial_id
 
 
 def _write_curve(run: SearchRun, number: int, epochs: int, overrides: dict[str, Any], trial: Any) -> float:

@@ -137,7 +137,7 @@ def _says_what_it_did(said: Said, runs: Path, cache: Path, out: Path) -> None:
             in lines
         )
         assert look.what == "ensemble of 0.33 one/0000 + 0.33 one/0001 + 0.33 two/0000"
-        assert f"{name}: The holdout has been looked at 1 time." in lines
+        assert f"{name}: The holdout has been used 1 time." in lines
 
 
 def test_its_bundle_goes_through_the_doors(both: Path, demo_cache: Path, tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def _protocol(record: Mapping[str, Any], results: Results) -> Html:
 
 
 def _origin(record: Mapping[str, Any]) -> Html:
-    from tune.search.report import flattened
+    from tune.search.report import flatten
 
     kept = {key: value for key, value in record.items() if key != "comparisons"}
     recipes = {
@@ -145,5 +145,5 @@ def _origin(record: Mapping[str, Any]) -> Html:
     return section(
         "Where this comes from",
         told,
-        pairs(recipes, "recipes of the bases") + pairs(flattened(kept), "comparison.json"),
+        pairs(recipes, "recipes of the bases") + pairs(flatten(kept), "comparison.json"),
     )

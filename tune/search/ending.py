@@ -179,6 +179,7 @@ def summary(run: SearchRun, trials: list[Record], outcome: Outcome, reported: bo
     """What the search found, in a few lines."""
     from tune.runs import leaderboard
     from tune.selection import choice
+    from tune.selection.record import read_choice
 
     states = [trial.state for trial in trials]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)) or "none"
@@ -196,8 +197,8 @@ def summary(run: SearchRun, trials: list[Record], outcome: Outcome, reported: bo
             f"Gain over the preset (trial {preset.trial_id}, {preset.f1:.4f}): {best.f1 - preset.f1:+.4f}.{itself}"
         )
     lines += choice.summary(run.search())
-    winner = run.search().get(choice.CHOICE, {}).get("winner")
-    handed = next((trial for trial in trials if trial.trial_id == winner), best)
+    chosen = read_choice(run.search())
+    handed = next((trial for trial in trials if chosen and trial.trial_id == chosen.winner_id), best)
     if handed.overrides:
         lines.append("Its choices: " + ", ".join(f"{key}={_short(value)}" for key, value in handed.overrides.items()))
     return lines

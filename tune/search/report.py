@@ -1,4 +1,4 @@
-"""The search as one page to look at: `runs/<name>/report.html`, which needs no other file and asks nothing of a network."""
+"""The page of a search, `runs/<name>/report.html`: one file that loads nothing else and needs no network."""
 
 from __future__ import annotations
 
@@ -20,51 +20,53 @@ from tune.runs.durations import duration
 from tune.runs.folder import SearchRun
 from tune.runs.study import Record, is_own, open_study, records
 from tune.search import report_choice, report_plots
-from tune.selection.choice import CHOICE
 from tune.selection.holdout import HOLDOUT
+from tune.selection.record import CHOICE, ChoiceRecord, read_choice
 
 Curves = Mapping[str, Sequence[Mapping[str, Any]]]
+"""By trial: one row per epoch."""
 
 MIN_COMPLETE = 10
 """Complete trials below which importances would be noise."""
 MAX_ROWS = 200
+"""Rows of the page's leaderboard; leaderboard.csv has all."""
 
 
 def write_report(run: SearchRun) -> None:
-    """Write the run's report.html from its study and its trials' curves, whole or not at all. May be called while the search runs."""
+    """Write report.html from the run's study, curves and search.json, whole or not at all.
+
+    The search may still be running.
+    """
     trials = records(run)
     curves = {trial.trial_id: read_curve(run.trial(trial.trial_id)) for trial in trials}
     search = run.search()
-    choice = search.get(CHOICE) or {}
+    choice = read_choice(search)
     best = _best(trials, choice)
-    sections = [_headline(trials, curves, best, search), *report_choice.sections(search)]
+    title = "winner" if choice and choice.winner_id else "best trial"
+    sections = [_headline(trials, curves, best, search, choice), *report_choice.sections(choice)]
     if best is not None:
         sections += [
             section("How the search went", "", report_plots.progress(trials)),
-            section("Learning curves", "", report_plots.learning_curves(trials, curves, best.trial_id, _word(choice))),
+            section("Learning curves", "", report_plots.learning_curves(trials, curves, best.trial_id, title)),
             *_parameters(run, trials),
-            *_scores(best, curves, _word(choice)),
+            *_scores(best, curves, title),
         ]
-    sections += [_leaderboard(trials, best), *_best_recipe(best, _word(choice)), _origin(search)]
+    sections += [_leaderboard(trials, best), *_best_recipe(best, title), _origin(search)]
     write_atomically(run.report, page(f"Search {run.name}", _question(search), sections))
 
 
 def gain(trials: Sequence[Record]) -> float | None:
-    """Best validation macro F1 less that of the preset's recipe; None where either is missing."""
+    """The best validation macro F1 minus that of the preset's recipe; None where either is missing."""
     best, preset = leaderboard.best(trials), leaderboard.preset(trials)
     if best is None or best.f1 is None or preset is None or preset.f1 is None:
         return None
     return best.f1 - preset.f1
 
 
-def _best(trials: Sequence[Record], choice: Mapping[str, Any]) -> Record | None:
-    """The trial whose bundle is in best/: the repeats' winner; where none were run, the best by validation."""
-    chosen = next((trial for trial in trials if trial.trial_id == choice.get("winner")), None)
-    return chosen or leaderboard.best(trials)
-
-
-def _word(choice: Mapping[str, Any]) -> str:
-    return "winner" if choice.get("winner") else "best trial"
+def _best(trials: Sequence[Record], choice: ChoiceRecord | None) -> Record | None:
+    """The trial whose bundle is in best/: the repeats' winner, or without repeats the best by validation."""
+    winner = next((trial for trial in trials if choice and trial.trial_id == choice.winner_id), None)
+    return winner or leaderboard.best(trials)
 
 
 def _question(search: Mapping[str, Any]) -> str:
@@ -72,32 +74,42 @@ def _question(search: Mapping[str, Any]) -> str:
     return f"Space {space['name']}: {space['question']}" if space else ""
 
 
-def _headline(trials: Sequence[Record], curves: Curves, best: Record | None, search: Mapping[str, Any]) -> Html:
+def _headline(
+    trials: Sequence[Record],
+    curves: Curves,
+    best: Record | None,
+    search: Mapping[str, Any],
+    choice: ChoiceRecord | None,
+) -> Html:
+    """The tiles on top: scores first, then what they cost."""
     states = Counter(trial.state for trial in trials)
+    # The study has a trial's time when it has ended; until then its curve has it.
     seconds = sum(trial.seconds or _last(curves[trial.trial_id], "seconds") for trial in trials)
-    over = gain(trials)
-    effort = [
+    difference = gain(trials)
+    cost = [
         ("trials", str(len(trials)), ", ".join(f"{n} {state}" for state, n in states.most_common())),
         ("time spent in trials", duration(seconds), f"{sum(trial.epochs for trial in trials)} epochs"),
     ]
-    gained = ("gain over the preset's recipe", "–" if over is None else f"{over:+.4f}", _preset_f1(trials))
-    if best is not None and (search.get(CHOICE) or {}).get("winner"):
-        return tiles([*report_choice.figures(search, _place(best)), *effort], report_choice.caution(search, gained))
-    shown = [
-        ("best validation macro F1", "–" if best is None else f"{best.f1:.4f}", "" if best is None else _place(best)),
-        gained,
-        *effort,
-    ]
+    figure = "–" if difference is None else f"{difference:+.4f}"
+    gain_tile = ("gain over the preset's recipe", figure, _preset_f1(trials))
+    winner = choice.winner if choice else None
+    if best is not None and choice is not None and winner is not None:
+        figures = report_choice.figures(choice, winner, _place(best))
+        return tiles([*figures, *cost], report_choice.caution(search, gain_tile))
+    if best is None:
+        shown = [("best validation macro F1", "–", ""), gain_tile, *cost]
+        return tiles(shown, "No trial has finished an epoch yet.")
+    shown = [("best validation macro F1", f"{best.f1:.4f}", _place(best)), gain_tile, *cost]
     caution = (
-        "No trial has finished an epoch yet."
-        if best is None
-        else "The best of many validation scores is too good by its nature: expect somewhat less on people whom no trial saw."
+        "The best of many validation scores is optimistic, because it was selected: expect a somewhat lower score on "
+        "people whom no trial saw."
     )
     return tiles(shown, caution)
 
 
 def _place(best: Record) -> str:
-    return f"trial {best.trial_id}, {best.recipe.get('backbone', '')}, epoch {best.best_epoch} of {best.recipe.get('epochs', '?')}"
+    backbone, epochs = best.recipe.get("backbone", ""), best.recipe.get("epochs", "?")
+    return f"trial {best.trial_id}, {backbone}, epoch {best.best_epoch} of {epochs}"
 
 
 def _preset_f1(trials: Sequence[Record]) -> str:
@@ -108,6 +120,7 @@ def _preset_f1(trials: Sequence[Record]) -> str:
 
 
 def _parameters(run: SearchRun, trials: Sequence[Record]) -> list[Html]:
+    """Which parameters mattered, and the scores over the values of each; nothing where no trial drew one."""
     frozen = [trial for trial in open_study(run).get_trials(deepcopy=False) if is_own(trial)]
     distributions: dict[str, BaseDistribution] = {}
     for trial in frozen:
@@ -116,36 +129,42 @@ def _parameters(run: SearchRun, trials: Sequence[Record]) -> list[Html]:
         return []
     found, note = importance(frozen)
     sections = [section("What mattered", note, report_plots.importances(found) if found else Html())]
-    told = (
-        "Each point is a trial at its best epoch. A parameter that hangs on another has points only where it was drawn."
+    note = (
+        "Each point is a trial at its best epoch. A parameter that depends on another one has points only where it was "
+        "drawn."
     )
-    return [*sections, section("Values and scores", told, report_plots.slices(trials, distributions))]
+    return [*sections, section("Values and scores", note, report_plots.slices(trials, distributions))]
 
 
 def importance(trials: Sequence[optuna.trial.FrozenTrial]) -> tuple[dict[str, float], str]:
-    """Each parameter's share of the importance by PED-ANOVA (Watanabe, Bansal, Hutter, IJCAI 2023), and what to know about it.
+    """Each parameter's share of the importance, and a note on how it was estimated.
 
-    Only complete trials that drew parameters count (the preset's recipe need not lie in the space), and only parameters that all of
-    them drew; empty where there are fewer than MIN_COMPLETE.
+    By PED-ANOVA (Watanabe, Bansal and Hutter, PED-ANOVA: Efficiently Quantifying Hyperparameter Importance in Arbitrary
+    Subspaces, IJCAI 2023), over the complete trials that drew parameters (the preset's recipe may lie outside the
+    space) and the parameters that all of these drew. Empty for fewer trials than MIN_COMPLETE.
     """
     complete = [trial for trial in trials if trial.state == OptunaState.COMPLETE and trial.params]
     common = set.intersection(*(set(trial.params) for trial in complete)) if complete else set()
     varied = [name for name in sorted(common) if len({str(trial.params[name]) for trial in complete}) > 1]
     if len(complete) < MIN_COMPLETE or not varied:
-        return (
-            {},
-            f"Importances need {MIN_COMPLETE} complete trials of the space in which a parameter varied; this search has {len(complete)}.",
+        note = (
+            f"Importances need {MIN_COMPLETE} complete trials of the space in which a parameter varied; "
+            f"this search has {len(complete)}."
         )
+        return {}, note
     study = optuna.create_study(direction="maximize")
     study.add_trials(complete)
     evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=0.25)
     shares = optuna.importance.get_param_importances(study, evaluator=evaluator, params=varied)
-    note = f"PED-ANOVA over {len(complete)} complete trials: what sets the best quarter apart. Only parameters that all of them drew."
+    note = (
+        f"PED-ANOVA over {len(complete)} complete trials: which parameters distinguish the best quarter. "
+        "Only parameters that all of these trials drew."
+    )
     return shares, note
 
 
-def _scores(best: Record, curves: Curves, word: str) -> list[Html]:
-    """F1 a task and a class of the best trial's best epoch."""
+def _scores(best: Record, curves: Curves, title: str) -> list[Html]:
+    """F1 of each task and of each class, of the best trial's best epoch; nothing where its curve has no scores."""
     row = next((row for row in curves[best.trial_id] if row["epoch"] == best.best_epoch), {})
     scores = row.get("scores")
     if not scores:
@@ -155,15 +174,16 @@ def _scores(best: Record, curves: Curves, word: str) -> list[Html]:
         [str(number), name, "", "nobody in validation"] if f1 is None else [str(number), name, bar(f1), f"{f1:.3f}"]
         for number, (name, f1) in enumerate(zip(CLASS_NAMES, scores["class_f1"], strict=True))
     ]
-    told = f"Trial {best.trial_id}, epoch {best.best_epoch}: {scores['n']} validation photos, accuracy {scores['accuracy']:.1%}."
+    photos, accuracy = scores["n"], scores["accuracy"]
+    note = f"Trial {best.trial_id}, epoch {best.best_epoch}: {photos} validation photos, accuracy {accuracy:.1%}."
     content = table(["task", "", "F1"], tasks) + table(["class", "name", "", "F1"], classes)
-    return [section(f"F1 of the {word}, by task and class", told, content)]
+    return [section(f"F1 of the {title}, by task and class", note, content)]
 
 
 def _leaderboard(trials: Sequence[Record], best: Record | None) -> Html:
     rows = leaderboard.ranked(trials)
     cells = [_row(place, trial) for place, trial in enumerate(rows[:MAX_ROWS], start=1)]
-    more = f" The first {MAX_ROWS} of {len(rows)}; all stand in leaderboard.csv." if len(rows) > MAX_ROWS else ""
+    more = f" The first {MAX_ROWS} of {len(rows)}; leaderboard.csv has all." if len(rows) > MAX_ROWS else ""
     headers = ["", "trial", "F1", "epoch", "state", "from", "time", "recipe's overrides"]
     marked = next((number for number, trial in enumerate(rows[:MAX_ROWS]) if trial is best), None)
     return section("Leaderboard", f"By the best validation macro F1 of any epoch.{more}", table(headers, cells, marked))
@@ -172,9 +192,9 @@ def _leaderboard(trials: Sequence[Record], best: Record | None) -> Html:
 def _row(place: int, trial: Record) -> list[str | Html]:
     colour = report_plots.STATE_COLOURS.get(trial.state, INK)
     values = trial.overrides or trial.params
-    told = ", ".join(f"{key} {_value(value)}" for key, value in values.items()) or "the preset's own recipe"
+    text = ", ".join(f"{key} {_value(value)}" for key, value in values.items()) or "the preset's own recipe"
     if trial.message:
-        told += f" – {trial.message}"
+        text += f" – {trial.message}"
     return [
         str(place) if trial.f1 is not None else "",
         trial.trial_id,
@@ -183,34 +203,36 @@ def _row(place: int, trial: Record) -> list[str | Html]:
         dot(colour) + trial.state,
         trial.origin,
         duration(trial.seconds),
-        told,
+        text,
     ]
 
 
-def _best_recipe(best: Record | None, word: str) -> list[Html]:
+def _best_recipe(best: Record | None, title: str) -> list[Html]:
     if best is None:
         return []
     changed = {key: value for key, value in best.recipe.items() if key in best.overrides}
     rest = {key: value for key, value in best.recipe.items() if key not in best.overrides}
     content = pairs(changed, "chosen by the search") + pairs(rest, "from the preset, the scale and the call")
-    named = "The winner's recipe" if word == "winner" else "The best recipe"
-    return [section(f"{named}, trial {best.trial_id}", "", content)]
+    heading = "The winner's recipe" if title == "winner" else "The best recipe"
+    return [section(f"{heading}, trial {best.trial_id}", "", content)]
 
 
 def _origin(search: Mapping[str, Any]) -> Html:
-    told = "What the run says of itself, in search.json."
-    kept = {key: value for key, value in search.items() if key not in (CHOICE, HOLDOUT)}  # which stand above
-    return section("Where this comes from", told, pairs(flattened(kept), "search.json"))
+    note = "The run's own record, search.json: options, versions, commit, hardware and data."
+    kept = {
+        key: value for key, value in search.items() if key not in (CHOICE, HOLDOUT)
+    }  # the choice has its own section
+    return section("Where this comes from", note, pairs(flatten(kept), "search.json"))
 
 
-def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, keys joined by dots; mappings in a list are numbered from 1."""
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one mapping with dotted keys; mappings in a list are numbered from 1."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
             value = {str(number): item for number, item in enumerate(value, start=1)}
         if isinstance(value, Mapping):
-            flat |= flattened(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
     return flat

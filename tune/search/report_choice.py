@@ -1,97 +1,90 @@
-"""What the page of a search says of its choice: the finalists, the winner on the holdout, and how much too good the search's score was.
+"""The part of a search's page on the choice: the finalists, the winner's holdout score, and the optimism of the
+search's own score.
 
-All of it comes from search.json, as `tune.selection.choice` and `tune.selection.holdout` keep it.
+All of it comes from search.json, as `tune.selection.record` and `tune.selection.holdout` read it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from maskcls.reports.page import Html, listed, section, table
-from maskcls.text import counted
 from tune.search import report_plots
-from tune.selection.choice import CHOICE, holdout_note
+from tune.selection.choice import holdout_note
+from tune.selection.finalists import RepeatBy
 from tune.selection.holdout import holdout_evaluations
+from tune.selection.record import ChoiceRecord, FinalistScores
 
-_TOLD = {
-    "folds": "each repeat on a fold of the train and validation people, with a seed of its own",
-    "seeds": "each repeat with a seed of its own, on the search's own split",
+_REPEATED = {
+    RepeatBy.FOLDS: "each repeat on another fold of the train and validation people and with another seed",
+    RepeatBy.SEEDS: "each repeat with another seed, on the search's own split",
 }
 Tile = tuple[str, str, str]
+"""Name, figure, and what to know about the figure."""
 
 
-def figures(search: Mapping[str, Any], place: str) -> list[Tile]:
-    """The headline's tiles, of a choice that has a winner: holdout, repeats, validation, optimism.
+def figures(choice: ChoiceRecord, winner: FinalistScores, place: str) -> list[Tile]:
+    """The headline's tiles for a choice that has a winner: holdout, repeats, validation, optimism.
 
     Args:
-        place: which trial it is, and its best epoch.
+        place: the winner's trial, and its best epoch.
     """
-    choice = search[CHOICE]
-    found, n, spread = choice["holdout"], choice["repeats"], choice["spread"]
-    on_holdout = (
-        ("macro F1 on the holdout", f"{found['f1']:.4f}", f"95 % interval {_interval(found)}, {_people(found)}")
-        if found
-        else ("macro F1 on the holdout", "–", "the winner was not scored there")
-    )
+    found, n = choice.holdout, len(winner.repeats)
+    spread = "no spread of one repeat" if math.isnan(winner.spread) else f"± {winner.spread:.4f}, standard deviation"
     return [
-        on_holdout,
+        ("macro F1 on the holdout", f"{found.f1:.4f}", f"95 % interval {found.interval}, {found.people_text}")
+        if found
+        else ("macro F1 on the holdout", "–", "the winner was not scored there"),
+        (f"mean of {n} repeats" if n > 1 else "one repeat", f"{winner.mean:.4f}", spread),
+        ("validation, the search's own score", f"{winner.validation_f1:.4f}", place),
         (
-            f"mean of {n} repeats" if n > 1 else "one repeat",
-            f"{choice['mean']:.4f}",
-            "no spread of one repeat" if spread is None else f"± {spread:.4f}, the repeats' standard deviation",
+            "optimism of the search",
+            "–" if choice.optimism is None else f"{choice.optimism:+.4f}",
+            "validation minus holdout",
         ),
-        ("validation, the search's own score", f"{choice['validation_f1']:.4f}", place),
-        ("optimism of the search", f"{choice['optimism']:+.4f}" if found else "–", "its own score less the holdout's"),
     ]
 
 
-def caution(search: Mapping[str, Any], gained: Tile) -> str:
-    """The line under the tiles: looks at the holdout, and the gain over the preset, which is of validation scores."""
-    told = holdout_note(search) if holdout_evaluations(search) else "The holdout has not been looked at."
-    name, figure, preset = gained
-    return f"{told} The {name}, by validation alone, is {figure} ({preset})." if figure != "–" else told
+def caution(search: Mapping[str, Any], gain: Tile) -> str:
+    """The line under the tiles: how often the holdout was used, and the gain over the preset by validation."""
+    note = holdout_note(search) if holdout_evaluations(search) else "The holdout has not been used."
+    name, figure, preset = gain
+    return f"{note} The {name}, by validation alone, is {figure} ({preset})." if figure != "–" else note
 
 
-def sections(search: Mapping[str, Any]) -> list[Html]:
-    """The section on the choice; none where no finalists were run."""
-    choice = search.get(CHOICE)
-    if not choice or not choice["finalists"]:
+def sections(choice: ChoiceRecord | None) -> list[Html]:
+    """The section on the choice; none where no finalists were repeated."""
+    if choice is None or not choice.finalists:
         return []
-    design, rows = choice["design"], choice["finalists"]
-    number = max((len(one["repeats"]) for one in rows), default=0)
-    headers = ["trial", "validation", "mean", "spread", *(f"repeat {n + 1}" for n in range(design["repeats"])), ""]
-    cells = [_row(one, design["repeats"], choice["winner"]) for one in rows]
-    marked = next((at for at, one in enumerate(rows) if one["trial"] == choice["winner"]), None)
-    missing = [f"Trial {one['trial']}, {line}" for one in rows for line in one["missing"]]
-    plot = report_plots.finalists(choice) if number else Html()
-    return [section("The choice", _told(choice), plot + table(headers, cells, marked) + listed(missing))]
+    n = choice.design.repeats
+    headers = ["trial", "validation", "mean", "spread", *(f"repeat {number + 1}" for number in range(n)), ""]
+    cells = [_row(one, n, choice.winner_id) for one in choice.finalists]
+    trials = [one.trial for one in choice.finalists]
+    marked = trials.index(choice.winner_id) if choice.winner_id in trials else None
+    missing = [f"Trial {one.trial}, {line}" for one in choice.finalists for line in one.missing]
+    plot = report_plots.finalists(choice) if any(one.repeats for one in choice.finalists) else Html()
+    return [section("The choice", _introduction(choice), plot + table(headers, cells, marked) + listed(missing))]
 
 
-def _told(choice: Mapping[str, Any]) -> str:
-    design = choice["design"]
-    n = len(choice["finalists"])
-    repeats = "once" if design["repeats"] == 1 else f"{design['repeats']} times"
-    tried = f"The best {n} trials by validation were" if n > 1 else "The best trial by validation was"
-    how = f"{tried} trained again {repeats}, {_TOLD[design['by']]}."
-    if choice["winner"] is None:
+def _introduction(choice: ChoiceRecord) -> str:
+    n, repeats = len(choice.finalists), choice.design.repeats
+    trials = f"The best {n} trials by validation were" if n > 1 else "The best trial by validation was"
+    often = "once" if repeats == 1 else f"{repeats} times"
+    how = f"{trials} trained again {often}, {_REPEATED[choice.design.by]}."
+    if choice.winner_id is None:
         return f"{how} No repeat is complete yet."
-    return f"{how} The highest mean wins, of equal ones the smaller spread. The holdout is asked last, and decides nothing."
+    rule = "The highest mean wins; of equal means, the smaller spread. The holdout is scored last and decides nothing."
+    return f"{how} {rule}"
 
 
-def _row(one: Mapping[str, Any], repeats: int, winner: str | None) -> list[str]:
-    f1s = {repeat["repeat"]: repeat["f1"] for repeat in one["repeats"]}
-    scores = [one["validation_f1"], one["mean"], one["spread"], *(f1s.get(number) for number in range(repeats))]
-    return [one["trial"], *map(_score, scores), "winner" if one["trial"] == winner else ""]
+def _row(one: FinalistScores, repeats: int, winner_id: str | None) -> list[str]:
+    """One finalist of the table; a repeat without a result is a dash."""
+    f1s = {repeat.repeat: repeat.f1 for repeat in one.repeats}
+    scores = [one.validation_f1, one.mean, one.spread, *(f1s.get(number, math.nan) for number in range(repeats))]
+    return [one.trial, *map(_score, scores), "winner" if one.trial == winner_id else ""]
 
 
-def _score(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
-
-
-def _interval(found: Mapping[str, Any]) -> str:
-    return f"[{found['low']:.4f}, {found['high']:.4f}]"
-
-
-def _people(found: Mapping[str, Any]) -> str:
-    return counted(found["people"], "person", "people")
+def _score(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.4f}"

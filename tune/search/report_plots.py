@@ -1,4 +1,4 @@
-"""The report's figures, each an <svg> element that stands in the page itself."""
+"""The figures of a search's page, each an <svg> element within the page itself."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from maskcls.reports.page import Html
 from maskcls.reports.plots import ACCENT, BLUE, GREY, INK, STYLE, legend, new_figure, to_svg
 from tune.runs.study import PRESET, Record
+from tune.selection.holdout import HoldoutScore
+from tune.selection.record import ChoiceRecord, FinalistScores
 from tune.states import TrialState
 
-# Told apart by lightness too, for readers who do not see the hues.
+# The colours differ in lightness as well, for readers who do not see the hues.
 STATE_COLOURS = {
     TrialState.COMPLETE: "#1f6f8b",
     TrialState.STOPPED_EARLY: "#a9b4be",
@@ -28,7 +30,7 @@ STATE_COLOURS = {
 
 
 def progress(trials: Sequence[Record]) -> Html:
-    """Each trial's best F1 over its number, coloured by state, under the best so far; the preset's recipe as a line."""
+    """Each trial's best F1 over its number, coloured by state; the best so far and the preset's recipe as lines."""
     with mpl.rc_context(STYLE):
         figure, axes = new_figure(1, 1, 3.4)
         ax = axes[0]
@@ -55,9 +57,9 @@ def progress(trials: Sequence[Record]) -> Html:
 
 
 def learning_curves(
-    trials: Sequence[Record], curves: Mapping[str, Sequence[Mapping[str, Any]]], best: str, word: str = "best trial"
+    trials: Sequence[Record], curves: Mapping[str, Sequence[Mapping[str, Any]]], best: str, title: str = "best trial"
 ) -> Html:
-    """Validation F1 of every trial over its epochs; the best trial's, which the legend calls `word`, and the preset's stand out."""
+    """Validation F1 of every trial over its epochs; the best trial (`title` in the legend) and the preset stand out."""
     with mpl.rc_context(STYLE):
         figure, axes = new_figure(1, 1, 3.4)
         ax = axes[0]
@@ -66,7 +68,7 @@ def learning_curves(
             epochs, values = [row["epoch"] for row in rows], [row["validation_f1"] for row in rows]
             if trial.trial_id == best:
                 ax.plot(
-                    epochs, values, color=ACCENT, lw=2.4, marker="o", ms=4, zorder=4, label=f"{word}, {trial.trial_id}"
+                    epochs, values, color=ACCENT, lw=2.4, marker="o", ms=4, zorder=4, label=f"{title}, {trial.trial_id}"
                 )
             elif trial.origin == PRESET:
                 ax.plot(
@@ -92,7 +94,7 @@ def learning_curves(
 
 
 def importances(shares: Mapping[str, float]) -> Html:
-    """A bar a parameter, the most important on top."""
+    """One bar per parameter, the most important one on top."""
     with mpl.rc_context(STYLE):
         figure, axes = new_figure(1, 1, 0.7 + 0.32 * len(shares))
         ax = axes[0]
@@ -104,7 +106,7 @@ def importances(shares: Mapping[str, float]) -> Html:
 
 
 def slices(trials: Sequence[Record], distributions: Mapping[str, BaseDistribution]) -> Html:
-    """F1 over the values of each parameter, a panel a parameter, points coloured by the trial's state."""
+    """F1 over the values of each parameter: one panel per parameter, points coloured by the trial's state."""
     columns = 3
     n_rows = -(-len(distributions) // columns)
     with mpl.rc_context({**STYLE, "font.size": 9}):
@@ -132,56 +134,42 @@ def slices(trials: Sequence[Record], distributions: Mapping[str, BaseDistributio
         return to_svg(figure)
 
 
-def finalists(choice: Mapping[str, Any]) -> Html:
-    """A row a finalist: its repeats, their mean and the search's score of it; under the winner its holdout score with the interval.
-
-    Args:
-        choice: as search.json has it (`tune.selection.choice.record`).
-    """
-    found, rows = choice["holdout"], choice["finalists"]
+def finalists(choice: ChoiceRecord) -> Html:
+    """One line per finalist: repeats, mean and the search's own score; below the winner its holdout score."""
+    rows = choice.finalists
     with mpl.rc_context(STYLE):
         figure, axes = new_figure(1, 1, 1.3 + 0.42 * len(rows))
         ax = axes[0]
         for at, one in enumerate(rows):
-            wins = one["trial"] == choice["winner"]
-            f1s = [repeat["f1"] for repeat in one["repeats"]]
-            if f1s:
-                ax.plot([min(f1s), max(f1s)], [at, at], color=GREY, lw=1.2, zorder=1)
-                ax.plot([one["mean"]] * 2, [at - 0.2, at + 0.2], color=ACCENT if wins else BLUE, lw=3.2, zorder=3)
-            ax.scatter(f1s, [at] * len(f1s), s=34, color=BLUE, edgecolor="white", linewidth=0.6, zorder=4)
-            ax.scatter(
-                [one["validation_f1"]],
-                [at],
-                s=44,
-                marker="D",
-                facecolor="white",
-                edgecolor=INK,
-                linewidth=1.3,
-                zorder=4,
-            )
-            if wins and found:
-                ax.plot(
-                    [found["low"], found["high"]], [at + 0.36] * 2, color=ACCENT, lw=2, solid_capstyle="round", zorder=2
-                )
-                ax.scatter(
-                    [found["f1"]],
-                    [at + 0.36],
-                    s=46,
-                    marker="s",
-                    color=ACCENT,
-                    edgecolor="white",
-                    linewidth=0.7,
-                    zorder=4,
-                )
-        ax.set_yticks(range(len(rows)), [f"trial {one['trial']}" for one in rows])
+            wins = one.trial == choice.winner_id
+            _finalist(ax, at, one, ACCENT if wins else BLUE)
+            if wins and choice.holdout:
+                _holdout(ax, at + 0.36, choice.holdout)
+        ax.set_yticks(range(len(rows)), [f"trial {one.trial}" for one in rows])
         for label, one in zip(ax.get_yticklabels(), rows, strict=True):
-            label.set_fontweight("bold" if one["trial"] == choice["winner"] else "normal")
-        ax.set_ylim(len(rows) - 0.3, -0.5)
+            label.set_fontweight("bold" if one.trial == choice.winner_id else "normal")
+        ax.set_ylim(len(rows) - 0.3, -0.5)  # from top to bottom, as in the table below the figure
         ax.tick_params(axis="y", length=0)
         ax.grid(axis="y", visible=False)
         ax.set(xlabel="macro F1")
-        figure.legend(handles=_finalist_keys(bool(found)), loc="outside upper left", ncols=5, fontsize=9)
+        figure.legend(handles=_finalist_keys(bool(choice.holdout)), loc="outside upper left", ncols=5, fontsize=9)
         return to_svg(figure)
+
+
+def _finalist(ax: Axes, at: int, one: FinalistScores, colour: str) -> None:
+    """The repeats as dots on a line, their mean as a bar, the search's own score as a diamond."""
+    f1s = [repeat.f1 for repeat in one.repeats]
+    if f1s:
+        ax.plot([min(f1s), max(f1s)], [at, at], color=GREY, lw=1.2, zorder=1)
+        ax.plot([one.mean] * 2, [at - 0.2, at + 0.2], color=colour, lw=3.2, zorder=3)
+    ax.scatter(f1s, [at] * len(f1s), s=34, color=BLUE, edgecolor="white", linewidth=0.6, zorder=4)
+    diamond: dict[str, Any] = {"s": 44, "marker": "D", "facecolor": "white", "edgecolor": INK, "linewidth": 1.3}
+    ax.scatter([one.validation_f1], [at], **diamond, zorder=4)
+
+
+def _holdout(ax: Axes, at: float, found: HoldoutScore) -> None:
+    ax.plot([found.low, found.high], [at] * 2, color=ACCENT, lw=2, solid_capstyle="round", zorder=2)
+    ax.scatter([found.f1], [at], s=46, marker="s", color=ACCENT, edgecolor="white", linewidth=0.7, zorder=4)
 
 
 def _finalist_keys(confirmed: bool) -> list[Line2D]:

@@ -151,7 +151,7 @@ def _search(call: Call, resolved: Resolved, run: SearchRun, there: cluster.Clust
     from tune.runs.study import open_study
     from tune.search.driver import drive
     from tune.search.warm_start import study_for_space
-    from tune.selection.choice import CHOICE
+    from tune.selection.record import CHOICE
 
     plan = resolved.plan
     trials = "trials" if call.trials is None else f"{call.trials} trials"

@@ -1,7 +1,7 @@
-"""The choice: finalists repeated, the best mean wins, and the winner's bundle is looked at on the holdout once.
+"""The choice among a search's finalists: each is trained again, the best mean wins, and the winner's bundle is scored
+on the holdout once.
 
-search.json keeps it under `choice`: the design, each finalist with its scores, the winner, its holdout score and what the search's own
-score promised too much (`optimism`). What the terminal and the report say is said from there.
+The record in search.json (`tune.selection.record`) is what the terminal and the report describe.
 """
 
 from __future__ import annotations
@@ -9,28 +9,28 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maskcls.stores.arrays import CacheOptions
 from maskcls.text import counted
+from tune.fitting.pool import run_fits, to_do
+from tune.fitting.request import FitRequest
 from tune.runs.folder import SearchRun
 from tune.runs.stopping import Outcome, Reason
-from tune.runs.study import Record
+from tune.runs.study import Record, records
 from tune.selection.finalists import Design, Finalist, pick_winner, read_finalists, repeat_requests, top_trials
-from tune.selection.holdout import HoldoutEvaluation, evaluate_on_holdout, holdout_evaluations
+from tune.selection.holdout import HoldoutEvaluation, HoldoutScore, evaluate_on_holdout, holdout_evaluations
+from tune.selection.record import CHOICE, ChoiceRecord, FinalistScores, read_choice
 
 if TYPE_CHECKING:
     from maskcls.data.dataset import FaceDataset
-    from tune.fitting.request import FitRequest
-
-CHOICE = "choice"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """How the repeats ended and what they say. `winner` is None where no repeat is complete."""
+    """How the repeats ended, and the winner by their scores. `winner` is None where no repeat is complete."""
 
     outcome: Outcome
     finalists: tuple[Finalist, ...]
@@ -38,14 +38,15 @@ class Choice:
 
     @property
     def is_final(self) -> bool:
-        """Whether there is a winner that going on would not change: nothing was interrupted. A fit that fails would fail again."""
+        """Whether a resume would choose the same winner: there is one, and no repeat was interrupted.
+
+        A repeat that failed or diverged would do so again, so it keeps nothing open.
+        """
         return self.winner is not None and self.outcome.reason == Reason.FINISHED
 
 
 def fits_to_do(run: SearchRun, trials: Sequence[Record], faces: FaceDataset, design: Design) -> list[FitRequest]:
     """The repeats that have no result yet; where there are none, `choose` needs no Ray."""
-    from tune.fitting.pool import to_do
-
     return to_do(repeat_requests(run, trials, faces, design, cpus=1, gpus=0.0))
 
 
@@ -62,118 +63,88 @@ def choose(
     budget_s: float | None = None,
     plain: bool | None = None,
 ) -> Choice:
-    """Run the repeats that are missing, and note in search.json what all of them say, without the holdout.
+    """Run the repeats that are missing, pick the winner and write both to search.json. The holdout takes no part.
 
-    Ray must be connected where `fits_to_do` names any; the caller holds the run. Called again it goes on with what is left.
+    Ray must be connected where `fits_to_do` names any repeat; the caller holds the run's lock. A second call goes on
+    with the repeats that the first one left.
 
-    Raises CallError or DataError for folds that cannot be made, RunError as `run_fits` does.
+    Raises:
+        CallError: more folds than people.
+        DataError: a fold's file, or a repeat's predictions, are damaged.
+        RunError: as `run_fits`.
     """
-    from tune.fitting.pool import run_fits
     from tune.selection.fits import repeat_fit
 
-    asked = repeat_requests(run, trials, faces, design, cpus=cpus, gpus=gpus)
+    requests = repeat_requests(run, trials, faces, design, cpus=cpus, gpus=gpus)
     work = functools.partial(repeat_fit, cache=cache)
-    outcome = run_fits(asked, work, parallel=parallel, budget_s=budget_s, plain=plain)
+    outcome = run_fits(requests, work, parallel=parallel, budget_s=budget_s, plain=plain)
     finalists = tuple(read_finalists(run, trials, faces, design))
-    chosen = Choice(outcome, finalists, pick_winner(finalists))
-    run.write_search({**run.search(), CHOICE: record(design, chosen)})
-    return chosen
+    choice = Choice(outcome, finalists, pick_winner(finalists))
+    write_choice(run, ChoiceRecord.from_results(design, outcome, finalists, choice.winner))
+    return choice
 
 
 def is_made(run: SearchRun, design: Design) -> bool:
-    """Whether search.json tells the choice among the run's trials as they are now, to its end, the look at the holdout included."""
-    from tune.runs.study import records
-
-    made = run.search().get(CHOICE)
-    if not made or made["design"] != asdict(design) or made["why"] != Reason.FINISHED or made["left"]:
+    """Whether search.json has the complete choice of this design among the run's trials as they are now."""
+    made = read_choice(run.search())
+    if made is None or made.design != design or not made.is_complete:
         return False
+    # A trial that ended since, and scored better, is a finalist that the recorded choice does not know.
     wanted = [trial.trial_id for trial in top_trials(records(run), design.finalists)]
-    return wanted == [one["trial"] for one in made["finalists"]] and made["holdout"] is not None
+    return wanted == [one.trial for one in made.finalists]
 
 
 def confirm(run: SearchRun, faces: FaceDataset, chosen: Choice, bundle: Path) -> HoldoutEvaluation:
-    """Look at the winner's bundle on the holdout, and note its score and the search's optimism beside the choice.
+    """Score the winner's bundle on the holdout, and add that score, and the search's optimism, to the record of the
+    choice.
 
     Raises DataError as `evaluate_on_holdout` does.
     """
     if chosen.winner is None:
         raise ValueError("There is no winner to confirm.")
     found = evaluate_on_holdout(run, faces, bundle, f"trial {chosen.winner.trial_id}")
-    search = run.search()
-    told = {name: value for name, value in asdict(found).items() if name != "scores"}
-    optimism = chosen.winner.validation_f1 - found.f1
-    run.write_search({**search, CHOICE: {**search[CHOICE], "holdout": told, "optimism": optimism}})
+    made = read_choice(run.search())
+    if made is None:
+        raise ValueError(f"{run.record_file} has no choice to confirm.")
+    # All metrics of the evaluation are in search.json under `holdout`; the choice repeats F1, interval and counts.
+    score = HoldoutScore(**{field.name: getattr(found, field.name) for field in fields(HoldoutScore)})
+    write_choice(run, replace(made, holdout=score))
     return found
 
 
-def record(design: Design, chosen: Choice) -> dict[str, Any]:
-    """For search.json. Scores that are not there are None."""
-    best = chosen.winner
-    return {
-        "design": asdict(design),
-        "why": chosen.outcome.reason,
-        "left": chosen.outcome.remaining,
-        "finalists": [_of_finalist(finalist) for finalist in chosen.finalists],
-        "winner": best and best.trial_id,
-        "validation_f1": best and best.validation_f1,
-        "mean": best and best.mean,
-        "spread": best and _number(best.spread),
-        "repeats": len(best.repeats) if best else 0,
-        "holdout": None,
-        "optimism": None,
-    }
+def write_choice(run: SearchRun, record: ChoiceRecord) -> None:
+    """Put the record into the run's search.json, in place of the one before."""
+    run.write_search({**run.search(), CHOICE: record.to_json()})
 
 
 def summary(search: Mapping[str, Any]) -> list[str]:
-    """What a run's search.json says of its choice, in lines for a terminal; none where no finalists were run."""
-    choice = search.get(CHOICE)
-    if not choice:
+    """The choice in the content of a search.json, as lines for a terminal; none where no finalists were repeated."""
+    choice = read_choice(search)
+    if choice is None:
         return []
-    missing = [f"Trial {one['trial']}, {line}" for one in choice["finalists"] for line in one["missing"]]
-    if choice["winner"] is None:
-        return ["No repeat of a finalist is complete, so nothing is chosen but by validation.", *missing]
-    lines = [f"Winner: trial {choice['winner']}, {mean_text(choice)} (validation {choice['validation_f1']:.4f})."]
-    found = choice["holdout"]
-    if found:
-        people = counted(found["people"], "person", "people")
-        lines.append(f"Holdout: {found['f1']:.4f} [{found['low']:.4f}, {found['high']:.4f}], {people}.")
-        lines.append(f"Optimism of the search: {choice['optimism']:+.4f} (validation less holdout).")
+    missing = [f"Trial {one.trial}, {line}" for one in choice.finalists for line in one.missing]
+    winner = choice.winner
+    if winner is None:
+        return ["No repeat of a finalist is complete, so the best trial is chosen by validation alone.", *missing]
+    lines = [f"Winner: trial {winner.trial}, {mean_text(winner)} (validation {winner.validation_f1:.4f})."]
+    if choice.holdout:
+        lines.append(f"Holdout: {choice.holdout.f1:.4f} {choice.holdout.interval}, {choice.holdout.people_text}.")
+        lines.append(f"Optimism of the search: {choice.optimism:+.4f} (validation minus holdout).")
     if holdout_evaluations(search):
         lines.append(holdout_note(search))
     return lines + missing
 
 
-def mean_text(choice: Mapping[str, Any]) -> str:
-    """As in `mean of 3 repeats 0.5312 +- 0.0121`; of a choice that has a winner."""
-    n, spread = choice["repeats"], choice["spread"]
-    return (
-        f"mean of {n} repeats {choice['mean']:.4f} +- {spread:.4f}"
-        if spread is not None
-        else f"one repeat {choice['mean']:.4f}"
-    )
+def mean_text(winner: FinalistScores) -> str:
+    """A winner's score, as in `mean of 3 repeats 0.5312 +- 0.0121`."""
+    if math.isnan(winner.spread):
+        return f"one repeat {winner.mean:.4f}"
+    return f"mean of {len(winner.repeats)} repeats {winner.mean:.4f} +- {winner.spread:.4f}"
 
 
 def holdout_note(search: Mapping[str, Any]) -> str:
-    """How often the holdout has been looked at: how many different bundles were scored there."""
+    """A sentence on how many different bundles were scored on the holdout, for each of them weakens the next score."""
     n = len(holdout_evaluations(search))
     if n < 2:
-        return f"The holdout has been looked at {counted(n, 'time')}."
-    return f"The holdout has been looked at {n} times: the best of those scores is too good again."
-
-
-def _of_finalist(finalist: Finalist) -> dict[str, Any]:
-    return {
-        "trial": finalist.trial_id,
-        "validation_f1": finalist.validation_f1,
-        "mean": _number(finalist.mean),
-        "spread": _number(finalist.spread),
-        "repeats": [
-            {"repeat": one.repeat, "seed": one.seed, "best_epoch": one.best_epoch, "f1": one.f1}
-            for one in finalist.repeats
-        ],
-        "missing": list(finalist.failed),
-    }
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value
+        return f"The holdout has been used {counted(n, 'time')}."
+    return f"The holdout has been used {n} times: the best of those scores is too high again."

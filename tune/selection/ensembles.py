@@ -1,18 +1,22 @@
-"""Greedy ensemble selection with replacement, and whether it pays (Caruana, Niculescu-Mizil, Crew and Ksikes, Ensemble Selection from
-Libraries of Models, ICML 2004).
+"""Greedy ensemble selection with replacement, and whether the ensemble is better than its best member alone.
 
-It begins with the best candidate alone. In each step the candidate whose probabilities, averaged with those taken before, score best
-is taken, again if need be, up to a size; of the ensembles on that path the best is the answer, so that it never scores below the best
-candidate on what it was selected by. A candidate's weight is how often it was taken, as a share.
+The method is that of Caruana, Niculescu-Mizil, Crew and Ksikes, Ensemble Selection from Libraries of Models, ICML 2004.
+It starts with the best candidate alone. Each step adds the candidate, again if need be, whose probabilities score best
+when averaged with those added before, up to a size. The answer is the best ensemble on that path, so it never scores
+below the best candidate on the people by whom it was selected. A candidate's weight is the share of the steps that
+added it.
 
-The score is the mean over the repeats of macro F1, which is what picks a search's winner. Equal scores go by log loss, which tells apart
-what F1, that moves in steps, can't; then to what was taken before; then to the candidate that stands first.
+How this differs from the paper:
 
-A repeat has one fit of each candidate, and its rows are answered by those. So an ensemble is scored as it will be exported, with one
-fit a member. Seeds are not averaged: that would be an ensemble of its own, and score as one.
-
-What was selected by some people scores too well on them. So each part of the people is left out in turn: ensemble and best candidate are
-selected by the others, and compared on the part (`paired.difference`, over the repeats). Only that decides whether an ensemble pays.
+- The score is the mean over the repeats of macro F1, by which a search's winner is picked. F1 moves in steps, so equal
+  scores are common: they are decided by the log loss, then by what was added before, then by the candidates' order.
+- A repeat has one fit of each candidate, which predicts the rows of that repeat. So an ensemble is scored as it is
+  exported, with one fit per member. The fits of several seeds are not averaged: that would be a larger ensemble, and
+  score as one.
+- There is no bagging of the candidates. Instead, whether the ensemble pays is decided on people who selected nothing:
+  each part of the people is left out in turn, ensemble and best candidate are selected by the other parts, and both are
+  compared on the part that was left out (`tune.statistics.paired`, over the repeats). Scores on the people who selected
+  are optimistic.
 """
 
 from __future__ import annotations
@@ -30,8 +34,8 @@ from tune.statistics.paired import Difference, Repeat, difference
 
 TIE = 1e-9
 """F1 that differ by less are equal but for rounding."""
-LEAST = 1e-15
-"""Probabilities below count as this in the log loss, so that a hard join's zeros stay finite."""
+MIN_PROBABILITY = 1e-15
+"""Lower probabilities count as this in the log loss, so that the zeros of a hard join give a finite loss."""
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -39,14 +43,23 @@ Integers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Library:
-    """What K candidates answered. A row is a photo in a repeat, so that a photo may have several; n rows."""
+    """What K candidates predicted for n rows.
 
-    probabilities: Floats  # (K, n, 18)
-    truth: Integers  # (n,) classes 0..17
-    repeat: Integers  # (n,) whose fits answered, from 0
-    part: Integers  # (n,) the part of the people that it is left out with, from 0; each person in one part alone
-    person: NDArray[Any]  # (n,)
-    stratum: NDArray[Any]  # (n,) gender x age group of the person
+    A row is one photo in one repeat, so that a photo may have several rows.
+    """
+
+    probabilities: Floats
+    """(K, n, 18)."""
+    truth: Integers
+    """(n,) classes 0..17."""
+    repeat: Integers
+    """(n,) the repeat whose fits predicted the row, from 0."""
+    part: Integers
+    """(n,) the part of the people with which the row is left out, from 0; all rows of a person are in one part."""
+    person: NDArray[Any]
+    """(n,)."""
+    stratum: NDArray[Any]
+    """(n,) gender x age group of the person."""
 
     def __post_init__(self) -> None:
         k, n = self.probabilities.shape[:2]
@@ -60,27 +73,28 @@ class Library:
             )
 
     def rows(self, kept: NDArray[np.bool_]) -> Library:
-        """These rows alone."""
+        """The library of the rows where `kept`, (n,), is true."""
         arrays = (self.truth, self.repeat, self.part, self.person, self.stratum)
         return Library(self.probabilities[:, kept], *(values[kept] for values in arrays))
 
     def f1(self, weights: Floats) -> float:
-        """Mean over the repeats of the macro F1 of the candidates' probabilities, averaged by these weights (K,)."""
-        return _Scorer(self).f1(_mean(self.probabilities, weights).argmax(1))
+        """Mean over the repeats of macro F1, of the candidates' probabilities averaged with these weights, (K,)."""
+        return _Scorer(self).f1(_weighted_mean(self.probabilities, weights).argmax(1))
 
 
 def select_ensemble(library: Library, size: int) -> Integers:
-    """(K,): how often each candidate is taken, at most `size` times together; the best ensemble on the greedy path.
+    """How often each candidate is taken in the best ensemble on the greedy path, (K,), at most `size` times in total.
 
     Raises CallError for a size below one.
     """
     if size < 1:
         raise CallError(f"An ensemble's size must be at least 1, but got {size}.")
     scorer = _Scorer(library)
-    taken = np.zeros(len(library.probabilities), np.int64)
-    summed: Floats = np.zeros(library.probabilities.shape[1:])
+    taken = np.zeros(len(library.probabilities), np.int64)  # (K,)
+    summed: Floats = np.zeros(library.probabilities.shape[1:])  # (n, 18) over the candidates taken so far
     path = []
     for n in range(1, size + 1):
+        # The smallest key is the best candidate: by score, then one that was taken before, then the first one.
         keys = [
             (*scorer.key((summed + candidate) / n), taken[k] == 0, k)
             for k, candidate in enumerate(library.probabilities)
@@ -89,90 +103,101 @@ def select_ensemble(library: Library, size: int) -> Integers:
         taken[best] += 1
         summed = summed + library.probabilities[best]
         path.append((tuple(key), n, taken.copy()))
+    # The path may go down again; of equal ensembles the smaller one is cheaper to predict with.
     return min(path, key=lambda step: step[:2])[2]
 
 
 def best_single(library: Library) -> int:
-    """The candidate that scores best alone, where `select` begins."""
+    """The number of the candidate that scores best alone, with which `select_ensemble` starts."""
     return int(select_ensemble(library, 1).argmax())
 
 
 @dataclass(frozen=True)
 class LeftOutComparison:
-    """The comparison on people by whom nothing was selected."""
+    """The ensemble and the best single candidate, compared on people who selected neither."""
 
     ensemble: float
     """Mean over the repeats of macro F1."""
     single: float
+    """Mean over the repeats of macro F1."""
     difference: Difference
-    """The ensemble's less the best single candidate's."""
+    """The ensemble minus the best single candidate."""
 
     @property
     def pays(self) -> bool:
-        """Whether the ensemble scored higher. The interval says how sure that is; with two candidates left, the higher mean is the
-        better bet whether or not it is sure."""
+        """Whether the ensemble scored higher.
+
+        The interval says how sure that is. One of the two has to be exported, so the higher mean decides, sure or not.
+        """
         return self.difference.mean > 0
 
 
 def compare_on_left_out(library: Library, size: int, seed: int = 0) -> LeftOutComparison:
-    """Ensemble and best single candidate, on each part as selected by the others. Raises CallError for fewer than two parts.
+    """Compare ensemble and best single candidate on each part of the people, as selected by the other parts.
 
     Args:
+        size: of the ensemble, at most.
         seed: of the bootstrap of the people.
+
+    Raises CallError for fewer than two parts.
     """
     parts = np.unique(library.part)
     if len(parts) < 2:
         raise CallError(
             "Whether an ensemble pays needs at least two parts of the people, one to select by and one to score."
         )
-    single, ensemble = np.empty_like(library.truth), np.empty_like(library.truth)
+    single, ensemble = np.empty_like(library.truth), np.empty_like(library.truth)  # (n,) predicted classes
     for part in parts:
-        here = library.part == part
-        others, scored = library.rows(~here), library.probabilities[:, here]
+        here = library.part == part  # (n,)
+        others, scored = library.rows(~here), library.probabilities[:, here]  # scored: (K, rows of the part, 18)
         single[here] = scored[best_single(others)].argmax(1)
-        ensemble[here] = _mean(scored, ensemble_weights(select_ensemble(others, size))).argmax(1)
-    repeats = [_repeat(library, single, ensemble, number) for number in np.unique(library.repeat)]
+        weights = ensemble_weights(select_ensemble(others, size))
+        ensemble[here] = _weighted_mean(scored, weights).argmax(1)
+    repeats = [_paired_repeat(library, single, ensemble, number) for number in np.unique(library.repeat)]
     scorer = _Scorer(library)
     return LeftOutComparison(scorer.f1(ensemble), scorer.f1(single), difference(repeats, seed))
 
 
 def ensemble_weights(taken: Integers) -> Floats:
-    """(K,) weights that sum to one."""
+    """The candidates' weights, (K,), which sum to one, from how often each was taken, (K,)."""
     weights: Floats = taken / taken.sum()
     return weights
 
 
 class _Scorer:
-    """Scores answers to a library's rows."""
+    """Scores predictions for the rows of one library; what all of them share is counted once."""
 
     def __init__(self, library: Library) -> None:
-        _, repeat = np.unique(library.repeat, return_inverse=True)
+        _, repeat = np.unique(library.repeat, return_inverse=True)  # (n,) from 0 without gaps
         self._rows = np.arange(len(library.truth))
+        # offset + class numbers the (repeat, class) pairs, so that one bincount counts all repeats at once.
         self._truth, self._offset, self._n = library.truth, repeat * N_CLASSES, int(repeat.max()) + 1
-        self._occurring = self._counts(self._truth)
+        self._occurring = self._counts(self._truth)  # (repeats, 18)
 
-    def f1(self, answers: Integers) -> float:
-        """Mean over the repeats of macro F1; answers are (n,) classes."""
-        hits = self._counts(answers[answers == self._truth], answers == self._truth)
-        return float(macro_f1(self._occurring, self._counts(answers), hits).mean())
+    def f1(self, predicted: Integers) -> float:
+        """Mean over the repeats of the macro F1 of predicted classes, (n,)."""
+        hits = self._counts(predicted[predicted == self._truth], predicted == self._truth)
+        return float(macro_f1(self._occurring, self._counts(predicted), hits).mean())
 
     def key(self, probabilities: Floats) -> tuple[int, float]:
-        """Smallest for the best: by F1, where it differs by more than rounding, then by log loss."""
-        loss = -np.log(np.maximum(probabilities[self._rows, self._truth], LEAST)).mean()
+        """A sort key of probabilities, (n, 18), smallest for the best: F1 in steps of TIE, then the log loss."""
+        of_truth = probabilities[self._rows, self._truth]  # (n,)
+        loss = -np.log(np.maximum(of_truth, MIN_PROBABILITY)).mean()
         return -round(self.f1(probabilities.argmax(1)) / TIE), float(loss)
 
     def _counts(self, classes: Integers, rows: NDArray[np.bool_] | slice = slice(None)) -> Floats:
-        """(repeats, 18): how many of these rows have each class."""
-        counted = np.bincount(self._offset[rows] + classes, minlength=self._n * N_CLASSES)
+        """How many of these rows have each class in each repeat, (repeats, 18)."""
+        counted = np.bincount(self._offset[rows] + classes, minlength=self._n * N_CLASSES)  # (repeats * 18,)
         return counted.astype(float).reshape(self._n, N_CLASSES)
 
 
-def _mean(probabilities: Floats, weights: Floats) -> Floats:
-    """(K, n, 18) -> (n, 18)."""
+def _weighted_mean(probabilities: Floats, weights: Floats) -> Floats:
+    """The candidates' probabilities, (K, n, 18), averaged with the weights, (K,), to (n, 18)."""
     averaged: Floats = np.tensordot(weights, probabilities, 1)
     return averaged
 
 
-def _repeat(library: Library, single: Integers, ensemble: Integers, number: int) -> Repeat:
+def _paired_repeat(library: Library, single: Integers, ensemble: Integers, number: int) -> Repeat:
+    """The rows of one repeat, with the best single candidate as the base and the ensemble as the variant."""
     rows = library.repeat == number
     return Repeat(library.truth[rows], single[rows], ensemble[rows], library.person[rows], library.stratum[rows])

@@ -1,8 +1,9 @@
-"""The finalists of a search: its best trials, trained again with other seeds or on other people, so that one lucky score decides nothing.
+"""The finalists of a search: its best trials, trained again with other seeds or on other people.
 
-The search's own validation score chose the finalists and is too good for it (Cawley and Talbot, On Over-fitting in Model Selection and
-Subsequent Selection Bias in Performance Evaluation, JMLR 11, 2010); the repeats are new draws. Their epochs are picked by the people
-who score them, as the trials' were, so the repeats compare with each other and with the search, and are too good by that little.
+The search's own validation score selected the finalists, and is optimistic for that reason (Cawley and Talbot,
+On Over-fitting in Model Selection and Subsequent Selection Bias in Performance Evaluation, JMLR 11, 2010). The repeats
+are new draws, so that a single lucky score decides nothing. The people who score a repeat also pick its best epoch, as
+in the search's trials: so the scores compare with each other and with the search's, and all share that small optimism.
 The holdout takes no part.
 """
 
@@ -44,18 +45,17 @@ TIE = 1e-9
 
 
 class RepeatBy(StrEnum):
-    """What differs between a finalist's repeats beside the seed: the people (folds), or nothing more."""
+    """What differs between a finalist's repeats, beside the seed."""
 
     FOLDS = "folds"
+    """Repeat r trains on all but fold r of the train and validation people, and that fold validates it."""
     SEEDS = "seeds"
+    """Every repeat has the run's own split."""
 
 
 @dataclass(frozen=True)
 class Design:
-    """How many of the best trials are trained again, how often, and what differs between the repeats.
-
-    `folds`: repeat r is trained on fold r of the train and validation people, with a seed of its own; `seeds`: on the run's own split.
-    """
+    """How many of the best trials are trained again, how often, and what differs between the repeats."""
 
     finalists: int
     repeats: int
@@ -72,21 +72,26 @@ class Design:
             raise CallError(f"Finalists are repeated by {words}, but got {self.by!r}.") from None
         if self.by == RepeatBy.FOLDS and self.repeats == 1:
             raise CallError(
-                "--repeats 1 makes no folds: one fold leaves nobody to train on. Give 2 or more, or repeat by seeds."
+                "--repeats 1 makes no folds: one fold leaves nobody to train on. Give 2 or more, or --repeat-by seeds."
             )
 
 
 @dataclass(frozen=True)
 class RepeatResult:
-    """One complete repeat: what its best epoch answers for its own validation people, none of whom it was trained on."""
+    """One complete repeat: what its best epoch predicts for the photos of its validation people."""
 
-    repeat: int  # from 0
+    repeat: int
+    """From 0."""
     seed: int
     best_epoch: int
-    f1: float  # macro F1 of these answers
-    keys: tuple[str, ...]  # n photos
-    truth: NDArray[np.int64]  # (n,) classes 0..17
-    log_probabilities: NDArray[np.float32]  # (n, 18)
+    f1: float
+    """Macro F1 of these predictions."""
+    keys: tuple[str, ...]
+    """n photos."""
+    truth: NDArray[np.int64]
+    """(n,) classes 0..17."""
+    log_probabilities: NDArray[np.float32]
+    """(n, 18)."""
 
 
 @dataclass(frozen=True)
@@ -95,17 +100,17 @@ class Finalist:
 
     trial_id: str
     validation_f1: float
-    """The search's own score of it."""
+    """The search's own score of the trial."""
     best_epoch: int
     """Of the trial."""
     recipe: dict[str, Any]
     repeats: tuple[RepeatResult, ...]
     failed: tuple[str, ...] = ()
-    """A line for each repeat that has no result: which, and why."""
+    """One line for each repeat that has no result: which one, and why."""
 
     @property
     def mean(self) -> float:
-        """Of the repeats' F1; nan where none is complete."""
+        """Mean of the repeats' F1; nan where none is complete."""
         return statistics.fmean(repeat.f1 for repeat in self.repeats) if self.repeats else math.nan
 
     @property
@@ -116,7 +121,7 @@ class Finalist:
 
 @dataclass(frozen=True)
 class _PlannedRepeat:
-    """A repeat of a finalist."""
+    """A repeat of a finalist, done or not."""
 
     number: int
     fit_id: str
@@ -125,14 +130,16 @@ class _PlannedRepeat:
 
 
 def top_trials(trials: Sequence[Record], finalists: int) -> list[Record]:
-    """The best trials by validation macro F1, each recipe once, the earlier trial first of equals.
+    """The best trials by validation macro F1, each recipe once; of equal scores the earlier trial.
 
-    Only trials that are complete or were stopped early: one that diverged or failed later would do so again. The repeats of one that
-    was stopped early are trained to the end, and so is the trial itself, if it wins (`tune.selection.finish`).
+    Only trials that are complete or were stopped early: one that diverged or failed would do so again. The repeats of a
+    trial that was stopped early are trained to the end, and so is the trial itself if it wins
+    (`tune.selection.finish`).
     """
     found: dict[str, Record] = {}
     for record in ranked(trials):
         if record.f1 is not None and record.state in (TrialState.COMPLETE, TrialState.STOPPED_EARLY) and record.recipe:
+            # Ranked best first, so a recipe that was tried twice, with any two seeds, keeps its better score.
             found.setdefault(json.dumps({**record.recipe, "seed": None}, sort_keys=True), record)
     return list(found.values())[:finalists]
 
@@ -140,12 +147,17 @@ def top_trials(trials: Sequence[Record], finalists: int) -> list[Record]:
 def repeat_requests(
     run: SearchRun, trials: Sequence[Record], faces: FaceDataset, design: Design, *, cpus: int, gpus: float
 ) -> list[FitRequest]:
-    """Every repeat of every finalist, repeat by repeat, the best trial first. What a smaller or larger design has in common with this
-    one keeps its fits.
+    """Every repeat of every finalist, repeat by repeat, the best trial first.
 
-    Raises CallError for more folds than there are people, DataError for a damaged file of a fold.
+    A fit's id depends on recipe, seed, people and photos, so that a design with more or fewer finalists or repeats uses
+    the fits that it has in common with this one.
+
+    Raises:
+        CallError: more folds than people.
+        DataError: a fold's file is damaged.
     """
     planned = [(record, _plan_repeats(run, record, faces, design)) for record in top_trials(trials, design.finalists)]
+    # Repeat by repeat, so that a search whose time is up has compared all finalists as far as it came.
     return [
         FitRequest(
             trial_id=repeats[number].fit_id,
@@ -178,10 +190,11 @@ def read_finalists(run: SearchRun, trials: Sequence[Record], faces: FaceDataset,
 
 
 def pick_winner(finalists: Sequence[Finalist]) -> Finalist | None:
-    """The finalist of the highest mean. Of means that are equal (TIE) the smaller spread, then the better validation score, then the
-    earlier trial. None where no repeat is complete.
+    """The finalist with the highest mean; None where no repeat is complete.
 
-    Only finalists with as many complete repeats as any other compete, for a mean over fewer is a luckier one.
+    Of means that are equal (TIE), the smaller spread wins, then the better validation score, then the earlier trial.
+    Only finalists with as many complete repeats as any other compete: a mean over fewer repeats is more often a lucky
+    one.
     """
     most = max((len(finalist.repeats) for finalist in finalists), default=0)
     if not most:
@@ -189,7 +202,7 @@ def pick_winner(finalists: Sequence[Finalist]) -> Finalist | None:
     competing = [finalist for finalist in finalists if len(finalist.repeats) == most]
     highest = max(finalist.mean for finalist in competing)
     tied = [finalist for finalist in competing if highest - finalist.mean < TIE]
-    # Rounded as means are, or a last bit of the spread would decide before the validation score.
+    # Spreads are rounded as means are: otherwise their last bit would decide before the validation score does.
     return min(
         tied,
         key=lambda one: (0.0 if math.isnan(one.spread) else round(one.spread / TIE), -one.validation_f1, one.trial_id),
@@ -197,13 +210,17 @@ def pick_winner(finalists: Sequence[Finalist]) -> Finalist | None:
 
 
 def fold_split(run: SearchRun, faces: FaceDataset, folds: int, number: int) -> Path:
-    """The file of a fold of the run's train and validation people, drawn when it is first asked for; its holdout is the run's own."""
+    """The file with the split of one fold over the run's train and validation people, drawn when it is first needed.
+
+    Its holdout is the run's own.
+    """
     from maskcls.data import splits
 
     file = run.finalist_split(folds, number)
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         own = faces.split
+        # The seed depends on the people and the number of folds alone, so that all finalists share their folds.
         seed = seeds.seed_of(int(own.digest, 16), folds)
         drawn = splits.folds(faces.photos, folds, seed, (*own.train, *own.validation))[number]
         write_atomically(file, replace(drawn, holdout=own.holdout).to_json())
@@ -211,23 +228,24 @@ def fold_split(run: SearchRun, faces: FaceDataset, folds: int, number: int) -> P
 
 
 def read_split(file: Path) -> Split:
-    """Raises DataError where the file is damaged."""
+    """The split in a file. Raises DataError where the file is damaged."""
     from maskcls.data.splits import Split
 
     return Split.from_json(file.read_text(encoding="utf-8"), str(file))
 
 
 def digest_of(*parts: object) -> str:
-    """16 hex digits that name a fit."""
+    """16 hex digits that name a fit: equal for equal parts."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def _plan_repeats(run: SearchRun, record: Record, faces: FaceDataset, design: Design) -> list[_PlannedRepeat]:
+    """The repeats of one finalist: their seeds, splits and fit ids, without training anything."""
     recipe = Recipe.model_validate(record.recipe)
-    # The search's own seed would give, on its own split, the very score that was chosen.
-    seeds = itertools.islice((seed for seed in itertools.count(1) if seed != recipe.seed), design.repeats)
+    # The search's own seed is left out: on the search's own split it would give the very score that was selected.
+    repeat_seeds = itertools.islice((seed for seed in itertools.count(1) if seed != recipe.seed), design.repeats)
     planned = []
-    for number, seed in enumerate(seeds):
+    for number, seed in enumerate(repeat_seeds):
         file = (
             fold_split(run, faces, design.repeats, number) if design.by == RepeatBy.FOLDS else run.data / "split.json"
         )
@@ -244,7 +262,9 @@ def _missing(run: SearchRun, repeat: _PlannedRepeat) -> str:
     if result is not None:
         return "" if result.state == TrialState.COMPLETE else f"{result.state}. {result.message}"
     error = folder / ERROR
-    return f"failed. {error.read_text().strip().splitlines()[-1]} See {error}" if error.exists() else "not done"
+    if error.exists():
+        return f"failed. {error.read_text().strip().splitlines()[-1]} See {error}"
+    return "not done"
 
 
 def _result(run: SearchRun, repeat: _PlannedRepeat) -> RepeatResult:

@@ -1,8 +1,9 @@
-"""The holdout: people whom no trial saw and no choice looked at. A bundle is scored on them once, and looks are counted.
+"""The holdout: people on whom no trial was trained, and by whom nothing was chosen. A bundle is scored on them once.
 
-A look is a bundle that was scored there, by its digest. Each further one may inform a choice, and so makes the best of them too good
-again; the same bundle gives the same number and tells nobody anything new, so it is read from the record and counted once. What
-`maskcls.evaluate` is given by hand is not counted here.
+Evaluations are counted, by the bundle's digest. A choice that knows several holdout scores has used the holdout to
+choose, so that the best of these scores is optimistic again (Dwork et al., The reusable holdout, Science 349, 2015).
+The same bundle gives the same score, which is read from the record and counted once. What a user scores by hand with
+`maskcls.evaluate` is not counted.
 """
 
 from __future__ import annotations
@@ -15,11 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from maskcls.errors import DataError
 from maskcls.labels import stratum
-from maskcls.text import first
+from maskcls.text import counted, first
 from tune.runs.folder import SearchRun
 from tune.runs.record import now
 from tune.statistics.intervals import f1_interval
@@ -29,17 +29,19 @@ if TYPE_CHECKING:
     from maskcls.serving.bundle import Bundle
 
 HOLDOUT, EVALUATIONS = "holdout", "looks"
-"""search.json: {"holdout": {"looks": [a HoldoutEvaluation, ...]}}."""
-_PASSING = ("created", "versions", "scores")
-"""Of bundle.json: what says nothing of how the bundle answers."""
-_NAMED = 5
+"""Keys of search.json: {"holdout": {"looks": [a HoldoutEvaluation, ...]}}."""
+_NOT_DIGESTED = ("created", "versions", "scores")
+"""Keys of bundle.json that do not change what the bundle predicts."""
+_SHOWN_PEOPLE = 5
+"""How many people an error names."""
 
 
 @dataclass(frozen=True)
-class HoldoutEvaluation:
-    """A bundle's score on the holdout people, with its 95 % interval over people."""
+class HoldoutScore:
+    """A bundle's macro F1 on the holdout people, with its 95 % interval over people."""
 
     what: str
+    """For people, as in `trial 0007`."""
     when: str
     f1: float
     low: float
@@ -48,17 +50,34 @@ class HoldoutEvaluation:
     photos: int
     bundle: str
     """Digest of the bundle."""
+
+    @property
+    def interval(self) -> str:
+        """The interval as text, as in `[0.4711, 0.5912]`."""
+        return f"[{self.low:.4f}, {self.high:.4f}]"
+
+    @property
+    def people_text(self) -> str:
+        """The number of people as text, as in `69 people`."""
+        return counted(self.people, "person", "people")
+
+
+@dataclass(frozen=True)
+class HoldoutEvaluation(HoldoutScore):
+    """A bundle's score on the holdout people with every metric."""
+
     scores: dict[str, Any]
     """All of `maskcls.training.metrics.Scores`, ready for JSON."""
 
 
 def evaluate_on_holdout(run: SearchRun, faces: FaceDataset, folder: Path, what: str) -> HoldoutEvaluation:
-    """Score the bundle in the folder on the run's holdout people, and note it in search.json. The caller holds the run.
+    """Score the bundle in the folder on the run's holdout people, and write that to search.json. The caller holds the
+    run's lock.
 
     Args:
         what: for people, as in `trial 0007`.
 
-    Raises DataError where nobody is in the holdout, or the bundle has seen some of them, or is none.
+    Raises DataError where the holdout is empty, the bundle has seen holdout people, or the folder holds no bundle.
     """
     from maskcls.serving.bundle import read_bundle
 
@@ -73,45 +92,51 @@ def evaluate_on_holdout(run: SearchRun, faces: FaceDataset, folder: Path, what: 
     if before is not None:
         return before
     _refuse_seen(bundle, faces)
-    found = _scored(bundle, faces, what, digest)
+    found = _evaluate(bundle, faces, what, digest)
     search = run.search()
-    run.write_search({**search, HOLDOUT: {EVALUATIONS: [asdict(one) for one in (*holdout_evaluations(search), found)]}})
+    all_evaluations = [asdict(one) for one in (*holdout_evaluations(search), found)]
+    run.write_search({**search, HOLDOUT: {EVALUATIONS: all_evaluations}})
     return found
 
 
 def holdout_evaluations(search: Mapping[str, Any]) -> list[HoldoutEvaluation]:
-    """Every look that search.json knows of, in their order."""
+    """Every evaluation on the holdout in the content of a search.json, oldest first."""
     return [HoldoutEvaluation(**one) for one in search.get(HOLDOUT, {}).get(EVALUATIONS, ())]
 
 
 def bundle_digest(manifest: Mapping[str, Any]) -> str:
     """12 hex digits, the same for bundles of the same weights, recipes and people, whenever they were exported."""
-    kept = {key: value for key, value in manifest.items() if key not in _PASSING}
+    kept = {key: value for key, value in manifest.items() if key not in _NOT_DIGESTED}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _refuse_seen(bundle: Bundle, faces: FaceDataset) -> None:
+    """Raises DataError where the bundle trained on, or was chosen by, people of the holdout."""
     seen = [person for person in faces.split.holdout if bundle.has_seen(person)]
     if seen:
         raise DataError(
-            f"{bundle.folder} has seen {len(seen):,} of the {len(faces.split.holdout):,} holdout people ({first(seen, _NAMED)}): it trained on them, or "
-            "was chosen by them, so its score there would be too good. Score a bundle of this run's own split."
+            f"{bundle.folder} has seen {len(seen):,} of the {len(faces.split.holdout):,} holdout people "
+            f"({first(seen, _SHOWN_PEOPLE)}): it trained on them, or was chosen by them, so its score there "
+            "would be too high. Score a bundle of this run's own split."
         )
 
 
-def _scored(bundle: Bundle, faces: FaceDataset, what: str, digest: str) -> HoldoutEvaluation:
+def _evaluate(bundle: Bundle, faces: FaceDataset, what: str, digest: str) -> HoldoutEvaluation:
+    """Predict the holdout's photos, and score that. Raises DataError where a probability is not finite."""
+    from maskcls.serving.predictor import probabilities_of
     from maskcls.training.metrics import scores
 
     rows = faces.rows("holdout")
-    photos = faces.photos.iloc[rows]
-    truth = photos["label"].to_numpy(np.int64)
-    found = _probabilities(bundle, faces, rows)
-    if not np.isfinite(found).all():
+    photos = faces.photos.iloc[rows]  # n photos
+    truth = photos["label"].to_numpy(np.int64)  # (n,) classes 0..17
+    probabilities = probabilities_of(bundle, faces, rows)  # (n, 18)
+    if not np.isfinite(probabilities).all():
         raise DataError(
             f"{bundle.folder} gives probabilities that are not finite, so it has no score. Export another trial."
         )
-    strata = np.array(list(map(stratum, photos["gender"], photos["age"])), np.int64)  # (n,)
-    interval = f1_interval(truth, found.argmax(1), photos["person"].to_numpy(object), strata)
+    # The interval resamples people, not photos: the photos of one person are right or wrong together.
+    strata = np.array(list(map(stratum, photos["gender"], photos["age"])), np.int64)  # (n,) 0..5
+    interval = f1_interval(truth, probabilities.argmax(1), photos["person"].to_numpy(object), strata)
     return HoldoutEvaluation(
         what=what,
         when=now(),
@@ -121,12 +146,5 @@ def _scored(bundle: Bundle, faces: FaceDataset, what: str, digest: str) -> Holdo
         people=int(photos["person"].nunique()),
         photos=len(rows),
         bundle=digest,
-        scores=scores(truth, found).to_dict(),
+        scores=scores(truth, probabilities).to_dict(),
     )
-
-
-def _probabilities(bundle: Bundle, faces: FaceDataset, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(n, 18) that the bundle gives these rows of the photo table."""
-    from maskcls.serving.predictor import probabilities_of
-
-    return probabilities_of(bundle, faces, rows)

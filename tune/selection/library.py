@@ -16,9 +16,9 @@ from maskcls.labels import stratum
 from maskcls.recipe import Recipe
 from tune.runs.folder import SearchRun
 from tune.runs.study import records
-from tune.selection.choice import CHOICE
 from tune.selection.ensembles import Library
 from tune.selection.finalists import Design, Finalist, RepeatBy, read_finalists
+from tune.selection.record import read_choice
 from tune.states import TrialState
 
 if TYPE_CHECKING:
@@ -127,10 +127,10 @@ def build_library(found: Sequence[Candidate], faces: FaceDataset, design: Design
 
 
 def _design(run: SearchRun) -> Design:
-    choice = run.search().get(CHOICE)
-    if not choice:
+    choice = read_choice(run.search())
+    if choice is None:
         raise CallError(f"{run.name} has no finalists yet. Train them: {_more(run, '--finalists', 3)}")
-    return Design(**choice["design"])
+    return choice.design
 
 
 def _more(run: SearchRun, *words: object) -> str:

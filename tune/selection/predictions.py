@@ -1,4 +1,4 @@
-"""What a repeat answers, kept beside its result: answers.npz, with the photos' keys, their true classes, and log probabilities."""
+"""What a repeat predicts, next to its result: answers.npz with the photos' keys, true classes and log probabilities."""
 
 from __future__ import annotations
 
@@ -17,19 +17,28 @@ PREDICTIONS = "answers.npz"
 def write_predictions(
     folder: Path, keys: list[str], truth: NDArray[np.int64], log_probabilities: NDArray[np.float64]
 ) -> None:
-    """(n,) keys, (n,) classes 0..17, (n, 18), which are kept as float32. No pickle."""
+    """Write the predictions for n photos into the folder, without pickle.
+
+    Args:
+        folder: the repeat's.
+        keys: of the photos, n.
+        truth: (n,) classes 0..17.
+        log_probabilities: (n, 18), stored as float32.
+    """
+    stored = log_probabilities.astype(np.float32)  # half the bytes; an ensemble averages far above that precision
     with replacing(folder / PREDICTIONS) as stream:
-        np.savez(
-            stream, keys=np.array(keys, dtype=str), truth=truth, log_probabilities=log_probabilities.astype(np.float32)
-        )
+        np.savez(stream, keys=np.array(keys, dtype=str), truth=truth, log_probabilities=stored)
 
 
 def read_predictions(folder: Path) -> tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.float32]]:
-    """What `write_predictions` wrote. Raises DataError where it is missing or damaged."""
+    """Keys, true classes (n,) and log probabilities (n, 18), as `write_predictions` wrote them.
+
+    Raises DataError where the file is missing or damaged.
+    """
     file = folder / PREDICTIONS
     try:
-        with np.load(file, allow_pickle=False) as found:
-            return tuple(found["keys"].tolist()), found["truth"], found["log_probabilities"]
+        with np.load(file, allow_pickle=False) as arrays:
+            return tuple(arrays["keys"].tolist()), arrays["truth"], arrays["log_probabilities"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(
             f"{file} cannot be read ({error}). Remove the folder {folder}, and the fit is done again."

@@ -1,11 +1,18 @@
-"""How far a macro F1 might be from what other people would give: resampling the people within gender x age group.
+"""A 95 % interval for a macro F1: how far it may be from what other people would give, by resampling people.
 
-A group of two or three people, as those over 59 in a fold, has too small a bootstrap variance, by (k - 1) / k. So k - 1 of its k
-people are drawn, each for k / (k - 1) of a person (Rao & Wu, Resampling Inference with Complex Survey Data, 1988).
+The unit is the person, not the photo: the photos of one person are right or wrong together. People are resampled within
+gender x age group, as the splits are drawn, so that every resample has as many of each group.
 
-The interval of a score is F1 +- t sd, t with Satterthwaite's degrees of freedom over the groups. How it was chosen: one trained
-classifier, holdouts of drawn people in the shares of the contest's data (`python -m tests.benchmarks.intervals holdout 400`; 400
-holdouts a case, so that the coverage is known to +- .01; how many of the intervals held the true score, and half their width in F1):
+A plain bootstrap of a group of k people has a variance that is too small by (k - 1) / k, which matters for the two or
+three people over 59 in a fold. So k - 1 of the k people are drawn, with replacement, and each counts k / (k - 1) times
+(Rao and Wu, Resampling Inference with Complex Survey Data, Journal of the American Statistical Association 83, 1988).
+
+The interval is F1 +- t sd, where sd is that of the resamples and t has Satterthwaite's degrees of freedom over the
+groups (Satterthwaite, An Approximate Distribution of Estimates of Variance Components, Biometrics Bulletin 2, 1946).
+
+It was chosen by experiment (`python -m tests.benchmarks.intervals holdout 400`): one trained classifier, and holdouts
+of drawn people in the shares of the contest's data; 400 holdouts per case, so that the coverage is known to +- .01.
+Each cell is the share of the intervals that held the true score, and half their width in F1:
 
     people, true macro F1     69, 0.26    69, 0.42    400, 0.27   400, 0.42
     this interval             .95 .069    .94 .101    .96 .026    .96 .032
@@ -32,97 +39,118 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 
-def macro_f1(truth: Floats, answered: Floats, hits: Floats) -> Floats:
-    """Macro F1, as `maskcls.training.metrics` has it, from counts a class (..., 18): photos, answers, and right answers.
+def macro_f1(truth: Floats, predicted: Floats, hits: Floats) -> Floats:
+    """Macro F1 as `maskcls.training.metrics` defines it, from counts per class: the mean over the classes that occur.
 
-    The mean over the classes that occur; counts may be fractions, as weights of people make them.
+    Args:
+        truth: (..., 18) photos of each class. Counts may be fractions, as weights of people make them.
+        predicted: (..., 18) photos that were predicted to be of the class.
+        hits: (..., 18) photos of the class that were predicted to be of it.
     """
-    occurs = truth > 0
-    f1 = 2 * hits / np.where(occurs, truth + answered, 1.0)
-    total: Floats = np.where(occurs, f1, 0.0).sum(axis=-1) / np.maximum(occurs.sum(axis=-1), 1)
+    occurs = truth > 0  # (..., 18)
+    f1 = 2 * hits / np.where(occurs, truth + predicted, 1.0)  # 2 tp / (2 tp + fp + fn); 1.0 avoids 0 / 0
+    total: Floats = np.where(occurs, f1, 0.0).sum(axis=-1) / np.maximum(occurs.sum(axis=-1), 1)  # (...,)
     return total
 
 
 def class_counts(person: Integers, classes: Integers, counted: NDArray[np.bool_] | None = None) -> Floats:
-    """(people, 18): how many photos of each person have each class, of those that count."""
+    """How many photos of each person have each class, (people, 18).
+
+    Args:
+        person: (n,) number of the photo's person, from 0.
+        classes: (n,) class of the photo, 0..17.
+        counted: (n,) which photos count; None: all.
+    """
     n = int(person.max()) + 1
-    found: Floats = (
-        np.bincount(person * N_CLASSES + classes, counted, n * N_CLASSES).astype(float).reshape(n, N_CLASSES)
-    )
+    # One count per (person, class) pair, numbered row by row of the result.
+    flat = np.bincount(person * N_CLASSES + classes, counted, n * N_CLASSES)  # (people * 18,)
+    found: Floats = flat.astype(float).reshape(n, N_CLASSES)
     return found
 
 
 def merge_single_strata(stratum: Integers) -> Integers:
-    """Strata of one person, whose variance nothing shows, go with the smallest other one (Cochran, Sampling Techniques, 1977, 5A.12)."""
-    joined = stratum.copy()
+    """Strata, (people,), in which every stratum of one person is merged with the smallest other stratum.
+
+    One person alone shows no variance, so collapsed strata are used (Cochran, Sampling Techniques, 1977, section
+    5A.12).
+    """
+    merged = stratum.copy()
     while True:
-        names, sizes = np.unique(joined, return_counts=True)
+        names, sizes = np.unique(merged, return_counts=True)
         if sizes.min() > 1 or len(names) == 1:
-            return joined
-        single, other = names[np.argsort(sizes, kind="stable")[:2]]
-        joined[joined == single] = other
+            return merged
+        single, other = names[np.argsort(sizes, kind="stable")[:2]]  # the two smallest; the order of equals is fixed
+        merged[merged == single] = other
 
 
 def resample_weights(stratum: Integers, generator: np.random.Generator, resamples: int) -> Floats:
-    """(resamples, people): how many times each person counts in each resample."""
-    drawn = np.ones((resamples, len(stratum)))
+    """How many times each person counts in each resample, (resamples, people)."""
+    weights = np.ones((resamples, len(stratum)))
     for name in np.unique(stratum):
-        _draw(drawn, np.flatnonzero(stratum == name), generator)
-    return drawn
+        _resample_group(weights, np.flatnonzero(stratum == name), generator)
+    return weights
 
 
-def _draw(drawn: Floats, members: Integers, generator: np.random.Generator) -> None:
-    """Fill in how many times each of a group's people counts."""
+def _resample_group(weights: Floats, members: Integers, generator: np.random.Generator) -> None:
+    """Write into `weights` how many times each person of one group counts."""
     k = len(members)
-    if k > 1:
-        drawn[:, members] = generator.multinomial(k - 1, np.full(k, 1 / k), size=len(drawn)) * k / (k - 1)
+    if k > 1:  # a single person always counts once
+        drawn = generator.multinomial(k - 1, np.full(k, 1 / k), size=len(weights))  # (resamples, k)
+        weights[:, members] = drawn * k / (k - 1)  # Rao and Wu's rescaling; each row sums to k
 
 
 @dataclass(frozen=True)
 class PredictionCounts:
-    """The answers of a classifier, by person: (people, 18) photos, answers and right answers of each class; (people,) groups."""
+    """A classifier's predictions, counted by person: all that is needed to score any resample of the people."""
 
     tables: tuple[Floats, Floats, Floats]
+    """(people, 18) each: photos of the class, predictions of the class, and correct predictions."""
     group: Integers
+    """(people,) stratum of the person, none of them with one person alone."""
 
     @classmethod
     def from_photos(
-        cls, truth: Integers, answers: Integers, person: NDArray[Any], stratum: NDArray[Any]
+        cls, truth: Integers, predicted: Integers, person: NDArray[Any], stratum: NDArray[Any]
     ) -> PredictionCounts:
-        """From photos, (n,) each."""
-        _, first, number = np.unique(person, return_index=True, return_inverse=True)
-        _, group = np.unique(stratum[first], return_inverse=True)
-        return cls(
-            (class_counts(number, truth), class_counts(number, answers), class_counts(number, truth, answers == truth)),
-            merge_single_strata(group),
+        """Count true and predicted classes, (n,) each, of photos by their persons."""
+        _, first, number = np.unique(person, return_index=True, return_inverse=True)  # (people,), (n,) from 0
+        _, group = np.unique(stratum[first], return_inverse=True)  # (people,)
+        tables = (
+            class_counts(number, truth),
+            class_counts(number, predicted),
+            class_counts(number, truth, predicted == truth),
         )
+        return cls(tables, merge_single_strata(group))
 
     @property
     def f1(self) -> float:
-        """Macro F1 of all."""
+        """Macro F1 of all photos."""
         return float(macro_f1(*(table.sum(0) for table in self.tables)))
 
     def resampled(self, generator: np.random.Generator, resamples: int) -> Floats:
-        """(resamples,) macro F1 with the people resampled within their groups."""
-        return self._f1s(resample_weights(self.group, generator, resamples))
+        """Macro F1 of each resample of the people within their groups, (resamples,)."""
+        return self._weighted_f1(resample_weights(self.group, generator, resamples))
 
     def degrees_of_freedom(self, generator: np.random.Generator, resamples: int) -> float:
-        """Satterthwaite's degrees of freedom (1946) of the resamples' variance, from what each group alone adds to it.
+        """Satterthwaite's degrees of freedom of the resamples' variance; nan where nothing varies.
 
-        A group of two or three people, whose variance is a guess, has few; nan where nothing varies.
+        They are few where the variance comes from a group of two or three people, which can only guess it.
         """
         variances, own = [], []
         for name in np.unique(self.group):
             members = np.flatnonzero(self.group == name)
-            drawn = np.ones((resamples, len(self.group)))
-            _draw(drawn, members, generator)
-            variances.append(float(self._f1s(drawn).var()))
+            # Only this group is resampled, so this is its own part of the variance.
+            weights = np.ones((resamples, len(self.group)))
+            _resample_group(weights, members, generator)
+            variances.append(float(self._weighted_f1(weights).var()))
             own.append(max(len(members) - 1, 1))
+        # (sum of v)^2 / sum of v^2 / df, over the groups' variances v.
         squares = sum(variance**2 / n for variance, n in zip(variances, own, strict=True))
         return sum(variances) ** 2 / squares if squares else np.nan
 
-    def _f1s(self, drawn: Floats) -> Floats:
-        return macro_f1(*(drawn @ table for table in self.tables))
+    def _weighted_f1(self, weights: Floats) -> Floats:
+        """Macro F1 of each resample, (resamples,), from how often each person counts, (resamples, people)."""
+        return macro_f1(*(weights @ table for table in self.tables))  # three times (resamples, 18)
 
 
 @dataclass(frozen=True)
@@ -135,25 +163,31 @@ class Interval:
 
 
 def f1_interval(
-    truth: Integers, answers: Integers, person: NDArray[Any], stratum: NDArray[Any], seed: int = 0
+    truth: Integers, predicted: Integers, person: NDArray[Any], stratum: NDArray[Any], seed: int = 0
 ) -> Interval:
-    """Macro F1 of a classifier's answers, (n,) each, within what other people of the same groups would give of the same classifier.
+    """Macro F1 of one classifier, with the interval of what it would score on other people of the same groups.
 
-    The interval is F1 +- t sd of the resamples, within 0..1, t with Satterthwaite's degrees of freedom over the groups. Where nobody is
-    answered wrongly nothing varies, and it has no width.
+    The interval is cut at 0 and 1. Where every photo is classified correctly nothing varies, and it has no width.
 
     Args:
-        stratum: gender x age group of the photo's person.
+        truth: (n,) true classes, 0..17.
+        predicted: (n,) predicted classes, 0..17.
+        person: (n,) the photo's person, as any values.
+        stratum: (n,) gender x age group of that person.
         seed: of the bootstrap.
 
-    Raises CallError where the arrays do not fit or hold nothing.
+    Raises:
+        CallError: the arrays are empty or have different shapes.
     """
-    shapes = {np.shape(values) for values in (truth, answers, person, stratum)}
+    shapes = {np.shape(values) for values in (truth, predicted, person, stratum)}
     if len(shapes) != 1 or len(next(iter(shapes))) != 1 or not len(truth):
         raise CallError(f"An interval needs arrays of one shape (n,) with n > 0, but got {sorted(map(str, shapes))}.")
     from scipy.special import stdtrit  # type: ignore[import-untyped]
 
-    generator, answered = np.random.default_rng(seed), PredictionCounts.from_photos(truth, answers, person, stratum)
-    sd = float(answered.resampled(generator, RESAMPLES).std())
-    half = float(stdtrit(answered.degrees_of_freedom(generator, RESAMPLES), (1 + CONFIDENCE) / 2)) * sd if sd else 0.0
-    return Interval(answered.f1, max(0.0, answered.f1 - half), min(1.0, answered.f1 + half))
+    generator = np.random.default_rng(seed)
+    counts = PredictionCounts.from_photos(truth, predicted, person, stratum)
+    sd = float(counts.resampled(generator, RESAMPLES).std())
+    # stdtrit(df, p) is the p-quantile of Student's t: 0.975 leaves 2.5 % on each side.
+    t = float(stdtrit(counts.degrees_of_freedom(generator, RESAMPLES), (1 + CONFIDENCE) / 2)) if sd else 0.0
+    half = t * sd
+    return Interval(counts.f1, max(0.0, counts.f1 - half), min(1.0, counts.f1 + half))

@@ -252,7 +252,7 @@ def assert_the_winner_was_chosen(path: Path, said: str) -> None:
     """By repeats, and looked at on the holdout once; and that it is what best/ holds."""
     choice, looks = (json.loads((path / "search.json").read_text())[key] for key in ("choice", "holdout"))
     assert f"Winner: trial {choice['winner']}, mean of 2 repeats" in said
-    assert "The holdout has been looked at 1 time." in said
+    assert "The holdout has been used 1 time." in said
     assert [one["f1"] for one in looks["looks"]] == [choice["holdout"]["f1"]]
     assert choice["optimism"] == choice["validation_f1"] - choice["holdout"]["f1"]
     bundle = json.loads((path / "best" / "bundle.json").read_text())

@@ -54,7 +54,7 @@ def test_a_choice_from_the_repeats_to_the_holdout(
         False,
     )
     assert choice.summary(run.search()) == [
-        "No repeat of a finalist is complete, so nothing is chosen but by validation.",
+        "No repeat of a finalist is complete, so the best trial is chosen by validation alone.",
         *(f"Trial {trial}, repeat {number}: not done" for trial in ("0000", "0001") for number in (1, 2)),
     ]
 
@@ -99,8 +99,8 @@ def _confirmed(run: SearchRun, faces: FaceDataset, chosen: choice.Choice, trials
     assert choice.summary(run.search()) == [
         f"Winner: trial {best.trial_id}, mean of 2 repeats {best.mean:.4f} +- {best.spread:.4f} (validation {best.validation_f1:.4f}).",
         f"Holdout: {found.f1:.4f} [{found.low:.4f}, {found.high:.4f}], {people} people.",
-        f"Optimism of the search: {best.validation_f1 - found.f1:+.4f} (validation less holdout).",
-        "The holdout has been looked at 1 time.",
+        f"Optimism of the search: {best.validation_f1 - found.f1:+.4f} (validation minus holdout).",
+        "The holdout has been used 1 time.",
     ]
     assert all(len(line) <= 80 for line in choice.summary(run.search()))
 
@@ -112,7 +112,7 @@ def _confirmed(run: SearchRun, faces: FaceDataset, chosen: choice.Choice, trials
     confirm(run, faces, chosen, run.path / "other")
     assert (
         choice.summary(run.search())[-1]
-        == "The holdout has been looked at 2 times: the best of those scores is too good again."
+        == "The holdout has been used 2 times: the best of those scores is too high again."
     )
     assert json.loads(run.search_file.read_text())["call"] == {}, "the rest of search.json stays"
 
@@ -131,7 +131,7 @@ def test_a_choice_among_more_goes_on_from_what_is_done(tmp_path: Path, demo_cach
         return run_fits(requests, work, **how)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tune.fitting.pool.run_fits", counted)
+        patch.setattr("tune.selection.choice.run_fits", counted)
         more = chosen_by(run, trials, faces, Design(2, 2, "seeds"))
     assert begun == ["trial 0001, repeat 1 of 2", "trial 0000, repeat 2 of 2", "trial 0001, repeat 2 of 2"]
     assert more.finalists[0].repeats[0].f1 == alone.repeats[0].f1

@@ -192,7 +192,7 @@ def test_the_interval_holds_the_true_difference(n: int, effect: float, monkeypat
 @pytest.mark.parametrize(
     ("repeats", "message"),
     [
-        ([], "at least one repeat in which base and variant both answered, but got none"),
+        ([], "at least one repeat in which both base and variant have predictions, but got none"),
         ([Repeat(*(np.zeros(0, int),) * 5)], r"must all be \(n,\) with n > 0"),
         ([Repeat(np.zeros(2, int), *(np.zeros(3, int),) * 4)], "must all be"),
     ],
