@@ -1,4 +1,4 @@
-"""A search without Ray: the searcher is asked and told as Ray would, one trial at a time, along the synthetic curves."""
+"""A search without Ray: the searcher is called as Ray calls it, one trial at a time, along the synthetic curves."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Curve = Callable[[Mapping[str, Any], int], float]
 
 
 def six(trial: Suggest, setting: Setting) -> dict[str, Any]:
-    """Six points, one parameter hangs on another; the preset is one of them."""
+    """Six points, one parameter depends on another; the preset is one of them."""
     frozen = trial.suggest_categorical("frozen_stages", (2, 5))
     if frozen == 5:
         return {"frozen_stages": frozen, "lr_head": trial.suggest_categorical("lr_head", (1e-3, 1e-2))}

@@ -16,7 +16,7 @@ SETTING = Setting("cpu")
 
 
 def make_plan(trials: int = 4, explicit: dict[str, Any] | None = None, **values: Any) -> SearchPlan:
-    """The synthetic space at CPU scale, four epochs unless told otherwise."""
+    """The synthetic space at CPU scale, four epochs by default."""
     explicit = {"epochs": 4, **(explicit or {})}
     space, _ = pinned_space(SPACE, explicit, SETTING)
     return SearchPlan(space, SETTING, preset("contest-2021", "cpu").override(explicit), explicit, trials, **values)

@@ -1,4 +1,4 @@
-"""Studies that are told without a search: what tests of the samplers look at."""
+"""Studies that are made without a search, for tests of the samplers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def numbers(trial: Any) -> dict[str, Any]:
 
 
 def conditional(trial: Any) -> dict[str, Any]:
-    """Choices, and numbers that hang on them."""
+    """Choices, and numbers that depend on them."""
     chosen = {
         "head": trial.suggest_categorical("head", ("linear", "mlp")),
         "share": trial.suggest_float("share", 0.0, 1.0),
@@ -42,7 +42,7 @@ def score(params: dict[str, Any]) -> float:
     return 1 - abs(params["share"] - 0.7) + 0.01 * len(params)
 
 
-def told(ask: Ask, n: int, *, running: int = 0, storage: Any = None) -> optuna.Study:
+def study_of(ask: Ask, n: int, *, running: int = 0, storage: Any = None) -> optuna.Study:
     """A study of n complete trials that were drawn at random, the same ones each time, and so many that run."""
     study = optuna.create_study(direction="maximize", storage=storage, sampler=optuna.samplers.RandomSampler(seed=n))
     for _ in range(n):

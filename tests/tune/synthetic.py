@@ -17,7 +17,7 @@ from tune.fitting.request import TrialRequest
 
 
 def suggest(trial: Suggest, setting: Setting) -> dict[str, Any]:
-    """One parameter that hangs on another, as real spaces have them."""
+    """One parameter that depends on another, as real spaces have them."""
     frozen = trial.suggest_int("frozen_stages", 0, 5)
     chosen = {"frozen_stages": frozen, "lr_head": trial.suggest_float("lr_head", 1e-5, 1e-1, log=True)}
     if frozen < 5:

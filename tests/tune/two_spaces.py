@@ -19,7 +19,7 @@ from tune.states import TrialState
 
 
 def narrow(trial: Suggest, setting: Setting) -> dict[str, Any]:
-    """One parameter hangs on another."""
+    """One parameter depends on another."""
     chosen: dict[str, Any] = {"lr_head": trial.suggest_float("lr_head", 1e-5, 1e-1, log=True)}
     chosen["head"] = trial.suggest_categorical("head", ("mlp",))
     chosen["frozen_stages"] = trial.suggest_int("frozen_stages", 1, 5)
@@ -78,7 +78,7 @@ def learnt_of(run: SearchRun) -> list[FrozenTrial]:
     return [trial for trial in open_study(run).get_trials() if IMPORTED in trial.user_attrs]
 
 
-def told(trial: FrozenTrial) -> tuple[Any, ...]:
+def outcome_of(trial: FrozenTrial) -> tuple[Any, ...]:
     """What a sampler goes by, but for where the point lies."""
     return trial.state, trial.values, trial.intermediate_values, trial.constraints
 

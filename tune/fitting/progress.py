@@ -47,13 +47,13 @@ class FitProgress(LivePicture):
         """A fit ended; elsewhere than on a terminal this is a line, and on one, too, where there is something to say of it."""
         row = self._rows.pop(fit_id)
         self._done += 1
-        if self._plain or state != TrialState.COMPLETE or message:
+        if self.plain or state != TrialState.COMPLETE or message:
             told = (
                 f"best validation F1 {curve[-1][METRIC]:.4f}, {duration(curve[-1]['seconds'])}"
                 if curve and not message
                 else message
             )
-            self._console.print(f"{row.label}: {state}, {told}; {self.headline()}", highlight=False, soft_wrap=True)
+            self.console.print(f"{row.label}: {state}, {told}; {self.headline()}", highlight=False, soft_wrap=True)
 
     def table(self) -> Table:
         """Return one row per fit at work; 80 columns are enough."""
@@ -72,7 +72,7 @@ class FitProgress(LivePicture):
         here = self._done - self._before
         left = self._total - self._done
         if here > 0 and left > 0:
-            parts.append(f"about {duration((time.monotonic() - self._began) / here * left)} left")
+            parts.append(f"about {duration((time.monotonic() - self.began) / here * left)} left")
         return " · ".join(parts)
 
     @staticmethod

@@ -21,18 +21,18 @@ class LivePicture:
     """
 
     def __init__(self, plain: bool | None, *, stays: bool) -> None:
-        self._console = Console(stderr=True)
-        self._plain = not self._console.is_terminal if plain is None else plain
-        self._began = time.monotonic()
+        self.console = Console(stderr=True)
+        self.plain = not self.console.is_terminal if plain is None else plain
+        self.began = time.monotonic()
         self._stays = stays
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
-        if not self._plain:
+        if not self.plain:
             # Not before, for rich asks for the picture at once.
             self._live = Live(
                 get_renderable=self.picture,
-                console=self._console,
+                console=self.console,
                 refresh_per_second=2,
                 transient=not self._stays,
             )
@@ -47,7 +47,7 @@ class LivePicture:
 
     def say(self, text: str) -> None:
         """Print a line above the picture."""
-        self._console.print(text, style="bold", highlight=False, soft_wrap=True)
+        self.console.print(text, style="bold", highlight=False, soft_wrap=True)
 
     def picture(self) -> Group:
         """Return the table, and below it the headline."""

@@ -80,7 +80,7 @@ class Progress(LivePicture, Callback):  # type: ignore[misc]
             row.epoch, row.f1, row.best = int(result[FIDELITY]), float(result["validation_f1"]), float(result[METRIC])
             row.photos_per_second = result.get("photos_per_second", row.photos_per_second)
             self._ranking.update(row.trial_id)
-        if self._plain and row.f1 is not None and not result.get("done"):
+        if self.plain and row.f1 is not None and not result.get("done"):
             print(f"{row.trial_id} epoch {row.epoch}/{row.epochs} F1 {row.f1:.4f} best {row.best:.4f}", file=sys.stderr)
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -142,7 +142,7 @@ class Progress(LivePicture, Callback):  # type: ignore[misc]
         self._latest_rows = (row, *self._latest_rows)[:_ROWS]
         self._behind = True
         self._write()
-        if self._plain:
+        if self.plain:
             score = f"best F1 {ended.f1:.4f} at epoch {ended.best_epoch}" if ended.f1 is not None else ended.message
             print(f"{row.trial_id} {ended.state}, {score}; {self.headline()}", file=sys.stderr)
 
@@ -184,6 +184,6 @@ class Progress(LivePicture, Callback):  # type: ignore[misc]
         here = done - self._ended_before
         if here <= 0:
             return None
-        by_trials = (time.monotonic() - self._began) / here * max(0, self._plan.trials - done)
+        by_trials = (time.monotonic() - self.began) / here * max(0, self._plan.trials - done)
         budget = self._plan.time_budget_s
-        return by_trials if budget is None else max(0.0, min(by_trials, budget - (time.monotonic() - self._began)))
+        return by_trials if budget is None else max(0.0, min(by_trials, budget - (time.monotonic() - self.began)))

@@ -29,12 +29,12 @@ RAN: list[str] = []
 
 @dataclass
 class Event:
-    """What was told: by whom it was heard, the hook, the trial (its ending's name) and what came with it."""
+    """A call of Ray's: who was called, by which hook, about which trial (its ending's name), and what came with it."""
 
     who: str
     hook: str
     trial: str
-    told: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -42,7 +42,7 @@ class Event:
 
 
 class Events(list[Event]):
-    """In the order of being told."""
+    """In the order of the calls."""
 
     def of(self, trial: str, *names: str) -> list[Event]:
         """A trial's events, of these names or all."""
@@ -152,8 +152,8 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         self._note("on_trial_error", trial, {"text": Path(trial.error_file).read_text()})
 
-    def _note(self, hook: str, trial: Trial, told: dict[str, Any]) -> None:
-        self._events.append(Event("scheduler", hook, trial.config["trial"], dict(told)))
+    def _note(self, hook: str, trial: Trial, details: dict[str, Any]) -> None:
+        self._events.append(Event("scheduler", hook, trial.config["trial"], dict(details)))
 
 
 class Stop(Stopper):  # type: ignore[misc]
@@ -203,12 +203,12 @@ class Called(Callback):  # type: ignore[misc]
         self._events.append(Event("callback", "__getstate__", ""))
         return {}
 
-    def _note(self, hook: str, trial: Trial, told: dict[str, Any] | None = None) -> None:
-        self._events.append(Event("callback", hook, trial.config["trial"], dict(told or {})))
+    def _note(self, hook: str, trial: Trial, details: dict[str, Any] | None = None) -> None:
+        self._events.append(Event("callback", hook, trial.config["trial"], dict(details or {})))
 
 
 def run(folder: Path) -> Events:
-    """All that Ray told in one run. Ray must be started, with two cores."""
+    """Run it, and return all of Ray's calls. Ray must be started, with two cores."""
     import functools
 
     events = Events()

@@ -23,7 +23,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
 
-from tests.tune.studies import Ask, conditional, draft, numbers, score, seen, told
+from tests.tune.studies import Ask, conditional, draft, numbers, score, seen, study_of
 from tune.runs import study as records
 from tune.runs.folder import SearchRun
 from tune.runs.optuna_private import id_of, storage_of
@@ -54,7 +54,7 @@ def test_what_waits_is_asked_first_with_what_it_was_enqueued_with() -> None:
 
     If it fails: enqueue by user attributes of our own.
     """
-    study = told(numbers, 2)
+    study = study_of(numbers, 2)
     study.enqueue_trial({}, user_attrs={"origin": "preset"})
     study.enqueue_trial({"share": 0.5}, user_attrs={"origin": "point 1"})
     waiting = study.trials[2:]
@@ -69,10 +69,10 @@ def test_what_waits_is_asked_first_with_what_it_was_enqueued_with() -> None:
 def test_a_running_trial_can_be_taken_up_by_its_id(tmp_path: Path) -> None:
     """Leans: StudySearch._next, after a kill.
 
-    If it fails: tell it as failed and enqueue its parameters anew, at the cost of its number.
+    If it fails: record it as failed and enqueue its parameters again, at the cost of its number.
     """
     file = tmp_path / "journal"
-    killed = told(numbers, 1, running=1, storage=journal(file))
+    killed = study_of(numbers, 1, running=1, storage=journal(file))
     study = optuna.load_study(study_name=killed.study_name, storage=journal(file))
     (stale,) = study.get_trials(states=(OptunaState.RUNNING,))
     trial = optuna.Trial(study, id_of(stale))
@@ -132,7 +132,7 @@ def test_a_random_sampler_draws_and_notes_nothing_when_a_trial_is_begun_or_ended
 
     If it fails: give the study a sampler that does nothing.
     """
-    study = told(numbers, 12)
+    study = study_of(numbers, 12)
     study.sampler = optuna.samplers.RandomSampler(seed=0)
     trial = study.ask()
     assert (study.trials[12].params, study.trials[12].system_attrs) == ({}, {})
@@ -141,11 +141,11 @@ def test_a_random_sampler_draws_and_notes_nothing_when_a_trial_is_begun_or_ended
 
 
 def test_telling_a_finished_trial_raises() -> None:
-    """Leans: StudySearch.on_trial_complete, which looks first whether it has told.
+    """Leans: StudySearch.on_trial_complete, which looks first whether it has recorded an end.
 
     If it fails: nothing to do, but a second end would overwrite the first without a word.
     """
-    study = told(numbers, 1)
+    study = study_of(numbers, 1)
     with pytest.raises(ValueError, match="Cannot tell a COMPLETE trial"):
         study.tell(0, 0.5)
 
@@ -231,7 +231,7 @@ def test_a_journal_that_is_read_stays_as_it_is_and_tells_what_another_process_wr
     If it fails: have readers copy the journal first.
     """
     file = tmp_path / "journal"
-    writer = told(numbers, 2, storage=journal(file))
+    writer = study_of(numbers, 2, storage=journal(file))
     before = file.read_bytes()
     reader = optuna.load_study(study_name=writer.study_name, storage=journal(file))
     assert len(reader.get_trials(deepcopy=False)) == 2
@@ -247,7 +247,7 @@ def test_a_torn_last_line_is_read_and_breaks_the_next_write(tmp_path: Path) -> N
     If it fails because the write works: that cut is needed no more. If reading fails: `records` must cut as well.
     """
     run = SearchRun.create(tmp_path, "one", {})
-    name = told(numbers, 2, storage=journal(run.journal)).study_name
+    name = study_of(numbers, 2, storage=journal(run.journal)).study_name
     with run.journal.open("a") as file:
         file.write('{"op_code": 8, "worker_id": "torn in the mid')
     spoilt = tmp_path / "spoilt"
@@ -347,10 +347,10 @@ def test_a_draft_draws_exactly_what_optunas_trial_would(kind: str, ask: Ask, n: 
     """Leans: samplers.Proposal, which does what optuna.Trial._suggest does, without its hooks before_trial and
     after_trial.
 
-    If it fails: read Trial._suggest, .relative_params and .__init__ anew, and mend Proposal._suggest and ._draw.
+    If it fails: read Trial._suggest, .relative_params and .__init__ again, and mend Proposal._suggest and ._draw.
     """
-    wanted, theirs = asked_by_optuna(told(ask, n, running=1), samplers.create(kind, 5, n + 1), ask)
-    study = told(ask, n, running=1)
+    wanted, theirs = asked_by_optuna(study_of(ask, n, running=1), samplers.create(kind, 5, n + 1), ask)
+    study = study_of(ask, n, running=1)
     drafted = draft(study, samplers.create(kind, 5, n + 1))
     assert ask(drafted) == wanted
     drafted.write()
@@ -367,18 +367,18 @@ def test_a_sampler_needs_no_word_before_a_trial_or_after(kind: str) -> None:
 
     If it fails: call them in Proposal.__init__ and in StudySearch._end.
     """
-    study = told(numbers, 12, running=1)
+    study = study_of(numbers, 12, running=1)
     sampler, trial = samplers.create(kind, 0, 13), study.trials[12]
     before = study.trials[12].system_attrs
     sampler.before_trial(study, trial)
     sampler.after_trial(study, trial, OptunaState.COMPLETE, [0.5])
     assert study.trials[12].system_attrs == before
-    if kind in (TPE, RANDOM):  # and it draws what one draws that was told nothing
-        untold = samplers.create(kind, 0, 13)
-        assert numbers(draft(study, sampler)) == numbers(draft(told(numbers, 12, running=1), untold))
+    if kind in (TPE, RANDOM):  # and it draws what one draws that was not called
+        other = samplers.create(kind, 0, 13)
+        assert numbers(draft(study, sampler)) == numbers(draft(study_of(numbers, 12, running=1), other))
 
 
-def test_a_sampler_that_is_made_anew_draws_its_first_suggestion_again() -> None:
+def test_a_new_sampler_of_the_same_seed_draws_its_first_suggestion_again() -> None:
     """Leans: samplers.create: a sampler a trial, seeded by (seed, number, attempt). One a driver would repeat itself
     after a resume.
 
@@ -397,7 +397,7 @@ def test_samplers_read_trials_through_the_studys_own_method(kind: str, n: int) -
 
     If it fails: find what they read by now, and leave those trials out there.
     """
-    hidden, absent = told(numbers, n), told(numbers, n)
+    hidden, absent = study_of(numbers, n), study_of(numbers, n)
     hidden.add_trial(create_trial(value=99.0))
     absent.add_trial(create_trial(state=OptunaState.FAIL))  # which no sampler looks at; the numbers stay equal
     assert numbers(draft(hidden, samplers.create(kind, 0, n + 1))) == numbers(
@@ -411,7 +411,7 @@ def test_one_complete_trial_without_parameters_leaves_nothing_to_model(kind: str
 
     If it fails because they go on without it: StudyView is needed no more.
     """
-    study = told(numbers, 12)
+    study = study_of(numbers, 12)
     study.add_trial(create_trial(value=0.5))
     sampler = samplers.create(kind, 0, 13)
     assert sampler.infer_relative_search_space(study, study.trials[-1]) == {}
@@ -428,7 +428,7 @@ def test_what_hangs_on_others_is_drawn_at_random_without_a_word(kind: str, model
 
     If it fails because they are modelled: allow them. If it raises or warns: nothing to do.
     """
-    study = told(conditional, 12)
+    study = study_of(conditional, 12)
     sampler = samplers.create(kind, 0, 12)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -441,7 +441,7 @@ def test_cmaes_draws_a_single_number_too() -> None:
 
     If it fails: refuse it there with a word.
     """
-    study = told(one_number, 6)
+    study = study_of(one_number, 6)
     sampler, asked = samplers.create(CMAES, 0, 6), study.ask()
     space = sampler.infer_relative_search_space(study, study.trials[6])
     assert set(sampler.sample_relative(study, study.trials[asked.number], space)) == {"share"}
@@ -449,12 +449,12 @@ def test_cmaes_draws_a_single_number_too() -> None:
 
 @pytest.mark.parametrize(("kind", "key"), [(TPE, "tpe:relative_params:0"), (GP, "gp:relative_params:0")])
 def test_a_suggestion_leaves_a_note_of_that_name_in_its_trial(kind: str, key: str) -> None:
-    """Leans: samplers.Proposal.write, which replaces the note: others are told by it what a trial that runs tries, and
+    """Leans: samplers.Proposal.write, which replaces the note: others learn from it what a trial that runs tries, and
     TPE keeps away.
 
     If it fails: find the note's new name, or drop that part of write.
     """
-    study = told(numbers, 12)
+    study = study_of(numbers, 12)
     numbers(draft(study, samplers.create(kind, 0, 12)))
     trial = study.trials[12]
     assert set(trial.system_attrs) == {key}
@@ -496,7 +496,7 @@ def test_tpe_takes_failed_trials_for_nothing_and_keeps_away_from_those_that_run(
 
     If it fails: see what TPE makes of each state (`constant_liar`), and tell accordingly.
     """
-    complete, failed, running = (told(one_number, 60) for _ in range(3))
+    complete, failed, running = (study_of(one_number, 60) for _ in range(3))
     failed.add_trials(trials(OptunaState.FAIL, BEST))
     running.add_trials(trials(OptunaState.RUNNING, BEST))
     assert near(0.7, complete) == 1.0, "where the best of 60 trials lie"
@@ -523,7 +523,7 @@ def test_tpe_ranks_every_complete_trial_above_every_pruned_one() -> None:
 
     If it fails: a stopped trial's value passes for a full one.
     """
-    study = told(one_number, 60)
+    study = study_of(one_number, 60)
     study.add_trials(trials(OptunaState.PRUNED, np.linspace(0.18, 0.22, 8), reported=2.0))
     assert near(0.2, study) == 0.0
 
@@ -555,8 +555,8 @@ def test_a_suggestion_outside_of_a_narrower_range_is_drawn_again_on_its_own() ->
             "kept": trial.suggest_float("kept", 0.0, 1.0),
         }
 
-    theirs, _ = asked_by_optuna(told(numbers, 2), Joint(seed=0), ask)
-    ours = ask(draft(told(numbers, 2), Joint(seed=0)))
+    theirs, _ = asked_by_optuna(study_of(numbers, 2), Joint(seed=0), ask)
+    ours = ask(draft(study_of(numbers, 2), Joint(seed=0)))
     assert ours == theirs
     assert (ours["head"], ours["kept"]) == ("b", 0.5)
     assert ours["share"] <= 1.0
@@ -577,10 +577,10 @@ def test_importances_are_of_the_parameters_that_were_named() -> None:
 
     If it fails: leave that part of the report out, or compute it from another evaluator.
     """
-    study = told(numbers, 40)
+    study = study_of(numbers, 40)
     evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=0.25)
     shares = optuna.importance.get_param_importances(study, evaluator=evaluator, params=["share", "rate"])
     assert set(shares) == {"share", "rate"}
     assert sum(shares.values()) == pytest.approx(1.0)
-    assert shares["share"] > shares["rate"], "the score hangs on it alone"
+    assert shares["share"] > shares["rate"], "the score depends on it alone"
     assert all(trial.value == pytest.approx(score(trial.params)) for trial in study.trials)

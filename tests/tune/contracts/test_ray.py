@@ -82,10 +82,10 @@ def test_asha_records_a_value_only_the_first_time() -> None:
 
 
 @pytest.mark.parametrize(("stop_last_trials", "decision"), [(True, STOP), (False, CONTINUE)])
-def test_asha_stops_at_max_t_unless_told_not_to(stop_last_trials: bool, decision: str) -> None:
+def test_asha_stops_at_max_t_unless_an_option_says_otherwise(stop_last_trials: bool, decision: str) -> None:
     """Leans: EpochASHA, which says stop_last_trials=False, since a space may vary the epochs.
 
-    If it fails: a recipe of more epochs than the base would be cut at the base's, and told as stopped early.
+    If it fails: a recipe of more epochs than the base would be cut at the base's, and recorded as stopped early.
     """
     scheduler = asha(stop_last_trials=stop_last_trials)
     scheduler.on_trial_add(None, ray_trial("a"))
@@ -212,7 +212,7 @@ def test_plain_optuna_search_tells_a_stopped_trial_as_complete_with_its_early_va
     )
     search.suggest("a")
     search.on_trial_result("a", {"f1": 0.3, "training_iteration": 1})
-    search.on_trial_complete("a", {"f1": 0.4, "training_iteration": 2})  # all that a searcher is told of a stop
+    search.on_trial_complete("a", {"f1": 0.4, "training_iteration": 2})  # all that a searcher gets of a stop
     (trial,) = optuna.load_study(study_name="one", storage=storage).trials
     assert (trial.state, trial.value) == (OptunaState.COMPLETE, 0.4)
     assert trial.intermediate_values == {1: 0.3}
@@ -223,12 +223,12 @@ def test_plain_optuna_search_tells_a_stopped_trial_as_complete_with_its_early_va
 
 @pytest.fixture(scope="module")
 def run(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Events, Path]:
-    """What Ray told in a run whose trials end in different ways, and where they left their own notes."""
+    """What Ray called in a run whose trials end in different ways, and where they left their own notes."""
     folder = tmp_path_factory.mktemp("contract")
     return contract_run.run(folder), folder
 
 
-def test_a_suggestion_is_the_trials_config_when_the_scheduler_is_told_of_it(run: tuple[Events, Path]) -> None:
+def test_a_suggestion_is_the_trials_config_when_the_scheduler_gets_the_trial(run: tuple[Events, Path]) -> None:
     """Leans: EpochASHA.on_trial_add and EpochMedian.on_trial_add (`trial.config["trial"]`), tune.search.progress.
 
     If it fails: find our trial's id where Ray has put it.
@@ -236,8 +236,8 @@ def test_a_suggestion_is_the_trials_config_when_the_scheduler_is_told_of_it(run:
     events, _ = run
     for name in contract_run.ENDINGS:
         suggested, added = events.of(name, "searcher.suggest")[0], events.of(name, "scheduler.on_trial_add")[0]
-        assert added.told["config"] == {"trial": name, "recipe": {"epochs": EPOCHS}}
-        assert added.told["trial_id"] == suggested.told["trial_id"], (
+        assert added.details["config"] == {"trial": name, "recipe": {"epochs": EPOCHS}}
+        assert added.details["trial_id"] == suggested.details["trial_id"], (
             "one id of Ray's, in the searcher and in the scheduler"
         )
 
@@ -260,13 +260,13 @@ def test_no_more_trials_are_asked_for_than_may_run_at_a_time(run: tuple[Events, 
     assert most == PARALLEL
 
 
-def test_an_epoch_is_told_to_stopper_scheduler_searcher_and_callback_in_this_order(run: tuple[Events, Path]) -> None:
+def test_an_epoch_comes_to_stopper_scheduler_searcher_and_callback_in_this_order(run: tuple[Events, Path]) -> None:
     """Leans: tune.search.progress, which reads the study that the searcher has written by then.
 
     If it fails: Progress shows an epoch late; let it read where the searcher writes.
     """
     events, _ = run
-    first = [event.name for event in events.of("full") if event.told.get("epoch") == 1]
+    first = [event.name for event in events.of("full") if event.details.get("epoch") == 1]
     assert first == [
         "stopper.__call__",
         "scheduler.on_trial_result",
@@ -278,20 +278,20 @@ def test_an_epoch_is_told_to_stopper_scheduler_searcher_and_callback_in_this_ord
 @pytest.mark.parametrize("name", ["full", "lags", "left"])
 def test_the_last_result_comes_to_the_searcher_only_as_the_trials_end(run: tuple[Events, Path], name: str) -> None:
     """Leans: StudySearch.on_trial_complete, which reports it to the study; _Stop, which leaves a trial by returning
-    True; a trial ends by reporting `done` (tune.search.trainable.tell). The scheduler is told of the end as well, of
+    True; a trial ends by reporting `done` (tune.search.trainable.tell). The scheduler gets the end as well, of
     `done` and of the stopper's stop not before.
 
     If it fails: a trial's last epoch would be missing in the study, or the scheduler would know of epochs twice.
     """
     events, _ = run
     last = EPOCHS if name == "full" else 2
-    assert [event.told["epoch"] for event in events.of(name, "searcher.on_trial_result")] == list(range(1, last))
+    assert [event.details["epoch"] for event in events.of(name, "searcher.on_trial_result")] == list(range(1, last))
     (end,) = events.of(name, "searcher.on_trial_complete")
-    assert (end.told["result"]["epoch"], end.told["error"]) == (last, False)
-    asked = [event.told["epoch"] for event in events.of(name, "scheduler.on_trial_result")]
+    assert (end.details["result"]["epoch"], end.details["error"]) == (last, False)
+    asked = [event.details["epoch"] for event in events.of(name, "scheduler.on_trial_result")]
     assert asked == list(range(1, last + 1 if name == "lags" else last))
-    (told_end,) = events.of(name, "scheduler.on_trial_complete")
-    assert told_end.told["epoch"] == last
+    (last_end,) = events.of(name, "scheduler.on_trial_complete")
+    assert last_end.details["epoch"] == last
 
 
 def test_the_study_knows_of_an_end_before_the_callback_is_called(run: tuple[Events, Path]) -> None:
@@ -311,58 +311,57 @@ def test_the_stopper_is_given_the_config_and_whether_the_trial_is_done(run: tupl
     If it fails: give _Stop the epochs by StudySearch, which knows each trial's recipe.
     """
     events, _ = run
-    told_of = events.of("full", "stopper.__call__")
-    assert [event.told["config"]["recipe"]["epochs"] for event in told_of] == [EPOCHS] * EPOCHS
-    assert [event.told["done"] for event in told_of] == [False] * (EPOCHS - 1) + [True]
-    assert sum(event.name == "stopper.stop_all" for event in events) > len(told_of), "asked after every step"
+    heard = events.of("full", "stopper.__call__")
+    assert [event.details["config"]["recipe"]["epochs"] for event in heard] == [EPOCHS] * EPOCHS
+    assert [event.details["done"] for event in heard] == [False] * (EPOCHS - 1) + [True]
+    assert sum(event.name == "stopper.stop_all" for event in events) > len(heard), "asked after every step"
 
 
 def test_the_scheduler_learns_of_an_error_with_its_text_before_the_searcher_does(run: tuple[Events, Path]) -> None:
-    """Leans: _ReportsErrors and StudySearch.note_error (`trial.error_file`): the searcher itself is told of the failure
-    alone.
+    """Leans: _ReportsErrors and StudySearch.note_error (`trial.error_file`): the searcher itself gets no text.
 
     If it fails: the study says "Ray gave no reason."; find where the text is in time.
     """
     events, _ = run
     *_, last = events.of("raises", "scheduler.on_trial_error")
-    assert "ValueError: nonsense" in last.told["text"]
+    assert "ValueError: nonsense" in last.details["text"]
     (end,) = events.of("raises", "searcher.on_trial_complete")
-    assert end.told == {"result": {}, "error": True}
+    assert end.details == {"result": {}, "error": True}
     assert events.index(last) < events.index(end) < events.at("callback.on_trial_error", "raises")
 
 
-def test_a_failure_is_retried_in_place_and_the_searcher_is_told_nothing(run: tuple[Events, Path]) -> None:
+def test_a_failure_is_retried_in_place_without_the_searcher(run: tuple[Events, Path]) -> None:
     """Leans: tune.search.driver (FailureConfig.max_failures): the same trial, the same folder;
-    Progress.on_trial_recover; the scheduler is told of the error, and of the trial as a new one, under the same id.
+    Progress.on_trial_recover; the scheduler gets the error, and then the trial as a new one, under the same id.
 
     If it fails: a worker that dies costs its trial.
     """
     events, _ = run
     hooks = ("scheduler.on_trial_add", "scheduler.on_trial_error", "callback.on_trial_recover")
-    told_of = [event.name for event in events.of("dies", *hooks)]
-    assert told_of == [
+    heard = [event.name for event in events.of("dies", *hooks)]
+    assert heard == [
         "scheduler.on_trial_add",
         "scheduler.on_trial_error",
         "scheduler.on_trial_add",
         "callback.on_trial_recover",
     ]
-    assert len({event.told["trial_id"] for event in events.of("dies", "scheduler.on_trial_add")}) == 1
-    assert [event.told["error"] for event in events.of("dies", "searcher.on_trial_complete")] == [False]
+    assert len({event.details["trial_id"] for event in events.of("dies", "scheduler.on_trial_add")}) == 1
+    assert [event.details["error"] for event in events.of("dies", "searcher.on_trial_complete")] == [False]
     assert len(events.of("raises", "scheduler.on_trial_error")) == contract_run.MAX_FAILURES + 1
 
 
-def test_a_retried_trial_counts_its_iterations_anew(run: tuple[Events, Path]) -> None:
+def test_a_retried_trial_counts_its_iterations_from_one(run: tuple[Events, Path]) -> None:
     """Leans: tune.search.schedulers, which go by `epoch` (FIDELITY), and StudySearch.on_trial_result, which passes over
     epochs it knows.
 
     If it fails because Ray counts on: nothing is lost, `epoch` stays right.
     """
     events, _ = run
-    told_of = [
-        (event.told["epoch"], event.told["training_iteration"])
+    heard = [
+        (event.details["epoch"], event.details["training_iteration"])
         for event in events.of("dies", "searcher.on_trial_result")
     ]
-    assert told_of == [(1, 1), (1, 1), (2, 2)]
+    assert heard == [(1, 1), (1, 1), (2, 2)]
 
 
 def test_finished_ends_the_asking_and_not_what_runs(run: tuple[Events, Path]) -> None:
@@ -375,21 +374,21 @@ def test_finished_ends_the_asking_and_not_what_runs(run: tuple[Events, Path]) ->
     assert names.count("searcher.finished") == 1
     assert names.index("searcher.finished") < events.at("searcher.on_trial_complete", "last")
     (end,) = events.of("last", "searcher.on_trial_complete")
-    assert end.told["result"]["epoch"] == EPOCHS
+    assert end.details["result"]["epoch"] == EPOCHS
     assert names.count("searcher.suggest") == len(contract_run.ENDINGS)
 
 
 def test_reused_actors_keep_their_process_and_its_globals(run: tuple[Events, Path]) -> None:
-    """Leans: tune.search.driver (reuse_actors=True, ten times as fast); tune.fitting.worker.run_fit sets threads anew for
-    each trial.
+    """Leans: tune.search.driver (reuse_actors=True, ten times as fast); tune.fitting.worker.run_fit sets threads again
+    for each trial.
 
     If it fails: searches of small trials get slow; `ran` says whether the process was kept.
     """
     events, _ = run
     calm = ("lags", "left", "full", "last")
-    told_of = [events.of(name, "stopper.__call__")[0].told for name in calm]
-    assert len({result["pid"] for result in told_of}) < len(calm)
-    assert max(result["ran"] for result in told_of) > 1
+    heard = [events.of(name, "stopper.__call__")[0].details for name in calm]
+    assert len({result["pid"] for result in heard}) < len(calm)
+    assert max(result["ran"] for result in heard) > 1
 
 
 def test_reusing_actors_has_to_be_asked_for() -> None:
@@ -433,7 +432,7 @@ def test_the_controller_has_what_we_patch(run: tuple[Events, Path]) -> None:
     events, _ = run
     assert list(inspect.signature(TuneController._maybe_reuse_cached_actor).parameters) == ["self", "trial"]
     (end,) = events.of("full", "scheduler.on_trial_complete")
-    assert end.told["private"] == (True, False), "its worker has started, and is not being reset"
+    assert end.details["private"] == (True, False), "its worker has started, and is not being reset"
 
 
 def test_ray_says_its_nodes_and_where_its_dashboard_is(ray_cluster: None) -> None:

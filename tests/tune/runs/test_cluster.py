@@ -16,7 +16,7 @@ from tests.tune.search.test_kill import none_left
 from tune.runs import cluster
 
 
-def test_an_address_where_nobody_listens_is_told_at_once() -> None:
+def test_an_address_where_nobody_listens_is_refused_at_once() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # bound, and not listening
         address = f"127.0.0.1:{unused.getsockname()[1]}"
@@ -69,7 +69,7 @@ else:
 """)
 
 
-def test_a_silent_address_is_told_when_the_cluster_is_asked_for() -> None:
+def test_a_silent_address_is_refused_when_the_cluster_is_asked_for() -> None:
     alone("""
 try:
     with cluster.starting("127.0.0.1:1") as ready:
@@ -110,10 +110,10 @@ def test_ctrl_c_as_ray_comes_up_does_not_wait_for_what_it_has_ended() -> None:
         asked("""
 import os, signal
 there = cluster._cluster
-def interrupted():
+def interrupted(dashboard):
     os.killpg(0, signal.SIGINT)
     time.sleep(1)
-    return there()
+    return there(dashboard)
 cluster._cluster = interrupted
 with cluster.starting(None):
     time.sleep(600)

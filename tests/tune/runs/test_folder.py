@@ -20,7 +20,7 @@ def test_a_run_is_found_by_name_and_by_path(tmp_path: Path) -> None:
         new_run(tmp_path)
 
 
-def test_a_damaged_record_is_told(tmp_path: Path) -> None:
+def test_a_damaged_record_is_an_error(tmp_path: Path) -> None:
     run = new_run(tmp_path)
     run.search_file.write_text("{")
     with pytest.raises(DataError, match=r"search\.json cannot be read"):
@@ -40,7 +40,7 @@ def test_a_torn_journal_is_cut_to_its_last_whole_line(tmp_path: Path) -> None:
     assert len(open_study(run).trials) == 2
 
 
-def test_a_journal_torn_in_its_first_line_is_begun_anew(tmp_path: Path) -> None:
+def test_a_journal_torn_in_its_first_line_starts_empty(tmp_path: Path) -> None:
     run = new_run(tmp_path)
     run.journal.write_bytes(b'{"op_code": 0')
     run.mend()

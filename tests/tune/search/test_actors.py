@@ -43,7 +43,7 @@ def test_two_workers_do_all_of_many_short_trials(tmp_path: Path) -> None:
     run = new_run(tmp_path)
     run_search(make_plan(40, parallel=2), run, SlowToStart(tmp_path))
     by_process = processes(run)
-    assert len(by_process) == 2, f"workers were ended and started anew: {by_process}"
+    assert len(by_process) == 2, f"workers were ended and started again: {by_process}"
     assert sum(by_process.values()) == 40
 
 

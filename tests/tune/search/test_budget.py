@@ -63,7 +63,7 @@ class Search:
         }
 
     def left_after(self, config: dict[str, Any], epochs: int, each_s: float = 1.0) -> bool:
-        """As Ray does with a result: the searcher is told of it, or where it stops the trial, of its end."""
+        """As Ray does with a result: it goes to the searcher, and if it stops the trial, as its end."""
         result = self.result(config, epochs, each_s)
         if not self.stop(config["trial"], result):
             self.searcher.on_trial_result(config["trial"], result)
@@ -108,11 +108,11 @@ def test_what_is_close_to_its_end_comes_to_it_and_the_rest_is_left(tmp_path: Pat
     assert not search.stop.stop_all(), "it waits for the trial that is close"
     search.complete(close)
     assert search.stop.stop_all()
-    told = records(search.searcher.run)
-    assert [(record.state, record.epochs) for record in told] == [
+    found = records(search.searcher.run)
+    assert [(record.state, record.epochs) for record in found] == [
         (TrialState.COMPLETE, 10),
         (TrialState.UNFINISHED, 5),
-    ], "an epoch that was computed is told"
+    ], "an epoch that was computed is recorded"
 
 
 @pytest.mark.parametrize(("each_s", "left"), [(1.0, False), (4.9, False), (5.1, True)])
@@ -209,11 +209,11 @@ def test_a_resumed_search_knows_the_pace_from_before(tmp_path: Path, clock: Cloc
     assert again.stop.reason == Reason.TIME_UP
 
 
-# --- The real driver. Its clock goes by the epochs that it was told of, a second each.
+# --- The real driver. Its clock counts one second for each epoch that was recorded.
 
 
 class EpochClock:
-    """Seconds: the epochs that the run's study was told of."""
+    """Seconds: the epochs that the run's study has recorded."""
 
     def __init__(self, run: SearchRun) -> None:
         self._study = open_study(run)
@@ -234,7 +234,7 @@ class Second(Synthetic):
 def budget(
     run: SearchRun, trials: int, seconds: float | None, monkeypatch: pytest.MonkeyPatch, **values: Any
 ) -> SearchPlan:
-    """Trials of 20 epochs, unless told otherwise, that nobody stops."""
+    """Trials of 20 epochs by default, which nobody stops."""
     monkeypatch.setattr("tune.search.driver.time", EpochClock(run) if seconds else time)
     return plan_of(SPACE, trials, **{"epochs": 20, "scheduler": "none", "time_budget_s": seconds, **values})
 

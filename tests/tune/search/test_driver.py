@@ -27,13 +27,13 @@ from tune.states import TrialState
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
-def test_states_are_told_to_optuna_and_to_the_leaderboard(tmp_path: Path) -> None:
+def test_states_are_recorded_in_the_study_and_on_the_leaderboard(tmp_path: Path) -> None:
     run, plan = new_run(tmp_path), make_plan(8)
     ends = (("0001", 2, "exit"), ("0002", 1, "memory"), ("0003", 1, "error"), ("0005", 1, "diverged"))
     assert run_search(plan, run, Synthetic(ends=ends)).reason == Reason.FINISHED
     trials = open_study(run).get_trials()
-    told = {record.trial_id: record for record in records(run)}
-    assert [told[f"000{n}"].state for n in (0, 1, 2, 3, 5)] == [
+    found = {record.trial_id: record for record in records(run)}
+    assert [found[f"000{n}"].state for n in (0, 1, 2, 3, 5)] == [
         TrialState.COMPLETE,
         TrialState.COMPLETE,
         TrialState.OUT_OF_MEMORY,
@@ -44,16 +44,16 @@ def test_states_are_told_to_optuna_and_to_the_leaderboard(tmp_path: Path) -> Non
     # TPE keeps away from what is infeasible.
     constraints = {trial.number: trial.constraints for trial in trials if trial.constraints}
     assert constraints == {2: {"out of memory": 1.0}, 5: {"diverged": 1.0}}
-    assert told["0005"].message == "The loss is nan at step 7."
-    assert told["0003"].message == "ZeroDivisionError: division by zero"
+    assert found["0005"].message == "The loss is nan at step 7."
+    assert found["0003"].message == "ZeroDivisionError: division by zero"
     assert "ZeroDivisionError" in (run.trial("0003") / "error.txt").read_text()
     assert (run.trial("0001") / "died").exists()
     assert computed(run, "0001") == [1, 2, 3, 4], (
         "a worker that died is replaced, and its trial goes on from where it was"
     )
-    assert TrialState.STOPPED_EARLY in [record.state for record in told.values()]
+    assert TrialState.STOPPED_EARLY in [record.state for record in found.values()]
     for trial in trials:
-        record = told[f"{trial.number:04d}"]
+        record = found[f"{trial.number:04d}"]
         curve = [f1(record.recipe, epoch) for epoch in range(1, record.epochs + 1)]
         running = [max(curve[:epoch]) for epoch in range(1, len(curve) + 1)]
         assert list(trial.intermediate_values.values()) == running, "the running best, every epoch of it"
@@ -63,7 +63,7 @@ def test_states_are_told_to_optuna_and_to_the_leaderboard(tmp_path: Path) -> Non
         if record.state == TrialState.STOPPED_EARLY:
             assert trial.state == OptunaState.PRUNED
             assert record.epochs < 4
-    assert {row["trial"]: row["state"] for row in table(run)} == {name: record.state for name, record in told.items()}
+    assert {row["trial"]: row["state"] for row in table(run)} == {name: record.state for name, record in found.items()}
 
 
 def test_the_preset_is_trial_0_and_the_sampler_learns_from_it(tmp_path: Path) -> None:
@@ -158,9 +158,9 @@ def test_a_search_whose_trials_all_fail_ends_at_once(tmp_path: Path) -> None:
     with pytest.raises(
         RunError,
         match=r"The first 3 trials all failed before their first epoch, the last one with: .*'nonsense' See (\S+)",
-    ) as told:
+    ) as found:
         run_search(make_plan(500), run, _Nonsense())
-    assert "KeyError" in Path(str(told.value).rpartition(" See ")[2].rstrip(".")).read_text()
+    assert "KeyError" in Path(str(found.value).rpartition(" See ")[2].rstrip(".")).read_text()
     assert [record.state for record in records(run)] == [TrialState.FAILED] * 3
 
 
@@ -191,9 +191,9 @@ def test_what_the_driver_cannot_write_is_one_message(tmp_path: Path, monkeypatch
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(run.leaderboard))
 
     monkeypatch.setattr("tune.runs.leaderboard.write", cannot)
-    with pytest.raises(RunError, match=r"The disk is full: OSError: .*leaderboard\.csv.*--resume .*one\.") as told:
+    with pytest.raises(RunError, match=r"The disk is full: OSError: .*leaderboard\.csv.*--resume .*one\.") as found:
         run_search(make_plan(2), new_run(tmp_path), Synthetic())
-    assert "Traceback" not in str(told.value)
+    assert "Traceback" not in str(found.value)
 
 
 class _Nonsense(Synthetic):

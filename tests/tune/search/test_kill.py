@@ -34,17 +34,17 @@ def wait_for(run: Path, what: Callable[[list[Record]], bool], limit_s: float = 1
     """Read the run's study, as any reader may while the driver writes it, until it says what is wanted."""
     deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline:
-        told = records(SearchRun(run)) if (run / "study.journal").exists() else []
-        if what(told):
-            return told
+        found = records(SearchRun(run)) if (run / "study.journal").exists() else []
+        if what(found):
+            return found
         time.sleep(0.2)
-    raise AssertionError(f"after {limit_s} s: {[(record.trial_id, record.state, record.epochs) for record in told]}")
+    raise AssertionError(f"after {limit_s} s: {[(record.trial_id, record.state, record.epochs) for record in found]}")
 
 
-def in_the_middle(told: list[Record]) -> bool:
+def in_the_middle(found: list[Record]) -> bool:
     """Some trials have ended, and another has an epoch behind it."""
-    return len([record for record in told if record.state in ENDED]) >= 2 and any(
-        r.state == TrialState.UNFINISHED and r.epochs for r in told
+    return len([record for record in found if record.state in ENDED]) >= 2 and any(
+        r.state == TrialState.UNFINISHED and r.epochs for r in found
     )
 
 
@@ -125,12 +125,12 @@ def test_ctrl_c_ends_a_search_cleanly_with_what_there_is(tmp_path: Path) -> None
 def test_a_second_ctrl_c_aborts(tmp_path: Path) -> None:
     path = tmp_path / "one"
     driver = drive(path, 50, 30)
-    wait_for(path, lambda told: any(record.state == TrialState.UNFINISHED for record in told))
+    wait_for(path, lambda found: any(record.state == TrialState.UNFINISHED for record in found))
     driver.send_signal(signal.SIGINT)
     assert driver.stderr is not None
-    told = next(line for line in driver.stderr if "Stopping" in line)  # two at once may arrive as one
+    found = next(line for line in driver.stderr if "Stopping" in line)  # two at once may arrive as one
     driver.send_signal(signal.SIGINT)
-    err = told + driver.stderr.read()
+    err = found + driver.stderr.read()
     driver.wait(timeout=60)
     assert driver.returncode != 0
     assert "KeyboardInterrupt" in err, (driver.returncode, err)

@@ -27,14 +27,14 @@ IDS = [f"{n:04d}" for n in range(6)]
 RAY = pytest.mark.usefixtures("ray_cluster")
 
 
-def recipes(told: list[Record]) -> list[str]:
-    return [json.dumps(record.recipe, sort_keys=True) for record in told]
+def recipes(found: list[Record]) -> list[str]:
+    return [json.dumps(record.recipe, sort_keys=True) for record in found]
 
 
-def choices(told: list[Record]) -> list[tuple[int, float, float]]:
+def choices(found: list[Record]) -> list[tuple[int, float, float]]:
     """What SIX varies, of each trial."""
     return sorted(
-        (record.recipe["frozen_stages"], record.recipe["lr_head"], record.recipe["lr_body"]) for record in told
+        (record.recipe["frozen_stages"], record.recipe["lr_head"], record.recipe["lr_body"]) for record in found
     )
 
 
@@ -59,20 +59,20 @@ HUNDRED = Space("hundred", "Which of a hundred?", hundred)
 def test_a_finite_space_ends_after_each_of_its_points_once(tmp_path: Path, sampler: str) -> None:
     run, plan = new_run(tmp_path), plan_of(SIX, 20, sampler=sampler, scheduler="none")
     assert run_search(plan, run, Synthetic()) == Outcome(Reason.USED_UP, 14)
-    told = records(run)
-    assert [record.trial_id for record in told] == IDS
-    assert told[0].origin == "preset"
+    found = records(run)
+    assert [record.trial_id for record in found] == IDS
+    assert found[0].origin == "preset"
     base = plan.base
     heads, bodies = (
         [(5, rate, base.lr_body) for rate in (1e-3, 1e-2)],
         [(2, base.lr_head, rate) for rate in (1e-5, 1e-4, 1e-3, 1e-2)],
     )
-    assert choices(told) == sorted(heads + bodies)
-    assert len(set(recipes(told))) == 6
+    assert choices(found) == sorted(heads + bodies)
+    assert len(set(recipes(found))) == 6
     shown = table(run)
     assert sorted(row["trial"] for row in shown) == IDS, "what was not run is on no leaderboard"
     assert run_search(plan, run, Synthetic()) == Outcome(Reason.USED_UP, 14)
-    assert (table(run), records(run), folders(run)) == (shown, told, IDS), (
+    assert (table(run), records(run), folders(run)) == (shown, found, IDS), (
         "a used-up search that is resumed ends at once"
     )
 
@@ -90,8 +90,8 @@ def test_what_failed_or_diverged_is_not_tried_again_by_two_at_a_time(tmp_path: P
     assert run_search(plan_of(SIX, 20, parallel=2, scheduler="none"), run, Synthetic(ends=ends)) == Outcome(
         Reason.USED_UP, 14
     )
-    told = records(run)
-    assert [record.state for record in told] == [
+    found = records(run)
+    assert [record.state for record in found] == [
         TrialState.COMPLETE,
         TrialState.DIVERGED,
         TrialState.FAILED,
@@ -99,7 +99,7 @@ def test_what_failed_or_diverged_is_not_tried_again_by_two_at_a_time(tmp_path: P
         TrialState.COMPLETE,
         TrialState.COMPLETE,
     ]
-    assert len(set(recipes(told))) == 6
+    assert len(set(recipes(found))) == 6
     assert sorted(row["trial"] for row in table(run)) == folders(run) == IDS
 
 
@@ -165,13 +165,13 @@ def test_a_point_that_is_the_presets_recipe_is_withdrawn_and_the_next_one_is_tak
 
     run = new_run(tmp_path)
     search(plan_of(Space("twice", "?", suggest, points), 3), run)
-    told = records(run)
-    assert [(record.origin, record.recipe["frozen_stages"]) for record in told[:2]] == [("preset", 5), ("point 2", 3)]
-    assert [record.origin for record in told] == ["preset", "point 2", "sampled"]
-    assert len(set(recipes(told))) == 3
+    found = records(run)
+    assert [(record.origin, record.recipe["frozen_stages"]) for record in found[:2]] == [("preset", 5), ("point 2", 3)]
+    assert [record.origin for record in found] == ["preset", "point 2", "sampled"]
+    assert len(set(recipes(found))) == 3
     withdrawn = [trial for trial in open_study(run).get_trials() if not is_own(trial)]
     assert [trial.state for trial in withdrawn] == [OptunaState.FAIL]
-    assert withdrawn[0].number not in [int(record.trial_id) for record in told]
+    assert withdrawn[0].number not in [int(record.trial_id) for record in found]
 
 
 def test_a_trial_that_runs_is_taken_up_and_not_taken_for_a_repeat(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_a_trial_that_a_killed_driver_was_withdrawing_is_none_of_a_later_space(t
     search(plan_of(SIX, 6), run)
     open_study(run).ask().set_user_attr("withdrawn", True)
     assert not search(plan_of(Space("wider", "?", wider), 9), run).used_up
-    told = records(run)
-    assert len(told) == 9
-    assert all(record.state == TrialState.COMPLETE for record in told)
+    found = records(run)
+    assert len(found) == 9
+    assert all(record.state == TrialState.COMPLETE for record in found)
     assert OptunaState.RUNNING not in [trial.state for trial in open_study(run).get_trials()]

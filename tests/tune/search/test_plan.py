@@ -44,6 +44,6 @@ def broken(trial: Any, setting: Setting) -> dict[str, Any]:
         (broken, "Space mine cannot draw a trial: ZeroDivisionError: division by zero"),
     ],
 )
-def test_a_space_that_gives_no_recipe_is_told(suggest: Callable[..., Any], message: str) -> None:
+def test_a_space_that_gives_no_recipe_is_refused(suggest: Callable[..., Any], message: str) -> None:
     with pytest.raises(CallError, match=message):
         vet(plan(suggest))

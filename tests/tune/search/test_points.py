@@ -28,7 +28,7 @@ def space(suggest: Any) -> Space:
 
 
 def heads(trial: Suggest, setting: Setting) -> dict[str, Any]:
-    """A whole number hangs on a choice; what follows hangs on nothing."""
+    """A whole number depends on a choice; what follows depends on nothing."""
     chosen = {"head": trial.suggest_categorical("head", ("linear", "mlp"))}
     if chosen["head"] == "mlp":
         chosen["width"] = trial.suggest_int("width", 1, 3)

@@ -50,7 +50,7 @@ def ray_trial_of(number: int) -> SimpleNamespace:
     return SimpleNamespace(config={"trial": f"{number:04d}", "recipe": {"epochs": 12}})
 
 
-def told(study: optuna.Study, value: float) -> int:
+def complete_trial(study: optuna.Study, value: float) -> int:
     """A trial that ends with that F1 after an epoch, in the study; its number."""
     trial = study.ask()
     trial.report(value, 1)
@@ -86,7 +86,7 @@ def test_of_many_trials_the_table_shows_the_best_and_the_latest(tmp_path: Path) 
     progress = Progress(make_plan(200), run, study, plain=False)
     for number in range(100):
         value = 0.9 - abs(number - 20) / 200
-        assert told(study, value) == number
+        assert complete_trial(study, value) == number
         ray_trial = ray_trial_of(number)
         progress.on_trial_start(0, [], ray_trial)
         progress.on_trial_result(0, [], ray_trial, {"epoch": 1, "validation_f1": value, "best_f1": value})
@@ -147,7 +147,7 @@ def test_a_leaderboard_that_costs_too_much_waits_and_loses_no_trial(
     progress = Progress(make_plan(4), run, study, plain=False)
 
     def end(value: float) -> None:
-        ray_trial = ray_trial_of(told(study, value))
+        ray_trial = ray_trial_of(complete_trial(study, value))
         progress.on_trial_start(0, [], ray_trial)
         progress.on_trial_complete(0, [], ray_trial)
 
@@ -165,14 +165,14 @@ def test_a_leaderboard_that_costs_too_much_waits_and_loses_no_trial(
     assert not run.leaderboard.exists(), "nothing ended since"
 
 
-def test_a_leaderboard_that_cannot_be_written_is_told_as_ray_tells_it(
+def test_a_leaderboard_that_cannot_be_written_raises_rays_own_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = new_run(tmp_path)
     study = open_study(run)
     progress = Progress(make_plan(4), run, study, plain=False)
     run.leaderboard.mkdir()
-    ray_trial = ray_trial_of(told(study, 0.5))
+    ray_trial = ray_trial_of(complete_trial(study, 0.5))
     with pytest.raises(OSError, match=r"leaderboard\.csv"):
         progress.on_trial_complete(0, [], ray_trial)
     with pytest.raises(TuneError, match=r"leaderboard\.csv") as error:
@@ -196,10 +196,10 @@ def test_the_leaderboard_holds_every_trial_once_best_first(tmp_path: Path) -> No
 
 def test_the_summary_tells_the_gain_over_the_preset(tmp_path: Path) -> None:
     run, _ = began_search(tmp_path)
-    told = handover.summary(run, records(run), Outcome(Reason.FINISHED, 0), reported=False)
-    assert told[0].startswith("Search finished. Trials: 2 complete, 1 failed.")
-    assert "Best: trial 0001, validation macro F1 0.7000 at epoch 1 of 2." in told
-    assert "Gain over the preset (trial 0000, 0.6000): +0.1000." in told
+    complete_trial = handover.summary(run, records(run), Outcome(Reason.FINISHED, 0), reported=False)
+    assert complete_trial[0].startswith("Search finished. Trials: 2 complete, 1 failed.")
+    assert "Best: trial 0001, validation macro F1 0.7000 at epoch 1 of 2." in complete_trial
+    assert "Gain over the preset (trial 0000, 0.6000): +0.1000." in complete_trial
     none: list[Record] = []
     assert (
         handover.summary(run, none, Outcome(Reason.INTERRUPTED, 1), reported=False)[-1]

@@ -19,7 +19,7 @@ import search_spaces
 from maskcls.errors import CallError
 from search_spaces import Space
 from tests.tune.searches import SETTING
-from tests.tune.studies import Ask, conditional, draft, numbers, seen, told
+from tests.tune.studies import Ask, conditional, draft, numbers, seen, study_of
 from tune.runs.optuna_private import id_of
 from tune.search import samplers
 from tune.search.plan import CMAES, GP, GRID, RANDOM, SAMPLERS, TPE
@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[3]
 
 def suggested(kind: str, ask: Ask, *, n: int, seed: int = 0, attempt: int = 0) -> dict[str, Any]:
     """What a new trial of a study of n others would be."""
-    study = told(ask, n)
+    study = study_of(ask, n)
     return ask(draft(study, samplers.create(kind, seed, n, attempt)))
 
 
@@ -51,7 +51,7 @@ def test_the_same_seed_number_and_attempt_draw_the_same(kind: str, n: int) -> No
 
 
 def test_another_trial_draws_otherwise_from_the_same_study() -> None:
-    study = told(numbers, 3)
+    study = study_of(numbers, 3)
     drawn = [numbers(draft(study, samplers.create(RANDOM, 0, number))) for number in (3, 4, 5)]
     assert len({params["share"] for params in drawn}) == 3
 
@@ -148,7 +148,7 @@ def test_what_serves_a_space_that_comes_with_the_package_is_known(name: str) -> 
 
 @pytest.mark.parametrize("kind", DRAWN)
 def test_a_draft_keeps_to_itself_what_it_drew_until_it_is_written(kind: str) -> None:
-    study = told(numbers, 12, running=1)
+    study = study_of(numbers, 12, running=1)
     drafted = draft(study, samplers.create(kind, 0, 13))
     params = numbers(drafted)
     assert numbers(drafted) == params, "what is asked again is answered as before"
@@ -167,7 +167,7 @@ def test_a_draft_keeps_to_itself_what_it_drew_until_it_is_written(kind: str) -> 
 
 
 def test_what_a_trial_was_enqueued_with_is_answered_and_the_rest_is_drawn() -> None:
-    study = told(conditional, 3)
+    study = study_of(conditional, 3)
     study.enqueue_trial({"head": "mlp", "width": 7})
     drafted = draft(study, samplers.create(TPE, 0, 3))
     params = conditional(drafted)
@@ -179,7 +179,7 @@ def test_what_a_trial_was_enqueued_with_is_answered_and_the_rest_is_drawn() -> N
 
 def test_a_draft_is_fixed_where_nothing_was_drawn() -> None:
     """Another proposal would be equal: an enqueued point, a parameter of one value, one that the trial has."""
-    study = told(conditional, 3)
+    study = study_of(conditional, 3)
     study.enqueue_trial({"head": "linear", "share": 0.25, "decay": 0.01})
     drafted = draft(study, samplers.create(TPE, 0, 3))
 
@@ -202,16 +202,16 @@ def test_a_draft_is_fixed_where_nothing_was_drawn() -> None:
 
 
 def test_a_point_is_taken_instead_of_the_samplers_draw() -> None:
-    study = told(conditional, 3)
+    study = study_of(conditional, 3)
     drafted = draft(study, samplers.create(RANDOM, 0, 3), {"head": "mlp", "share": 0.5, "width": 3, "dropout": 0.1})
     assert conditional(drafted) == {"head": "mlp", "share": 0.5, "width": 3, "dropout": 0.1}
     assert not drafted.fixed, "another point may follow"
 
 
 @pytest.mark.parametrize(("kind", "ask"), [(TPE, conditional), (GP, numbers)])
-def test_others_are_told_the_draft_that_was_written_not_one_before_it(kind: str, ask: Ask) -> None:
-    """Of a trial that runs, other suggestions are told by a note of the sampler's, which each draft writes."""
-    study = told(ask, 12, running=1)
+def test_other_trials_know_of_the_proposal_that_was_written_not_of_one_before_it(kind: str, ask: Ask) -> None:
+    """Other suggestions know a running trial's parameters from a note of the sampler's, which each proposal writes."""
+    study = study_of(ask, 12, running=1)
     number = len(study.trials)
     trial_id = id_of(study.ask())
     drafts = [
@@ -233,7 +233,7 @@ def test_a_note_too_long_for_one_piece_is_replaced_whole(kind: str) -> None:
             for name in ["share", *(f"a_parameter_of_a_long_name_{at}" for at in range(50))]
         }
 
-    study = told(many, 11)
+    study = study_of(many, 11)
     drafted = draft(study, samplers.create(kind, 0, 11))
     many(drafted)
     drafted.write()
@@ -245,7 +245,7 @@ def test_a_note_too_long_for_one_piece_is_replaced_whole(kind: str) -> None:
 
 
 def test_a_study_is_seen_without_trials_that_drew_nothing() -> None:
-    study = told(numbers, 3, running=1)
+    study = study_of(numbers, 3, running=1)
     study.add_trial(create_trial(value=0.9))  # as a preset that is no point of the space
     study.enqueue_trial({"share": 0.5})
     sees = seen(study)
@@ -258,14 +258,14 @@ def test_a_study_is_seen_without_trials_that_drew_nothing() -> None:
 
 
 def test_what_a_reader_does_to_a_copy_stays_there() -> None:
-    study = told(numbers, 2)
+    study = study_of(numbers, 2)
     seen(study).get_trials()[0].params["share"] = 99.0
     assert study.trials[0].params["share"] <= 1.0
 
 
 @pytest.mark.parametrize("kind", [GP, CMAES])
 def test_a_preset_that_is_no_point_of_the_space_does_not_make_suggestions_random(kind: str) -> None:
-    study = told(numbers, 14)
+    study = study_of(numbers, 14)
     study.add_trial(create_trial(value=0.9))
     shares = [numbers(draft(study, samplers.create(kind, 0, 15, attempt)))["share"] for attempt in range(3)]
     at_random = [numbers(draft(study, samplers.create(RANDOM, 0, 15, attempt)))["share"] for attempt in range(3)]
@@ -277,10 +277,10 @@ def test_a_preset_that_is_no_point_of_the_space_does_not_make_suggestions_random
 
 
 def test_a_choice_is_written_as_the_study_holds_it(tmp_path: Path) -> None:
-    """On disk, and read anew."""
+    """On disk, and read again."""
     file = str(tmp_path / "journal")
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(file))
-    study = told(conditional, 2, storage=storage)
+    study = study_of(conditional, 2, storage=storage)
     drafted = draft(study, samplers.create(TPE, 0, 2))
     params = conditional(drafted)
     drafted.write()
@@ -294,9 +294,9 @@ def test_a_choice_is_written_as_the_study_holds_it(tmp_path: Path) -> None:
 def test_of_many_trials_the_best_and_the_latest_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(samplers, "MOST", 10)
     monkeypatch.setattr(samplers, "BEST", 3)
-    study = told(numbers, 30, running=2)
+    study = study_of(numbers, 30, running=2)
     best = sorted(range(30), key=lambda number: -study.trials[number].value)[:3]
     expected = {*best, *[number for number in range(30) if number not in best][-7:], 30, 31}
     shown = [trial.number for trial in seen(study).get_trials()]
     assert shown == sorted(expected)
-    assert len(seen(told(numbers, 10)).get_trials()) == 10
+    assert len(seen(study_of(numbers, 10)).get_trials()) == 10

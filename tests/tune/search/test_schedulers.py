@@ -134,7 +134,7 @@ def test_asha_takes_no_recipes_last_epoch_for_another_trials_end() -> None:
 
 
 def by_the_rule(number: int, epoch: int, known: dict[int, dict[int, float]]) -> str:
-    """The median rule, written anew: Golovin et al., section 3.2.1, with running means from the grace period on."""
+    """The median rule, written once more: Golovin et al., section 3.2.1, with means from the grace period on."""
     grace = grace_period(EPOCHS)
     if epoch < grace:
         return CONTINUE
@@ -233,8 +233,8 @@ def test_nobody_stops_nobody() -> None:
 
 
 def test_each_name_is_a_scheduler_of_its_own_that_tells_errors() -> None:
-    made = {kind: schedulers.create(kind, 4, lambda trial: told.append(trial.trial_id)) for kind in SCHEDULERS}
-    told: list[str] = []
+    made = {kind: schedulers.create(kind, 4, lambda trial: reported_by.append(trial.trial_id)) for kind in SCHEDULERS}
+    reported_by: list[str] = []
     assert {kind: type(scheduler) for kind, scheduler in made.items()} == {
         ASHA: EpochASHA,
         MEDIAN: EpochMedian,
@@ -245,4 +245,4 @@ def test_each_name_is_a_scheduler_of_its_own_that_tells_errors() -> None:
         scheduler.on_trial_add(OTHERS_WAIT, trial)
         scheduler.on_trial_error(OTHERS_WAIT, trial)
         schedulers.create(kind, 4).on_trial_error(OTHERS_WAIT, trial)  # nobody wants to know
-    assert told == list(SCHEDULERS)
+    assert reported_by == list(SCHEDULERS)

@@ -134,17 +134,17 @@ class Watch:
 
     def look(self, log: Path, parallel: int) -> None:
         """After a kill."""
-        told = {record.trial_id: record for record in records(self.run)}
-        assert list(told) == [f"{number:04d}" for number in range(len(told))], "none lost, none twice"
-        assert {name: told[name] for name in self.ended} == self.ended, "what had ended is as it was"
-        self.ended = {name: record for name, record in told.items() if record.state != TrialState.UNFINISHED}
-        assert len(told) - len(self.ended) <= parallel
+        found = {record.trial_id: record for record in records(self.run)}
+        assert list(found) == [f"{number:04d}" for number in range(len(found))], "none lost, none twice"
+        assert {name: found[name] for name in self.ended} == self.ended, "what had ended is as it was"
+        self.ended = {name: record for name, record in found.items() if record.state != TrialState.UNFINISHED}
+        assert len(found) - len(self.ended) <= parallel
         seen = read_rungs(log)
         if seen:
             self.check_begin(seen[0])
             self.rungs = seen[-1]
         self.reported = {name: values for name, (_, values, _, _) in study_of(self.run).items()}
-        self.check_epochs(told)
+        self.check_epochs(found)
 
     def check_begin(self, begins: Rungs) -> None:
         """A driver that just started has the killed one's rungs, but for a result that never reached its journal."""
@@ -163,8 +163,8 @@ class Watch:
         )
         self.compared += bool(self.rungs)
 
-    def check_epochs(self, told: dict[str, Record]) -> None:
-        for name in told:
+    def check_epochs(self, found: dict[str, Record]) -> None:
+        for name in found:
             if not (self.run.trial(name) / "computed.txt").exists():
                 continue
             log, kept = computed(self.run, name), json.loads(read(self.run.trial(name) / "synthetic.json") or "[]")

@@ -18,7 +18,7 @@ from tests.tune.asked import begin, plan_of, search
 from tests.tune.rungs import rungs_of
 from tests.tune.searches import SETTING, new_run, table
 from tests.tune.synthetic import Synthetic
-from tests.tune.two_spaces import NARROW, WIDE, WIDE_DISTRIBUTIONS, decades_off, ended_every_way, learnt_of, told
+from tests.tune.two_spaces import NARROW, WIDE, WIDE_DISTRIBUTIONS, decades_off, ended_every_way, learnt_of, outcome_of
 from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import IMPORTED, is_own, open_study, records
 from tune.search import samplers, schedulers
@@ -105,7 +105,7 @@ def test_trials_are_learnt_as_points_of_this_space(tmp_path: Path) -> None:
     )
     for copy in copies:
         was = source[int(copy.user_attrs[IMPORTED].rpartition("/")[2])]
-        assert told(copy) == told(was)
+        assert outcome_of(copy) == outcome_of(was)
         assert copy.params == {**was.params, "label_smoothing": plan.base.label_smoothing}
         assert copy.distributions == {name: WIDE_DISTRIBUTIONS[name] for name in copy.params}
     assert {number: copies[at].constraints for at, number in ((2, 2), (3, 3))} == {

@@ -16,7 +16,7 @@ from tests.tune.asked import ask, plan_of, report, search
 from tests.tune.rungs import rungs_of
 from tests.tune.searches import computed, new_run
 from tests.tune.synthetic import SPACE, Synthetic, f1
-from tests.tune.two_spaces import NARROW, WIDE, WIDE_DISTRIBUTIONS, decades_off, ended_every_way, learnt_of, told
+from tests.tune.two_spaces import NARROW, WIDE, WIDE_DISTRIBUTIONS, decades_off, ended_every_way, learnt_of, outcome_of
 from tune.runs.folder import SearchRun
 from tune.runs.optuna_private import storage_of
 from tune.runs.stopping import Outcome, Reason
@@ -49,8 +49,8 @@ def test_a_wider_space_keeps_every_trial(tmp_path: Path) -> None:
     wider = open_study(run)
     assert wider.study_name == "old+1"
     copies = wider.get_trials()
-    assert [(trial.number, *told(trial), trial.user_attrs) for trial in copies] == [
-        (trial.number, *told(trial), trial.user_attrs) for trial in trials
+    assert [(trial.number, *outcome_of(trial), trial.user_attrs) for trial in copies] == [
+        (trial.number, *outcome_of(trial), trial.user_attrs) for trial in trials
     ]
     for copy, trial in zip(copies[:-1], trials[:-1], strict=True):
         assert copy.params == {**trial.params, "label_smoothing": 0.0}
@@ -111,7 +111,7 @@ def test_what_was_learnt_stays_known_under_a_wider_space(tmp_path: Path) -> None
     before = learnt_of(run)
     widened(run)
     after = learnt_of(run)
-    assert [told(copy) for copy in after] == [told(copy) for copy in before]
+    assert [outcome_of(copy) for copy in after] == [outcome_of(copy) for copy in before]
     assert [copy.params for copy in after] == [{**copy.params, "label_smoothing": 0.0} for copy in before]
     search(plan_of(WIDE, 3, learn_from=(old.path,)), run)
     assert len(learnt_of(run)) == 15
