@@ -21,16 +21,7 @@ from tune.runs.folder import SearchRun
 from tune.states import MODE, TrialState
 
 # User attributes of a trial in the study
-ORIGIN, OVERRIDES, RECIPE, STATE, MESSAGE, SECONDS, EPOCHS, BEST_EPOCH = (
-    "origin",
-    "overrides",
-    "recipe",
-    "state",
-    "message",
-    "seconds",
-    "epochs",
-    "best_epoch",
-)
+ORIGIN, OVERRIDES, RECIPE, STATE, MESSAGE, SECONDS = "origin", "overrides", "recipe", "state", "message", "seconds"
 PRESET, POINT, SAMPLED = "preset", "point", "sampled"
 ENDING = "ending"
 """Attribute of a trial: how it ended, written before everything else that says so."""

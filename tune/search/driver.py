@@ -57,7 +57,7 @@ def run_search(plan: SearchPlan, run: SearchRun, objective: Work, *, plain: bool
 
 
 def drive(plan: SearchPlan, run: SearchRun, objective: Work, plain: bool | None = None) -> Outcome:
-    """Do what `run_search` does, for a run that the caller holds (`RunDir.driving`)."""
+    """Do what `run_search` does, for a run that the caller holds (`RunFolder.driving`)."""
     cluster.quiet()
     samplers.check_serves(plan.sampler, plan.space, plan.setting)
     study = open_study(run)

@@ -51,7 +51,7 @@ class StudySearch(Searcher):  # type: ignore[misc]
 
     Args:
         plan: its space, base recipe, pinned values and seed are used.
-        run: its journal must be mended and held (`RunDir.driving`).
+        run: its journal must be mended and held (`RunFolder.driving`).
     """
 
     def __init__(self, plan: SearchPlan, run: SearchRun) -> None:

@@ -242,7 +242,7 @@ def test_a_journal_that_is_read_stays_as_it_is_and_tells_what_another_process_wr
 
 
 def test_a_torn_last_line_is_read_and_breaks_the_next_write(tmp_path: Path) -> None:
-    """Leans: RunDir.mend, which cuts it off before a driver writes.
+    """Leans: RunFolder.mend, which cuts it off before a driver writes.
 
     If it fails because the write works: that cut is needed no more. If reading fails: `records` must cut as well.
     """
@@ -261,7 +261,7 @@ def test_a_torn_last_line_is_read_and_breaks_the_next_write(tmp_path: Path) -> N
 
 
 def test_a_lock_that_a_killed_driver_left_blocks_the_journal(tmp_path: Path) -> None:
-    """Leans: RunDir.mend, which removes `study.journal.lock*`, and tune.runs.study._RunJournal, which takes no lock.
+    """Leans: RunFolder.mend, which removes `study.journal.lock*`, and tune.runs.study._RunJournal, which takes no lock.
 
     If it fails because it does not block: both are needed no more.
     """
