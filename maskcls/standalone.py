@@ -1,4 +1,4 @@
-"""One fit without a search, in this process: trained with a line per epoch, resumable beside its bundle, then exported."""
+"""One fit without a search, in this process: one line per epoch, resumable beside its bundle, then exported."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def checkpoint_folder(out: Path) -> Path:
 
 
 def train(recipe: Recipe, dataset: FaceDataset, out: Path, device: str, loader_workers: int | None) -> Fit:
-    """Train a recipe to its last epoch, from the checkpoint beside `out` where there is one, and say so, line by line."""
+    """Train a recipe to its last epoch, from the checkpoint beside `out` if there is one, with a line per epoch."""
     check_trainable(recipe, dataset)
     device = resolve_device(device)
     use_deterministic_kernels()
@@ -55,7 +55,10 @@ def kept_on_interrupt(folder: Path) -> Iterator[None]:
 
 
 def write_bundle_of(fit: Fit, dataset: FaceDataset, out: Path, overwrite: bool, **origin: str) -> None:
-    """Write the best epoch as a bundle, and take the checkpoint away. `origin` is noted in the bundle beside the scores."""
+    """Write the best epoch as a bundle, and take the checkpoint away.
+
+    `origin` is noted in the bundle beside the scores.
+    """
     scores = {"validation": fit.best.scores.to_dict(), "epoch": fit.best_epoch, **origin}
     export(out, fit.recipe, fit.best_states(), scores=scores, faces=dataset, overwrite=overwrite)
     shutil.rmtree(checkpoint_folder(out))

@@ -124,13 +124,15 @@ def _refuse_beside_trial(context: typer.Context) -> None:
     if stated:
         options = {name: "--" + name.rstrip("_").replace("_", "-") for name in (*stated, *BESIDE_TRIAL)}
         raise CallError(
-            f"--trial takes recipe, photos and split from the run, so leave out {', '.join(options[name] for name in stated)}. "
+            "--trial takes recipe, photos and split from the run, so leave out "
+            f"{', '.join(options[name] for name in stated)}. "
             f"Beside it there may be {', '.join(options[name] for name in BESIDE_TRIAL if name != 'trial')}."
         )
 
 
 def _reproduce(context: typer.Context) -> None:
-    """Hand a call with --trial over to `tune.reproduce`, which has had this work since it was made a command of its own."""
+    """Hand a call with --trial over to `tune.reproduce`, which has had this work since it was made a command of its
+    own."""
     typer.echo(
         "maskcls.train --trial is now python -m tune.reproduce --trial; this spelling goes with the next release.",
         err=True,

@@ -1,4 +1,5 @@
-"""`python -m tune.reproduce --trial RUN/ID --out DIR`: a search's trial again, to the bit on the same hardware, as a bundle."""
+"""`python -m tune.reproduce --trial RUN/ID --out DIR`: a search's trial again, to the bit on the same hardware, as a
+bundle."""
 
 from __future__ import annotations
 
@@ -35,10 +36,12 @@ def main(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle in --out.")] = False,
 ) -> None:
-    """Train a search's trial again, with its recipe, photos, split, threads and device, and compare every epoch with the recorded one.
+    """Train a search's trial again, with its recipe, photos, split, threads and device, and compare every epoch with
+    the recorded one.
 
-    A trial that was stopped early is trained to its end. The exit status is 1 where an epoch that ran as the recorded one did is not
-    equal to it; on other hardware, versions or data the differences are listed, and it is 0. A killed call goes on where it was.
+    A trial that was stopped early is trained to its end. The exit status is 1 where an epoch that ran as the recorded
+    one did is not equal to it; on other hardware, versions or data the differences are listed, and it is 0. A killed
+    call goes on where it was.
     """
     from maskcls.data.dataset import FaceDataset
     from maskcls.serving.bundle import check_writable
@@ -83,9 +86,9 @@ def refuse(mismatches: list[int], recorded: RecordedTrial) -> None:
 
     if mismatches:
         raise RunError(
-            f"Epochs {', '.join(map(str, mismatches))} are not equal to those recorded, though threads, device, versions, data and "
-            f"code are. Weights that changed since ({recorded.recipe.weights}) may be why; else {recorded.title}, or this machine, is "
-            "not to be trusted."
+            f"Epochs {', '.join(map(str, mismatches))} are not equal to those recorded, though threads, device, "
+            f"versions, data and code are. Weights that changed since ({recorded.recipe.weights}) may be why; else "
+            f"{recorded.title}, or this machine, is not to be trusted."
         )
 
 

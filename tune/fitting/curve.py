@@ -19,7 +19,10 @@ NO_EPOCH: Row = {FIDELITY: 0, METRIC: 0.0, "validation_f1": 0.0, "best_epoch": 0
 
 
 def curve(request: FitRequest, work: Callable[[FitRequest], Iterator[Row]]) -> Iterator[Row]:
-    """Yield the work's epochs with the running best, each kept in CURVE first. Raises Diverged on a score that is not finite."""
+    """Yield the work's epochs with the running best, each kept in CURVE first.
+
+    Raises Diverged on a score that is not finite.
+    """
     kept = {row[FIDELITY]: row for row in read_curve(request.folder)}
     best, best_epoch, seconds, began = -math.inf, 0, 0.0, time.perf_counter()
     for result in work(request):

@@ -1,7 +1,7 @@
-"""What a trial shows on Ray's own metrics endpoint, and so on any dashboard that reads it.
+"""Gauges of a fit on Ray's own metrics endpoint, and so on every dashboard that reads it.
 
-`ray_maskcls_validation_f1`, `ray_maskcls_best_f1`, `ray_maskcls_epoch` and `ray_maskcls_photos_per_second`, tagged with run, trial
-and backbone.
+`ray_maskcls_validation_f1`, `ray_maskcls_best_f1`, `ray_maskcls_epoch` and `ray_maskcls_photos_per_second`, tagged with
+run, trial and backbone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ GAUGES = {
     "validation_f1": "macro F1 over the validation people, 0 to 1",
     "best_f1": "the trial's best validation macro F1 so far, 0 to 1",
     "epoch": "epochs done",
-    "photos_per_second": "photos trained a second",
+    "photos_per_second": "photos trained per second",
 }
 PREFIX = "maskcls_"  # Ray puts its own before it
 TAGS = ("run", "trial", "backbone")
@@ -24,7 +24,7 @@ _AGAIN_S = 1.0
 
 
 class Gauges:
-    """A trial's gauges, from its first epoch to its end. Used as a context; outside Ray it shows nothing."""
+    """Sets a fit's gauges, from its first epoch to its end. To be used as a context; outside Ray it shows nothing."""
 
     def __init__(self, run: str, trial: str, backbone: str) -> None:
         self._tags = dict(zip(TAGS, (run, trial, backbone), strict=True))
@@ -46,7 +46,7 @@ class Gauges:
         self._thread.join()
 
     def set(self, report: Mapping[str, Any]) -> None:
-        """Show a report's values from now on."""
+        """Show these values from now on."""
         self._values = {name: float(report[name]) for name in GAUGES if name in report}
         self._show()
 

@@ -1,12 +1,12 @@
-"""Many fits on Ray, each to its end, resumable: the same list again reads what is done and goes on with the rest.
+"""Run many fits on Ray, each to its end. The same list of fits again reads what is done and goes on with the rest.
 
-    fits/<id>/    recipe.json, epochs.jsonl (the curve), state/ (what the work needs to go on; taken away when it is done),
-                  error.txt of an error, and result.json, written last: it says that the fit is done
+    fits/<id>/    recipe.json, epochs.jsonl (the curve), hardware.json (what its numbers depend on), error.txt of an
+                  error, state/ (the checkpoint, until the fit is done), and result.json, written last: the fit is done
 
-Diverged is a result. Out of memory and an error in code are none: they are told, the other fits go on, and a resume tries them again,
-for it may give each fit more memory. Out of memory leaves a result.json that says so, and the state to go on from.
-A result that does not do any more (`is_done`) stays until the one that replaces it is there.
-On a cluster of several nodes the folders must lie on a file system that all of them share.
+A fit that diverged is done. One that ran out of memory, or failed by an error in code, is not: that is shown, the other
+fits go on, and a resume tries it again, with more memory perhaps. Out of memory leaves a result.json that says so, and
+the checkpoint. A result that is no longer what is wanted (`is_done`) stays until the one that replaces it is there. On
+a cluster of several nodes the folders must lie on a file system that all of them share.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MAX_RETRIES = 2
 """After a worker's or a node's death; an error in code is not retried."""
 _LOOK_S = 0.5
 _HOPELESS = 3
-"""Different recipes that all failed, where nothing was learnt: the fault is not in a recipe."""
+"""After so many different recipes have failed and no fit has an epoch, the cause is not in a recipe."""
 _CANCEL_S = 15
 
 
@@ -44,10 +44,11 @@ def has_ended(request: FitRequest, result: FitResult) -> bool:
 
 
 IsDone = Callable[[FitRequest, FitResult], bool]
+"""Whether a result is what a request asks for."""
 
 
 def to_do(requests: Sequence[FitRequest], is_done: IsDone = has_ended) -> list[FitRequest]:
-    """The fits, each once and in their order, that have no result which is done."""
+    """Return the fits that have no result which is done, each once, in their order."""
 
     def done(request: FitRequest) -> bool:
         result = FitResult.read(request.folder)
@@ -66,19 +67,22 @@ def run_fits(
     on_end: Callable[[FitRequest, FitOutcome], None] | None = None,
     is_done: IsDone = has_ended,
 ) -> Outcome:
-    """Run the fits that are to do, in their order. Ray must be connected (`cluster.connected`), the folders held by the caller.
+    """Run the fits that are not done, in their order.
 
-    The first SIGINT or SIGTERM ends it cleanly, a second one aborts. Fits that failed or ran out of memory count as left.
+    Ray must be connected (`cluster.connected`); the caller holds the run.
+
+    The first SIGINT or SIGTERM ends it cleanly, a second one aborts. Fits that failed or ran out of memory count as
+    remaining.
 
     Args:
         parallel: how many run at a time.
         budget_s: no more work after that many seconds; None: no bound.
-        plain: progress as lines instead of a picture; None: as the terminal can.
-        on_end: told of each fit that ends.
-        is_done: which results are what is wanted; a fit with another one is done again.
+        plain: progress as lines instead of a table; None: as the terminal can.
+        on_end: called with each fit that ends.
+        is_done: whether a result is what its request asks for; if not, the fit is done again.
 
     Raises:
-        RunError: the disk is full, or fits of different recipes failed and nothing was learnt.
+        RunError: the disk is full, or fits of different recipes failed before their first epoch.
         KeyboardInterrupt: a second signal.
     """
     cluster.quiet()
@@ -97,7 +101,8 @@ def run_fits(
 def work_on(request: FitRequest, work: Work) -> FitOutcome:
     """Ray's side of a fit: run it to its end, and write its result unless a resume has to try again.
 
-    An error that leaves the process unable to use its GPU ends the process: Ray tries again in a new one, which only says so.
+    An error that leaves the process unable to use its GPU ends the process: Ray tries again in a new one, which only
+    says so.
     """
     outcome = run_and_report(request, work)
     (request.folder / ENDED_NOTE).unlink(missing_ok=True)  # it has been read: a resume tries the fit again
@@ -107,7 +112,7 @@ def work_on(request: FitRequest, work: Work) -> FitOutcome:
 
 
 class _Driver:
-    """Keeps so many fits in flight until none waits, or it is told to stop."""
+    """Keeps `parallel` fits at work until none waits, or it is asked to stop."""
 
     def __init__(
         self,
@@ -119,21 +124,16 @@ class _Driver:
     ) -> None:
         import ray
 
-        self._ray, self._work, self._parallel, self._progress, self._on_end = (
-            ray,
-            ray.put(work),
-            parallel,
-            progress,
-            on_end,
-        )
+        self._ray, self._work = ray, ray.put(work)
+        self._parallel, self._progress, self._on_end, self._wanted = parallel, progress, on_end, wanted
         self._flying: dict[Any, FitRequest] = {}
-        self._wanted = wanted
+        """The fits at work, by Ray's reference to their outcome."""
         self._broken: set[str] = set()
         self.failed = 0
-        """FitOutcome, and left to do: an error in code, or out of memory."""
+        """Fits that ended and remain to do: by an error in code, or out of memory."""
 
     def run(self, waiting: Sequence[FitRequest], asked: threading.Event, deadline: float | None) -> Reason:
-        """Why it ended. Whatever ends it, no fit runs on behind it."""
+        """Run the fits, and return why it stopped. Whatever ends it, no fit runs on afterwards."""
         queue = list(waiting)
         try:
             while queue or self._flying:
@@ -164,13 +164,10 @@ class _Driver:
         request = self._flying.pop(reference)
         try:
             ended: FitOutcome = self._ray.get(reference)
-        except (
-            self._ray.exceptions.RayError
-        ) as error:  # a worker that died again and again, work that cannot be loaded there
-            ended = FitOutcome(
-                TrialState.OUT_OF_MEMORY if state_of(error) == TrialState.OUT_OF_MEMORY else TrialState.FAILED,
-                explain(error),
-            )
+        except self._ray.exceptions.RayError as error:
+            # The worker died again and again, or the work cannot be loaded there.
+            short = state_of(error) == TrialState.OUT_OF_MEMORY
+            ended = FitOutcome(TrialState.OUT_OF_MEMORY if short else TrialState.FAILED, explain(error))
             write_error(request.folder, f"{type(error).__name__}: {error}\n")
             if ended.state == TrialState.OUT_OF_MEMORY:  # Ray ends a worker that takes the machine's last memory
                 write_result(request, replace(ended, last=(read_curve(request.folder) or [ended.last])[-1]))
@@ -185,14 +182,14 @@ class _Driver:
             self._give_up_if_hopeless(request, ended)
 
     def _give_up_if_hopeless(self, request: FitRequest, ended: FitOutcome) -> None:
-        """A broken set-up fails whatever the recipe. Raises RunError."""
+        """Raise RunError where fits fail whatever their recipe: the set-up is broken."""
         if len(self._broken) < _HOPELESS or any(
             read_curve(fit.folder) or FitResult.read(fit.folder) for fit in self._wanted
         ):
             return
         raise RunError(
-            f"Fits of {_HOPELESS} different recipes failed and none has come to the end of an epoch, the last one with: {ended.message} "
-            f"See {request.folder / ERROR}."
+            f"Fits of {_HOPELESS} different recipes failed and none has come to the end of an epoch, the last one "
+            f"with: {ended.message} See {request.folder / ERROR}."
         )
 
     def _cancel(self) -> None:

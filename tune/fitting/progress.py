@@ -1,4 +1,4 @@
-"""What many fits show while they run: a picture on a terminal, lines elsewhere."""
+"""Progress of many fits: a table on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _Row:
     epochs: int
     epoch: int
     before: int
-    """Epochs that it had behind it when it began here."""
+    """Epochs that were done when it began here."""
     began: float
 
 
@@ -35,25 +35,22 @@ class FitProgress(LivePicture):
         self._rows: dict[str, _Row] = {}
 
     def begin(self, fit_id: str, label: str, epoch: int, epochs: int) -> None:
-        """A fit starts, with so many epochs behind it."""
+        """Add a fit that starts, with so many epochs done."""
         self._rows[fit_id] = _Row(label or fit_id, epochs, epoch, epoch, time.monotonic())
 
     def look(self, epochs: Mapping[str, int]) -> None:
-        """How many epochs each fit at work has behind it now."""
+        """Take note of how many epochs each fit at work has done."""
         for fit_id, epoch in epochs.items():
             self._rows[fit_id].epoch = epoch
 
     def end(self, fit_id: str, state: str, message: str, curve: Sequence[Mapping[str, Any]]) -> None:
-        """A fit ended; elsewhere than on a terminal this is a line, and on one, too, where there is something to say of it."""
+        """Take away a fit that ended. Prints a line, on a terminal only if there is something to say of it."""
         row = self._rows.pop(fit_id)
         self._done += 1
         if self.plain or state != TrialState.COMPLETE or message:
-            told = (
-                f"best validation F1 {curve[-1][METRIC]:.4f}, {duration(curve[-1]['seconds'])}"
-                if curve and not message
-                else message
-            )
-            self.console.print(f"{row.label}: {state}, {told}; {self.headline()}", highlight=False, soft_wrap=True)
+            if curve and not message:
+                message = f"best validation F1 {curve[-1][METRIC]:.4f}, {duration(curve[-1]['seconds'])}"
+            self.console.print(f"{row.label}: {state}, {message}; {self.headline()}", highlight=False, soft_wrap=True)
 
     def table(self) -> Table:
         """Return one row per fit at work; 80 columns are enough."""
@@ -67,7 +64,7 @@ class FitProgress(LivePicture):
         return table
 
     def headline(self) -> str:
-        """How far they are, in under 80 columns."""
+        """Say how far the fits are, in under 80 columns."""
         parts = [f"{self._done} of {self._total} fits"]
         here = self._done - self._before
         left = self._total - self._done

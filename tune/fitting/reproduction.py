@@ -1,4 +1,5 @@
-"""A recorded trial fitted again: its recipe and photos, and, segment by segment, the recorded threads, device and micro-batch."""
+"""A recorded trial fitted again: its recipe and photos, and, segment by segment, the recorded threads, device and
+micro-batch."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ _LISTED = 20
 
 @dataclass(frozen=True)
 class RecordedTrial:
-    """A trial as its run's folder tells of it."""
+    """A trial as its run's folder holds it."""
 
     run: Path
     trial_id: str
@@ -37,9 +38,9 @@ class RecordedTrial:
 
     @classmethod
     def open(cls, name: str) -> Self:
-        """From RUN/ID, where RUN is a run's folder, or its name under runs/, and leading zeros of ID may be missing.
+        """Open RUN/ID. RUN is a run's folder, or its name under runs/; leading zeros of ID may be missing.
 
-        Raises CallError for what is no run or no trial, listing those that there are, and for one that began no fit.
+        Raises CallError for an unknown run or trial, listing those that there are, and for a trial that began no fit.
         """
         run, trial_id = _run_folder(name), Path(name).name.zfill(4)
         there = sorted(file.parent.name for file in SearchRun(run).trials.glob("*/recipe.json"))
@@ -50,7 +51,8 @@ class RecordedTrial:
         recorded = segments(folder)
         if not recorded:
             raise CallError(
-                f"--trial {name}: {folder} has no {HARDWARE}, so this trial began no fit whose curve could be had again."
+                f"--trial {name}: {folder} has no {HARDWARE}, so this trial began no fit whose curve "
+                "could be had again."
             )
         curve = read_curve(folder)
         return cls(run, trial_id, Recipe.from_json((folder / "recipe.json").read_text()), recorded, curve)
@@ -81,10 +83,10 @@ class ReproducedEpoch:
 
 
 class Reproduction:
-    """The fit of a recorded trial, kept in `folder` as any fit is, so that it can be killed and goes on there.
+    """Fits a recorded trial again. Its checkpoint lies in `folder`, so that a killed call goes on there.
 
     Args:
-        device: to run on instead of the recorded one; None: the recorded one, or `auto` where it is not to be had.
+        device: to run on instead of the recorded one; None: the recorded one, or `auto` if this machine has none.
         loader_workers: instead of the recorded number.
     """
 
@@ -107,16 +109,16 @@ class Reproduction:
 
     @property
     def differences(self) -> list[str]:
-        """What is not as the trial recorded it, and may make other numbers."""
-        said = [
+        """What is not as the trial recorded it, and may change the numbers."""
+        found = [
             difference
             for (_, here), segment in zip(self._plan, self.trial.segments, strict=True)
             for difference in here.differences(segment.conditions)
         ]
-        return list(dict.fromkeys(said))
+        return list(dict.fromkeys(found))
 
     def epochs(self) -> Iterator[ReproducedEpoch]:
-        """All epochs of the recipe, those of a segment under its conditions. Raises Diverged."""
+        """Yield every epoch of the recipe, those of a segment under its conditions. Raises Diverged."""
         ends = [begin - 1 for begin, _ in self._plan[1:]] + [self.trial.recipe.epochs]
         for (_, here), end in zip(self._plan, ends, strict=True):
             set_threads(here.threads)
@@ -130,7 +132,7 @@ class Reproduction:
                     yield self.compared[-1]
 
     def mismatches(self) -> list[int]:
-        """Epochs that ran, like all before them, as the trial's did, and yet are not equal to them."""
+        """Return the epochs that ran under the recorded conditions, like all before them, yet came out otherwise."""
         mine = segments(self.folder)
         alike = [_alike(at_epoch(mine, n), at_epoch(self.trial.segments, n)) for n in range(1, len(self.compared) + 1)]
         return [epoch.result.epoch for n, epoch in enumerate(self.compared, 1) if epoch.unequal and all(alike[:n])]
@@ -155,7 +157,7 @@ class Reproduction:
 
 
 def _nearest(device: str) -> str:
-    """The recorded device, or what `auto` is where torch cannot use it here."""
+    """Return the recorded device, or what `auto` is if torch cannot use it here."""
     try:
         return resolve_device(device)
     except CallError:
@@ -174,5 +176,6 @@ def _run_folder(name: str) -> Path:
             return place.absolute()
     there = ", ".join(sorted(str(folder.parent) for folder in DEFAULT_RUNS.glob("*/trials"))) or "none"
     raise CallError(
-        f"--trial expects RUN/ID, as in runs/first/0007, but {parent} holds no search's trials. Searches under runs/: {there}."
+        f"--trial expects RUN/ID, as in runs/first/0007, but {parent} holds no search's trials. "
+        f"Searches under runs/: {there}."
     )

@@ -82,7 +82,10 @@ class FitRequest:
         return Split.from_json(file.read_text(encoding="utf-8"), str(file))
 
     def take_trials_checkpoint(self) -> None:
-        """Copy the trial's checkpoint, where the fit continues the trial and has none of its own. The trial's folder stays as it is."""
+        """Copy the trial's checkpoint, if the fit continues the trial and has none of its own.
+
+        The trial's folder stays.
+        """
         from maskcls.training.checkpoint import STATE_FILE
 
         if self.continues_trial and not (self.checkpoint_folder / STATE_FILE).exists():
@@ -90,7 +93,10 @@ class FitRequest:
 
 
 class TrialRequest(FitRequest):
-    """A trial of a search. Its checkpoint stays in its folder, so that it can be reproduced, exported and trained further."""
+    """A trial of a search.
+
+    Its checkpoint stays in its folder, so that it can be reproduced, exported and trained further.
+    """
 
     @property
     def checkpoint_folder(self) -> Path:
@@ -98,5 +104,5 @@ class TrialRequest(FitRequest):
 
 
 Work = Callable[[FitRequest], Rows]
-"""What a worker does for a request: `tune.fitting.worker.run_fit`, or a function of a test that is quicker. May raise Diverged and
+"""What a worker does for a request: `tune.fitting.worker.run_fit`, or a test's quicker function. May raise Diverged and
 OutOfMemory. `message` in a row, or in what it returns, is shown beside the fit."""

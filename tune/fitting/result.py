@@ -34,7 +34,7 @@ class FitResult:
     cpus: int
     gpus: float
     settings: Mapping[str, Any]
-    """What was asked, as its request says."""
+    """As its request has them."""
     values: Mapping[str, Any]
     """What the fit's `After` made; empty unless the fit is complete."""
 

@@ -1,4 +1,4 @@
-"""A fit in a Ray worker: the one way, for trials, repeats, the winner's last epochs, the fit on all people, and comparisons."""
+"""The one way to run a fit in a Ray worker: of a trial, a repeat, a finished winner, all people or a comparison."""
 
 from __future__ import annotations
 
@@ -35,7 +35,10 @@ if TYPE_CHECKING:
     from maskcls.training.result import EpochResult
 
 NO_SCORE = 0.0
-"""The validation F1 in the rows of a fit without validation people: a curve wants a number. No bundle and no page shows it."""
+"""The validation F1 in the rows of a fit without validation people: a curve wants a number.
+
+No bundle and no page shows it.
+"""
 
 NOTES = ("frozen_features", "micro_batch", "message")
 """What a row says besides the epoch's numbers."""
@@ -54,7 +57,10 @@ class After:
         """Called after each epoch, before the checkpoint says that it is done; `is_new`: not read from a checkpoint."""
 
     def result(self, fit: Fit, request: FitRequest, dataset: FaceDataset) -> dict[str, Any]:
-        """What result.json holds besides state, epochs and time. Larger things are written into the request's folder."""
+        """What result.json holds besides state, epochs and time.
+
+        Larger things are written into the request's folder.
+        """
         return {}
 
 
@@ -90,10 +96,10 @@ def run_fit(
     treatment: Treatment | None = None,
     shared: bool = True,
 ) -> Rows:
-    """One fit, from its last checkpoint to its last epoch: one row per epoch, then what `after` makes of it.
+    """Run one fit from its last checkpoint to its last epoch; yield one row per epoch, return what `after` makes of it.
 
-    What its numbers depend on besides recipe and data is noted in the checkpoint's folder (`maskcls.training.conditions`). Where a
-    whole batch does not fit into the memory, the fit goes on in micro-batches.
+    What its numbers depend on besides recipe and data is noted in the checkpoint's folder
+    (`maskcls.training.conditions`). If a whole batch does not fit into the memory, the fit goes on in micro-batches.
 
     Args:
         cache: where decoded photos and frozen features are kept.
@@ -120,7 +126,10 @@ def _fit(request: FitRequest, cache: CacheOptions, after: After, treatment: Trea
 def _smaller_until_it_fits(
     request: FitRequest, dataset: FaceDataset, after: After, treatment: Treatment | None, shared: bool
 ) -> Generator[Row, None, Fit]:
-    """Yield each epoch's row once, and return the fit. Out of memory, it goes on from its checkpoint in micro-batches of half the size."""
+    """Yield each epoch's row once, and return the fit.
+
+    After running out of memory, go on in micro-batches of half the size.
+    """
     from maskcls.training.conditions import whole_batch
 
     build = _Builder(request, dataset, treatment, shared)
@@ -174,7 +183,7 @@ class _Builder:
 
 
 def _first_micro_batch(request: FitRequest, whole: int) -> int:
-    """The one that the fit, or the trial that its recipe comes from, had come to: what did not fit is not tried again."""
+    """Return what the fit, or the trial that its recipe is of, had come to: what did not fit is not tried again."""
     from maskcls.training.conditions import segments
 
     own = segments(request.checkpoint_folder)
@@ -184,7 +193,7 @@ def _first_micro_batch(request: FitRequest, whole: int) -> int:
 
 
 def _row(result: EpochResult, fit: Fit, request: FitRequest, whole: int) -> Row:
-    """The epoch's numbers and notes. An epoch that was read from a checkpoint keeps the notes that its row on disk has."""
+    """Return the epoch's numbers and notes. One that was read from a checkpoint keeps the notes of its row on disk."""
     row = result.to_row()
     if len(fit.data.validation) == 0:
         row |= {"validation_f1": NO_SCORE, "scores": None}
@@ -196,7 +205,7 @@ def _row(result: EpochResult, fit: Fit, request: FitRequest, whole: int) -> Row:
 
 
 def _notes(epoch: int, fit: Fit, request: FitRequest, whole: int) -> Row:
-    """Whether frozen features are kept, and the epoch's micro-batch, where whole batches did not fit."""
+    """Say whether frozen features are kept, and the epoch's micro-batch, if whole batches did not fit."""
     from maskcls.training.conditions import at_epoch, segments
 
     notes = fit.notes()
@@ -219,8 +228,9 @@ def halved(micro_batch: int) -> int:
 def run_and_report(request: FitRequest, work: Work, report: Report | None = None) -> FitOutcome:
     """Run a worker's work to its end, whatever end that is, and report every epoch and an end that is bad.
 
-    Writes recipe.json and the curve into the request's folder, and error.txt where the work fails. An error that leaves the process
-    unable to use its GPU ends the process: Ray tries the fit again in a new one, which only says how it ended.
+    Writes recipe.json and the curve into the request's folder, and error.txt if the work fails. An error that leaves
+    the process unable to use its GPU ends the process: Ray tries the fit again in a new one, which only says how it
+    ended.
     """
     report = report or (lambda row, state, message: None)
     reason = read_end(request.folder)

@@ -1,11 +1,12 @@
 """One trial of a search: a fit in a Ray worker, whose epochs are reported to Ray Tune.
 
-A trial keeps its checkpoint in its own folder, in files that are written whole, and finds it there again: a first start, a retry after
-a worker or a node died, and a resumed search are one and the same call. Ray's checkpoints are not used. On several nodes, the run must
-lie on a file system that all of them share.
+A trial keeps its checkpoint in its own folder, in files that are written whole, and finds it there again: a first
+start, a retry after a worker or a node died, and a resumed search are one and the same call. Ray's checkpoints are not
+used. On several nodes, the run must lie on a file system that all of them share.
 
-What a trial reports after each epoch: `epoch` (the fidelity), `validation_f1`, `best_f1` (the running best, which Optuna and ASHA are
-given), `best_epoch`, `finished` (whether this was the recipe's last epoch), `state`, `seconds`, `photos_per_second`, `message`.
+A trial reports after each epoch: `epoch` (the fidelity), `validation_f1`, `best_f1` (the running best, which Optuna and
+ASHA are given), `best_epoch`, `finished` (whether this was the recipe's last epoch), `state`, `seconds`,
+`photos_per_second`, `message`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ from tune.states import TrialState
 
 
 def train(config: dict[str, Any], *, work: Work, run: Path, cpus: int, gpus: float) -> None:
-    """The function that Ray Tune runs in a worker. `config` holds `trial` (its id) and `recipe` (all keys of a Recipe)."""
+    """Run a trial: the function that Ray Tune calls in a worker.
+
+    `config` holds `trial` (its id) and `recipe` (all keys).
+    """
     folder = SearchRun(run).trial(config["trial"])
     run_and_report(TrialRequest(config["trial"], config["recipe"], folder, run, cpus, gpus), work, report)
 

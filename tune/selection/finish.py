@@ -1,4 +1,4 @@
-"""A winner that the scheduler had stopped early: its repeats were trained to the end, and so must be what is handed over."""
+"""Train a winner that the scheduler had stopped early to its end, as its repeats were: that model is handed over."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tune.selection.finalists import Finalist, digest_of
 
 
 def finish_request(run: SearchRun, winner: Finalist, *, cpus: int, gpus: float) -> FitRequest:
-    """The fit: its id names the trial and its recipe."""
+    """Return the request. Its id names the trial and its recipe."""
     fit_id = digest_of("finish", winner.trial_id, Recipe.model_validate(winner.recipe).digest)
     return FitRequest(
         trial_id=fit_id,
@@ -33,7 +33,7 @@ def finish_request(run: SearchRun, winner: Finalist, *, cpus: int, gpus: float) 
 
 
 def is_finished(request: FitRequest, result: FitResult | None = None) -> bool:
-    """Whether best/ is this fit's, or there will never be one, for it diverged."""
+    """Whether best/ is this fit's bundle."""
     result = result or FitResult.read(request.folder)
     if result is None or not result.is_final:
         return False
@@ -54,7 +54,7 @@ def finish(
     budget_s: float | None = None,
     plain: bool | None = None,
 ) -> Outcome:
-    """Train the trial to its end and write best/, where that is not done. Ray must be connected, and the caller holds the run.
+    """Train the trial to its end and write best/, if that is not done. Ray must be connected; the caller holds the run.
 
     Raises RunError as `run_fits` does.
     """

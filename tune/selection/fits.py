@@ -1,4 +1,4 @@
-"""What is made of the fits of a selection: a repeat's predictions, the bundle of a winner that was stopped early, the one on all people."""
+"""The fits of a selection: repeats leave predictions, the finished winner and the fit on all people leave a bundle."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""`--retrain-on-all`: the winner's recipe once more, on train and validation people together, as runs/<name>/best-on-all/.
+"""`--retrain-on-all`: fit the winner's recipe on train and validation people together, as runs/<name>/best-on-all/.
 
-More people make a better model, as a rule, and nobody is left to say by how much: no score belongs to it, the winner's neither. Its
-schedule is the recipe's own; it is stopped after as many epochs as the winner's repeats were best after (their median), for without
-validation people nothing else tells when. The holdout people take no part.
+More people make a better model, as a rule, but nobody is left to say by how much: it has no score, nor the winner's.
+Its schedule is the recipe's own. It stops after as many epochs as the winner's repeats were best after (their median):
+without validation people nothing else says when. The holdout people take no part.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ NOTE = "Trained on the train and validation people together: nobody was left to 
 
 
 def retrain_request(run: SearchRun, winner: Finalist, faces: FaceDataset, *, cpus: int, gpus: float) -> FitRequest:
-    """The fit: its id names recipe, epochs, people and photos.
+    """Return the request. Its id names recipe, epochs, people and photos.
 
-    Raises DataError where the run's validation people, or its training people, are nobody.
+    Raises DataError if the run has no validation people.
     """
     recipe = Recipe.model_validate(winner.recipe)
     if not faces.split.validation:
@@ -58,13 +58,13 @@ def retrain_request(run: SearchRun, winner: Finalist, faces: FaceDataset, *, cpu
 
 
 def last_epoch(winner: Finalist) -> int:
-    """The median of its repeats' best epochs, the earlier one of two in the middle; the trial's best epoch where there are none."""
+    """Return the (lower) median of the best epochs of its repeats; the trial's best epoch if there are none."""
     best = [repeat.best_epoch for repeat in winner.repeats] or [winner.best_epoch]
     return int(statistics.median_low(best))
 
 
 def is_retrained(request: FitRequest, result: FitResult | None = None) -> bool:
-    """Whether best-on-all/ is this fit's, or there will never be one, for it diverged."""
+    """Whether best-on-all/ is this fit's bundle, or never will be, because the fit diverged."""
     result = result or FitResult.read(request.folder)
     if result is None or not result.is_final:
         return False
@@ -88,9 +88,9 @@ def retrain_on_all(
     budget_s: float | None = None,
     plain: bool | None = None,
 ) -> Outcome:
-    """Run the fit where it is not done; Ray must be connected unless `is_retrained`, and the caller holds the run.
+    """Run the fit, if it is not done. Ray must be connected unless `is_retrained`; the caller holds the run.
 
-    Raises DataError, RunError as `run_fits` does, and CallError where best-on-all/ is in the way and no bundle.
+    Raises DataError, RunError as `run_fits` does, and CallError if best-on-all/ exists and is no bundle.
     """
     from maskcls.serving.bundle import check_writable
     from tune.selection.fits import fit_on_all
@@ -102,14 +102,14 @@ def retrain_on_all(
 
 
 def summary(run: SearchRun, request: FitRequest) -> list[str]:
-    """What became of it, in lines for a terminal."""
+    """Say what became of it, in lines for a terminal."""
     result = FitResult.read(request.folder)
     if result is None or result.state != TrialState.COMPLETE or not is_retrained(request):
-        why = f"{result.state}. {result.message}" if result and result.state != TrialState.COMPLETE else "not done"
-        return [f"Trial {request.settings['trial']} on all people: {why}"]
-    told = request.settings
+        reason = f"{result.state}. {result.message}" if result and result.state != TrialState.COMPLETE else "not done"
+        return [f"Trial {request.trial} on all people: {reason}"]
+    people = request.settings["people"]
     return [
-        f"Trial {told['trial']} on all {told['people']:,} people, {request.recipe['epochs']} of {told['schedule_epochs']} epochs: "
-        f"{run.best_on_all}",
+        f"Trial {request.trial} on all {people:,} people, {request.recipe['epochs']} of {request.schedule_epochs} "
+        f"epochs: {run.best_on_all}",
         "No score belongs to that model: nobody was left to score it on.",
     ]
