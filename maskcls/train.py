@@ -14,6 +14,8 @@ import typer
 from maskcls import cli
 from maskcls.cli import run
 from maskcls.errors import CallError
+from maskcls.machine import resolve_device
+from maskcls.stores.arrays import CacheOptions
 
 if TYPE_CHECKING:
     from maskcls.recipe import Recipe
@@ -81,7 +83,6 @@ def main(
     from maskcls.data.dataset import prepare
     from maskcls.presets import explicit_values
     from maskcls.standalone import say_where, train, write_bundle_of
-    from maskcls.stores.arrays import CacheOptions
 
     explicit = explicit_values(set_, data, image_size=image_size, epochs=epochs, seed=seed, weights=weights)
     recipe = _recipe(preset, scale, explicit, demo=data is None)
@@ -101,7 +102,6 @@ def main(
 
 def _recipe(preset: str, scale: str, explicit: dict[str, Any], *, demo: bool) -> Recipe:
     """The recipe that the call names, said and checked."""
-    from maskcls.machine import resolve_device
     from maskcls.models.backbones import check_backbones
     from maskcls.presets import base_recipe, resolve_scale
 

@@ -10,6 +10,8 @@ import typer
 
 from maskcls import cli
 from maskcls.cli import run
+from maskcls.errors import RunError
+from maskcls.stores.arrays import CacheOptions
 
 if TYPE_CHECKING:
     from tune.fitting.reproduction import RecordedTrial, Reproduction
@@ -46,7 +48,6 @@ def main(
     from maskcls.data.dataset import FaceDataset
     from maskcls.serving.bundle import check_writable
     from maskcls.standalone import checkpoint_folder, epoch_line, kept_on_interrupt, say_where, write_bundle_of
-    from maskcls.stores.arrays import CacheOptions
     from tune.fitting.reproduction import RecordedTrial, Reproduction
 
     check_writable(out, overwrite=overwrite)
@@ -82,8 +83,6 @@ def verdict(again: Reproduction, recorded: RecordedTrial) -> str:
 
 def refuse(mismatches: list[int], recorded: RecordedTrial) -> None:
     """Raise RunError naming the epochs that should be equal and are not, if there are any."""
-    from maskcls.errors import RunError
-
     if mismatches:
         raise RunError(
             f"Epochs {', '.join(map(str, mismatches))} are not equal to those recorded, though threads, device, "

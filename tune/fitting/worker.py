@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from maskcls import machine
 from maskcls.errors import OutOfMemory, RunError
 from maskcls.files import write_atomically
+from maskcls.machine import default_loader_workers, give_back_memory, set_threads, use_deterministic_kernels
+from maskcls.training.conditions import at_epoch, segments, whole_batch
+from maskcls.training.fit_data import FitData
 from tune.fitting.curve import NO_EPOCH, curve, read_curve
 from tune.fitting.failures import (
     exit_if_cuda_is_broken,
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from maskcls.data.dataset import FaceDataset
     from maskcls.stores.arrays import CacheOptions
     from maskcls.training.fit import Fit
-    from maskcls.training.fit_data import FitData
     from maskcls.training.result import EpochResult
 
 NO_SCORE = 0.0
@@ -107,8 +108,6 @@ def run_fit(
 
     Raises Diverged; OutOfMemory where not even single photos fit, and torch's error where the model itself does not.
     """
-    from maskcls.machine import set_threads, use_deterministic_kernels
-
     set_threads(max(1, request.cpus))  # for each fit again: Ray's workers are reused
     use_deterministic_kernels()
     with _memory_given_back():
@@ -130,8 +129,6 @@ def _smaller_until_it_fits(
 
     After running out of memory, go on in micro-batches of half the size.
     """
-    from maskcls.training.conditions import whole_batch
-
     build = _Builder(request, dataset, treatment, shared)
     whole = whole_batch(build.recipe)
     micro_batch, yielded = _first_micro_batch(request, whole), 0
@@ -159,9 +156,6 @@ class _Builder:
     """Builds the request's fit, for a micro-batch."""
 
     def __init__(self, request: FitRequest, dataset: FaceDataset, treatment: Treatment | None, shared: bool) -> None:
-        from maskcls.machine import default_loader_workers
-        from maskcls.training.fit_data import FitData
-
         self.recipe = request.fit_recipe()
         self.device = "cuda" if request.gpus > 0 else "cpu"
         self.loader_workers = default_loader_workers(self.device, request.cpus)
@@ -184,8 +178,6 @@ class _Builder:
 
 def _first_micro_batch(request: FitRequest, whole: int) -> int:
     """Return what the fit, or the trial that its recipe is of, had come to: what did not fit is not tried again."""
-    from maskcls.training.conditions import segments
-
     own = segments(request.checkpoint_folder)
     of_trial = segments(request.trial_folder) if request.trial_folder else []
     recorded = own[-1:] or of_trial
@@ -206,8 +198,6 @@ def _row(result: EpochResult, fit: Fit, request: FitRequest, whole: int) -> Row:
 
 def _notes(epoch: int, fit: Fit, request: FitRequest, whole: int) -> Row:
     """Say whether frozen features are kept, and the epoch's micro-batch, if whole batches did not fit."""
-    from maskcls.training.conditions import at_epoch, segments
-
     notes = fit.notes()
     conditions = at_epoch(segments(request.checkpoint_folder), epoch)
     if conditions is None or conditions.micro_batch >= whole:
@@ -279,4 +269,4 @@ def _memory_given_back() -> Iterator[None]:
     try:
         yield
     finally:
-        machine.give_back_memory()
+        give_back_memory()
