@@ -296,7 +296,7 @@ class TestRefusals:
         let_answer(*opened(both, "two", demo_cache), Design(1, 3, RepeatBy.SEEDS), (2,), outvoting)
         said = self.refused(both, demo_cache, "--run", "one", "--run", "two")
         assert (
-            "The finalists of two have 3 repeats by seeds, those of one 2 by folds, so their answers don't compare."
+            "The finalists of two have 3 repeats by seeds, those of one 2 by folds, so their predictions cannot be compared."
             in said
         )
         assert f"python -m tune.search --resume {both / 'two'} --repeats 2 --repeat-by folds" in said
@@ -304,7 +304,7 @@ class TestRefusals:
     def test_one_finalist_is_no_ensemble(self, both: Path, demo_cache: Path) -> None:
         said = self.refused(both, demo_cache, "--run", "two")
         assert (
-            "An ensemble needs at least two finalists that are complete, repeats as well, but two has 1. Train more: "
+            "An ensemble needs at least two finalists that are complete and have complete repeats, but two has 1. Train more: "
             in said
         )
         assert f"python -m tune.search --resume {both / 'two'} --finalists 3" in said

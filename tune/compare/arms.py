@@ -1,7 +1,8 @@
 """What is compared: arms of comparisons, each a recipe and a treatment; and the splits that all of them share.
 
-Repeat i trains every arm with seed i on fold i mod k: the fold's people are tested, a part of the others picks the epoch, the rest
-is trained on. The folds are drawn over the split's train and validation people; its holdout is never touched.
+Repeat i trains every arm with seed i on fold i mod k: the fold's people are tested, some of the others pick the best
+epoch, the rest are trained on. The folds are drawn over the split's train and validation people; its holdout is never
+used.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from maskcls.data.splits import Split
 
 VALIDATION = 0.15
-"""Share of a repeat's other people whose score picks the epoch."""
+"""Share of the people who are not tested in a repeat, by whose score the best epoch is picked."""
 MAX_FOLDS = 5
 BASE = "base"
 """The name of a comparison's base in tables."""
@@ -33,17 +34,17 @@ BASE = "base"
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to train and to score. `recipe` still has the base's seed."""
+    """One way to train and to score. Each repeat replaces the recipe's seed."""
 
     name: str
     recipe: Recipe
     treatment: str
     retrains: bool
-    """Whether the treatment changes training, so that its fits are its own."""
+    """Whether the treatment changes training, so that the arm cannot share the fits of an untreated one."""
 
     @property
     def trained(self) -> str:
-        """The treatment that it is trained with."""
+        """The treatment that the arm is trained with; "" where the treatment only evaluates."""
         return self.treatment if self.retrains else ""
 
     def fit_id(self, repeat: int, split_digest: str, data_digest: str) -> str:
@@ -54,7 +55,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class PlannedComparison:
-    """A comparison whose recipes are made."""
+    """A comparison with the recipes of its arms."""
 
     name: str
     claim: str
@@ -69,24 +70,29 @@ class PlannedComparison:
 
 
 def parse_vary(texts: Iterable[str]) -> dict[str, list[Any]]:
-    """`key=v1,v2` or `key=[JSON, ...]` -> values by key, numbers read as numbers. Raises CallError without `=`, or on a key given twice."""
+    """The values of `key=v1,v2` or `key=[JSON, ...]` by key; what looks like a number is one.
+
+    Raises CallError for a text without `=`, a key that is given twice, or the key seed.
+    """
     varied: dict[str, list[Any]] = {}
     for text in texts:
-        key, equals, said = (part.strip() for part in text.partition("="))
+        key, equals, given = (part.strip() for part in text.partition("="))
         if not equals or not key:
             raise CallError(f"--vary expects key=value,value, as in --vary loss=focal,cross_entropy, but got {text!r}.")
         if key in varied:
             raise CallError(f"--vary {key} is given twice. Put all its values into one.")
         if key == "seed":
-            raise CallError("--vary seed is not for a comparison: repeats differ by it. Say how many with --seeds.")
-        listed = _json(said)
-        values = listed if isinstance(listed, list) else [_json(part.strip()) for part in said.split(",")]
+            raise CallError(
+                "--vary seed is no comparison: the repeats differ in their seeds. Set their number with --seeds."
+            )
+        listed = _json(given)
+        values = listed if isinstance(listed, list) else [_json(part.strip()) for part in given.split(",")]
         varied[key] = [value for n, value in enumerate(values) if value not in values[:n]]
     return varied
 
 
 def merge_vary(before: Mapping[str, Sequence[Any]], more: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-    """Values by key of both, in their order, each once."""
+    """The values by key of both, in their order, each value once."""
     both = {key: list(values) for key, values in before.items()}
     for key, values in more.items():
         there = both.setdefault(key, [])
@@ -95,9 +101,9 @@ def merge_vary(before: Mapping[str, Sequence[Any]], more: Mapping[str, Sequence[
 
 
 def comparison_of_values(base: Recipe, vary: Mapping[str, Sequence[Any]], grid: bool) -> Comparison:
-    """The comparison of `--vary`: each value other than the base's own is a variant, or each combination of values (`grid`).
+    """The comparison of `--vary`: one variant per value that is not the base's own, or with `grid` one per combination.
 
-    Raises CallError for a key or value that a recipe has not, and where nothing is left to vary.
+    Raises CallError for a key or value that no recipe can have, and where nothing is left to vary.
     """
     keys = list(vary)
     chosen = (
@@ -108,28 +114,28 @@ def comparison_of_values(base: Recipe, vary: Mapping[str, Sequence[Any]], grid: 
     variants = [Variant(variant_name(overrides), overrides) for overrides in chosen if base.override(overrides) != base]
     if not variants:
         own = ", ".join(f"{key}={format_value(value)}" for overrides in chosen for key, value in overrides.items())
-        raise CallError(f"Nothing is left to vary: the base has {own} itself. Give --vary a value that it has not.")
+        raise CallError(f"Nothing is left to vary: the base has {own} itself. Give --vary another value.")
     return Comparison("variants", base={}, variants=variants)
 
 
 def variant_name(overrides: Mapping[str, Any]) -> str:
-    """Overrides as a variant's name."""
+    """The name of a variant with these overrides, as in `loss=focal, frozen_stages=0`."""
     return ", ".join(f"{key}={format_value(value)}" for key, value in overrides.items())
 
 
 def format_value(value: Any) -> str:
-    """A value as --vary takes it."""
+    """A value as text that --vary reads back."""
     return value if isinstance(value, str) and value else json.dumps(value)
 
 
 def plan_comparison(
     comparison: Comparison, base: Recipe, explicit: Mapping[str, Any]
 ) -> tuple[PlannedComparison, list[str]]:
-    """The comparison with its recipes, and the names of the variants that are the base itself and so are left out.
+    """The comparison with its recipes, and the names of the variants that are left out because they equal the base.
 
-    Precedence: base < the comparison's base < what the call says < a variant.
+    Precedence: base < the comparison's base < explicit options < a variant.
 
-    Raises CallError naming the comparison and the variant for a wrong key, value or treatment.
+    Raises CallError, which names comparison and variant, for a wrong key, value or treatment.
     """
     where = f"Comparison {comparison.name}"
     of_base = _override(_override(base, comparison.base, where), explicit, where)
@@ -148,23 +154,25 @@ def plan_comparison(
 
 
 def find_inapplicable(comparisons: Sequence[PlannedComparison], faces: FaceDataset) -> dict[tuple[str, str], str]:
-    """The arms whose treatment does not apply to these photos, by comparison and name, and why."""
+    """Why arms cannot be compared on these photos, by comparison and arm: their treatment does not apply."""
     from tune.compare.treatments import find
 
     arms = [(comparison.name, arm) for comparison in comparisons for arm in comparison.arms]
-    why = {(name, arm.name): find(arm.treatment).applies(faces, arm.recipe) for name, arm in arms}
-    return {arm: f"{reason}." for arm, reason in why.items() if reason}
+    reasons = {(name, arm.name): find(arm.treatment).applies(faces, arm.recipe) for name, arm in arms}
+    return {arm: f"{reason}." for arm, reason in reasons.items() if reason}
 
 
 def default_folds(repeats: int) -> int:
-    """As many as repeats, from 2 to MAX_FOLDS."""
+    """As many folds as repeats, but at least 2 and at most MAX_FOLDS."""
     return min(max(2, repeats), MAX_FOLDS)
 
 
 def repeat_splits(run: ComparisonRun, faces: FaceDataset, repeats: int, folds: int, split_seed: int) -> list[Split]:
-    """The split of each repeat, its `holdout` the tested people. One that the run has already is taken from there.
+    """The split of each repeat, with the tested people as its `holdout`. One that the run has already is read from it.
 
-    Raises CallError for more folds than there are people, DataError for a damaged file.
+    Raises:
+        CallError: more folds than people.
+        DataError: a split's file is damaged, or too few people are left to train.
     """
     from maskcls.data.splits import Split
 
@@ -181,7 +189,7 @@ def repeat_splits(run: ComparisonRun, faces: FaceDataset, repeats: int, folds: i
 def find_untrainable(
     comparisons: Sequence[PlannedComparison], faces: FaceDataset, splits: Sequence[Split]
 ) -> dict[tuple[str, str], str]:
-    """The arms whose recipe leaves a label without training photos in some repeat, by comparison and name, and why."""
+    """Why arms cannot be trained, by comparison and arm: some repeat leaves a label without training photos."""
     from maskcls.training.fit_data import check_trainable
 
     found = {}
@@ -198,38 +206,42 @@ def find_untrainable(
 def leave_out(
     comparisons: Sequence[PlannedComparison], left_out: Mapping[tuple[str, str], str]
 ) -> tuple[tuple[PlannedComparison, ...], list[str]]:
-    """The comparisons without these arms, a comparison whose base is among them left out whole; and what is to be said of that."""
-    left, notes = [], []
+    """The comparisons without the arms in `left_out`, and a note on each variant that is left out.
+
+    Without its base, no variant of a comparison can be compared, so all of them are left out.
+    """
+    remaining, notes = [], []
     for comparison in comparisons:
         of_base = left_out.get((comparison.name, comparison.base.name))
-        why = {arm.name: of_base or left_out.get((comparison.name, arm.name)) for arm in comparison.variants}
-        notes += [f"{comparison.name}, {name} is left out: {reason}" for name, reason in why.items() if reason]
-        kept = tuple(arm for arm in comparison.variants if not why[arm.name])
-        left += [replace(comparison, variants=kept)] if kept else []
-    return tuple(left), notes
+        reasons = {arm.name: of_base or left_out.get((comparison.name, arm.name)) for arm in comparison.variants}
+        notes += [f"{comparison.name}, {name} is left out: {reason}" for name, reason in reasons.items() if reason]
+        kept = tuple(arm for arm in comparison.variants if not reasons[arm.name])
+        remaining += [replace(comparison, variants=kept)] if kept else []
+    return tuple(remaining), notes
 
 
 def draw_split(faces: FaceDataset, number: int, folds: int, split_seed: int) -> Split:
-    """The split of repeat `number` (0-based). Every `folds` repeats the people are divided anew."""
+    """The split of repeat `number`, from 0. After every `folds` repeats the people are divided again, differently."""
     from maskcls.data import splits
 
     partition, fold = divmod(number, folds)
     persons = (*faces.split.train, *faces.split.validation)
+    # The fold's people are `validation` of this first division; here they are tested, and so become the holdout.
     divided = splits.folds(faces.photos, folds, split_seed + partition, persons)[fold]
     others = faces.photos[faces.photos["person"].isin(divided.train)]
     seed = seeds.seed_of(split_seed, partition, fold)
     parts = splits.split_people(others, seed, (1 - VALIDATION, VALIDATION, 0.0))
     if not parts.validation:
         raise DataError(
-            f"{len(persons)} people are too few for {folds} folds: of the {len(divided.train)} who are not tested, nobody is left to pick "
-            "the epoch. Use fewer --folds, or more people."
+            f"{len(persons)} people are too few for {folds} folds: of the {len(divided.train)} who are not tested, "
+            "nobody is left to pick the epoch. Use fewer --folds, or more people."
         )
     return splits.Split(parts.train, parts.validation, divided.validation)
 
 
 def _override(recipe: Recipe, values: Mapping[str, Any], where: str) -> Recipe:
     if "seed" in values:
-        raise CallError(f"{where}: the repeats differ by their seeds, so nothing may fix one. Leave seed out.")
+        raise CallError(f"{where}: the repeats differ in their seeds, so no recipe may fix one. Leave seed out.")
     try:
         return recipe.override(values)
     except CallError as error:

@@ -1,7 +1,7 @@
-"""The contest project's defects, reproduced so that a study can say what each cost. The product itself cannot be made to do these.
+"""The contest project's defects, reproduced so that a study can measure the cost of each.
 
-Sources: the contest project's own code and its list of defects; mean and std are those of the contest's baseline code, fitted to its
-photos.
+No option of this package makes it do any of these. Sources: the contest project's code and its list of defects; mean
+and std are those of the contest's baseline code, fitted to the contest's photos.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ EPOCHS_MEANT, EPOCHS_RUN = 50, 12
 
 
 class SqueezedPhotos(Treatment):
-    """Prediction squeezes whole photos into the square instead of cutting it out of their middle. The epoch was picked rightly."""
+    """Prediction squeezes whole photos into the square; training and validation crop their middle."""
 
     def predict(self, models: Sequence[Model], fit: Fit, faces: FaceDataset, rows: Integers) -> Integers:
         import cv2
@@ -44,7 +44,7 @@ class SqueezedPhotos(Treatment):
         size = (fit.recipe.image_size, fit.recipe.image_size)
         files = faces.photos["file"].to_numpy(object)[rows]
         squeezed = np.stack([cv2.resize(decode(file).rgb, size, interpolation=cv2.INTER_AREA) for file in files])
-        return _classes(fit, _said(models, squeezed))
+        return _classes(fit, _log_probs(models, squeezed))
 
 
 class ForeignNormalisation(Treatment):
@@ -58,7 +58,7 @@ class ForeignNormalisation(Treatment):
             model.mean.copy_(255 * torch.tensor(BASELINE_MEAN).view(1, 3, 1, 1))
             model.std.copy_(255 * torch.tensor(BASELINE_STD).view(1, 3, 1, 1))
         try:
-            return _classes(fit, _said(models, fit.data.pixels, rows))
+            return _classes(fit, _log_probs(models, fit.data.pixels, rows))
         finally:
             for model, (mean, std) in zip(models, own, strict=True):
                 model.mean.copy_(mean)
@@ -66,7 +66,7 @@ class ForeignNormalisation(Treatment):
 
 
 class InvertedNumbering(Treatment):
-    """Prediction reads the joint task of gender and under 30 in another numbering than it was trained in: ages come out inverted."""
+    """Prediction reads the joint task of gender and under 30 in another numbering than training: ages are inverted."""
 
     MEMBER = "gender_under_30"
 
@@ -75,21 +75,22 @@ class InvertedNumbering(Treatment):
         return "" if self.MEMBER in members else f"task split {recipe.task_split} has no member {self.MEMBER}"
 
     def predict(self, models: Sequence[Model], fit: Fit, faces: FaceDataset, rows: Integers) -> Integers:
-        said = _said(models, fit.data.pixels, rows)
+        log_probs = _log_probs(models, fit.data.pixels, rows)
         at = fit.recipe.split.members.index(self.MEMBER)
-        said[at] = said[at][:, [1, 0, 3, 2]]  # of each gender, "30 or older" and "under 30" change places
-        return _classes(fit, said)
+        # (n, 4) gender x under 30: within each gender, "30 or older" and "under 30" change places.
+        log_probs[at] = log_probs[at][:, [1, 0, 3, 2]]
+        return _classes(fit, log_probs)
 
 
 class BestByAccuracy(Treatment):
-    """The epoch to keep is chosen by accuracy over the photos, not by macro F1 over the classes."""
+    """The best epoch is chosen by accuracy over the photos, not by macro F1 over the classes."""
 
     def better(self, new: EpochResult, best: EpochResult) -> bool:
         return new.scores.accuracy > best.scores.accuracy
 
 
 class UnfinishedCosine(Treatment):
-    """The cosine is laid out over about four times the epochs that run, so that the learning rate never comes down."""
+    """The cosine spans about four times the epochs that run, so that the learning rate never comes down."""
 
     def prepared(self, fit: Fit) -> None:
         for model_fit in fit.model_fits:
@@ -98,17 +99,17 @@ class UnfinishedCosine(Treatment):
 
 
 class MovingBatchNorm(Treatment):
-    """A frozen backbone in train(): no gradients, but BatchNorm's statistics follow the batches, and dropout and drop-path are on."""
+    """A frozen backbone in train(): no gradients, but BatchNorm's statistics move, and dropout and drop-path are on."""
 
     def applies(self, faces: FaceDataset, recipe: Recipe) -> str:
         return "" if recipe.frozen_stages else "no stage is frozen"
 
     def prepared(self, fit: Fit) -> None:
         for model_fit in fit.model_fits:
-            model_fit.frozen = None  # nothing stands still, so nothing runs apart
+            model_fit.frozen = None  # no stage gives constant features, so none can be computed once and cached
         for model in (*fit.models, *fit.eval_models):
             model.backbone.frozen_modules = []
-            model.backbone.frozen_stages = 0  # what moves is saved and kept with the best epoch; its gradients stay off
+            model.backbone.frozen_stages = 0  # so checkpoints hold the moving statistics; gradients stay off
 
 
 class SplitByPhoto(Treatment):
@@ -123,7 +124,7 @@ class SplitByPhoto(Treatment):
 
 
 class UncorrectedLabels(Treatment):
-    """Training is told the labels as they stand in the folder; what is scored keeps the corrected ones."""
+    """Training has the labels as the folder gives them; validation and test keep the corrected ones."""
 
     def applies(self, faces: FaceDataset, recipe: Recipe) -> str:
         raw = self._raw(faces)
@@ -138,25 +139,23 @@ class UncorrectedLabels(Treatment):
         return replace(data, labels=labels, ages=ages, digest=f"{data.digest}-uncorrected")
 
     @staticmethod
-    def _raw(faces: FaceDataset):  # type: ignore[no-untyped-def]  # a pandas table, as faces.photos
+    def _raw(faces: FaceDataset):  # type: ignore[no-untyped-def]  # a pandas table like faces.photos
         from maskcls.data.photos import read_contest
 
         folder = Path(faces.photos["file"].iloc[0]).parents[3]  # <folder>/train/images/<person>/<photo>
         raw, keys = read_contest(folder, skip_bad=True).set_index("key"), faces.photos["key"].tolist()
         if not raw.index.isin(keys).sum() == len(keys):
-            raise DataError(
-                f"{folder} no longer holds all photos that the run began with. Put them back, or start a new run."
-            )
+            raise DataError(f"{folder} no longer holds all photos of the run. Put them back, or start a new run.")
         return raw.loc[keys]
 
 
-def _said(models: Sequence[Model], pixels: NDArray[np.uint8], rows: Integers | None = None) -> MemberLogProbs:
+def _log_probs(models: Sequence[Model], pixels: NDArray[np.uint8], rows: Integers | None = None) -> MemberLogProbs:
     from maskcls.models.model import member_log_probs
 
     return member_log_probs(models, pixels, rows)
 
 
-def _classes(fit: Fit, said: MemberLogProbs) -> Integers:
-    """The class (n,) that the members' answers make under the recipe's own join."""
-    classes: Integers = fit.recipe.split.join(said, fit.recipe.join).argmax(1)
+def _classes(fit: Fit, log_probs: MemberLogProbs) -> Integers:
+    """The classes, (n,), that the members' predictions join to under the recipe's own rule."""
+    classes: Integers = fit.recipe.split.join(log_probs, fit.recipe.join).argmax(1)
     return classes

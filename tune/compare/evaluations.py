@@ -1,4 +1,4 @@
-"""Other ways to read a fit's answers, which a bundle offers too: the hard join, and test-time augmentation."""
+"""Other ways to predict with a trained fit, as a bundle can as well: the hard join, and test-time augmentation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class HardJoin(Treatment):
-    """The members' answers joined by the contest project's rule. The epoch is the one that the recipe's own join picked."""
+    """The contest project's rule joins the members' predictions. The recipe's own join has picked the epoch."""
 
     join = "hard"
 

@@ -1,4 +1,4 @@
-"""The figure of a list of comparisons: every difference to its base, with its interval."""
+"""The figure of a comparison run: every difference to its base, with its interval."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tune.compare.results import Results, Row
 from tune.states import TrialState
 from tune.statistics.paired import Verdict
 
-# Told apart by the marker, too, for readers who do not see the hues.
+# The markers differ as well, for readers who do not see the hues.
 COLOURS: dict[str, str] = {
     Verdict.BETTER: BLUE,
     Verdict.WORSE: ACCENT,
@@ -24,33 +24,34 @@ COLOURS: dict[str, str] = {
 }
 _MARKERS: dict[str, str] = {Verdict.BETTER: "o", Verdict.WORSE: "s", Verdict.CANT_TELL: "D", TrialState.DIVERGED: "X"}
 _LONGEST = 52
+"""Characters of a name beside the axis."""
 
 
 def differences_svg(results: Results) -> Html:
-    """For a page; "" where there is no difference yet."""
+    """The figure for a page; "" where there is no difference yet."""
     with mpl.rc_context(STYLE), quiet_about_glyphs():
         figure = _figure(results)
         return Html() if figure is None else to_svg(figure)
 
 
 def differences_png(results: Results) -> bytes:
-    """For a document; empty where there is no difference yet."""
+    """The figure for a document; empty where there is no difference yet."""
     with mpl.rc_context(STYLE), quiet_about_glyphs():
         figure = _figure(results)
         return b"" if figure is None else to_png(figure)
 
 
-def kind(row: Row) -> str:
-    """The verdict without numbers: a key of COLOURS, for a row that has a difference."""
+def colour_key(row: Row) -> str:
+    """The key of COLOURS for a row that has a difference: diverged where any fit did, else the verdict."""
     return TrialState.DIVERGED if row.states.get(TrialState.DIVERGED) else row.verdict
 
 
 def _figure(results: Results) -> Figure | None:
-    """Dots and whiskers in the order of the table, under the name of each comparison where there are several."""
+    """Dots and whiskers in the order of the table; several comparisons are headed by their names."""
     names = list(dict.fromkeys(row.comparison for row in results.rows))
     lines: list[str | Row] = []
     for name in names:
-        rows = [row for row in results.of(name) if row.difference is not None]
+        rows = [row for row in results.rows_of(name) if row.difference is not None]
         if len(names) > 1 and rows:
             lines.append(name)
         lines += rows
@@ -74,7 +75,7 @@ def _figure(results: Results) -> Figure | None:
         word
         for word in COLOURS
         if word != TrialState.DIVERGED
-        or any(kind(row) == TrialState.DIVERGED for row in results.rows if row.difference)
+        or any(colour_key(row) == TrialState.DIVERGED for row in results.rows if row.difference)
     ]
     handles = [Line2D([], [], color=COLOURS[word], marker=_MARKERS[word], lw=2, label=word) for word in words]
     handles.append(Line2D([], [], color=INK, marker=".", ms=4, lw=0, label="one repeat"))
@@ -90,16 +91,24 @@ def _figure(results: Results) -> Figure | None:
 
 
 def _whisker(ax: Axes, at: int, row: Row, base: Mapping[int, float]) -> None:
+    """One row of the figure: interval and mean, and below them the single repeats as small dots."""
     found = row.difference
     if found is None:
         return
-    colour = COLOURS[kind(row)]
+    colour = COLOURS[colour_key(row)]
     if found.n > 1:
         ax.plot([found.low, found.high], [at, at], color=colour, lw=2.2, solid_capstyle="round", zorder=2)
     repeats = [f1 - base[number] for number, f1 in row.f1.items()]
     ax.scatter(repeats, [at + 0.22] * len(repeats), s=7, color=colour, alpha=0.55, lw=0, zorder=2)
     ax.scatter(
-        [found.mean], [at], s=42, color=colour, marker=_MARKERS[kind(row)], edgecolor="white", linewidth=0.7, zorder=3
+        [found.mean],
+        [at],
+        s=42,
+        color=colour,
+        marker=_MARKERS[colour_key(row)],
+        edgecolor="white",
+        linewidth=0.7,
+        zorder=3,
     )
 
 

@@ -1,4 +1,4 @@
-"""The comparisons as one page to look at: `runs/<name>/report.html`, which needs no other file; and their plot as a PNG."""
+"""The page of a comparison run, `runs/<name>/report.html`, which needs no other file, and its figure as a PNG."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 from maskcls.files import replacing, write_atomically
 from maskcls.reports.page import Html, breaking, dot, listed, page, pairs, section, table, tiles
 from tune.compare.arms import BASE, VALIDATION, PlannedComparison
-from tune.compare.plots import COLOURS, differences_png, differences_svg, kind
+from tune.compare.plots import COLOURS, colour_key, differences_png, differences_svg
 from tune.compare.results import Results, Row
-from tune.compare.table import format_difference, format_mean, format_time, word
+from tune.compare.table import format_difference, format_mean, format_time, verdict_text
 from tune.runs.folder import ComparisonRun
 from tune.states import TrialState
 from tune.statistics.paired import Verdict
 
 
 def write_report(run: ComparisonRun, results: Results, comparisons: Sequence[PlannedComparison]) -> None:
-    """Write report.html and differences.png over what is complete, each whole or not at all."""
+    """Write report.html and differences.png from the fits that are complete, each file whole or not at all."""
     record = run.record()
     sections = [_headline(results, record)]
     plot = differences_svg(results)
@@ -33,10 +33,11 @@ def write_report(run: ComparisonRun, results: Results, comparisons: Sequence[Pla
 
 
 def _headline(results: Results, record: Mapping[str, Any]) -> Html:
-    words = Counter(kind(row) for row in results.rows if row.difference is not None)
+    """The tiles on top: verdicts, the base's score, people and time."""
+    verdicts = Counter(colour_key(row) for row in results.rows if row.difference is not None)
     diverged = sum(bool(row.states.get(TrialState.DIVERGED)) for row in results.rows if not row.is_base)
     order = (Verdict.BETTER, Verdict.WORSE, Verdict.CANT_TELL)
-    told = " / ".join(str(words[name]) for name in order) if words else "–"
+    numbers = " / ".join(str(verdicts[name]) for name in order) if verdicts else "–"
     bases = [row for row in results.rows if row.is_base and row.n]
     hardware = record["parts"][-1].get("hardware", {}) if record.get("parts") else {}
     machine = (
@@ -46,7 +47,7 @@ def _headline(results: Results, record: Mapping[str, Any]) -> Html:
     shown = [
         (
             " / ".join(order),
-            told,
+            numbers,
             f"{len(results.rows) - len(_bases(results))} variants, each against its base"
             + (f"; {diverged} diverged" if diverged else ""),
         ),
@@ -56,7 +57,9 @@ def _headline(results: Results, record: Mapping[str, Any]) -> Html:
         ("people tested", str(results.people), f"{results.photos:,} photos, {results.repeats} repeats"),
         ("a fit's time", format_time(bases[0]) if bases else "–", machine),
     ]
-    caution = "Better or worse: the 95 % interval over seeds and people leaves zero out. Can't tell is no proof of being equal."
+    caution = (
+        "Better or worse: zero is outside the 95 % interval over seeds and people. Can't tell does not mean equal."
+    )
     return tiles(shown, caution)
 
 
@@ -66,8 +69,8 @@ def _bases(results: Results) -> list[Row]:
 
 def _comparison(planned: PlannedComparison, results: Results) -> Html:
     cells: list[list[str | Html]] = []
-    for row in results.of(planned.name):
-        mark = dot(COLOURS[kind(row)]) if row.difference else Html()
+    for row in results.rows_of(planned.name):
+        mark = dot(COLOURS[colour_key(row)]) if row.difference else Html()
         ends = ", ".join(f"{count} {state}" for state, count in row.states.items())
         cells.append(
             [
@@ -75,15 +78,15 @@ def _comparison(planned: PlannedComparison, results: Results) -> Html:
                 str(row.n),
                 format_mean(row),
                 format_difference(row),
-                mark + word(row),
+                mark + verdict_text(row),
                 "–" if math.isnan(row.validation_f1_mean) else f"{row.validation_f1_mean:.3f}",
                 format_time(row),
                 "" if set(row.states) == {TrialState.COMPLETE} else ends,
             ]
         )
-    told = planned.claim + (f" ({planned.source})" if planned.source else "")
+    claim = planned.claim + (f" ({planned.source})" if planned.source else "")
     headers = ["variant", "n", "macro F1", "difference, 95 % interval", "", "validation F1", "a fit's time", ""]
-    return section(planned.name, told, table(headers, cells, marked=0))
+    return section(planned.name, claim, table(headers, cells, marked=0))
 
 
 def _tasks(results: Results) -> Html:
@@ -93,8 +96,8 @@ def _tasks(results: Results) -> Html:
         for row in results.rows
         if row.task_f1
     ]
-    told = "Macro F1 of the joined answer's mask, gender and age group, mean over repeats."
-    return section("F1 by task", told, table(["comparison", "variant", *names, ""], cells))
+    note = "Macro F1 of mask, gender and age group in the joined prediction, mean over the repeats."
+    return section("F1 by task", note, table(["comparison", "variant", *names, ""], cells))
 
 
 def _repeats(results: Results) -> Html:
@@ -118,14 +121,15 @@ def _protocol(record: Mapping[str, Any], results: Results) -> Html:
     folds = record["call"]["folds"]
     data = record.get("data", {})
     lines = [
-        f"Repeat i trains every variant with seed i on the same split: {folds} folds over the people, fold i is tested, and of the others "
-        f"{VALIDATION:.0%} pick the epoch. After {folds} repeats the people are divided anew.",
-        "Nobody who is tested was seen in training or in the choice of the epoch; "
-        f"{data.get('holdout_people', 0)} people of the holdout were left alone altogether.",
-        "A difference is the mean over repeats of the variant's macro F1 less the base's, on the same photos.",
-        "Its interval is over seeds and people, with Student's t: the variance of the repeats' differences, and that of other people "
-        "within gender and age group by a bootstrap. One repeat has no interval, and never tells.",
-        "A variant that diverged in a repeat gets no other word, whatever the rest would say.",
+        f"Repeat i trains every variant with seed i on the same split: of {folds} folds over the people fold i is "
+        f"tested, and {VALIDATION:.0%} of the others pick the epoch. After {folds} repeats the people are divided again.",
+        "Nobody who is tested took part in training or in the choice of the epoch; "
+        f"the {data.get('holdout_people', 0)} people of the holdout took no part at all.",
+        "A difference is the mean over the repeats of the variant's macro F1 minus the base's, on the same photos.",
+        "Its interval is over seeds and people, with Student's t: it combines the variance of the repeats' differences "
+        "with the variance over other people, by a bootstrap within gender and age group. One repeat has no interval and no "
+        "verdict.",
+        "A variant that diverged in a repeat gets no verdict, whatever the other repeats would give.",
         *record.get("left_out", ()),
     ]
     return section("How it was measured", "", listed(lines))
@@ -134,6 +138,7 @@ def _protocol(record: Mapping[str, Any], results: Results) -> Html:
 def _origin(record: Mapping[str, Any]) -> Html:
     from tune.search.report import flatten
 
+    # The recipes of all arms would fill the page: those of the bases are shown, and the variants name what they change.
     kept = {key: value for key, value in record.items() if key != "comparisons"}
     recipes = {
         f"{one['name']}: {arm['name']}": ", ".join(f"{key} {value}" for key, value in arm["recipe"].items())
@@ -141,9 +146,9 @@ def _origin(record: Mapping[str, Any]) -> Html:
         for arm in one["arms"]
         if arm["name"] == BASE
     }
-    told = "What the run says of itself, in comparison.json."
+    note = "The run's own record, comparison.json: options, versions, commit, hardware and data."
     return section(
         "Where this comes from",
-        told,
+        note,
         pairs(recipes, "recipes of the bases") + pairs(flatten(kept), "comparison.json"),
     )

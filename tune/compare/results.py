@@ -1,4 +1,4 @@
-"""What a run's fits say: for every arm of every comparison its scores, and the paired difference to its base."""
+"""The results of a run's fits: for each arm of each comparison its scores, and the paired difference to its base."""
 
 from __future__ import annotations
 
@@ -30,31 +30,34 @@ NOT_DONE = "not done"
 
 @dataclass(frozen=True)
 class Row:
-    """An arm in the table. Scores are of people whom neither training nor the choice of the epoch has seen."""
+    """One arm of the table. Its scores are on people who took no part in training or in the choice of the epoch."""
 
     comparison: str
     variant: str
     n: int
     """Repeats that count: complete ones, and for a variant those whose base is complete as well."""
     f1: Mapping[int, float]
-    """Macro F1 by repeat (0-based), of those that count."""
+    """Macro F1 by repeat, from 0, of the repeats that count."""
     difference: Difference | None
     """To the base; None for the base itself, and where no repeat counts."""
     seconds_mean: float
     """Of a complete fit; nan where there is none."""
     states: Mapping[str, int]
-    """How many of its fits are complete, diverged, out of memory, not done, or failed: complete, but not to be read as it reads them."""
+    """How many fits are complete, diverged, out of memory, not done, or failed.
+
+    A fit counts as failed for an arm as well if it is complete, but its evaluation for that arm raised an error.
+    """
     task_f1: Mapping[str, float]
     """Mean over the repeats that count."""
     validation_f1_mean: float
-    """Of the epoch that answered, on the people who picked it: what a search would have seen; nan where no repeat counts."""
+    """Of the epoch that was tested, on the people who picked it, as a search sees it; nan where no repeat counts."""
     is_base: bool = False
 
     @property
     def verdict(self) -> str:
-        """The difference's word. Where a fit diverged that says so instead, for those that did not are a choice of the lucky ones.
+        """The verdict of the difference; "" for the base, and where no repeat counts.
 
-        Empty for the base, and where nothing is to be said.
+        Where a fit diverged, it says so instead: the repeats that did not diverge are a selection of the lucky ones.
         """
         if self.states.get(TrialState.DIVERGED):
             return f"diverged {self.states[TrialState.DIVERGED]} of {sum(self.states.values())}"
@@ -62,12 +65,12 @@ class Row:
 
     @property
     def f1_mean(self) -> float:
-        """nan where no repeat counts."""
+        """Mean macro F1 of the repeats that count; nan where none does."""
         return float(np.mean(list(self.f1.values()))) if self.f1 else math.nan
 
     @property
     def f1_sd(self) -> float:
-        """Standard deviation over repeats; nan below two."""
+        """Standard deviation over the repeats (n - 1); nan for fewer than two."""
         return float(np.std(list(self.f1.values()), ddof=1)) if len(self.f1) > 1 else math.nan
 
 
@@ -80,14 +83,15 @@ class Results:
     people: int
     """Different people on whose photos something was compared."""
     photos: int
+    """Different photos on which something was compared."""
 
-    def of(self, comparison: str) -> list[Row]:
-        """The rows of one comparison."""
+    def rows_of(self, comparison: str) -> list[Row]:
+        """The rows of one comparison, the base first."""
         return [row for row in self.rows if row.comparison == comparison]
 
     @cached_property
     def n_verdicts(self) -> int:
-        """Differences of at least two repeats none of which diverged: those that could be told."""
+        """How many differences could have a verdict: those of at least two repeats none of which diverged."""
         return sum(
             row.difference is not None and row.difference.n > 1 and not row.states.get(TrialState.DIVERGED)
             for row in self.rows
@@ -95,34 +99,34 @@ class Results:
 
     @property
     def chance_note(self) -> str:
-        """What to think of the verdicts together."""
+        """A sentence on how many verdicts are to be expected where nothing differs."""
         return (
-            f"Of {counted(self.n_verdicts, 'difference')}, about {expected_by_chance(self.n_verdicts):.2g} would be called "
-            "better or worse by chance alone, were none real."
+            f"Of {counted(self.n_verdicts, 'difference')}, about {expected_by_chance(self.n_verdicts):.2g} would be "
+            "called better or worse by chance alone if none were real."
         )
 
 
 def read_results(
     run: ComparisonRun, comparisons: Sequence[PlannedComparison], splits: Sequence[Split], faces: FaceDataset
 ) -> Results:
-    """The rows of all comparisons from what is done so far."""
-    fits = _Fits(run, splits, faces)
+    """The rows of all comparisons, from the fits that are done so far."""
+    fits = _FinishedFits(run, splits, faces)
     rows = [row for comparison in comparisons for row in _rows(comparison, fits)]
     return Results(tuple(rows), len(splits), *fits.tested())
 
 
-def _rows(comparison: PlannedComparison, fits: _Fits) -> list[Row]:
+def _rows(comparison: PlannedComparison, fits: _FinishedFits) -> list[Row]:
     done = {arm.name: fits.complete(arm) for arm in comparison.arms}
     of_base = done[comparison.base.name]
     rows = [fits.row(comparison.name, comparison.base, of_base, None, is_base=True)]
     for variant in comparison.variants:
-        counted = [number for number in done[variant.name] if number in of_base]
-        found = difference([fits.pair(number, comparison.base, variant) for number in counted]) if counted else None
-        rows.append(fits.row(comparison.name, variant, counted, found))
+        both = [number for number in done[variant.name] if number in of_base]  # the repeats that can be paired
+        found = difference([fits.pair(number, comparison.base, variant) for number in both]) if both else None
+        rows.append(fits.row(comparison.name, variant, both, found))
     return rows
 
 
-class _Fits:
+class _FinishedFits:
     """The results of a run's fits, each file read once."""
 
     def __init__(self, run: ComparisonRun, splits: Sequence[Split], faces: FaceDataset) -> None:
@@ -131,53 +135,55 @@ class _Fits:
         self._person = people["person"]
         self._stratum = pd.Series(list(map(stratum, people["gender"], people["age"])), people.index, dtype="int64")
         self._results: dict[str, FitResult | None] = {}
-        self._answers: dict[str, pd.DataFrame] = {}
+        self._predictions: dict[str, pd.DataFrame] = {}
 
     def complete(self, arm: Arm) -> list[int]:
-        """The repeats in which the arm's fit is complete and read as the arm reads it."""
+        """The repeats in which the arm's fit is complete and was evaluated for the arm."""
         return [number for number in range(len(self._splits)) if self._evaluation(arm, number) is not None]
 
     def pair(self, number: int, base: Arm, variant: Arm) -> Repeat:
-        """What both answered in a repeat."""
+        """What base and variant predicted for the tested photos of a repeat."""
         one, other = (self._table(arm, number) for arm in (base, variant))
         keys = one.index
         return Repeat(
             truth=one["truth"].to_numpy(np.int64),
             base=one[column(base.treatment)].to_numpy(np.int64),
+            # The photos are the same, but two files need not have them in one order.
             variant=other.loc[keys, column(variant.treatment)].to_numpy(np.int64),
             person=self._person[keys].to_numpy(object),
             stratum=self._stratum[keys].to_numpy(np.int64),
         )
 
     def row(
-        self, comparison: str, arm: Arm, counted: Sequence[int], found: Difference | None, is_base: bool = False
+        self, comparison: str, arm: Arm, repeats: Sequence[int], found: Difference | None, is_base: bool = False
     ) -> Row:
         """The arm's row over these repeats."""
-        evaluations = {number: one for number in counted if (one := self._evaluation(arm, number)) is not None}
+        evaluations = {number: one for number in repeats if (one := self._evaluation(arm, number)) is not None}
         scored = {number: one.scores for number, one in evaluations.items() if one.scores is not None}
         results = [self._result(arm, number) for number in range(len(self._splits))]
         seconds = [result.seconds for result in results if result and result.state == TrialState.COMPLETE]
-        validated = [one.validation_f1 for one in evaluations.values()]
+        validation = [one.validation_f1 for one in evaluations.values()]
         tasks = [scores.task_f1 for scores in scored.values()]
         return Row(
             comparison=comparison,
             variant=arm.name,
-            n=len(counted),
+            n=len(repeats),
             f1={number: scores.f1 for number, scores in scored.items()},
             difference=found,
             seconds_mean=float(np.mean(seconds)) if seconds else math.nan,
             states=Counter(self._state(arm, result) for result in results),
             task_f1={name: float(np.mean([task[name] for task in tasks])) for name in tasks[0]} if tasks else {},
-            validation_f1_mean=float(np.mean(validated)) if validated else math.nan,
+            validation_f1_mean=float(np.mean(validation)) if validation else math.nan,
             is_base=is_base,
         )
 
     def tested(self) -> tuple[int, int]:
-        """(people, photos) on which something was compared, each counted once."""
-        keys = {key for table in self._answers.values() for key in table.index}
+        """How many people and photos something was compared on, each counted once."""
+        keys = {key for table in self._predictions.values() for key in table.index}
         return self._person[list(keys)].nunique(), len(keys)
 
     def _id(self, arm: Arm, number: int) -> str:
+        """The id of the arm's fit in a repeat; arms whose fits would be equal share it."""
         return arm.fit_id(number, self._splits[number].digest, self._digest)
 
     def _result(self, arm: Arm, number: int) -> FitResult | None:
@@ -198,13 +204,16 @@ class _Fits:
             return NOT_DONE
         if result.state != TrialState.COMPLETE:
             return str(result.state)
-        found = Evaluation.of(result, arm.treatment)
+        found = Evaluation.of(
+            result, arm.treatment
+        )  # None where the fit ran before a variant asked for this evaluation
         return NOT_DONE if found is None else TrialState.COMPLETE if found.scores else TrialState.FAILED
 
     def _table(self, arm: Arm, number: int) -> pd.DataFrame:
+        """answers.csv of the arm's fit: one row per tested photo, indexed by its key."""
         fit_id = self._id(arm, number)
-        if fit_id not in self._answers:
-            self._answers[fit_id] = pd.read_csv(
+        if fit_id not in self._predictions:
+            self._predictions[fit_id] = pd.read_csv(
                 self._run.fit(fit_id) / ANSWERS, dtype={"key": str}, keep_default_na=False
             ).set_index("key")
-        return self._answers[fit_id]
+        return self._predictions[fit_id]

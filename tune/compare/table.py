@@ -33,43 +33,43 @@ _STYLES: dict[str, str] = {Verdict.BETTER: "green", Verdict.WORSE: "red"}
 
 
 def render(results: Results, comparisons: Sequence[PlannedComparison]) -> RenderableType:
-    """For a terminal: a table a comparison, under what was claimed."""
+    """For a terminal: one table per comparison, below what was claimed."""
     parts: list[RenderableType] = []
     for comparison in comparisons:
         if len(comparisons) > 1:
             parts.append(Text(f"\n{comparison.name}", style="bold"))
         if comparison.claim:
             parts.append(Text(comparison.claim))
-        parts.append(_terminal_table(results.of(comparison.name), results.repeats))
+        parts.append(_terminal_table(results.rows_of(comparison.name), results.repeats))
     return Group(*parts, Text(results.chance_note, style="dim") if results.n_verdicts else Text(""))
 
 
 def _terminal_table(rows: Sequence[Row], repeats: int) -> Table:
-    partial = any(row.n < repeats for row in rows)
+    partial = any(row.n < repeats for row in rows)  # n is a column only where it differs: 80 columns are few
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("variant", overflow="fold", min_width=12)
     if partial:
         table.add_column("n", justify="right", no_wrap=True)
-    for name in ("macro F1", "difference, 95 %", "word", "time"):
+    for name in ("macro F1", "difference, 95 %", "verdict", "time"):
         table.add_column(name, no_wrap=True)
     for row in rows:
         n = [str(row.n)] if partial else []
-        style = "bold" if row.is_base else _STYLES.get(word(row), "")
+        style = "bold" if row.is_base else _STYLES.get(verdict_text(row), "")
         table.add_row(
-            row.variant, *n, format_mean(row), format_difference(row), word(row), format_time(row), style=style
+            row.variant, *n, format_mean(row), format_difference(row), verdict_text(row), format_time(row), style=style
         )
     return table
 
 
 def format_mean(row: Row) -> str:
-    """`.612 ± .012`; without a spread where there is one repeat, a dash where there is none."""
+    """Mean and standard deviation, as in `0.612 ± 0.012`; the mean alone for one repeat, a dash for none."""
     if not row.n:
         return "–"
     return f"{row.f1_mean:.3f}" if math.isnan(row.f1_sd) else f"{row.f1_mean:.3f} ± {row.f1_sd:.3f}"
 
 
 def format_difference(row: Row) -> str:
-    """`+0.021 [-0.004, +0.046]`, of one repeat without an interval; empty for the base, and where no repeat counts."""
+    """Difference and interval, as in `+0.021 [-0.004, +0.046]`; "" for the base, and where no repeat counts."""
     found = row.difference
     if found is None:
         return ""
@@ -78,13 +78,13 @@ def format_difference(row: Row) -> str:
     )
 
 
-def word(row: Row) -> str:
-    """The verdict; for an arm without a score, how its fits ended."""
+def verdict_text(row: Row) -> str:
+    """The verdict; for an arm without a score, how its fits ended; "" for a base that has scores."""
     return row.verdict or ("" if row.n else ", ".join(row.states))
 
 
 def format_time(row: Row) -> str:
-    """A fit's mean time."""
+    """The mean time of a fit; "" where none is complete."""
     return "" if math.isnan(row.seconds_mean) else duration(row.seconds_mean)
 
 
@@ -94,7 +94,7 @@ def to_csv(results: Results) -> str:
 
 
 def _cells(row: Row) -> tuple[object, ...]:
-    """An arm's cells, by COLUMNS."""
+    """The cells of one arm, in the order of COLUMNS."""
     found = row.difference
     numbers = (found.mean, found.low, found.high) if found else (math.nan,) * 3
     return (
@@ -102,7 +102,7 @@ def _cells(row: Row) -> tuple[object, ...]:
         row.variant,
         row.n,
         *(_number(value, 6) for value in (row.f1_mean, row.f1_sd, *numbers)),
-        word(row),
+        verdict_text(row),
         _number(row.validation_f1_mean, 6),
         _number(row.seconds_mean, 1),
         ";".join(f"{state}={count}" for state, count in row.states.items()),
@@ -110,10 +110,10 @@ def _cells(row: Row) -> tuple[object, ...]:
 
 
 def to_markdown(results: Results, comparisons: Sequence[PlannedComparison], left_out: Sequence[str] = ()) -> str:
-    """For a document: what was claimed, by whom, and a table, comparison by comparison; and what these photos leave out."""
+    """For a document: each comparison's claim, its source and its table; then the variants that were left out."""
     parts = []
     for comparison in comparisons:
-        rows = results.of(comparison.name)
+        rows = results.rows_of(comparison.name)
         parts.append(f"### {comparison.name}\n")
         if comparison.claim:
             parts.append(f"{comparison.claim}{f' ({comparison.source})' if comparison.source else ''}\n")
@@ -122,10 +122,10 @@ def to_markdown(results: Results, comparisons: Sequence[PlannedComparison], left
             "|---|---|---|---|---|---|---|",
         ]
         for row in rows:
-            told = word(row)
-            validated = "" if math.isnan(row.validation_f1_mean) else f"{row.validation_f1_mean:.3f}"
-            said = f"**{told}**" if told in _STYLES else told
-            cells = (row.variant, str(row.n), format_mean(row), format_difference(row), said, validated)
+            verdict = verdict_text(row)
+            emphasized = f"**{verdict}**" if verdict in _STYLES else verdict
+            validation = "" if math.isnan(row.validation_f1_mean) else f"{row.validation_f1_mean:.3f}"
+            cells = (row.variant, str(row.n), format_mean(row), format_difference(row), emphasized, validation)
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in (*cells, format_time(row))) + " |")
         parts.append("\n".join(lines) + "\n")
     if results.n_verdicts:

@@ -1,10 +1,10 @@
-"""Treatments: what a variant does that no recipe can say, such as a defect that is reproduced to see what it costs.
+"""Treatments: what a variant does that no recipe can express, such as a defect that is reproduced to measure its cost.
 
-A treatment either trains differently (`retrains`: its fits are its own) or reads a plain fit differently (no new training: the fit
-is trained once, and answers the tested photos once as it is and once for each reading that a variant asks for). Each step of a fit
-that a treatment may change is a method here; the class itself changes nothing.
+A treatment either trains differently (`retrains`), and has fits of its own, or it evaluates an untreated fit
+differently: then that fit is trained once, and predicts the tested photos once for each treatment that evaluates it.
+Each step of a fit that a treatment may change is a method of Treatment, which itself changes nothing.
 
-A treatment is named in TREATMENTS, or, in a study of one's own, as `module:Class`; workers import it by that name.
+A treatment is named in TREATMENTS or, in a user's study, as `module:Class`; workers import it by that name.
 """
 
 from __future__ import annotations
@@ -43,20 +43,21 @@ TREATMENTS: dict[str, str] = {
 
 
 class Treatment:
-    """A fit as it is. Subclasses override what they change; they are made anew, without arguments, for every fit.
+    """The untreated fit. Subclasses override the steps that they change; each fit has a new object, made without
+    arguments.
 
-    Nothing here may hang on anything but its arguments: a fit that was killed goes through the same steps again.
+    A method may depend on nothing but its arguments: a fit that was killed goes through the same steps again.
     """
 
     join = ""
-    """The rule that joins the members' answers; "" is the recipe's own."""
+    """The rule that joins the members' predictions; "" is the recipe's own."""
     flip = False
-    """Whether answers are the mean over a photo and its mirror image."""
+    """Whether predictions are the mean over a photo and its mirror image."""
 
     retrains = False
-    """Whether `data` or `prepared` is overridden."""
+    """Whether training changes: `data` or `prepared` is overridden."""
     picks = False
-    """Whether `better` is overridden."""
+    """Whether the choice of the epoch changes: `better` is overridden."""
 
     def __init_subclass__(cls) -> None:
         if "answers" in vars(cls):  # its former name, which nothing calls any more
@@ -65,24 +66,40 @@ class Treatment:
         cls.picks = cls.better is not Treatment.better
 
     def applies(self, faces: FaceDataset, recipe: Recipe) -> str:
-        """Why it would change nothing here, or cannot be done; "" where it can. Such a variant is left out, and that is said."""
+        """Why the treatment cannot be done or would change nothing; "" where it applies.
+
+        Reports name what is left out.
+        """
         return ""
 
     def data(self, faces: FaceDataset, data: FitData, generator: np.random.Generator) -> FitData:
-        """What the fit reads, before it is made. `faces.split.holdout` are the tested people; the generator hangs on the split alone."""
+        """The data of the fit, before the fit is made.
+
+        Args:
+            faces: the dataset; `faces.split.holdout` are the tested people.
+            data: of the untreated fit.
+            generator: depends on the split alone.
+        """
         return data
 
     def prepared(self, fit: Fit) -> None:
-        """Change the fit after it is made, before it takes up a saved state and before its first epoch."""
+        """Change the fit after it is made, before it loads a checkpoint and before its first epoch."""
 
     def better(self, new: EpochResult, best: EpochResult) -> bool:
-        """Whether the epoch just done is the one to answer with, rather than the best so far."""
+        """Whether the epoch just done is to be tested rather than the best one so far."""
         return new.validation_f1 > best.validation_f1
 
     def predict(
         self, models: Sequence[Model], fit: Fit, faces: FaceDataset, rows: NDArray[np.int64]
     ) -> NDArray[np.int64]:
-        """The class (0..17) of each of these rows of `faces.photos`, (n,). The models hold the weights of the epoch to answer with."""
+        """The predicted classes, (n,) of 0..17, of these rows, (n,), of `faces.photos`.
+
+        Args:
+            models: with the weights of the epoch that is tested.
+            fit: the fit of these models.
+            faces: the dataset.
+            rows: of the photos to predict.
+        """
         from maskcls.models.model import log_probabilities
 
         join = self.join or fit.recipe.join
@@ -93,7 +110,7 @@ class Treatment:
 
 
 def find(name: str) -> Treatment:
-    """The treatment of that name. Raises CallError where there is none."""
+    """A new treatment of that name. Raises CallError where there is none."""
     place = TREATMENTS.get(name, name)
     module, colon, attribute = place.partition(":")
     if not colon:

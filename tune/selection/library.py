@@ -1,4 +1,4 @@
-"""The library that an ensemble is selected from: the finalists of one or more searches, and what their repeats answered."""
+"""The library from which an ensemble is selected: finalists of one or more searches, and their predictions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("maskcls")
 
 PARTS = 5
-"""Of the validation people, each left out in turn, where repeats differ in their seeds alone."""
+"""Parts of the validation people, each left out in turn, where the repeats differ in their seeds alone."""
 
 
 @dataclass(frozen=True)
@@ -47,80 +47,90 @@ class Candidate:
 
 
 def check_runs(runs: Sequence[SearchRun]) -> Design:
-    """The design that the runs' finalists share. Raises CallError where the runs, or their finalists, don't go together."""
+    """The design that the runs' finalists share.
+
+    Raises CallError where runs, or their finalists, cannot be combined.
+    """
     for one, other in itertools.combinations(runs, 2):
         if one.path.resolve() == other.path.resolve():
             raise CallError(f"--run {one.name} is given twice. Name each run once.")
     first, designs = runs[0], [_design(run) for run in runs]
     for run, design in zip(runs[1:], designs[1:], strict=True):
-        for what, told in (
-            ("photos", _data_digest),
-            ("split of the people", lambda one: one.search().get("split_digest")),
-        ):
-            if told(run) != told(first):
+        for what, digest in (("data set", _data_digest), ("split of the people", _split_digest)):
+            if digest(run) != digest(first):
                 raise CallError(
-                    f"{run.name} has another {what} than {first.name} ({told(run)}, not {told(first)}): what one trained on may be what "
-                    "another is scored by. Name runs on the same --data, --split-seed, --split and --corrections."
+                    f"{run.name} has another {what} than {first.name} ({digest(run)}, not {digest(first)}): one may "
+                    "have trained on the people who score the other. Name runs on the same --data, --split-seed, "
+                    "--split and --corrections."
                 )
         alike = ("--repeats", designs[0].repeats, "--repeat-by", designs[0].by)
         if (design.by, design.repeats) != (designs[0].by, designs[0].repeats):
             raise CallError(
-                f"The finalists of {run.name} have {design.repeats} repeats by {design.by}, those of {first.name} {designs[0].repeats} by "
-                f"{designs[0].by}, so their answers don't compare. Repeat them alike: {_more(run, *alike)}"
+                f"The finalists of {run.name} have {design.repeats} repeats by {design.by}, those of {first.name} "
+                f"{designs[0].repeats} by {designs[0].by}, so their predictions cannot be compared. Repeat them alike: "
+                f"{_more(run, *alike)}"
             )
     return designs[0]
 
 
 def find_candidates(runs: Sequence[SearchRun], faces: FaceDataset) -> list[Candidate]:
-    """The finalists of the runs, as `check_runs` let pass, which are complete, and their repeats as well; the others are logged.
+    """The finalists of the runs that are complete and have complete repeats; a warning names each of the others.
 
-    What is exported is a trial's own fit: of one that was stopped early it is not what its repeats, trained to the end, answered with.
+    The exported weights are those of the trial itself. A trial that was stopped early is no candidate, because its
+    repeats were trained to the end, and so say nothing about its weights.
 
-    Raises CallError for fewer than two.
+    Args:
+        runs: that `check_runs` accepted.
+        faces: the dataset that they share.
+
+    Raises CallError for fewer than two candidates.
     """
     found = []
     for run in runs:
         design, trials = _design(run), records(run)
         states = {trial.trial_id: trial.state for trial in trials}
         for finalist in read_finalists(run, trials, faces, design):
-            why = "; ".join(finalist.failed)
+            reason = "; ".join(finalist.failed)
             if states[finalist.trial_id] != TrialState.COMPLETE:
-                why = f"the trial was {states[finalist.trial_id]}, and is not trained to its end"
-            if why:
-                log.warning("Finalist %s of %s is left out: %s.", finalist.trial_id, run.name, why)
+                reason = f"the trial was {states[finalist.trial_id]}, and is not trained to its end"
+            if reason:
+                log.warning("Finalist %s of %s is left out: %s.", finalist.trial_id, run.name, reason)
             else:
                 found.append(Candidate(run, finalist))
     if len(found) < 2:
         names = " and ".join(run.name for run in runs)
         raise CallError(
-            f"An ensemble needs at least two finalists that are complete, repeats as well, but {names} has {len(found)}. "
+            "An ensemble needs at least two finalists that are complete and have complete repeats, "
+            f"but {names} has {len(found)}. "
             f"Train more: {_more(runs[0], '--finalists', max(3, _design(runs[0]).finalists + 1))}"
         )
     return found
 
 
 def build_library(found: Sequence[Candidate], faces: FaceDataset, design: Design) -> Library:
-    """What the candidates' repeats answered, repeat by repeat. Raises DataError where they answered different photos."""
-
+    """The predictions of the candidates' repeats, repeat by repeat. Raises DataError where their photos differ."""
     repeats = found[0].finalist.repeats
     for candidate in found[1:]:
         for one, other in zip(repeats, candidate.finalist.repeats, strict=True):
             if one.keys != other.keys:
                 raise DataError(
-                    f"Repeat {one.repeat + 1} of {found[0].name} and of {candidate.name} answered different photos, so they don't compare. "
-                    f"Remove {candidate.run.finalists} and repeat its finalists: {_more(candidate.run)}"
+                    f"Repeat {one.repeat + 1} of {found[0].name} and of {candidate.name} have predictions for "
+                    f"different photos, so they cannot be compared. Remove {candidate.run.finalists} and repeat its finalists: "
+                    f"{_more(candidate.run)}"
                 )
-    keys = [key for repeat in repeats for key in repeat.keys]
+    keys = [key for repeat in repeats for key in repeat.keys]  # n rows, repeat after repeat
     people = faces.photos.set_index("key").loc[keys]
     number = np.repeat(np.arange(len(repeats)), [len(repeat.keys) for repeat in repeats]).astype(np.int64)
     person = people["person"]
-    by_part = number if design.by == RepeatBy.FOLDS else np.array(list(map(_parts(faces).get, person)), np.int64)
-    answered = [[repeat.log_probabilities for repeat in candidate.finalist.repeats] for candidate in found]
+    # A fold is a part already: its people were left out of the training. Seeds score the same people in every repeat,
+    # so these people are divided into parts for the selection.
+    part = number if design.by == RepeatBy.FOLDS else np.array(list(map(_parts(faces).get, person)), np.int64)
+    log_probs = [[repeat.log_probabilities for repeat in candidate.finalist.repeats] for candidate in found]
     return Library(
-        probabilities=np.exp(np.stack([np.concatenate(each) for each in answered]).astype(np.float64)),
+        probabilities=np.exp(np.stack([np.concatenate(each) for each in log_probs]).astype(np.float64)),
         truth=np.concatenate([repeat.truth for repeat in repeats]),
         repeat=number,
-        part=by_part,
+        part=part,
         person=person.to_numpy(object),
         stratum=np.array(list(map(stratum, people["gender"], people["age"])), np.int64),
     )
@@ -134,7 +144,7 @@ def _design(run: SearchRun) -> Design:
 
 
 def _more(run: SearchRun, *words: object) -> str:
-    """The command that repeats other finalists of a run."""
+    """The command that repeats more finalists of a run."""
     return " ".join(map(str, ("python -m tune.search --resume", run.path, *words)))
 
 
@@ -143,8 +153,13 @@ def _data_digest(run: SearchRun) -> str | None:
     return digest
 
 
+def _split_digest(run: SearchRun) -> str | None:
+    digest: str | None = run.search().get("split_digest")
+    return digest
+
+
 def _parts(faces: FaceDataset) -> dict[str, int]:
-    """The part of each validation person: PARTS of them, or fewer where there are fewer people, each like the whole."""
+    """The part of each validation person: PARTS of them, or fewer for fewer people, stratified as folds are."""
     from maskcls.data import splits
 
     people = faces.split.validation

@@ -102,7 +102,7 @@ class Difference:
 
     @property
     def verdict(self) -> Verdict:
-        """Better or worse where the interval leaves zero out.
+        """Better or worse where zero is outside the interval.
 
         One repeat can't tell: another seed may reverse its sign.
         """

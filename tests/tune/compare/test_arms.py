@@ -100,7 +100,10 @@ def test_values_to_vary(texts: list[str], values: dict[str, list[Any]]) -> None:
         (["loss"], "--vary expects key=value,value, as in --vary loss=focal,cross_entropy, but got 'loss'"),
         (["=3"], "--vary expects key=value"),
         (["loss=focal", "loss=cross_entropy"], "--vary loss is given twice. Put all its values into one"),
-        (["seed=1,2"], "--vary seed is not for a comparison: repeats differ by it. Say how many with --seeds"),
+        (
+            ["seed=1,2"],
+            "--vary seed is no comparison: the repeats differ in their seeds. Set their number with --seeds",
+        ),
     ],
 )
 def test_values_that_cannot_be_meant(texts: list[str], message: str) -> None:
@@ -337,7 +340,7 @@ def test_a_file_is_a_study(tmp_path: Path) -> None:
         ("x = 1", r"must define STUDY = Study\(...\) from tune.compare.studies, but it defines none"),
         ("STUDY = 3", "but got int"),
         ("import nowhere", "cannot be loaded: .* line 1: ModuleNotFoundError: No module named 'nowhere'"),
-        (STUDY.replace('"mlp", {', '"", {'), "every variant needs a name of its own"),
+        (STUDY.replace('"mlp", {', '"", {'), "every variant needs its own name"),
         (STUDY.replace('[Variant("mlp", {"head": "mlp"})]', "[]"), "Comparison head of study mine has no variants"),
     ],
 )
@@ -354,7 +357,7 @@ def test_studies_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(CallError, match="There is no study file .*mine.py. Expected: a Python file"):
         studies.get(str(tmp_path / "mine.py"))
     twice = [Comparison("one", variants=[Variant("a")])] * 2
-    with pytest.raises(CallError, match="Study s: every comparison needs a name of its own, but 'one' is given"):
+    with pytest.raises(CallError, match="Study s: every comparison needs its own name, but 'one' is given"):
         studies.checked(Study("s", "?", twice))
     with pytest.raises(CallError, match="Study s has no comparison"):
         studies.checked(Study("s", "?", []))

@@ -153,7 +153,7 @@ def test_inverted_numbering_turns_under_30_round_and_leaves_gender_alone(
     recipe = SMALL.override({"task_split": "mask_genderage"})
     classes = np.arange(18)
     known = [np.log(np.eye(t.n_labels)[t.of(classes)] * 0.98 + 0.02 / t.n_labels) for t in recipe.split.tasks]
-    monkeypatch.setattr("tune.compare.defects._said", lambda models, pixels, rows: known)
+    monkeypatch.setattr("tune.compare.defects._log_probs", lambda models, pixels, rows: known)
     fit = Fit(recipe, FitData.of(faces, recipe))
     told = [decode_class(int(class_)) for class_ in find("inverted numbering").predict(fit.models, fit, faces, classes)]
     true = [decode_class(class_) for class_ in range(18)]

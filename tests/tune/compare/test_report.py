@@ -149,7 +149,7 @@ def test_markdown_tells_claim_and_source() -> None:
 
 def test_markdown_tells_what_is_left_out() -> None:
     text = compare_table.to_markdown(made_results(), made_comparisons(), [NOTE, "six is left out: why."])
-    assert text.endswith(f"were none real.\n\n- {NOTE}\n- six is left out: why.\n")
+    assert text.endswith(f"if none were real.\n\n- {NOTE}\n- six is left out: why.\n")
 
 
 def test_the_plot_shows_every_difference() -> None:
@@ -190,8 +190,8 @@ def test_the_page_says_how_it_was_measured(page: Path) -> None:
     assert f"<li>{escape(NOTE)}</li>" in text
     assert "+0.050, one repeat" in text
     assert "Label smoothing +.016 or worse. (other teams)" in text
-    assert "60 people of the holdout were left alone altogether" in text
-    assert "5 folds over the people, fold i is tested, and of the others 15% pick the epoch" in text
+    assert "the 60 people of the holdout took no part at all" in text
+    assert "of 5 folds over the people fold i is tested, and 15% of the others pick the epoch" in text
     assert "<b>400</b><span>2,800 photos, 5 repeats</span>" in text
     assert "2 cores, 1 GPUs" in text
     assert "4 complete, 1 not done" in text

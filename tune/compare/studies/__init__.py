@@ -1,6 +1,6 @@
 """Studies: declared lists of comparisons. Pure declarations: importing one needs neither torch nor Ray.
 
-A study's module defines `STUDY = Study(...)`; a user's own is a Python file that does; `get` takes its path.
+A study's module defines `STUDY = Study(...)`. So does the Python file of a user's study, whose path `get` takes.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from maskcls.text import meant
 from search_spaces import SpaceError, defined_in
 
 NAMES: tuple[str, ...] = ("contest",)
-"""The studies that come with the package: modules of this one."""
+"""The studies that come with the package, each a module of this one."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to train or to score, set against its comparison's base.
+    """One way to train or to score, which is compared with its comparison's base.
 
     Args:
         name: a few words, for tables.
-        overrides: values of the recipe (`members.age3.lr_head` is a key, too) in place of the base's.
-        treatment: what no recipe can say, by its name in `tune.compare.treatments`; "" is the comparison's own.
+        overrides: values of the recipe in place of the base's; `members.age3.lr_head` is a key as well.
+        treatment: what no recipe can express, by its name in `tune.compare.treatments`; "" is the comparison's.
     """
 
     name: str
@@ -36,15 +36,15 @@ class Variant:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Variants against one base.
+    """Variants that are compared with one base.
 
     Args:
-        name: a word or two, for tables; each once in a study.
-        claim: what somebody said of these variants, in a sentence; "" where nobody said anything.
-        source: who, and with which figures.
+        name: a word or two, for tables; different for each comparison of a study.
+        claim: what is claimed about these variants, in a sentence; "" where nothing is.
+        source: who claims it, and with which figures.
         base: values of the recipe in place of the preset's.
-        variants: at least one, each name once.
-        treatment: the base's own, by its name in `tune.compare.treatments`.
+        variants: at least one, with different names.
+        treatment: of the base, by its name in `tune.compare.treatments`.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Study:
-    """A question, and the comparisons that answer it. They share the photos, the splits and the seeds, and fits that are equal."""
+    """A question and the comparisons that answer it. They share photos, splits, seeds, and the fits that are equal."""
 
     name: str
     question: str
@@ -70,7 +70,10 @@ def names() -> list[str]:
 
 
 def get(name_or_file: str) -> Study:
-    """The study of that name, or the STUDY that a Python file defines. Raises CallError where it cannot be had or is none."""
+    """The study of that name, or the STUDY that a Python file defines.
+
+    Raises CallError where there is no valid study.
+    """
     if name_or_file in NAMES:
         study = importlib.import_module(f"{__name__}.{name_or_file}").STUDY
     elif name_or_file.endswith(".py") or "/" in name_or_file:
@@ -83,7 +86,7 @@ def get(name_or_file: str) -> Study:
 
 
 def checked(study: Study) -> Study:
-    """The study itself. Raises CallError where a name stands twice, or where nothing is compared."""
+    """The study itself. Raises CallError where a name is used twice, or where nothing is compared."""
     if not study.comparisons:
         raise CallError(f"Study {study.name} has no comparison. Expected at least one.")
     _each_once([comparison.name for comparison in study.comparisons], f"Study {study.name}", "comparison")
@@ -99,7 +102,7 @@ def _each_once(given: list[str], where: str, what: str) -> None:
     twice = sorted({name for name in given if given.count(name) > 1})
     if twice or not all(given):
         raise CallError(
-            f"{where}: every {what} needs a name of its own, but {twice[0] if twice else 'the empty one'!r} is given."
+            f"{where}: every {what} needs its own name, but {twice[0] if twice else 'the empty one'!r} is given."
         )
 
 

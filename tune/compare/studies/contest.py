@@ -1,11 +1,12 @@
-"""What the contest project did, and what other teams said moved their scores: does it hold?
+"""What the contest project did, and what other teams reported to have changed their scores: is it true here as well?
 
     python -m tune.compare --study contest --data DIR --preset fine-tune
 
-Every comparison but that of two losses changes one thing. The base is the call's (preset, scale, --set), but for what a comparison
-fixes of its own: so the study runs at any size. Sources are the contest project of 2021 (rank 145 of 224) and teams' published reports,
-all on the contest's photos with larger backbones: macro F1 on validation people unless it says test or accuracy. The hard join is asked
-of splits whose members can contradict each other; where they cannot, as in `three`, it decides as the soft one does.
+Every comparison except that of two losses changes one thing. The base is given by the command (preset, scale, --set),
+except for what a comparison fixes itself, so that the study runs at any size. Sources are the contest project of 2021
+(rank 145 of 224) and teams' published reports, all on the contest's photos with larger backbones. Their figures are
+macro F1 on validation people unless they say test or accuracy. The hard join is compared for splits whose members can
+contradict each other; where they cannot, as in `three`, it gives the same classes as the soft join.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from tune.compare.studies import Comparison, Study, Variant
 PROJECT = "contest project, 2021"
 TEAMS = "other teams' reports"
 
-# OpenCV's hue has 180 steps for 360 degrees, saturation and value 255: what limits of 0.2 on those scales are in a recipe's units.
+# Limits of 0.2 in the units of a recipe: OpenCV's hue has 180 steps for 360 degrees, saturation and value have 255.
 _HUE_OF_THE_PROJECT = {"augment_hue_degrees": 0.4, "augment_saturation": 0.2 / 255, "augment_value": 0.2 / 255}
 _NO_AUGMENTATION = {"augment_flip": 0.0, "augment_probability": 0.0}
 
@@ -29,7 +30,7 @@ def _values(key: str, *values: Any) -> tuple[Variant, ...]:
 DEFECTS = (
     Comparison(
         "preprocessing",
-        "Prediction that squeezes the photo, or normalises it otherwise than training, costs much.",
+        "Prediction that squeezes the photo, or normalises it differently from training, costs much.",
         f"{PROJECT}: accuracy of its mask model 93 % -> 99 % when the geometry was mended",
         variants=(
             Variant("squeezed photos", treatment="squeezed photos"),
@@ -38,7 +39,7 @@ DEFECTS = (
     ),
     Comparison(
         "numbering",
-        "A joint task of gender and under 30, read in another numbering than it was trained in, inverts the ages.",
+        "A joint task of gender and under 30 that is read in another numbering than in training inverts the ages.",
         f"{PROJECT}: found in its code, not measured",
         base={"task_split": "mask_genderage"},
         variants=(Variant("inverted numbering", treatment="inverted numbering"),),
@@ -68,13 +69,14 @@ DEFECTS = (
     ),
     Comparison(
         "hue",
-        "Limits of 0.2 on a scale of 0..255 change next to no colour; real ones would have helped.",
+        "Limits of 0.2 on a scale of 0..255 change almost no colour; larger ones would have helped.",
         f"{PROJECT}: found in its code, not measured",
         variants=(Variant("limits of 0.2", _HUE_OF_THE_PROJECT),),
     ),
     Comparison(
         "split",
-        "Split by photo, validation flatters: the same people stand on both sides. Compare it with the score on people new to the model.",
+        "Split by photo, the same people are on both sides, and validation is optimistic. Compare it with the score on "
+        "new people.",
         f"{TEAMS}: by photo validation .92, test .69; by person .65 and .64",
         variants=(Variant("by photo", treatment="split by photo"),),
     ),
@@ -83,7 +85,8 @@ DEFECTS = (
 CHOICES = (
     Comparison(
         "frozen stages",
-        "Fine-tuning beats a frozen backbone; freezing the first one or two stages does best. The contest project: unfreezing is worse.",
+        "Fine-tuning beats a frozen backbone; freezing the first one or two stages is best. The contest project: "
+        "unfreezing is worse.",
         f"{TEAMS}: ViT frozen .629, tuned .660; TinyViT none .719, stages 0-1 .745, 0-2 .731",
         base={"frozen_stages": 0},
         variants=_values("frozen_stages", 1, 2, 3, 4, 5),
@@ -102,7 +105,8 @@ CHOICES = (
     *(
         Comparison(
             f"join of {split}",
-            "The contest project's hard rule: one member after the other, advisers first, says its label of what is still possible.",
+            "The contest project's hard rule: one member after the other, advisers first, decides among the classes "
+            "that are still possible.",
             f"{PROJECT}: its only rule, not compared",
             base={"task_split": split, "join": "soft"},
             variants=(Variant("hard join", treatment="hard join"),),
@@ -111,7 +115,8 @@ CHOICES = (
     ),
     Comparison(
         "loss",
-        "Label smoothing +.016 or worse; F1 loss alone can collapse, with cross entropy or focal it is in both winning entries.",
+        "Label smoothing +.016 or worse; F1 loss alone can collapse, but with cross entropy or focal it is in both "
+        "winning entries.",
         f"{TEAMS}: F1 loss alone .40",
         base={"loss": "cross_entropy", "second_loss": "none", "label_smoothing": 0.0, "class_weights": "none"},
         variants=(
@@ -152,7 +157,8 @@ CHOICES = (
     ),
     Comparison(
         "age boundary",
-        "The boundary of the old moved to 57 or 58 for training: up to +.09, or nothing; ages 57-59 left out: .719 -> .736, .796 -> .846.",
+        "The boundary of the old moved to 57 or 58 for training: up to +.09, or nothing; ages 57-59 left out: "
+        ".719 -> .736, .796 -> .846.",
         TEAMS,
         base={"age_cut_old": 60, "ages_left_out": ""},
         variants=(
@@ -193,7 +199,7 @@ CHOICES = (
     Comparison(
         "age regression",
         "Age is ordinal: regressing it beside the classes helps.",
-        "not measured by anybody; a question of our own",
+        "nobody measured it; our own question",
         base={"age_regression": 0.0},
         variants=_values("age_regression", 0.5),
     ),
