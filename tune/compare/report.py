@@ -122,13 +122,14 @@ def _protocol(record: Mapping[str, Any], results: Results) -> Html:
     data = record.get("data", {})
     lines = [
         f"Repeat i trains every variant with seed i on the same split: of {folds} folds over the people fold i is "
-        f"tested, and {VALIDATION:.0%} of the others pick the epoch. After {folds} repeats the people are divided again.",
+        f"tested, and {VALIDATION:.0%} of the others pick the epoch. After {folds} repeats the people are divided "
+        "again.",
         "Nobody who is tested took part in training or in the choice of the epoch; "
         f"the {data.get('holdout_people', 0)} people of the holdout took no part at all.",
         "A difference is the mean over the repeats of the variant's macro F1 minus the base's, on the same photos.",
         "Its interval is over seeds and people, with Student's t: it combines the variance of the repeats' differences "
-        "with the variance over other people, by a bootstrap within gender and age group. One repeat has no interval and no "
-        "verdict.",
+        "with the variance over other people, by a bootstrap within gender and age group. One repeat has no interval "
+        "and no verdict.",
         "A variant that diverged in a repeat gets no verdict, whatever the other repeats would give.",
         *record.get("left_out", ()),
     ]

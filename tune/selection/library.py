@@ -115,8 +115,8 @@ def build_library(found: Sequence[Candidate], faces: FaceDataset, design: Design
             if one.keys != other.keys:
                 raise DataError(
                     f"Repeat {one.repeat + 1} of {found[0].name} and of {candidate.name} have predictions for "
-                    f"different photos, so they cannot be compared. Remove {candidate.run.finalists} and repeat its finalists: "
-                    f"{_more(candidate.run)}"
+                    f"different photos, so they cannot be compared. Remove {candidate.run.finalists} and repeat its "
+                    f"finalists: {_more(candidate.run)}"
                 )
     keys = [key for repeat in repeats for key in repeat.keys]  # n rows, repeat after repeat
     people = faces.photos.set_index("key").loc[keys]

@@ -34,7 +34,9 @@ from tune.compare.fits import is_evaluated, requests
 from tune.compare.studies import Comparison, Study, Variant
 from tune.compare.treatments import Treatment, find
 from tune.fitting.pool import to_do
+from tune.fitting.result import FitResult
 from tune.runs.folder import ComparisonRun
+from tune.states import TrialState
 
 HERE = __name__
 
@@ -266,6 +268,10 @@ def test_equal_fits_are_one(tmp_path: Path) -> None:
     }.isdisjoint({request.trial_id for request in asked})
 
 
+def write_result(folder: Path, state: TrialState, readings: list[str]) -> None:
+    FitResult(state, "", 2, 1, 0.5, 1.0, 1, 0.0, {"readings": readings}, {}).write(folder)
+
+
 def test_a_fit_that_was_not_read_as_wanted_is_to_do_again(tmp_path: Path) -> None:
     run, splits = ComparisonRun.create(tmp_path, "one", {}), [Split(("a",), ("b",), ("c",))]
     reads = f"{HERE}:ReadsOtherwise"
@@ -273,7 +279,7 @@ def test_a_fit_that_was_not_read_as_wanted_is_to_do_again(tmp_path: Path) -> Non
     more = plan_comparison(Comparison("one", variants=(Variant("read", treatment=reads),)), Recipe(), {})[0]
     first = requests(run, [plain], splits, "data", folds=2, cpus=1, gpus=0.0)[0]
     first.folder.mkdir()
-    (first.folder / "result.json").write_text('{"state": "complete", "settings": {"readings": ["z"]}}')
+    write_result(first.folder, TrialState.COMPLETE, ["z"])
     same = requests(run, [plain], splits, "data", folds=2, cpus=1, gpus=0.0)[0]
     assert same.settings["readings"] == ["z"]
     assert to_do([same], is_evaluated) == []
@@ -282,9 +288,9 @@ def test_a_fit_that_was_not_read_as_wanted_is_to_do_again(tmp_path: Path) -> Non
     assert again.settings["readings"] == sorted([reads, "z"]), "what was read before is read again"
     assert to_do([again], is_evaluated) == [again]
     assert (first.folder / "result.json").exists(), "what was found stays until it is replaced"
-    (first.folder / "result.json").write_text('{"state": "diverged", "settings": {"readings": []}}')
+    write_result(first.folder, TrialState.DIVERGED, [])
     assert to_do([again], is_evaluated) == [], "it would diverge again"
-    (first.folder / "result.json").write_text('{"state": "out of memory", "settings": {"readings": []}}')
+    write_result(first.folder, TrialState.OUT_OF_MEMORY, [])
     assert to_do([again], is_evaluated) == [again]
 
 
