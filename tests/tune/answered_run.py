@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from maskcls.data.dataset import FaceDataset
-from maskcls.files import write_atomically
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
 from maskcls.training.metrics import scores
 from tests.tune.selection.small_run import BASE, add_trial
-from tune.fitting.pool import RESULT
+from tune.fitting.result import FitResult
 from tune.runs.folder import SearchRun
 from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import records
@@ -57,13 +55,8 @@ def let_answer(run: SearchRun, faces: FaceDataset, design: Design, candidates: S
         write_predictions(
             request.folder, photos["key"].to_numpy(object)[rows].tolist(), truth, np.log(np.maximum(found, 1e-30))
         )
-        told = {
-            "state": TrialState.COMPLETE,
-            "message": "",
-            "best_epoch": 1,
-            "best_validation_f1": scores(truth, found).f1,
-        }
-        write_atomically(request.folder / RESULT, json.dumps(told))
+        f1 = scores(truth, found).f1
+        FitResult(TrialState.COMPLETE, "", 1, 1, f1, 1.0, 1, 0.0, request.settings, {}).write(request.folder)
     finalists = tuple(read_finalists(run, trials, faces, design))
     write_choice(run, ChoiceRecord.from_results(design, Outcome(Reason.FINISHED, 0), finalists, pick_winner(finalists)))
 
