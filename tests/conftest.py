@@ -141,7 +141,9 @@ def _random(task_split: str, **recipe: object) -> Trained:
     for number, head in enumerate(
         head for model in models for head in model.heads.values()
     ):  # a fresh head hardly tells photos apart
-        torch.nn.init.normal_(head[-1].weight, std=1.0, generator=torch.Generator().manual_seed(number))
+        *_, last = head.modules()
+        assert isinstance(last, torch.nn.Linear)
+        torch.nn.init.normal_(last.weight, std=1.0, generator=torch.Generator().manual_seed(number))
     return Trained(made, [model.state_dict() for model in models])
 
 
@@ -154,6 +156,12 @@ def _weighted(trained: Trained, weight: float) -> Trained:
 def _write(folder: Path, *classifiers: Trained) -> Path:
     from maskcls.serving.bundle import write_bundle
 
-    digests = {"data_digest": "d" * 12, "split_digest": "5" * 12}
-    write_bundle(folder, classifiers, {"validation": {"f1": 0.5}}, **digests, seen_people=TRAIN_PEOPLE)
+    write_bundle(
+        folder,
+        classifiers,
+        {"validation": {"f1": 0.5}},
+        data_digest="d" * 12,
+        split_digest="5" * 12,
+        seen_people=TRAIN_PEOPLE,
+    )
     return folder

@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,7 @@ def commands() -> list[str]:
     return found
 
 
-def prefix_in(command: str, table: dict[str, object]) -> str | None:
+def prefix_in(command: str, table: Mapping[str, object]) -> str | None:
     return next((prefix for prefix in table if command.startswith(prefix)), None)
 
 

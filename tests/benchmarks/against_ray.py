@@ -166,7 +166,7 @@ class Search:
         """The search as `tune.search` plans it."""
         asked = self._asked(seed)
         defaults = {"preset": PRESET, "split_seed": 0, "split": None, "corrections": "published", "skip_bad": False}
-        return resolve(Call(**{**asked, "set": tuple(asked["set"])}, **defaults), cluster.here()).plan
+        return resolve(Call(**{**asked, "set": tuple(asked["set"]), **defaults}), cluster.here()).plan
 
     def _asked(self, seed: int) -> dict[str, Any]:
         """The options that `tune.search` is given, by name."""

@@ -83,7 +83,7 @@ def _written(folder: Path, people: int, size: tuple[int, int]) -> Path:
     with (data / "train/train.csv").open("w", newline="", encoding="utf-8") as table:
         csv.writer(table).writerows([("id", "gender", "race", "age", "path"), *rows])
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(lambda task: _write_photo(*task, size), tasks))
+        list(pool.map(lambda task: _write_photo(task[0], task[1], task[2], size), tasks))
     return data
 
 

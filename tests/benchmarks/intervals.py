@@ -133,7 +133,7 @@ def _resampled(repeat: Repeat, generator: np.random.Generator, times: int = 200)
 
 def drawn(experiments: int) -> None:
     """Print the coverage where there is no difference, by repeats and by a seed's noise in units of the people's."""
-    paired.RESAMPLES = 60
+    paired.RESAMPLES = 60  # type: ignore[attr-defined]
     for n in (3, 5, 10):
         for noise in (0.0, 0.5, 1.0, 1.5, 2.0):
             generator = np.random.default_rng(17)
@@ -154,7 +154,7 @@ def drawn(experiments: int) -> None:
 
 def trained(experiments: int) -> None:
     """Print coverage and width of all four, with and without a true difference."""
-    paired.RESAMPLES = 200
+    paired.RESAMPLES = 200  # type: ignore[attr-defined]
     for strength in (1.0, 1.25):
         for repeats, folds in DESIGNS:
             true = truth(folds, strength)

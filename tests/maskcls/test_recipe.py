@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,7 +42,13 @@ def test_every_value_changes_the_digest() -> None:
         int: lambda v: v + 1 if v < 5 else v - 1,
         float: lambda v: v / 2 + 0.01,
     }
-    others = {"task_split": "three", "head": "mlp", "sampler": "weighted", "loss": "focal", "class_weights": "balanced"}
+    others: dict[str, Any] = {
+        "task_split": "three",
+        "head": "mlp",
+        "sampler": "weighted",
+        "loss": "focal",
+        "class_weights": "balanced",
+    }
     others |= {
         "optimizer": "sgd",
         "schedule": "constant",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -114,9 +115,11 @@ def test_single_is_what_its_member_says() -> None:
 def test_a_members_numbering_in_training_is_its_numbering_in_joining(split: TaskSplit) -> None:
     """Members that answer with the very labels that training tells them give the photos' classes. The contest project's did not."""
     fit = Fit(RECIPE.override({"task_split": split.name}), data())
-    told = [head_loss.labels.numpy() for model_fit in fit.model_fits for head_loss in model_fit.head_losses]
+    losses: list[Any] = [loss for model_fit in fit.model_fits for loss in model_fit.head_losses]
+    trained = [loss.labels.numpy() for loss in losses]
     answers = [
-        np.log(np.eye(t.n_labels)[labels] * 0.9 + 0.1 / t.n_labels) for t, labels in zip(split.tasks, told, strict=True)
+        np.log(np.eye(t.n_labels)[labels] * 0.9 + 0.1 / t.n_labels)
+        for t, labels in zip(split.tasks, trained, strict=True)
     ]
     for rule in JOINS:
         assert split.join(answers, rule).argmax(axis=1).tolist() == fit.data.labels[fit.data.train].tolist()

@@ -54,7 +54,7 @@ def train(*words: str | Path, status: int = 0) -> Said:
 
 def test_a_killed_run_goes_on_when_the_same_command_is_given_again(faces: Path, cache: Path, tmp_path: Path) -> None:
     set_threads(1)  # here and in the process to come, whatever tests before this one have set
-    words = ["--data", faces, "--cache", cache, *SMALL, "--out"]
+    words: list[str | Path] = ["--data", faces, "--cache", cache, *SMALL, "--out"]
     unbroken = train(*words, tmp_path / "unbroken").out
     with subprocess.Popen(command(*words, tmp_path / "killed"), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -129,7 +129,7 @@ def test_wrong_calls_get_one_message_and_leave_nothing(
     status: int,
     message: str,
 ) -> None:
-    data = [] if "--data" in words else ["--data", faces]
+    data: list[str | Path] = [] if "--data" in words else ["--data", faces]
     weights = [] if "--weights" in words else ["--weights", "none"]
     small = ["--scale", "cpu"] if "--scale" not in words else []
     from huggingface_hub import constants
@@ -148,7 +148,8 @@ def test_a_folder_in_the_way_is_left_alone(faces: Path, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_is_no_traceback(faces: Path, cache: Path, tmp_path: Path) -> None:
-    words = ["--data", faces, "--cache", cache, *SMALL, "--set", "task_split=three", "--out", tmp_path / "out"]
+    words: list[str | Path] = ["--data", faces, "--cache", cache, *SMALL, "--set", "task_split=three"]
+    words += ["--out", tmp_path / "out"]
     with subprocess.Popen(command(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None

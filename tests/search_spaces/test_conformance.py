@@ -138,6 +138,7 @@ def test_each_parameter_can_be_pinned(name: str, scale: str) -> None:
 @pytest.mark.parametrize("name", search_spaces.names())
 def test_a_module_says_what_it_asks_and_how(name: str) -> None:
     module = sys.modules.get(f"search_spaces.{name}") or __import__(f"search_spaces.{name}", fromlist=["SPACE"])
+    assert module.__doc__
     assert module.__doc__.partition("\n")[0].endswith("?")
     assert f"python -m tune.search --space {name} " in module.__doc__
     assert "Bounds." in module.__doc__

@@ -19,7 +19,7 @@ from tune.search.searcher import StudySearch
 from tune.search.warm_start import import_trials
 from tune.states import TrialState
 
-Curve = Callable[[Mapping[str, Any], int], float]
+Curve = Callable[[dict[str, Any], int], float]
 
 
 def six(trial: Suggest, setting: Setting) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def log_rungs(file: Path) -> None:
         ids[trial.trial_id] = trial.config["trial"]
         added(scheduler, controller, trial)
 
-    EpochASHA.on_trial_add = on_trial_add
+    setattr(EpochASHA, added.__name__, on_trial_add)
     for method in ("replay", "on_trial_result", "on_trial_complete"):
         then_write(method)
 

@@ -80,7 +80,7 @@ def add_choice(run: SearchRun, design: Design, *, confirmed: bool = True, lacks:
         lacks: trials whose last repeat diverged.
     """
     generator = np.random.default_rng(7)
-    finalists = []
+    finalists: list[Finalist] = []
     for trial in top_trials(records.records(run), design.finalists):
         f1s = (trial.f1 or 0.0) - (0.05 if finalists else 0.1) + generator.normal(0, 0.02, design.repeats)
         nothing = ((), np.zeros(0, np.int64), np.zeros((0, 18), np.float32))

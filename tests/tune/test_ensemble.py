@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,10 +46,11 @@ DESIGN = Design(2, 2, RepeatBy.FOLDS)
 def trained(tmp_path_factory: pytest.TempPathFactory, demo_cache: Path) -> Path:
     """A folder with two runs of the same people, `one` with two trials, of different tasks and image sizes, and `two` with one."""
     runs = tmp_path_factory.mktemp("runs")
-    for name, trials in (
+    runs_of: tuple[tuple[str, dict[float, dict[str, Any]]], ...] = (
         ("one", {0.5: {"lr_head": 1e-2}, 0.4: {"task_split": "three", "image_size": 48}}),
         ("two", {0.3: {"seed": 3, "frozen_stages": 3}}),
-    ):
+    )
+    for name, trials in runs_of:
         run, faces = small_run(runs, demo_cache, name)
         for f1, overrides in trials.items():
             add_trained_trial(run, faces, f1, overrides)

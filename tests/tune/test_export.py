@@ -80,7 +80,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[SearchRun, dict[str,
     fits = {}
     for trial_id, recipe in RECIPES.items():
         fit = fit_of(recipe, faces)
-        values = []
+        values: list[float] = []
         for result in fit.epochs():
             fit.save(run.trial(trial_id))
             values.append(max([result.validation_f1, *values]))

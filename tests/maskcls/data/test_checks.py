@@ -171,10 +171,13 @@ def test_bad_photos_are_remembered_until_a_file_changes(make_contest, tmp_path, 
     assert list(left.index) == list(range(41))
     assert "--skip-bad: 1 photos that can't be decoded are left out. The first: " in caplog.text
 
-    asked = []
-    monkeypatch.setattr(
-        "maskcls.data.checks.decode_all", lambda files, progress: asked.append(len(files)) or decode_all(files)
-    )
+    asked: list[int] = []
+
+    def counted(files, progress):
+        asked.append(len(files))
+        return decode_all(files)
+
+    monkeypatch.setattr("maskcls.data.checks.decode_all", counted)
     assert bad_photos(photos, tmp_path / "cache") == found
     assert asked == []
     bad.write_bytes(encode(NOISE, ".jpg"))

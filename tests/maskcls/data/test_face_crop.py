@@ -9,6 +9,7 @@ import sys
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -191,7 +192,7 @@ def test_processes_find_what_one_finds(portraits: dict[str, Image], method: str)
     """A forked one inherits the cascades of this, already used; a spawned one loads its own."""
     few = dict(list(portraits.items())[::4])
     expected = crops(few)
-    context = multiprocessing.get_context(method)
+    context: Any = multiprocessing.get_context(method)
     told = context.Queue()
     process = context.Process(target=_tell_crops, args=(HAAR, few, told))
     process.start()

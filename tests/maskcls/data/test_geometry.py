@@ -88,9 +88,10 @@ def test_sixteen_bit_is_scaled_not_cut() -> None:
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 def test_exif_orientation_is_undone_as_opencv_undoes_it(suffix: str, orientation: int) -> None:
     data = with_exif(suffix, scene(), orientation)
-    wanted = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
+    wanted = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert wanted is not None
     rgb, conversions = decode_bytes(data, "a")
-    assert np.array_equal(rgb, wanted)
+    assert np.array_equal(rgb, wanted[:, :, ::-1])
     assert conversions == (("EXIF-turned",) if orientation > 1 else ())
     assert rgb.shape == ((64, 48, 3) if orientation < 5 else (48, 64, 3))
 

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -53,7 +53,7 @@ def cache(tmp_path: Path) -> Path:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files that were decoded, by the real decoder."""
     names: list[str] = []
-    real = pixels.decode
+    real = decode
 
     def counting(file: str) -> object:
         names.append(file)
@@ -279,7 +279,7 @@ def test_a_store_in_use_by_another_process_stays(files: list[str], cache: Path) 
 
 def _build_and_count(files: list[str], cache: Path, told: multiprocessing.Queue[int]) -> None:
     count = 0
-    real = pixels.decode
+    real = decode
 
     def slow(file: str) -> object:
         nonlocal count
@@ -287,12 +287,12 @@ def _build_and_count(files: list[str], cache: Path, told: multiprocessing.Queue[
         time.sleep(0.03)
         return real(file)
 
-    pixels.decode = slow  # type: ignore[assignment]
+    pixels.decode = slow  # type: ignore[assignment, attr-defined]
     build(files, cache)
     told.put(count)
 
 
-def _both(target: Callable[..., None], *arguments: object) -> list[multiprocessing.Process]:
+def _both(target: Callable[..., None], *arguments: object) -> Sequence[multiprocessing.process.BaseProcess]:
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=target, args=arguments) for _ in range(2)]
     for process in processes:

@@ -231,7 +231,7 @@ def test_json_both_ways(tmp_path, caplog):
     assert not caplog.messages
 
 
-BAD_SPLITS = {
+BAD_SPLITS: dict[str, tuple[str | bytes, str]] = {
     "not json": ("[", r"split\.json is not JSON: .*Expected \{\"train\": \[\"<path>\", \"…\"\]"),
     "a list": ("[]", r"split\.json holds list, not just train, validation, holdout\. Expected"),
     "a list missing": (

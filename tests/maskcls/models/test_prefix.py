@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -70,7 +72,7 @@ def test_a_backbone_that_cannot_be_run_from_its_cut_on_is_not_cut(monkeypatch: p
     """Its forward pass does something between its modules that neither side of the cut knows of."""
     monkeypatch.setattr(prefix, "_one_function", {})
     made = backbone("resnet10t", 2)
-    plain = made.model.forward_features
+    plain: Any = made.model.forward_features
     monkeypatch.setattr(made.model, "forward_features", lambda images: plain(images * images.mean()))
     assert Prefix.of(made, 64) is None
 

@@ -40,8 +40,15 @@ def write(folder: Path, recipe: Recipe = RECIPE, *, overwrite: bool = False) -> 
 
 
 def write_all(folder: Path, *classifiers: Trained, overwrite: bool = False) -> None:
-    about = {"data_digest": "data", "split_digest": "split", "seen_people": ["Ann", "Bo"]}
-    write_bundle(folder, classifiers, {"validation": {"f1": 0.75}}, **about, overwrite=overwrite)
+    write_bundle(
+        folder,
+        classifiers,
+        {"validation": {"f1": 0.75}},
+        data_digest="data",
+        split_digest="split",
+        seen_people=["Ann", "Bo"],
+        overwrite=overwrite,
+    )
 
 
 @contextmanager

@@ -206,7 +206,9 @@ def test_the_mirrored_answer_is_the_mean_over_a_photo_and_its_mirror_image(rando
 
 
 def weighted_mean(ensemble: Ensemble, answers_of: Callable[[Path], np.ndarray]) -> np.ndarray:
-    return sum(weight * answers_of(folder) for weight, folder in zip(ensemble.weights, ensemble.alone, strict=True))
+    return np.sum(
+        [weight * answers_of(folder) for weight, folder in zip(ensemble.weights, ensemble.alone, strict=True)], 0
+    )
 
 
 class TestEnsemble:
@@ -233,8 +235,17 @@ class TestEnsemble:
         decoded: list[Path] = []
         cropped: list[int] = []
         decode_, crop = geometry.decode, Geometry.crop
-        monkeypatch.setattr(geometry, "decode", lambda file: (decoded.append(file), decode_(file))[1])
-        monkeypatch.setattr(Geometry, "crop", lambda self, rgb: (cropped.append(self.image_size), crop(self, rgb))[1])
+
+        def counted_decode(file: Path) -> object:
+            decoded.append(file)
+            return decode_(file)
+
+        def counted_crop(self: Geometry, rgb: np.ndarray) -> object:
+            cropped.append(self.image_size)
+            return crop(self, rgb)
+
+        monkeypatch.setattr(geometry, "decode", counted_decode)
+        monkeypatch.setattr(Geometry, "crop", counted_crop)
         predictor.probabilities(photo_kinds)
         assert sorted(decoded) == sorted(photo_kinds)
         assert sorted(cropped) == [64] * len(photo_kinds) + [96] * len(photo_kinds)

@@ -322,7 +322,7 @@ def build(cache: Path, counts: Any) -> None:
             counts.value += len(images) if block > 1 else 0
         return real(frozen, images, precision, block)
 
-    FrozenStages.of_images = counted  # type: ignore[method-assign]
+    FrozenStages.of_images = counted  # type: ignore[assignment, method-assign]
     curve(Fit(KEPT, known(), stores=FeatureStores(cache, shared=True)))
 
 
@@ -336,7 +336,7 @@ def die_amid_building(cache: Path) -> None:
             os._exit(9)
         return real(frozen, images, precision, block)
 
-    FrozenStages.of_images = killed  # type: ignore[method-assign]
+    FrozenStages.of_images = killed  # type: ignore[assignment, method-assign]
     curve(Fit(KEPT, known(), stores=FeatureStores(cache, shared=True)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ NO_BATCH = RECIPE.override(
         "epochs": 2,
     }
 )
-MEANS = {
+MEANS: dict[str, dict[str, Any]] = {
     "focal": {},
     "cross entropy, smoothed": {"loss": "cross_entropy", "label_smoothing": 0.1},
     "cross entropy, weighted": {"loss": "cross_entropy", "class_weights": "balanced", "sampler": "none"},

@@ -237,7 +237,7 @@ def test_the_plan_trains_nothing(tmp_path: Path) -> None:
 
 def recorded(folder: Path) -> ComparisonRun:
     """A run as a comparison that was killed at once leaves it."""
-    told = {
+    told: dict[str, Any] = {
         "vary": {"loss": ["cross_entropy"]},
         "study": None,
         "grid": False,

@@ -20,7 +20,12 @@ def test_it_waits_for_the_disk_when_a_trial_has_its_recipe_and_when_it_has_ended
     study = records.open_study(run)
     waited: list[int] = []
     fsync = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda descriptor: (waited.append(run.journal.stat().st_size), fsync(descriptor)))
+
+    def counted(descriptor: int) -> None:
+        waited.append(run.journal.stat().st_size)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", counted)
     trial = study.ask()
     trial.suggest_float("lr_head", 0.0, 1.0)
     assert waited == []

@@ -179,11 +179,12 @@ def test_an_error_that_is_none_of_memory_ends_the_search(tmp_path: Path) -> None
 
 def test_without_a_gpu_a_trial_has_none(tmp_path: Path) -> None:
     scale = Scale()
-    for machine, options, why in (
+    cases: tuple[tuple[Cluster, dict[str, Any], str], ...] = (
         (ONE_GPU, {"scale": "cpu"}, "in CPU scale trials use no GPU"),
         (Cluster((Node(2, 0),)), {}, "in CPU scale trials use no GPU"),
         (Cluster((Node(2, 0),)), {"scale": "gpu"}, "there is no GPU"),
-    ):
+    )
+    for machine, options, why in cases:
         resolved = pack(tmp_path, scale, machine, **options)
         assert resolved.plan.gpus == 0
         assert resolved.notes[-1] == f"--gpus-per-trial auto is 0: {why}."

@@ -11,9 +11,10 @@ from maskcls import machine
 from maskcls.errors import CallError
 from search_spaces import Space
 from tune.runs.cluster import Cluster, Node
+from tune.runs.durations import budget_s
 from tune.runs.folder import SearchRun
 from tune.search.first_trials import initial_trials, preset_params
-from tune.search.options import Call, Resolved, budget_s, resolve
+from tune.search.options import Call, Resolved, resolve
 from tune.search.plan import SearchPlan
 
 DEFAULTS: dict[str, Any] = {

@@ -15,11 +15,12 @@ from rich.console import Console
 
 from tests.tune.searches import make_plan, new_run, table
 from tune.runs import leaderboard
+from tune.runs.durations import duration
 from tune.runs.folder import SearchRun
 from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import DUPLICATE, ORIGIN, STATE, Record, open_study, records
 from tune.search import ending as handover
-from tune.search.progress import Progress, duration
+from tune.search.progress import Progress
 from tune.states import TrialState
 
 

@@ -16,7 +16,7 @@ from tune.runs import leaderboard
 from tune.runs.folder import SearchRun
 from tune.runs.study import open_study, records
 from tune.search.report import MIN_COMPLETE, gain, importance, write_report
-from tune.selection.finalists import Design
+from tune.selection.finalists import Design, RepeatBy
 
 VOID = {"meta", "br", "img", "link"}
 
@@ -205,7 +205,7 @@ def test_the_finalists_have_a_table_and_a_figure(chosen: SearchRun) -> None:
 
 def test_a_choice_that_was_not_confirmed_says_so(tmp_path: Path) -> None:
     made = made_run(tmp_path, 12)
-    add_choice(made, Design(2, 1, "seeds"), confirmed=False)
+    add_choice(made, Design(2, 1, RepeatBy.SEEDS), confirmed=False)
     text = read(made)
     assert "<b>–</b><span>the winner was not scored there</span>" in text
     assert "<span>one repeat</span>" in text

@@ -110,7 +110,7 @@ def test_the_same_seed_gives_the_same_fits_in_a_fresh_process(tmp_path: Path, de
 def test_a_trial_is_trained_again_to_the_bit(tmp_path: Path, demo_cache: Path) -> None:
     """Trials that ran beside others, one of them killed with the driver and resumed, each again in a process of its own, alone."""
     path = tmp_path / "runs" / "first"
-    where = ["--runs", tmp_path / "runs", "--cache", demo_cache, "--parallel", "2"]
+    where: list[str | Path] = ["--runs", tmp_path / "runs", "--cache", demo_cache, "--parallel", "2"]
     driver = search(*REAL, "--name", "first", "--trials", "3", "--epochs", "4", *where)
     at_kill = wait_for(
         path, lambda now: any(trial.state == TrialState.UNFINISHED and trial.epochs for trial in now), 240

@@ -187,7 +187,7 @@ def test_a_search_killed_before_or_amid_learning_learns_the_same(
     plan = plan_of(WIDE, 14, learn_from=(old.path,))
     search(plan, unbroken)
     enqueue_initial_trials(open_study(before), plan)
-    add, added = optuna.Study.add_trial, []
+    add, added = optuna.Study.add_trial, list[FrozenTrial]()
 
     def killed(self: optuna.Study, trial: FrozenTrial) -> None:
         if len(added) == 7:
@@ -264,7 +264,8 @@ def test_the_sampler_starts_from_what_was_learnt(tmp_path: Path) -> None:
     away: dict[str, list[float]] = {"imported": [], "fresh": []}
     for seed in range(8):
         runs = [new_run(tmp_path / f"{seed}", name) for name in ("imported", "fresh", "by-chance")]
-        for run, values in zip(runs, ({"learn_from": (old.path,)}, {}, {"sampler": RANDOM}), strict=True):
+        ways: list[dict[str, Any]] = [{"learn_from": (old.path,)}, {}, {"sampler": RANDOM}]
+        for run, values in zip(runs, ways, strict=True):
             search(plan_of(NARROW, 2, seed=seed, **values), run)
         imported, fresh, by_chance = (records(run)[1] for run in runs)
         assert imported.params == optunas_own(

@@ -124,7 +124,7 @@ def test_a_copy_that_a_killed_driver_left_half_made_is_ignored_and_replaced(
 ) -> None:
     """Killed after so many trials were copied."""
     run = ended_every_way(tmp_path)
-    shown, add, added = records(run), optuna.Study.add_trial, []
+    shown, add, added = records(run), optuna.Study.add_trial, list[FrozenTrial]()
 
     def killed(self: optuna.Study, trial: FrozenTrial) -> None:
         if len(added) == after:

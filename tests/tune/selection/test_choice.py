@@ -18,7 +18,7 @@ from tune.runs.stopping import Reason
 from tune.runs.study import Record, records
 from tune.selection import choice
 from tune.selection.choice import choose, confirm, fits_to_do, is_made
-from tune.selection.finalists import Design
+from tune.selection.finalists import Design, RepeatBy
 from tune.selection.holdout import holdout_evaluations
 
 DESIGN = Design(2, 2)
@@ -121,18 +121,18 @@ def _confirmed(run: SearchRun, faces: FaceDataset, chosen: choice.Choice, trials
 def test_a_choice_among_more_goes_on_from_what_is_done(tmp_path: Path, demo_cache: Path) -> None:
     run, faces = small_run(tmp_path, demo_cache)
     trials = two_trials(run)
-    first = chosen_by(run, trials, faces, Design(1, 1, "seeds"))
+    first = chosen_by(run, trials, faces, Design(1, 1, RepeatBy.SEEDS))
     (alone,) = first.finalists
     assert choice.summary(run.search()) == [f"Winner: trial 0000, one repeat {alone.mean:.4f} (validation 0.5000)."]
-    begun = []
+    begun: list[str] = []
 
     def counted(requests: list, work: object, **how: object) -> object:
-        begun.extend(request.label for request in fits_to_do(run, trials, faces, Design(2, 2, "seeds")))
+        begun.extend(request.label for request in fits_to_do(run, trials, faces, Design(2, 2, RepeatBy.SEEDS)))
         return run_fits(requests, work, **how)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tune.selection.choice.run_fits", counted)
-        more = chosen_by(run, trials, faces, Design(2, 2, "seeds"))
+        more = chosen_by(run, trials, faces, Design(2, 2, RepeatBy.SEEDS))
     assert begun == ["trial 0001, repeat 1 of 2", "trial 0000, repeat 2 of 2", "trial 0001, repeat 2 of 2"]
     assert more.finalists[0].repeats[0].f1 == alone.repeats[0].f1
     assert [len(finalist.repeats) for finalist in more.finalists] == [2, 2]

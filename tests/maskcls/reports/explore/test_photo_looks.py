@@ -27,6 +27,7 @@ def test_size_kind_brightness_and_thumbnail(tmp_path: Path) -> None:
     assert (seen.width_px, seen.height_px, seen.kind, seen.conversions) == (384, 512, "JPEG", ())
     assert seen.brightness == pytest.approx(100, abs=1)
     thumbnail = cv2.imdecode(np.frombuffer(seen.thumbnail, np.uint8), cv2.IMREAD_COLOR)
+    assert thumbnail is not None
     assert thumbnail.shape == (*THUMBNAIL_PX[::-1], 3)
 
 

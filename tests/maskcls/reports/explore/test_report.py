@@ -192,6 +192,7 @@ def test_the_pictures_are_there_and_can_be_decoded(out: Path) -> None:
     assert {file.name for file in out.iterdir()} == {PAGE, *(f"{name}.png" for name in names)}
     for name in names:
         pixels = cv2.imread(str(out / f"{name}.png"))
+        assert pixels is not None, name
         assert min(pixels.shape[:2]) > 100
         assert pixels.std() > 5, f"{name} is empty"
 
