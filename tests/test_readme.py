@@ -23,7 +23,6 @@ DOCUMENTS = ("README.md", "docs/guide.md")
 # What is added so that a command takes seconds; the rest of it is as documented.
 CHEAPER = {
     "python -m tune.search --space freezing": [*SMALL, "--finalists", "2", "--repeats", "2"],
-    "python -m maskcls.train --trial": [],
     "python -m maskcls.train": ["--epochs", "1", *SMALL[:4]],
     "python -m tune.compare --data faces": ["--epochs", "1", *SMALL],
 }
