@@ -140,12 +140,12 @@ def confirm(decision: Decision, runs: Sequence[SearchRun], out: Path, faces: Fac
 
     if not faces.split.holdout:
         return ["Nobody is in the holdout, so nothing confirms it."]
-    members = " + ".join(f"{weight:.2g} {candidate.name}" for candidate, weight in decision.members)
-    what = f"ensemble of {members}" if decision.is_ensemble else decision.members[0][0].name
-    looked = [evaluate_on_holdout(run, faces, out, what) for run in runs]
-    found = looked[0]  # the same people and bundle in every run
+    shares = " + ".join(f"{weight:.2g} {candidate.name}" for candidate, weight in decision.members)
+    what = f"ensemble of {shares}" if decision.is_ensemble else decision.members[0][0].name
+    evaluated = [evaluate_on_holdout(run, faces, out, what) for run in runs]
+    found = evaluated[0]  # the same people and bundle in every run
     note_scores(out, {"holdout": {**found.scores, "low": found.low, "high": found.high}})
-    counted = [f"{run.name}: {holdout_note(run.search())}" for run in runs]
+    counted = [f"{run.name}: {holdout_note(run.record())}" for run in runs]
     return [
         f"Holdout: {found.f1:.4f} [{found.low:.4f}, {found.high:.4f}], {found.people:,} people. It changes nothing.",
         *counted,

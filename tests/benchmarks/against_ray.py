@@ -51,7 +51,7 @@ from tune.runs import cluster
 from tune.runs.folder import SearchRun
 from tune.runs.study import records
 from tune.search.first_trials import initial_trials
-from tune.search.options import Call, resolve
+from tune.search.options import SearchOptions, resolve
 from tune.search.schedulers import grace_period, reduction_factor
 from tune.states import TrialState
 
@@ -164,9 +164,7 @@ class Search:
 
     def plan(self, seed: int) -> Any:
         """The search as `tune.search` plans it."""
-        asked = self._asked(seed)
-        defaults = {"preset": PRESET, "split_seed": 0, "split": None, "corrections": "published", "skip_bad": False}
-        return resolve(Call(**{**asked, "set": tuple(asked["set"]), **defaults}), cluster.here()).plan
+        return resolve(SearchOptions(preset=PRESET, **self._asked(seed)), cluster.here()).plan
 
     def _asked(self, seed: int) -> dict[str, Any]:
         """The options that `tune.search` is given, by name."""
@@ -205,9 +203,9 @@ class Search:
     def _our_trials(self, there: Path, seed: int) -> list[dict[str, Any]]:
         """The trials in the run's record, which must be of the same search as the plain side's."""
         found = SearchRun.open("ours", there)
-        search = found.search()
-        assert search["base_recipe"] == self.plan(seed).base.model_dump()
-        assert (search["data"]["digest"], search["split_digest"]) == (self.faces.digest, self.faces.split.digest)
+        search = found.record()
+        assert search.base_recipe == self.plan(seed).base.model_dump()
+        assert (search.data.digest, search.split_digest) == (self.faces.digest, self.faces.split.digest)
         trials = records(found)
         assert all(trial.state in (TrialState.COMPLETE, TrialState.STOPPED_EARLY) for trial in trials), trials
         return [{name: getattr(trial, name) for name in ("overrides", "epochs", "f1", "seconds")} for trial in trials]

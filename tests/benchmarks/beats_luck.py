@@ -64,7 +64,7 @@ def threshold() -> float:
 def search(method: str, seed: int, folder: Path, trials: int | None = None) -> Search:
     """Run the real driver, one trial at a time, until one of the best is found; or for a number of trials."""
     sampler, scheduler = METHODS[method]
-    made = SearchRun.create(folder, f"{method.replace(' + ', '-')}-{seed}", {"call": {}})
+    made = SearchRun.create(folder, f"{method.replace(' + ', '-')}-{seed}")
     base = base_recipe("none").override(FIRST)
     wanted = trials or CHUNK
     while True:

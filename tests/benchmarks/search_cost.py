@@ -123,7 +123,7 @@ def our_search(trials: int, epochs: int, parallel: int) -> float:
         search_spaces.get(SPACE), search_spaces.Setting("cpu"), base, {"epochs": epochs}, trials, parallel=parallel
     )
     with tempfile.TemporaryDirectory() as folder:
-        run = SearchRun.create(Path(folder), "one", {"call": {}})
+        run = SearchRun.create(Path(folder), "one")
         with contextlib.redirect_stderr(io.StringIO()):
             run_search(plan, run, curve, plain=True)
         done = records(run)

@@ -103,7 +103,7 @@ def driver(journal: Path, space_name: str, suggestions: int) -> dict[str, Any]:
     plan = SearchPlan(search_spaces.get(space_name), SETTING, _base(), {"epochs": EPOCHS}, trials=MANY)
     scheduler = schedulers.create(plan.scheduler, EPOCHS)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
-        run = SearchRun.create(Path(folder), "one", {"call": {}})
+        run = SearchRun.create(Path(folder), "one")
         shutil.copyfile(journal, run.journal)
         searcher = timed("opening: journal and searcher", StudySearch, plan, run)
         there = searcher.study.get_trials(deepcopy=False)

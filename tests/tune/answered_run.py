@@ -14,6 +14,7 @@ from maskcls.training.metrics import scores
 from tests.tune.selection.small_run import BASE, add_trial
 from tune.fitting.result import FitResult
 from tune.runs.folder import SearchRun
+from tune.runs.record import DataRecord
 from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import records
 from tune.selection.choice import write_choice
@@ -37,7 +38,8 @@ def add_trained_trial(run: SearchRun, faces: FaceDataset, f1: float, overrides: 
 
 def note_data(run: SearchRun, faces: FaceDataset) -> None:
     """What a search notes of its data."""
-    run.write_search({**run.search(), "data": {"digest": faces.digest}, "split_digest": faces.split.digest})
+    data = DataRecord(digest=faces.digest)
+    run.write_record(run.record().changed(data=data, split_digest=faces.split.digest))
 
 
 def let_answer(run: SearchRun, faces: FaceDataset, design: Design, candidates: Sequence[int], answer: Answer) -> None:

@@ -27,7 +27,7 @@ def main() -> None:
     epochs = {"epochs": int(sys.argv[5])} if len(sys.argv) > 5 else {}
     if len(sys.argv) > 6:
         log_rungs(Path(sys.argv[6]))
-    run = SearchRun.open(path) if path.exists() else SearchRun.create(path.parent, path.name, {"call": {}})
+    run = SearchRun.open(path) if path.exists() else SearchRun.create(path.parent, path.name)
     with cluster.connected(None):
         outcome = run_search(make_plan(trials, epochs, parallel=parallel), run, Synthetic(sleep_s=sleep_s))
     print(outcome.reason, outcome.remaining)

@@ -17,6 +17,7 @@ from maskcls.presets import preset
 from search_spaces import Setting
 from tune.runs import study as records
 from tune.runs.folder import SearchRun
+from tune.runs.record import SearchRecord
 from tune.runs.stopping import Outcome, Reason
 from tune.selection.finalists import Design, Finalist, RepeatResult, pick_winner, top_trials
 from tune.selection.holdout import HoldoutEvaluation, HoldoutScore
@@ -25,7 +26,7 @@ from tune.states import TrialState
 
 EPOCHS = 6
 SEARCH = {
-    "call": "python -m tune.search --space freezing",
+    "call": {"space": "freezing"},
     "space": {"name": "freezing", "question": "How many stages, & which head?"},
     "versions": {"torch": "2.14.1"},
     "split": {"seed": 0},
@@ -41,7 +42,7 @@ TOLD = {
 
 def made_run(folder: Path, n: int, *, name: str = "made", message: str = "") -> SearchRun:
     """A run of `n` trials: trial 0 the preset's, every fourth stopped early, the fifth diverged, the seventh failed with `message`."""
-    run = SearchRun.create(folder, name, SEARCH)
+    run = SearchRun.create(folder, name, SearchRecord.model_validate(SEARCH))
     study = records.open_study(run)
     study.sampler = optuna.samplers.RandomSampler(seed=0)
     space, setting, base = search_spaces.get("freezing"), Setting("cpu"), preset("contest-2021", "cpu")
@@ -99,13 +100,13 @@ def add_choice(run: SearchRun, design: Design, *, confirmed: bool = True, lacks:
     best = pick_winner(finalists)
     assert best is not None
     record = ChoiceRecord.from_results(design, Outcome(Reason.FINISHED, 0), tuple(finalists), best)
-    search = run.search()
+    search = run.record()
     if confirmed:
         f1 = best.mean - 0.03
         score = (f"trial {best.trial_id}", "2030-01-01", f1, f1 - 0.06, f1 + 0.05, 69, 483, "0" * 12)
         record = replace(record, holdout=HoldoutScore(*score))
-        search["holdout"] = {"looks": [asdict(HoldoutEvaluation(*score, scores={}))]}
-    run.write_search({**search, "choice": record.to_json()})
+        search = search.changed(holdout={"looks": [asdict(HoldoutEvaluation(*score, scores={}))]})
+    run.write_record(search.changed(choice=record.to_json()))
     return best.trial_id
 
 

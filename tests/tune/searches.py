@@ -23,7 +23,7 @@ def make_plan(trials: int = 4, explicit: dict[str, Any] | None = None, **values:
 
 
 def new_run(folder: Path, name: str = "one") -> SearchRun:
-    return SearchRun.create(folder, name, {"call": {}})
+    return SearchRun.create(folder, name)
 
 
 def table(run: SearchRun, *, seconds: bool = True) -> list[dict[str, str]]:

@@ -29,6 +29,7 @@ from tests.tune.selection.small_run import fitted, small_run, two_trials
 from tune import ensemble
 from tune.export import export_trial
 from tune.runs.folder import SearchRun
+from tune.runs.record import DataRecord
 from tune.runs.study import records
 from tune.selection.choice import choose
 from tune.selection.ensembles import LeftOutComparison
@@ -133,7 +134,7 @@ def _says_what_it_did(said: Said, runs: Path, cache: Path, out: Path) -> None:
     assert f"python -m maskcls.predict --bundle {out} --images DIR" in text
     assert all(len(line) < 80 for line in lines if str(out) not in line)
     for name in ("one", "two"):
-        (look,) = holdout_evaluations(opened(runs, name, cache)[0].search())
+        (look,) = holdout_evaluations(opened(runs, name, cache)[0].record())
         assert (
             f"Holdout: {look.f1:.4f} [{look.low:.4f}, {look.high:.4f}], {look.people} people. It changes nothing."
             in lines
@@ -175,7 +176,7 @@ def test_one_that_does_not_pay_leaves_the_best_finalist_alone(runs: Path, demo_c
     for model, other in zip(classifier.models, alone.models, strict=True):
         tensors = other.state_dict()
         assert all(tensor.equal(tensors[name]) for name, tensor in model.state_dict().items())
-    (look,) = holdout_evaluations(SearchRun.open("one", runs).search())
+    (look,) = holdout_evaluations(SearchRun.open("one", runs).record())
     assert look.what == "one/0001"
 
 
@@ -232,7 +233,7 @@ def test_the_holdout_decides_nothing_and_the_same_bundle_is_one_look(
     first, again = tmp_path / "first", tmp_path / "again"
     for out in (first, again):
         assert door(both, demo_cache, "--run", "one", "--out", out).status == 0
-    assert len(holdout_evaluations(SearchRun.open("one", both).search())) == 1
+    assert len(holdout_evaluations(SearchRun.open("one", both).record())) == 1
     told = [read_bundle(out).scores for out in (first, again)]
     assert told[0] == told[1]
     run, faces = opened(both, "one", demo_cache)
@@ -285,11 +286,12 @@ class TestRefusals:
         )
 
     @pytest.mark.parametrize(
-        ("change", "what"), [({"split_digest": "f" * 12}, "split of the people"), ({"data": {"digest": "e"}}, "photos")]
+        ("change", "what"),
+        [({"split_digest": "f" * 12}, "split of the people"), ({"data": DataRecord(digest="e")}, "photos")],
     )
     def test_other_people_or_photos(self, both: Path, demo_cache: Path, change: dict[str, object], what: str) -> None:
         run = SearchRun.open("two", both)
-        run.write_search({**run.search(), **change})
+        run.write_record(run.record().changed(**change))
         said = self.refused(both, demo_cache, "--run", "one", "--run", "two")
         assert f"Error: two has another {what} than one (" in said
         assert "Name runs on the same --data, --split-seed, --split and --corrections." in said

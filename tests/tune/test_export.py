@@ -75,7 +75,7 @@ def record(run: SearchRun, state: str, values: list[float], recipe: Recipe) -> N
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[SearchRun, dict[str, Fit]]:
-    run = SearchRun.create(tmp_path_factory.mktemp("runs"), "made", {})
+    run = SearchRun.create(tmp_path_factory.mktemp("runs"), "made")
     faces = small_faces(run.data)
     fits = {}
     for trial_id, recipe in RECIPES.items():

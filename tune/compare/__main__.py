@@ -16,6 +16,7 @@ STUDY_HELP = "A declared list of comparisons: a study's name, or a Python file t
 SEEDS_HELP = "Repeats: each trains every variant with a seed of its own on a split of its own. With --resume: in all."
 FOLDS_HELP = "Parts of the people; each repeat tests one, in turn."
 SPLIT_HELP = "JSON file with your own lists of people. The holdout is left alone, the folds are drawn of the others."
+GPUS_HELP = "GPUs of a fit; may be a fraction. auto: as many fits share a GPU as its memory holds, which is measured."
 RESUME_HELP = "Go on with a run, by path or by name under --runs: after a kill, for more --seeds, or for more --vary."
 
 
@@ -44,8 +45,7 @@ def main(
         typer.Option("--parallel", help="Fits at a time.", show_default="GPUs / --gpus-per-trial, or all cores"),
     ] = None,
     gpus_per_trial: Annotated[
-        float | None,
-        typer.Option("--gpus-per-trial", help="GPUs of a fit; may be a fraction.", show_default="1, in CPU scale 0"),
+        str | None, typer.Option("--gpus-per-trial", help=GPUS_HELP, show_default="1, in CPU scale 0")
     ] = None,
     cpus_per_trial: Annotated[
         int | None,
@@ -85,11 +85,10 @@ def main(
     Ends with a table: macro F1, the difference to the base with a 95 % interval over seeds and people, and a word: better, worse,
     can't tell. Makes runs/NAME with the table, a plot and a page. Ctrl-C ends it cleanly.
     """
-    from tune.compare import session as compare_session
+    from tune.compare import session
+    from tune.compare.options import CompareOptions
 
-    sources = {name: context.get_parameter_source(name) for name in context.params}
-    stated = {name for name, source in sources.items() if source is not None and source.name != "DEFAULT"}
-    sys.exit(compare_session.run({**context.params, "set": set_}, {name.rstrip("_") for name in stated}))
+    sys.exit(session.run(CompareOptions.stated(context)))
 
 
 if __name__ == "__main__":

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from maskcls.files import replacing, write_atomically
 from maskcls.reports.page import Html, breaking, dot, listed, page, pairs, section, table, tiles
 from tune.compare.arms import BASE, VALIDATION, PlannedComparison
+from tune.compare.options import CompareOptions
 from tune.compare.plots import COLOURS, colour_key, differences_png, differences_svg
 from tune.compare.results import Results, Row
 from tune.compare.table import format_difference, format_mean, format_time, verdict_text
 from tune.runs.folder import ComparisonRun
+from tune.runs.record import ComparisonRecord
 from tune.states import TrialState
 from tune.statistics.paired import Verdict
 
@@ -29,19 +30,21 @@ def write_report(run: ComparisonRun, results: Results, comparisons: Sequence[Pla
             stream.write(differences_png(results))
     sections += [_comparison(planned, results) for planned in comparisons]
     sections += [_tasks(results), _repeats(results), _protocol(record, results), _origin(record)]
-    write_atomically(run.report, page(f"Comparison {run.name}", str(record.get("question", "")), sections))
+    write_atomically(run.report, page(f"Comparison {run.name}", record.question, sections))
 
 
-def _headline(results: Results, record: Mapping[str, Any]) -> Html:
+def _headline(results: Results, record: ComparisonRecord) -> Html:
     """The tiles on top: verdicts, the base's score, people and time."""
     verdicts = Counter(colour_key(row) for row in results.rows if row.difference is not None)
     diverged = sum(bool(row.states.get(TrialState.DIVERGED)) for row in results.rows if not row.is_base)
     order = (Verdict.BETTER, Verdict.WORSE, Verdict.CANT_TELL)
     numbers = " / ".join(str(verdicts[name]) for name in order) if verdicts else "–"
     bases = [row for row in results.rows if row.is_base and row.n]
-    hardware = record["parts"][-1].get("hardware", {}) if record.get("parts") else {}
+    hardware = record.sessions[-1].hardware if record.sessions else None
     machine = (
-        f"{hardware['cpus']} cores" + (f", {hardware['gpus']} GPUs" if hardware.get("gpus") else "") if hardware else ""
+        f"{hardware.cpus} cores" + (f", {hardware.gpus} GPUs" if hardware.gpus else "")
+        if hardware and hardware.cpus
+        else ""
     )
     one = bases[0] if len(bases) == 1 else None
     shown = [
@@ -117,39 +120,36 @@ def _repeats(results: Results) -> Html:
     )
 
 
-def _protocol(record: Mapping[str, Any], results: Results) -> Html:
-    folds = record["call"]["folds"]
-    data = record.get("data", {})
+def _protocol(record: ComparisonRecord, results: Results) -> Html:
+    folds = CompareOptions.recorded(record).folds
     lines = [
         f"Repeat i trains every variant with seed i on the same split: of {folds} folds over the people fold i is "
         f"tested, and {VALIDATION:.0%} of the others pick the epoch. After {folds} repeats the people are divided "
         "again.",
         "Nobody who is tested took part in training or in the choice of the epoch; "
-        f"the {data.get('holdout_people', 0)} people of the holdout took no part at all.",
+        f"the {record.data.holdout_people} people of the holdout took no part at all.",
         "A difference is the mean over the repeats of the variant's macro F1 minus the base's, on the same photos.",
         "Its interval is over seeds and people, with Student's t: it combines the variance of the repeats' differences "
         "with the variance over other people, by a bootstrap within gender and age group. One repeat has no interval "
         "and no verdict.",
         "A variant that diverged in a repeat gets no verdict, whatever the other repeats would give.",
-        *record.get("left_out", ()),
+        *record.left_out,
     ]
     return section("How it was measured", "", listed(lines))
 
 
-def _origin(record: Mapping[str, Any]) -> Html:
-    from tune.search.report import flatten
-
+def _origin(record: ComparisonRecord) -> Html:
     # The recipes of all arms would fill the page: those of the bases are shown, and the variants name what they change.
-    kept = {key: value for key, value in record.items() if key != "comparisons"}
+    rest = record.flat("comparisons")
     recipes = {
-        f"{one['name']}: {arm['name']}": ", ".join(f"{key} {value}" for key, value in arm["recipe"].items())
-        for one in record.get("comparisons", ())
-        for arm in one["arms"]
-        if arm["name"] == BASE
+        f"{one.name}: {arm.name}": ", ".join(f"{key} {value}" for key, value in arm.recipe.items())
+        for one in record.comparisons
+        for arm in one.arms
+        if arm.name == BASE
     }
     note = "The run's own record, comparison.json: options, versions, commit, hardware and data."
     return section(
         "Where this comes from",
         note,
-        pairs(recipes, "recipes of the bases") + pairs(flatten(kept), "comparison.json"),
+        pairs(recipes, "recipes of the bases") + pairs(rest, "comparison.json"),
     )

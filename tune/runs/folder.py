@@ -6,7 +6,7 @@ A search (`SearchRun`):
     study.journal     Optuna's record of every trial: the record that counts
     trials/<id>/      recipe.json, epochs.jsonl (the curve), error.txt of a trial that failed, and the objective's own state
     finalists/        <fit id>/: the finalists' repeats (`tune.fitting.pool`), each with answers.npz; splits/: the folds they were trained on
-    experiment/       Ray's folders, a part each time a driver starts
+    experiment/       Ray's folders, one part for each start of a driver
     leaderboard.csv   rewritten after every trial
     best/             the best trial as a bundle
     best-on-all/      the winner's recipe trained on train and validation people together, a bundle that has no score
@@ -18,10 +18,10 @@ A comparison (`ComparisonRun`):
     comparison.json   the call, the comparisons, versions, commit, hardware, data and split digests; rewritten whole, never in place
     data/             photos.csv and split.json: photos and people; repeats/<k>-<i>.json: the split of repeat i of k folds
     fits/<id>/        one fit of one repeat (`tune.fitting.pool`): recipe.json, epochs.jsonl, answers.csv, result.json
-    table.csv         a row a variant; table.md the same, for a document
+    table.csv         one row per variant; table.md the same, for a document
     differences.png   the differences, to look at
     report.html       all of it as a page
-    study.py          a copy of a study of one's own
+    study.py          a copy of a user-supplied study
 
 On a cluster of several nodes a run must lie on a file system that all of them share: trials and fits keep their state in it.
 """
@@ -31,18 +31,20 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self, TypeVar
 
 from maskcls.errors import CallError, DataError, RunError
 from maskcls.files import write_atomically
+from tune.runs.record import ComparisonRecord, RunRecord, SearchRecord
 
 DEFAULT_RUNS = Path("runs")
 KINDS = {"search.json": ("a search", "tune.search"), "comparison.json": ("a comparison", "tune.compare")}
-"""By the name of its record: what a run is, and the door that goes on with it."""
+"""By the name of its record: what a run is, and the command that goes on with it."""
+_Record = TypeVar("_Record", bound=RunRecord)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -58,15 +60,15 @@ class RunFolder:
     """Folders that a new run gets."""
 
     @classmethod
-    def create(cls, runs: Path, name: str, record: Mapping[str, Any]) -> Self:
-        """A new run. Raises CallError if the name is in use or could not be a folder's."""
+    def create(cls, runs: Path, name: str, record: RunRecord | None = None) -> Self:
+        """A new run; its record is empty if none is given. Raises CallError if the name is in use or could not be a folder's."""
         cls.check_free(runs, name)
         path = (runs / name).absolute()
         path.mkdir(parents=True)
         run = cls(path)
         for part in cls.parts:
             (path / part).mkdir()
-        run.write_record(record)
+        run.write_record(record or RunRecord())
         return run
 
     @classmethod
@@ -90,10 +92,10 @@ class RunFolder:
             if (place / cls.record_name).is_file():
                 return cls(place.absolute())
         for place in places:
-            for other, (kind, door) in KINDS.items():
+            for other, (kind, command) in KINDS.items():
                 if (place / other).is_file():
                     raise CallError(
-                        f"{place} is {kind}, not {KINDS[cls.record_name][0]}. Go on with it: python -m {door} --resume {place}"
+                        f"{place} is {kind}, not {KINDS[cls.record_name][0]}. Go on with it: python -m {command} --resume {place}"
                     )
         there = ", ".join(sorted(file.parent.name for file in runs.glob(f"*/{cls.record_name}"))) or "none"
         exists = next((place for place in places if place.exists()), None)
@@ -103,6 +105,11 @@ class RunFolder:
     @property
     def name(self) -> str:
         return self.path.name
+
+    @property
+    def resume_command(self) -> str:
+        """What goes on with the run."""
+        return f"python -m {KINDS[self.record_name][1]} --resume {self.path}"
 
     @property
     def record_file(self) -> Path:
@@ -116,19 +123,22 @@ class RunFolder:
     def report(self) -> Path:
         return self.path / "report.html"
 
-    def record(self) -> dict[str, Any]:
-        """What the record holds. Raises DataError if it is damaged."""
-        try:
-            content: dict[str, Any] = json.loads(self.record_file.read_text())
-        except (OSError, json.JSONDecodeError) as error:
-            raise DataError(
-                f"{self.record_file} cannot be read: {error}. Restore it from a backup, or start a new run."
-            ) from None
-        return content
+    def record(self) -> RunRecord:
+        """What the run says of itself. Raises DataError if it is damaged."""
+        return self._read(RunRecord)
 
-    def write_record(self, record: Mapping[str, Any]) -> None:
+    def write_record(self, record: RunRecord) -> None:
         """Rewrite the record whole, never in place."""
-        write_atomically(self.record_file, json.dumps(record, indent=2) + "\n")
+        write_atomically(self.record_file, json.dumps(record.to_dict(), indent=2) + "\n")
+
+    def _read(self, kind: type[_Record]) -> _Record:
+        try:
+            return kind.model_validate(json.loads(self.record_file.read_text()))
+        except (OSError, ValueError) as error:  # pydantic's and json's errors are ValueErrors
+            said = " ".join(str(error).split())
+            raise DataError(
+                f"{self.record_file} cannot be read: {said}. Restore it from a backup, or start a new run."
+            ) from None
 
     @contextmanager
     def driving(self) -> Iterator[None]:
@@ -199,12 +209,9 @@ class SearchRun(RunFolder):
         """The folder of a trial, whether or not it was begun."""
         return self.trials / trial_id
 
-    def search(self) -> dict[str, Any]:
+    def record(self) -> SearchRecord:
         """What search.json holds. Raises DataError if it is damaged."""
-        return self.record()
-
-    def write_search(self, search: Mapping[str, Any]) -> None:
-        self.write_record(search)
+        return self._read(SearchRecord)
 
     def next_part(self) -> str:
         """A name under experiment/ that no driver used before."""
@@ -230,6 +237,10 @@ class ComparisonRun(RunFolder):
 
     record_name: ClassVar[str] = "comparison.json"
     parts: ClassVar[tuple[str, ...]] = ("fits",)
+
+    def record(self) -> ComparisonRecord:
+        """What comparison.json holds. Raises DataError if it is damaged."""
+        return self._read(ComparisonRecord)
 
     @property
     def table_csv(self) -> Path:

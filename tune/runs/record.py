@@ -1,18 +1,238 @@
-"""What a run says of where it was made: versions, commit, hardware, time."""
+"""What a run says of itself, typed: search.json and comparison.json, and each session of a driver with versions, commit and hardware.
+
+Keys that this version does not know are read and written again as they are, so runs of older and newer versions lose nothing.
+"""
 
 from __future__ import annotations
 
 import platform
 import subprocess
+import sys
 import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+import typer
+from pydantic import BaseModel, ConfigDict, Field
+
+from maskcls.errors import CallError
 from maskcls.machine import usable_cores
 from tune.runs import cluster
 
+if TYPE_CHECKING:
+    from tune.runs.folder import RunFolder
+    from tune.runs.options import SharedOptions
+
 _PACKAGES = ("maskcls", "ray", "optuna", "torch", "timm", "albumentations", "numpy")
+NOT_ENDED = "killed, or still running"
+"""Why a session ended, until its driver says it."""
+
+
+class JsonRecord(BaseModel):
+    """A part of a record, by the names of its JSON keys or of its fields. Only what was given is written."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
+
+    def changed(self, **values: object) -> Self:
+        """The record with other values, by the names of its fields."""
+        return self.model_copy(update=values)
+
+
+class Hardware(JsonRecord):
+    """What the machine of a driver has."""
+
+    cpus: int = 0
+    gpus: int = 0
+    machine: str = ""
+
+
+class Session(JsonRecord):
+    """One driver's work on a run."""
+
+    began: str = ""
+    argv: list[str] = []
+    trials: int = 0
+    """Of a search: how many the run was to have."""
+    repeats: int = 0
+    """Of a comparison: how many the run was to have."""
+    parallel: int = 0
+    versions: dict[str, str] = {}
+    commit: str = ""
+    hardware: Hardware = Hardware()
+    sampler: str = ""
+    scheduler: str = ""
+    ended: str = ""
+    reason: str = Field("", alias="why")
+    """Why it ended."""
+
+    @classmethod
+    def begun(cls, **values: object) -> Session:
+        """A session that begins now, on this machine, by this command line."""
+        return cls.model_validate(
+            {"began": now(), "argv": sys.argv[1:], **environment(), "reason": NOT_ENDED, **values}
+        )
+
+
+class DataRecord(JsonRecord):
+    """Which photos and people a run is about."""
+
+    photos: int = 0
+    people: int = 0
+    holdout_people: int = 0
+    digest: str | None = None
+    split_digest: str | None = None
+
+
+class RunRecord(JsonRecord):
+    """What every run says of itself."""
+
+    KEYS: ClassVar[tuple[str, ...]] = ()
+    """Of the file, in its order."""
+
+    format: int = 1
+    created: str = ""
+    call: dict[str, Any] = {}
+    """Options, as `tune.runs.options.SharedOptions.to_record` gives them."""
+    notes: list[str] = []
+    """What was said about how the plan came about."""
+    sessions: list[Session] = Field([], alias="parts")
+    data: DataRecord = DataRecord()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON, by its keys. What is None is not there."""
+        values = self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        unknown = self.model_extra or {}
+        ordered = {key: values[key] for key in (*self.KEYS, *values) if key in values}
+        return {key: value for key, value in ordered.items() if value is not None or key in unknown}
+
+    def flat(self, *without: str) -> dict[str, Any]:
+        """For people, without these keys: one dict with dotted keys, and mappings in a list numbered from 1."""
+        return _flatten({key: value for key, value in self.to_dict().items() if key not in without})
+
+
+class SpaceRecord(JsonRecord):
+    """The space of a search."""
+
+    name: str = ""
+    question: str = ""
+
+
+class SearchRecord(RunRecord):
+    """search.json."""
+
+    KEYS: ClassVar[tuple[str, ...]] = (
+        *("format", "created", "call", "space", "base_recipe", "notes", "has_weights", "parts"),
+        *("data", "split_digest", "choice", "holdout"),
+    )
+
+    space: SpaceRecord | None = None
+    base_recipe: dict[str, Any] = {}
+    """Of trial 0."""
+    has_weights: dict[str, bool] | None = None
+    """Each backbone that the space asked for when the run began."""
+    split_digest: str | None = None
+    choice: dict[str, Any] | None = None
+    """The choice among the finalists, which `tune.selection.record` reads and writes; None: no finalists were repeated."""
+    holdout: dict[str, Any] | None = None
+    """Scores on the holdout, which `tune.selection.holdout` reads and writes."""
+
+
+class ArmRecord(JsonRecord):
+    """One way to train and to score."""
+
+    name: str
+    treatment: str
+    recipe: dict[str, Any]
+    recipe_digest: str
+
+
+class ComparedRecord(JsonRecord):
+    """One comparison: its base, then its variants."""
+
+    name: str
+    claim: str
+    source: str
+    arms: list[ArmRecord]
+
+
+class ComparisonRecord(RunRecord):
+    """comparison.json."""
+
+    KEYS: ClassVar[tuple[str, ...]] = (
+        *("format", "created", "call", "title", "question", "comparisons", "notes", "parts"),
+        *("data", "repeats", "left_out"),
+    )
+
+    title: str = ""
+    question: str = ""
+    comparisons: list[ComparedRecord] = []
+    repeats: list[str] = []
+    """Digest of each repeat's split."""
+    left_out: list[str] = []
+    """What the photos left out of the comparisons, and why."""
+
+
+@contextmanager
+def noted(run: RunFolder, session: Session) -> Iterator[Callable[[str], None]]:
+    """Keep the session in the run's record while a driver works on the run; the block says with what it is given how that ended."""
+    before = run.record().sessions
+
+    def write(noted: Session) -> None:
+        run.write_record(run.record().changed(sessions=[*before, noted]))
+
+    def end(reason: str) -> None:
+        write(session.changed(ended=now(), reason=reason))
+
+    write(session)
+    try:
+        yield end
+    except BaseException as error:
+        with suppress(OSError):  # the disk may be what was full
+            end("aborted" if isinstance(error, KeyboardInterrupt) else f"failed: {error}")
+        if isinstance(error, KeyboardInterrupt):
+            typer.echo(f"Aborted. What was done is kept; to go on:\n  {run.resume_command}", err=True)
+        raise
+
+
+def refuse_contradictions(stated: SharedOptions, recorded: SharedOptions, run_name: str) -> None:
+    """Raises CallError naming every option of a resume that says something else than the run's own options.
+
+    Args:
+        stated: the resume's options; those that it does not state are not looked at.
+    """
+    compared = [name for name in (*stated.IDENTITY, "name") if name in stated.model_fields_set]
+    pairs = [(name, getattr(recorded, name), getattr(stated, name)) for name in compared]
+    wrong = [
+        f"--{name.replace('_', '-')} is {_shown(own)} in the run, but {_shown(given)} was given"
+        for name, own, given in pairs
+        if own != given and (name, given) != ("scale", "auto")
+    ]
+    if wrong:
+        raise CallError(
+            f"--resume {run_name} goes on with the run's own settings: {'; '.join(wrong)}. Leave these options out, or start a new run."
+        )
+
+
+def _shown(value: object) -> str:
+    if value is None or value == ():
+        return "not set"
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one mapping with dotted keys; mappings in a list are numbered from 1."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+            value = {str(number): item for number, item in enumerate(value, start=1)}
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def environment() -> dict[str, Any]:

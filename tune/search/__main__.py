@@ -105,10 +105,9 @@ def main(
         _list_spaces()
         return
     from tune.search import session
+    from tune.search.options import SearchOptions
 
-    sources = {name: context.get_parameter_source(name) for name in context.params}
-    stated = {name for name, source in sources.items() if source is not None and source.name != "DEFAULT"}
-    sys.exit(session.run({**context.params, "set": set_}, {name.rstrip("_") for name in stated}))
+    sys.exit(session.run(SearchOptions.stated(context)))
 
 
 def _list_spaces() -> None:

@@ -62,7 +62,7 @@ def drive(plan: SearchPlan, run: SearchRun, objective: Work, plain: bool | None 
     samplers.check_serves(plan.sampler, plan.space, plan.setting)
     study = open_study(run)
     enqueue_initial_trials(study, plan)
-    for imported in import_trials(study, plan, plan.learn_from, run.search() if plan.learn_from else {}):
+    for imported in import_trials(study, plan, plan.learn_from, run.record()):
         print(imported, file=sys.stderr)
     searcher = StudySearch(plan, run)
     left = n_left(searcher.study, plan.trials)

@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from rich.console import Console
 from rich.table import Table
 
 from maskcls.text import counted
 from tune.runs.durations import duration
+from tune.runs.estimates import PHOTOS_PER_SECOND, count_photos, gigabytes
 from tune.search import points
 from tune.search.first_trials import initial_trials
-from tune.search.options import Call, Resolved
+from tune.search.options import Resolved, SearchOptions
 from tune.search.plan import GRID, NONE, SearchPlan, parameters
 
-# Photos a second of one trial at an edge of EDGE_PX, one thread or one GPU. CPU: resnet10t, all stages trained, one core of a busy
-# machine (search_spaces.backbones has more). GPU: the order of magnitude of a ResNet-50 in bfloat16; nothing more is claimed.
-PHOTOS_PER_SECOND = {"cpu": (65, 112), "gpu": (1000, 256)}
 # ASHA's rungs let few trials come to their last epoch; about so many of all epochs are really run.
 SHARE_OF_EPOCHS = 0.6
 # State and best weights of a trial, as large as when the preset's backbone is trained whole: weights twice, two moments.
 TRIAL_MB = {"cpu": 80, "gpu": 1_400}
 TRAIN_SHARE = 0.7
-DEMO_PHOTOS = 630
 
 
-def show(call: Call, resolved: Resolved, feature_gb: float, ended: int = 0) -> None:
-    """Print the plan.
+def print_plan(options: SearchOptions, resolved: Resolved, ended: int = 0) -> None:
+    """Print what the search would do.
 
     Args:
-        feature_gb: what the cache may hold of frozen features.
         ended: trials that a run to be resumed has already.
     """
     plan, console = resolved.plan, Console()
-    photos = count_photos(call.data, call.skip_bad)
+    photos = count_photos(options.data, options.skip_bad)
     console.print(f"Space {resolved.space.name}: {resolved.space.question}", highlight=False)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("parameter", no_wrap=True)
@@ -42,14 +36,14 @@ def show(call: Call, resolved: Resolved, feature_gb: float, ended: int = 0) -> N
         table.add_row(parameter.name, parameter.domain + ("" if parameter.always else " (in some trials)"))
     console.print(table)
     gpus = f", {plan.gpus:g} GPUs" if plan.gpus else ""
-    trials = None if call.trials is None else max(0, call.trials - ended)
+    trials = None if options.trials is None else max(0, options.trials - ended)
     console.print(
         f"Trials: {'as many as the time allows' if trials is None else trials}{f' more than the {ended} there are' if ended else ''}, "
         f"{plan.parallel} at a time, {counted(plan.cpus, 'core')}{gpus} each; "
-        f"first the preset {call.preset}, then {len(initial_trials(plan)) - 1} known points. Suggested by {plan.sampler}.",
+        f"first the preset {options.preset}, then {len(initial_trials(plan)) - 1} known points. Suggested by {plan.sampler}.",
         highlight=False,
     )
-    console.print(told_size(plan), highlight=False)
+    console.print(size_line(plan), highlight=False)
     stopped = "" if plan.scheduler == NONE else f"; worse trials are stopped early, by {plan.scheduler}"
     console.print(
         f"Epochs: up to {plan.base.epochs} each, {photos:,} photos at {plan.base.image_size} px{stopped}.",
@@ -57,18 +51,18 @@ def show(call: Call, resolved: Resolved, feature_gb: float, ended: int = 0) -> N
     )
     if plan.fits_after:
         console.print(
-            f"Then: the best {call.finalists} are repeated, {call.repeats} {call.repeat_by} each; the winner is scored on the holdout.",
+            f"Then: the best {options.finalists} are repeated, {options.repeats} {options.repeat_by} each; the winner is scored on the holdout.",
             highlight=False,
         )
-    if trials is None or call.trials is None:
+    if trials is None or options.trials is None:
         return
     console.print(
         f"Time: very roughly {duration(seconds(plan, photos, trials))}; backbones and machines vary.", highlight=False
     )
     console.print(
-        f"Disk: up to {gigabytes(call.trials * TRIAL_MB[plan.setting.scale] * 1e6)} in the run, "
+        f"Disk: up to {gigabytes(options.trials * TRIAL_MB[plan.setting.scale] * 1e6)} in the run, "
         f"{gigabytes(photos * plan.base.image_size**2 * 3)} of decoded photos in the cache, "
-        f"and at most {feature_gb:g} GB of frozen features.",
+        f"and at most {options.feature_store_gb:g} GB of frozen features.",
         highlight=False,
     )
 
@@ -81,7 +75,7 @@ def seconds(plan: SearchPlan, photos: int, trials: int) -> float:
     return (trials * share + plan.fits_after) * plan.base.epochs * per_epoch / plan.parallel
 
 
-def told_size(plan: SearchPlan) -> str:
+def size_line(plan: SearchPlan) -> str:
     """How many recipes there are to try, where the space is finite or taken as a grid."""
     if plan.sampler == GRID:
         return f"Grid: {len(points.grid(plan.space, plan.setting)):,} points, ranges at {points.GRID_PLACES} places."
@@ -91,17 +85,3 @@ def told_size(plan: SearchPlan) -> str:
         if found is None
         else f"Points: {len(found):,} in all; none is tried twice."
     )
-
-
-def count_photos(data: str | None, skip_bad: bool) -> int:
-    """Photos that would be read. Raises DataError where it would refuse the folder by its table and its files' names."""
-    if data is None:
-        return DEMO_PHOTOS
-    from maskcls.data.photos import read_contest
-
-    return len(read_contest(Path(data), skip_bad=skip_bad))
-
-
-def gigabytes(n_bytes: float) -> str:
-    """`2.5 GB`, or `80 MB` where that says more."""
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e8 else f"{n_bytes / 1e6:.0f} MB"

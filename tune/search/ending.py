@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +10,12 @@ import typer
 
 from maskcls.errors import MaskclsError
 from tune.runs.folder import SearchRun
+from tune.runs.session import faces_of
 from tune.runs.stopping import Outcome, Reason
-from tune.search.options import Call, cache_options
+from tune.search.options import SearchOptions
 from tune.search.plan import MANY, SearchPlan
 
 if TYPE_CHECKING:
-    from maskcls.data.dataset import FaceDataset
     from tune.runs.study import Record
     from tune.selection.choice import Choice
     from tune.selection.finalists import Design
@@ -51,39 +51,25 @@ class SearchOutcome:
         )
 
 
-def resume_command(run: SearchRun) -> str:
-    """What goes on with the run."""
-    return f"python -m tune.search --resume {run.path}"
-
-
-def design_of(call: Call) -> Design:
-    """How the call wants its finalists repeated; it has some. Raises CallError where that cannot be."""
+def design_of(options: SearchOptions) -> Design:
+    """How the finalists are to be repeated, where there are any. Raises CallError where that cannot be."""
     from tune.selection.finalists import Design, RepeatBy
 
-    return Design(call.finalists, call.repeats, RepeatBy(call.repeat_by))
+    return Design(options.finalists, options.repeats, RepeatBy(options.repeat_by))
 
 
-def faces_of(run: SearchRun, options: Mapping[str, Any]) -> FaceDataset:
-    """The run's photos and split."""
-    from maskcls.data.dataset import FaceDataset
-
-    return FaceDataset.load(run.data, cache_options(options))
-
-
-def handed_over(run: SearchRun, call: Call) -> bool:
+def handed_over(run: SearchRun, options: SearchOptions) -> bool:
     """Whether best/ and the report tell the study's last word: a driver may be killed between its last trial and these."""
     from tune.selection.choice import is_made
 
     made = [file for file in (run.best / "bundle.json", run.report) if file.exists()]
     if len(made) < 2 or min(file.stat().st_mtime for file in made) < run.journal.stat().st_mtime:
         return False
-    chosen = not call.finalists or is_made(run, design_of(call))
-    return chosen and (not call.retrain_on_all or (run.best_on_all / "bundle.json").exists())
+    chosen = not options.finalists or is_made(run, design_of(options))
+    return chosen and (not options.retrain_on_all or (run.best_on_all / "bundle.json").exists())
 
 
-def choose(
-    run: SearchRun, call: Call, plan: SearchPlan, left_s: float | None, options: Mapping[str, Any]
-) -> Choice | None:
+def choose(run: SearchRun, options: SearchOptions, plan: SearchPlan, left_s: float | None) -> Choice | None:
     """Repeat the finalists, as far as the time goes. None where no trial has a score. Ray must be connected."""
     from tune.runs.study import records
     from tune.selection import choice
@@ -95,7 +81,7 @@ def choose(
         run,
         trials,
         faces_of(run, options),
-        design_of(call),
+        design_of(options),
         parallel=plan.parallel,
         budget_s=left_s,
         **_share(plan, options),
@@ -103,7 +89,7 @@ def choose(
 
 
 def finish(
-    run: SearchRun, plan: SearchPlan, chosen: Choice, left_s: float | None, options: Mapping[str, Any]
+    run: SearchRun, options: SearchOptions, plan: SearchPlan, left_s: float | None, chosen: Choice
 ) -> bool | None:
     """Where the winner was stopped early, train it to its end, as its repeats were, into best/; whether that is done, None: no need.
 
@@ -123,7 +109,7 @@ def finish(
 
 
 def retrain(
-    run: SearchRun, plan: SearchPlan, chosen: Choice | None, left_s: float | None, options: Mapping[str, Any]
+    run: SearchRun, options: SearchOptions, plan: SearchPlan, left_s: float | None, chosen: Choice | None
 ) -> Outcome | None:
     """Fit the winner, or the best trial where there are no finalists, on train and validation people. Ray must be connected."""
     from tune.runs import leaderboard
@@ -144,12 +130,12 @@ def retrain(
     return outcome
 
 
-def _share(plan: SearchPlan, options: Mapping[str, Any]) -> dict[str, Any]:
+def _share(plan: SearchPlan, options: SearchOptions) -> dict[str, Any]:
     """What a single fit is given of the machine and its stores."""
-    return {"cpus": plan.cpus, "gpus": plan.gpus, "cache": cache_options(options)}
+    return {"cpus": plan.cpus, "gpus": plan.gpus, "cache": options.cache_options}
 
 
-def hand_over(run: SearchRun, ending: SearchOutcome, options: Mapping[str, Any]) -> int:
+def hand_over(run: SearchRun, options: SearchOptions, outcome: SearchOutcome) -> int:
     """best/, report.html and the summary; what cannot be made is said, and does not hide the rest. Returns the exit status."""
     from tune.export import export_trial
     from tune.runs import leaderboard
@@ -157,21 +143,21 @@ def hand_over(run: SearchRun, ending: SearchOutcome, options: Mapping[str, Any])
     from tune.search.report import write_report
     from tune.selection.choice import confirm
 
-    trials, chosen = records(run), ending.chosen
+    trials, chosen = records(run), outcome.chosen
     leaderboard.write(run, trials)
     handed = chosen.winner.trial_id if chosen and chosen.winner else getattr(leaderboard.best(trials), "trial_id", None)
-    exported = ending.finished or (
+    exported = outcome.finished or (
         handed is not None
         and _try("The best trial could not be exported", lambda: export_trial(run, handed, run.best, True))
     )
-    if exported and chosen is not None and ending.goes_on:
+    if exported and chosen is not None and outcome.goes_on:
         faces = faces_of(run, options)
         _try("The holdout could not be asked", lambda: confirm(run, faces, chosen, run.best))
     reported = _try("The report could not be written", lambda: write_report(run))
-    typer.echo("\n".join(summary(run, trials, ending.searched, reported)))
+    typer.echo("\n".join(summary(run, trials, outcome.searched, reported)))
     if exported:
         typer.echo(f"To predict:\n  python -m maskcls.predict --bundle {run.best} --images DIR --out submission.csv")
-    _say_what_is_left(run, ending)
+    _say_what_is_left(run, outcome)
     return 0 if exported else 1
 
 
@@ -196,36 +182,36 @@ def summary(run: SearchRun, trials: list[Record], outcome: Outcome, reported: bo
         lines.append(
             f"Gain over the preset (trial {preset.trial_id}, {preset.f1:.4f}): {best.f1 - preset.f1:+.4f}.{itself}"
         )
-    lines += choice.summary(run.search())
-    chosen = read_choice(run.search())
+    lines += choice.summary(run.record())
+    chosen = read_choice(run.record())
     handed = next((trial for trial in trials if chosen and trial.trial_id == chosen.winner_id), best)
     if handed.overrides:
         lines.append("Its choices: " + ", ".join(f"{key}={_short(value)}" for key, value in handed.overrides.items()))
     return lines
 
 
-def _say_what_is_left(run: SearchRun, ending: SearchOutcome) -> None:
-    left, outcome, chosen = [], ending.searched, ending.chosen
-    if outcome.reason == Reason.USED_UP:
+def _say_what_is_left(run: SearchRun, outcome: SearchOutcome) -> None:
+    left, searched, chosen = [], outcome.searched, outcome.chosen
+    if searched.reason == Reason.USED_UP:
         typer.echo(
-            f"Every recipe of the space was tried: {outcome.remaining} trials fewer than were wanted. More with a wider --space."
+            f"Every recipe of the space was tried: {searched.remaining} trials fewer than were wanted. More with a wider --space."
         )
-    elif outcome.remaining > 0:
+    elif searched.remaining > 0:
         left.append(
-            f"{outcome.remaining} trials are left to do ({outcome.reason})"
-            if outcome.remaining < MANY // 2
+            f"{searched.remaining} trials are left to do ({searched.reason})"
+            if searched.remaining < MANY // 2
             else "The time is up"
         )
     if chosen is not None and chosen.outcome.remaining and chosen.outcome.reason != Reason.FINISHED:
         left.append(
             f"{chosen.outcome.remaining} repeats of the finalists are left to do ({chosen.outcome.reason}), so the choice is not final"
         )
-    if ending.finished is False:
+    if outcome.finished is False:
         left.append("the winner was stopped early and is left to train to its end, so what best/ holds is not final")
-    if ending.retrained is not None and ending.retrained.remaining and ending.retrained.reason != Reason.FINISHED:
-        left.append(f"the fit on all people is left to do ({ending.retrained.reason})")
+    if outcome.retrained is not None and outcome.retrained.remaining and outcome.retrained.reason != Reason.FINISHED:
+        left.append(f"the fit on all people is left to do ({outcome.retrained.reason})")
     if left:
-        typer.echo(f"{'; '.join(left)}. To go on:\n  {resume_command(run)}")
+        typer.echo(f"{'; '.join(left)}. To go on:\n  {run.resume_command}")
 
 
 def _try(what: str, do: Callable[[], object]) -> bool:

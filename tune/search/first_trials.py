@@ -9,12 +9,10 @@ the number of trials, and crashes if Optuna's record is ahead of Ray's last snap
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import optuna
 
-from maskcls.errors import CallError
 from maskcls.recipe import Recipe
 from search_spaces import Setting, Space
 from tune.runs.study import ORIGIN, POINT, PRESET, is_own
@@ -52,27 +50,3 @@ def n_left(study: optuna.Study, trials: int) -> int:
     """Count how many of the wanted trials have not ended."""
     own = filter(is_own, study.get_trials(deepcopy=False))
     return trials - sum(1 for trial in own if trial.state.is_finished())
-
-
-def refuse_contradictions(recorded: Mapping[str, Any], given: Mapping[str, Any], run_name: str) -> None:
-    """Raises CallError naming every option of a resume that says something else than the run's own call.
-
-    Args:
-        recorded: the run's call, option by option.
-        given: options that this call states and that a run can't change.
-    """
-    wrong = [
-        f"--{name.replace('_', '-')} is {_shown(recorded.get(name))} in the run, but {_shown(value)} was given"
-        for name, value in given.items()
-        if recorded.get(name) != value
-    ]
-    if wrong:
-        raise CallError(
-            f"--resume {run_name} goes on with the run's own settings: {'; '.join(wrong)}. Leave these options out, or start a new run."
-        )
-
-
-def _shown(value: Any) -> str:
-    if value is None or value == []:
-        return "not set"
-    return ", ".join(value) if isinstance(value, list) else str(value)

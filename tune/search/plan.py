@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal, get_args
 
 from maskcls.errors import CallError
 from maskcls.recipe import Recipe
 from search_spaces import Choices, Domain, Floats, Setting, Space, SpaceError, Suggest, Suggester
 
-TPE, RANDOM, GP, CMAES, GRID = "tpe", "random", "gp", "cmaes", "grid"
-SAMPLERS = (TPE, RANDOM, GP, CMAES, GRID)
-ASHA, MEDIAN, NONE = "asha", "median", "none"
-SCHEDULERS = (ASHA, MEDIAN, NONE)
+TPE: Final = "tpe"
+RANDOM: Final = "random"
+GP: Final = "gp"
+CMAES: Final = "cmaes"
+GRID: Final = "grid"
+Sampler = Literal["tpe", "random", "gp", "cmaes", "grid"]
+SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
+ASHA: Final = "asha"
+MEDIAN: Final = "median"
+NONE: Final = "none"
+Scheduler = Literal["asha", "median", "none"]
+SCHEDULERS: tuple[Scheduler, ...] = get_args(Scheduler)
 MANY = 1_000_000
 """Trials, where only the time bounds them."""
 _DRAWS = 500
@@ -83,6 +91,12 @@ def vet(plan: SearchPlan) -> list[dict[str, Any]]:
     """Draw from the space and make each draw a recipe's values, before anything is begun. Raises CallError for the first that is none."""
     drawn = _Recorder()
     return [plan.recipe(plan.draw(drawn)) for _ in range(_DRAWS)]
+
+
+def drawn_recipes(plan: SearchPlan) -> Iterator[Recipe]:
+    """The preset's recipe, then those of many draws from the space. Draws nothing before it is asked for the first."""
+    yield plan.base
+    yield from map(Recipe.model_validate, vet(plan))
 
 
 def pinned_space(space: Space, explicit: Mapping[str, Any], setting: Setting) -> tuple[Space, list[str]]:

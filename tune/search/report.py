@@ -18,10 +18,10 @@ from tune.fitting.curve import read_curve
 from tune.runs import leaderboard
 from tune.runs.durations import duration
 from tune.runs.folder import SearchRun
+from tune.runs.record import SearchRecord
 from tune.runs.study import Record, is_own, open_study, records
 from tune.search import report_choice, report_plots
-from tune.selection.holdout import HOLDOUT
-from tune.selection.record import CHOICE, ChoiceRecord, read_choice
+from tune.selection.record import ChoiceRecord, read_choice
 
 Curves = Mapping[str, Sequence[Mapping[str, Any]]]
 """By trial: one row per epoch."""
@@ -39,7 +39,7 @@ def write_report(run: SearchRun) -> None:
     """
     trials = records(run)
     curves = {trial.trial_id: read_curve(run.trial(trial.trial_id)) for trial in trials}
-    search = run.search()
+    search = run.record()
     choice = read_choice(search)
     best = _best(trials, choice)
     title = "winner" if choice and choice.winner_id else "best trial"
@@ -69,16 +69,16 @@ def _best(trials: Sequence[Record], choice: ChoiceRecord | None) -> Record | Non
     return winner or leaderboard.best(trials)
 
 
-def _question(search: Mapping[str, Any]) -> str:
-    space = search.get("space", {})
-    return f"Space {space['name']}: {space['question']}" if space else ""
+def _question(search: SearchRecord) -> str:
+    space = search.space
+    return f"Space {space.name}: {space.question}" if space else ""
 
 
 def _headline(
     trials: Sequence[Record],
     curves: Curves,
     best: Record | None,
-    search: Mapping[str, Any],
+    search: SearchRecord,
     choice: ChoiceRecord | None,
 ) -> Html:
     """The tiles on top: scores first, then what they cost."""
@@ -217,25 +217,10 @@ def _best_recipe(best: Record | None, title: str) -> list[Html]:
     return [section(f"{heading}, trial {best.trial_id}", "", content)]
 
 
-def _origin(search: Mapping[str, Any]) -> Html:
+def _origin(search: SearchRecord) -> Html:
     note = "The run's own record, search.json: options, versions, commit, hardware and data."
-    kept = {
-        key: value for key, value in search.items() if key not in (CHOICE, HOLDOUT)
-    }  # the choice has its own section
-    return section("Where this comes from", note, pairs(flatten(kept), "search.json"))
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one mapping with dotted keys; mappings in a list are numbered from 1."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
-            value = {str(number): item for number, item in enumerate(value, start=1)}
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+    rest = search.flat("choice", "holdout")  # the choice has its own section
+    return section("Where this comes from", note, pairs(rest, "search.json"))
 
 
 def _last(rows: Sequence[Mapping[str, Any]], key: str) -> float:

@@ -7,10 +7,9 @@ All of it comes from search.json, as `tune.selection.record` and `tune.selection
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 from maskcls.reports.page import Html, listed, section, table
+from tune.runs.record import SearchRecord
 from tune.search import report_plots
 from tune.selection.choice import holdout_note
 from tune.selection.finalists import RepeatBy
@@ -47,7 +46,7 @@ def figures(choice: ChoiceRecord, winner: FinalistScores, place: str) -> list[Ti
     ]
 
 
-def caution(search: Mapping[str, Any], gain: Tile) -> str:
+def caution(search: SearchRecord, gain: Tile) -> str:
     """The line under the tiles: how often the holdout was used, and the gain over the preset by validation."""
     note = holdout_note(search) if holdout_evaluations(search) else "The holdout has not been used."
     name, figure, preset = gain

@@ -20,6 +20,7 @@ from maskcls.recipe import Recipe
 from search_spaces import Choices, Domain, Floats, Setting, Space, Suggester
 from tune.runs.folder import SearchRun
 from tune.runs.optuna_private import storage_of
+from tune.runs.record import SearchRecord
 from tune.runs.study import COPYING, IMPORTED, RECIPE, is_own, trial_id, trials_of
 from tune.search.plan import SearchPlan
 from tune.search.samplers import distribution_of
@@ -86,12 +87,12 @@ class ImportedTrials:
 
 
 def import_trials(
-    study: optuna.Study, plan: SearchPlan, sources: Sequence[Path], own: Mapping[str, Any]
+    study: optuna.Study, plan: SearchPlan, sources: Sequence[Path], own: SearchRecord
 ) -> list[ImportedTrials]:
     """Put other runs' trials into the study, each once, only for the sampler: they do not count as trials of this run.
 
     Args:
-        own: this run's search.json.
+        own: what this run says of itself.
     """
     there = {trial.user_attrs[IMPORTED] for trial in study.get_trials(deepcopy=False) if IMPORTED in trial.user_attrs}
     imported = []
@@ -107,7 +108,7 @@ def import_trials(
             placed += point is not None
             if point is not None and origin not in there:
                 study.add_trial(_copy(trial, point, {IMPORTED: origin, RECIPE: trial.user_attrs[RECIPE]}))
-        imported.append(ImportedTrials(run.name, placed, len(scored), tuple(_differences(run.search(), own))))
+        imported.append(ImportedTrials(run.name, placed, len(scored), tuple(_differences(run.record(), own))))
     return imported
 
 
@@ -169,14 +170,14 @@ def _copy(trial: FrozenTrial, point: SpacePoint | None, user_attrs: Mapping[str,
     )
 
 
-def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
+def _differences(theirs: SearchRecord, ours: SearchRecord) -> list[str]:
     """List what makes scores of two runs incomparable: other people, or another base recipe."""
     found = []
-    if theirs.get("data", {}).get("digest") != ours.get("data", {}).get("digest"):
+    if theirs.data.digest != ours.data.digest:
         found.append("other photos")
-    elif theirs.get("split_digest") != ours.get("split_digest"):
+    elif theirs.split_digest != ours.split_digest:
         found.append("other people in training and validation")
-    base, own = theirs.get("base_recipe", {}), ours.get("base_recipe", {})
+    base, own = theirs.base_recipe, ours.base_recipe
     found += [
         f"{key} {base[key]}, here {own[key]}"
         for key in ("image_size", "epochs")

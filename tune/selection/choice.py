@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from maskcls.stores.arrays import CacheOptions
 from maskcls.text import counted
 from tune.fitting.pool import run_fits, to_do
 from tune.fitting.request import FitRequest
 from tune.runs.folder import SearchRun
+from tune.runs.record import SearchRecord
 from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import Record, records
 from tune.selection.finalists import Design, Finalist, pick_winner, read_finalists, repeat_requests, top_trials
 from tune.selection.holdout import HoldoutEvaluation, HoldoutScore, evaluate_on_holdout, holdout_evaluations
-from tune.selection.record import CHOICE, ChoiceRecord, FinalistScores, read_choice
+from tune.selection.record import ChoiceRecord, FinalistScores, read_choice
 
 if TYPE_CHECKING:
     from maskcls.data.dataset import FaceDataset
@@ -86,7 +87,7 @@ def choose(
 
 def is_made(run: SearchRun, design: Design) -> bool:
     """Whether search.json has the complete choice of this design among the run's trials as they are now."""
-    made = read_choice(run.search())
+    made = read_choice(run.record())
     if made is None or made.design != design or not made.is_complete:
         return False
     # A trial that ended since, and scored better, is a finalist that the recorded choice does not know.
@@ -103,7 +104,7 @@ def confirm(run: SearchRun, faces: FaceDataset, chosen: Choice, bundle: Path) ->
     if chosen.winner is None:
         raise ValueError("There is no winner to confirm.")
     found = evaluate_on_holdout(run, faces, bundle, f"trial {chosen.winner.trial_id}")
-    made = read_choice(run.search())
+    made = read_choice(run.record())
     if made is None:
         raise ValueError(f"{run.record_file} has no choice to confirm.")
     # All metrics of the evaluation are in search.json under `holdout`; the choice repeats F1, interval and counts.
@@ -114,10 +115,10 @@ def confirm(run: SearchRun, faces: FaceDataset, chosen: Choice, bundle: Path) ->
 
 def write_choice(run: SearchRun, record: ChoiceRecord) -> None:
     """Put the record into the run's search.json, in place of the one before."""
-    run.write_search({**run.search(), CHOICE: record.to_json()})
+    run.write_record(run.record().changed(choice=record.to_json()))
 
 
-def summary(search: Mapping[str, Any]) -> list[str]:
+def summary(search: SearchRecord) -> list[str]:
     """The choice in the content of a search.json, as lines for a terminal; none where no finalists were repeated."""
     choice = read_choice(search)
     if choice is None:
@@ -142,7 +143,7 @@ def mean_text(winner: FinalistScores) -> str:
     return f"mean of {len(winner.repeats)} repeats {winner.mean:.4f} +- {winner.spread:.4f}"
 
 
-def holdout_note(search: Mapping[str, Any]) -> str:
+def holdout_note(search: SearchRecord) -> str:
     """A sentence on how many different bundles were scored on the holdout, for each of them weakens the next score."""
     n = len(holdout_evaluations(search))
     if n < 2:

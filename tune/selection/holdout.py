@@ -21,15 +21,15 @@ from maskcls.errors import DataError
 from maskcls.labels import stratum
 from maskcls.text import counted, first
 from tune.runs.folder import SearchRun
-from tune.runs.record import now
+from tune.runs.record import SearchRecord, now
 from tune.statistics.intervals import f1_interval
 
 if TYPE_CHECKING:
     from maskcls.data.dataset import FaceDataset
     from maskcls.serving.bundle import Bundle
 
-HOLDOUT, EVALUATIONS = "holdout", "looks"
-"""Keys of search.json: {"holdout": {"looks": [a HoldoutEvaluation, ...]}}."""
+EVALUATIONS = "looks"
+"""Key of search.json: {"holdout": {"looks": [a HoldoutEvaluation, ...]}}."""
 _NOT_DIGESTED = ("created", "versions", "scores")
 """Keys of bundle.json that do not change what the bundle predicts."""
 _SHOWN_PEOPLE = 5
@@ -88,20 +88,20 @@ def evaluate_on_holdout(run: SearchRun, faces: FaceDataset, folder: Path, what: 
         )
     bundle = read_bundle(folder)
     digest = bundle_digest(bundle.manifest)
-    before = next((one for one in holdout_evaluations(run.search()) if one.bundle == digest), None)
+    before = next((one for one in holdout_evaluations(run.record()) if one.bundle == digest), None)
     if before is not None:
         return before
     _refuse_seen(bundle, faces)
     found = _evaluate(bundle, faces, what, digest)
-    search = run.search()
+    search = run.record()
     all_evaluations = [asdict(one) for one in (*holdout_evaluations(search), found)]
-    run.write_search({**search, HOLDOUT: {EVALUATIONS: all_evaluations}})
+    run.write_record(search.changed(holdout={EVALUATIONS: all_evaluations}))
     return found
 
 
-def holdout_evaluations(search: Mapping[str, Any]) -> list[HoldoutEvaluation]:
+def holdout_evaluations(search: SearchRecord) -> list[HoldoutEvaluation]:
     """Every evaluation on the holdout in the content of a search.json, oldest first."""
-    return [HoldoutEvaluation(**one) for one in search.get(HOLDOUT, {}).get(EVALUATIONS, ())]
+    return [HoldoutEvaluation(**one) for one in (search.holdout or {}).get(EVALUATIONS, ())]
 
 
 def bundle_digest(manifest: Mapping[str, Any]) -> str:

@@ -137,7 +137,7 @@ def build_library(found: Sequence[Candidate], faces: FaceDataset, design: Design
 
 
 def _design(run: SearchRun) -> Design:
-    choice = read_choice(run.search())
+    choice = read_choice(run.record())
     if choice is None:
         raise CallError(f"{run.name} has no finalists yet. Train them: {_more(run, '--finalists', 3)}")
     return choice.design
@@ -149,13 +149,11 @@ def _more(run: SearchRun, *words: object) -> str:
 
 
 def _data_digest(run: SearchRun) -> str | None:
-    digest: str | None = run.search().get("data", {}).get("digest")
-    return digest
+    return run.record().data.digest
 
 
 def _split_digest(run: SearchRun) -> str | None:
-    digest: str | None = run.search().get("split_digest")
-    return digest
+    return run.record().split_digest
 
 
 def _parts(faces: FaceDataset) -> dict[str, int]:

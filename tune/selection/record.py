@@ -13,12 +13,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tune.runs.record import SearchRecord
 from tune.runs.stopping import Outcome, Reason
 from tune.selection.finalists import Design, Finalist
 from tune.selection.holdout import HoldoutScore
-
-CHOICE = "choice"
-"""The key of search.json."""
 
 
 @dataclass(frozen=True)
@@ -133,9 +131,9 @@ class ChoiceRecord:
         }
 
 
-def read_choice(search: Mapping[str, Any]) -> ChoiceRecord | None:
+def read_choice(search: SearchRecord) -> ChoiceRecord | None:
     """The choice in the content of a search.json; None where no finalists were repeated."""
-    content = search.get(CHOICE)
+    content = search.choice
     if not content:
         return None
     return ChoiceRecord(

@@ -215,7 +215,7 @@ def test_folds_are_by_gender_and_age_group() -> None:
 
 
 def test_a_repeats_split_is_drawn_once_and_kept(tmp_path: Path) -> None:
-    run, faces = ComparisonRun.create(tmp_path, "one", {}), make_faces()
+    run, faces = ComparisonRun.create(tmp_path, "one"), make_faces()
     first = repeat_splits(run, faces, 2, 3, 0)
     kept = Split(first[0].validation, first[0].train, first[0].holdout)
     run.repeat(3, 0).write_text(kept.to_json())
@@ -225,7 +225,7 @@ def test_a_repeats_split_is_drawn_once_and_kept(tmp_path: Path) -> None:
 
 
 def test_too_few_people(tmp_path: Path) -> None:
-    run, faces = ComparisonRun.create(tmp_path, "one", {}), make_faces(4)
+    run, faces = ComparisonRun.create(tmp_path, "one"), make_faces(4)
     with pytest.raises(CallError, match="`2 <= folds <= people` must hold, but got 5 folds of"):
         repeat_splits(run, faces, 5, 5, 0)
     with pytest.raises(DataError, match="people are too few for 2 folds: .* nobody is left to pick the epoch"):
@@ -245,7 +245,7 @@ def test_folds_by_default(repeats: int, folds: int) -> None:
 
 def test_equal_fits_are_one(tmp_path: Path) -> None:
     """Comparisons share their base, variants that only read share the plain fit, and each repeat has fits of its own."""
-    run, base = ComparisonRun.create(tmp_path, "one", {}), Recipe(epochs=2)
+    run, base = ComparisonRun.create(tmp_path, "one"), Recipe(epochs=2)
     one = Comparison(
         "one", variants=(Variant("lr", {"lr_head": 0.5}), Variant("read", treatment=f"{HERE}:ReadsOtherwise"))
     )
@@ -273,7 +273,7 @@ def write_result(folder: Path, state: TrialState, readings: list[str]) -> None:
 
 
 def test_a_fit_that_was_not_read_as_wanted_is_to_do_again(tmp_path: Path) -> None:
-    run, splits = ComparisonRun.create(tmp_path, "one", {}), [Split(("a",), ("b",), ("c",))]
+    run, splits = ComparisonRun.create(tmp_path, "one"), [Split(("a",), ("b",), ("c",))]
     reads = f"{HERE}:ReadsOtherwise"
     plain = plan_comparison(Comparison("one", variants=(Variant("lr", {"lr_head": 0.5}),)), Recipe(), {})[0]
     more = plan_comparison(Comparison("one", variants=(Variant("read", treatment=reads),)), Recipe(), {})[0]

@@ -29,6 +29,7 @@ from tests.tune.search.test_kill import none_left
 from tune.compare import __main__ as compare
 from tune.compare.treatments import Treatment
 from tune.runs.folder import ComparisonRun, SearchRun
+from tune.runs.record import ComparisonRecord
 from tune.runs.stopping import Outcome, Reason
 from tune.search import __main__ as search
 from tune.statistics.paired import Verdict
@@ -262,7 +263,7 @@ def recorded(folder: Path) -> ComparisonRun:
         "gpus_per_trial": None,
         "cpus_per_trial": None,
     }
-    return ComparisonRun.create(folder, "one", {"call": {**told, "time_budget": None}, "parts": []})
+    return ComparisonRun.create(folder, "one", ComparisonRecord(call={**told, "time_budget": None}, sessions=[]))
 
 
 @pytest.mark.parametrize(
@@ -289,7 +290,7 @@ def test_a_resume_may_add_repeats_and_values(tmp_path: Path) -> None:
 
 def test_a_resume_of_a_grid_may_add_values_but_no_key(tmp_path: Path) -> None:
     run = recorded(tmp_path)
-    run.write_record({"call": {**run.record()["call"], "grid": True}, "parts": []})
+    run.write_record(ComparisonRecord(call={**run.record().call, "grid": True}, sessions=[]))
     said = refused(2, "--resume", "one", "--vary", "lr_head=0.1", "--runs", tmp_path)
     assert (
         "--vary lr_head cannot be added to a run of --grid, for it would replace every combination. Values of loss can be added"
@@ -300,7 +301,7 @@ def test_a_resume_of_a_grid_may_add_values_but_no_key(tmp_path: Path) -> None:
 
 
 def test_a_search_is_no_comparison_and_the_other_way_round(tmp_path: Path) -> None:
-    SearchRun.create(tmp_path, "searched", {"call": {}})
+    SearchRun.create(tmp_path, "searched")
     recorded(tmp_path)
     said = refused(2, "--resume", "searched", "--runs", tmp_path)
     assert "searched is a search, not a comparison. Go on with it: python -m tune.search --resume" in said

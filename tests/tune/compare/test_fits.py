@@ -79,7 +79,7 @@ class NeedsMemory(Treatment):
 
 @pytest.fixture
 def run(tmp_path: Path, demo_cache: Path) -> ComparisonRun:
-    made = ComparisonRun.create(tmp_path, "one", {})
+    made = ComparisonRun.create(tmp_path, "one")
     prepare(None, cache=CacheOptions(demo_cache)).save(made.data)
     return made
 
@@ -174,7 +174,7 @@ def test_a_reading_that_finds_no_memory_is_tried_again(
 def test_a_picking_reading_that_is_killed_answers_as_an_unbroken_one(
     run: ComparisonRun, demo_cache: Path, tmp_path: Path
 ) -> None:
-    other = ComparisonRun.create(tmp_path, "unbroken", {})
+    other = ComparisonRun.create(tmp_path, "unbroken")
     FaceDataset.load(run.data, CacheOptions(demo_cache)).save(other.data)
     unbroken, one = (Compared(where, demo_cache, LastEpoch) for where in (other, run))
     assert unbroken.fitted().state == TrialState.COMPLETE

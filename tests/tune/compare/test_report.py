@@ -25,6 +25,7 @@ from tune.compare.plots import differences_png, differences_svg
 from tune.compare.report import write_report
 from tune.compare.results import NOT_DONE, Results, Row
 from tune.runs.folder import ComparisonRun
+from tune.runs.record import ComparisonRecord
 from tune.states import TrialState
 from tune.statistics.paired import Difference, Verdict
 
@@ -96,7 +97,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "comparisons": [],
         "left_out": [NOTE],
     }
-    run = ComparisonRun.create(tmp_path_factory.mktemp("runs"), "made", record)
+    run = ComparisonRun.create(tmp_path_factory.mktemp("runs"), "made", ComparisonRecord.model_validate(record))
     write_report(run, made_results(), made_comparisons())
     return run.report
 
@@ -205,7 +206,7 @@ def parser_text(text: str) -> str:
 
 
 def test_a_run_without_a_score_has_a_page(tmp_path: Path) -> None:
-    run = ComparisonRun.create(tmp_path, "new", {"question": "?", "call": {"folds": 2}, "parts": []})
+    run = ComparisonRun.create(tmp_path, "new", ComparisonRecord(question="?", call={"folds": 2}, sessions=[]))
     rows = tuple(
         Row("one", name, 0, {}, None, math.nan, {NOT_DONE: 2}, {}, math.nan, name == "base") for name in ("base", "b")
     )

@@ -246,7 +246,7 @@ def test_a_torn_last_line_is_read_and_breaks_the_next_write(tmp_path: Path) -> N
 
     If it fails because the write works: that cut is needed no more. If reading fails: `records` must cut as well.
     """
-    run = SearchRun.create(tmp_path, "one", {})
+    run = SearchRun.create(tmp_path, "one")
     name = study_of(numbers, 2, storage=journal(run.journal)).study_name
     with run.journal.open("a") as file:
         file.write('{"op_code": 8, "worker_id": "torn in the mid')
@@ -293,7 +293,7 @@ def test_a_journal_whose_append_logs_is_overridden_makes_no_lock_file(
     linked: list[Any] = []
     symlink = os.symlink
     monkeypatch.setattr(os, "symlink", lambda *paths: (linked.append(paths), symlink(*paths)))
-    study = open_study(SearchRun.create(tmp_path, "one", {}))
+    study = open_study(SearchRun.create(tmp_path, "one"))
     study.tell(study.ask(), 0.5)
     assert linked == []
     optuna.create_study(storage=journal(tmp_path / "plain"))

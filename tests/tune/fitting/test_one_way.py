@@ -36,7 +36,7 @@ def made(tmp_path: Path, demo_cache: Path) -> tuple[SearchRun, FaceDataset]:
 
 def of_comparison(run: SearchRun, faces: FaceDataset) -> FitRequest:
     """A comparison's fit on the run's photos and split, in a run of its own."""
-    comparison = ComparisonRun.create(run.path.parent, "compared", {})
+    comparison = ComparisonRun.create(run.path.parent, "compared")
     faces.save(comparison.data)
     settings = {"repeat": 0, "split": SPLIT, "treatment": "", "readings": []}
     folder = comparison.fit("one")

@@ -24,7 +24,7 @@ def test_a_damaged_record_is_an_error(tmp_path: Path) -> None:
     run = new_run(tmp_path)
     run.search_file.write_text("{")
     with pytest.raises(DataError, match=r"search\.json cannot be read"):
-        run.search()
+        run.record()
 
 
 def test_a_torn_journal_is_cut_to_its_last_whole_line(tmp_path: Path) -> None:

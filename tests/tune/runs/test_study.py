@@ -16,7 +16,7 @@ from tune.runs.folder import SearchRun
 def test_it_waits_for_the_disk_when_a_trial_has_its_recipe_and_when_it_has_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = SearchRun.create(tmp_path, "one", {})
+    run = SearchRun.create(tmp_path, "one")
     study = records.open_study(run)
     waited: list[int] = []
     fsync = os.fsync

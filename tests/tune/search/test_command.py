@@ -18,6 +18,7 @@ from tests.tune.search.test_kill import wait_for
 from tests.tune.searches import table
 from tune.fitting.curve import read_curve
 from tune.runs.folder import SearchRun
+from tune.runs.record import SearchRecord
 from tune.runs.study import records
 from tune.search import __main__ as search
 from tune.states import TrialState
@@ -72,7 +73,7 @@ def recorded_run(folder: Path, **call_values: Any) -> SearchRun:
         "time_budget": None,
         **call_values,
     }
-    return SearchRun.create(folder, "one", {"call": told, "parts": []})
+    return SearchRun.create(folder, "one", SearchRecord(call=told, sessions=[]))
 
 
 def test_help_imports_nothing_heavy_and_states_every_default() -> None:

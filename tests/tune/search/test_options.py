@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,44 +12,26 @@ import pytest
 from maskcls import machine
 from maskcls.errors import CallError
 from search_spaces import Space
+from tune.compare.__main__ import main as compare_main
+from tune.compare.options import CompareOptions
 from tune.runs.cluster import Cluster, Node
 from tune.runs.durations import budget_s
 from tune.runs.folder import SearchRun
+from tune.runs.options import SharedOptions
+from tune.runs.record import SearchRecord
+from tune.search.__main__ import main as search_main
 from tune.search.first_trials import initial_trials, preset_params
-from tune.search.options import Call, Resolved, resolve
+from tune.search.options import Resolved, SearchOptions, resolve
 from tune.search.plan import SearchPlan
 
-DEFAULTS: dict[str, Any] = {
-    "space": "freezing",
-    "data": None,
-    "preset": "contest-2021",
-    "set": (),
-    "epochs": None,
-    "image_size": None,
-    "weights": None,
-    "scale": "auto",
-    "seed": 0,
-    "split_seed": 0,
-    "split": None,
-    "corrections": "published",
-    "skip_bad": False,
-    "trials": None,
-    "parallel": None,
-    "gpus_per_trial": None,
-    "cpus_per_trial": None,
-    "time_budget": None,
-    "sampler": None,
-    "scheduler": None,
-    "learn_from": None,
-    "finalists": None,
-    "repeats": None,
-    "repeat_by": None,
-    "retrain_on_all": False,
-}
+
+def options(**stated: Any) -> SearchOptions:
+    """As if these were typed, of a search over freezing."""
+    return SearchOptions(**{"space": "freezing", **stated})
 
 
-def resolved(cpus: int, gpus: float, **options: Any) -> Resolved:
-    return resolve(Call.of({**DEFAULTS, **options}), Cluster((Node(cpus, gpus),)))
+def resolved(cpus: int, gpus: float, **stated: Any) -> Resolved:
+    return resolve(options(**stated), Cluster((Node(cpus, gpus),)))
 
 
 def test_without_a_gpu_the_scale_is_cpu_and_says_so() -> None:
@@ -60,7 +44,7 @@ def test_without_a_gpu_the_scale_is_cpu_and_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cpus", "gpus", "options", "share"),
+    ("cpus", "gpus", "stated", "share"),
     [
         (2, 0, {}, (2, 1, 0)),
         (2, 0, {"trials": 3}, (1, 2, 0)),
@@ -73,9 +57,9 @@ def test_without_a_gpu_the_scale_is_cpu_and_says_so() -> None:
     ],
 )
 def test_trials_share_the_machine(
-    cpus: int, gpus: float, options: dict[str, Any], share: tuple[int, int, float]
+    cpus: int, gpus: float, stated: dict[str, Any], share: tuple[int, int, float]
 ) -> None:
-    plan = resolved(cpus, gpus, **options).plan
+    plan = resolved(cpus, gpus, **stated).plan
     assert (plan.parallel, plan.cpus, plan.gpus) == share
 
 
@@ -90,7 +74,7 @@ CLUSTER = Cluster((Node(8, 0), Node(4, 1), Node(4, 1)))
 
 
 @pytest.mark.parametrize(
-    ("options", "share"),
+    ("stated", "share"),
     [
         ({"parallel": 1, "scale": "cpu"}, (1, 8, 0)),
         ({"parallel": 3, "scale": "cpu"}, (3, 4, 0)),
@@ -100,22 +84,22 @@ CLUSTER = Cluster((Node(8, 0), Node(4, 1), Node(4, 1)))
         ({"gpus_per_trial": 0.5}, (4, 2, 0.5)),
     ],
 )
-def test_a_trial_fits_on_one_node_of_a_cluster(options: dict[str, Any], share: tuple[int, int, float]) -> None:
-    plan = resolve(Call.of({**DEFAULTS, **options}), CLUSTER).plan
+def test_a_trial_fits_on_one_node_of_a_cluster(stated: dict[str, Any], share: tuple[int, int, float]) -> None:
+    plan = resolve(options(**stated), CLUSTER).plan
     assert (plan.parallel, plan.cpus, plan.gpus) == share
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("stated", "message"),
     [
         ({"cpus_per_trial": 9}, r"--cpus-per-trial 9 is more than there is on one machine \(8\)"),
         ({"gpus_per_trial": 2.0}, r"--gpus-per-trial 2 is more than there is on one machine \(1\)"),
         ({"cpus_per_trial": 8, "gpus_per_trial": 1.0}, "No machine has both 8 cores and 1 GPUs"),
     ],
 )
-def test_a_trial_that_fits_on_no_node_is_refused(options: dict[str, Any], message: str) -> None:
+def test_a_trial_that_fits_on_no_node_is_refused(stated: dict[str, Any], message: str) -> None:
     with pytest.raises(CallError, match=message):
-        resolve(Call.of({**DEFAULTS, **options}), CLUSTER)
+        resolve(options(**stated), CLUSTER)
 
 
 def test_a_quota_of_time_bounds_the_cores(tmp_path: Path) -> None:
@@ -129,18 +113,18 @@ def test_a_quota_of_time_bounds_the_cores(tmp_path: Path) -> None:
 def test_a_path_is_the_same_however_it_is_written(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     crooked = tmp_path / "sub" / ".." / "sub"
-    assert Call.of({**DEFAULTS, "data": crooked, "weights": "none"}).data == str((tmp_path / "sub").resolve())
+    assert options(data=crooked, weights="none").data == (tmp_path / "sub").resolve()
 
 
 def test_backbones_that_had_weights_when_the_run_began_stay_its_choices(tmp_path: Path) -> None:
     file = tmp_path / "resnet10t.safetensors"
     file.touch()
-    call = Call.of({**DEFAULTS, "space": "backbones", "weights": str(tmp_path)})
+    asked = options(space="backbones", weights=str(tmp_path))
     machine = Cluster((Node(2, 0),))
-    begun = resolve(call, machine)
+    begun = resolve(asked, machine)
     (tmp_path / "lcnet_100.safetensors").touch()
     file.unlink()
-    resumed = resolve(call, machine, has_weights=begun.has_weights).plan
+    resumed = resolve(asked, machine, has_weights=begun.has_weights).plan
     assert resumed.space.left_out(resumed.setting) == begun.plan.space.left_out(begun.plan.setting)
     assert "lcnet_100" in resumed.space.left_out(resumed.setting)
     assert "resnet10t" not in resumed.space.left_out(resumed.setting)
@@ -209,27 +193,73 @@ def test_what_follows_the_search_and_how_it_goes_has_defaults() -> None:
     assert resolved(2, 0, time_budget="1h", trials=5).plan.trials == 5
 
 
+def recorded(folder: Path, name: str, **stated: Any) -> SearchRun:
+    """A run that was asked for with these options."""
+    return SearchRun.create(folder, name, SearchRecord(call=options(**stated).to_record()))
+
+
 def test_a_resume_keeps_the_runs_own_search_unless_it_says_another(tmp_path: Path) -> None:
-    first = Call.of({**DEFAULTS, "sampler": "random", "finalists": 2, "retrain_on_all": True})
-    run = SearchRun.create(tmp_path, "one", {"call": first.record()})
-    other = SearchRun.create(tmp_path, "other", {"call": first.record()})
-    again = Call.recorded(run, {**DEFAULTS, "runs": tmp_path, "repeats": 5, "learn_from": ["other"]})
+    run, other = (
+        recorded(tmp_path, name, sampler="random", finalists=2, retrain_on_all=True) for name in ("one", "other")
+    )
+    again = SearchOptions(runs=tmp_path, repeats=5, learn_from=["other"]).resumed(run)
     assert (again.sampler, again.finalists, again.repeats, again.retrain_on_all) == ("random", 2, 5, True)
-    assert again.learn_from == (str(other.path),)
-    timed = SearchRun.create(tmp_path, "timed", {"call": Call.of({**DEFAULTS, "time_budget": "1h"}).record()})
+    assert again.learn_from == (other.path,)
+    assert (again.space, again.runs, again.trials) == ("freezing", tmp_path, 12)
+    timed = recorded(tmp_path, "timed", time_budget="1h")
     with pytest.raises(CallError, match="--resume timed: the run had a time budget and no number of trials"):
-        Call.recorded(timed, {**DEFAULTS, "runs": tmp_path})
+        SearchOptions(runs=tmp_path).resumed(timed)
 
 
-def test_a_resume_shares_gpus_anew_and_keeps_to_measuring_where_the_run_did(tmp_path: Path) -> None:
-    measured = SearchRun.create(
-        tmp_path, "measured", {"call": Call.of({**DEFAULTS, "gpus_per_trial": "auto"}).record()}
+def test_a_resume_shares_gpus_again_and_keeps_to_measuring_where_the_run_did(tmp_path: Path) -> None:
+    measured = recorded(tmp_path, "measured", gpus_per_trial="auto")
+    by_number = recorded(tmp_path, "by-number", gpus_per_trial="0.5")
+    assert SearchOptions(runs=tmp_path).resumed(measured).gpus_per_trial == "auto"
+    assert SearchOptions(runs=tmp_path, gpus_per_trial="0").resumed(measured).gpus_per_trial == 0.0
+    assert SearchOptions(runs=tmp_path).resumed(by_number).gpus_per_trial is None, "this machine may be another"
+
+
+def test_options_survive_a_record_whose_files_are_gone(tmp_path: Path) -> None:
+    for name in ("data", "weights"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "split.json").touch()
+    asked = options(
+        data=tmp_path / "data",
+        weights=str(tmp_path / "weights"),
+        split=tmp_path / "split.json",
+        set=["head=mlp"],
+        gpus_per_trial="0.25",
+        time_budget="90s",
     )
-    by_number = SearchRun.create(
-        tmp_path, "by-number", {"call": Call.of({**DEFAULTS, "gpus_per_trial": "0.5"}).record()}
-    )
-    assert Call.recorded(measured, {**DEFAULTS, "runs": tmp_path}).gpus_per_trial == "auto"
-    assert Call.recorded(measured, {**DEFAULTS, "runs": tmp_path, "gpus_per_trial": "0"}).gpus_per_trial == 0.0
-    assert Call.recorded(by_number, {**DEFAULTS, "runs": tmp_path}).gpus_per_trial is None, (
-        "this machine may be another"
-    )
+    record = json.loads(json.dumps(SearchRecord(call=asked.to_record()).to_dict()))
+    for name in ("data", "weights"):
+        (tmp_path / name).rmdir()
+    assert SearchOptions.recorded(SearchRecord.model_validate(record)).to_record() == asked.to_record()
+    assert list(asked.to_record()) == list(SearchOptions.CALL)
+    assert asked.model_copy(update={"cache": tmp_path, "name": "x"}).to_record() == asked.to_record()
+    with pytest.raises(
+        CallError, match=f"--data {tmp_path / 'data'}: there is no such file or folder. Expected a folder in"
+    ):
+        options(data=tmp_path / "data")
+
+
+def test_a_record_of_another_version_keeps_what_it_says(tmp_path: Path) -> None:
+    run = recorded(tmp_path, "newer")
+    known = json.loads(run.record_file.read_text())
+    known |= {"parts": [{"why": "finished", "mood": "fine"}], "later": None, "call": {**known["call"], "colour": "red"}}
+    run.record_file.write_text(json.dumps(known))
+    assert SearchOptions(runs=tmp_path).resumed(run).space == "freezing"
+    run.write_record(run.record().changed(split_digest="s"))
+    assert json.loads(run.record_file.read_text()) == {**known, "split_digest": "s"}
+
+
+@pytest.mark.parametrize(("main", "kind"), [(search_main, SearchOptions), (compare_main, CompareOptions)])
+def test_a_command_and_its_options_agree(main: Any, kind: type[SharedOptions]) -> None:
+    typed = {name.rstrip("_"): one.default for name, one in inspect.signature(main).parameters.items()}
+    others = {"context", "list_spaces"}
+    assert typed.keys() - others == kind.model_fields.keys()
+    told = kind()
+    assert {
+        name: value for name, value in typed.items() if name not in others and value not in (None, getattr(told, name))
+    } == {}
+    assert set(kind.CALL) | {"name", *kind.COMMAND} | set(kind.IDENTITY) == kind.model_fields.keys()

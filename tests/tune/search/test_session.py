@@ -71,8 +71,8 @@ def test_how_a_driver_failed_is_noted(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr("tune.search.driver.drive", fails)
     assert "The disk is full." in refused(1, "--resume", "one", "--runs", tmp_path)
-    (part,) = run.search()["parts"]
-    assert part["why"] == "failed: The disk is full."
+    (session,) = run.record().sessions
+    assert session.reason == "failed: The disk is full."
 
 
 @pytest.mark.parametrize("words", [("--address", "head:6379"), ()])

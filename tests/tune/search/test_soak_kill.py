@@ -195,7 +195,7 @@ def study_of(run: SearchRun) -> dict[str, tuple[str, dict[int, float], dict[str,
 
 
 def kill_twenty_times(path: Path, parallel: int, like: Unbroken) -> Watch:
-    watch = Watch(SearchRun.create(path.parent, path.name, {"call": {}}))
+    watch = Watch(SearchRun.create(path.parent, path.name))
     for number, moment in enumerate(moments(like, seed=parallel)):
         log = path.with_name(f"rungs-{number}.jsonl")
         driver = drive(path, parallel, log)

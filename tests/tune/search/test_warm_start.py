@@ -19,6 +19,7 @@ from tests.tune.rungs import rungs_of
 from tests.tune.searches import SETTING, new_run, table
 from tests.tune.synthetic import Synthetic
 from tests.tune.two_spaces import NARROW, WIDE, WIDE_DISTRIBUTIONS, decades_off, ended_every_way, learnt_of, outcome_of
+from tune.runs.record import DataRecord, SearchRecord
 from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import IMPORTED, is_own, open_study, records
 from tune.search import samplers, schedulers
@@ -97,7 +98,7 @@ def test_trials_are_learnt_as_points_of_this_space(tmp_path: Path) -> None:
     old, new, plan = ended_every_way(tmp_path), new_run(tmp_path, "new"), plan_of(WIDE, 3)
     study = open_study(new)
     enqueue_initial_trials(study, plan)
-    (imported,) = import_trials(study, plan, [old.path], new.search())
+    (imported,) = import_trials(study, plan, [old.path], new.record())
     assert str(imported) == "Learnt from old: 15 of 15 trials with a score are points of this space."
     source, copies = open_study(old).get_trials(), learnt_of(new)
     assert [int(copy.user_attrs[IMPORTED].rpartition("/")[2]) for copy in copies] == [n for n in range(16) if n != 4], (
@@ -128,7 +129,7 @@ def test_a_trial_that_is_no_point_of_this_space_is_not_learnt(tmp_path: Path) ->
         and (record.recipe["frozen_stages"] == 5 or 1e-5 <= record.recipe["lr_body"] <= 1e-3)
     ]
     assert 0 < len(inside) < 12
-    (imported,) = import_trials(study, plan, [old.path], new.search())
+    (imported,) = import_trials(study, plan, [old.path], new.record())
     assert imported == ImportedTrials("old", len(inside), 12, ())
     assert [copy.user_attrs[IMPORTED] for copy in learnt_of(new)] == [f"{old.path}/{name}" for name in inside]
 
@@ -154,7 +155,7 @@ def test_a_resume_learns_nothing_twice_and_what_is_new_once(tmp_path: Path) -> N
     plan = plan_of(WIDE, 3, learn_from=(old.path,))
     search(plan, new)
     before = learnt_of(new)
-    (imported,) = import_trials(open_study(new), plan, plan.learn_from, {})
+    (imported,) = import_trials(open_study(new), plan, plan.learn_from, SearchRecord())
     assert (imported.trials, imported.of) == (15, 15)
     assert learnt_of(new) == before
     search(plan_of(NARROW, 18), old)
@@ -211,7 +212,7 @@ def test_learning_leaves_the_other_run_as_it_is(tmp_path: Path) -> None:
     with old.journal.open("a") as journal:
         journal.write('{"op_code": 8, "worker_id": "torn in the mid')  # its driver was killed, or is writing just now
     before = old.journal.read_bytes()
-    of_old, of_bare = import_trials(open_study(new), plan_of(WIDE, 2), [old.path, bare.path], new.search())
+    of_old, of_bare = import_trials(open_study(new), plan_of(WIDE, 2), [old.path, bare.path], new.record())
     assert (of_old.trials, of_bare.trials, of_bare.of) == (15, 0, 0)
     assert old.journal.read_bytes() == before
     assert not bare.journal.exists(), "a run that was not begun is not begun by who learns from it"
@@ -231,12 +232,9 @@ def test_what_was_learnt_is_kept_where_the_other_run_is_gone(tmp_path: Path) -> 
 def test_what_makes_scores_differ_is_said(tmp_path: Path) -> None:
     old, new = ended_every_way(tmp_path), new_run(tmp_path, "new")
     base = {"image_size": 64, "epochs": 4, "lr_head": 0.1}
-    old.write_search({**old.search(), "data": {"digest": "a"}, "split_digest": "s", "base_recipe": base})
-    ours = {
-        "data": {"digest": "a"},
-        "split_digest": "s",
-        "base_recipe": {"image_size": 112, "epochs": 6, "lr_head": 0.2},
-    }
+    data = DataRecord(digest="a")
+    old.write_record(SearchRecord(data=data, split_digest="s", base_recipe=base))
+    ours = SearchRecord(data=data, split_digest="s", base_recipe={"image_size": 112, "epochs": 6, "lr_head": 0.2})
     study, plan, points = (
         open_study(new),
         plan_of(WIDE, 2),
@@ -244,7 +242,7 @@ def test_what_makes_scores_differ_is_said(tmp_path: Path) -> None:
     )
 
     def said(**changed: Any) -> str:
-        (imported,) = import_trials(study, plan, [old.path], {**ours, **changed})
+        (imported,) = import_trials(study, plan, [old.path], ours.changed(**changed))
         return str(imported)
 
     assert said(base_recipe=base) == points
@@ -253,7 +251,9 @@ def test_what_makes_scores_differ_is_said(tmp_path: Path) -> None:
         said(base_recipe=base, split_digest="t")
         == f"{points} Its scores are of another kind: other people in training and validation."
     )
-    assert said(base_recipe=base, data={"digest": "b"}) == f"{points} Its scores are of another kind: other photos."
+    assert (
+        said(base_recipe=base, data=DataRecord(digest="b")) == f"{points} Its scores are of another kind: other photos."
+    )
 
 
 def test_the_sampler_starts_from_what_was_learnt(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ BASE = Recipe().override(
 
 def small_run(folder: Path, cache: Path, name: str = "small") -> tuple[SearchRun, FaceDataset]:
     """A run over the first demo people, split as a search would split them, without a trial."""
-    run = SearchRun.create(folder, name, {"call": {}, "parts": []})
+    run = SearchRun.create(folder, name)
     demo = prepare(None, cache=CacheOptions(cache))
     photos = demo.photos[demo.photos["person"].isin(sorted(set(demo.photos["person"]))[:PEOPLE])].reset_index(drop=True)
     faces = replace(demo, photos=photos, split=split_people(photos))

@@ -53,7 +53,7 @@ def test_a_choice_from_the_repeats_to_the_holdout(
         None,
         False,
     )
-    assert choice.summary(run.search()) == [
+    assert choice.summary(run.record()) == [
         "No repeat of a finalist is complete, so the best trial is chosen by validation alone.",
         *(f"Trial {trial}, repeat {number}: not done" for trial in ("0000", "0001") for number in (1, 2)),
     ]
@@ -64,7 +64,7 @@ def test_a_choice_from_the_repeats_to_the_holdout(
     best = chosen.winner
     assert best is not None
     assert best.mean == max(finalist.mean for finalist in chosen.finalists)
-    told = run.search()["choice"]
+    told = json.loads(run.search_file.read_text())["choice"]
     assert told["design"] == {"finalists": 2, "repeats": 2, "by": "folds"}
     assert [one["trial"] for one in told["finalists"]] == ["0000", "0001"]
     assert [[repeat["f1"] for repeat in one["repeats"]] for one in told["finalists"]] == [
@@ -89,29 +89,29 @@ def _confirmed(run: SearchRun, faces: FaceDataset, chosen: choice.Choice, trials
         train(run, trial, faces)
     export_trial(run, best.trial_id, run.best, True)
     found = confirm(run, faces, chosen, run.best)
-    told = run.search()["choice"]
+    told = json.loads(run.search_file.read_text())["choice"]
     assert told["holdout"]["f1"] == found.f1
     assert told["optimism"] == best.validation_f1 - found.f1
     assert is_made(run, DESIGN)
     assert not is_made(run, Design(2, 3))
     assert not is_made(run, Design(1, 2))
     people = len(faces.split.holdout)
-    assert choice.summary(run.search()) == [
+    assert choice.summary(run.record()) == [
         f"Winner: trial {best.trial_id}, mean of 2 repeats {best.mean:.4f} +- {best.spread:.4f} (validation {best.validation_f1:.4f}).",
         f"Holdout: {found.f1:.4f} [{found.low:.4f}, {found.high:.4f}], {people} people.",
         f"Optimism of the search: {best.validation_f1 - found.f1:+.4f} (validation minus holdout).",
         "The holdout has been used 1 time.",
     ]
-    assert all(len(line) <= 80 for line in choice.summary(run.search()))
+    assert all(len(line) <= 80 for line in choice.summary(run.record()))
 
     export_trial(run, best.trial_id, run.best, True)
     assert confirm(run, faces, chosen, run.best) == found
-    assert len(holdout_evaluations(run.search())) == 1, "the same bundle tells nobody anything new"
+    assert len(holdout_evaluations(run.record())) == 1, "the same bundle tells nobody anything new"
     other = next(trial.trial_id for trial in records(run) if trial.trial_id != best.trial_id)
     export_trial(run, other, run.path / "other")
     confirm(run, faces, chosen, run.path / "other")
     assert (
-        choice.summary(run.search())[-1]
+        choice.summary(run.record())[-1]
         == "The holdout has been used 2 times: the best of those scores is too high again."
     )
     assert json.loads(run.search_file.read_text())["call"] == {}, "the rest of search.json stays"
@@ -123,7 +123,7 @@ def test_a_choice_among_more_goes_on_from_what_is_done(tmp_path: Path, demo_cach
     trials = two_trials(run)
     first = chosen_by(run, trials, faces, Design(1, 1, RepeatBy.SEEDS))
     (alone,) = first.finalists
-    assert choice.summary(run.search()) == [f"Winner: trial 0000, one repeat {alone.mean:.4f} (validation 0.5000)."]
+    assert choice.summary(run.record()) == [f"Winner: trial 0000, one repeat {alone.mean:.4f} (validation 0.5000)."]
     begun: list[str] = []
 
     def counted(requests: list, work: object, **how: object) -> object:
@@ -139,4 +139,4 @@ def test_a_choice_among_more_goes_on_from_what_is_done(tmp_path: Path, demo_cach
 
 
 def test_a_run_without_finalists_says_nothing(tmp_path: Path) -> None:
-    assert choice.summary(SearchRun.create(tmp_path, "none", {"call": {}}).search()) == []
+    assert choice.summary(SearchRun.create(tmp_path, "none").record()) == []

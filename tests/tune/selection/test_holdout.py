@@ -52,7 +52,7 @@ def test_a_look_scores_the_holdout_people_alone(made: Made) -> None:
     assert found.scores["f1"] == pytest.approx(found.f1, abs=1e-12)
     assert (found.people, found.photos, found.what) == (len(faces.split.holdout), len(rows), "trial 0007")
     assert found.low < found.f1 < found.high
-    assert holdout_evaluations(run.search()) == [found]
+    assert holdout_evaluations(run.record()) == [found]
 
 
 def test_looks_are_counted_by_bundle(made: Made) -> None:
@@ -63,7 +63,7 @@ def test_looks_are_counted_by_bundle(made: Made) -> None:
     other = [{name: tensor + (tensor.dim() == 2) for name, tensor in state.items()} for state in fit.best_states()]
     export(run.path / "other", fit.recipe, other, scores={}, faces=faces)
     second = evaluate_on_holdout(run, faces, run.path / "other", "other")
-    assert holdout_evaluations(run.search()) == [first, second]
+    assert holdout_evaluations(run.record()) == [first, second]
     assert first.bundle != second.bundle
 
 
@@ -82,7 +82,7 @@ def test_an_empty_holdout_is_refused(made: Made) -> None:
         DataError, match=r"Nobody is in the holdout of small, .* Expected people under holdout in .*split\.json"
     ):
         evaluate_on_holdout(run, nobody, run.best, "x")
-    assert holdout_evaluations(run.search()) == []
+    assert holdout_evaluations(run.record()) == []
 
 
 def test_a_bundle_that_has_seen_holdout_people_is_refused(made: Made) -> None:
@@ -93,7 +93,7 @@ def test_a_bundle_that_has_seen_holdout_people_is_refused(made: Made) -> None:
     n = len(split.holdout)
     with pytest.raises(DataError, match=f"other has seen {n} of the {n} holdout people"):
         evaluate_on_holdout(run, faces, run.path / "other", "x")
-    assert holdout_evaluations(run.search()) == []
+    assert holdout_evaluations(run.record()) == []
 
 
 def test_the_interval_is_that_of_people_drawn_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,8 @@
-"""How many trials share a GPU: `--gpus-per-trial auto` measures what the recipes of a space take of its memory.
+"""How many trials, or fits, share a GPU: `--gpus-per-trial auto` measures what their recipes take of its memory.
 
-What was measured is kept under the cache, by all that it hangs on, so that the next search need not measure it again. The GPU is the first
-one of the machine that the search is started on; others are taken to be like it. A trial that needs more than its share all the same goes
-on in micro-batches (`tune.fitting.worker`).
+What was measured is kept under the cache, by all that it depends on, so that nobody need measure it again. The GPU is the first one of
+the machine that the command is started on; others are taken to be like it. A fit that needs more than its share all the same goes on in
+micro-batches (`tune.fitting.worker`).
 """
 
 from __future__ import annotations
@@ -10,26 +10,26 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Self
-
-import typer
+from typing import Literal, Self
 
 from maskcls.errors import CallError
 from maskcls.files import write_atomically
 from maskcls.recipe import Recipe
 from tune.fitting.failures import free_memory, state_of
 from tune.runs.cluster import Cluster
-from tune.search.options import AUTO, Call, Resolved, share
-from tune.search.plan import SearchPlan, vet
+from tune.runs.options import AUTO, SharedOptions
+from tune.runs.shares import Share, share
 from tune.states import TrialState
 
 MARGIN = 1.2
-"""Over what was measured: for what other library calls, batches or neighbours may take, and the search's own process."""
+"""Over what was measured: for what other library calls, batches or neighbours may take, and the driver's own process."""
 MOST = 16
-"""Trials of a GPU."""
+"""Trials, or fits, that share a GPU."""
+Unit = Literal["trial", "fit"]
+_WORK: dict[Unit, str] = {"trial": "search", "fit": "comparison"}
 FILE = "gpu-memory.json"
 _RAY_PLACES = 10_000
 """Ray counts a GPU in ten thousandths."""
@@ -45,7 +45,7 @@ _SIZED = (
     "mix",
     "precision",
 )
-"""Recipe keys that memory hangs on, and with them whether the weights are averaged and ages regressed."""
+"""Recipe keys that memory depends on, and with them whether the weights are averaged and ages regressed."""
 
 
 @dataclass(frozen=True)
@@ -71,44 +71,49 @@ Measure = Callable[[Recipe], int]
 
 
 def share_gpus(
-    resolved: Resolved,
-    call: Call,
+    planned: Share,
+    recipes: Iterable[Recipe],
+    options: SharedOptions,
     machine: Cluster,
-    cache: Path,
     *,
-    find_gpu: Callable[[], Gpu | None] = Gpu.here,
+    scale: str,
+    most: int,
+    unit: Unit,
+    report: Callable[[str], None],
+    find_gpu: Callable[[], Gpu | None] | None = None,
     measure: Measure | None = None,
-) -> Resolved:
-    """The plan with as many trials to a GPU as its memory holds, where the call asks for AUTO; and a note that says so.
+) -> tuple[Share, list[str]]:
+    """The share with as many fits to a GPU as its memory holds, where the options ask for AUTO; and notes that say so.
 
-    Not more trials at a time than a third of all, or the sampler would have nothing to learn from, but one a GPU in any case.
+    Not more at a time than `most`, but one per GPU in any case.
 
     Args:
-        cache: where measurements are kept.
+        planned: what there is without measuring, one fit per GPU.
+        recipes: of all fits that there may be; looked at only where something is to be measured.
+        report: is called with a line before something that takes long, and for what does not end the work.
+        find_gpu: `Gpu.here`, if nothing else is given.
         measure: `maskcls.training.gpu_memory.gpu_bytes`, if nothing else is given.
 
     Raises CallError where there is no GPU here to measure on.
     """
-    plan = resolved.plan
-    if call.gpus_per_trial != AUTO:
-        return resolved
-    if not plan.gpus:
-        why = "in CPU scale trials use no GPU" if plan.setting.scale == "cpu" else "there is no GPU"
-        return _with(resolved, plan, f"--gpus-per-trial auto is 0: {why}.")
-    gpu = find_gpu()
+    if options.gpus_per_trial != AUTO:
+        return planned, []
+    if not planned.gpus:
+        reason = f"in CPU scale {unit}s use no GPU" if scale == "cpu" else "there is no GPU"
+        return planned, [f"--gpus-per-trial auto is 0: {reason}."]
+    gpu = (find_gpu or Gpu.here)()
     if gpu is None:
         raise CallError(
-            "--gpus-per-trial auto measures on a GPU of the machine that the search is started on, and torch finds none here. "
+            f"--gpus-per-trial auto measures on a GPU of the machine that the {_WORK[unit]} is started on, and torch finds none here. "
             "Start it on a node that has one, or give a number, as in --gpus-per-trial 0.25."
         )
-    recipe, taken = largest(heaviest(plan), gpu, cache / FILE, measure or _measure)
+    file = options.cache_options.folder / FILE
+    recipe, taken = largest(heaviest(recipes), gpu, file, measure or _measure, report)
     gpus = fraction(taken, gpu.n_bytes)
-    room, _, _ = share(replace(call, gpus_per_trial=gpus), machine, plan.setting.scale, plan.trials)
-    at_a_time = call.parallel or min(room, max(plan.parallel, plan.trials // 3))
-    parallel, cpus, _ = share(
-        replace(call, gpus_per_trial=gpus, parallel=at_a_time), machine, plan.setting.scale, plan.trials
-    )
-    return _with(resolved, replace(plan, parallel=parallel, cpus=cpus, gpus=gpus), _told(recipe, taken, gpu, gpus))
+    shared = options.model_copy(update={"gpus_per_trial": gpus})
+    at_a_time = options.parallel or min(share(shared, machine, scale, most).parallel, max(planned.parallel, most))
+    found = share(shared.model_copy(update={"parallel": at_a_time}), machine, scale, most)
+    return found, [_note(recipe, taken, gpu, gpus, unit)]
 
 
 def fraction(taken: int, total: int) -> float:
@@ -117,14 +122,14 @@ def fraction(taken: int, total: int) -> float:
     return math.floor(_RAY_PLACES / k) / _RAY_PLACES
 
 
-def heaviest(plan: SearchPlan) -> list[Recipe]:
-    """For each backbone that a trial may have, a recipe that takes as much memory as any of its trials, or more.
+def heaviest(recipes: Iterable[Recipe]) -> list[Recipe]:
+    """For each backbone a recipe that takes as much memory as any recipe of it, or more.
 
-    Found by drawing often: the most models, the largest photos, batch and head, the fewest frozen stages, each of which some draw has.
-    What single members have of their own stays as one draw has it.
+    It has the most models, the largest photos, batch and head, and the fewest frozen stages, each as some recipe has it. What single
+    members have of their own stays as one recipe has it.
     """
     groups: dict[tuple[str, ...], list[Recipe]] = {}
-    for recipe in (plan.base, *map(Recipe.model_validate, vet(plan))):
+    for recipe in recipes:
         groups.setdefault(recipe.backbones, []).append(recipe)
     return [_heaviest_of(group) for group in groups.values()]
 
@@ -146,7 +151,9 @@ def _heaviest_of(recipes: list[Recipe]) -> Recipe:
     )
 
 
-def largest(recipes: Iterable[Recipe], gpu: Gpu, file: Path, measure: Measure) -> tuple[Recipe, int]:
+def largest(
+    recipes: Iterable[Recipe], gpu: Gpu, file: Path, measure: Measure, report: Callable[[str], None]
+) -> tuple[Recipe, int]:
     """The recipe that takes most of the GPU's memory, and how many bytes; all of them where it does not fit.
 
     Args:
@@ -157,9 +164,9 @@ def largest(recipes: Iterable[Recipe], gpu: Gpu, file: Path, measure: Measure) -
         key = _key(recipe, gpu)
         known = _known(file)
         if key not in known:
-            typer.echo(f"Measuring how much GPU memory {_named(recipe)} takes …", err=True)
+            report(f"Measuring how much GPU memory {_named(recipe)} takes …")
             known[key] = min(_bytes(recipe, gpu, measure), gpu.n_bytes)
-            _keep(file, known)
+            _save(file, known, report)
         taken.append((recipe, known[key]))
     return max(taken, key=lambda pair: pair[1])
 
@@ -181,7 +188,7 @@ def _measure(recipe: Recipe) -> int:
 
 
 def _key(recipe: Recipe, gpu: Gpu) -> str:
-    """All that the measurement hangs on."""
+    """All that the measurement depends on."""
     values = recipe.model_dump()
     members = {member: {key: own[key] for key in own if key in _SIZED} for member, own in recipe.members.items()}
     sizes = {
@@ -193,20 +200,20 @@ def _key(recipe: Recipe, gpu: Gpu) -> str:
 
 
 def _known(file: Path) -> dict[str, int]:
-    """What was measured before; nothing where the file is missing or no such file."""
+    """What was measured before; nothing where the file is missing or damaged."""
     try:
-        told = json.loads(file.read_text())
+        measured = json.loads(file.read_text())
     except (OSError, ValueError):
         return {}
-    return {key: n for key, n in told.items() if isinstance(n, int) and n > 0} if isinstance(told, dict) else {}
+    return {key: n for key, n in measured.items() if isinstance(n, int) and n > 0} if isinstance(measured, dict) else {}
 
 
-def _keep(file: Path, known: dict[str, int]) -> None:
+def _save(file: Path, known: dict[str, int], report: Callable[[str], None]) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, json.dumps(known, indent=2) + "\n")
     except OSError as error:
-        typer.echo(f"What was measured of the GPU's memory is not kept: {error}.", err=True)
+        report(f"What was measured of the GPU's memory is not kept: {error}.")
 
 
 def _named(recipe: Recipe) -> str:
@@ -214,15 +221,10 @@ def _named(recipe: Recipe) -> str:
     return f"{' with '.join(recipe.backbones)} at {recipe.image_size} px, batches of {recipe.batch_size}{frozen}"
 
 
-def _told(recipe: Recipe, taken: int, gpu: Gpu, gpus: float) -> str:
+def _note(recipe: Recipe, taken: int, gpu: Gpu, gpus: float, unit: Unit) -> str:
     k = int(1 / gpus)
     held = f"{gpu.n_bytes / 1e9:.0f} GB of {gpu.name}"
     if taken >= gpu.n_bytes:
-        return f"--gpus-per-trial auto is 1: {_named(recipe)}, does not fit into the {held}; trials of it go in micro-batches."
-    shared = f"up to {k} trials share a GPU" if k > 1 else "a trial has a GPU of its own"
+        return f"--gpus-per-trial auto is 1: {_named(recipe)}, does not fit into the {held}; {unit}s of it go in micro-batches."
+    shared = f"up to {k} {unit}s share a GPU" if k > 1 else f"a {unit} has a GPU of its own"
     return f"--gpus-per-trial auto is {gpus:g}: {shared}. {_named(recipe)}, takes {taken / 1e9:.1f} of the {held}."
-
-
-def _with(resolved: Resolved, plan: SearchPlan, note: str) -> Resolved:
-    typer.echo(note, err=True)
-    return replace(resolved, plan=plan, notes=(*resolved.notes, note))

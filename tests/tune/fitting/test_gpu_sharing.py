@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ import search_spaces
 from maskcls.errors import CallError
 from maskcls.recipe import Recipe
 from maskcls.training.gpu_memory import STEPS, rehearse
-from tests.tune.search.test_command import call as said_by_door
-from tests.tune.search.test_command import refused
-from tests.tune.search.test_options import DEFAULTS
+from tests import commands
+from tests.tune.search.test_options import options
+from tune.compare import __main__ as compare
+from tune.fitting.gpu_sharing import FILE, MARGIN, MOST, Gpu, fraction, heaviest, share_gpus
 from tune.runs.cluster import Cluster, Node
-from tune.search.gpu_sharing import FILE, MARGIN, MOST, Gpu, fraction, heaviest, share_gpus
-from tune.search.options import AUTO, Call, Resolved, resolve
-from tune.search.plan import vet
+from tune.runs.options import AUTO
+from tune.search import __main__ as search
+from tune.search.options import Resolved, SearchOptions, at_a_time, resolve
+from tune.search.plan import drawn_recipes
 
 GB = 10**9
 CARD = Gpu("A card of 80 GB", 80 * GB)
@@ -43,14 +46,36 @@ class Scale:
         return taken
 
 
-def asked(machine: Cluster = ONE_GPU, **options: Any) -> tuple[Call, Resolved]:
-    call = Call.of({**DEFAULTS, "gpus_per_trial": AUTO, "weights": "none", **options})
-    return call, resolve(call, machine)
+def asked(machine: Cluster = ONE_GPU, **stated: Any) -> tuple[SearchOptions, Resolved]:
+    asked = options(**{"gpus_per_trial": AUTO, "weights": "none", **stated})
+    return asked, resolve(asked, machine)
 
 
-def pack(cache: Path, measure: Scale, machine: Cluster = ONE_GPU, gpu: Gpu | None = CARD, **options: Any) -> Resolved:
-    call, resolved = asked(machine, **options)
-    return share_gpus(resolved, call, machine, cache, find_gpu=lambda: gpu, measure=measure)
+def pack(
+    cache: Path,
+    measure: Any,
+    machine: Cluster = ONE_GPU,
+    gpu: Gpu | None = CARD,
+    report: Callable[[str], None] = lambda line: None,
+    **stated: Any,
+) -> Resolved:
+    """The plan that shares GPUs as it is measured."""
+    asked_for, resolved = asked(machine, cache=cache, **stated)
+    plan = resolved.plan
+    return resolved.shared(
+        *share_gpus(
+            resolved.share,
+            drawn_recipes(plan),
+            asked_for,
+            machine,
+            scale=plan.setting.scale,
+            most=at_a_time(plan.trials),
+            unit="trial",
+            report=report,
+            find_gpu=lambda: gpu,
+            measure=measure,
+        )
+    )
 
 
 @given(taken=st.integers(10**7, 10**12), total=st.integers(10**9, 10**12))
@@ -76,8 +101,8 @@ def test_shares_of_80_gb(taken_gb: float, share: float) -> None:
 @pytest.mark.parametrize("space", search_spaces.names())
 def test_no_trial_is_larger_than_what_is_measured(space: str, scale: str) -> None:
     _, resolved = asked(space=space, scale=scale)
-    measured = {recipe.backbones: recipe for recipe in heaviest(resolved.plan)}
-    drawn = [resolved.plan.base, *map(Recipe.model_validate, vet(resolved.plan))]
+    measured = {recipe.backbones: recipe for recipe in heaviest(drawn_recipes(resolved.plan))}
+    drawn = list(drawn_recipes(resolved.plan))
     assert {recipe.backbones for recipe in drawn} == measured.keys()
     for recipe in drawn:
         largest = measured[recipe.backbones]
@@ -90,14 +115,14 @@ def test_no_trial_is_larger_than_what_is_measured(space: str, scale: str) -> Non
 
 def test_a_space_of_backbones_has_each_measured_and_what_is_pinned_stays() -> None:
     _, resolved = asked(space="backbones", weights="hub", set=("frozen_stages=2", "batch_size=32"))
-    measured = heaviest(resolved.plan)
+    measured = heaviest(drawn_recipes(resolved.plan))
     assert {recipe.backbone for recipe in measured} == set(resolved.plan.space.backbones(resolved.plan.setting))
     assert {(recipe.frozen_stages, recipe.batch_size) for recipe in measured} == {(2, 32)}
     assert {recipe.image_size for recipe in measured} == {224, 384}, "transformers have one size"
     _, free = asked(space="freezing", weights="hub")
-    assert [(recipe.backbone, recipe.frozen_stages, recipe.head_width) for recipe in heaviest(free.plan)] == [
-        ("resnext101_32x8d.tv_in1k", 0, 4096)
-    ]
+    assert [
+        (recipe.backbone, recipe.frozen_stages, recipe.head_width) for recipe in heaviest(drawn_recipes(free.plan))
+    ] == [("resnext101_32x8d.tv_in1k", 0, 4096)]
 
 
 def test_trials_share_the_gpu_by_the_largest_recipe(tmp_path: Path) -> None:
@@ -111,7 +136,7 @@ def test_trials_share_the_gpu_by_the_largest_recipe(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("machine", "options", "expected"),
+    ("machine", "stated", "expected"),
     [
         (ONE_GPU, {"trials": 12}, (4, 4, 0.0625)),  # a third of the trials
         (ONE_GPU, {"trials": 60}, (16, 1, 0.0625)),
@@ -122,18 +147,19 @@ def test_trials_share_the_gpu_by_the_largest_recipe(tmp_path: Path) -> None:
     ],
 )
 def test_small_trials_are_as_many_as_the_sampler_and_the_cores_bear(
-    machine: Cluster, options: dict[str, Any], expected: tuple[int, int, float], tmp_path: Path
+    machine: Cluster, stated: dict[str, Any], expected: tuple[int, int, float], tmp_path: Path
 ) -> None:
-    plan = pack(tmp_path, Scale(1.0), machine, **options).plan
+    plan = pack(tmp_path, Scale(1.0), machine, **stated).plan
     assert (plan.parallel, plan.cpus, plan.gpus) == expected
 
 
-def test_what_was_measured_is_kept_by_all_that_it_hangs_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_was_measured_is_kept_by_all_that_it_depends_on(tmp_path: Path) -> None:
     first, again, other_card, larger = Scale(), Scale(), Scale(), Scale()
-    made = pack(tmp_path, first)
-    assert "Measuring how much GPU memory" in capsys.readouterr().err
-    assert pack(tmp_path, again).notes == made.notes
-    assert "Measuring" not in capsys.readouterr().err
+    said: list[str] = []
+    made = pack(tmp_path, first, report=said.append)
+    assert "Measuring how much GPU memory" in said.pop()
+    assert pack(tmp_path, again, report=said.append).notes == made.notes
+    assert said == []
     pack(tmp_path, other_card, gpu=Gpu("Another card", 24 * GB))
     pack(tmp_path, larger, set=("batch_size=64",))
     assert [len(scale.weighed) for scale in (first, again, other_card, larger)] == [1, 0, 1, 1]
@@ -143,19 +169,21 @@ def test_what_was_measured_is_kept_by_all_that_it_hangs_on(tmp_path: Path, capsy
     assert {"backbone", "image_size", "frozen_stages", "batch_size", "precision"} <= keys[0].keys()
     (tmp_path / FILE).write_text(json.dumps(kept)[:-9])
     pack(tmp_path, again)
-    assert len(again.weighed) == 1, "a damaged file is measured anew"
+    assert len(again.weighed) == 1, "a damaged file is measured again"
 
 
-def test_a_cache_that_cannot_be_written_is_told(unprivileged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cache_that_cannot_be_written_is_told(unprivileged: Path) -> None:
     unprivileged.chmod(0o500)
-    assert pack(unprivileged, Scale()).plan.gpus < 1
-    assert "What was measured of the GPU's memory is not kept" in capsys.readouterr().err
+    said: list[str] = []
+    assert pack(unprivileged, Scale(), report=said.append).plan.gpus < 1
+    assert "What was measured of the GPU's memory is not kept" in said[-1]
 
 
-def test_a_cache_that_is_a_file_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cache_that_is_a_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "cache").touch()
-    assert pack(tmp_path / "cache", Scale()).plan.gpus < 1
-    assert "What was measured of the GPU's memory is not kept" in capsys.readouterr().err
+    said: list[str] = []
+    assert pack(tmp_path / "cache", Scale(), report=said.append).plan.gpus < 1
+    assert "What was measured of the GPU's memory is not kept" in said[-1]
 
 
 def test_what_does_not_fit_has_a_gpu_of_its_own(tmp_path: Path) -> None:
@@ -171,9 +199,8 @@ def test_an_error_that_is_none_of_memory_ends_the_search(tmp_path: Path) -> None
     def broken(recipe: Recipe) -> int:
         raise KeyError(recipe.backbone)
 
-    call, resolved = asked()
     with pytest.raises(KeyError):
-        share_gpus(resolved, call, ONE_GPU, tmp_path, find_gpu=lambda: CARD, measure=broken)
+        pack(tmp_path, broken)
     assert not (tmp_path / FILE).exists()
 
 
@@ -184,10 +211,10 @@ def test_without_a_gpu_a_trial_has_none(tmp_path: Path) -> None:
         (Cluster((Node(2, 0),)), {}, "in CPU scale trials use no GPU"),
         (Cluster((Node(2, 0),)), {"scale": "gpu"}, "there is no GPU"),
     )
-    for machine, options, why in cases:
-        resolved = pack(tmp_path, scale, machine, **options)
+    for machine, stated, reason in cases:
+        resolved = pack(tmp_path, scale, machine, **stated)
         assert resolved.plan.gpus == 0
-        assert resolved.notes[-1] == f"--gpus-per-trial auto is 0: {why}."
+        assert resolved.notes[-1] == f"--gpus-per-trial auto is 0: {reason}."
     assert scale.weighed == []
 
 
@@ -201,21 +228,60 @@ def test_a_driver_without_a_gpu_cannot_measure_for_its_cluster(tmp_path: Path) -
 
 def test_a_number_is_taken_as_it_is(tmp_path: Path) -> None:
     scale = Scale()
-    call, resolved = asked(gpus_per_trial="0.5")
-    assert call.gpus_per_trial == 0.5
-    assert share_gpus(resolved, call, ONE_GPU, tmp_path, find_gpu=lambda: CARD, measure=scale) is resolved
+    asked_for, resolved = asked(gpus_per_trial="0.5")
+    assert asked_for.gpus_per_trial == 0.5
+    assert pack(tmp_path, scale, gpus_per_trial="0.5").notes == resolved.notes
     assert (resolved.plan.gpus, scale.weighed) == (0.5, [])
 
 
-def test_the_door_takes_auto_and_numbers_alone() -> None:
-    common = ("--space", "freezing", "--plan")
-    assert "--gpus-per-trial auto is 0: in CPU scale trials use no GPU." in said_by_door(
-        *common, "--scale", "cpu", "--gpus-per-trial", "auto"
-    )
+def test_planning_prints_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pack(tmp_path, Scale())
+    assert capsys.readouterr() == ("", "")
+
+
+BOTH = pytest.mark.parametrize(
+    ("main", "words", "unit"),
+    [(search.main, ("--space", "freezing"), "trial"), (compare.main, ("--vary", "loss=cross_entropy"), "fit")],
+    ids=["search", "compare"],
+)
+
+
+@BOTH
+def test_the_command_takes_auto_and_numbers_alone(main: Any, words: tuple[str, ...], unit: str) -> None:
+    said = commands.call(main, *words, "--plan", "--scale", "cpu", "--gpus-per-trial", "auto")
+    assert said.status == 0, said.err
+    assert said.err.count("--gpus-per-trial auto is 0:") == 1
+    assert f"--gpus-per-trial auto is 0: in CPU scale {unit}s use no GPU." in said.err
     for text in ("half", "nan", "inf", ""):
         expected = f"--gpus-per-trial expects auto, or a number of GPUs, as in 1 or 0.25, but got {text!r}."
-        assert expected in refused(2, *common, "--gpus-per-trial", text)
-    assert "--gpus-per-trial must be at least 0, but got -1.0." in refused(2, *common, "--gpus-per-trial", "-1")
+        assert commands.call(main, *words, "--plan", "--gpus-per-trial", text) == commands.Said(
+            2, "", f"Error: {expected}\n"
+        )
+    assert (
+        "--gpus-per-trial must be at least 0, but got -1.0."
+        in commands.call(main, *words, "--gpus-per-trial", "-1").err
+    )
+
+
+@BOTH
+def test_fits_of_a_search_and_of_a_comparison_share_a_gpu(
+    main: Any, words: tuple[str, ...], unit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scale = Scale(61_000.0)  # 64 px, 64 photos: 16.0 GB
+    monkeypatch.setattr("tune.runs.cluster.here", lambda: ONE_GPU)
+    monkeypatch.setattr(Gpu, "here", lambda: CARD)
+    monkeypatch.setattr("maskcls.training.gpu_memory.gpu_bytes", scale)
+    said = commands.call(
+        main, *words, *("--plan", "--set", "batch_size=64", "--gpus-per-trial", "auto", "--cache", tmp_path)
+    )
+    assert said.status == 0, said.err
+    assert (
+        said.err.count(f"--gpus-per-trial auto is 0.25: up to 4 {unit}s share a GPU. resnext101_32x8d.tv_in1k at 64")
+        == 1
+    )
+    assert "4 at a time, 4 cores" in said.out
+    assert "0.25 GPUs each" in " ".join(said.out.split())
+    assert [(recipe.image_size, recipe.batch_size) for recipe in scale.weighed] == [(64, 64)]
 
 
 SMALL = Recipe(

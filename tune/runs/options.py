@@ -1,0 +1,253 @@
+"""SharedOptions: what `tune.search` and `tune.compare` are both asked, typed and checked from the command's function on.
+
+A run keeps the options that say what is measured (IDENTITY), and a resume takes them from there. Others say how much work is done where
+(MACHINE), or belong to one command alone (COMMAND); they may change from one driver to the next.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, get_args
+
+import typer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from maskcls import presets
+from maskcls.errors import CallError
+from maskcls.recipe import parse_settings
+from maskcls.stores.arrays import DEFAULT_GB, CacheOptions
+from tune.runs.durations import budget_s
+from tune.runs.folder import DEFAULT_RUNS
+
+AUTO: Literal["auto"] = "auto"
+"""Of --gpus-per-trial: as many trials share a GPU as its memory holds, which `tune.fitting.gpu_sharing` measures."""
+RECORDED = "recorded"
+"""Validation context of options that a run recorded: the files that they name may be gone since."""
+
+
+class _Recorded(Protocol):
+    """A record that keeps a command's options as JSON."""
+
+    @property
+    def call(self) -> dict[str, Any]: ...
+
+
+def _gpus(given: object) -> float | str | None:
+    """AUTO, or a number of GPUs. Raises CallError for anything else."""
+    if given is None or given == AUTO:
+        return given
+    try:
+        number = float(given) if isinstance(given, str | float | int) else math.nan
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise CallError(f"--gpus-per-trial expects auto, or a number of GPUs, as in 1 or 0.25, but got {given!r}.")
+    return number
+
+
+def _duration(text: str | None) -> str | None:
+    budget_s(text)
+    return text
+
+
+def _address(given: str | None) -> str | None:
+    """RAY_ADDRESS is set in a job that was submitted to a cluster."""
+    return given or os.environ.get("RAY_ADDRESS")
+
+
+def _absolute(path: Path | None) -> Path | None:
+    return path and path.expanduser().resolve()
+
+
+class SharedOptions(BaseModel):
+    """Options of `tune.search` and of `tune.compare`. Frozen; CallError says in one line which option is wrong, and how.
+
+    Paths are absolute; `weights` is hub, none or a folder; `scale` may still be auto. `model_fields_set` names the options that were
+    stated.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    IDENTITY: ClassVar[tuple[str, ...]]
+    """Options that a run keeps for good: they say what is measured."""
+    CALL: ClassVar[tuple[str, ...]]
+    """Options that a run's record keeps, in the order in which it does."""
+    MACHINE: ClassVar[tuple[str, ...]] = ("parallel", "gpus_per_trial", "cpus_per_trial", "time_budget")
+    """Options that say how much work is done where. A resume states them again, or has their defaults."""
+    COMMAND: ClassVar[tuple[str, ...]] = (
+        *("runs", "resume", "address", "plan"),
+        *("cache", "pixel_store_gb", "feature_store_gb"),
+    )
+    """Options of one command alone, which no run keeps."""
+    WORK: ClassVar[str]
+    """What the command does, for messages."""
+    RECIPE_OPTIONS: ClassVar[Mapping[str, str]]
+    """Recipe keys that `--set` must leave alone, and the command's own option for each."""
+
+    # What is measured
+    data: Path | None = Field(None, description="folder in the contest's layout; None: drawn demo faces")
+    preset: str = Field(presets.DEFAULT_PRESET, description="recipe to start from")
+    set: tuple[str, ...] = Field((), description="key=value: recipe values that are fixed")
+    epochs: int | None = Field(None, ge=1, description="of a fit; None: the preset's")
+    image_size: int | None = Field(None, description="edge of the square that the model sees, px; None: the preset's")
+    weights: str = Field(
+        default_factory=lambda given: presets.resolve_weights(None, given.get("data")),
+        description="hub, none, or a folder of files; by default hub on real data, none on demo faces",
+    )
+    scale: str = Field("auto", description="auto, cpu or gpu")
+    split_seed: int = Field(0, description="seed of the split of the people")
+    split: Path | None = Field(None, description="JSON file with lists of people; None: drawn from split_seed")
+    corrections: str = Field("published", description="published, none, or a CSV file")
+    skip_bad: bool = Field(False, description="leave out photos and people with problems")
+
+    # How much of the machine is used; None: as it fits
+    parallel: int | None = Field(None, ge=1, description="trials, or fits, at a time")
+    gpus_per_trial: Annotated[Annotated[float, Field(ge=0)] | Literal["auto"] | None, BeforeValidator(_gpus)] = Field(
+        None, description="may be a fraction; auto: measured"
+    )
+    cpus_per_trial: int | None = Field(None, ge=1, description="cores, and threads")
+    time_budget: Annotated[str | None, AfterValidator(_duration)] = Field(None, description="as in 90s, 30m, 2h")
+
+    # Of this command alone
+    runs: Path = Field(DEFAULT_RUNS, description="folder of all runs")
+    name: str | None = Field(None, description="of the new run")
+    resume: str | None = Field(None, description="the run to go on with, by path or by name")
+    address: Annotated[str | None, AfterValidator(_address)] = Field(
+        None, validate_default=True, description="Ray cluster; None: RAY_ADDRESS, or Ray is started here"
+    )
+    plan: bool = Field(False, description="only say what would be done")
+    cache: Annotated[Path | None, AfterValidator(_absolute)] = Field(
+        None, description="folder for decoded photos and frozen features; None: each machine's own"
+    )
+    pixel_store_gb: float = DEFAULT_GB
+    feature_store_gb: float = Field(DEFAULT_GB, ge=0)
+
+    @classmethod
+    def stated(cls, context: typer.Context) -> Self:
+        """The options that a command line states; the others have their defaults. Raises CallError for what cannot be meant."""
+        sources = {name: context.get_parameter_source(name) for name in context.params}
+        stated = {name for name, source in sources.items() if source is not None and source.name != "DEFAULT"}
+        return cls.model_validate({name.rstrip("_"): context.params[name] for name in stated})
+
+    @classmethod
+    def recorded(cls, record: _Recorded, **more: object) -> Self:
+        """The options that a run's record keeps; what they name need not be there any more. Unknown ones are left alone.
+
+        Args:
+            more: options that follow from the record, but are not in it.
+        """
+        kept = {name: value for name, value in record.call.items() if name in cls.CALL}
+        return cls.model_validate({**kept, **more}, context=RECORDED)
+
+    def to_record(self) -> dict[str, Any]:
+        """What a run's record keeps under `call`, ready for JSON."""
+        values = self.model_dump(mode="json")
+        return {name: values[name] for name in self.CALL}
+
+    def machine_values(self, before: SharedOptions) -> dict[str, Any]:
+        """This command's say in how much work is done where, over a run's own options, and all that is the command's alone."""
+        values = {name: getattr(self, name) for name in (*self.MACHINE, *self.COMMAND)}
+        if self.gpus_per_trial is None and before.gpus_per_trial == AUTO:
+            values["gpus_per_trial"] = AUTO  # which is for any machine; a number may not be
+        return values
+
+    @property
+    def time_budget_s(self) -> float | None:
+        """Seconds; None: no bound."""
+        return budget_s(self.time_budget)
+
+    @property
+    def cache_options(self) -> CacheOptions:
+        """Where decoded photos and frozen features are kept; without --cache each machine's own place."""
+        return CacheOptions(self.cache, self.pixel_store_gb, self.feature_store_gb)
+
+    def explicit_values(self, **own: int) -> dict[str, Any]:
+        """Recipe values that the options fix, the command's own ones included. Raises CallError where two of them disagree."""
+        return presets.explicit_values(
+            self.set, self.data, epochs=self.epochs, image_size=self.image_size, weights=self.weights, **own
+        )
+
+    @field_validator("set")
+    @classmethod
+    def _of_the_recipe(cls, settings: tuple[str, ...]) -> tuple[str, ...]:
+        for name in sorted(cls.RECIPE_OPTIONS.keys() & parse_settings(settings).keys()):
+            raise CallError(
+                f"--set {name} is not for {cls.WORK}, which has an option of its own for it: {cls.RECIPE_OPTIONS[name]}."
+            )
+        return settings
+
+    @field_validator("data")
+    @classmethod
+    def _data_there(cls, data: Path | None, info: ValidationInfo) -> Path | None:
+        return existing(data, "--data", "a folder in the contest's layout", info)
+
+    @field_validator("weights")
+    @classmethod
+    def _weights_there(cls, weights: str, info: ValidationInfo) -> str:
+        return weights if info.context == RECORDED else presets.resolve_weights(weights, info.data.get("data"))
+
+    @field_validator("split")
+    @classmethod
+    def _split_there(cls, split: Path | None, info: ValidationInfo) -> Path | None:
+        return existing(split, "--split", "a JSON file with lists of people", info)
+
+    @field_validator("corrections")
+    @classmethod
+    def _corrections_there(cls, corrections: str, info: ValidationInfo) -> str:
+        if corrections in ("published", "none"):
+            return corrections
+        return str(existing(Path(corrections), "--corrections", "published, none, or a CSV file", info))
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _said_in_one_line(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """The first problem as a CallError. Validators raise their own, which pydantic lets through."""
+        try:
+            return handler(values)
+        except ValidationError as error:
+            raise CallError(cls._explained(error.errors()[0])) from None
+
+    @classmethod
+    def _explained(cls, problem: Any) -> str:
+        name = str(problem["loc"][0]) if problem["loc"] else ""
+        option, given, limits = f"--{name.replace('_', '-')}", problem["input"], problem.get("ctx", {})
+        if "ge" in limits:
+            return f"{option} must be at least {limits['ge']:g}, but got {given}."
+        if problem["type"] == "literal_error":
+            return (
+                f"{option} must be one of {', '.join(get_args(cls.model_fields[name].annotation))}, but got {given!r}."
+            )
+        if problem["type"] == "extra_forbidden":
+            return f"There is no option {option}. Options: {', '.join(cls.model_fields)}."
+        return f"{option}: {problem['msg']}, but got {given!r}."
+
+
+def existing(path: Path | None, option: str, expected: str, info: ValidationInfo) -> Path | None:
+    """The path made absolute. Raises CallError where it is not there; one that a run recorded is taken as it is."""
+    if path is None or info.context == RECORDED:
+        return path
+    full = path.expanduser().resolve()
+    if not full.exists():
+        raise CallError(f"{option} {path}: there is no such file or folder. Expected {expected}.")
+    return full
+
+
+def name_or_file(given: str, info: ValidationInfo) -> str:
+    """A name as it is, a Python file as an absolute path."""
+    if info.context == RECORDED or not (given.endswith(".py") or "/" in given):
+        return given
+    return str(Path(given).expanduser().resolve())

@@ -1,0 +1,92 @@
+"""What a command does around its work on a run, search and compare alike: the machine, the data and the weights made ready, and notes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import typer
+
+from maskcls.models.weights import check_reachable
+from maskcls.recipe import Recipe
+from tune.runs import cluster
+from tune.runs.cluster import Cluster
+from tune.runs.folder import RunFolder
+from tune.runs.options import SharedOptions
+
+if TYPE_CHECKING:
+    from maskcls.data.dataset import FaceDataset
+
+
+def say(note: str) -> None:
+    """Print a line for people, beside the results on stdout."""
+    typer.echo(note, err=True)
+
+
+def say_all(notes: Iterable[str]) -> None:
+    """Print each note as a line."""
+    for note in notes:
+        say(note)
+
+
+def machine_of(options: SharedOptions, stack: ExitStack) -> Cluster:
+    """The cluster that the options name, joined until the stack ends; without one this machine, and no Ray is started."""
+    return stack.enter_context(cluster.connected(options.address)) if options.address else cluster.here()
+
+
+def say_dashboard(there: Cluster) -> None:
+    """Print where Ray's dashboard is."""
+    if there.dashboard:
+        typer.echo(
+            f"Ray's dashboard: http://{there.dashboard} (it asks for a token: `{cluster.TOKEN_COMMAND}` prints it)"
+        )
+
+
+def check_weights(recipes: Iterable[Recipe], *, names: bool = True) -> None:
+    """Check that the weights of every backbone can be had, before anything is begun. Raises CallError or RunError.
+
+    Args:
+        names: check as well that timm knows the backbones.
+    """
+    checked = {(recipe.backbones, recipe.weights): recipe for recipe in recipes}
+    for recipe in checked.values():
+        if names:
+            from maskcls.models.backbones import check_backbones  # imports timm: 4 s
+
+            check_backbones(recipe)
+        else:
+            for backbone in recipe.backbones:
+                check_reachable(backbone, recipe.weights)
+
+
+def prepared(options: SharedOptions) -> FaceDataset:
+    """The photos, corrected and split, with a bar on a terminal. Raises DataError listing what is wrong with them."""
+    from maskcls.data.dataset import prepare  # imports scikit-learn and OpenCV, which a wrong command need not wait for
+
+    return prepare(
+        options.data,
+        corrections=options.corrections,
+        split_file=options.split,
+        split_seed=options.split_seed,
+        skip_bad=options.skip_bad,
+        cache=options.cache_options,
+        progress=True,
+    )
+
+
+def has_data(run: RunFolder) -> bool:
+    """Whether the run holds its photos and split."""
+    return (run.data / "photos.csv").exists() and (run.data / "split.json").exists()
+
+
+def faces_of(run: RunFolder, options: SharedOptions) -> FaceDataset:
+    """The run's photos and split."""
+    from maskcls.data.dataset import FaceDataset
+
+    return FaceDataset.load(run.data, options.cache_options)
+
+
+def n_people(faces: FaceDataset) -> int:
+    """How many different people the photos show."""
+    return int(faces.photos["person"].nunique())
