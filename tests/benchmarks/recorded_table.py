@@ -29,7 +29,7 @@ from maskcls.stores.arrays import CacheOptions
 from search_spaces import Setting, Space, Suggest
 from tune.fitting.curve import read_curve
 from tune.fitting.pool import run_fits
-from tune.fitting.request import FitRequest, TrialRequest
+from tune.fitting.request import FitRequest
 from tune.fitting.result import FitResult
 from tune.fitting.worker import run_fit
 from tune.runs import cluster
@@ -87,7 +87,7 @@ def read_table(file: Path = TABLE) -> dict[tuple[Any, ...], tuple[float, ...]]:
         }
 
 
-def recorded_objective(request: TrialRequest) -> Iterator[dict[str, Any]]:
+def recorded_objective(request: FitRequest) -> Generator[dict[str, Any], None, Any]:
     """An objective that reads its epochs from the table."""
     for epoch, f1 in enumerate(read_table()[row_key(request.recipe)], start=1):
         yield {"epoch": epoch, "validation_f1": f1}
@@ -148,7 +148,7 @@ def write_table(asked: list[FitRequest], out: Path) -> None:
             curve += [0.0] * (EPOCHS - len(curve))
             values = json.loads(json.dumps(request.settings["overrides"]))
             table.writerow(
-                [*(values.get(name, "") for name in PARAMETERS), result["state"], *(f"{f1:.6f}" for f1 in curve)]
+                [*(values.get(name, "") for name in PARAMETERS), result.state, *(f"{f1:.6f}" for f1 in curve)]
             )
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
 from maskcls.recipe import Recipe
-from tune.fitting.request import TrialRequest
+from tune.fitting.request import FitRequest
 from tune.fitting.worker import run_fit
 
 
@@ -78,7 +78,7 @@ class FitsShortOfMemory:
 
     most: int
 
-    def __call__(self, request: TrialRequest) -> Iterator[dict[str, Any]]:
+    def __call__(self, request: FitRequest) -> Generator[dict[str, Any], None, Any]:
         from maskcls.stores.arrays import CacheOptions
 
         with Memory(self.most).short():

@@ -6,14 +6,14 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
 from maskcls.errors import Diverged, OutOfMemory
 from maskcls.files import write_atomically
 from search_spaces import Setting, Space, Suggest
-from tune.fitting.request import TrialRequest
+from tune.fitting.request import FitRequest
 
 
 def suggest(trial: Suggest, setting: Setting) -> dict[str, Any]:
@@ -49,7 +49,7 @@ class Synthetic:
     sleep_s: float = 0.0
     ends: tuple[tuple[str, int, str], ...] = ()
 
-    def __call__(self, request: TrialRequest) -> Iterator[dict[str, Any]]:
+    def __call__(self, request: FitRequest) -> Generator[dict[str, Any], None, Any]:
         state = request.folder / "synthetic.json"
         (request.folder / "pid.txt").write_text(str(os.getpid()))
         done: list[float] = json.loads(state.read_text()) if state.exists() else []
@@ -63,7 +63,7 @@ class Synthetic:
                 write_atomically(state, json.dumps(done))
             yield {"epoch": epoch, "validation_f1": done[epoch - 1], "photos_per_second": 100.0}
 
-    def _end(self, request: TrialRequest, epoch: int) -> None:
+    def _end(self, request: FitRequest, epoch: int) -> None:
         how = next((how for trial_id, at, how in self.ends if (trial_id, at) == (request.trial_id, epoch)), "")
         if how == "diverged":
             raise Diverged("The loss is nan at step 7.")
@@ -94,7 +94,7 @@ def _load_in(pid: int) -> LoadsHereAlone:
     return LoadsHereAlone()
 
 
-def fit_and_tell_threads(request: TrialRequest, **settings: Any) -> Iterator[dict[str, Any]]:
+def fit_and_tell_threads(request: FitRequest, **settings: Any) -> Generator[dict[str, Any], None, Any]:
     """The real objective, which also tells the threads that it runs with."""
     from tune.fitting.worker import run_fit
 

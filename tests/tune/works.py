@@ -21,7 +21,7 @@ if __name__ == "__main__":
 
 from maskcls.errors import Diverged, OutOfMemory  # noqa: E402
 from maskcls.files import write_atomically  # noqa: E402
-from tune.fitting.pool import FitRequest  # noqa: E402
+from tune.fitting.request import FitRequest  # noqa: E402
 
 EPOCHS = 4
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ def test_results_come_in_the_photos_order() -> None:
 
 def test_no_more_photos_are_begun_than_may_wait() -> None:
     begun: list[int] = []
-    results = over_photos(begun.append, range(100), threads=2, ahead=5)
+    results: Any = over_photos(begun.append, range(100), threads=2, ahead=5)
     next(results)
     time.sleep(0.1)
     assert len(begun) <= 6

@@ -121,7 +121,8 @@ def test_a_resume_adds_values() -> None:
 
 
 def test_one_at_a_time_or_all_combinations() -> None:
-    base, vary = Recipe(), {"loss": ["focal", "cross_entropy"], "frozen_stages": [0, 5]}
+    base = Recipe()
+    vary: dict[str, list[Any]] = {"loss": ["focal", "cross_entropy"], "frozen_stages": [0, 5]}
     assert [variant.name for variant in comparison_of_values(base, vary, grid=False).variants] == [
         "loss=focal",
         "frozen_stages=0",

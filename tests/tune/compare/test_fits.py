@@ -146,7 +146,7 @@ def test_a_reading_that_fails_leaves_the_others_their_answers(run: ComparisonRun
         "LastEpoch": 1,
     }
     assert rows["Fails"].states == {TrialState.FAILED: 1}
-    assert compare_table.word(rows["Fails"]) == TrialState.FAILED
+    assert compare_table.verdict_text(rows["Fails"]) == TrialState.FAILED
     assert one.is_done, "it would fail again"
 
 

@@ -292,7 +292,12 @@ def test_a_journal_whose_append_logs_is_overridden_makes_no_lock_file(
     """
     linked: list[Any] = []
     symlink = os.symlink
-    monkeypatch.setattr(os, "symlink", lambda *paths: (linked.append(paths), symlink(*paths)))
+
+    def counted(*paths: Any) -> None:
+        linked.append(paths)
+        symlink(*paths)
+
+    monkeypatch.setattr(os, "symlink", counted)
     study = open_study(SearchRun.create(tmp_path, "one"))
     study.tell(study.ask(), 0.5)
     assert linked == []

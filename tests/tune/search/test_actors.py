@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 
 from tests.tune.searches import make_plan, new_run
 from tune.fitting.curve import read_curve
-from tune.fitting.request import TrialRequest
+from tune.fitting.request import FitRequest
 from tune.runs.folder import SearchRun
 from tune.search.driver import run_search
 
@@ -23,7 +23,7 @@ class SlowToStart:
     def __init__(self, folder: Path) -> None:
         self.folder, self.driver = folder, os.getpid()
 
-    def __call__(self, request: TrialRequest) -> Iterator[dict[str, Any]]:
+    def __call__(self, request: FitRequest) -> Generator[dict[str, Any], None, Any]:
         for epoch in range(1, int(request.recipe["epochs"]) + 1):
             time.sleep(0.02)
             yield {"epoch": epoch, "validation_f1": 0.5, "process": os.getpid()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from search_spaces import Setting, Space, Suggest
 from tests.tune.asked import ask, begin, plan_of
 from tests.tune.searches import computed, new_run, table
 from tests.tune.synthetic import SPACE, Synthetic, f1
-from tune.fitting.request import TrialRequest
+from tune.fitting.request import FitRequest
 from tune.runs.folder import SearchRun
 from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import open_study, records
@@ -226,7 +226,7 @@ class EpochClock:
 class Second(Synthetic):
     """An epoch takes a second, as far as it says."""
 
-    def __call__(self, request: TrialRequest) -> Iterator[dict[str, Any]]:
+    def __call__(self, request: FitRequest) -> Generator[dict[str, Any], None, Any]:
         for row in super().__call__(request):
             yield {**row, "seconds": 1.0}
 
@@ -299,7 +299,7 @@ class InTurn(Second):
 
     until: int = 0
 
-    def __call__(self, request: TrialRequest) -> Iterator[dict[str, Any]]:
+    def __call__(self, request: FitRequest) -> Generator[dict[str, Any], None, Any]:
         if request.trial_id == "0001":
             wait_for(request, "0000", 19)
         for row in super().__call__(request):
@@ -308,7 +308,7 @@ class InTurn(Second):
                 wait_for(request, "0001", self.until)
 
 
-def wait_for(request: TrialRequest, other: str, epochs: int) -> None:
+def wait_for(request: FitRequest, other: str, epochs: int) -> None:
     """Until another trial has computed so many epochs."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from tests.tune.synthetic import Synthetic
 from tune.fitting import failures
 from tune.fitting.curve import curve, read_curve
 from tune.fitting.failures import state_of
-from tune.fitting.request import TrialRequest
+from tune.fitting.request import FitRequest, TrialRequest
 from tune.states import TrialState
 
 
@@ -67,7 +67,7 @@ def test_the_best_of_a_curve_that_goes_up_and_down(tmp_path: Path) -> None:
 
 def test_a_curve_resumed_is_the_curve_unbroken(tmp_path: Path) -> None:
     request = make_request(tmp_path)
-    first = curve(request, Synthetic(sleep_s=0.02))
+    first: Any = curve(request, Synthetic(sleep_s=0.02))
     before = [next(first), next(first)]
     first.close()
     assert len(read_curve(tmp_path)) == 2
@@ -78,7 +78,7 @@ def test_a_curve_resumed_is_the_curve_unbroken(tmp_path: Path) -> None:
 
 
 def test_a_score_that_is_none_is_divergence(tmp_path: Path) -> None:
-    def objective(request: TrialRequest) -> Iterator[dict[str, Any]]:
+    def objective(request: FitRequest) -> Generator[dict[str, Any], None, Any]:
         yield {"epoch": 1, "validation_f1": float("nan")}
 
     with pytest.raises(Diverged, match="The validation F1 of epoch 1 is nan"):

@@ -62,7 +62,7 @@ def add_trial(
     return records.records(run)[-1]
 
 
-def recorded(trial_id: str, f1: float | None, *, state: str = TrialState.COMPLETE, **overrides: Any) -> Record:
+def recorded(trial_id: str, f1: float | None, *, state: TrialState = TrialState.COMPLETE, **overrides: Any) -> Record:
     """What the study would say of a trial, without a study."""
     recipe = BASE.override(overrides).model_dump()
     return Record(trial_id, state, f1, 1, 2, 1.0, records.SAMPLED, {}, overrides, recipe, "")

@@ -178,8 +178,8 @@ def test_without_a_complete_repeat_nobody_wins() -> None:
 
 
 @pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.parametrize("by", ["folds", "seeds"])
-def test_a_killed_repeat_answers_as_an_unbroken_one(by: str, tmp_path: Path, demo_cache: Path) -> None:
+@pytest.mark.parametrize("by", RepeatBy)
+def test_a_killed_repeat_answers_as_an_unbroken_one(by: RepeatBy, tmp_path: Path, demo_cache: Path) -> None:
     found = []
     for name in ("unbroken", "killed"):
         run, faces = small_run(tmp_path, demo_cache, name)
