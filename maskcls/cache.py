@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from maskcls import cli
 from maskcls.cli import new_app, run
+from maskcls.errors import CallError
 
 if TYPE_CHECKING:
     from maskcls.stores.arrays import StoreInfo
@@ -18,7 +20,7 @@ app = new_app()
 
 @app.callback()
 def main() -> None:
-    """Decoded photos and frozen features kept on disk: see them, or make room. They are made again when they are needed."""
+    """See the decoded photos and frozen features kept on disk, or make room; what is needed is made again."""
 
 
 @app.command("list")
@@ -35,7 +37,8 @@ def list_(cache: cli.Cache = None) -> None:
         return
     _print_table(photos, features)
     print(
-        f"{len(photos)} pixel stores under {folder}: {_total(photos)}; {len(features)} feature stores: {_total(features)}."
+        f"{len(photos)} pixel stores under {folder}: {_total(photos)}; "
+        f"{len(features)} feature stores: {_total(features)}."
     )
 
 
@@ -60,16 +63,18 @@ def prune(
         kept = stores.list_stores(folder)
         in_use = sum(store.in_use for store in kept)
         print(
-            f"Removed {len(removed)} {name} stores ({_total(removed)}); {len(kept)} are left ({_total(kept)}), {in_use} of them in use."
+            f"Removed {len(removed)} {name} stores ({_total(removed)}); "
+            f"{len(kept)} are left ({_total(kept)}), {in_use} of them in use."
         )
 
 
 def _existing(cache: Path | None, default: Path) -> Path:
-    """The folder asked for; the default one may not be there yet. Raises CallError where one was named that is not there."""
-    from maskcls.errors import CallError
+    """Return the folder asked for, or the default one, which need not exist yet.
 
+    Raises CallError where a folder was named that does not exist.
+    """
     if cache is not None and not cache.is_dir():
-        raise CallError(f"--cache {cache} is no folder. Name the folder that a run was given as --cache.")
+        raise CallError(f"--cache {cache} is not a folder. Name the folder that a run was given as --cache.")
     return (cache or default).absolute()
 
 
@@ -80,8 +85,6 @@ def _total(stores: list[StoreInfo]) -> str:
 
 
 def _print_table(photos: list[StoreInfo], features: list[StoreInfo]) -> None:
-    from datetime import datetime
-
     from rich.console import Console
     from rich.table import Table
 
@@ -96,7 +99,7 @@ def _print_table(photos: list[StoreInfo], features: list[StoreInfo]) -> None:
         table.add_row(store.name, held, shape, gb(store.n_bytes), used, "yes" if store.in_use else "no", store.source)
     console = Console()
     if not console.is_terminal:
-        console.width = 200  # whole lines for what reads them
+        console.width = 200  # so that programs that read the table get whole lines
     console.print(table)
 
 

@@ -1,4 +1,4 @@
-"""`python -m maskcls.check`: list all that is wrong with a folder of photos, in one pass, before it costs a night."""
+"""`python -m maskcls.check`: list everything that is wrong with a folder of photos, in one pass."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maskcls.cli import run
+from maskcls.errors import DataError
+from maskcls.labels import CLASS_NAMES
 from maskcls.text import counted
 
 if TYPE_CHECKING:
@@ -17,10 +19,9 @@ if TYPE_CHECKING:
 def main(
     data: Annotated[Path, typer.Option("--data", help="Folder in the contest's layout (with train/train.csv).")],
 ) -> None:
-    """Look at every row and every photo; exits with 1 if training would refuse the folder."""
+    """Read every row and decode every photo; exit with 1 if training would refuse the folder."""
     from maskcls.data.checks import inspect_folder
     from maskcls.data.problems import remedy
-    from maskcls.errors import DataError
 
     inspection = inspect_folder(data, progress=True)
     for problem in inspection.problems:
@@ -36,8 +37,6 @@ def main(
 
 
 def _summary(photos: pd.DataFrame) -> str:
-    from maskcls.labels import CLASS_NAMES
-
     counts = photos["label"].value_counts()
     width = max(map(len, CLASS_NAMES))
     classes = (f"  {class_:2d}  {name:{width}}  {counts.get(class_, 0):>7,}" for class_, name in enumerate(CLASS_NAMES))

@@ -96,12 +96,15 @@ PixelStoreGb = Annotated[
 
 
 def new_app() -> typer.Typer:
-    """A typer app with the settings of all commands, for one that has several commands of its own."""
+    """Return a typer app with the settings of all commands, for a command that has subcommands."""
     return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 def run(main: Callable[..., Any] | typer.Typer) -> None:
-    """Run a command's function or app: typer's own usage errors exit with 2, a MaskclsError with its exit_status."""
+    """Run a command's function or app as a command line.
+
+    Typer's own usage errors exit with 2, a MaskclsError with its `exit_status`.
+    """
     if isinstance(main, typer.Typer):
         app = main
     else:
@@ -119,13 +122,14 @@ def run(main: Callable[..., Any] | typer.Typer) -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS):
             raise
         fail(
-            f"{error.filename or 'A file'} could not be written: {error.strerror}. Free some space or name another folder, then go on.",
+            f"{error.filename or 'A file'} could not be written: {error.strerror}. "
+            "Free some space or name another folder, then go on.",
             1,
         )
 
 
 def _interruptible(main: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, which says so when Ctrl-C ends it; typer would end it without a word."""
+    """Wrap the function so that Ctrl-C ends it with a message; typer would end it without one."""
 
     @functools.wraps(main)
     def guarded(*arguments: Any, **options: Any) -> Any:

@@ -22,7 +22,8 @@ def main(
 
     demo.draw(out, persons, seed)
     print(
-        f"{out} holds {persons} drawn people. Train on them with `python -m maskcls.train --data {out} --out NEW_FOLDER`."
+        f"{out} holds {persons} drawn people. "
+        f"Train on them with `python -m maskcls.train --data {out} --out NEW_FOLDER`."
     )
 
 

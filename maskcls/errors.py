@@ -1,4 +1,4 @@
-"""What may go wrong, as exceptions whose text is a message for the user: each with its exit status.
+"""Everything that may go wrong, as exceptions whose text is a message for the user, each with its exit status.
 
 A message names what is wrong and where (file, row, option), what was expected, and what to do.
 """
@@ -7,13 +7,13 @@ from __future__ import annotations
 
 
 class MaskclsError(Exception):
-    """What the user is told instead of a traceback; commands print it and exit with `exit_status`."""
+    """An error that users see as a message instead of a traceback; commands print it and exit with `exit_status`."""
 
     exit_status = 1
 
 
 class CallError(MaskclsError):
-    """The call is wrong: an option, a name, a value. Nothing was begun."""
+    """The call is wrong: an option, a name, a value. Nothing was started."""
 
     exit_status = 2
 
@@ -23,7 +23,7 @@ class DataError(MaskclsError):
 
 
 class RunError(MaskclsError):
-    """The work was begun and failed: a full disk, a fit that diverged, weights out of reach."""
+    """The work was started and failed: a full disk, a fit that diverged, weights out of reach."""
 
 
 class Diverged(RunError):  # noqa: N818 - the name of a trial's state
@@ -31,4 +31,4 @@ class Diverged(RunError):  # noqa: N818 - the name of a trial's state
 
 
 class OutOfMemory(RunError):  # noqa: N818 - the name of a trial's state
-    """A fit does not find room in the memory that it was given."""
+    """A fit needs more memory than it was given."""

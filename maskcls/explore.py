@@ -1,8 +1,9 @@
-"""`python -m maskcls.explore --data DIR --out DIR`: a look at labelled photos before anything is trained on them, as one page."""
+"""`python -m maskcls.explore --data DIR --out DIR`: labelled photos as one page, to look at before training."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from time import monotonic
 from typing import Annotated
 
 import typer
@@ -23,12 +24,10 @@ def main(
     cache: cli.Cache = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the exploration in --out.")] = False,
 ) -> None:
-    """Count and plot people, classes and photos; find duplicates; draw a contact sheet a class.
+    """Count and plot people, classes and photos; find duplicates; draw a contact sheet per class.
 
-    Rows and photos with problems are told on the page, not refused.
+    Rows and photos with problems are listed on the page, not refused.
     """
-    from time import monotonic
-
     from maskcls.data.dataset import demo_folder
     from maskcls.data.pixels import default_cache
     from maskcls.reports.explore.facts import gather

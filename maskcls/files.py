@@ -1,4 +1,4 @@
-"""Files that are whole or not there, whatever interrupts the writing (a kill, a full disk); files that grow by whole lines; CSV."""
+"""Files that are written whole or not at all, files that grow by whole lines, and CSV files."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from maskcls.text import plural
 
 @contextmanager
 def replacing(file: Path, *, wait: bool = True) -> Iterator[IO[bytes]]:
-    """A stream whose content becomes `file`, in one step and on the disk, when the block ends well; else `file` stays as it was.
+    """Yield a stream whose content replaces `file` in one step when the block ends without an error.
+
+    Until then, and after an error, `file` stays as it was, whatever interrupts the writing (a kill, a full disk).
 
     Args:
-        wait: for the disk. Without it a machine that fails may leave the file empty; a kill may not.
+        wait: wait for the disk. Without it a failing machine may leave the file empty; a killed process does not.
 
     Raises OSError naming the file, errno kept, where it cannot be written.
     """
@@ -48,7 +50,7 @@ def write_atomically(file: Path, text: str, *, wait: bool = True) -> None:
 
 
 def append_line(file: Path, line: str) -> None:
-    """Let the file grow by a line, without waiting for the disk. What stands behind its last whole line is cut off first.
+    """Append a line to the file, without waiting for the disk; an incomplete last line is cut off first.
 
     Raises OSError naming the file, errno kept, where it cannot be written.
     """
@@ -65,7 +67,7 @@ def append_line(file: Path, line: str) -> None:
 
 
 def whole_lines(file: Path) -> list[str]:
-    """The file's lines without their ends, none where there is no file; a last one that was cut short is left out."""
+    """Return the file's lines without their ends, none if there is no file; an incomplete last line is left out."""
     try:
         return file.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
     except FileNotFoundError:
@@ -73,7 +75,7 @@ def whole_lines(file: Path) -> list[str]:
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table as comma-separated text: the names of the columns, then one line per row, each ended by a newline."""
+    """Return a table as comma-separated text: a line of column names, then one line per row."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
@@ -88,15 +90,15 @@ def write_csv(file: Path, columns: Sequence[str], rows: Iterable[Sequence[object
 
 @dataclass(frozen=True)
 class CsvTable:
-    """A CSV file as it was read: each row's values by column, without blanks around them, and the line where it ends."""
+    """A CSV file as it was read: for each row the line where it ends, and its values by column, stripped."""
 
     file: Path
     columns: tuple[str, ...]
     rows: list[tuple[int, dict[str, str]]]
-    """Lines are counted from 1, the heading's; a cell that is not there is empty."""
+    """Lines are counted from 1, the heading's; a missing cell is empty."""
 
     def lacking(self, expected: Sequence[str]) -> str:
-        """Which of the expected columns are missing, as a message to stand behind the file's name; empty where none is."""
+        """Return which expected columns are missing, as a message that follows the file's name; empty if none is."""
         missing = [name for name in expected if name not in self.columns]
         if not missing:
             return ""

@@ -22,13 +22,13 @@ THREAD_HEAP = 64 << 20
 
 
 def usable_cores() -> int:
-    """Cores that this process may use: those of its affinity, or fewer where its container has a quota of their time."""
+    """Count the cores that this process may use: those of its affinity, or fewer if its container has a quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, quota(_CPU_MAX) or cores)
 
 
 def quota(file: Path) -> int | None:
-    """Whole cores of a cgroup's quota, as in `200000 100000`; None where it has none (`max 100000`, or no such file)."""
+    """Whole cores of a cgroup's quota, as in `200000 100000`; None without one (`max 100000`, or no such file)."""
     try:
         quota, period = file.read_text().split()
         return max(1, math.ceil(int(quota) / int(period)))
@@ -37,7 +37,10 @@ def quota(file: Path) -> int | None:
 
 
 def resolve_device(device: str) -> str:
-    """`auto` is the first GPU, or the CPU where there is none. Raises CallError where torch cannot use it."""
+    """Return the device's name; `auto` is the first GPU, or the CPU without one.
+
+    Raises CallError where torch cannot use it.
+    """
     import torch
 
     if device == "auto":
@@ -52,7 +55,7 @@ def resolve_device(device: str) -> str:
 
 
 def set_threads(n: int) -> None:
-    """Let torch and BLAS use n threads in this process, and OpenCV none of its own: photos are augmented in parallel."""
+    """Let torch and BLAS use n threads in this process, and OpenCV none: photos are augmented in parallel."""
     import cv2
     import torch
 
@@ -83,7 +86,7 @@ def default_loader_workers(device: str, cpus: int | None = None) -> int:
 
 
 def hardware_name(device: str) -> str:
-    """The GPU's name, or the CPU's model and the instruction set that torch uses there: the last bits depend on both."""
+    """Name the GPU, or the CPU with the instruction set that torch uses: the last bits of results depend on it."""
     import torch
 
     if device.startswith("cuda"):
@@ -113,9 +116,9 @@ def _cpu_model() -> str:
 def keep_freed_memory() -> None:
     """Let this process keep what it frees, in blocks of up to 1 GiB, until `give_back_memory`.
 
-    A training step allocates all its activations again. The C library returns blocks of that size to the system when they
-    are freed and gets them again in the next step, and then the kernel clears each page: up to a quarter of a step on two
-    cores (docs/performance.md). Changes nothing where the C library is not glibc.
+    A training step allocates all its activations again. The C library returns blocks of that size to the system when
+    they are freed and gets them again in the next step, and then the kernel clears each page: up to a quarter of a
+    step on two cores (docs/performance.md). Changes nothing where the C library is not glibc.
     """
     libc = _glibc()
     if libc is not None:
@@ -125,7 +128,7 @@ def keep_freed_memory() -> None:
 
 
 def give_back_memory() -> None:
-    """Return free memory to the system, and to other processes on the GPU: this process lives on, and others need it."""
+    """Return free memory to the system, and the GPU's to other processes: this one lives on, and others need it."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()

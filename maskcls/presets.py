@@ -1,4 +1,4 @@
-"""Named starting points of a recipe, and what a machine without a GPU can bear of them."""
+"""Named starting points of a recipe, and what a machine without a GPU can do of them in reasonable time."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from maskcls.models.weights import HUB, NONE
 from maskcls.recipe import Recipe, parse_settings
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # NAVER Boostcamp AI Tech mask contest, 2021: rank 145 of 224, accuracy 75.05 %, macro F1 0.6951; without its defects:
-    # the schedule runs over the epochs that really run, frozen stages stand still, hue limits do something.
+    # NAVER Boostcamp AI Tech mask contest, 2021: rank 145 of 224, accuracy 75.05 %, macro F1 0.6951. Its defects are
+    # not repeated: the schedule covers the epochs that are trained, frozen stages do not change, hue is augmented.
     "contest-2021": {
         "task_split": "single",
         "backbone": "resnext101_32x8d.tv_in1k",
@@ -30,7 +30,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "epochs": 12,
         "batch_size": 64,
     },
-    # Fine-tuning as most of the contest's better entries did it; five epochs were where they peaked.
+    # Fine-tuning, as in most of the contest's better entries, which had their best epoch at about five.
     "fine-tune": {
         "backbone": "resnet50.a1_in1k",
         "frozen_stages": 1,
@@ -48,7 +48,7 @@ DEFAULT_PRESET = "contest-2021"
 
 SCALES: dict[str, dict[str, Any]] = {
     "gpu": {},
-    # Two cores bear about 200 photos a second of this.
+    # Two cores train about 200 photos per second of this.
     "cpu": {
         "backbone": "resnet10t",
         "image_size": 112,
@@ -59,12 +59,12 @@ SCALES: dict[str, dict[str, Any]] = {
     },
 }
 
-# What small drawn faces and random weights want of any scale: small photos, more and larger steps.
+# Small drawn faces and random weights need small photos, and more and larger steps, at any scale.
 DEMO = {"image_size": 64, "lr_head": 2e-3, "lr_body": 2e-3, "batch_size": 16, "epochs": 8}
 
 
 def resolve_scale(scale: str, *, gpu: bool) -> str:
-    """`auto` is gpu where there is one, else cpu. Raises CallError on another word, listing those there are."""
+    """Return `cpu` or `gpu`; `auto` is gpu if there is one. Raises CallError on another word, listing the scales."""
     if scale not in ("auto", *SCALES):
         raise CallError(f"There is no scale {scale!r}. Scales: auto, {', '.join(SCALES)}.")
     if scale != "auto":
@@ -73,13 +73,19 @@ def resolve_scale(scale: str, *, gpu: bool) -> str:
 
 
 def base_recipe(name: str, scale: str, explicit: Mapping[str, Any], *, demo: bool) -> Recipe:
-    """Preset < scale < what demo faces and random weights ask for < explicit values. Random weights are not frozen."""
+    """Return the recipe that a call starts from; random weights are not frozen.
+
+    Precedence: preset < scale < what demo faces and random weights need < explicit values.
+    """
     asked = {**(DEMO if demo else {}), **({"frozen_stages": 0} if explicit.get("weights") == NONE else {})}
     return preset(name, scale).override({**asked, **explicit})
 
 
 def preset(name: str, scale: str) -> Recipe:
-    """The preset's recipe at a scale (`cpu` or `gpu`; `auto` is taken for cpu). Raises CallError listing the names there are."""
+    """Return the preset's recipe at a scale, `cpu` or `gpu`; `auto` counts as cpu.
+
+    Raises CallError for an unknown name, listing the presets.
+    """
     scale = resolve_scale(scale, gpu=False)
     if name not in PRESETS:
         raise CallError(f"There is no preset {name!r}. Presets: {', '.join(PRESETS)}.")
@@ -87,9 +93,13 @@ def preset(name: str, scale: str) -> Recipe:
 
 
 def explicit_values(settings: Iterable[str] | None, data: Path | None, **options: Any) -> dict[str, Any]:
-    """Recipe values that a call states: its own options (None: not given) and `--set key=value`, and the weights, which hang on the data.
+    """Return the recipe values that a call states, by its own options and by `--set key=value`, and its weights.
 
-    Raises CallError where two of them disagree.
+    Args:
+        data: the folder of photos, or None for demo faces, on which the default of the weights depends.
+        options: recipe values by key; None: not given.
+
+    Raises CallError where an option and a --set disagree.
     """
     values = parse_settings(settings or ())
     for key, value in options.items():
@@ -103,7 +113,10 @@ def explicit_values(settings: Iterable[str] | None, data: Path | None, **options
 
 
 def resolve_weights(weights: str | None, data: Path | None) -> str:
-    """What `--weights` means: the hub for real data and none for demo faces by default; a folder becomes an absolute path."""
+    """Return what `--weights` means: `hub`, `none`, or a folder as an absolute path.
+
+    The default is hub for real data and none for demo faces.
+    """
     if weights is None:
         return NONE if data is None else HUB
     if weights in (HUB, NONE):
@@ -111,6 +124,7 @@ def resolve_weights(weights: str | None, data: Path | None) -> str:
     folder = Path(weights).expanduser().resolve()
     if not folder.is_dir():
         raise CallError(
-            f"--weights {weights}: there is no such folder. Expected hub, none, or a folder of .safetensors or .pth files."
+            f"--weights {weights}: there is no such folder. "
+            "Expected hub, none, or a folder of .safetensors or .pth files."
         )
     return str(folder)

@@ -1,7 +1,7 @@
-"""Recipe: every hyperparameter of one fit. Frozen, typed, checked, JSON both ways, with a digest.
+"""Recipe: every hyperparameter of one fit, typed, checked and immutable, with JSON both ways and a digest.
 
-The split of the people is not here: it belongs to the data. Presets and scales are overrides of the
-defaults below; precedence is preset < scale < space < explicit options.
+The split of the people is not here: it belongs to the data. Presets and scales are overrides of the defaults below;
+precedence is preset < scale < space < explicit options.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _FIT_KEYS = frozenset(
         "augmentation_seed",
     )
 )
-"""What a member shares with the others: the classifier's shape, one preprocessing, the epochs that all train in step, the seeds."""
+"""What a member shares with the others: the split, the preprocessing, the epochs, the seeds."""
 _HEAD_KEYS = frozenset(
     (
         "head",
@@ -54,7 +54,7 @@ _HEAD_KEYS = frozenset(
         "loss_weight",
     )
 )
-"""What a head of a shared backbone may have of its own."""
+"""Values that a head of a shared backbone may have for itself."""
 
 LossName = Literal["cross_entropy", "focal", "soft_f1"]
 
@@ -62,21 +62,21 @@ LossName = Literal["cross_entropy", "focal", "soft_f1"]
 class Recipe(BaseModel):
     """The hyperparameters of one fit. Unknown keys and wrong types are refused.
 
-    `members.<member>.<key>` is a key, too, wherever values are given: that member's own value, where it differs from the others'.
+    Wherever values are given, `members.<member>.<key>` is a key, too: a value for that member alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    # What is learnt
+    # What is learned
     task_split: str = Field("single", description="the tasks that the classifier is cut into")
     join: Literal["soft", "hard"] = Field(
         "soft", description="soft: the members' probabilities multiply; hard: the contest project's"
     )
-    members: dict[str, dict[str, Any]] = Field({}, description="values that single members have of their own")
+    members: dict[str, dict[str, Any]] = Field({}, description="values of single members")
     backbone: str = Field("resnext101_32x8d.tv_in1k", description="timm model name, with or without the weights' tag")
     weights: str = Field("hub", description="hub, none, or a folder of files named after the backbones")
     frozen_stages: int = Field(
-        5, ge=0, le=N_STAGES, description="how many of the backbone's five stages stand still, stem first"
+        5, ge=0, le=N_STAGES, description="how many of the backbone's five stages do not change, stem first"
     )
     head: Literal["linear", "mlp"] = Field("linear", description="mlp: linear to head_width, ReLU, dropout, linear")
     head_width: int = Field(4096, ge=1, description="hidden units of the mlp head")
@@ -86,13 +86,15 @@ class Recipe(BaseModel):
         "none", description="haar: photos are cut to the face that OpenCV's cascade finds"
     )
     age_regression: float = Field(
-        0.0, ge=0, description="weight of a regression of the age beside the labels that hang on it; 0: none"
+        0.0, ge=0, description="weight of a regression of the age beside the labels that depend on it; 0: none"
     )
 
     # What it learns from
     sampler: Literal["none", "oversample", "weighted", "square_root"] = Field(
         "none",
-        description="oversample: every label to the largest; weighted: labels equally often; square_root: halfway to that",
+        description=(
+            "oversample: every label to the largest; weighted: labels equally often; square_root: halfway to that"
+        ),
     )
     age_cut_young: int = Field(AGE_CUTS[0], ge=1, description="first year of the middle age group, in training alone")
     age_cut_old: int = Field(AGE_CUTS[1], ge=2, description="first year of the old age group, in training alone")
@@ -105,7 +107,7 @@ class Recipe(BaseModel):
     )
     mix_probability: float = Field(1.0, ge=0, le=1, description="share of the batches that are mixed")
 
-    # What it is told
+    # Losses
     loss: LossName = Field("cross_entropy", description="soft_f1: 1 - the mean of the labels' soft F1 in the batch")
     second_loss: Literal["none", "cross_entropy", "focal", "soft_f1"] = Field(
         "none", description="a loss to add to the first"
@@ -118,20 +120,20 @@ class Recipe(BaseModel):
     class_weights: Literal["none", "balanced"] = Field("none", description="balanced: n / (k * count of the label)")
     loss_weight: float = Field(1.0, gt=0, description="weight of a head's loss beside the others' of a shared backbone")
 
-    # How it learns
+    # Optimisation
     optimizer: Literal["adam", "adamw", "sgd"] = Field("adamw", description="sgd: Nesterov momentum 0.9")
     lr_head: float = Field(1e-3, gt=0, description="learning rate of the head")
     lr_body: float = Field(1e-4, gt=0, description="learning rate of the stages that are not frozen")
     weight_decay: float = Field(0.0, ge=0)
     schedule: Literal["cosine", "constant"] = Field(
-        "cosine", description="cosine: to zero over the epochs that really run"
+        "cosine", description="cosine: to zero over the epochs that are trained"
     )
     warmup_epochs: float = Field(0.0, ge=0, description="linear, from zero")
     epochs: int = Field(5, ge=1)
     batch_size: int = Field(64, ge=1)
     clip_norm: float = Field(0.0, ge=0, description="gradients are clipped to this norm; 0: not")
     ema_decay: float = Field(
-        0.0, ge=0, lt=1, description="of the moving average of the weights, which then is what answers; 0: none"
+        0.0, ge=0, lt=1, description="of the moving average of the weights, which is then evaluated and kept; 0: none"
     )
     compile: bool = Field(
         False, description="torch.compile where nothing is frozen; took 42 s on two cores and gained nothing there"
@@ -189,19 +191,19 @@ class Recipe(BaseModel):
         return self
 
     def override(self, values: Mapping[str, Any]) -> Self:
-        """This recipe with some values changed. Raises CallError naming each wrong key or value."""
+        """Return this recipe with some values changed. Raises CallError naming each wrong key or value."""
         return type(self)._checked({**self.model_dump(), **_nested(values, self.members)})
 
     def of_member(self, member: str) -> Self:
-        """The recipe as that member of the split has it: its own values in place of the others'."""
+        """Return the recipe for that member of the split: its own values in place of the common ones."""
         return self.model_copy(update={**self.members.get(member, {}), MEMBERS: {}}) if self.members else self
 
     def of_model(self, tasks: Sequence[Task]) -> Self:
-        """The recipe as a model of these tasks has it: a model of one member takes that member's own values."""
+        """Return the recipe for a model of these tasks: a model of one member takes that member's own values."""
         return self.of_member(tasks[0].name) if len(tasks) == 1 else self
 
     def flat(self) -> dict[str, Any]:
-        """Every value by its key; each member's, whether its own or the fit's, by `members.<member>.<key>`."""
+        """Return every value by its key, and by `members.<member>.<key>` each member's, own or common."""
         of_members = {member: self.of_member(member) for member in self.split.members}
         own = {
             f"{MEMBERS}.{member}.{key}": getattr(values, key)
@@ -212,12 +214,12 @@ class Recipe(BaseModel):
 
     @property
     def split(self) -> TaskSplit:
-        """The task split of that name."""
+        """The task split that `task_split` names."""
         return task_split(self.task_split)
 
     @property
     def backbones(self) -> tuple[str, ...]:
-        """The backbones of its models, each once."""
+        """The backbones of the models, each once."""
         return tuple(dict.fromkeys(self.of_model(tasks).backbone for tasks in self.split.models))
 
     @property
@@ -226,12 +228,12 @@ class Recipe(BaseModel):
         return parse_age_bands(self.ages_left_out)
 
     def to_json(self) -> str:
-        """Keys in the order of declaration; `from_json` gives an equal recipe."""
+        """Return the values as JSON, keys in the order of declaration; `from_json` gives an equal recipe."""
         return self.model_dump_json(indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Raises CallError naming each wrong key or value."""
+        """Read what `to_json` wrote. Raises CallError naming each wrong key or value."""
         try:
             values = json.loads(text)
         except json.JSONDecodeError as error:
@@ -276,7 +278,10 @@ def _meant(key: str, keys: Iterable[str]) -> str:
 
 
 def _checked_members(recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """The members' own values as a recipe has them (`1` for a float is `1.0`). Raises ValueError naming each that is wrong."""
+    """Return the members' own values, typed as in a recipe (`1` for a float becomes `1.0`).
+
+    Raises ValueError naming each that is wrong.
+    """
     problems: list[str] = []
     checked: dict[str, dict[str, Any]] = {}
     split = recipe.split
@@ -316,7 +321,10 @@ def _not_its_own(member: str, key: str, allowed: Sequence[str], split: TaskSplit
 
 
 def _nested(values: Mapping[str, Any], before: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Values whose `members.<member>.<key>` are put into `members`, over what is given there whole, or stood there before."""
+    """Move values by `members.<member>.<key>` into `members`.
+
+    They go over the members given there whole, or else over those that the recipe had before.
+    """
     given = values.get(MEMBERS, before)
     dotted = [(key, value) for key, value in values.items() if key.startswith(f"{MEMBERS}.") and key.count(".") > 1]
     if not isinstance(given, Mapping) or not all(isinstance(own, Mapping) for own in given.values()):
@@ -330,7 +338,10 @@ def _nested(values: Mapping[str, Any], before: Mapping[str, Mapping[str, Any]]) 
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
-    """`--set key=value` texts -> overrides, numbers read as numbers. Raises CallError without `=` or on a key given twice."""
+    """Read `--set key=value` texts as overrides, numbers as numbers.
+
+    Raises CallError without `=`, or on a key given twice.
+    """
     values: dict[str, Any] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")

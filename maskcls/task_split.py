@@ -1,4 +1,4 @@
-"""TaskSplit: the tasks that one classifier is cut into, its members, and the two joins of their answers into 18 classes."""
+"""Task splits: the tasks that one classifier is divided into, and the joins of their predictions into 18 classes."""
 
 from __future__ import annotations
 
@@ -17,34 +17,37 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class TaskSplit:
-    """A name, the tasks that each of its models learns (one, or several on a shared backbone), and which members only advise.
+    """The tasks that each of a classifier's models learns (one, or several on a shared backbone), by a name.
 
-    The members are the models' tasks in order; together they tell all 18 classes apart.
+    The members are the models' tasks in order; together they distinguish all 18 classes.
     """
 
     name: str
     models: tuple[tuple[Task, ...], ...]
     advisers: tuple[Task, ...] = ()
-    """Members that overrule the others under the hard join."""
+    """Members that are asked first, and so overrule the others, under the hard join."""
 
     def __post_init__(self) -> None:
         names = [task.name for task in self.tasks]
         if len(set(names)) != len(names) or not set(self.advisers) <= set(self.tasks):
             raise CallError(
-                f"Task split {self.name}: each member once, and advisers among them, expected, but got {', '.join(names)}."
+                f"Task split {self.name}: each member once, and advisers among them, expected, "
+                f"but got {', '.join(names)}."
             )
-        told = {tuple(task.labels[class_] for task in self.tasks) for class_ in range(N_CLASSES)}
-        if len(told) != N_CLASSES:
-            raise CallError(f"Task split {self.name}: its members tell only {len(told)} of {N_CLASSES} classes apart.")
+        distinct = {tuple(task.labels[class_] for task in self.tasks) for class_ in range(N_CLASSES)}
+        if len(distinct) != N_CLASSES:
+            raise CallError(
+                f"Task split {self.name}: its members distinguish only {len(distinct)} of {N_CLASSES} classes."
+            )
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        """The members' tasks, in the order in which their answers are joined."""
+        """The members' tasks, in the order in which their predictions are joined."""
         return tuple(task for tasks in self.models for task in tasks)
 
     @property
     def members(self) -> tuple[str, ...]:
-        """The members' names: those of their tasks."""
+        """The members' names, which are those of their tasks."""
         return tuple(task.name for task in self.tasks)
 
     @property
@@ -53,10 +56,10 @@ class TaskSplit:
         return any(len(tasks) > 1 for tasks in self.models)
 
     def join(self, log_probabilities: Sequence[Array], rule: str = "soft") -> Array:
-        """The members' answers as one, (n, 18) log probabilities whose exponentials sum to one.
+        """Join the members' predictions to (n, 18) log probabilities, whose exponentials sum to one per row.
 
         Args:
-            log_probabilities: for each member an array (n, k_m) of log probabilities.
+            log_probabilities: an array (n, k_m) of log probabilities for each member.
             rule: a key of JOINS.
 
         Raises CallError for another rule, or another number of members.
@@ -65,35 +68,37 @@ class TaskSplit:
             raise CallError(f"There is no join {rule!r}. Joins: {', '.join(JOINS)}.")
         if len(log_probabilities) != len(self.tasks):
             raise CallError(
-                f"Task split {self.name}: {len(self.tasks)} members' answers expected, got {len(log_probabilities)}."
+                f"Task split {self.name}: {len(self.tasks)} members' predictions expected, "
+                f"got {len(log_probabilities)}."
             )
-        return JOINS[rule](self, [np.asarray(answer, np.float64) for answer in log_probabilities])
+        return JOINS[rule](self, [np.asarray(member, np.float64) for member in log_probabilities])
 
 
-def soft_join(split: TaskSplit, answers: Sequence[Array]) -> Array:
-    """log p(c) = sum over members of log p_m(label_m(c)), normalised over the 18 classes."""
+def soft_join(split: TaskSplit, log_probs: Sequence[Array]) -> Array:
+    """Sum the members' log probabilities: log p(c) = sum over members of log p_m(label_m(c)), normalised over c."""
     joined: Array = np.sum(
-        [answer[:, list(t.labels)] for t, answer in zip(split.tasks, answers, strict=True)], axis=0
+        [member[:, list(t.labels)] for t, member in zip(split.tasks, log_probs, strict=True)], axis=0
     )  # (n, 18)
     joined -= np.logaddexp.reduce(joined, axis=1, keepdims=True)
     return joined
 
 
-def hard_join(split: TaskSplit, answers: Sequence[Array]) -> Array:
-    """The contest project's rule: one member after the other, advisers first, says its likeliest label of those still possible.
+def hard_join(split: TaskSplit, log_probs: Sequence[Array]) -> Array:
+    """Decide by one member after the other, advisers first, each for its most likely label that is still possible.
 
-    A decision, so the class that is left has probability one, and the others none.
+    This is the contest project's rule. The result is a decision: the class that is left has probability one, the
+    others have zero.
     """
-    n = len(answers[0])
-    possible = np.ones((n, N_CLASSES), bool)
-    pairs = list(zip(split.tasks, answers, strict=True))
-    for t, answer in sorted(pairs, key=lambda pair: pair[0] not in split.advisers):
+    n = len(log_probs[0])
+    possible = np.ones((n, N_CLASSES), bool)  # (n, 18)
+    pairs = list(zip(split.tasks, log_probs, strict=True))
+    for t, member in sorted(pairs, key=lambda pair: pair[0] not in split.advisers):
         of_label = np.eye(t.n_labels, dtype=bool)[list(t.labels)]  # (18, k): the classes of each label
-        allowed = possible @ of_label  # (n, k)
-        said = np.where(allowed, answer, -np.inf).argmax(axis=1)
-        # Where a member rules out all that is left with probability 0, the first label still possible is as good as any.
-        said = np.where(allowed[np.arange(n), said], said, allowed.argmax(axis=1))
-        possible &= of_label[:, said].T
+        allowed = possible @ of_label  # (n, k): labels of which some class is still possible
+        chosen = np.where(allowed, member, -np.inf).argmax(axis=1)  # (n,)
+        # If a member gives probability 0 to every label that is still possible, the first of them is as good as any.
+        chosen = np.where(allowed[np.arange(n), chosen], chosen, allowed.argmax(axis=1))
+        possible &= of_label[:, chosen].T
     return np.where(possible, 0.0, -np.inf)
 
 
@@ -101,7 +106,7 @@ JOINS: dict[str, Callable[[TaskSplit, Sequence[Array]], Array]] = {"soft": soft_
 
 
 def _split(name: str, *tasks: str, advisers: tuple[str, ...] = ()) -> TaskSplit:
-    """A model of its own for each task."""
+    """Return a split in which each task has its own model."""
     return TaskSplit(name, tuple((task(member),) for member in tasks), tuple(task(adviser) for adviser in advisers))
 
 
@@ -118,7 +123,7 @@ TASK_SPLITS = {split.name: split for split in _ALL}
 
 
 def task_split(name: str) -> TaskSplit:
-    """The task split of that name. Raises CallError listing the names there are."""
+    """Return the task split of that name. Raises CallError for an unknown one, listing the splits."""
     if name not in TASK_SPLITS:
         raise CallError(f"There is no task split {name!r}. Task splits: {', '.join(TASK_SPLITS)}.")
     return TASK_SPLITS[name]

@@ -1,4 +1,4 @@
-"""Task: a labelling of the 18 classes by k labels. Each is derived from `labels.decode`, so a numbering is stated once."""
+"""Tasks: labellings of the 18 classes by k labels each, derived from `labels.decode`."""
 
 from __future__ import annotations
 
@@ -30,24 +30,25 @@ class Task:
             )
         if set(self.labels) != set(range(len(self.label_names))):
             raise CallError(
-                f"Task {self.name}: every label 0..{len(self.label_names) - 1} must be used, got {sorted(set(self.labels))}."
+                f"Task {self.name}: every label 0..{len(self.label_names) - 1} must be used, "
+                f"got {sorted(set(self.labels))}."
             )
 
     @property
     def n_labels(self) -> int:
-        """k."""
+        """The number of labels, k."""
         return len(self.label_names)
 
     @property
     def depends_on_age(self) -> bool:
-        """Whether two ages may give two labels where mask and gender are the same."""
+        """Whether two ages may have different labels where mask and gender are the same."""
         return any(
             len({self.labels[encode(mask, gender, age)] for age in range(len(AGES))}) > 1
             for mask, gender in _MASKS_AND_GENDERS
         )
 
     def of(self, classes: NDArray[np.integer]) -> NDArray[np.int64]:
-        """Labels (same shape) of an array of classes 0..17."""
+        """Return the labels (same shape) of an array of classes 0..17."""
         labels: NDArray[np.int64] = np.asarray(self.labels, dtype=np.int64)[classes]
         return labels
 
@@ -75,7 +76,7 @@ TASKS = {task.name: task for task in _ALL}
 
 
 def task(name: str) -> Task:
-    """The task of that name. Raises CallError listing the names there are."""
+    """Return the task of that name. Raises CallError for an unknown one, listing the tasks."""
     if name not in TASKS:
         raise CallError(f"There is no task {name!r}. Tasks: {', '.join(TASKS)}.")
     return TASKS[name]

@@ -1,4 +1,4 @@
-"""The contest project's augmentations, with a strength each. The only import of albumentations.
+"""The contest project's augmentations, each with a strength. No other module imports albumentations.
 
 A view is a pure function of (photo, view, strengths, seed): worker, thread and order do not matter.
 """
@@ -38,17 +38,17 @@ STRENGTHS = (
     "contrast",
     "noise",
 )
-"""`flip` and `probability` are probabilities, `..._degrees` degrees, the others shares of the edge or of the full range."""
+"""`flip` and `probability` are probabilities, `..._degrees` degrees, the others shares of the edge or full range."""
 
 HUE_UNITS_PER_DEGREE = 0.5  # OpenCV's hue goes from 0 to 180
 FULL_RANGE = 255
 
 
 class Augmenter:
-    """What makes views of photos. Picklable; for one thread at a time: give each worker its own."""
+    """The maker of photos' views. Picklable; not for several threads at a time: each worker has its own."""
 
     def __init__(self, strengths: Mapping[str, float], seed: int) -> None:
-        """Strengths as `Recipe.augmentation` has them, keyed by STRENGTHS; 0, or one left out, leaves its part out.
+        """Strengths as `Recipe.augmentation` has them, keyed by STRENGTHS; 0, or a missing one, switches its part off.
 
         Raises CallError for an unknown strength, or one that albumentations does not take.
         """
@@ -60,7 +60,10 @@ class Augmenter:
         self.transforms = _transforms(self.strengths)
 
     def view(self, rgb: Image, key: str, view: int) -> Image:
-        """View number `view` (0 or more) of the photo named `key`: uint8 (s, s, 3) -> uint8 (s, s, 3); `rgb` is left as it is."""
+        """Return view `view` (0, 1, …) of the photo named `key`: uint8 (s, s, 3) -> uint8 (s, s, 3).
+
+        `rgb` is not changed.
+        """
         if not self.transforms:
             return rgb
         photo = int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "little")  # hash() differs between processes
@@ -73,7 +76,7 @@ class Augmenter:
 
 
 def _transforms(strengths: Mapping[str, float]) -> list[Any]:
-    """One transform for each part whose strength is not 0, in the contest project's order."""
+    """Return a transform for each part whose strength is not 0, in the contest project's order."""
     s, p = strengths, strengths["probability"]
     parts: list[tuple[bool, Any, dict[str, Any]]] = [
         (s["flip"] > 0, albumentations.HorizontalFlip, {"p": s["flip"]}),
@@ -114,7 +117,7 @@ def _both_ways(limit: float) -> tuple[float, float]:
 
 
 def _made(transform: Any, arguments: Mapping[str, Any]) -> Any:
-    """albumentations only warns of an argument that it does not know, and goes on without it: here that is an error."""
+    """Build a transform. albumentations only warns of an unknown argument and ignores it; here that is an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:

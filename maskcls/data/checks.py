@@ -1,4 +1,4 @@
-"""All that is wrong with a folder of photos, in one pass: rows, names, and every photo decoded once, in parallel."""
+"""Everything that is wrong with a folder of photos, in one pass: rows, names, and every photo decoded once."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ CONVERTED = {
     "grayscale": "turned from grayscale into RGB",
     "transparent": "laid over white",
 }
-"""geometry.CONVERSIONS, for people to read."""
+"""What `geometry.CONVERSIONS` do, in words."""
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a folder holds: `problems` that training refuses, `notes` that it doesn't mind, and the photos that are good."""
+    """The contents of a folder: `problems` that training refuses, `notes` that it does not, and the good photos."""
 
     problems: list[Problem]
     notes: list[str] = field(default_factory=list)
@@ -55,12 +55,15 @@ class Inspection:
 
 
 def check_folder(data: Path, progress: bool = False) -> list[Problem]:
-    """All problems of a contest folder, most important first; none if training takes it."""
+    """Return all problems of a contest folder, most important first; none if training accepts it."""
     return inspect_folder(data, progress).problems
 
 
 def inspect_folder(data: Path, progress: bool = False) -> Inspection:
-    """`check_folder`, with what is worth knowing besides; `progress` shows a bar on a terminal."""
+    """Return the problems of a contest folder, notes on it and its good photos.
+
+    `progress` shows a bar on a terminal.
+    """
     data = data.absolute()
     contents = scan(data)
     if any(problem.kind in FATAL for problem in contents.problems):
@@ -76,7 +79,8 @@ def inspect_folder(data: Path, progress: bool = False) -> Inspection:
     if shared:
         people = len({person for persons in shared for person in persons})
         notes.append(
-            f"{len(shared):,} photos stand under several people ({people:,} in all), who go to one side of every split together."
+            f"{len(shared):,} photos stand under several people ({people:,} in all), "
+            "who go to one side of every split together."
         )
     good = photos[~photos["file"].isin([files[i] for i in errors])].reset_index(drop=True)
     if good.empty:
@@ -88,7 +92,10 @@ def inspect_folder(data: Path, progress: bool = False) -> Inspection:
 
 
 def training_problem(photos: pd.DataFrame, split: Split, split_file: Path | None = None) -> Problem | None:
-    """Why nothing can be learnt from this split of the people, if so: a class with nobody in training, or nobody to validate on."""
+    """Return why this split of the people can't be trained on, or None if it can.
+
+    Either a class has nobody in training, or validation is empty.
+    """
     people = ", ".join(f"{len(split.side(name)):,} in {name}" for name in SIDES)
     missing = missing_classes(photos, split.train)
     if missing:
@@ -101,16 +108,23 @@ def training_problem(photos: pd.DataFrame, split: Split, split_file: Path | None
         )
         remedy = "Add people of that gender and age, and their photos." if everywhere else choose
         names = "; ".join(f"{class_} ({CLASS_NAMES[class_]})" for class_ in missing)
-        message = f"{'Classes' if len(missing) > 1 else 'A class'} with nobody {where}: {names}. Expected somebody of each. {remedy}"
+        classes = "A class" if len(missing) == 1 else "Classes"
+        message = f"{classes} with nobody {where}: {names}. Expected somebody of each. {remedy}"
         return Problem("class", TABLE, message)
     if not split.validation:
-        message = f"Nobody is left for validation (people: {people}). Expected three people or more who share no photo. Add some."
+        message = (
+            f"Nobody is left for validation (people: {people}). "
+            "Expected three people or more who share no photo. Add some."
+        )
         return Problem("class", TABLE, message)
     return None
 
 
 def without_bad_photos(photos: pd.DataFrame, cache: Path, progress: bool = False) -> pd.DataFrame:
-    """The table without the photos that can't be decoded; the log says how many they are. Raises DataError where none is left."""
+    """Return the table without the photos that can't be decoded, and log how many they are.
+
+    Raises DataError where none is left.
+    """
     bad = bad_photos(photos, cache, progress)
     if not bad:
         return photos
@@ -123,7 +137,10 @@ def without_bad_photos(photos: pd.DataFrame, cache: Path, progress: bool = False
 
 
 def decode_all(files: Sequence[str], progress: bool = False) -> tuple[dict[int, str], Counter[str]]:
-    """Decode every file. Returns the message for each row that can't be, and how many photos needed each conversion."""
+    """Decode every file.
+
+    Returns a message for each row that can't be decoded, and how many photos needed each conversion.
+    """
     errors: dict[int, str] = {}
     conversions: Counter[str] = Counter()
     with photo_bar("Checking photos", len(files), progress) as advance:
@@ -143,9 +160,9 @@ def _try_decode(file: str) -> tuple[str, tuple[str, ...]]:
 
 
 def bad_photos(photos: pd.DataFrame, cache: Path, progress: bool = False) -> dict[str, str]:
-    """Photos that can't be decoded: key -> message.
+    """Return the photos that can't be decoded: key -> message.
 
-    The answer is remembered under `cache`/checks, keyed by the photos' keys, sizes and times, so that a second run decodes nothing.
+    The result is kept under `cache`/checks by the photos' keys, sizes and times, so that a second run decodes nothing.
     """
     identity = hashlib.sha256()
     for file, key in zip(photos["file"], photos["key"], strict=True):

@@ -1,8 +1,8 @@
-"""What lies in a folder of the contest's layout: people and their photo files, with everything that is wrong with them.
+"""The contents of a folder in the contest's layout: people and their photo files, and everything wrong with them.
 
-Only names and sizes are looked at here; `checks.py` decodes the photos. The layout and its oddities: ids are strings with
-leading zeros, some end in -1 or -2, one stands in two rows, so `path` is the key; files that begin with `.` are litter;
-.jpg, .jpeg and .png stand in one folder.
+Only names and sizes are read here; `checks.py` decodes the photos. The layout and its oddities: ids are strings with
+leading zeros, some end in -1 or -2, one stands in two rows, so `path` is the key; files that begin with `.` are
+litter; .jpg, .jpeg and .png stand in one folder.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".
 
 @dataclass(frozen=True)
 class Person:
-    """A row of train.csv whose values are good."""
+    """A row of train.csv whose values are valid."""
 
     id: str
     gender: int
@@ -43,7 +43,7 @@ class Person:
 
 @dataclass(frozen=True)
 class Photo:
-    """A file whose name says what it shows."""
+    """A file whose name says how the mask is worn."""
 
     person: Person
     file: str
@@ -124,7 +124,7 @@ def _read_table(table: Path, contents: Contents) -> list[Row]:
 
 
 def _good_people(rows: list[Row], contents: Contents) -> Iterator[Person]:
-    """People whose rows are good; a problem for each of the others."""
+    """Yield the people whose rows are valid; add a problem for each of the others."""
     paths = Counter(row["path"] for _, row in rows)
     first = {row["path"]: line for line, row in reversed(rows)}
     for line, row in rows:
@@ -159,7 +159,7 @@ def _is_folder_name(path: str) -> bool:
 
 
 def _years(text: str) -> int | None:
-    """Whole years, or None where the text is no age."""
+    """Return whole years, or None if the text is not an age."""
     try:
         years = float(text)
     except ValueError:
@@ -168,11 +168,14 @@ def _years(text: str) -> int | None:
 
 
 def _list_photos(images: Path, people: Mapping[str, Person | None], contents: Contents) -> None:
-    """Add the photos of people, given by their path; None for a person whose row is bad."""
+    """Add the photos of people, given by their path; the person is None where the row is invalid."""
     with os.scandir(images) as entries:
         folders = {entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()}
     if not folders:
-        message = f"{images} is empty. Expected a folder a person, named like the rows' path in {TABLE}. Copy the photos there."
+        message = (
+            f"{images} is empty. Expected one folder per person, named like the rows' path in {TABLE}. "
+            "Copy the photos there."
+        )
         contents.problems.append(Problem("folder", IMAGES, message))
         return
     strangers = sorted(folders - set(people))
@@ -189,7 +192,7 @@ def _list_photos(images: Path, people: Mapping[str, Person | None], contents: Co
             contents.problems.append(Problem("person folder", f"{IMAGES}/{path}", message))
     if litter:
         contents.notes.append(
-            f"{len(litter):,} files that are no photos (hidden, or of another kind) are not used, as {litter[0]}."
+            f"{len(litter):,} files that are not photos (hidden, or of another kind) are not used, as {litter[0]}."
         )
 
 
@@ -238,5 +241,5 @@ def _list_person(folder: Path, person: Person | None, contents: Contents, litter
 
 
 def table_paths(data: Path) -> set[str]:
-    """Everybody whom train.csv names, good rows or not."""
+    """Return the paths of everybody in train.csv, whether their rows are valid or not."""
     return {row["path"] for _, row in _read_table(data / TABLE, Contents())}

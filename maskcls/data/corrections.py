@@ -1,19 +1,19 @@
-"""Corrections of labels, applied when photos are read. The files themselves stay as they are.
+"""Corrections of labels, applied when photos are read. The files themselves are not changed.
 
-A CSV, a correction a row, columns in any order:
+A CSV file with one correction per row, columns in any order:
 
-    what    `swap` (the person's incorrect_mask and normal are exchanged), `gender`, `age`, or `mask` (one photo's mask state)
+    what    `swap` (exchange a person's incorrect_mask and normal), `gender`, `age`, or `mask` (of one photo)
     path    whose: train.csv's path; or
-    id      train.csv's id, where only one person has it (003397 is two people: give the path)
-    value   gender: male, female · age: years, or `under 30`, `over 59` · mask: worn, incorrect, not worn · swap: nothing
+    id      train.csv's id, if only one person has it (003397 is two people: give the path)
+    value   gender: male, female; age: years, `under 30`, `over 59`; mask: worn, incorrect, not worn; swap: nothing
     file    mask only: the photo's name without its extension, as incorrect_mask
-    was     optional: the correction holds only where the label was this (a value as above)
+    was     optional: the correction applies only where the label was this (a value as above)
     teams   optional: how many of the contest's teams made it; it says how far to trust it
 
-`corrections_published.csv` holds those that the contest's teams published. Applied by default are those that at least 11 of
-about 38 lists have, and the contest project's own; the rest stand there as leads: copy the file, and name your copy, to apply all.
-They know people by the contest's ids alone, and other data may count its people likewise, so they are applied to
-nothing but the contest's data (`is_contest`). Your own file is always applied.
+`corrections_published.csv` holds the corrections that the contest's teams published. Applied by default are those that
+at least 11 of about 38 lists have, and the contest project's own. The rest are kept as leads: to apply all, copy the
+file and name the copy. They name people by the contest's ids alone, which other data may use for other people, so they
+are applied only to the contest's data (`is_contest`). A user's own file is always applied.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ NAMED = 20
 
 @dataclass(frozen=True)
 class Correction:
-    """One row of the CSV, checked; `line` is where it stands."""
+    """One row of the CSV file, checked; `line` is where it stands."""
 
     line: int
     what: str
@@ -59,28 +59,30 @@ class Correction:
 
     @property
     def whom(self) -> str:
-        """The person as the row names them."""
+        """The person, as the row names them."""
         return self.path or self.id
 
 
 @dataclass(frozen=True)
 class Corrections:
-    """What to correct. `published`: only where the photos are the contest's."""
+    """The corrections to apply; `published` ones only where the photos are the contest's."""
 
     rows: tuple[Correction, ...] = ()
     source: str = "none"
     published: bool = False
 
     def apply(self, photos: pd.DataFrame) -> pd.DataFrame:
-        """A copy of the photo table with gender, age and mask corrected; age_group and label are the caller's to derive.
+        """Return a copy of the photo table with gender, age and mask corrected.
 
-        Logs how many applied, and names people who aren't there. Raises DataError for an id that stands for two people.
+        The caller derives age_group and label from them. Logs how many corrections applied, and names people who
+        aren't there. Raises DataError for an id that stands for two people.
         """
         if not self.rows:
             return photos
         if self.published and not is_contest(photos, {row.id for row in self.rows}):
             log.info(
-                "The published corrections are not applied: these are not the contest's people. Your own: --corrections FILE."
+                "The published corrections are not applied: these are not the contest's people. "
+                "Your own: --corrections FILE."
             )
             return photos
         photos = photos.copy()
@@ -103,7 +105,7 @@ class _People:
             self._paths.setdefault(str(id_), []).append(str(path))
 
     def rows(self, row: Correction, source: str) -> list[int] | None:
-        """None where the person isn't there."""
+        """Return the person's rows, or None where the person isn't there."""
         if row.path:
             return self._by_path.get(row.path)
         paths = self._paths.get(row.id, [])
@@ -116,9 +118,10 @@ class _People:
 
 
 def is_contest(photos: pd.DataFrame, ids: Iterable[str]) -> bool:
-    """Whether these are the contest's people: at least 2,000, all of one race (as its folders' names say), with 9 of 10 of the ids.
+    """Whether these are the contest's people.
 
-    Ids alone would not do: 000020 is somebody in many a data set.
+    They are if they are at least 2,000, all of one race (by their folders' names), with 9 of 10 of the ids. Ids alone
+    would not be enough: 000020 is somebody in many a data set.
     """
     wanted = set(ids)
     people = photos.drop_duplicates("person")
@@ -127,7 +130,7 @@ def is_contest(photos: pd.DataFrame, ids: Iterable[str]) -> bool:
 
 
 def _apply(row: Correction, rows: list[int], photos: pd.DataFrame) -> str:
-    """Change one person's rows of the table; returns the outcome's name."""
+    """Change one person's rows of the table; return the outcome's name."""
     if row.what == "swap":
         photos.loc[rows, "mask"] = photos.loc[rows, "mask"].map({0: 0, 1: 2, 2: 1})
         return "applied"
@@ -181,7 +184,7 @@ def _log_outcomes(source: str, total: int, outcomes: Mapping[str, list[Correctio
 
 
 def read_corrections(which: str) -> Corrections:
-    """Those to apply: `published`, `none`, or a CSV file.
+    """Return the corrections to apply: `published`, `none`, or those of a CSV file.
 
     Raises CallError for a file that isn't there, DataError listing the lines that can't be understood.
     """
@@ -221,7 +224,7 @@ def _read(file: Path) -> list[tuple[int, dict[str, str]]]:
 
 
 def _checked(line: int, row: Mapping[str, str]) -> Correction:
-    """Raises DataError saying what is wrong with the row."""
+    """Return the row as a correction. Raises DataError saying what is wrong with it."""
     what, value, was, file = (row.get(name, "") for name in ("what", "value", "was", "file"))
     file = Path(file).stem.lower() if file else ""
     if what not in WHAT:

@@ -1,4 +1,4 @@
-"""FaceData: labelled photos, their split and where their pixels are kept: all that a fit or a search needs of its data."""
+"""FaceDataset: labelled photos, their split, and the cache of their pixels: all that a fit or a search needs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _TEXT = ("file", "key", "person", "person_id", "race")
 
 @dataclass(frozen=True)
 class FaceDataset:
-    """The photo table (`photos.read_contest`), the split of its people, and where what is made of them is kept.
+    """The photo table (`photos.read_contest`), the split of its people, and where derived arrays are kept.
 
     Row i of the table is row i of `pixels`.
     """
@@ -48,9 +48,10 @@ class FaceDataset:
     cache: CacheOptions
 
     def pixels(self, image_size: int, progress: bool = False, face_crop: str = "none") -> NDArray[np.uint8]:
-        """Every photo through the geometry, (n, image_size, image_size, 3) uint8, mapped read-only; decoded on first use only.
+        """Return every photo through the geometry, (n, image_size, image_size, 3) uint8, mapped read-only.
 
-        `face_crop` is one of `geometry.FACE_CROPS`. Raises DataError listing the photos that can't be decoded.
+        Photos are decoded on first use only. `face_crop` is one of `geometry.FACE_CROPS`. Raises DataError listing the
+        photos that can't be decoded.
         """
         from maskcls.data.geometry import Geometry
         from maskcls.data.pixels import open_or_build
@@ -61,42 +62,42 @@ class FaceDataset:
         )
 
     def pixels_digest(self, image_size: int, face_crop: str = "none") -> str:
-        """Names what `pixels` gives: another one for photos that changed on the disk."""
+        """Return a name of what `pixels` gives, which differs once photos change on the disk."""
         from maskcls.data.geometry import Geometry
         from maskcls.data.pixels import digest
 
         return digest(self.photos["file"].tolist(), self.photos["key"].tolist(), Geometry(image_size, face_crop))
 
     def feature_stores(self, *, shared: bool) -> FeatureStores | None:
-        """Where frozen features are kept; None where none are to be.
+        """Return where frozen features are kept, or None if none are to be kept.
 
         Args:
-            shared: whether other fits will want the same ones.
+            shared: whether other fits will need the same features.
         """
         from maskcls.stores.features import FeatureStores
 
         return FeatureStores(self.cache.folder, self.cache.feature_gb, shared) if self.cache.feature_gb > 0 else None
 
     def rows(self, side: str) -> NDArray[np.int64]:
-        """Rows of `train`, `validation` or `holdout`, rising."""
+        """Return the rows of `train`, `validation` or `holdout`, in rising order."""
         return rows(self.photos, self.split.side(side))
 
     @cached_property
     def digest(self) -> str:
-        """12 hex digits of the photos' keys, sizes, labels and ages, wherever the folder lies."""
+        """12 hex digits of the photos' keys, sizes, labels and ages, wherever the folder is."""
         columns = (self.photos[name].tolist() for name in ("key", "size_bytes", "label", "age"))
         lines = "".join("\t".join(map(str, row)) + "\n" for row in zip(*columns, strict=True))
         return hashlib.sha256(lines.encode()).hexdigest()[:12]
 
     def save(self, folder: Path) -> None:
-        """Write the table and the split, each file whole or not at all; what `load` reads."""
+        """Write the table and the split, each file whole or not at all, for `load` to read."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in ((PHOTOS, self.photos.to_csv(index=False)), (SPLIT, self.split.to_json())):
             write_atomically(folder / name, text)
 
     @classmethod
     def load(cls, folder: Path, cache: CacheOptions) -> Self:
-        """What `save` wrote. Raises DataError where it isn't there or can't be read."""
+        """Read what `save` wrote. Raises DataError where it isn't there or can't be read."""
         try:
             types = dict.fromkeys(_TEXT, str)
             photos = pd.read_csv(folder / PHOTOS, dtype=types, keep_default_na=False)
@@ -122,10 +123,10 @@ def prepare(
     cache: CacheOptions | None = None,
     progress: bool = False,
 ) -> FaceDataset:
-    """Photos, corrected and split; without `data`, demo faces, drawn once into the cache.
+    """Return the photos, corrected and split; without `data`, demo faces, which are drawn once into the cache.
 
-    With `skip_bad` every photo is decoded once to find those that can't be (the answer is kept in the cache), and those are
-    left out; without it, they are told when `FaceDataset.pixels` is built.
+    With `skip_bad` every photo is decoded once to find those that can't be (the result is kept in the cache), and
+    those are left out; without it, they are reported when `FaceDataset.pixels` is built.
 
     Raises DataError listing what is wrong, or naming the classes with nobody in training.
     """
@@ -142,16 +143,17 @@ def prepare(
     if problem:
         raise DataError(problem.message)
     faces = FaceDataset(photos, split, cache)
-    _say_what_validation_lacks(faces)
+    _warn_of_missing_classes(faces)
     return faces
 
 
-def _say_what_validation_lacks(faces: FaceDataset) -> None:
-    """A score over fewer classes, or over a handful of people, should not be taken for one over 18."""
+def _warn_of_missing_classes(faces: FaceDataset) -> None:
+    """Warn that a score is over fewer than 18 classes, which may be over a handful of people, too."""
     present = faces.photos["label"].iloc[faces.rows("validation")].nunique()
     if present < N_CLASSES:
         log.warning(
-            "The %d validation people have %d of the %d classes, and macro F1 is the mean over those: scores will be rough.",
+            "The %d validation people have %d of the %d classes, and macro F1 is the mean over those: "
+            "scores will be rough.",
             len(faces.split.validation),
             present,
             N_CLASSES,
@@ -159,7 +161,7 @@ def _say_what_validation_lacks(faces: FaceDataset) -> None:
 
 
 def _read(folder: Path, corrections: Corrections, skip_bad: bool, progress: bool) -> pd.DataFrame:
-    """`read_contest`, whose refusal lists what `maskcls.check` would: photos that can't be decoded, too."""
+    """Call `read_contest`, and refuse with what `maskcls.check` lists, photos that can't be decoded included."""
     try:
         return read_contest(folder, corrections=corrections, skip_bad=skip_bad)
     except DataError:
@@ -170,7 +172,10 @@ def _read(folder: Path, corrections: Corrections, skip_bad: bool, progress: bool
 
 
 def demo_folder(cache: Path) -> Path:
-    """The demo faces' contest folder under `cache`, drawn on first use, and anew when the code that draws them changed."""
+    """Return the demo faces' contest folder under `cache`.
+
+    It is drawn on first use, and again when the code that draws it has changed.
+    """
     from maskcls.data.demo import folder as demo
 
     sources = sorted(Path(demo.__file__).parent.glob("*.py"))

@@ -1,4 +1,4 @@
-"""Where the face is in a portrait, by OpenCV's own Haar cascades: nothing to download. cv2 and numpy alone.
+"""Detection of the face in a portrait by OpenCV's own Haar cascades, which need no download. cv2 and numpy alone.
 
 Source: Viola and Jones, Rapid Object Detection using a Boosted Cascade of Simple Features, CVPR 2001.
 """
@@ -19,22 +19,33 @@ from maskcls.errors import RunError
 Image = NDArray[np.uint8]
 
 CASCADES = ("haarcascade_frontalface_default.xml", "haarcascade_frontalface_alt.xml")
-"""Asked in this order, until one finds a face. The second finds a third of what the first misses, nearly all of it masks worn well.
-The profile cascade adds nothing to them, and the eye cascade takes brows, hair and whole faces for eyes."""
+"""Tried in this order, until one finds a face.
+
+The second finds a third of what the first misses, nearly all of it masks worn well. The profile cascade adds nothing
+to them, and the eye cascade takes brows, hair and whole faces for eyes.
+"""
 WORK_EDGE_PX = 192
-"""Photos are brought to this longer edge first, which bounds the time for large ones. At 256 a few more of a thousand faces are found,
-but three times as many boxes are wrong, and it takes a third longer."""
+"""Photos are resized to this longer edge first, which bounds the time for large ones.
+
+At 256 a few more of a thousand faces are found, but three times as many boxes are wrong, and it takes a third longer.
+"""
 SCALE_STEP = 1.05
-"""Between two sizes of the search. At 1.1 it takes half the time, and misses four of a hundred masked faces more."""
+"""The factor between two sizes of the search.
+
+At 1.1 it takes half the time, and misses four more of a hundred masked faces.
+"""
 NEIGHBOURS = 3
 """Overlapping hits that make a face: OpenCV's default, and masks leave few of them."""
 MIN_EDGE = 0.25
-"""Of the photo's shorter edge: what is smaller is an eye or a bystander, not the face of a portrait."""
+"""Share of the photo's shorter edge: anything smaller is an eye or a bystander, not the face of a portrait."""
 MIDDLE = 0.6
-"""A portrait's face has its middle in this share of the width and of the height; what lies farther out is background."""
+"""The centre of a portrait's face is within this share of width and height; what lies farther out is background."""
 MARGIN = 0.2
-"""Of the found box's edge, on every side. The box ends at the brow and the chin: without a margin masks are cut, with 0.1 they touch
-the edge, with 0.2 hair, ears and chin are in, which tell gender and age."""
+"""Added to the found box on every side, as a share of its edge.
+
+The box ends at the brow and the chin: without a margin masks are cut, with 0.1 they touch the edge, with 0.2 hair,
+ears and chin are in, which show gender and age.
+"""
 
 DETECTOR: dict[str, Any] = {
     "cascades": list(CASCADES),
@@ -45,7 +56,7 @@ DETECTOR: dict[str, Any] = {
     "middle": MIDDLE,
     "margin": MARGIN,
 }
-"""All that decides where a photo is cut, ready for JSON."""
+"""Everything that decides where a photo is cut, ready for JSON."""
 
 _of_this_thread = threading.local()
 
@@ -59,9 +70,10 @@ class Box(NamedTuple):
 
 
 def face_square(rgb: Image) -> Image | None:
-    """uint8 (height, width, 3) -> the square around the face, with MARGIN, as a view (n, n, 3); None where no face is found.
+    """Return the square around the face, with MARGIN, or None if no face is found.
 
-    The square is moved where it would leave the photo, and no larger than the photo's shorter edge. Nothing is resized.
+    uint8 (height, width, 3) -> a view (n, n, 3). The square is moved where it would leave the photo, and no larger
+    than the photo's shorter edge. Nothing is resized.
     """
     face = find_face(rgb)
     if face is None:
@@ -74,10 +86,10 @@ def face_square(rgb: Image) -> Image | None:
 
 
 def find_face(rgb: Image) -> Box | None:
-    """The largest face whose middle is in the photo's MIDDLE; None where there is none.
+    """Return the largest face whose centre is in the photo's MIDDLE; None if there is none.
 
-    Of equally large ones the topmost, then the leftmost counts: what is chosen does not hang on the order in which they are found.
-    Raises RunError where this OpenCV has no cascades.
+    Of equally large ones the topmost, then the leftmost counts: the choice does not depend on the order in which they
+    are found. Raises RunError where this OpenCV has no cascades.
     """
     gray, scale = _reduced(rgb)
     height, width = gray.shape
@@ -93,7 +105,10 @@ def find_face(rgb: Image) -> Box | None:
 
 
 def _reduced(rgb: Image) -> tuple[Image, float]:
-    """(height, width, 3) -> gray (h, w), its longer edge WORK_EDGE_PX and its histogram equalised; and the factor between the two."""
+    """Return the photo in gray, (h, w), and the factor by which it was resized.
+
+    Its longer edge is WORK_EDGE_PX, and its histogram is equalised.
+    """
     height, width = rgb.shape[:2]
     scale = WORK_EDGE_PX / max(height, width)
     gray = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
@@ -109,7 +124,7 @@ def _in_the_middle(face: Box, height: int, width: int) -> bool:
 
 
 def _cascades() -> list[cv2.CascadeClassifier]:
-    """A classifier keeps its working memory in itself, so each thread has its own."""
+    """Return this thread's classifiers: a classifier keeps its working memory in itself."""
     if not hasattr(_of_this_thread, "cascades"):
         _of_this_thread.cascades = [_load(name) for name in CASCADES]
     loaded: list[cv2.CascadeClassifier] = _of_this_thread.cascades

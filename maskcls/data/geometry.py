@@ -1,6 +1,6 @@
-"""The one preprocessing's first half: a photo file -> RGB -> a square of one size, of the face if so asked. cv2 and numpy alone.
+"""The first half of the preprocessing: photo file -> RGB -> a square of one size, of the face if asked. cv2 and numpy.
 
-Training, validation, prediction and the page all take this way, so the same photo is the same pixels at each.
+Training, validation, prediction and the web page all use it, so the same photo gives the same pixels in each.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from maskcls.data.face_crop import DETECTOR, face_square
 from maskcls.errors import CallError, DataError
 
-# Photos are worked on in parallel, one a thread or process: OpenCV's own threads would only fight for the cores.
+# Photos are decoded in parallel, one per thread or process: OpenCV's own threads would only compete for the cores.
 cv2.setNumThreads(0)
 
 Image = NDArray[np.uint8]
@@ -28,7 +28,7 @@ MIN_EDGE_PX = 8
 """A photo with a shorter edge shows nothing to recognise; most often it is 1x1, a placeholder."""
 
 FACE_CROPS = ("none", "haar")
-"""What comes before the middle square: nothing, or a cut to the face that OpenCV's Haar cascades find."""
+"""What comes before the centre square: nothing, or a cut to the face that OpenCV's Haar cascades find."""
 
 FORMAT = {"version": 2, "resize": "smallest edge", "crop": "center", "shrink": "area", "enlarge": "cubic"}
 
@@ -38,7 +38,7 @@ EXIF_ORIENTATION = 0x0112
 
 
 class Decoded(NamedTuple):
-    """A photo as uint8 RGB (height, width, 3), and what had to be converted: some of CONVERSIONS."""
+    """A photo as uint8 RGB (height, width, 3), and the conversions that it needed, of CONVERSIONS."""
 
     rgb: Image
     conversions: tuple[str, ...]
@@ -50,7 +50,7 @@ CONVERSIONS = ("EXIF-turned", "16-bit", "grayscale", "transparent")
 def decode(file: str | Path) -> Decoded:
     """Read a photo of any format that OpenCV knows.
 
-    Raises DataError, naming the file, where it is missing, unreadable, empty, truncated, no image, or too small.
+    Raises DataError, naming the file, where it is missing, unreadable, empty, truncated, not an image, or too small.
     """
     try:
         data = Path(file).read_bytes()
@@ -60,7 +60,7 @@ def decode(file: str | Path) -> Decoded:
 
 
 def decode_bytes(data: bytes, name: str) -> Decoded:
-    """`decode` for a file's content; `name` stands for it in messages."""
+    """Decode the content of a file like `decode`; `name` stands for the file in messages."""
     if not data:
         raise DataError(f"{name} is empty (0 bytes). Copy the photo again, or leave it out.")
     if _is_truncated(data):
@@ -73,7 +73,7 @@ def decode_bytes(data: bytes, name: str) -> Decoded:
         raise DataError(f"{name} cannot be decoded: {error.err}.") from None
     if pixels is None:
         raise DataError(
-            f"{name} is no image that can be decoded (.jpg, .jpeg or .png expected). Replace it, or leave it out."
+            f"{name} is not an image that can be decoded (.jpg, .jpeg or .png expected). Replace it, or leave it out."
         )
     exif = next(
         (bytes(part) for kind, part in zip(kinds, metadata, strict=True) if kind == cv2.IMAGE_METADATA_EXIF), b""
@@ -82,13 +82,18 @@ def decode_bytes(data: bytes, name: str) -> Decoded:
     height, width = decoded.rgb.shape[:2]
     if min(height, width) < MIN_EDGE_PX:
         raise DataError(
-            f"{name} is {width}x{height} px: at least {MIN_EDGE_PX}x{MIN_EDGE_PX} expected. Replace it, or leave it out."
+            f"{name} is {width}x{height} px: at least {MIN_EDGE_PX}x{MIN_EDGE_PX} expected. "
+            "Replace it, or leave it out."
         )
     return decoded
 
 
 def exif_orientation(exif: bytes) -> int:
-    """EXIF's orientation 1..8 from a TIFF block; 1 (upright) where there is none. Source: EXIF 2.32, 4.6.4."""
+    """Return EXIF's orientation 1..8 from a TIFF block; 1 (upright) without one. Source: EXIF 2.32, 4.6.4.
+
+    PIL.Image.Exif is no replacement: it raises on some broken blocks, and takes other values where an entry is
+    repeated or has another type, so stores and bundles made before would see other pixels.
+    """
     exif = exif.removeprefix(b"Exif\0\0")
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
     if order is None:
@@ -106,9 +111,9 @@ def exif_orientation(exif: bytes) -> int:
 
 
 def _is_truncated(data: bytes) -> bool:
-    """Told from the end marker, because some decoders fill what is missing with grey and say nothing."""
+    """Whether the end marker is missing; some decoders fill the missing part with grey and raise nothing."""
     if data.startswith(JPEG_START):
-        # An embedded thumbnail has an end of its own, so the last end has to follow the last scan.
+        # An embedded thumbnail ends with such a marker, too, so the last end must follow the last scan.
         return data.rfind(JPEG_END) < max(data.rfind(JPEG_SCAN), len(JPEG_START))
     if data.startswith(PNG_START):
         return PNG_END not in data[-1024:] and PNG_END not in data
@@ -116,10 +121,10 @@ def _is_truncated(data: bytes) -> bool:
 
 
 def _to_rgb(pixels: NDArray[Any], orientation: int, name: str) -> Decoded:
-    """What IMREAD_UNCHANGED gives (h, w) or (h, w, 1, 3 or 4), BGR -> upright uint8 RGB (h, w, 3)."""
+    """Convert what IMREAD_UNCHANGED gives, (h, w) or (h, w, 1, 3 or 4) in BGR, to upright uint8 RGB (h, w, 3)."""
     conversions = []
     if pixels.dtype == np.uint16:
-        pixels = (pixels.astype(np.uint32) * 255 + 32767) // 65535
+        pixels = (pixels.astype(np.uint32) * 255 + 32767) // 65535  # rounded to the nearest of 256 values
         conversions.append("16-bit")
     elif pixels.dtype != np.uint8:
         raise DataError(
@@ -141,15 +146,15 @@ def _to_rgb(pixels: NDArray[Any], orientation: int, name: str) -> Decoded:
 
 
 def _over_white(bgra: Image) -> Image:
-    rgb = bgra[:, :, 2::-1].astype(np.uint32)
-    alpha = bgra[:, :, 3:].astype(np.uint32)
-    return ((rgb * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    rgb = bgra[:, :, 2::-1].astype(np.uint32)  # (h, w, 3)
+    alpha = bgra[:, :, 3:].astype(np.uint32)  # (h, w, 1)
+    return ((rgb * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)  # + 127: rounded, not cut
 
 
 def _turn(rgb: Image, orientation: int) -> Image:
-    """Undo EXIF's orientation 2..8: from 5 on rows and columns are swapped, then rows or columns run backwards."""
+    """Undo EXIF's orientation 2..8: from 5 on rows and columns are swapped, then rows or columns are reversed."""
     if orientation >= 5:
-        rgb = rgb.transpose(1, 0, 2)
+        rgb = rgb.transpose(1, 0, 2)  # (w, h, 3)
     if orientation in (3, 4, 7, 8):
         rgb = rgb[::-1]
     if orientation in (2, 3, 6, 7):
@@ -158,7 +163,10 @@ def _turn(rgb: Image, orientation: int) -> Image:
 
 
 class Cropped(NamedTuple):
-    """uint8 (image_size, image_size, 3), contiguous; and whether a face was looked for in vain, so that this is the plain crop."""
+    """A square, uint8 (image_size, image_size, 3), contiguous.
+
+    `face_missed`: a face was looked for and not found, so this is the plain crop.
+    """
 
     pixels: Image
     face_missed: bool
@@ -166,7 +174,7 @@ class Cropped(NamedTuple):
 
 @dataclass(frozen=True)
 class Geometry:
-    """With `face_crop` the square around the face, where one is found; then SmallestMaxSize and CenterCrop, to `image_size` px."""
+    """The square around the face, if asked and found; then SmallestMaxSize and CenterCrop to `image_size` px."""
 
     image_size: int
     face_crop: str = "none"
@@ -178,11 +186,11 @@ class Geometry:
             raise CallError(f"face_crop is one of {', '.join(FACE_CROPS)}, but got {self.face_crop!r}.")
 
     def apply(self, rgb: Image) -> Image:
-        """uint8 (height, width, 3) -> uint8 (image_size, image_size, 3), contiguous."""
+        """Crop a photo: uint8 (height, width, 3) -> uint8 (image_size, image_size, 3), contiguous."""
         return self.crop(rgb).pixels
 
     def crop(self, rgb: Image) -> Cropped:
-        """`apply`, which also tells of a face that was not found."""
+        """Crop a photo like `apply`, and say whether its face was missed."""
         if self.face_crop == "none":
             return Cropped(self._middle_square(rgb), face_missed=False)
         face = face_square(rgb)
@@ -193,6 +201,7 @@ class Geometry:
         height, width = rgb.shape[:2]
         scale = size / min(height, width)
         if scale != 1:
+            # Never below `size`, whatever the rounding, so that the crop fits.
             wanted = (max(size, round(width * scale)), max(size, round(height * scale)))
             rgb = cv2.resize(rgb, wanted, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
             height, width = rgb.shape[:2]
@@ -200,21 +209,28 @@ class Geometry:
         return np.ascontiguousarray(rgb[top : top + size, left : left + size])
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for a bundle; `from_dict` gives an equal geometry. With a face crop, all that decides where it cuts is in it."""
+        """Return plain values for a bundle; `from_dict` gives an equal geometry.
+
+        With a face crop they include everything that decides where it cuts.
+        """
         detector = {} if self.face_crop == "none" else {"face_detector": DETECTOR}
         return {**FORMAT, "image_size": self.image_size, "face_crop": self.face_crop, **detector}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Raises DataError where the values describe another way of cropping than this version's."""
+        """Read what `to_dict` gave.
+
+        Raises DataError where the values describe another way of cropping than this version's.
+        """
         size, face_crop = values.get("image_size"), values.get("face_crop")
         if isinstance(size, int) and isinstance(face_crop, str) and face_crop in FACE_CROPS:
             geometry = cls(size, face_crop)
             if values == geometry.to_dict():
                 return geometry
         raise DataError(
-            f"This version's geometry is {json.dumps(FORMAT)}, an image_size and a face_crop ({' or '.join(FACE_CROPS)}; with haar "
-            f"a face_detector, {json.dumps(DETECTOR)}), but got {json.dumps(values)}."
+            f"This version's geometry is {json.dumps(FORMAT)}, an image_size and a face_crop "
+            f"({' or '.join(FACE_CROPS)}; with haar a face_detector, {json.dumps(DETECTOR)}), "
+            f"but got {json.dumps(values)}."
         )
 
     @property
@@ -223,11 +239,11 @@ class Geometry:
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
 
 
-def told_of_missed_faces(missed: int, total: int) -> str:
-    """For the log."""
+def missed_faces_note(missed: int, total: int) -> str:
+    """Return a line for the log on photos whose face was not found."""
     return f"No face was found in {missed:,} of {total:,} photos; they keep the plain crop."
 
 
 def load(file: str | Path, geometry: Geometry) -> Image:
-    """`decode`, then `geometry.apply`: uint8 (image_size, image_size, 3). Raises DataError as `decode` does."""
+    """Decode and crop a photo: uint8 (image_size, image_size, 3). Raises DataError as `decode` does."""
     return geometry.apply(decode(file).rgb)

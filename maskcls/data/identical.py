@@ -1,4 +1,4 @@
-"""Photos that stand under several people, byte for byte, and the groups of people whom they connect."""
+"""Photos that stand under several people, byte for byte, and the groups of people that they connect."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ READERS = 8
 
 
 def identical_groups(photos: pd.DataFrame) -> dict[str, str]:
-    """Person -> the first (by name) of the people whom identical photos connect with them; mostly themselves."""
+    """Return for each person the first, by name, of the people whom identical photos connect with them.
+
+    For most people that is the person.
+    """
     groups = DisjointSet(sorted(set(photos["person"])))
     for persons in identical_photos(photos):
         for one, other in pairwise(persons):
@@ -28,9 +31,10 @@ def identical_groups(photos: pd.DataFrame) -> dict[str, str]:
 
 
 def identical_photos(photos: pd.DataFrame) -> list[set[str]]:
-    """For each content that stands under several people, those people.
+    """Return, for each content that stands under several people, those people.
 
-    Only files of equal size are read, first their ends (a JPEG's last bytes tell most apart), then the whole of those that still agree.
+    Only files of equal size are read, first their ends (the last bytes of a JPEG differ in most cases), then the whole
+    of those that still agree.
     """
     candidates = _shared(photos, photos["size_bytes"])
     for size in (TAIL_BYTES, None):
@@ -44,12 +48,15 @@ def identical_photos(photos: pd.DataFrame) -> list[set[str]]:
 
 
 def _shared(photos: pd.DataFrame, content: pd.Series[Any]) -> pd.DataFrame:
-    """Rows whose content more than one person has."""
+    """Return the rows whose content more than one person has."""
     return photos[photos.groupby(content)["person"].transform("nunique") > 1]
 
 
 def _hash(file: str, tail_bytes: int | None) -> bytes:
-    """Digest of a file's content, or of its last bytes. A file that can't be read is like no other: the decoder will name it."""
+    """Return the digest of a file's content, or of its last bytes.
+
+    A file that can't be read is like no other: the decoder will report it.
+    """
     try:
         with Path(file).open("rb") as lines:
             if tail_bytes is not None:

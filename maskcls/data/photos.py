@@ -1,4 +1,4 @@
-"""A contest folder -> one table, a row a photo; and the photos to predict, from a folder, a table or a list."""
+"""Photo tables: a contest folder's labelled photos, or the photos to predict, one row per photo."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ log = logging.getLogger("maskcls")
 def read_contest(
     data: Path, *, age_cuts: tuple[int, int] = AGE_CUTS, corrections: Corrections | None = None, skip_bad: bool = False
 ) -> pd.DataFrame:
-    """The labelled photos under `data`, a row a photo, sorted by person and file name; no photo is opened.
+    """Return the labelled photos under `data`, one row per photo, sorted by person and file name; no photo is opened.
 
-    Columns: file (absolute path), key ("<person>/<file name>", wherever the folder lies), person (train.csv's path), person_id, race,
-    gender (0, 1), age (years), age_group (0..2), mask (0..2), label (0..17), size_bytes.
+    Columns: file (absolute path), key ("<person>/<file name>", wherever the folder is), person (train.csv's path),
+    person_id, race, gender (0, 1), age (years), age_group (0..2), mask (0..2), label (0..17), size_bytes.
 
-    Raises DataError listing what is wrong, most important first. With `skip_bad` people and photos with
-    problems are left out, and the log says how many; a person keeps the photos that are good.
+    Raises DataError listing what is wrong, most important first. With `skip_bad` people and photos with problems are
+    left out, and the log says how many; a person keeps the photos that are good.
     """
     data = data.absolute()
     contents = scan(data)
@@ -44,7 +44,7 @@ def read_contest(
 def tabulate(
     contents: Contents, age_cuts: tuple[int, int] = AGE_CUTS, corrections: Corrections | None = None
 ) -> pd.DataFrame:
-    """`read_contest`'s table of the photos that a scan found good."""
+    """Return `read_contest`'s table of the photos that a scan found good."""
     found = sorted(contents.photos, key=lambda photo: (photo.person.path, photo.name))
     photos = pd.DataFrame(
         {
@@ -74,7 +74,8 @@ def _log_left_out(contents: Contents) -> None:
     photos = sum(problem.kind in ("photo", "photo name") for problem in contents.problems)
     fewer = sum(problem.kind == "missing photos" for problem in contents.problems)
     log.warning(
-        "--skip-bad: %d rows of train.csv and %d further photo files are left out; %d people have fewer than seven photos.",
+        "--skip-bad: %d rows of train.csv and %d further photo files are left out; "
+        "%d people have fewer than seven photos.",
         people,
         photos,
         fewer,
@@ -82,12 +83,12 @@ def _log_left_out(contents: Contents) -> None:
 
 
 def list_photos(images: Path) -> pd.DataFrame:
-    """Photos to predict: columns file (absolute path) and key (ImageID, or the path as it was found), a row a photo.
+    """Return the photos to predict: columns file (absolute path) and key (ImageID, or the path as found).
 
     Args:
-        images: a folder (searched to the bottom, litter left aside, sorted by path), the contest's info.csv (its rows and
-            order, files in images/ beside it), a text file with a path a line (relative to where you are, or to the file),
-            or one photo.
+        images: a folder (searched with all its subfolders, litter left out, sorted by path), the contest's info.csv
+            (its rows and order, files in images/ beside it), a text file with one path per line (relative to the
+            current folder, or to the file), or one photo.
 
     Raises DataError naming what is missing.
     """
@@ -95,7 +96,8 @@ def list_photos(images: Path) -> pd.DataFrame:
         keys, files = _in_folder(images)
     elif not images.is_file():
         raise DataError(
-            f"{images} does not exist. Expected a folder of photos, the contest's info.csv, or a text file with a path a line."
+            f"{images} does not exist. "
+            "Expected a folder of photos, the contest's info.csv, or a text file with one path per line."
         )
     elif images.suffix.lower() == ".csv":
         keys, files = _in_info(images)
@@ -142,8 +144,8 @@ def _in_list(listing: Path) -> tuple[list[str], list[Path]]:
     try:
         lines = [line.strip() for line in listing.read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError:
-        raise DataError(f"{listing} is neither a photo nor text. Expected a path a line, in UTF-8.") from None
+        raise DataError(f"{listing} is neither a photo nor text. Expected one path per line, in UTF-8.") from None
     keys = [line for line in lines if line]
     if not keys:
-        raise DataError(f"{listing} is empty. Expected the path of a photo a line.")
+        raise DataError(f"{listing} is empty. Expected one photo's path per line.")
     return keys, [Path(key) if Path(key).is_file() else listing.parent / key for key in keys]

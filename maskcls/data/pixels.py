@@ -1,4 +1,4 @@
-"""The pixel store: every photo decoded once, through the geometry, into one array on disk that all runs map read-only."""
+"""The pixel store: every photo decoded once, through the geometry, into one array on disk for all runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from time import monotonic
 import cv2
 import numpy as np
 
-from maskcls.data.geometry import CONVERSIONS, Geometry, Image, decode, told_of_missed_faces
+from maskcls.data.geometry import CONVERSIONS, Geometry, Image, decode, missed_faces_note
 from maskcls.data.pool import over_photos, photo_bar
 from maskcls.errors import CallError, DataError, RunError
 from maskcls.files import write_atomically
@@ -37,7 +37,7 @@ __all__ = ["StoreInfo", "default_cache", "list_stores", "open_or_build", "prune"
 log = logging.getLogger("maskcls")
 
 FACES_MISSED = "faces_missed"
-"""The manifest's key for how many photos keep the plain crop because no face was found."""
+"""The manifest's key for how many photos have the plain crop because no face was found."""
 
 LISTED = 20
 """How many undecodable photos a refusal lists."""
@@ -46,69 +46,75 @@ PIXELS = "pixels.u8"
 
 
 def stores(cache: Path) -> Stores:
-    """The pixel stores of a cache."""
+    """Return the pixel stores of a cache."""
     return Stores(cache / "pixels", PIXELS, "decoded photos", "--pixel-store-gb", "choose a smaller --image-size")
 
 
 def list_stores(cache: Path) -> list[StoreInfo]:
-    """The pixel stores of a cache, most recently used first."""
+    """Return the pixel stores of a cache, most recently used first."""
     return stores(cache).infos()
 
 
 def prune(cache: Path, budget_gb: float) -> list[StoreInfo]:
-    """Remove pixel stores, least recently used first, until the rest fits the budget, GB; those in use stay. Returns the removed ones."""
+    """Remove pixel stores, least recently used first, until the others fit the budget; return the removed ones.
+
+    Those in use stay.
+    """
     return stores(cache).prune(budget_gb)
 
 
 def open_or_build(
     files: Sequence[str], keys: Sequence[str], geometry: Geometry, cache: Path, budget_gb: float, progress: bool = False
 ) -> Image:
-    """Row i is photo i: uint8 (n, size, size, 3), mapped read-only; what has been decoded once is not decoded again.
+    """Return the photos' pixels, uint8 (n, size, size, 3), row i photo i, mapped read-only.
 
-    The store belongs to the keys, sizes and modification times of the files, to the geometry and to OpenCV's version.
-    Whoever asks for it while another process builds it waits. A damaged store is built anew.
-    With a face crop the log says of every store, new or old, in how many photos no face was found.
+    A photo that has been decoded once is not decoded again. The store belongs to the keys, sizes and modification
+    times of the files, to the geometry and to OpenCV's version. A process that asks for it while another one builds it
+    waits. A damaged store is built again. With a face crop the log says of every store, new or old, in how many photos
+    no face was found.
 
     Args:
         files: paths of the photos, n of them, at least one.
-        keys: their identities, wherever the folder lies.
-        cache: folder for decoded photos; it may be read-only where the store is there already.
-        budget_gb: bound on all stores under `cache`, in 10**9 bytes; the least recently used and not in use make room.
-        progress: show a bar on stderr, where that is a terminal.
+        keys: their identities, wherever the folder is.
+        cache: folder for decoded photos; it may be read-only if the store exists already.
+        budget_gb: bound on all stores under `cache`, in 10**9 bytes; those least recently used and not in use are
+            removed.
+        progress: show a bar on stderr, if that is a terminal.
 
     Raises DataError listing the photos that cannot be decoded, and RunError where the budget or the disk does not hold
-    the store, or the cache cannot be written; nothing half-built stays.
+    the store, or the cache cannot be written; no incomplete store is left.
     """
     if not files or len(files) != len(keys):
         raise CallError(
-            f"One key a photo, and at least one photo, expected: got {len(files)} files and {len(keys)} keys."
+            f"One key per photo, and at least one photo, expected: got {len(files)} files and {len(keys)} keys."
         )
     kind = stores(cache)
     store = kind.folder / digest(files, keys, geometry)
     shape = (len(files), geometry.image_size, geometry.image_size, 3)
-    with _told_of_the_cache(cache):
+    with _naming_the_cache(cache):
         pixels = kind.open(store, shape, np.uint8)
         if pixels is None:
             store.parent.mkdir(parents=True, exist_ok=True)
             with build_lock(store):
-                pixels = kind.open(store, shape, np.uint8)
+                pixels = kind.open(store, shape, np.uint8)  # built by another process while this one waited
                 if pixels is None:
                     _build(kind, store, files, geometry, budget_gb, progress)
                     pixels = kind.open(store, shape, np.uint8)
     if pixels is None:
         raise RunError(
-            f"The decoded photos in {store} are not what was written a moment ago. Check the disk, or name another --cache."
+            f"The decoded photos in {store} are not what was written a moment ago. "
+            "Check the disk, or name another --cache."
         )
     if geometry.face_crop != "none":
         manifest = read_manifest(store) or {}
-        log.info(told_of_missed_faces(manifest.get(FACES_MISSED, 0), len(files)))
+        log.info(missed_faces_note(manifest.get(FACES_MISSED, 0), len(files)))
     return pixels
 
 
 def digest(files: Sequence[str], keys: Sequence[str], geometry: Geometry) -> str:
-    """24 hex digits of what the pixels hang on: the photos' keys, sizes and times, the geometry, and OpenCV's version, which may decode to
-    other bits.
+    """Return 24 hex digits of everything that the pixels depend on.
 
+    That is the photos' keys, sizes and times, the geometry, and OpenCV's version, which may decode to other bits.
     Raises DataError where a file can't be read.
     """
     identity = hashlib.sha256(f"{cv2.__version__} {geometry.digest} {len(files)}\n".encode())
@@ -122,8 +128,8 @@ def digest(files: Sequence[str], keys: Sequence[str], geometry: Geometry) -> str
 
 
 @contextmanager
-def _told_of_the_cache(cache: Path) -> Iterator[None]:
-    """A disk's complaint becomes one that names the cache and what to do."""
+def _naming_the_cache(cache: Path) -> Iterator[None]:
+    """Turn an error of the disk into one that names the cache and what to do."""
     try:
         yield
     except OSError as error:
@@ -138,7 +144,7 @@ def _told_of_the_cache(cache: Path) -> Iterator[None]:
 def _build(
     kind: Stores, store: Path, files: Sequence[str], geometry: Geometry, budget_gb: float, progress: bool
 ) -> None:
-    """Decode into a folder beside, then rename it to `store`. Call it with the build lock held."""
+    """Decode into a folder beside `store`, then rename it to `store`. The caller holds the build lock."""
     started = monotonic()
     shape = (len(files), geometry.image_size, geometry.image_size, 3)
     n_bytes = int(np.prod(shape))
@@ -150,6 +156,7 @@ def _build(
             kind.make_room(store, n_bytes, budget_gb)
             folder.mkdir()
             kind.reserve(store, n_bytes)
+        # The room lock is released before the decoding: other stores may be built at the same time.
         rows = np.memmap(folder / PIXELS, np.uint8, "r+", shape=shape)
         counts = _decode_into(rows, files, geometry, progress)
         conversions = {name: counts[name] for name in CONVERSIONS if counts[name]}
@@ -168,14 +175,13 @@ def _build(
         folder.rename(store)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    told = "".join(f", {count:,} {name}" for name, count in conversions.items())
-    log.info(
-        "Decoded %s photos to %d px in %.1f s%s.", f"{len(files):,}", geometry.image_size, monotonic() - started, told
-    )
+    converted = "".join(f", {count:,} {name}" for name, count in conversions.items())
+    seconds = monotonic() - started
+    log.info("Decoded %s photos to %d px in %.1f s%s.", f"{len(files):,}", geometry.image_size, seconds, converted)
 
 
 def _decode_into(rows: Image, files: Sequence[str], geometry: Geometry, progress: bool) -> Counter[str]:
-    """Fill the rows (n, s, s, 3), one thread a core (OpenCV lets go of the interpreter); count each conversion and FACES_MISSED."""
+    """Fill the rows (n, s, s, 3) in threads; count each conversion, and FACES_MISSED."""
 
     def one(row: int) -> tuple[str, ...] | DataError:
         try:

@@ -17,18 +17,20 @@ Photo = TypeVar("Photo")
 Result = TypeVar("Result")
 
 AHEAD = 1024
-"""Results that may wait to be taken, unless the caller wants fewer because they are large."""
+"""How many results may wait to be taken; callers with large results choose fewer."""
 
 
 def over_photos(
     work: Callable[[Photo], Result], photos: Sequence[Photo], *, threads: int | None = None, ahead: int = AHEAD
 ) -> Iterator[Result]:
-    """`work` of each photo, in the photos' order, done in threads; what is waiting is dropped where the caller stops.
+    """Yield `work` of each photo, in the photos' order; the work is done in threads.
+
+    If the caller stops early, photos that wait are dropped.
 
     Args:
-        work: lets go of the interpreter for most of its time, as OpenCV does. Its first exception ends the iteration.
-        threads: one per core that this process may use, unless the work waits for a disk rather than for a core.
-        ahead: a bound on photos that are done, or being done, before their results are taken.
+        work: releases the interpreter for most of its time, as OpenCV does. Its first exception ends the iteration.
+        threads: default: one per core that this process may use. More only for work that waits for a disk.
+        ahead: bound on the photos that are done, or being done, before their results are taken.
     """
     waiting: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(usable_cores() if threads is None else threads)
@@ -45,7 +47,7 @@ def over_photos(
 
 @contextmanager
 def photo_bar(title: str, total: int, shown: bool) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr, where that is a terminal and `shown` is true; yields what moves it on by some photos."""
+    """Show a progress bar on stderr, if that is a terminal and `shown` is true; yield a function that advances it."""
     console = Console(stderr=True)
     columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not (shown and console.is_terminal), transient=True) as bar:

@@ -1,4 +1,4 @@
-"""Problem: one thing wrong with a folder of photos, as it is listed by `maskcls.check` and by what refuses to train."""
+"""Problem: one thing wrong with a folder of photos, for `maskcls.check` and for commands that refuse the folder."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from maskcls.errors import DataError
 from maskcls.text import first_lines
 
 KINDS = (
-    "folder",  # there is nothing to read: these three hide all others
+    "folder",  # nothing can be read: the first three kinds hide all others
     "table",
     "column",
-    "duplicate path",  # a person whose labels or photos can't be had
+    "duplicate path",  # a person whose labels or photos are missing or invalid
     "person folder",
     "gender",
     "age",
-    "class",  # nobody to learn a class from
+    "class",  # nobody in a class
     "missing photos",  # single photos
     "photo name",
     "photo",
@@ -25,7 +25,7 @@ KINDS = (
 """Most important first."""
 
 FATAL = KINDS[:3]
-"""Nothing is left when these are left out, so --skip-bad does not help."""
+"""Kinds that leave nothing to train on, so --skip-bad does not help."""
 
 LISTED = 20
 """How many problems a refusal lists."""
@@ -33,7 +33,11 @@ LISTED = 20
 
 @dataclass(frozen=True)
 class Problem:
-    """`message` says all: what, where, what was expected, what to do. `where` is a file (and line of a table), relative to the folder."""
+    """One thing that is wrong.
+
+    `message` says everything: what, where, what was expected, what to do. `where` is a file (and line of a table),
+    relative to the folder.
+    """
 
     kind: str
     where: str
@@ -41,12 +45,12 @@ class Problem:
 
 
 def ordered(problems: Iterable[Problem]) -> list[Problem]:
-    """Most important first; the same kind in the order of reading."""
+    """Sort by importance; problems of one kind stay in the order of reading."""
     return sorted(problems, key=lambda problem: KINDS.index(problem.kind))
 
 
 def refusal(problems: Iterable[Problem], data: Path) -> DataError:
-    """The error that lists the most important problems and says how to see them all."""
+    """Return the error that lists the most important problems and says how to see all of them."""
     listed = ordered(problems)
     if len(listed) == 1:
         return DataError(listed[0].message)
@@ -56,7 +60,7 @@ def refusal(problems: Iterable[Problem], data: Path) -> DataError:
 
 
 def remedy(problems: Iterable[Problem]) -> str:
-    """What to do about them, and whether --skip-bad would help."""
+    """Return what to do about the problems, and whether --skip-bad would help."""
     if any(problem.kind in (*FATAL, "class") for problem in problems):
         return "Mend them before training."
     return "Mend them, or leave those people and photos out of the training with --skip-bad."

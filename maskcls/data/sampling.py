@@ -1,4 +1,4 @@
-"""Which training photos an epoch draws, in which order. An epoch is n draws of n photos, whatever the sampler."""
+"""The order in which an epoch draws training photos. An epoch is n draws of n photos, for every sampler."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from maskcls.errors import CallError, DataError
 
 Integers = NDArray[np.int64]
 
-WEIGHTED_STREAM, SHUFFLE_STREAM, REMAINDER_STREAM = range(
-    3
-)  # keep the samplers' random numbers apart where a seed is shared
+# Samplers that share a seed draw from different streams.
+WEIGHTED_STREAM, SHUFFLE_STREAM, REMAINDER_STREAM = range(3)
 
 
 class DrawStream:
     """The endless stream of a model's draws in a fit, cut into epochs of n.
 
-    A pure function of its arguments: any epoch may be asked for first, in any process, with the same answer.
+    A pure function of its arguments: any epoch may be asked for first, in any process, with the same result.
     """
 
     def __init__(self, labels: NDArray[np.integer], n_labels: int, sampler: str, seed: int, model: int) -> None:
-        """Labels (n,) in 0..n_labels-1 of what the model is fed by, for the training photos; samplers as in SAMPLERS.
+        """Labels (n,) in 0..n_labels-1 by which the model's photos are balanced; samplers as in SAMPLERS.
 
         A label that no training photo has is left out of the balance. Raises CallError for an unknown sampler or a
         label out of range, DataError where there is no training photo at all.
@@ -42,9 +41,9 @@ class DrawStream:
         self._draw = SAMPLERS[sampler]
 
     def epoch(self, epoch: int) -> tuple[Integers, Integers]:
-        """Positions (n,) that epoch `epoch` (0-based) draws, in order, and each draw's number (n,).
+        """Return the positions (n,) that epoch `epoch` (0-based) draws, in order, and each draw's number (n,).
 
-        A draw's number is how often its photo was drawn before it in the whole fit, so it names the draw's view.
+        A draw's number says how often its photo was drawn before it in the whole fit, and so names the draw's view.
         """
         if epoch < 0:
             raise CallError(f"`epoch >= 0` must hold, but got {epoch}.")
@@ -52,13 +51,13 @@ class DrawStream:
         return positions, earlier[positions] + _occurrences(positions)
 
     def generator(self, stream: int, part: int) -> np.random.Generator:
-        """The random numbers of one epoch or pass."""
+        """Return the random numbers of one epoch or pass."""
         return seeds.generator(self.seed, self.model, stream, part)
 
 
 def _weighted(stream: DrawStream, epoch: int, power: float = 1.0) -> tuple[Integers, Integers]:
-    """n draws with replacement, each photo with probability proportional to count ** -power of its label."""
-    ends = np.cumsum(stream.counts[stream.labels] ** -power)
+    """Draw n with replacement, each photo with probability proportional to count ** -power of its label."""
+    ends = np.cumsum(stream.counts[stream.labels] ** -power)  # (n,): photo i is drawn between ends[i - 1] and ends[i]
 
     def draw(part: int) -> Integers:
         drawn: Integers = np.searchsorted(
@@ -66,14 +65,14 @@ def _weighted(stream: DrawStream, epoch: int, power: float = 1.0) -> tuple[Integ
         )
         return np.minimum(drawn, stream.n - 1)  # the product may round up to the very end
 
-    earlier = np.zeros(stream.n, dtype=np.int64)
+    earlier = np.zeros(stream.n, dtype=np.int64)  # (n,): draws of each photo in the epochs before
     for part in range(epoch):
         earlier += np.bincount(draw(part), minlength=stream.n)
     return draw(epoch), earlier
 
 
 def _square_root(stream: DrawStream, epoch: int) -> tuple[Integers, Integers]:
-    """A label is drawn in proportion to the square root of its count: halfway between as they are and equally often.
+    """Draw each label in proportion to the square root of its count: halfway between its own share and an equal one.
 
     Mahajan et al., "Exploring the Limits of Weakly Supervised Pretraining", ECCV 2018, section 3.
     """
@@ -81,34 +80,37 @@ def _square_root(stream: DrawStream, epoch: int) -> tuple[Integers, Integers]:
 
 
 def _listed(stream: DrawStream, epoch: int, copies: Callable[[DrawStream, int], Integers]) -> tuple[Integers, Integers]:
-    """Passes over a list (length >= n, the same for every pass), shuffled anew each; epochs cut the passes' row into pieces of n."""
+    """Draw passes over a list, each shuffled again; the row of all passes is cut into epochs of n.
+
+    The list's length is >= n, and the same for every pass.
+    """
 
     def shuffled(part: int) -> Integers:
         return stream.generator(SHUFFLE_STREAM, part).permutation(copies(stream, part))
 
     start = epoch * stream.n
     length = len(copies(stream, 0))
-    first, offset = divmod(start, length)
-    earlier = np.zeros(stream.n, dtype=np.int64)
+    first, offset = divmod(start, length)  # the epoch begins at draw `offset` of pass `first`
+    earlier = np.zeros(stream.n, dtype=np.int64)  # (n,)
     for part in range(first):
         earlier += np.bincount(copies(stream, part), minlength=stream.n)
     row = np.concatenate([shuffled(part) for part in range(first, (start + stream.n - 1) // length + 1)])
-    earlier += np.bincount(row[:offset], minlength=stream.n)
+    earlier += np.bincount(row[:offset], minlength=stream.n)  # draws of this pass that the epoch before had
     return row[offset : offset + stream.n], earlier
 
 
 def _plain(stream: DrawStream, epoch: int) -> tuple[Integers, Integers]:
-    """A permutation of the photos an epoch."""
+    """Draw a permutation of the photos in each epoch."""
     return _listed(stream, epoch, lambda stream, part: np.arange(stream.n))
 
 
 def _oversampled(stream: DrawStream, epoch: int) -> tuple[Integers, Integers]:
-    """Every label to the largest label's count."""
+    """Draw every label as often as the largest label."""
     return _listed(stream, epoch, _balanced)
 
 
 def _balanced(stream: DrawStream, part: int) -> Integers:
-    """One pass's list: of each label whole copies, then a shuffled remainder. The contest project's way."""
+    """Return the list of one pass: of each label whole copies, then a random remainder, as the contest project did."""
     generator = stream.generator(REMAINDER_STREAM, part)
     largest = int(stream.counts.max())
     pieces = []
@@ -120,11 +122,11 @@ def _balanced(stream: DrawStream, part: int) -> Integers:
 
 
 def _occurrences(values: Integers) -> Integers:
-    """For each value, how often it stands before itself: [7, 5, 7, 7] -> [0, 0, 1, 2]."""
+    """Count for each value how often it stands before itself: [7, 5, 7, 7] -> [0, 0, 1, 2]."""
     order = np.argsort(values, kind="stable")
     ordered = values[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    group = np.repeat(starts, np.diff(np.r_[starts, len(values)]))
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])  # where each value's run begins
+    group = np.repeat(starts, np.diff(np.r_[starts, len(values)]))  # (n,): the start of each entry's run
     result = np.empty(len(values), dtype=np.int64)
     result[order] = np.arange(len(values)) - group
     return result

@@ -1,7 +1,7 @@
-"""The split of the people: train, validation and holdout, and folds. No person, and no photo, stands on two sides.
+"""Splits of the people: train, validation and holdout, and folds. No person and no photo is on two sides.
 
-People who share a photo (the same bytes) are one group, and the group is what is drawn. Strata are gender x age group, the
-latter at the contest's cuts whatever the cuts of the labels, so that searching the age boundary moves nobody.
+People who share a photo (the same bytes) are one group, and whole groups are drawn. Strata are gender x age group at
+the contest's cuts, whatever the cuts of the labels, so that a search over the age boundary moves nobody.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ NAMED = 5
 
 @dataclass(frozen=True)
 class Split:
-    """Persons (train.csv's paths) of each side, sorted."""
+    """The persons (train.csv's paths) of each side, sorted."""
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
     holdout: tuple[str, ...] = ()
 
     def side(self, name: str) -> tuple[str, ...]:
-        """`train`, `validation` or `holdout`."""
+        """Return `train`, `validation` or `holdout`."""
         if name not in SIDES:
             raise CallError(f"There is no side {name!r} of a split. Sides: {', '.join(SIDES)}.")
         persons: tuple[str, ...] = getattr(self, name)
@@ -54,12 +54,15 @@ class Split:
         return hashlib.sha256(json.dumps(sides, sort_keys=True).encode()).hexdigest()[:12]
 
     def to_json(self) -> str:
-        """An object with a list of persons for each side: what `--split` takes."""
+        """Return an object with a list of persons for each side: what `--split` takes."""
         return json.dumps({name: list(self.side(name)) for name in SIDES}, indent=1)
 
     @classmethod
     def from_json(cls, text: str, source: str = "A split") -> Self:
-        """Raises DataError, beginning with `source`, naming what is missing, or who stands twice."""
+        """Read what `to_json` wrote.
+
+        Raises DataError, beginning with `source`, naming what is missing, or who is named twice.
+        """
         expected = f"Expected {json.dumps({name: ['<path>', '…'] for name in SIDES}, ensure_ascii=False)}."
         try:
             sides = json.loads(text)
@@ -70,7 +73,7 @@ class Split:
             raise DataError(f"{source} holds {got}, not just {', '.join(SIDES)}. {expected}")
         for name in SIDES:
             if not isinstance(sides[name], list) or not all(isinstance(person, str) for person in sides[name]):
-                raise DataError(f"{source}: {name} is no list of persons. {expected}")
+                raise DataError(f"{source}: {name} is not a list of persons. {expected}")
         twice = sorted(_repeated(person for name in SIDES for person in sides[name]))
         if twice:
             raise DataError(
@@ -89,12 +92,15 @@ def _named(persons: Sequence[str]) -> str:
 
 
 def read_split(file: Path, photos: pd.DataFrame, ignore: Collection[str] = ()) -> Split:
-    """The user's own split. Logs whom it doesn't name (they are not used), and who shares a photo with another side.
+    """Read a user-supplied split.
+
+    Logs people whom it doesn't name (they are not used), and people who share a photo with another side.
 
     Args:
         ignore: people who were left out of the table, so that it is no error to name them.
 
-    Raises CallError where there is no such file, DataError for people who aren't there or stand twice, or nobody to train on.
+    Raises CallError where there is no such file, DataError for people who aren't there or are named twice, or if a
+    side that is needed has nobody.
     """
     if not file.is_file():
         raise CallError(
@@ -109,7 +115,8 @@ def read_split(file: Path, photos: pd.DataFrame, ignore: Collection[str] = ()) -
     unknown = sorted(named - there - set(ignore))
     if unknown:
         raise DataError(
-            f"{file} names {_named(unknown)}: nobody of that path is in train.csv. Expected its paths. Correct the names."
+            f"{file} names {_named(unknown)}: nobody of that path is in train.csv. "
+            "Expected its paths. Correct the names."
         )
     split = Split(*(tuple(person for person in split.side(name) if person in there) for name in SIDES))
     for name in SIDES[:2]:
@@ -133,19 +140,20 @@ def _log_oddities(file: Path, split: Split, photos: pd.DataFrame, unnamed: list[
 
 
 def rows(photos: pd.DataFrame, persons: Collection[str]) -> NDArray[np.int64]:
-    """Rows (rising) of the photo table that belong to these people."""
+    """Return the rows (rising) of the photo table that belong to these people."""
     return np.flatnonzero(photos["person"].isin(list(persons))).astype(np.int64)
 
 
 def missing_classes(photos: pd.DataFrame, persons: Collection[str]) -> list[int]:
-    """Classes (0..17) of which these people have no photo."""
+    """Return the classes (0..17) of which these people have no photo."""
     return sorted(set(range(N_CLASSES)) - set(photos["label"].to_numpy()[rows(photos, persons)].tolist()))
 
 
 def split_people(photos: pd.DataFrame, seed: int = 0, fractions: tuple[float, float, float] = FRACTIONS) -> Split:
-    """Train, validation and holdout, drawn from `seed` and the people alone: neither rows' order nor the folder's place matters.
+    """Draw train, validation and holdout from `seed` and the people alone, whatever the rows' order.
 
-    With few people, training gets somebody of each stratum first; with one or two people, validation or holdout stay empty.
+    With few people, training gets somebody of each stratum first; with one or two people, validation or holdout stay
+    empty.
 
     Args:
         photos: the photo table: columns person, gender, age, file, size_bytes.
@@ -161,6 +169,7 @@ def split_people(photos: pd.DataFrame, seed: int = 0, fractions: tuple[float, fl
     reserved = _one_of_each_rare_stratum(
         units, generator, min(f for f in fractions if f > 0), n - n_validation - n_holdout
     )
+    # Holdout and then validation are drawn from the others; training gets what is left.
     rest = units.drop(index=reserved)
     rest, holdout = _draw(rest, n_holdout, generator)
     rest, validation = _draw(rest, n_validation, generator)
@@ -169,16 +178,18 @@ def split_people(photos: pd.DataFrame, seed: int = 0, fractions: tuple[float, fl
 
 
 def folds(photos: pd.DataFrame, k: int, seed: int = 0, persons: Collection[str] | None = None) -> list[Split]:
-    """k splits of `persons` (default: all) whose validation sides are disjoint and together all of them; the others are the holdout.
+    """Return k splits of `persons` (default: all), whose validation sides are disjoint and together hold all of them.
 
-    Raises CallError for fewer than two folds, or more than there are people.
+    People who are not among `persons` are the holdout. Raises CallError for fewer than two folds, or more than there
+    are people.
     """
     chosen = set(photos["person"]) if persons is None else set(persons)
     others = tuple(sorted(set(photos["person"]) - chosen))
     units = _units(photos[photos["person"].isin(list(chosen))])
     if not 2 <= k <= len(units):
         raise CallError(
-            f"`2 <= folds <= people` must hold, but got {k} folds of {len(units)} people (identical photos make one of several)."
+            f"`2 <= folds <= people` must hold, but got {k} folds of {len(units)} people "
+            "(identical photos make one of several)."
         )
     strata = units["stratum"] if units["stratum"].value_counts().max() >= k else pd.Series(0, index=units.index)
     splitter = StratifiedKFold(k, shuffle=True, random_state=seed)
@@ -189,7 +200,7 @@ def folds(photos: pd.DataFrame, k: int, seed: int = 0, persons: Collection[str] 
 
 
 def _share(n: int, fraction: float, keep: int) -> int:
-    """How many of n make a fraction; at least one, where that leaves `keep` for the sides before it."""
+    """Return how many of n make a fraction; at least one, if that leaves `keep` for the sides before it."""
     return max(round(n * fraction), int(n > keep)) if fraction > 0 else 0
 
 
@@ -198,7 +209,10 @@ def _persons(units: pd.DataFrame) -> tuple[str, ...]:
 
 
 def _units(photos: pd.DataFrame) -> pd.DataFrame:
-    """What is drawn: a row a group of people, sorted; persons (tuple), stratum and age stratum of its first person."""
+    """Return what is drawn, one row per group of people, sorted.
+
+    Columns: persons (tuple), and the stratum and age stratum of the first of them.
+    """
     people = photos.drop_duplicates("person").set_index("person")
     groups: dict[str, list[str]] = {}
     for person, group in sorted(identical_groups(photos).items()):
@@ -214,14 +228,20 @@ def _units(photos: pd.DataFrame) -> pd.DataFrame:
 def _one_of_each_rare_stratum(
     units: pd.DataFrame, generator: np.random.Generator, smallest: float, room: int
 ) -> list[int]:
-    """Units that go to training whatever is drawn, rarest stratum first: a class with nobody in training can't be learnt."""
+    """Choose units that go to training in any case, one of each stratum that is rare, rarest first.
+
+    A class with nobody in training can't be learned.
+    """
     counts = units["stratum"].value_counts()
     rare = sorted((int(count), name) for name, count in counts.items() if count * smallest < 1)
     return [int(generator.choice(units.index[units["stratum"] == name])) for _, name in rare][:room]
 
 
 def _draw(units: pd.DataFrame, n: int, generator: np.random.Generator) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(the rest, n units drawn), by gender x age group, or by less where there are too few people for that."""
+    """Return the rest and n drawn units.
+
+    They are drawn by gender x age group, or where people are too few for that by age group, or else from all alike.
+    """
     seed = int(generator.integers(2**31))
     if n == 0 or n >= len(units):
         return (units, units[:0]) if n == 0 else (units[:0], units)
@@ -234,6 +254,6 @@ def _draw(units: pd.DataFrame, n: int, generator: np.random.Generator) -> tuple[
 
 
 def _merged(strata: pd.Series[Any]) -> pd.Series[Any]:
-    """Strata of one unit, which scikit-learn refuses, go with the largest."""
+    """Join strata of one unit, which scikit-learn refuses, with the largest."""
     counts = strata.value_counts()
     return strata.where(strata.map(counts) > 1, counts.index[0])

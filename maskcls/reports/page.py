@@ -1,4 +1,4 @@
-"""The markup of the reports: one page with its style inside. Text is escaped unless it is marked as markup already."""
+"""The markup of the reports: one page with its style inside. Text is escaped unless it is marked as markup."""
 
 from __future__ import annotations
 
@@ -73,9 +73,9 @@ figcaption { font-size: 10px; line-height: 1.3; color: var(--faint); overflow-wr
 
 
 def page(title: str, text: str, sections: Sequence[Html]) -> Html:
-    """A whole document, with a line of text under its title.
+    """Return a whole document, with a line of text under its title.
 
-    Its policy forbids every request, whatever a value smuggles in. Pictures may stand in it as data: addresses.
+    Its policy forbids every request, whatever a value contains. Pictures may stand in it as data: addresses.
     """
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
     head = Markup(
@@ -89,20 +89,20 @@ def page(title: str, text: str, sections: Sequence[Html]) -> Html:
 
 
 def section(title: str, text: str, content: Html) -> Html:
-    """A titled part of the page with a line of text."""
+    """Return a titled part of the page with a line of text."""
     return Markup("<section><h2>{}</h2>{}{}</section>").format(title, _line(text), content)
 
 
 def tiles(shown: Sequence[tuple[str, str, str]], text: str) -> Html:
-    """Large figures, each (name, figure, remark), and a line of text under them."""
+    """Return large figures, each (name, figure, remark), and a line of text under them."""
     tile = Markup('<div class="tile"><span>{}</span><b>{}</b><span>{}</span></div>')
     each = Markup("").join(tile.format(*values) for values in shown)
-    width = " wide" if len(shown) % 3 == 0 else ""  # three a line, not four
+    width = " wide" if len(shown) % 3 == 0 else ""  # three per line, not four
     return Markup('<div class="tiles{}">{}</div>{}').format(width, each, _line(text))
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str | Html]], marked: int | None = None) -> Html:
-    """A table; row `marked` stands out."""
+    """Return a table; row `marked` stands out."""
     head = Markup("").join(Markup("<th>{}</th>").format(header) for header in headers)
     body = Markup("").join(
         Markup("<tr{}>{}</tr>").format(
@@ -115,19 +115,19 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str | Html]], marked: 
 
 
 def pairs(values: Mapping[str, Any], title: str) -> Html:
-    """Names and values, folded under a title; nothing where there is no value."""
+    """Return names and values, folded under a title; nothing if there is no value."""
     each = Markup("").join(Markup("<dt>{}</dt><dd>{}</dd>").format(name, str(value)) for name, value in values.items())
     return folded(title, Markup("<dl>{}</dl>").format(each), unfolded=True) if values else Markup()
 
 
 def grid(plots: Sequence[Html]) -> Html:
-    """Plots, or what stands beside them, two a line where there is room."""
+    """Return plots, or what stands beside them, two per line if there is room."""
     each = Markup("").join(Markup("<div>{}</div>").format(plot) for plot in plots)
     return Markup('<div class="plots">{}</div>').format(each)
 
 
 def picture(jpeg: bytes, lines: Sequence[str]) -> Html:
-    """A small photo from the content of a JPEG file, over lines of text; the first line is its alternative text."""
+    """Return a small photo from the content of a JPEG file, over lines of text; the first is its alternative text."""
     data = base64.b64encode(jpeg).decode()
     breakable = (
         escape(line).replace("_", Markup("_<wbr>")).replace("/", Markup("/<wbr>")) for line in lines
@@ -138,43 +138,43 @@ def picture(jpeg: bytes, lines: Sequence[str]) -> Html:
 
 
 def photos(pictures: Sequence[Html]) -> Html:
-    """Pictures or pairs, as many side by side as there is room for."""
+    """Return pictures or pairs, as many side by side as there is room for."""
     return Markup('<div class="photos">{}</div>').format(Markup("").join(pictures))
 
 
 def pair(pictures: Sequence[Html], text: str) -> Html:
-    """Pictures that belong together, under a line of text."""
+    """Return pictures that belong together, under a line of text."""
     return Markup('<div class="pair"><p>{}</p>{}</div>').format(text, Markup("").join(pictures))
 
 
 def folded(title: str, content: Html, unfolded: bool = False) -> Html:
-    """Content under a title that folds and unfolds it."""
+    """Return content under a title that folds and unfolds it."""
     return Markup("<details{}><summary>{}</summary>{}</details>").format(" open" * unfolded, title, content)
 
 
 def paragraph(text: str) -> Html:
-    """A paragraph of text."""
+    """Return a paragraph of text."""
     return Markup("<p>{}</p>").format(text)
 
 
 def listed(lines: Sequence[str]) -> Html:
-    """Lines of text as a list; nothing where there is no line."""
+    """Return lines of text as a list; nothing if there is no line."""
     each = Markup("").join(Markup("<li>{}</li>").format(line) for line in lines)
     return Markup("<ul>{}</ul>").format(each) if lines else Markup()
 
 
 def bar(share: float) -> Html:
-    """A horizontal bar of 0..1."""
+    """Return a horizontal bar of 0..1."""
     return Markup('<span class="bar"><i style="width:{}%"></i></span>').format(f"{100 * min(max(share, 0.0), 1.0):.1f}")
 
 
 def dot(colour: str) -> Html:
-    """A coloured dot, which stands before the word that it marks."""
+    """Return a coloured dot, which stands before the word that it marks."""
     return Markup('<span class="dot" style="background:{}"></span>').format(colour)
 
 
 def breaking(text: str) -> Html:
-    """Text of a table's cell that may break, where the other cells must not."""
+    """Return text of a table's cell that may break, where the other cells must not."""
     return Markup('<span style="white-space: normal">{}</span>').format(text)
 
 

@@ -1,4 +1,4 @@
-"""What the reports' figures share: their style, and the ways to make one and to write it down."""
+"""What the reports' figures share: their style, and how they are made and written."""
 
 from __future__ import annotations
 
@@ -37,26 +37,29 @@ STYLE = {
 
 
 def new_figure(n_rows: int, n_columns: int, height_in: float, width_in: float = WIDTH_IN) -> tuple[Figure, list[Axes]]:
-    """A figure and its axes, row by row. No window or global state of pyplot is behind it."""
+    """Return a figure and its axes, row by row, without pyplot's windows and global state."""
     figure = Figure(figsize=(width_in, height_in), layout="constrained")
     return figure, list(figure.subplots(n_rows, n_columns, squeeze=False).flat)
 
 
 @contextmanager
 def quiet_about_glyphs() -> Iterator[None]:
-    """A name in letters that matplotlib's font lacks becomes boxes in a PNG, without a warning for each; an SVG keeps the letters."""
+    """Suppress a warning for each letter that matplotlib's font lacks.
+
+    Such letters become boxes in a PNG; an SVG keeps them.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield
 
 
 def legend(figure: Figure, ax: Axes) -> None:
-    """The legend of `ax`, above the plot."""
+    """Put the legend of `ax` above the plot."""
     figure.legend(*ax.get_legend_handles_labels(), loc="outside upper left", ncols=6, fontsize=9)
 
 
 def to_svg(figure: Figure) -> Html:
-    """The figure as an <svg> element, which may stand in a page. Equal figures give equal text."""
+    """Return the figure as an <svg> element, which may stand in a page. Equal figures give equal text."""
     text = io.StringIO()
     figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = text.getvalue()
@@ -64,7 +67,7 @@ def to_svg(figure: Figure) -> Html:
 
 
 def to_png(figure: Figure, dpi: int = PNG_DPI) -> bytes:
-    """The figure as a PNG file's content, on white."""
+    """Return the figure as a PNG file's content, on white."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=dpi, facecolor="white", metadata={"Software": None})
     return stream.getvalue()

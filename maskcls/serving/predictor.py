@@ -102,7 +102,7 @@ class Predictor:
                     probabilities[list(good)] = self._probabilities(pixels)
                 advance(len(block))
         if any(each.face_crop != "none" for each in self.geometries) and (skip_bad or not bad):
-            log.info(geometry.told_of_missed_faces(faces_missed, len(photos) - len(bad)))
+            log.info(geometry.missed_faces_note(faces_missed, len(photos) - len(bad)))
         return Predictions(probabilities, bad)
 
     def of_rows(self, faces: FaceDataset, rows: NDArray[np.int64]) -> NDArray[np.float64]:

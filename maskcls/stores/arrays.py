@@ -1,7 +1,8 @@
-"""Arrays kept on disk and shared by all processes: which there are, which are in use, and which must go to keep within a bound.
+"""Arrays kept on disk and shared by all processes, within a bound: which exist, which are in use, which must go.
 
-A store is a folder `<folder>/<digest>` with the bytes of one array in a file, and MANIFEST, which says what they are. A store appears
-whole, by renaming its folder. It is in use as long as somebody holds a shared lock on the array's file.
+A store is a folder `<folder>/<digest>` with the bytes of one array in a file, and MANIFEST, which describes them. A
+store appears whole, by renaming its folder. It is in use as long as some process holds a shared lock on the array's
+file.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ SAMPLED_ROWS = 64
 DEFAULT_GB = 20.0
 FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 WRITE_ERRORS = {*FORBIDDEN, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY}
-"""What a disk answers where a store can't be written."""
+"""Errors of a disk to which a store can't be written."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class CacheOptions:
     """Where decoded photos and frozen features are kept, and how many GB of each.
 
     Args:
-        path: the cache; None is the default of the machine that asks for it, which need not be the one that said so.
+        path: the cache; None is the default of the machine that opens it, which need not be the machine that chose it.
     """
 
     path: Path | None = None
@@ -51,7 +52,7 @@ class CacheOptions:
 
     @property
     def folder(self) -> Path:
-        """The cache, on this machine."""
+        """The cache's folder on this machine."""
         return (self.path or default_cache()).expanduser().absolute()
 
 
@@ -66,7 +67,7 @@ class StoreInfo:
     in_use: bool
     source: str
     held: int | None = None
-    """Rows that are there, of a store that fills as it is used; None: all."""
+    """Rows present in a store that is filled while it is used; None: all of them."""
 
     @property
     def photos(self) -> int:
@@ -74,20 +75,24 @@ class StoreInfo:
 
 
 def default_cache() -> Path:
-    """$MASKCLS_CACHE, else ~/.cache/maskcls."""
+    """Return $MASKCLS_CACHE, else ~/.cache/maskcls."""
     return Path(os.environ.get("MASKCLS_CACHE") or Path.home() / ".cache" / "maskcls")
 
 
 def sampled_checksum(rows: Array) -> int:
-    """CRC-32 of up to SAMPLED_ROWS rows spread over the array: pages lost in a crash show, and reading it takes no time."""
+    """Return the CRC-32 of up to SAMPLED_ROWS rows, spread over the array.
+
+    It detects pages that were lost in a crash, and takes no time, as few rows are read.
+    """
     checksum = 0
+    # The first row, the last one and those at equal distances between; in a small array each row once.
     for row in np.unique(np.linspace(0, len(rows) - 1, SAMPLED_ROWS).astype(int)):
         checksum = zlib.crc32(np.ascontiguousarray(rows[row]).data, checksum)
     return checksum
 
 
 def unchecked(rows: Array) -> int:
-    """For stores that check each row when it is read."""
+    """Return 0: for stores that check each row when it is read."""
     return 0
 
 
@@ -96,10 +101,10 @@ class Stores:
     """All stores of one kind.
 
     Args:
-        folder: that holds them, and nothing else.
+        folder: the folder that holds them, and nothing else.
         file: name of the array's file in a store.
-        what: for messages, as in `decoded photos`.
-        option: that bounds them, as in `--pixel-store-gb`.
+        what: what they hold, for messages, as in `decoded photos`.
+        option: the option that bounds them, as in `--pixel-store-gb`.
         instead: what else to do where they do not fit, as in `choose a smaller --image-size`.
         checksum: of the array, noted in the manifest and compared when a store is opened.
     """
@@ -112,9 +117,10 @@ class Stores:
     checksum: Callable[[Array], int] = sampled_checksum
 
     def open(self, store: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> Array | None:
-        """The store's array, mapped read-only; None where there is none, or one whose size or checksum is wrong.
+        """Map the store's array read-only; return None if there is none, or its size or checksum is wrong.
 
-        The map keeps a duplicate of the file's descriptor, and with it the shared lock: the store is in use as long as the array lives.
+        The map keeps a duplicate of the file's descriptor, and with it the shared lock: the store is in use as long as
+        the array lives.
         """
         manifest = read_manifest(store)
         if manifest is None or tuple(manifest["shape"]) != shape:
@@ -125,21 +131,22 @@ class Stores:
             return None
         n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH)  # waits while somebody removes it
+            fcntl.flock(descriptor, fcntl.LOCK_SH)  # waits while another process removes the store
             status = os.fstat(descriptor)
+            # No link: the file was removed between opening and locking it.
             if status.st_nlink == 0 or status.st_size != manifest["bytes"] or manifest["bytes"] != n_bytes:
                 return None
             mapped = mmap.mmap(descriptor, 0, prot=mmap.PROT_READ)
         finally:
             os.close(descriptor)
-        array = np.frombuffer(mapped, dtype).reshape(shape)
+        array = np.frombuffer(mapped, dtype).reshape(shape)  # keeps the map alive, and the map the lock
         if self.checksum(array) != manifest["checksum"]:
             return None
         _touch(store)
         return array
 
     def infos(self) -> list[StoreInfo]:
-        """The stores, most recently used first."""
+        """Return the stores, most recently used first."""
         if not self.folder.is_dir():
             return []
         found = [
@@ -148,20 +155,26 @@ class Stores:
         return sorted((info for info in found if info is not None), key=lambda info: (-info.last_used_s, info.name))
 
     def prune(self, budget_gb: float) -> list[StoreInfo]:
-        """Remove stores, least recently used first, until the rest fits `budget_gb`; those in use stay. Returns the removed ones."""
+        """Remove stores, least recently used first, until the others fit `budget_gb`; return the removed ones.
+
+        Those in use stay.
+        """
         if not self.folder.is_dir():
             return []
         with self.room_lock():
             return self._evict(_budget_bytes(budget_gb))
 
     def room_lock(self) -> FileLock:
-        """Held while room is made and taken, so that two builders do not both count on the same room."""
+        """Return the lock that is held while room is made and taken.
+
+        Without it two builders could count on the same room.
+        """
         return FileLock(self.folder / ".room.lock")
 
     def make_room(self, store: Path, n_bytes: int, budget_gb: float) -> None:
-        """Evict until `n_bytes` more fit into the budget, and see that the disk has them. Call it with `room_lock` held.
+        """Evict until `n_bytes` more fit into the budget, and check that the disk has them.
 
-        Raises RunError, with the numbers, where there is no room.
+        The caller holds `room_lock`. Raises RunError, with the numbers, where there is no room.
         """
         budget = _budget_bytes(budget_gb)
         if n_bytes > budget:
@@ -185,12 +198,15 @@ class Stores:
             )
 
     def reserve(self, store: Path, n_bytes: int) -> None:
-        """Take the disk space in the building folder now: a full disk is told here, not as a bus error in the map."""
+        """Allocate the disk space in the building folder now.
+
+        A full disk is an error here; later it would be a bus error in the map.
+        """
         with (building_folder(store) / self.file).open("wb") as stream:
             os.posix_fallocate(stream.fileno(), 0, n_bytes)
 
     def discard(self, store: Path) -> None:
-        """Remove a damaged store; who has it mapped keeps what he sees."""
+        """Remove a damaged store; processes that have mapped it keep what they see."""
         if store.exists():
             (store / MANIFEST).unlink(missing_ok=True)
             shutil.rmtree(store, ignore_errors=True)
@@ -202,7 +218,7 @@ class Stores:
             with self._exclusively(store) as unused:
                 pass
             n_bytes = _bytes(store)
-        except (FileNotFoundError, StopIteration):  # removed meanwhile
+        except (FileNotFoundError, StopIteration):  # removed in the meantime
             return None
         return StoreInfo(
             store.name, tuple(manifest["shape"]), n_bytes, last_used, not unused, manifest.get("source", "")
@@ -210,7 +226,7 @@ class Stores:
 
     @contextmanager
     def _exclusively(self, store: Path) -> Iterator[bool]:
-        """Whether nobody uses the store; if so, nobody can open it inside the block."""
+        """Yield whether nobody uses the store; if so, nobody can open it inside the block."""
         try:
             descriptor = _to_lock(store / self.file)
         except FileNotFoundError:
@@ -226,7 +242,10 @@ class Stores:
             os.close(descriptor)
 
     def _remove(self, store: Path) -> bool:
-        """Remove a store unless it is in use, or somebody else's. The manifest goes first: what is half removed is no store."""
+        """Remove a store unless it is in use or belongs to another user; return whether it was removed.
+
+        The manifest goes first: a folder without one is not a store.
+        """
         try:
             with self._exclusively(store) as unused:
                 if not unused:
@@ -236,9 +255,8 @@ class Stores:
             if error.errno not in FORBIDDEN:
                 raise
             return False
-        shutil.rmtree(
-            store, ignore_errors=True
-        )  # after its files are closed: NFS keeps those that are open, and with them the folder
+        # After its files are closed: NFS keeps open ones, and with them the folder.
+        shutil.rmtree(store, ignore_errors=True)
         return True
 
     def _evict(self, budget_bytes: int, spared: Path | None = None) -> list[StoreInfo]:
@@ -252,12 +270,15 @@ class Stores:
         return removed
 
     def _held(self, spared: Path | None) -> int:
-        """Bytes of all stores, finished or being built (their files have full size from the start), but for one being built."""
+        """Return the bytes of all stores, finished or being built, without the one that `spared` will be.
+
+        The files of stores being built have their full size from the start.
+        """
         folders = [folder for folder in self.folder.iterdir() if folder.is_dir()]
         return sum(_bytes(folder) for folder in folders if spared is None or folder != building_folder(spared))
 
     def _clear_abandoned(self, spared: Path | None) -> None:
-        """Remove what builders that were killed left behind: nobody holds their lock."""
+        """Remove what killed builders left: nobody holds their lock."""
         for folder in self.folder.glob(f"{BUILDING}*"):
             store = folder.with_name(folder.name.removeprefix(BUILDING))
             if store == spared:
@@ -270,7 +291,7 @@ class Stores:
 
 
 def read_manifest(store: Path) -> dict[str, Any] | None:
-    """None where it is missing or damaged."""
+    """Return the manifest; None where it is missing or damaged."""
     try:
         manifest = json.loads((store / MANIFEST).read_text(encoding="utf-8"))
         return manifest if {"shape", "bytes", "checksum"} <= set(manifest) else None
@@ -279,22 +300,26 @@ def read_manifest(store: Path) -> dict[str, Any] | None:
 
 
 def build_lock(store: Path) -> FileLock:
-    """Held by whoever builds the store alone."""
+    """Return the lock that whoever builds the store holds."""
     return FileLock(store.parent / f".{store.name}.lock")
 
 
 def building_folder(store: Path) -> Path:
-    """Where a store is built before it is renamed."""
+    """Return the folder in which a store is built before it is renamed."""
     return store.parent / f"{BUILDING}{store.name}"
 
 
 def gb(n_bytes: int) -> str:
-    """For people to read, as in `0.71 GB`."""
+    """Return a size for people to read, as in `0.71 GB`."""
     return f"{n_bytes / BYTES_PER_GB:.3g} GB"
 
 
 def _to_lock(file: Path) -> int:
-    """A descriptor of it: for writing, for NFS grants an exclusive lock to none that only reads; for reading where writing is forbidden."""
+    """Open the file for its lock, and return the descriptor.
+
+    For writing, because NFS grants an exclusive lock only to those who may write; for reading where writing is
+    forbidden.
+    """
     try:
         return os.open(file, os.O_RDWR)
     except OSError as error:
@@ -304,7 +329,7 @@ def _to_lock(file: Path) -> int:
 
 
 def _touch(store: Path) -> None:
-    """Last used now; a cache that may only be read is as good, but forgets that."""
+    """Note that the store is used now; a cache that may only be read can't note it."""
     try:
         os.utime(store / MANIFEST)
     except OSError:
@@ -312,7 +337,7 @@ def _touch(store: Path) -> None:
 
 
 def _bytes(store: Path) -> int:
-    """Of its files; what is renamed or removed meanwhile counts nothing."""
+    """Return the size of its files; a file that is renamed or removed in the meantime counts 0."""
     total = 0
     with suppress(FileNotFoundError):
         for file in store.iterdir():
@@ -322,7 +347,7 @@ def _bytes(store: Path) -> int:
 
 
 def _budget_bytes(budget_gb: float) -> int:
-    """`inf` is a bound as well: more than any disk."""
+    """Return the budget in bytes; `inf` becomes more than any disk has."""
     return round(min(budget_gb, 1e9) * BYTES_PER_GB)
 
 

@@ -84,7 +84,8 @@ def test_a_named_cache_that_is_not_there(command: str, tmp_path: Path) -> None:
     done = call(command, "--cache", "/no/such/folder", home=tmp_path)
     assert done.returncode == 2
     assert (
-        done.stderr == "Error: --cache /no/such/folder is no folder. Name the folder that a run was given as --cache.\n"
+        done.stderr
+        == "Error: --cache /no/such/folder is not a folder. Name the folder that a run was given as --cache.\n"
     )
 
 

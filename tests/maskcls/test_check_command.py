@@ -33,7 +33,7 @@ def test_a_bad_folder_lists_everything_and_exits_with_1(make_contest):
     done = check("--data", data)
     assert done.returncode == 1
     assert done.stdout.count("age is 'middle'. Expected a number of years from 1 to 120. Correct the row.") == 24
-    assert "mask1.jpeg is no image that can be decoded" in done.stdout
+    assert "mask1.jpeg is not an image that can be decoded" in done.stdout
     assert "72 people, 503 photos that can be used:" in done.stdout
     assert done.stderr == (
         f"Error: {data} has 25 problems. Mend them, or leave those people and photos out of the training with --skip-bad.\n"

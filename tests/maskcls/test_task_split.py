@@ -172,7 +172,7 @@ def test_unknown_names_are_told_what_there_is() -> None:
 
 
 def test_a_split_must_tell_the_classes_apart() -> None:
-    with pytest.raises(CallError, match="ageless: its members tell only 6 of 18 classes apart"):
+    with pytest.raises(CallError, match="ageless: its members distinguish only 6 of 18 classes"):
         TaskSplit("ageless", ((task("mask3"),), (task("gender2"),)))
     with pytest.raises(CallError, match="twice: each member once"):
         TaskSplit("twice", ((task("classes"),), (task("classes"),)))

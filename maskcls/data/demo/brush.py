@@ -16,7 +16,7 @@ SUBPIXEL_BITS = 4
 
 
 def mix(one: Colour, other: Colour, share: float) -> Colour:
-    """`one` with a share (0..1) of `other`."""
+    """Return `one` with a share (0..1) of `other`."""
     return (
         one[0] + share * (other[0] - one[0]),
         one[1] + share * (other[1] - one[1]),
@@ -25,40 +25,40 @@ def mix(one: Colour, other: Colour, share: float) -> Colour:
 
 
 def shade(colour: Colour, factor: float) -> Colour:
-    """Darker by a factor (0..1)."""
+    """Return the colour darkened by a factor (0..1)."""
     return mix((0, 0, 0), colour, factor)
 
 
 def _fixed(points: NDArray[np.float64]) -> NDArray[np.int32]:
-    """To OpenCV's fixed-point coordinates."""
+    """Convert to OpenCV's fixed-point coordinates."""
     fixed: NDArray[np.int32] = np.round(points * 2**SUBPIXEL_BITS).astype(np.int32)
     return fixed
 
 
 def blob(canvas: Image, points: Sequence[Point], colour: Colour) -> None:
-    """A filled shape, smooth through the points."""
+    """Draw a filled shape, smooth through the points."""
     cv2.fillPoly(canvas, [_fixed(_smooth(points, closed=True))], colour, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
 def curve(canvas: Image, points: Sequence[Point], colour: Colour, thick: float) -> None:
-    """An open line, smooth through the points."""
+    """Draw an open line, smooth through the points."""
     path = [_fixed(_smooth(points, closed=False))]
     cv2.polylines(canvas, path, False, colour, max(1, round(thick)), cv2.LINE_AA, SUBPIXEL_BITS)
 
 
 def oval(canvas: Image, centre: Point, radii: Point, colour: Colour) -> None:
-    """A filled ellipse."""
+    """Draw a filled ellipse."""
     ring(canvas, centre, radii, colour, -1)
 
 
 def ring(canvas: Image, centre: Point, radii: Point, colour: Colour, thick: float) -> None:
-    """An ellipse's outline; filled where `thick` is negative."""
+    """Draw an ellipse's outline; filled where `thick` is negative."""
     middle, axes = _fixed(np.asarray(centre)).tolist(), _fixed(np.asarray(radii)).tolist()
     cv2.ellipse(canvas, middle, axes, 0, 0, 360, colour, round(thick), cv2.LINE_AA, SUBPIXEL_BITS)
 
 
 def _smooth(points: Sequence[Point], closed: bool, steps: int = 6) -> NDArray[np.float64]:
-    """A Catmull-Rom curve through the points: (n, 2) -> (m, 2)."""
+    """Return a Catmull-Rom curve through the points: (n, 2) -> (m, 2)."""
     p = np.asarray(points, dtype=np.float64)
     padded = np.concatenate([p[-1:], p, p[:2]]) if closed else np.concatenate([p[:1], p, p[-1:]])
     before, start, end, after = (padded[i : len(padded) - 3 + i, None] for i in range(4))  # (segments, 1, 2)

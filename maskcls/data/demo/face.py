@@ -1,6 +1,7 @@
-"""Drawing one face with cv2: hair, jaw, brows, wrinkles and grey hair tell gender and age, to a person and to a small network.
+"""Drawing of one face with cv2: hair, jaw, brows, wrinkles and grey hair show gender and age.
 
-Everything is drawn in a canvas of CANVAS at twice the photo's size, then turned, shifted, lit, shrunk and grained.
+People can read them, and small networks can learn them. Everything is drawn on a canvas of CANVAS at twice the photo's
+size, then turned, shifted, lit, shrunk and made grainy.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ WORN, NOSE_OUT, ON_CHIN, NONE = "worn", "nose out", "on the chin", "none"
 
 @dataclass(frozen=True)
 class Face:
-    """What stays the same in all photos of a person."""
+    """What is the same in all photos of a person."""
 
     female: bool
     long_hair: bool
@@ -83,7 +84,7 @@ class Shot:
 
 
 def random_face(rng: np.random.Generator, female: bool, age_group: int) -> Face:
-    """A person of that gender and age group; one in ten wears the hair of the other gender."""
+    """Return a person of that gender and age group; one in ten has the hair of the other gender."""
     grey = (0.0, rng.uniform(0.0, 0.35), rng.uniform(0.75, 1.0))[age_group]
     old_man = age_group == 2 and not female
     return Face(
@@ -104,7 +105,7 @@ def random_face(rng: np.random.Generator, female: bool, age_group: int) -> Face:
 
 
 def random_shot(rng: np.random.Generator, mask: str) -> Shot:
-    """A photo with the mask worn like that."""
+    """Return the circumstances of a photo with the mask worn in that way."""
     return Shot(
         mask=mask,
         mask_colour=_near(rng, MASKS, 6),
@@ -119,7 +120,7 @@ def random_shot(rng: np.random.Generator, mask: str) -> Shot:
 
 
 def draw(face: Face, shot: Shot, rng: np.random.Generator) -> Image:
-    """The photo: uint8 RGB (HEIGHT_PX, WIDTH_PX, 3); `rng` gives its grain."""
+    """Return the photo: uint8 RGB (HEIGHT_PX, WIDTH_PX, 3); `rng` draws its grain."""
     canvas = _background(face)
     _hair_behind(canvas, face)
     _body(canvas, face)

@@ -1,7 +1,7 @@
-"""A contest folder of drawn faces: what everything runs on where no data is at hand.
+"""A contest folder of drawn faces, for where no data is at hand.
 
-The layout and the oddities of the contest's data are kept: ids with leading zeros, one that ends in -1, one that two people share,
-mixed file endings inside one folder, litter.
+It has the layout and the oddities of the contest's data: ids with leading zeros, one that ends in -1, one that two
+people share, different file endings in one folder, litter.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MIN_PERSONS = 6
 """One for each gender and age group."""
 
 ANSWERS = "eval-answers.csv"
-"""At the folder's top, outside eval/: the drawn truth of eval's photos."""
+"""The drawn truth of eval's photos, at the folder's top, outside of eval/."""
 
 SHARES = (0.22, 0.18, 0.10)
 """Of all people, for each gender: under 30, 30 to 59, over 59."""
@@ -61,11 +61,13 @@ class Person:
 
 
 def draw(out: Path, persons: int, seed: int) -> None:
-    """Write a contest folder: train/ with `persons` people, seven photos each, eval/ with a quarter as many others, and ANSWERS.
+    """Write a contest folder of drawn faces.
 
-    The same persons and seed give the same files in every process. All is written beside `out` first and renamed at the end.
+    train/ has `persons` people, seven photos each, and eval/ a quarter as many others, whose classes are in ANSWERS.
+    The same persons and seed give the same files in every process. Everything is written beside `out` first and
+    renamed at the end.
 
-    Raises CallError where `out` is there and not empty, or `persons` < MIN_PERSONS.
+    Raises CallError where `out` exists and is not empty, or `persons` < MIN_PERSONS.
     """
     if persons < MIN_PERSONS:
         raise CallError(f"`persons >= {MIN_PERSONS}` must hold, one for each gender and age group, but got {persons}.")
@@ -85,7 +87,7 @@ def draw(out: Path, persons: int, seed: int) -> None:
 
 
 def _people(count: int, seed: int, stream: int) -> list[Person]:
-    """People in the proportions of SHARES, in shuffled order."""
+    """Return people in the proportions of SHARES, in shuffled order."""
     cells = [(gender, group) for gender in range(len(GENDERS)) for group in range(len(SHARES))]
     filled = [cell for cell, places in zip(cells, _apportion(count), strict=True) for _ in range(places)]
     order = seeds.generator(seed, stream).permutation(count)
@@ -97,7 +99,10 @@ def _people(count: int, seed: int, stream: int) -> list[Person]:
 
 
 def _apportion(count: int) -> list[int]:
-    """How many of `count` people each of gender x age group gets: one at least (where there are as many), the rest by SHARES."""
+    """Return how many of `count` people each gender x age group gets.
+
+    Each gets at least one (if there are as many people), and the rest are divided by SHARES.
+    """
     shares = np.array(SHARES * len(GENDERS))
     places = np.zeros(len(shares), dtype=int)
     for _ in range(count):
@@ -106,7 +111,10 @@ def _apportion(count: int) -> list[int]:
 
 
 def _id(number: int, stream: int) -> str:
-    """Six digits; as in the contest, the fourth person's ends in -1, and the sixth shares the fifth's."""
+    """Return an id of six digits.
+
+    As in the contest, one id ends in -1 (the fourth person's), and two people share one (the fifth and the sixth).
+    """
     shared = number - 1 if number == 5 else number
     return f"{FIRST_ID + shared + 500_000 * stream:06d}" + ("-1" if number == 3 else "")
 
@@ -118,7 +126,7 @@ def _person(id_: str, gender: int, group: int, seed: tuple[int, int, int]) -> Pe
 
 
 def _shot(person: Person, index: int) -> Image:
-    """The person's photo number `index` of SHOTS: uint8 RGB."""
+    """Draw the person's photo number `index` of SHOTS: uint8 RGB."""
     rng = seeds.generator(*person.seed, index)
     incorrect = (NOSE_OUT, ON_CHIN)[int(rng.integers(2))]
     mask = (WORN, incorrect, NONE)[SHOT_MASKS[index]]

@@ -1,4 +1,4 @@
-"""Contact sheets: some photos of one class side by side, so that a wrong label, a wrong crop or a wrong turn is seen."""
+"""Contact sheets: some photos of one class side by side, to find wrong labels, crops and orientations."""
 
 from __future__ import annotations
 
@@ -24,12 +24,15 @@ COLUMNS = 8
 SEED = 0
 GAP_PX, HEADER_PX, CAPTION_PX = 8, 44, 26
 CAPTION_LENGTH = 22
-"""Letters of a caption that fit under a thumbnail."""
+"""How many letters of a caption fit under a thumbnail."""
 _DPI = 100
 
 
 def chosen(photos: pd.DataFrame, class_: int, seed: int = SEED, limit: int = PHOTOS) -> list[int]:
-    """Up to `limit` rows of a class, drawn with the seed: one photo of each person before a second of anybody; the youngest first."""
+    """Draw up to `limit` rows of a class with the seed, and return them sorted by age.
+
+    Everybody's first photo comes before anybody's second.
+    """
     rng = seeds.generator(seed, class_)
     rows = np.flatnonzero(photos["label"] == class_)
     persons = photos["person"].tolist()
@@ -42,13 +45,13 @@ def chosen(photos: pd.DataFrame, class_: int, seed: int = SEED, limit: int = PHO
 
 
 def captions(photos: pd.DataFrame, row: int) -> tuple[str, str]:
-    """Whose photo it is, as the folder is called, and which."""
+    """Return whose photo it is, as the folder is called, and which."""
     person, name = str(photos["key"].iloc[row]).rsplit("/", 1)
     return person, name
 
 
 def sheet(photos: pd.DataFrame, thumbnails: Sequence[bytes], class_: int, rows: Sequence[int]) -> bytes:
-    """A PNG file of the rows' photos with the class as title, and whose they are.
+    """Return a PNG file of the rows' photos, each with its person, and the class as title.
 
     Args:
         photos: the table, of which `rows` are the ones to show, PHOTOS at most.
@@ -65,13 +68,13 @@ def sheet(photos: pd.DataFrame, thumbnails: Sequence[bytes], class_: int, rows: 
         canvas[top : top + rgb.shape[0], left : left + rgb.shape[1]] = rgb
     of_class = photos[photos["label"] == class_]
     title = f"{class_}: {CLASS_NAMES[class_]}"
-    told = f"{len(rows):,} of {len(of_class):,} photos of {of_class['person'].nunique():,} people, the youngest first"
+    shown = f"{len(rows):,} of {len(of_class):,} photos of {of_class['person'].nunique():,} people, the youngest first"
     texts = [(left, top + height, captions(photos, row)) for row, (left, top) in zip(rows, places, strict=True)]
-    return _png(_written(canvas, title, told, texts))
+    return _png(_written(canvas, title, shown, texts))
 
 
-def _written(canvas: Image, title: str, told: str, texts: Sequence[tuple[int, int, tuple[str, str]]]) -> Image:
-    """The canvas with its texts: the title, and two lines from each (left, top) on, in px."""
+def _written(canvas: Image, title: str, remark: str, texts: Sequence[tuple[int, int, tuple[str, str]]]) -> Image:
+    """Return the canvas with its texts: the title, and two lines from each (left, top) on, in px."""
     height, width = canvas.shape[:2]
     with mpl.rc_context(STYLE), quiet_about_glyphs():
         figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor="white")
@@ -80,14 +83,14 @@ def _written(canvas: Image, title: str, told: str, texts: Sequence[tuple[int, in
             figure.text(left / width, 1 - top / height, text, fontsize=size, va="top", **how)
 
         write(GAP_PX, 10, title, 14, weight="bold")
-        write(width - GAP_PX, 15, told, 9, ha="right")
+        write(width - GAP_PX, 15, remark, 9, ha="right")
         for left, top, (person, name) in texts:
             write(left, top + 2, _shortened(person), 6.2, color=INK)
             write(left, top + 13, _shortened(name), 6.2, color="#6b7883")
         drawn = FigureCanvasAgg(figure)
         drawn.draw()
         written: Image = np.asarray(drawn.buffer_rgba())[:, :, :3]
-    return np.minimum(canvas, written)  # dark on white, and no photo lies under a text
+    return np.minimum(canvas, written)  # dark letters on white; no photo is under a text
 
 
 def _shortened(text: str) -> str:

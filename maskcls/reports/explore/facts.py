@@ -1,4 +1,4 @@
-"""The facts of a folder of photos that a look at it gathers: the table, what each photo is, and which of them are one photo twice."""
+"""The facts about a folder of photos: the table, each photo's properties, and which photos are the same."""
 
 from __future__ import annotations
 
@@ -23,12 +23,15 @@ from maskcls.reports.explore.photo_looks import Look, look_at
 
 @dataclass(frozen=True)
 class Facts:
-    """What there is. Row i of `photos` is looks[i]; photos that can't be decoded are in neither, but in `problems`."""
+    """Everything that the exploration shows.
+
+    Row i of `photos` is looks[i]; photos that can't be decoded are in neither, but in `problems`.
+    """
 
     name: str
     """The folder as it was given, or what is shown instead of it."""
     n_rows: int
-    """People whom train.csv names, with photos or without."""
+    """People in train.csv, with photos or without."""
     photos: pd.DataFrame
     """`read_contest`'s columns, corrected, and width_px, height_px, type (file's ending and what it is), brightness."""
     looks: list[Look]
@@ -40,34 +43,34 @@ class Facts:
     """Rows whose gender, age or mask state the corrections changed."""
     corrections: str
     identical_across: list[list[int]]
-    """For each content, byte for byte, that stands under several people: its rows."""
+    """For each content that stands under several people, byte for byte: its rows."""
     identical_within: list[list[int]]
-    """Likewise where one person has it more than once, and nobody else."""
+    """The same for content that only one person has, more than once."""
     near: NearDuplicates
 
     @property
     def people(self) -> pd.DataFrame:
-        """A row a person who has a photo; column n_photos."""
+        """The people who have a photo, one row each; column n_photos."""
         people = self.photos.drop_duplicates("person").set_index("person", drop=False)
         return people.assign(n_photos=self.photos.groupby("person").size())
 
     @property
     def persons(self) -> NDArray[np.int64]:
-        """(n,): a number a person, for each photo."""
+        """(n,): each photo's person as a number."""
         return numbered(self.photos["person"].tolist())
 
     @property
     def shared_ids(self) -> dict[str, list[str]]:
-        """An id that stands in several rows of train.csv -> the people's folders."""
+        """Ids that stand in several rows of train.csv -> the people's folders."""
         folders = self.people.groupby("person_id")["person"].agg(list)
         return {str(id_): sorted(paths) for id_, paths in folders.items() if len(paths) > 1}
 
 
 def gather(data: Path, *, corrections: str = "published", name: str | None = None, progress: bool = False) -> Facts:
-    """Look at every labelled photo under `data` once.
+    """Read and decode every labelled photo under `data` once.
 
-    Problems of single people and photos are told in the facts. Raises CallError and DataError as `read_corrections` does, and
-    DataError for a folder that can't be read, or has no photo that can be decoded.
+    Problems of single people and photos are listed in the facts. Raises CallError and DataError as `read_corrections`
+    does, and DataError for a folder that can't be read, or has no photo that can be decoded.
     """
     wanted, name = read_corrections(corrections), name or str(data)
     data = data.absolute()
@@ -102,13 +105,13 @@ def gather(data: Path, *, corrections: str = "published", name: str | None = Non
 
 
 def numbered(values: Sequence[object]) -> NDArray[np.int64]:
-    """(n,): equal numbers for equal values, from 0 in the order of first appearance."""
+    """Return numbers (n,), equal for equal values, from 0 in the order of first appearance."""
     numbers: dict[object, int] = {}
     return np.array([numbers.setdefault(value, len(numbers)) for value in values], np.int64)
 
 
 def _tabulated(contents: Contents, corrections: Corrections) -> tuple[pd.DataFrame, list[bool]]:
-    """The photo table with the corrections, and which of its rows they changed."""
+    """Return the photo table with the corrections, and which of its rows they changed."""
     before, after = tabulate(contents), tabulate(contents, corrections=corrections)
     labels = ["gender", "age", "mask"]
     return after, (before[labels] != after[labels]).any(axis=1).tolist()
@@ -133,7 +136,7 @@ def _problems(contents: Contents, undecodable: dict[str, str], data: Path) -> li
 
 
 def _identical(contents: NDArray[np.int64], persons: NDArray[np.int64]) -> tuple[list[list[int]], list[list[int]]]:
-    """Rows of each content that stands more than once: under several people, and under one."""
+    """Return the rows of each content that stands more than once: under several people, and under one."""
     repeated = {number for number, count in Counter(contents.tolist()).items() if count > 1}
     rows: dict[int, list[int]] = {}
     for row, number in enumerate(contents.tolist()):

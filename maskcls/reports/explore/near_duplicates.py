@@ -1,7 +1,7 @@
-"""Photos that look alike though their files differ: a hash of what is seen, and the search for pairs whose hashes agree but for a few bits.
+"""Near-duplicates: photos that look the same though their files differ, found by a hash of what is seen.
 
-The hash is the DCT hash of pHash (Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010) with 16x16
-coefficients instead of 8x8, because portraits are much alike at 8x8.
+The hash is the DCT hash of pHash (Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010)
+with 16x16 coefficients instead of 8x8, because portraits are very similar at 8x8.
 """
 
 from __future__ import annotations
@@ -19,14 +19,17 @@ from maskcls.data.geometry import Image
 EDGE_PX, LOW = 32, 16
 BITS = LOW * LOW - 1
 MAX_BITS_APART = 24
-"""Among 5.2 million pairs of real photos of different people (aligned faces with drawn masks) the closest were 50 bits apart. Of 300
-copies each, those recompressed (JPEG quality 20, 40), made half or half again as large, noisier (sd 8 of 255) or grey stayed within 16
-bits; of those brightened (1.1 x + 25, gamma 0.7) 99 of 100 stayed within 24. Cropping by 2 % a side moves a photo by 24 bits in the
-median, by 4 % by 54: that is not found."""
+"""Two photos at most this many bits apart are near-duplicates.
+
+Among 5.2 million pairs of real photos of different people (aligned faces with drawn masks) the closest were 50 bits
+apart. Of 300 copies each, those recompressed (JPEG quality 20, 40), resized to half or one and a half times, noisier
+(sd 8 of 255) or grey stayed within 16 bits; of those brightened (1.1 x + 25, gamma 0.7) 99 of 100 stayed within 24.
+Cropping by 2 % a side moves a photo by 24 bits in the median, by 4 % by 54: that is not found.
+"""
 
 BLOCK = 512
 MAX_PAIRS = 100_000
-"""Pairs that are kept; beyond them they are only counted. A folder of one photo under 2,700 names must not fill the memory."""
+"""Pairs that are kept; more are only counted. A folder of one photo under 2,700 names must not fill the memory."""
 NEVER = 255  # hashes differ in 254 bits at most: half of the coefficients lie above their median
 
 
@@ -42,8 +45,9 @@ class Pair(NamedTuple):
 class NearDuplicates:
     """Pairs of photos at most `max_bits` apart whose contents differ, closest first.
 
-    `across` are of two people, `within` of one; `n_across` and `n_within` count them all, where more than MAX_PAIRS were not kept.
-    `nearest_row` and `nearest_bits` (n,) name each photo's nearest photo of another person, -1 and NEVER where there is none.
+    `across` are of two people, `within` of one; `n_across` and `n_within` count all of them, even if more than
+    MAX_PAIRS were not kept. `nearest_row` and `nearest_bits` (n,) give each photo's nearest photo of another person,
+    -1 and NEVER if there is none.
     """
 
     across: list[Pair]
@@ -56,16 +60,16 @@ class NearDuplicates:
 
 
 def perceptual_hash(rgb: Image) -> NDArray[np.uint64]:
-    """256 bits of uint8 RGB (height, width, 3), as four uint64.
+    """Return 256 bits of uint8 RGB (height, width, 3), as four uint64.
 
-    The photo in grey, brought to 32x32 px by area; its DCT-II; of that the 16x16 coefficients of lowest frequency, row by row. A bit is
-    set where the coefficient lies above the median of all but the first. The first is the mean brightness; its bit is 0 always.
+    The photo is made grey and resized to 32x32 px by area; of its DCT-II the 16x16 coefficients of lowest frequency
+    are taken, row by row. A bit is set where the coefficient lies above the median of all but the first. The first is
+    the mean brightness; its bit is always 0.
     """
     grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (EDGE_PX, EDGE_PX), interpolation=cv2.INTER_AREA).astype(np.float32)
-    low = np.round(
-        cv2.dct(small)[:LOW, :LOW].ravel(), 2
-    )  # so that a photo of one colour has no bits, rather than those of rounding errors
+    # Rounded, so that a photo of one colour has no bits, rather than those of rounding errors.
+    low = np.round(cv2.dct(small)[:LOW, :LOW].ravel(), 2)  # (256,)
     above = low > np.median(low[1:])
     above[0] = False
     return np.packbits(above).view(np.uint64)
@@ -78,7 +82,7 @@ def search(
 
     Args:
         hashes: (n, 4), from `perceptual_hash`.
-        persons: (n,), a number a person.
+        persons: (n,), each photo's person as a number.
         contents: (n,), equal where the files are, byte for byte: those pairs are not counted here.
         max_bits: how far apart a pair may be.
     """
@@ -103,11 +107,14 @@ def search(
 
 
 def _blocks(hashes: NDArray[np.uint64]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """First row, and bits apart (rows, n - first row) of a block of rows from all rows after them; NEVER from themselves and before."""
+    """Yield for each block of rows its first row, and its distances, in bits, from all rows after it.
+
+    Distances are (rows, n - first row); NEVER from a row itself and from rows before it.
+    """
     words = np.ascontiguousarray(hashes.T)
     for start in range(0, len(hashes), BLOCK):
         mine, others = words[:, start : start + BLOCK], words[:, start:]
-        apart = np.zeros((mine.shape[1], others.shape[1]), np.uint8)
+        apart = np.zeros((mine.shape[1], others.shape[1]), np.uint8)  # (rows, n - start)
         for word, other in zip(mine, others, strict=True):
             apart += np.bitwise_count(word[:, None] ^ other[None, :])
         apart[np.tril_indices(len(apart))] = NEVER
@@ -117,7 +124,7 @@ def _blocks(hashes: NDArray[np.uint64]) -> Iterator[tuple[int, NDArray[np.uint8]
 def _keep_nearer(
     row: NDArray[np.int64], bits: NDArray[np.uint8], apart: NDArray[np.uint8], axis: int, start: int
 ) -> None:
-    """Put into `row` and `bits`, in place, what is nearer along an axis of a block."""
+    """Update `row` and `bits` in place with what is nearer along an axis of a block."""
     where = apart.argmin(axis)
     found = np.take_along_axis(apart, np.expand_dims(where, axis), axis).squeeze(axis)
     nearer = found < bits
@@ -125,7 +132,7 @@ def _keep_nearer(
 
 
 def by_people(pairs: Iterable[Pair], persons: NDArray[np.int64]) -> list[tuple[Pair, int]]:
-    """For each pair of people their first pair of photos, and how many pairs there are; in the order of the first."""
+    """Return for each pair of people their first pair of photos and the number of such pairs, in order of the first."""
     found: dict[tuple[int, int], tuple[Pair, int]] = {}
     for pair in pairs:
         whose = (int(persons[pair.first]), int(persons[pair.second]))
@@ -136,7 +143,10 @@ def by_people(pairs: Iterable[Pair], persons: NDArray[np.int64]) -> list[tuple[P
 
 
 def closest_beyond(near: NearDuplicates, persons: NDArray[np.int64], limit: int) -> list[Pair]:
-    """Of each photo and its nearest of another person, the closest that are no near-duplicates, one pair of photos for two people."""
+    """Return the closest pairs of people that are not near-duplicates, by each photo's nearest of another person.
+
+    There is one pair of photos for two people.
+    """
     order = np.argsort(near.nearest_bits, kind="stable")
     order = order[(near.nearest_bits[order] > near.max_bits) & (near.nearest_row[order] >= 0)]
     ends = ((int(row), int(near.nearest_row[row])) for row in order)

@@ -1,4 +1,4 @@
-"""What is worth knowing of a photo, from one reading and one decoding: size, kind, brightness, content, what it looks like."""
+"""A photo's properties from one reading and one decoding: size, kind, brightness, content, hash, thumbnail."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from maskcls.errors import DataError
 from maskcls.reports.explore.near_duplicates import perceptual_hash
 
 THUMBNAIL_PX = (120, 160)
-"""The box, width and height, that a thumbnail fits in."""
+"""Width and height of the box that a thumbnail fits in."""
 THUMBNAIL_QUALITY = 82
 
 KINDS = (
@@ -28,13 +28,16 @@ KINDS = (
     (0, b"II*\0", "TIFF"),
     (0, b"MM\0*", "TIFF"),
 )
-"""Where in a file which bytes stand, and what it is then."""
+"""Position in a file, the bytes that stand there, and the kind of file that they mean."""
 OTHER = "another kind"
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One photo. Sizes are of the photo as it is seen, EXIF's turn undone; `brightness` is the mean grey, 0 (black) to 255."""
+    """One photo.
+
+    Sizes are of the upright photo, after EXIF's orientation; `brightness` is the mean grey, 0 (black) to 255.
+    """
 
     width_px: int
     height_px: int
@@ -70,7 +73,7 @@ def look(file: str) -> Look:
 
 
 def look_at(files: Sequence[str], progress: bool = False) -> list[Look | DataError]:
-    """`look` for every file, one thread a core (OpenCV lets go of the interpreter); the error where a photo can't be decoded."""
+    """Call `look` for every file, in threads; return the error for a photo that can't be decoded."""
 
     def one(file: str) -> Look | DataError:
         try:
@@ -87,13 +90,13 @@ def look_at(files: Sequence[str], progress: bool = False) -> list[Look | DataErr
 
 
 def encode_jpeg(rgb: Image, quality: int) -> bytes:
-    """A JPEG file of uint8 RGB (height, width, 3)."""
+    """Return a JPEG file of uint8 RGB (height, width, 3)."""
     _, encoded = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     return bytes(encoded)
 
 
 def _fitted(rgb: Image) -> Image:
-    """Shrunk into THUMBNAIL_PX, its proportions kept; a smaller photo as it is."""
+    """Shrink into THUMBNAIL_PX, proportions kept; a smaller photo is not changed."""
     height, width = rgb.shape[:2]
     scale = min(1.0, THUMBNAIL_PX[0] / width, THUMBNAIL_PX[1] / height)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))

@@ -1,4 +1,4 @@
-"""The plots of a folder of photos, each drawn on axes of its own, so that it can stand in the page, in a PNG file and in an overview."""
+"""The plots of a folder of photos, each on its own axes, for the page, for a PNG file and for the overview."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from maskcls.reports.explore.near_duplicates import NEVER
 from maskcls.reports.page import Html
 from maskcls.reports.plots import ACCENT, BLUE, GREY, INK, STYLE, new_figure, quiet_about_glyphs, to_png, to_svg
 
-WIDTH_IN = 4.8  # so narrow that its letters can be read on a phone
+WIDTH_IN = 4.8  # narrow enough that its letters can be read on a phone
 GENDER_COLOURS = (BLUE, ACCENT)
 MASK_COLOURS = (BLUE, "#e3a72f", GREY)
 MAX_BARS = 14
-"""Bars of a plot; what is rarer goes into one of them."""
+"""Bars of a plot; rarer values are counted together in the last one."""
 MAX_LETTERS = 32
 WHOLE = StrMethodFormatter("{x:,.0f}")
 
@@ -42,7 +42,7 @@ class Plot:
 
 
 def drawn(plot: Plot, facts: Facts) -> tuple[Html, bytes]:
-    """The plot as an <svg> element and as a PNG file."""
+    """Return the plot as an <svg> element and as a PNG file."""
     with mpl.rc_context(STYLE), quiet_about_glyphs():
         figure, axes = new_figure(1, 1, plot.height_in(facts), WIDTH_IN)
         plot.draw(axes[0], facts)
@@ -50,7 +50,7 @@ def drawn(plot: Plot, facts: Facts) -> tuple[Html, bytes]:
 
 
 def overview(pngs: Sequence[bytes]) -> bytes:
-    """PNG files of one width, in reading order, as one PNG file in two columns."""
+    """Join PNG files of one width, in reading order, to one PNG file in two columns."""
     columns: tuple[list[Image], list[Image]] = ([], [])
     for content in pngs:
         lower = min(columns, key=lambda column: sum(len(part) for part in column))
@@ -70,13 +70,13 @@ def _titled(ax: Axes, title: str, n: int, unit: str) -> None:
 
 
 def _count(axis: Axis, most: int = 6) -> None:
-    """Ticks at whole numbers, `most` + 1 of them at the most."""
+    """Put ticks at whole numbers, at most `most` + 1 of them."""
     axis.set_major_locator(MaxNLocator(integer=True, nbins=most))
     axis.set_major_formatter(WHOLE)
 
 
 def _bars(ax: Axes, counts: Mapping[str, int], unit: str, colours: Sequence[str] | str = BLUE) -> None:
-    """A horizontal bar for each name, the first on top, with its count."""
+    """Draw a horizontal bar for each name, the first on top, with its count."""
     names = list(counts)
     y = np.arange(len(names))[::-1]
     ax.barh(y, list(counts.values()), color=colours, height=0.66)
@@ -90,7 +90,7 @@ def _bars(ax: Axes, counts: Mapping[str, int], unit: str, colours: Sequence[str]
 
 
 def _most_common(values: Sequence[str] | pd.Series[str]) -> dict[str, int]:
-    """Counts, the most frequent first; from MAX_BARS on as one."""
+    """Return counts, the most frequent first; from MAX_BARS on as one."""
     counts = sorted(Counter(values).items(), key=lambda item: (-item[1], item[0]))
     if len(counts) <= MAX_BARS:
         return dict(counts)
@@ -112,7 +112,7 @@ def _race(ax: Axes, facts: Facts) -> None:
 
 
 def _age_groups(ax: Axes, facts: Facts) -> None:
-    """Bars side by side: for each age group one a gender."""
+    """Draw bars side by side: one per gender for each age group."""
     people = facts.people
     counts = people.groupby(["age_group", "gender"]).size()
     for gender, (name, colour) in enumerate(zip(GENDERS, GENDER_COLOURS, strict=True)):

@@ -1,4 +1,4 @@
-"""A look at a folder of photos, as one page that needs no other file and asks nothing of a network, and its pictures as PNG files."""
+"""The exploration of a folder of photos as one page, which needs no other file and no network, and as PNG files."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from maskcls.text import counted
 
 PAGE, OVERVIEW = "explore.html", "overview.png"
 MAX_PROBLEMS, MAX_GROUPS, MAX_PAIRS, CLOSEST = 200, 30, 30, 12
-"""How much of each the page shows; all are counted."""
+"""How many of each the page shows; all are counted."""
 
 
 def check_writable(out: Path, *, overwrite: bool) -> None:
-    """Raises CallError where `write` would not want the folder: ask before the photos are read, not after it."""
+    """Raise CallError where `write` would refuse the folder; called before the photos are read."""
     parent = next(parent for parent in out.absolute().parents if parent.exists())
     if not parent.is_dir():
         raise CallError(f"--out {out}: {parent} is a file, so no folder can be made under it. Name a new folder.")
@@ -51,9 +51,9 @@ def check_writable(out: Path, *, overwrite: bool) -> None:
 
 
 def write(facts: Facts, out: Path) -> list[Path]:
-    """Write the page and then the PNG files into a folder, each whole or not at all; those of an earlier exploration are replaced.
+    """Write the page and then the PNG files into a folder, each whole or not at all; return them, the page first.
 
-    Other files in the folder stay. Returns what was written, the page first.
+    Those of an earlier exploration are replaced; other files in the folder stay.
     """
     out.mkdir(parents=True, exist_ok=True)
     rows = {class_: chosen(facts.photos, class_) for class_ in range(N_CLASSES)}
@@ -85,7 +85,7 @@ def _sheet_name(class_: int) -> str:
 
 
 def summary(facts: Facts) -> list[str]:
-    """The facts in a few lines for a terminal."""
+    """Return the facts in a few lines for a terminal."""
     people, counts = facts.people, Counter(facts.photos["label"].tolist())
     genders, groups = Counter(people["gender"].tolist()), Counter(people["age_group"].tolist())
     least = min(range(N_CLASSES), key=lambda class_: counts[class_])
@@ -96,8 +96,10 @@ def summary(facts: Facts) -> list[str]:
         "  age group   " + ", ".join(f"{name}: {groups[i]:,}" for i, name in enumerate(AGES)),
         f"  classes     the rarest is {least} ({CLASS_NAMES[least]}): {counted(counts[least], 'photo')}",
         f"  problems    {len(facts.problems):,}, photos that can't be decoded {facts.n_undecodable:,}",
-        f"  identical   {len(facts.identical_across):,} under several people, {len(facts.identical_within):,} within a person",
-        f"  alike       {counted(pairs, 'pair')} of people, {counted(facts.near.n_within, 'pair')} of photos within a person",
+        f"  identical   {len(facts.identical_across):,} under several people, "
+        f"{len(facts.identical_within):,} within a person",
+        f"  alike       {counted(pairs, 'pair')} of people, "
+        f"{counted(facts.near.n_within, 'pair')} of photos within a person",
     ]
 
 
@@ -171,7 +173,7 @@ def _class_table(facts: Facts) -> Html:
 
 
 def _oddities(facts: Facts) -> Html:
-    """Everything that is wrong, or only strange."""
+    """Return everything that is wrong, or only strange."""
     conversions = Counter(name for look in facts.looks for name in look.conversions)
     twice = [f"id {id_}: {', '.join(paths)}" for id_, paths in facts.shared_ids.items()]
     lines = [problem.message for problem in facts.problems[:MAX_PROBLEMS]]
@@ -180,7 +182,7 @@ def _oddities(facts: Facts) -> Html:
     parts = [
         folded(counted(len(facts.problems), "problem"), listed(lines), unfolded=True) if lines else Html(),
         folded(
-            f"{counted(len(twice), 'id')} of several people: they are told apart by their folder",
+            f"{counted(len(twice), 'id')} of several people: they are distinguished by their folder",
             listed(twice),
             unfolded=True,
         )
@@ -197,21 +199,22 @@ def _oddities(facts: Facts) -> Html:
         ),
     ]
     content = Html("").join(parts)
-    told = (
+    text = (
         "Rows, names and photos that training would refuse, and what is only worth knowing."
         if content
         else "Nothing was found."
     )
-    return section("What is wrong or strange", told, content)
+    return section("What is wrong or strange", text, content)
 
 
 def _identical(facts: Facts) -> Iterator[Html]:
-    """Photos that are equal byte for byte, one picture for each."""
-    for groups, title, told in (
+    """Yield photos that are equal byte for byte, one picture for each."""
+    for groups, title, text in (
         (
             facts.identical_across,
             "Identical photos under several people",
-            "Byte for byte the same file. These people go to one side of every split together; where their labels differ, one is wrong.",
+            "Byte for byte the same file. These people go to one side of every split together; "
+            "where their labels differ, one is wrong.",
         ),
         (facts.identical_within, "Identical photos of one person", "Byte for byte the same file under two names."),
     ):
@@ -220,19 +223,20 @@ def _identical(facts: Facts) -> Iterator[Html]:
                 picture(facts.looks[rows[0]].thumbnail, [_label(facts, row) for row in rows])
                 for rows in groups[:MAX_GROUPS]
             ]
-            yield section(title, told + _more(len(groups), MAX_GROUPS), photos(cards))
+            yield section(title, text + _more(len(groups), MAX_GROUPS), photos(cards))
 
 
 def _alike(facts: Facts, plot: Html) -> Html:
     near = facts.near
     pairs = by_people(near.across, facts.persons)
-    told = (
-        f"Each photo has a hash of 255 bits of what is seen (DCT of its grey values); two photos up to {near.max_bits} bits apart count as "
-        "near-duplicates: a copy that was recompressed, resized, made grey or somewhat brighter lies there, one that was cropped by 4 % a "
-        "side or mirrored does not. The plot shows how far each photo lies from the nearest one of anybody else: where it comes close to "
-        "the line, look at the pairs, and mistrust the count. Identical photos are not counted here."
+    text = (
+        "Each photo has a hash of 255 bits of what is seen (DCT of its grey values). Two photos up to "
+        f"{near.max_bits} bits apart count as near-duplicates: a copy that was recompressed, resized, made grey or "
+        "somewhat brighter is found, one that was cropped by 4 % a side or mirrored is not. The plot shows how far "
+        "each photo is from the nearest one of anybody else: where it comes close to the line, look at the pairs, and "
+        "do not trust the count. Identical photos are not counted here."
     )
-    content = grid([plot, paragraph(told)])
+    content = grid([plot, paragraph(text)])
     if pairs:
         cards = [_pair(facts, each, f"{counted(count, 'pair')} alike") for each, count in islice(pairs, MAX_PAIRS)]
         title = f"{counted(len(pairs), 'pair')} of people, the closest photos of each.{_more(len(pairs), MAX_PAIRS)}"
@@ -253,9 +257,9 @@ def _alike(facts: Facts, plot: Html) -> Html:
     return section("Near-duplicates", "", content)
 
 
-def _pair(facts: Facts, both: Pair, told: str = "") -> Html:
+def _pair(facts: Facts, both: Pair, remark: str = "") -> Html:
     pictures = [picture(facts.looks[row].thumbnail, [_label(facts, row)]) for row in (both.first, both.second)]
-    return pair(pictures, f"{counted(both.bits_apart, 'bit')} apart" + (f", {told}" if told else ""))
+    return pair(pictures, f"{counted(both.bits_apart, 'bit')} apart" + (f", {remark}" if remark else ""))
 
 
 def _label(facts: Facts, row: int) -> str:
@@ -273,5 +277,5 @@ def _contact_sheets(facts: Facts, rows: Mapping[int, Sequence[int]]) -> Html:
         pictures = [picture(facts.looks[row].thumbnail, captions(facts.photos, row)) for row in rows[class_]]
         shown = f"{len(pictures)} of {counted(counts[class_], 'photo')}" if pictures else "no photo"
         content += folded(f"{class_}: {name} – {shown}", photos(pictures), unfolded=True)
-    told = f"Up to {PHOTOS} photos a class, drawn by lot, of as many people as there are; the youngest first."
-    return section("Contact sheets", told, content)
+    text = f"Up to {PHOTOS} photos per class, drawn at random, of as many people as there are; the youngest first."
+    return section("Contact sheets", text, content)

@@ -34,7 +34,7 @@ NOISE = np.random.default_rng(0).integers(0, 256, (20, 16, 3), np.uint8)
 
 BROKEN = {
     "truncated": (encode(NOISE, ".jpg")[:-40], "is truncated"),
-    "no image": (b"<html>not found</html>", "is no image that can be decoded"),
+    "no image": (b"<html>not found</html>", "is not an image that can be decoded"),
     "1x1": (encode(NOISE[:1, :1]), "is 1x1 px"),
     "empty": (b"", r"is empty \(0 bytes\)"),
 }
@@ -201,7 +201,7 @@ def test_all_photos_bad(make_contest, tmp_path):
     for file in person_folder(data, 0).iterdir():
         file.write_bytes(b"no photo")
     with pytest.raises(
-        DataError, match=r"None of the 7 photos can be decoded\. The first: .*incorrect_mask\.jpg is no image"
+        DataError, match=r"None of the 7 photos can be decoded\. The first: .*incorrect_mask\.jpg is not an image"
     ):
         without_bad_photos(read_contest(data), tmp_path)
 

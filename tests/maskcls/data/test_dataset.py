@@ -154,7 +154,7 @@ def test_bad_photos_surface_with_the_pixels_or_are_left_out(make_contest, cache,
     first_photo(data).write_bytes(b"no photo")
     faces = prepare(data, cache=CacheOptions(cache))
     assert len(faces.photos) == 168
-    with pytest.raises(DataError, match=r"mask1\.jpeg is no image that can be decoded"):
+    with pytest.raises(DataError, match=r"mask1\.jpeg is not an image that can be decoded"):
         faces.pixels(32)
     assert "left out" not in caplog.text
 

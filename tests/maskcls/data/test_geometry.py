@@ -127,12 +127,12 @@ def test_what_is_no_photo_is_refused(tmp_path: Path) -> None:
     cases = {
         "missing.jpg": (None, "cannot be read: No such file"),
         "empty.jpg": (b"", r"is empty \(0 bytes\)"),
-        "text.jpg": (b"this is no photo at all", "is no image that can be decoded"),
+        "text.jpg": (b"this is no photo at all", "is not an image that can be decoded"),
         "dot.png": (encoded(".png", np.zeros((1, 1, 3), np.uint8)), "is 1x1 px: at least 8x8 expected"),
         "float.tiff": (encoded(".tiff", np.ones((20, 20, 3), np.float32)), "holds float32 values: 8 or 16 bits"),
         "torn.jpg": (
             b"\xff\xd8\xff\xe0" + b"\0" * 40 + b"\xff\xd9",
-            "is no image that can be decoded|cannot be decoded",
+            "is not an image that can be decoded|cannot be decoded",
         ),
     }
     for name, (data, message) in cases.items():

@@ -318,7 +318,7 @@ def test_nothing_to_predict(tmp_path):
             "ImageID,ans\na.jpg,0\nb.jpg,0\n",
             r"gone\.csv names 2 photos, but there is no .*images/a\.jpg and 1 more\. Copy",
         ),
-        "list.txt": ("\n", r"list\.txt is empty\. Expected the path of a photo a line\."),
+        "list.txt": ("\n", r"list\.txt is empty\. Expected one photo's path per line\."),
     }
     for name, (text, message) in cases.items():
         (tmp_path / name).write_text(text)

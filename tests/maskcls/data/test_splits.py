@@ -240,7 +240,7 @@ BAD_SPLITS: dict[str, tuple[str | bytes, str]] = {
     ),
     "numbers": (
         '{"train": [1], "validation": [], "holdout": []}',
-        r"split\.json: train is no list of persons\. Expected",
+        r"split\.json: train is not a list of persons\. Expected",
     ),
     "twice": (
         '{"train": ["0000_p", "0001_p"], "validation": ["0001_p"], "holdout": []}',

@@ -133,7 +133,7 @@ def test_all_bad_photos_are_named_in_one_message(predictor: Predictor, photo_kin
     ) as caught:
         predictor.probabilities(photos)
     assert f"{empty} is empty (0 bytes)" in str(caught.value)
-    assert f"{text} is no image that can be decoded" in str(caught.value)
+    assert f"{text} is not an image that can be decoded" in str(caught.value)
 
 
 def test_a_long_list_of_bad_photos_is_cut(predictor: Predictor, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_the_page_says_who_answers(random_bundle: RandomBundle, random_ensemble:
 
 def test_what_is_no_photo_is_told(random_bundle: RandomBundle) -> None:
     predictor = Predictor(random_bundle("single"), "cpu")
-    with pytest.raises(DataError, match="The photo is no image that can be decoded"):
+    with pytest.raises(DataError, match="The photo is not an image that can be decoded"):
         web.classify(predictor, data_url(b"a poem"))
     with pytest.raises(DataError, match="The photo did not arrive whole"):
         web.classify(predictor, "data:image/jpeg;base64,abc")
@@ -256,7 +256,7 @@ def test_what_is_no_photo_is_said_and_the_page_goes_on(site: Site, visit: Visit,
     poem = tmp_path / "poem.jpg"
     poem.write_text("Shall I compare thee")
     visit.page.set_input_files("input[type=file]", poem)
-    visit.page.wait_for_selector("text=The photo is no image that can be decoded")
+    visit.page.wait_for_selector("text=The photo is not an image that can be decoded")
     assert visit.shown() == {"mask3": {}, "gender2": {}, "age3": {}}
     visit.page.set_input_files("input[type=file]", site.photo)
     visit.page.wait_for_selector("text=Most likely")

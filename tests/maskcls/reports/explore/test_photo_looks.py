@@ -60,7 +60,7 @@ def test_a_photo_that_cannot_be_decoded_stops_nobody(tmp_path: Path) -> None:
     found = look_at([str(file) for file in files])
     assert [isinstance(each, Look) for each in found] == [True, False, True, False, False]
     for number, told in (
-        (1, "is no image that can be decoded"),
+        (1, "is not an image that can be decoded"),
         (3, "is truncated"),
         (4, "cannot be read: No such file"),
     ):

@@ -154,7 +154,7 @@ def test_a_folder_that_cannot_be_read_is_refused(tmp_path: Path, make_contest: M
     data = make_contest(6)
     for file in (data / "train/images").rglob("*.*"):
         file.write_bytes(b"no photo")
-    with pytest.raises(DataError, match=r"None of the 42 photos of .* can be decoded\. The first: .* is no image"):
+    with pytest.raises(DataError, match=r"None of the 42 photos of .* can be decoded\. The first: .* is not an image"):
         gather(data)
 
 
