@@ -1,12 +1,13 @@
 """What may vary in a search: pure declarations, with neither torch nor Ray nor Optuna behind them.
 
 A space is a function that draws a recipe's overrides from something with Optuna's `suggest_*` methods, so that a
-parameter may hang on another. Two rules keep every trial of a study comparable:
+parameter may depend on another. Two rules keep every trial of a study comparable:
 
 - A parameter is named like the recipe key that it sets, wherever there is one; `--set key=value` pins it by that name.
 - A name keeps one distribution in all trials of a study, however the trial branched before.
 
-`members.<member>.<key>` is a recipe key, too: that member's own value. A space draws it only where the split has that member.
+`members.<member>.<key>` is a recipe key, too: that member's own value. A space draws it only where the split has that
+member.
 
 A user's own space is a Python file that defines `SPACE = Space(...)`; `get` takes its path.
 """
@@ -32,7 +33,7 @@ Defined = TypeVar("Defined")
 
 
 class SpaceError(ValueError):
-    """A space cannot be had or cannot be used; the message says which, why, and what to do."""
+    """A space cannot be found or cannot be used; the message says which, why, and what to do."""
 
 
 class Suggest(Protocol):
@@ -52,44 +53,44 @@ class Choices:
     values: tuple[Any, ...]
 
     def draw(self, generator: random.Random) -> Any:
-        """One of the values, each as likely as any other."""
+        """Draw one of the values, each as likely as any other."""
         return generator.choice(self.values)
 
     def ask(self, trial: Suggest, name: str) -> Any:
-        """What the trial suggests."""
+        """Return what the trial suggests."""
         return trial.suggest_categorical(name, self.values)
 
 
 @dataclass(frozen=True)
 class Floats:
-    """A range of real numbers, both ends in it; `log`: searched by the logarithm."""
+    """A range of real numbers, both ends included; `log`: a trial searches it by the logarithm."""
 
     low: float
     high: float
     log: bool = False
 
     def draw(self, generator: random.Random) -> float:
-        """A number of the range, uniformly, whatever `log` says."""
+        """Draw a number of the range, uniformly, even if `log` is set."""
         return generator.uniform(self.low, self.high)
 
     def ask(self, trial: Suggest, name: str) -> float:
-        """What the trial suggests."""
+        """Return what the trial suggests."""
         return trial.suggest_float(name, self.low, self.high, log=self.log)
 
 
 @dataclass(frozen=True)
 class Integers:
-    """A range of whole numbers, both ends in it."""
+    """A range of whole numbers, both ends included."""
 
     low: int
     high: int
 
     def draw(self, generator: random.Random) -> int:
-        """A number of the range, each as likely as any other."""
+        """Draw a number of the range, each as likely as any other."""
         return generator.randint(self.low, self.high)
 
     def ask(self, trial: Suggest, name: str) -> int:
-        """What the trial suggests."""
+        """Return what the trial suggests."""
         return trial.suggest_int(name, self.low, self.high)
 
 
@@ -97,10 +98,10 @@ Domain = Choices | Floats | Integers
 
 
 class Suggester:
-    """A Suggest whose questions all come to one method, `answer`; what answers them otherwise is derived from it."""
+    """Base of what answers a space's questions: all of them come to one method, `answer`."""
 
     def answer(self, name: str, domain: Domain) -> Any:
-        """The value of a parameter."""
+        """Return the value of a parameter."""
         raise NotImplementedError
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
@@ -115,9 +116,10 @@ class Suggester:
 
 @dataclass(frozen=True)
 class Setting:
-    """Where a search runs: the scale, which backbones have weights there, and whether those are trained ones at all, not random.
+    """Where a search runs: the scale, which backbones have weights there, and whether weights are trained or random.
 
-    `fixed` holds what `Space.pinned` fixes: for a choice that must go with a value which would be asked for only later, or not at all.
+    `fixed` holds what `Space.pinned` fixes: for a choice that must go with a value which would be asked for only
+    later, or not at all.
     """
 
     scale: Literal["cpu", "gpu"]
@@ -139,7 +141,8 @@ class Space:
         question: a sentence, for listings.
         suggest: (trial, setting) -> overrides of a recipe, drawn from the trial.
         points: setting -> parameters of the trials to try first, by the names that `suggest` draws.
-        backbones: setting -> every backbone that `suggest` may choose, with or without weights; empty if it chooses none.
+        backbones: setting -> every backbone that `suggest` may choose, with or without weights; empty if it chooses
+            none.
     """
 
     name: str
@@ -149,11 +152,11 @@ class Space:
     backbones: Callable[[Setting], Sequence[str]] = field(default=_nothing)
 
     def left_out(self, setting: Setting) -> list[str]:
-        """The backbones that this space would try, had they weights here."""
+        """Return the backbones that this space would try if they had weights here."""
         return [backbone for backbone in self.backbones(setting) if not setting.has_weights(backbone)]
 
     def parameters(self, setting: Setting) -> tuple[str, ...]:
-        """The names that `suggest` may draw, found by drawing often. Raises SpaceError where `suggest` fails."""
+        """Return the names that `suggest` may draw, found by drawing often. Raises SpaceError where `suggest` fails."""
         draw = _Draw()
         try:
             for _ in range(_DRAWS):
@@ -165,15 +168,16 @@ class Space:
         return tuple(draw.names)
 
     def pinned(self, values: Mapping[str, Any]) -> Space:
-        """This space with some values fixed: parameters of these names are not drawn, and what hangs on them follows.
+        """Return this space with some values fixed.
 
-        A value also wins over an override of the same name that the space computes. A pinned backbone need not be the space's own.
+        Parameters of these names are not drawn, and what depends on them follows. A value also wins over an override
+        of the same name that the space computes. A pinned backbone need not be one of the space's.
         """
         fixed = dict(values)
 
         def seen(setting: Setting) -> Setting:
-            told = replace(setting, fixed={**setting.fixed, **fixed})
-            return replace(told, has_weights=lambda backbone: True) if "backbone" in fixed else told
+            fixing = replace(setting, fixed={**setting.fixed, **fixed})
+            return replace(fixing, has_weights=lambda backbone: True) if "backbone" in fixed else fixing
 
         def suggest(trial: Suggest, setting: Setting) -> dict[str, Any]:
             overrides = self.suggest(_Pinned(trial, fixed), seen(setting))
@@ -191,12 +195,12 @@ class Space:
 
 
 def names() -> list[str]:
-    """The names of the spaces that come with the package."""
+    """Return the names of the spaces that come with the package."""
     return list(NAMES)
 
 
 def get(name_or_file: str) -> Space:
-    """The space of that name, or the SPACE that a Python file defines. Raises SpaceError."""
+    """Return the space of that name, or the SPACE that a Python file defines. Raises SpaceError."""
     if name_or_file in NAMES:
         space: Space = importlib.import_module(f"{__name__}.{name_or_file}").SPACE
         return space
@@ -212,14 +216,14 @@ def get(name_or_file: str) -> Space:
 def asked(
     suggest: Callable[[Suggest, Setting], dict[str, Any]], setting: Setting, point: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The part of a point that `suggest` asks for, where it is answered with that point."""
+    """Return the part of a point that `suggest` asks for when it is answered with that point."""
     draw = _Draw(point)
     suggest(draw, setting)
     return {name: value for name, value in point.items() if name in draw.names}
 
 
 def weighted(backbones: Sequence[str], setting: Setting) -> list[str]:
-    """Those of some backbones that have weights here. Raises SpaceError if none has."""
+    """Return those of some backbones that have weights here. Raises SpaceError if none has."""
     there = [backbone for backbone in backbones if setting.has_weights(backbone)]
     if not there:
         raise SpaceError(
@@ -230,7 +234,7 @@ def weighted(backbones: Sequence[str], setting: Setting) -> list[str]:
 
 
 def defined_in(file: Path, what: str, name: str, kind: type[Defined], package: str) -> Defined:
-    """The object called `name` that a user's Python file defines.
+    """Return the object called `name` that a user's Python file defines.
 
     Args:
         what: the object in a word, for messages, as in `space`.
@@ -266,7 +270,7 @@ def _where(error: BaseException) -> str:
 
 
 class _Draw(Suggester):
-    """Answers some names from a point and draws the others, always the same; it notes the names that it was asked for."""
+    """A Suggest that answers some names from a point and draws the others, always the same; it notes all names."""
 
     def __init__(self, point: Mapping[str, Any] | None = None) -> None:
         self.names: dict[str, None] = {}
@@ -280,7 +284,7 @@ class _Draw(Suggester):
 
 
 class _Pinned(Suggester):
-    """Answers some names from fixed values, and asks a trial for the others."""
+    """A Suggest that answers some names from fixed values, and asks a trial for the others."""
 
     def __init__(self, trial: Suggest, fixed: Mapping[str, Any]) -> None:
         self._trial = trial

@@ -2,23 +2,24 @@
 
     python -m tune.search --space augmentation --data DIR --trials 30 --epochs 6
 
-Backbone, frozen stages and learning rates are the preset's. The answer hangs on what is frozen: with a frozen backbone no
-augmentation at all won in a prototype (+.034 with a linear head, +.062 with an mlp), so `none` is one of the choices; ask again with
-`--preset fine-tune` for backbones that are trained.
+Backbone, frozen stages and learning rates are the preset's. The answer depends on what is frozen: with a frozen
+backbone no augmentation at all won in a prototype (+.034 with a linear head, +.062 with an mlp), so `none` is one of
+the choices; ask again with `--preset fine-tune` for backbones that are trained.
 
-`augmentation` says which kinds there are: none, geometry, colour, or both. The GPU scale draws each strength of a kind by itself. The
-CPU scale has trials for fewer parameters: `augment_geometry` and `augment_colour` multiply the contest project's strengths of shift,
-scale and rotation, and of hue, saturation, value, brightness and contrast. These three are no recipe keys; a pinned augment_* key
-wins over what they compute.
+`augmentation` says which kinds there are: none, geometry, colour, or both. The GPU scale draws each strength of a kind
+by itself. The CPU scale has trials for fewer parameters: `augment_geometry` and `augment_colour` multiply the contest
+project's strengths of shift, scale and rotation, and of hue, saturation, value, brightness and contrast. These three
+are no recipe keys; a pinned augment_* key wins over what they compute.
 
-The GPU scale also asks whether photos are mixed with one another. That changes what a photo shows, and its label only follows from
-it, so it stands here and not in `imbalance`; on the CPU scale `everything` asks it.
+The GPU scale also asks whether photos are mixed with one another. That changes what a photo shows, and its label only
+follows from it, so it stands here and not in `imbalance`; on the CPU scale `everything` asks it.
 
-Bounds. From nothing to two or three times the contest project's strengths (flip .5, shift .0625, scale .1, 15 degrees, brightness and
-contrast .1), whose hue, saturation and value did nothing by mistake. Rotation ends at 45 degrees: portraits stand upright. MixUp's
-alpha: 0.1 to 0.4, where its authors' gain on ImageNet lay; large ones underfit (Zhang et al., ICLR 2018). CutMix's: 1, and half of the
-batches or all of them, its authors' settings for CIFAR and for ImageNet (Yun et al., ICCV 2019); the winner of the contest's fourth
-cohort used it. half_cutmix has no alpha: it always joins halves.
+Bounds. From nothing to two or three times the contest project's strengths (flip .5, shift .0625, scale .1, 15 degrees,
+brightness and contrast .1), whose hue, saturation and value did nothing by mistake. Rotation ends at 45 degrees:
+portraits stand upright. MixUp's alpha: 0.1 to 0.4, where its authors' gain on ImageNet lay; large ones underfit (Zhang
+et al., ICLR 2018). CutMix's: 1, and half of the batches or all of them, its authors' settings for CIFAR and for
+ImageNet (Yun et al., ICCV 2019); the winner of the contest's fourth cohort used it. half_cutmix has no alpha: it
+always joins halves.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from typing import Any
 
 from search_spaces import Setting, Space, SpaceError, Suggest, asked
 
-# Strengths: the contest project's (recipe.py's defaults), which the CPU scale multiplies, and the upper bounds of the GPU scale.
+# Strengths: the contest project's (recipe.py's defaults), which the CPU scale multiplies, and the GPU scale's upper
+# bounds.
 CONTEST = {
     "geometry": {"augment_shift": 0.0625, "augment_scale": 0.1, "augment_rotate_degrees": 15.0},
     "colour": {
@@ -65,7 +67,10 @@ def suggest(trial: Suggest, setting: Setting) -> dict[str, Any]:
 
 
 def photos(trial: Suggest, *, each: bool) -> dict[str, Any]:
-    """None, or flips, a probability, and the strengths of the kinds of augmentation that there are: each strength, or one for a kind."""
+    """Draw no augmentation, or flips, a probability, and the strengths of the chosen kinds.
+
+    `each`: one strength for each augmentation, else one for each kind.
+    """
     choice = trial.suggest_categorical("augmentation", CHOICES)
     if choice not in CHOICES:
         raise SpaceError(f"--set augmentation expects one of {', '.join(CHOICES)}, but got {choice!r}.")
@@ -103,7 +108,10 @@ def _each(trial: Suggest, kind: str) -> dict[str, float]:
 
 
 def points(setting: Setting) -> list[dict[str, Any]]:
-    """None; geometry as the contest project had it; twice its strengths; its own, which are the preset's, with CutMix beside them."""
+    """None; geometry as the contest project had it; twice its strengths; its own strengths with CutMix.
+
+    The project's own strengths alone are the preset's.
+    """
     drawn = {"augment_flip": 0.5, "augment_probability": 0.5, "mix": "none"}
     tried: list[dict[str, Any]] = [
         {"augmentation": "none", "mix": "none"},

@@ -2,16 +2,18 @@
 
     python -m tune.search --space backbones --data DIR --trials 40 --epochs 6
 
-The GPU scale holds the families of the contest project (EfficientNet-B0, B5, B7, ResNeXt-101 32x8d, with ResNet, DenseNet and
-VGG beside them), the contest's winners' EfficientNet-B4, and newer backbones of like cost. The CPU scale holds small backbones
-that train at 40 to 200 photos a second on one core at 112 px (measured, one thread on a busy machine: MobileNetV3 207, LCNet 158,
-ConvNeXt atto 107, GhostNet 92, ResNet-10t 65, ResNet-18 46, EfficientNet-lite0 38).
+The GPU scale holds the families of the contest project (EfficientNet-B0, B5, B7, ResNeXt-101 32x8d, with ResNet,
+DenseNet and VGG beside them), the contest's winners' EfficientNet-B4, and newer backbones of like cost. The CPU scale
+holds small backbones that train at 40 to 200 photos a second on one core at 112 px (measured, one thread on a busy
+machine: MobileNetV3 207, LCNet 158, ConvNeXt atto 107, GhostNet 92, ResNet-10t 65, ResNet-18 46, EfficientNet-lite0
+38).
 
-Licences. Only weights that may be used commercially as timm's own configuration states it: Apache, BSD, MIT. So ResNeXt comes with
-torchvision's weights, not with Facebook's (CC-BY-NC), ConvNeXt with the in12k ones, and ConvNeXt V2 not at all.
+Licences. Only weights that may be used commercially as timm's own configuration states it: Apache, BSD, MIT. So
+ResNeXt comes with torchvision's weights, not with Facebook's (CC-BY-NC), ConvNeXt with the in12k ones, and ConvNeXt V2
+not at all.
 
-Bounds. Photos: the project used 256 px, the winners 380 and 384; a transformer built for 224 px stays there. Head, frozen stages and
-learning rates: `search_spaces.freezing`.
+Bounds. Photos: the project used 256 px, the winners 380 and 384; a transformer built for 224 px stays there. Head,
+frozen stages and learning rates: `search_spaces.freezing`.
 """
 
 from __future__ import annotations
@@ -51,10 +53,8 @@ BACKBONES = {
     ),
 }
 IMAGE_SIZES = {"gpu": (224, 256, 384), "cpu": (96, 112, 128)}
-UNTRAINED_SIZES = {
-    "gpu": IMAGE_SIZES["gpu"],
-    "cpu": (64, 80, 96),
-}  # random weights are used to no size, and want many steps
+# Random weights were trained at no size, and need many steps.
+UNTRAINED_SIZES = {"gpu": IMAGE_SIZES["gpu"], "cpu": (64, 80, 96)}
 # Windows and position embeddings are laid out for this size; another one has to be resampled.
 FIXED_SIZE = 224
 _FIXED = ("vit_", "swin_", "tiny_vit_")

@@ -5,15 +5,16 @@
 The backbone, the sampler, the loss and the photos' size are the preset's. Frozen stages stand still altogether,
 BatchNorm statistics included, so there is nothing to choose about them.
 
-Views. Where stages are frozen, a photo has four views, so that what those stages give is computed once for all trials and kept:
-four scored like a new one a draw in a prototype (-.001 +- .003, a linear head on frozen stages). --set views=0 draws new ones.
+Views. Where stages are frozen, a photo has four views, so that what those stages give is computed once for all trials
+and kept: four scored like a new one a draw in a prototype (-.001 +- .003, a linear head on frozen stages). --set
+views=0 draws new ones.
 
-Bounds. Stages: the contest's teams scored best with the first one or two frozen (TinyViT on validation: none .719, 0-1 .745,
-0-2 .731), fine-tuning beat a frozen backbone (.660 against .629; .7763 against .6951 for the contest project's own recipe),
-and that project found unfreezing everything worse at its learning rate: so 0 to 5, all of them. Head: linear, or the contest
-project's mlp of 4096 units. Learning rates: a factor of ten or more to both sides of the usual ones for Adam: the project's 1e-4
-for a head, a tenth of it for the lowest body. The CPU scale's backbones are smaller, take larger steps, and peak within six
-epochs only with them.
+Bounds. Stages: the contest's teams scored best with the first one or two frozen (TinyViT on validation: none .719, 0-1
+.745, 0-2 .731), fine-tuning beat a frozen backbone (.660 against .629; .7763 against .6951 for the contest project's
+own recipe), and that project found unfreezing everything worse at its learning rate: so 0 to 5, all of them. Head:
+linear, or the contest project's mlp of 4096 units. Learning rates: a factor of ten or more to both sides of the usual
+ones for Adam: the project's 1e-4 for a head, a tenth of it for the lowest body. The CPU scale's backbones are smaller,
+take larger steps, and peak within six epochs only with them.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def head(trial: Suggest, setting: Setting) -> dict[str, Any]:
 
 
 def points(setting: Setting) -> list[dict[str, Any]]:
-    """What the contest's teams found best, then everything unfrozen, then the contest project's frozen backbone with a plain head."""
+    """What the contest's teams found best, then everything unfrozen, then a frozen backbone with a plain head."""
     if setting.scale == "cpu":
         tried: list[dict[str, Any]] = [
             {"frozen_stages": 1, "lr_body": 5e-4, "head": "linear", "lr_head": 2e-3},
@@ -85,7 +86,10 @@ def points(setting: Setting) -> list[dict[str, Any]]:
 
 
 def drawable(tried: Sequence[Mapping[str, Any]], setting: Setting) -> list[dict[str, Any]]:
-    """The points as `body` can draw them: of random weights only those that train them, without the stages that are not asked for."""
+    """Return the points as `body` can draw them.
+
+    Of random weights these are only the points that train them, without their frozen stages, which are not asked for.
+    """
     if setting.pretrained:
         return [dict(point) for point in tried]
     trained = [point for point in tried if "lr_body" in point]

@@ -1,27 +1,32 @@
-"""Some classes have fifty times as many photos as others, and ages about 60 look alike: which sampler, loss and age boundary?
+"""Some classes have fifty times as many photos as others, and ages about 60 look alike: which sampler, loss and age
+boundary?
 
     python -m tune.search --space imbalance --data DIR --trials 40 --epochs 6
 
-Backbone, frozen stages, task split and learning rates are the preset's; `--set task_split=three` asks it of three models.
+Backbone, frozen stages, task split and learning rates are the preset's; `--set task_split=three` asks it of three
+models.
 
-Both scales draw the sampler, class weights where nothing else balances, the loss, whether soft F1 is added to it, label smoothing,
-the ages that training leaves out, and the old age group's first year where it leaves none out. The CPU scale has trials for no more:
-focal loss's gamma and the second loss's share are the preset's there, and ages are not regressed. The GPU scale draws these three,
-too. What is scored always keeps the true classes: cuts and bands are training's alone.
+Both scales draw the sampler, class weights where nothing else balances, the loss, whether soft F1 is added to it,
+label smoothing, the ages that training leaves out, and the old age group's first year where it leaves none out. The
+CPU scale has trials for no more: focal loss's gamma and the second loss's share are the preset's there, and ages are
+not regressed. The GPU scale draws these three, too. What is scored always keeps the true classes: cuts and bands are
+training's alone.
 
-What does not go together is never drawn together. Class weights and a sampler would each balance: so weights only with the sampler
-`none`. A boundary moved to 57 calls people of 57 to 59 old, and a band of 57-59 would delete them again: so a band goes with the
-boundary at 60. Soft F1 is only ever the second loss. How photos are mixed is no question of labels: see `augmentation`.
+What does not go together is never drawn together. Class weights and a sampler would each balance: so weights only with
+the sampler `none`. A boundary moved to 57 calls people of 57 to 59 old, and a band of 57-59 would delete them again:
+so a band goes with the boundary at 60. Soft F1 is only ever the second loss. How photos are mixed is no question of
+labels: see `augmentation`.
 
 A trial takes as long as a fit of the preset. What the whole space scores is not known yet.
 
-Bounds. The contest's teams: weighted sampler +.02 or nothing, plain oversampling often overfits, focal loss with oversampling and
-augmentation .671 to .694; the age boundary moved to 57 or 58 up to +.09 or nothing (so 55 to 60), ages 57-59 left out .719 to .736 and
-.796 to .846 on validation, 27-29 with them in the fourth cohort's winning entry; label smoothing +.016 or worse (so 0 to 0.2, around
-the 0.1 of Szegedy et al., CVPR 2016); F1 loss alone can collapse (.40), with cross entropy or focal loss it is in both winning
-entries (so a share of 0.1 to 0.8). Focal loss's gamma: 0.5 to 5, its authors' range, around their 2 (Lin et al., ICCV 2017).
-square_root lies halfway to balance (Mahajan et al., ECCV 2018). Class weights reach 50 to 1 over the 18 classes (4,085 photos against
-83), so they are one choice of two. The age regression's weights, 0.3 and 1, are a guess.
+Bounds. The contest's teams: weighted sampler +.02 or nothing, plain oversampling often overfits, focal loss with
+oversampling and augmentation .671 to .694; the age boundary moved to 57 or 58 up to +.09 or nothing (so 55 to 60),
+ages 57-59 left out .719 to .736 and .796 to .846 on validation, 27-29 with them in the fourth cohort's winning entry;
+label smoothing +.016 or worse (so 0 to 0.2, around the 0.1 of Szegedy et al., CVPR 2016); F1 loss alone can collapse
+(.40), with cross entropy or focal loss it is in both winning entries (so a share of 0.1 to 0.8). Focal loss's gamma:
+0.5 to 5, its authors' range, around their 2 (Lin et al., ICCV 2017). square_root lies halfway to balance (Mahajan et
+al., ECCV 2018). Class weights reach 50 to 1 over the 18 classes (4,085 photos against 83), so they are one choice of
+two. The age regression's weights, 0.3 and 1, are a guess.
 """
 
 from __future__ import annotations
@@ -44,7 +49,7 @@ AGE_REGRESSIONS = (0.0, 0.3, 1.0)
 
 
 def suggest(trial: Suggest, setting: Setting) -> dict[str, Any]:
-    """Sampler or class weights, losses, and what training is told of ages."""
+    """Sampler or class weights, losses, and what training knows of ages."""
     return {**balance(trial, setting, SAMPLERS), **losses(trial, setting), **ages(trial, setting)}
 
 
@@ -113,7 +118,10 @@ WINNER = {
 
 
 def points(setting: Setting) -> list[dict[str, Any]]:
-    """Nothing done about it; a weighted sampler with the age boundary moved; the fourth cohort's winner. The project's are the preset's."""
+    """Nothing done about it; a weighted sampler with the age boundary moved; the fourth cohort's winner.
+
+    The contest project's own choices are the preset's.
+    """
     moved = {**PLAIN, "sampler": "weighted", "age_cut_old": 58}
     return [asked(suggest, setting, point) for point in (PLAIN, moved, WINNER)]
 

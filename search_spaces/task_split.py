@@ -2,29 +2,31 @@
 
     python -m tune.search --space task_split --data DIR --trials 40 --epochs 6
 
-All seven splits, at both scales: single; shared_heads (one backbone, heads for mask, gender and age); three; mask_genderage; advised
-(single with two advisers); mask_gender_ages; five_binary. They train 1, 1, 3, 3, 3, 4 and 5 models, and an epoch costs about so many
-times a single one's, on two cores as on a GPU: so the known points begin with the cheap ones, and `--set task_split=three` looks into
-one alone. Backbone, frozen stages and photo size are the preset's; `--set frozen_stages=1` asks the same of fine-tuned backbones.
+All seven splits, at both scales: single; shared_heads (one backbone, heads for mask, gender and age); three;
+mask_genderage; advised (single with two advisers); mask_gender_ages; five_binary. They train 1, 1, 3, 3, 3, 4 and 5
+models, and an epoch costs about so many times a single one's, on two cores as on a GPU: so the known points begin with
+the cheap ones, and `--set task_split=three` looks into one alone. Backbone, frozen stages and photo size are the
+preset's; `--set frozen_stages=1` asks the same of fine-tuned backbones.
 
 Sampler, class weights and the head's learning rate are drawn for all members. A split has of its own:
 
-- the join, where its members can contradict each other, as `under 30` and `over 59` can. Of mask, gender and age group, each of the 18
-  combinations is a class, so in `three` and `shared_heads` the soft and the hard join decide alike, and there is nothing to draw.
-- `members.<member>.<key>`: values of those members that tell the age, which is where the classes are lost (in a first search on real
-  faces F1 of mask was 1.00, gender .95, age group .55). Mask and gender go with the values of all. `over_59`, `age3` and advised's
-  `classes` may have a sampler, or class weights, of their own; a head of the shared backbone has its weight beside the other heads
-  instead of a sampler, for one feeds them all. The GPU scale also draws their loss and learning rate; `under_30` and `gender_under_30`,
-  whose labels are nearly even, have the rate alone.
+- the join, where its members can contradict each other, as `under 30` and `over 59` can. Of mask, gender and age
+  group, each of the 18 combinations is a class, so in `three` and `shared_heads` the soft and the hard join decide
+  alike, and there is nothing to draw.
+- `members.<member>.<key>`: values of those members that tell the age, which is where the classes are lost (in a first
+  search on real faces F1 of mask was 1.00, gender .95, age group .55). Mask and gender go with the values of all.
+  `over_59`, `age3` and advised's `classes` may have a sampler, or class weights, of their own; a head of the shared
+  backbone has its weight beside the other heads instead of a sampler, for one feeds them all. The GPU scale also draws
+  their loss and learning rate; `under_30` and `gender_under_30`, whose labels are nearly even, have the rate alone.
 - label smoothing for `single`: over 18 classes most neighbours differ in one attribute.
 
-The CPU scale has fewer samplers and fewer of the members' own values: two cores bear a few dozen trials.
+The CPU scale has fewer samplers and fewer of the members' own values: two cores manage a few dozen trials.
 
-Bounds. The contest's teams found one 18-class model, three models and three heads within .01 of each other, with no general winner, and
-the weighted sampler worth .02 or nothing. A sampler balances the task at hand, so it means another thing in each split: classes from 83
-to 4,085 photos in one, ages in three with 7 % over 59. Class weights would balance a second time, so they are drawn only without a
-sampler. Label smoothing: .016 or worse. Learning rates: `search_spaces.freezing`. The age head's weight, half to four times the others',
-is a guess to both sides of even.
+Bounds. The contest's teams found one 18-class model, three models and three heads within .01 of each other, with no
+general winner, and the weighted sampler worth .02 or nothing. A sampler balances the task at hand, so it means another
+thing in each split: classes from 83 to 4,085 photos in one, ages in three with 7 % over 59. Class weights would
+balance a second time, so they are drawn only without a sampler. Label smoothing: .016 or worse. Learning rates:
+`search_spaces.freezing`. The age head's weight, half to four times the others', is a guess to both sides of even.
 """
 
 from __future__ import annotations
@@ -94,7 +96,10 @@ def _own(trial: Suggest, setting: Setting, member: str, shared_sampler: str | No
 
 
 def points(setting: Setting) -> list[dict[str, Any]]:
-    """Each split as the contest project trained its own, oversampled, with focal loss and the hard join; the cheap ones first."""
+    """Each split as the contest project trained its own, the cheap ones first.
+
+    That is oversampled, with focal loss and the hard join.
+    """
     lr_head = 1e-4 if setting.scale == "gpu" else 1e-3
     drawn = {
         "sampler": "oversample",
@@ -109,7 +114,7 @@ def points(setting: Setting) -> list[dict[str, Any]]:
 def members(sampler: str, loss: str, lr_head: float) -> dict[str, Any]:
     """Own values for a point, of all members that may have some: the same as the others'."""
     own = {"sampler": sampler, "class_weights": "none", "loss": loss, "lr_head": lr_head, "loss_weight": 1.0}
-    names = dict.fromkeys(member for told in AGE_MEMBERS.values() for member in told)
+    names = dict.fromkeys(member for members_of in AGE_MEMBERS.values() for member in members_of)
     return {f"members.{member}.{key}": value for member in names for key, value in own.items()}
 
 

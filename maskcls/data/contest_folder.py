@@ -188,7 +188,10 @@ def _list_photos(images: Path, people: Mapping[str, Person | None], contents: Co
         if path in folders:
             _list_person(images / path, person, contents, litter)
         else:
-            message = f"{IMAGES}/{path} is missing, but stands in {TABLE}. Expected a folder with seven photos. Copy it again."
+            message = (
+                f"{IMAGES}/{path} is missing, but stands in {TABLE}. "
+                "Expected a folder with seven photos. Copy it again."
+            )
             contents.problems.append(Problem("person folder", f"{IMAGES}/{path}", message))
     if litter:
         contents.notes.append(

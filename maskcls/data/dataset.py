@@ -14,9 +14,12 @@ import pandas as pd
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from maskcls.data import pixels as pixel_stores
 from maskcls.data.checks import check_folder, training_problem, without_bad_photos
 from maskcls.data.contest_folder import table_paths
 from maskcls.data.corrections import Corrections, read_corrections
+from maskcls.data.demo import folder as demo
+from maskcls.data.geometry import Geometry
 from maskcls.data.photos import read_contest
 from maskcls.data.problems import refusal
 from maskcls.data.splits import Split, read_split, rows, split_people
@@ -53,20 +56,16 @@ class FaceDataset:
         Photos are decoded on first use only. `face_crop` is one of `geometry.FACE_CROPS`. Raises DataError listing the
         photos that can't be decoded.
         """
-        from maskcls.data.geometry import Geometry
-        from maskcls.data.pixels import open_or_build
-
         files, keys = self.photos["file"].tolist(), self.photos["key"].tolist()
-        return open_or_build(
+        return pixel_stores.open_or_build(
             files, keys, Geometry(image_size, face_crop), self.cache.folder, self.cache.pixel_gb, progress
         )
 
     def pixels_digest(self, image_size: int, face_crop: str = "none") -> str:
         """Return a name of what `pixels` gives, which differs once photos change on the disk."""
-        from maskcls.data.geometry import Geometry
-        from maskcls.data.pixels import digest
-
-        return digest(self.photos["file"].tolist(), self.photos["key"].tolist(), Geometry(image_size, face_crop))
+        return pixel_stores.digest(
+            self.photos["file"].tolist(), self.photos["key"].tolist(), Geometry(image_size, face_crop)
+        )
 
     def feature_stores(self, *, shared: bool) -> FeatureStores | None:
         """Return where frozen features are kept, or None if none are to be kept.
@@ -176,8 +175,6 @@ def demo_folder(cache: Path) -> Path:
 
     It is drawn on first use, and again when the code that draws it has changed.
     """
-    from maskcls.data.demo import folder as demo
-
     sources = sorted(Path(demo.__file__).parent.glob("*.py"))
     code = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:8]
     folder = cache / f"demo-{DEMO_PERSONS}-{DEMO_SEED}-{code}"

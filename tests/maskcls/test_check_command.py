@@ -36,7 +36,8 @@ def test_a_bad_folder_lists_everything_and_exits_with_1(make_contest):
     assert "mask1.jpeg is not an image that can be decoded" in done.stdout
     assert "72 people, 503 photos that can be used:" in done.stdout
     assert done.stderr == (
-        f"Error: {data} has 25 problems. Mend them, or leave those people and photos out of the training with --skip-bad.\n"
+        f"Error: {data} has 25 problems. "
+        "Mend them, or leave those people and photos out of the training with --skip-bad.\n"
     )
 
 

@@ -50,7 +50,7 @@ def test_without_data_the_demo_faces_are_explored(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
         (lambda out: out.write_text("mine"), "is a file. Name a new folder."),
         (
@@ -59,12 +59,12 @@ def test_without_data_the_demo_faces_are_explored(tmp_path: Path, monkeypatch: p
         ),
     ],
 )
-def test_what_is_in_the_way_is_told_and_stays(tmp_path: Path, make: object, told: str) -> None:
+def test_what_is_in_the_way_is_told_and_stays(tmp_path: Path, make: object, message: str) -> None:
     out = tmp_path / "look"
     make(out)  # type: ignore[operator]
     for more in ((), ("--overwrite",)):
         said = call(main, "--data", tmp_path, "--out", out, *more)
-        assert (said.status, said.err) == (2, f"Error: --out {out} {told}\n")
+        assert (said.status, said.err) == (2, f"Error: --out {out} {message}\n")
     assert out.is_file() or [file.name for file in out.iterdir()] == ["mine"]
 
 

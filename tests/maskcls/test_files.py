@@ -34,9 +34,9 @@ def test_a_full_disk_names_the_file_and_leaves_it_as_it_was(tmp_path: Path, wrap
                 raise
             raise RuntimeError("unexpected pos 768 vs 662")  # noqa: B904 - what torch.save does
 
-    with pytest.raises(OSError, match="No space left") as told, replacing(file):
+    with pytest.raises(OSError, match="No space left") as caught, replacing(file):
         write()
-    assert (told.value.errno, told.value.filename) == (errno.ENOSPC, str(file))
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(file))
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
 
@@ -68,9 +68,9 @@ def test_a_line_that_was_cut_short_is_none_and_gives_way_to_the_next(tmp_path: P
 
 
 def test_a_full_disk_names_the_file_that_should_have_grown() -> None:
-    with pytest.raises(OSError, match="No space left") as told:
+    with pytest.raises(OSError, match="No space left") as caught:
         append_line(Path("/dev/full"), "one")
-    assert (told.value.errno, told.value.filename) == (errno.ENOSPC, "/dev/full")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, "/dev/full")
 
 
 def test_a_table_comes_back_as_it_was_written(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a process frees is kept, and given back where it is asked to; told by the pages that the system clears for it."""
+"""A process keeps the memory that it frees, and returns it when asked, as the pages that the kernel clears show."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every task split must keep, under both joins: the conformance suite of splits, from labels to a bundle that predicts."""
+"""The conformance suite of task splits, under both joins: from labels to a bundle that predicts."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_single_is_what_its_member_says() -> None:
 
 @every_split
 def test_a_members_numbering_in_training_is_its_numbering_in_joining(split: TaskSplit) -> None:
-    """Members that answer with the very labels that training tells them give the photos' classes. The contest project's did not."""
+    """Members that predict their own training labels give the photos' classes. The contest project's did not."""
     fit = Fit(RECIPE.override({"task_split": split.name}), data())
     losses: list[Any] = [loss for model_fit in fit.model_fits for loss in model_fit.head_losses]
     trained = [loss.labels.numpy() for loss in losses]

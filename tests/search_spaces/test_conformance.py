@@ -48,7 +48,7 @@ def test_every_draw_makes_a_recipe(name: str, scale: str) -> None:
     for _ in range(N_TRIALS):
         _, overrides = ask(study, space, setting)
         digests.add(preset("contest-2021", scale).override(overrides).digest)
-    assert len(digests) > N_TRIALS / 2, "a space that draws the same recipe over and over is no space"
+    assert len(digests) > N_TRIALS / 2, "a space that draws the same recipe over and over is not a space"
 
 
 @pytest.mark.parametrize(("name", "scale"), ALL)
@@ -103,7 +103,7 @@ def test_points_lie_inside_the_space(name: str, scale: str) -> None:
 
 @pytest.mark.parametrize(("name", "scale"), ALL)
 def test_tpe_goes_on_from_the_points(name: str, scale: str) -> None:
-    """Grouped multivariate TPE, as the search uses it, past its random start: it is what refuses a changed distribution."""
+    """Grouped multivariate TPE, as searches use it, past its random start: it refuses a changed distribution."""
     space, setting = search_spaces.get(name), Setting(scale)  # type: ignore[arg-type]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -126,7 +126,7 @@ def test_each_parameter_can_be_pinned(name: str, scale: str) -> None:
             study.enqueue_trial(point)
             tried, _ = ask(study, pinned, setting)
             assert point.items() <= tried.params.items(), (
-                "a point keeps no parameter that hangs on another choice than the pinned one"
+                "a point keeps no parameter that depends on another choice than the pinned one"
             )
         for _ in range(10):
             again, overrides = ask(study, pinned, setting)
@@ -149,7 +149,8 @@ def test_spaces_are_pure_declarations() -> None:
     code = (
         "import sys, search_spaces as s\n"
         "for name in s.names(): s.get(name).parameters(s.Setting('gpu'))\n"
-        "print(sorted({m.partition('.')[0] for m in sys.modules} & {'torch', 'ray', 'optuna', 'timm', 'numpy', 'pydantic', 'maskcls'}))"
+        "print(sorted({m.partition('.')[0] for m in sys.modules} "
+        "& {'torch', 'ray', 'optuna', 'timm', 'numpy', 'pydantic', 'maskcls'}))"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"

@@ -152,8 +152,8 @@ def test_the_task_split_space_holds_every_split_the_cheap_ones_first(setting: Se
     points = task_split.points(setting)
     assert [point["task_split"] for point in points] == list(task_split.SPLITS)
     for point in points:
-        told = {value for name, value in point.items() if name.endswith("sampler")}
-        assert told == {"oversample"}
+        samplers = {value for name, value in point.items() if name.endswith("sampler")}
+        assert samplers == {"oversample"}
         assert point.get("join", "hard") == "hard"
 
 
@@ -190,7 +190,7 @@ def test_what_a_split_has_of_its_own_goes_with_it_alone(name: str, setting: Sett
     assert {join for split, join in joins if split in task_split.CONTRADICTING} == {"soft", "hard"}
     silent = task_split.EVEN if setting.scale == "cpu" else ()
     assert members == {
-        (split, member) for split, told in task_split.AGE_MEMBERS.items() for member in told if member not in silent
+        (split, member) for split, names in task_split.AGE_MEMBERS.items() for member in names if member not in silent
     }
 
 

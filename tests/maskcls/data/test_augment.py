@@ -113,7 +113,7 @@ def test_flip_mirrors_and_has_its_own_probability() -> None:
 
 
 def test_units_of_the_limits() -> None:
-    """Strength 0.2 of saturation is a fifth of 0..255; 90 degrees of hue are 45 of OpenCV's; 0.2 on 0..255 would do nothing."""
+    """Saturation 0.2 is a fifth of 0..255; 90 degrees of hue are 45 of OpenCV's; 0.2 on 0..255 would do nothing."""
     (hue,) = Augmenter(alone("hue_degrees", 90), 0).transforms
     assert hue.hue_shift_limit == (-45, 45)
     (colour,) = Augmenter({"probability": 1, "saturation": 0.2, "value": 0.1}, 0).transforms

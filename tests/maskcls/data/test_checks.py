@@ -121,7 +121,8 @@ def test_a_class_with_nobody_is_a_problem(make_contest):
     (problem,) = check_folder(make_contest(rows))
     assert problem.kind == "class"
     assert problem.message == (
-        "Classes with nobody in the whole folder: 1 (worn, male, 30 to 59); 4 (worn, female, 30 to 59); 5 (worn, female, over 59); "
+        "Classes with nobody in the whole folder: 1 (worn, male, 30 to 59); "
+        "4 (worn, female, 30 to 59); 5 (worn, female, over 59); "
         "7 (incorrect, male, 30 to 59); 10 (incorrect, female, 30 to 59); 11 (incorrect, female, over 59); "
         "13 (not worn, male, 30 to 59); 16 (not worn, female, 30 to 59); 17 (not worn, female, over 59). "
         "Expected somebody of each. Add people of that gender and age, and their photos."

@@ -54,7 +54,8 @@ def labels(photos: pd.DataFrame, person: str) -> tuple[int, int, dict[str, int]]
 def test_every_kind_of_correction(tmp_path, caplog):
     mine = write(
         tmp_path,
-        "what,id,path,value,file\nswap,1,,,\ngender,,b,female,\nage,1,,41,\nage,,b,over 59,\nage,3,,under 30,\nmask,3,,worn,normal.jpg\n",
+        "what,id,path,value,file\nswap,1,,,\ngender,,b,female,\nage,1,,41,\nage,,b,over 59,\n"
+        "age,3,,under 30,\nmask,3,,worn,normal.jpg\n",
     )
     before = table(("1", "a", 0, 25), ("2", "b", 0, 35), ("3", "c", 1, 45), ("4", "d", 1, 60))
     kept = before.copy()
@@ -85,7 +86,8 @@ def test_a_long_list_of_absent_people_is_cut(tmp_path, caplog):
 def test_was_guards_a_correction(tmp_path, caplog):
     mine = write(
         tmp_path,
-        "what,path,was,value,file\ngender,a,female,male,\ngender,b,female,male,\nage,a,30 to 59,under 30,\nage,b,30 to 59,under 30,\n"
+        "what,path,was,value,file\ngender,a,female,male,\ngender,b,female,male,\n"
+        "age,a,30 to 59,under 30,\nage,b,30 to 59,under 30,\n"
         "age,b,29,31,\nmask,a,incorrect,worn,normal\nmask,b,not worn,worn,normal\n",
     )
     after = read_corrections(mine).apply(table(("1", "a", 0, 25), ("2", "b", 1, 35)))

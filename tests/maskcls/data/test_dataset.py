@@ -120,7 +120,8 @@ def test_a_class_with_nobody_in_training_is_named(make_contest, cache, tmp_path)
     with pytest.raises(DataError) as refused:
         prepare(data, split_file=tmp_path / "mine.json", cache=CacheOptions(cache))
     assert str(refused.value) == (
-        "Classes with nobody in training (people: 15 in train, 5 in validation, 4 in holdout): 2 (worn, male, over 59); "
+        "Classes with nobody in training (people: 15 in train, 5 in validation, 4 in holdout): "
+        "2 (worn, male, over 59); "
         "8 (incorrect, male, over 59); 14 (not worn, male, over 59). Expected somebody of each. "
         f"Move some to train in {tmp_path / 'mine.json'}."
     )

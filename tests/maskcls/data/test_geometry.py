@@ -192,8 +192,8 @@ def test_a_face_crop_is_part_of_the_geometry() -> None:
     assert Geometry(112) == Geometry(112, "none")
     haar = Geometry(112, "haar")
     assert len({haar.digest, Geometry(112).digest, Geometry(113, "haar").digest}) == 3
-    told = json.loads(json.dumps(haar.to_dict()))
-    assert Geometry.from_dict(told) == haar == pickle.loads(pickle.dumps(haar))
+    values = json.loads(json.dumps(haar.to_dict()))
+    assert Geometry.from_dict(values) == haar == pickle.loads(pickle.dumps(haar))
     assert "face_detector" not in Geometry(112).to_dict()
     with pytest.raises(CallError, match="face_crop is one of none, haar, but got 'yolo'"):
         Geometry(112, "yolo")

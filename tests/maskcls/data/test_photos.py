@@ -122,7 +122,8 @@ ONE_PROBLEM = {
     ),
     "gender": (
         lambda data: edit(data, "000002,male", "000002,man"),
-        r"train/train\.csv, line 3 \(000002_male_Asian_45\): gender is 'man'\. Expected male or female\. Correct the row\.",
+        r"train/train\.csv, line 3 \(000002_male_Asian_45\): gender is 'man'\. "
+        r"Expected male or female\. Correct the row\.",
     ),
     "age": (
         lambda data: edit(data, "Asian,45,", "Asian,old,"),
@@ -135,19 +136,23 @@ ONE_PROBLEM = {
     ),
     "twice": (
         lambda data: edit(data, "000002_male_Asian_45", "000001_male_Asian_25"),
-        r"line 3 \(000001_male_Asian_25\): the path stands in line 2 too\. Expected one row per person\. Remove the wrong one\.",
+        r"line 3 \(000001_male_Asian_25\): the path stands in line 2 too\. "
+        r"Expected one row per person\. Remove the wrong one\.",
     ),
     "person folder": (
         lambda data: person_folder(data, 1).rename(data / "away"),
-        r"train/images/000002_male_Asian_45 is missing, but stands in train/train\.csv\. Expected a folder with seven photos",
+        r"train/images/000002_male_Asian_45 is missing, but stands in train/train\.csv\. "
+        r"Expected a folder with seven photos",
     ),
     "fewer than seven": (
         remove_photos,
-        r"train/images/000003_male_Asian_60 has 5 photos instead of seven: mask3, normal missing\. Copy the folder again\.",
+        r"train/images/000003_male_Asian_60 has 5 photos instead of seven: mask3, normal missing\. "
+        r"Copy the folder again\.",
     ),
     "unknown name": (
         lambda data: (person_folder(data, 0) / "mask6.jpg").write_bytes(b"x"),
-        r"000001_male_Asian_25/mask6\.jpg is none of mask1 to mask5, incorrect_mask and normal\. .* Rename or remove it\.",
+        r"000001_male_Asian_25/mask6\.jpg is none of mask1 to mask5, incorrect_mask and normal\. "
+        r".* Rename or remove it\.",
     ),
     "two of a name": (
         lambda data: (person_folder(data, 0) / "mask1.png").write_bytes(b"x"),
@@ -251,7 +256,8 @@ def test_notes_are_no_problems(make_contest):
     assert not contents.problems
     assert contents.notes == [
         "1 folders of train/images stand in no row of train/train.csv and are not used, as stranger.",
-        "1 files that are no photos (hidden, or of another kind) are not used, as train/images/000001_male_Asian_25/Thumbs.db.",
+        "1 files that are not photos (hidden, or of another kind) are not used, "
+        "as train/images/000001_male_Asian_25/Thumbs.db.",
     ]
 
 

@@ -188,13 +188,13 @@ def test_faces_that_are_not_found_are_counted_and_told_at_every_opening(
     expected = [haar.crop(decode(file).rgb) for file in photos]
     missed = sum(cropped.face_missed for cropped in expected)
     assert 1 <= missed < len(photos) / 2
-    told = f"No face was found in {missed} of {len(photos)} photos; they keep the plain crop."
+    note = f"No face was found in {missed} of {len(photos)} photos; they keep the plain crop."
 
     for opening in ("built", "found there"):
         caplog.clear()
         with caplog.at_level("INFO", "maskcls"):
             rows = open_or_build(photos, photos, haar, cache, ROOMY)
-        assert caplog.messages.count(told) == 1, opening
+        assert caplog.messages.count(note) == 1, opening
         assert np.array_equal(rows, [cropped.pixels for cropped in expected])
         assert len(decoded) == len(photos)
     assert json.loads((store_of(cache) / "manifest.json").read_text())["faces_missed"] == missed
@@ -261,7 +261,8 @@ def test_a_store_in_use_by_another_process_stays(files: list[str], cache: Path) 
         "import sys, json; from pathlib import Path; from maskcls.data.pixels import open_or_build\n"
         "from maskcls.data.geometry import Geometry\n"
         "files = json.loads(sys.argv[1]); keys = [Path(f).name for f in files]\n"
-        f"rows = open_or_build(files, keys, Geometry({SIZE}), Path(sys.argv[2]), 1.0)\nprint('open', flush=True); sys.stdin.read()"
+        f"rows = open_or_build(files, keys, Geometry({SIZE}), Path(sys.argv[2]), 1.0)\n"
+        "print('open', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, json.dumps(files), str(cache)],
@@ -277,7 +278,7 @@ def test_a_store_in_use_by_another_process_stays(files: list[str], cache: Path) 
     assert list_stores(cache) == []
 
 
-def _build_and_count(files: list[str], cache: Path, told: multiprocessing.Queue[int]) -> None:
+def _build_and_count(files: list[str], cache: Path, queue: multiprocessing.Queue[int]) -> None:
     count = 0
     real = decode
 
@@ -289,7 +290,7 @@ def _build_and_count(files: list[str], cache: Path, told: multiprocessing.Queue[
 
     pixels.decode = slow  # type: ignore[assignment, attr-defined]
     build(files, cache)
-    told.put(count)
+    queue.put(count)
 
 
 def _both(target: Callable[..., None], *arguments: object) -> Sequence[multiprocessing.process.BaseProcess]:
@@ -301,16 +302,16 @@ def _both(target: Callable[..., None], *arguments: object) -> Sequence[multiproc
 
 
 def test_of_two_processes_one_decodes_and_the_other_waits(files: list[str], cache: Path) -> None:
-    told: multiprocessing.Queue[int] = multiprocessing.get_context("fork").Queue()
-    for process in _both(_build_and_count, files, cache, told):
+    queue: multiprocessing.Queue[int] = multiprocessing.get_context("fork").Queue()
+    for process in _both(_build_and_count, files, cache, queue):
         process.join(60)
         assert process.exitcode == 0
-    assert sorted(told.get(timeout=5) for _ in range(2)) == [0, N]
+    assert sorted(queue.get(timeout=5) for _ in range(2)) == [0, N]
 
 
 def test_a_killed_builder_leaves_no_store_and_its_remains_are_cleared(files: list[str], cache: Path) -> None:
-    told: multiprocessing.Queue[int] = multiprocessing.get_context("fork").Queue()
-    process = multiprocessing.get_context("fork").Process(target=_build_and_count, args=(files * 20, cache, told))
+    queue: multiprocessing.Queue[int] = multiprocessing.get_context("fork").Queue()
+    process = multiprocessing.get_context("fork").Process(target=_build_and_count, args=(files * 20, cache, queue))
     process.start()
     deadline = time.monotonic() + 20
     while not list((cache / "pixels").glob(".building-*/pixels.u8")):

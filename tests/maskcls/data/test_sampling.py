@@ -55,8 +55,8 @@ class TestEverySampler:
             "import numpy as np; from maskcls.data.sampling import DrawStream\n"
             f"s = DrawStream(np.repeat([0, 1, 2], [23, 6, 4]), 3, {sampler!r}, 7, 1)\nprint(s.epoch(5)[0].tolist())"
         )
-        told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-        assert told.strip() == str(stream(sampler, 7, 1).epoch(5)[0].tolist())
+        printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        assert printed.strip() == str(stream(sampler, 7, 1).epoch(5)[0].tolist())
 
     def test_seeds_members_and_epochs_draw_differently(self, sampler: str) -> None:
         orders = [

@@ -127,7 +127,8 @@ def test_a_fresh_process_draws_the_same_split(tmp_path):
     photos.to_csv(tmp_path / "photos.csv", index=False)
     code = (
         "import sys, pandas as pd\nfrom maskcls.data.splits import folds, split_people\n"
-        "photos = pd.read_csv(sys.argv[1])\nprint(split_people(photos, 5).digest, *(fold.digest for fold in folds(photos, 3, 5)))"
+        "photos = pd.read_csv(sys.argv[1])\n"
+        "print(split_people(photos, 5).digest, *(fold.digest for fold in folds(photos, 3, 5)))"
     )
     out = subprocess.run(
         [sys.executable, "-c", code, tmp_path / "photos.csv"], capture_output=True, text=True, check=True
@@ -248,7 +249,8 @@ BAD_SPLITS: dict[str, tuple[str | bytes, str]] = {
     ),
     "unknown": (
         '{"train": ["0000_p"], "validation": ["who", "a", "b", "c", "d", "e", "f"], "holdout": []}',
-        r"split\.json names a, b, c, d, e and 2 more people: nobody of that path is in train\.csv\. Expected its paths\.",
+        r"split\.json names a, b, c, d, e and 2 more people: nobody of that path is in train\.csv\. "
+        r"Expected its paths\.",
     ),
     "nobody": (
         '{"train": ["0000_p"], "validation": [], "holdout": []}',

@@ -30,10 +30,10 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def digest(folder: Path) -> str:
-    told = hashlib.sha256()
+    content = hashlib.sha256()
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        told.update(f"{file.relative_to(folder)}\n".encode() + file.read_bytes())
-    return told.hexdigest()
+        content.update(f"{file.relative_to(folder)}\n".encode() + file.read_bytes())
+    return content.hexdigest()
 
 
 def test_it_is_a_contest_folder(drawn: Path) -> None:
@@ -130,7 +130,7 @@ def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
 
 
 def test_mask_state_gender_and_age_show() -> None:
-    """Nearest class mean on pixels alone, people apart: far above chance, so that a small network has something to learn."""
+    """Nearest class mean on pixels alone, people apart: far above chance, so a small network has something to learn."""
     right = {"gender": 0, "age": 0, "mask": 0}
     known = _drawn_samples(range(20))
     asked = _drawn_samples(range(20, 26))

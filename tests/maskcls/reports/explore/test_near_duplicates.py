@@ -57,7 +57,7 @@ def test_photos_of_one_colour_have_no_bits() -> None:
 
 
 def made_hashes(n: int) -> np.ndarray:
-    """Random hashes of three clusters, so that there are distances of all kinds; the first bit is 0 as in every hash."""
+    """Random hashes of three clusters, so that all kinds of distances occur; the first bit is 0 as in every hash."""
     rng = np.random.default_rng(1)
     centres = rng.integers(0, 2, (3, 256), np.uint8)
     bits = centres[rng.integers(0, 3, n)] ^ (rng.random((n, 256)) < rng.uniform(0, 0.12, (n, 1)))

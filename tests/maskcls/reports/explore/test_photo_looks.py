@@ -59,10 +59,10 @@ def test_a_photo_that_cannot_be_decoded_stops_nobody(tmp_path: Path) -> None:
     files[3].write_bytes(jpeg(portrait(3))[:-400])
     found = look_at([str(file) for file in files])
     assert [isinstance(each, Look) for each in found] == [True, False, True, False, False]
-    for number, told in (
+    for number, message in (
         (1, "is not an image that can be decoded"),
         (3, "is truncated"),
         (4, "cannot be read: No such file"),
     ):
         assert isinstance(found[number], DataError)
-        assert f"mask{number + 1}.jpg {told}" in str(found[number])
+        assert f"mask{number + 1}.jpg {message}" in str(found[number])

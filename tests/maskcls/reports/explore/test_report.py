@@ -38,7 +38,7 @@ def photo(data: Path, person: int, stem: str) -> Path:
 
 
 def plant(data: Path) -> None:
-    """Of 24 people: 1 and 2 share a photo; one of 5's is a smaller, brighter copy of 3's; 7's mask1 and mask2 are one file.
+    """24 people: 1 and 2 share a photo; one of 5's is a smaller, brighter copy of 3's; 7's mask1 and mask2 are equal.
 
     One of 9's photos is none, and one of 10's is missing.
     """
@@ -135,7 +135,7 @@ def test_problems_are_told_and_stop_nothing(facts: Facts, text: str) -> None:
     assert "mask4 missing. Copy the folder again." in text
     assert "1 more can&#39;t be decoded" in text
     assert "1 id of several people" in text
-    assert "1 files that are no photos" in text
+    assert "1 files that are not photos" in text
 
 
 def test_corrections_are_applied_and_counted(data: Path, tmp_path: Path) -> None:
