@@ -160,7 +160,7 @@ def test_a_bundle_of_all_that_a_model_may_have_predicts_too(tmp_path: Path) -> N
 
 
 def test_a_missing_member_is_noticed() -> None:
-    with pytest.raises(CallError, match="three: 3 members' answers expected, got 1"):
+    with pytest.raises(CallError, match="three: 3 members' predictions expected, got 1"):
         task_split("three").join([np.zeros((1, 3))])
 
 

@@ -103,7 +103,7 @@ def remove_photos(data):
 ONE_PROBLEM = {
     "no table": (remove_table, r"has no train/train\.csv\. Expected .* --data names\. Check the path\."),
     "no images": (remove_images, r"but no folder train/images\. .* Put the people's folders there\."),
-    "empty images": (empty_images, r"train/images is empty\. Expected a folder a person"),
+    "empty images": (empty_images, r"train/images is empty\. Expected one folder per person"),
     "binary table": (
         binary_table,
         r"train\.csv can't be read as a table \(.*\)\. Expected comma-separated text in UTF-8",

@@ -47,7 +47,7 @@ def test_few_photos_are_all_there_and_none_is_no_error() -> None:
 def test_a_seed_is_a_choice_in_every_process() -> None:
     photos = table(100, 5)
     assert chosen(photos, 0, seed=1) == chosen(photos, 0, seed=1) != chosen(photos, 0, seed=2)
-    call = "from tests.maskcls.reports.test_contact_sheets import *; print(chosen(table(100, 5), 0, seed=1))"
+    call = "from tests.maskcls.reports.explore.test_contact_sheets import *; print(chosen(table(100, 5), 0, seed=1))"
     said = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == str(chosen(photos, 0, seed=1))
 

@@ -129,7 +129,7 @@ def test_the_planted_near_duplicate_is_found_and_nobody_else_is(facts: Facts) ->
 def test_problems_are_told_and_stop_nothing(facts: Facts, text: str) -> None:
     assert sorted(problem.kind for problem in facts.problems) == ["missing photos", "photo"]
     assert any(
-        "000009_male_Asian_60/mask3" in problem.message and "no image that can be decoded" in problem.message
+        "000009_male_Asian_60/mask3" in problem.message and "not an image that can be decoded" in problem.message
         for problem in facts.problems
     )
     assert "mask4 missing. Copy the folder again." in text
