@@ -17,7 +17,17 @@ from maskcls.recipe import N_STAGES, Recipe
 
 
 class Backbone(nn.Module):
-    """A timm model without its classifier; frozen stages have no gradients and stay in eval() whatever the model is told."""
+    """A timm model without its classifier, the first stages of which may be frozen.
+
+    Frozen stages have no gradients and stay in eval() when the model is put into train(), so that the statistics of
+    BatchNorm, dropout and drop-path stand still.
+
+    Args:
+        model: built with `num_classes=0`.
+        frozen_stages: 0..5.
+
+    Raises CallError outside 0..5.
+    """
 
     def __init__(self, model: nn.Module, frozen_stages: int) -> None:
         super().__init__()
@@ -25,12 +35,14 @@ class Backbone(nn.Module):
             raise CallError(f"`0 <= frozen_stages <= {N_STAGES}` must hold, but got {frozen_stages}.")
         self.model = model
         self.frozen_stages = frozen_stages
-        self.n_features: int = getattr(model, "head_hidden_size", None) or model.num_features  # type: ignore[assignment]
+        # Some heads end in a wider layer than the last stage (MobileNetV3's conv_head): timm names its width apart.
+        n_features = getattr(model, "head_hidden_size", None) or model.num_features
+        self.n_features: int = n_features  # type: ignore[assignment]
         self.stages = stage_of_modules(model)
         self.frozen_modules = self._modules_within(frozen_stages)
         for name, parameter in model.named_parameters():
             parameter.requires_grad = self.stage_of(name) > frozen_stages
-        self.train(self.training)
+        self.train(self.training)  # puts the frozen stages into eval()
 
     def stage_of(self, tensor_name: str) -> int:
         """Stage (1..5) of a parameter or buffer of the timm model by its dotted name."""
@@ -38,18 +50,19 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (b, 3, s, s) -> features (b, n_features)."""
-        features: Tensor = self.model.forward_head(self.model.forward_features(images), pre_logits=True)  # type: ignore[operator]
+        maps = self.model.forward_features(images)  # type: ignore[operator]  # (b, c, h, w) or tokens (b, t, d)
+        features: Tensor = self.model.forward_head(maps, pre_logits=True)  # type: ignore[operator]
         return features
 
     def train(self, mode: bool = True) -> Backbone:
         super().train(mode)
         for module in self.frozen_modules:
-            module.training = False
+            module.training = False  # not eval(), which would reach children that lie in later stages
         return self
 
     def _modules_within(self, n_stages: int) -> list[nn.Module]:
-        """Modules that stand wholly within the first n stages: a container that reaches further is left as it is told."""
-        last: dict[str, int] = {}
+        """Modules that lie wholly within the first n stages, without the containers that reach further."""
+        last: dict[str, int] = {}  # by module, the last stage that it or anything in it belongs to
         for name, stage in self.stages.items():
             parts = name.split(".") if name else []
             for depth in range(len(parts) + 1):
@@ -59,13 +72,16 @@ class Backbone(nn.Module):
 
 
 def create_backbone(name: str, *, weights: str, frozen_stages: int, image_size: int) -> Backbone:
-    """A backbone for square images of `image_size` px; random weights are drawn from torch's own generator.
+    """Build a backbone for square images; random weights are drawn from torch's global generator.
 
     Args:
         weights: hub, none, or a folder (`models.weights`).
+        frozen_stages: how many of its five stages, from the stem on, are frozen.
+        image_size: edge of the images, px.
 
     Raises:
-        CallError: timm does not know the model, or it cannot take the size. RunError: the weights cannot be had.
+        CallError: timm does not know the model, or it cannot take the size.
+        RunError: the weights are out of reach or cannot be read.
     """
     check_known(name)
     if weights == HUB and not _config(name).has_weights:
@@ -92,7 +108,7 @@ def create_backbone(name: str, *, weights: str, frozen_stages: int, image_size: 
 
 
 def _try_out(model: nn.Module, image_size: int) -> None:
-    """One empty photo through a model built for one size: a size that its windows do not divide shows here only."""
+    """Run a model built for one size on one black photo: only so does it show if windows do not divide the size."""
     try:
         with torch.inference_mode():
             model.eval()(torch.zeros(1, 3, image_size, image_size))
@@ -106,7 +122,8 @@ def check_known(name: str) -> None:
     if not timm.is_model(model):
         close = difflib.get_close_matches(model, timm.list_models(), n=3)
         raise CallError(
-            f"timm does not know the backbone {name!r}. {'Close: ' + ', '.join(close) if close else 'See timm.list_models()'}."
+            f"timm does not know the backbone {name!r}. "
+            f"{'Close: ' + ', '.join(close) if close else 'See timm.list_models()'}."
         )
     tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{model}.*")]
     if tag and tag not in tags:
@@ -114,18 +131,18 @@ def check_known(name: str) -> None:
 
 
 def check_backbones(recipe: Recipe) -> None:
-    """Raises CallError or RunError, within seconds, where a backbone of the recipe's models is unknown or its weights cannot be had."""
+    """Raises CallError, within seconds, for a backbone that timm does not know, RunError for weights out of reach."""
     for backbone in recipe.backbones:
         check_known(backbone)
         check_reachable(backbone, recipe.weights)
 
 
 def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation (RGB, 0..1) that the backbone's weights were trained with."""
+    """Mean and standard deviation, (3,) each, of RGB pixels in 0..1 that the backbone's weights were trained with."""
     config = _config(name)
     return tuple(config.mean), tuple(config.std)
 
 
 def _config(name: str) -> PretrainedCfg:
-    """What timm knows of the model's (tagged) weights; a model without any gets timm's defaults."""
+    """What timm knows about the model's (tagged) weights; timm's defaults where it has no weights."""
     return timm.get_pretrained_cfg(name) or PretrainedCfg()

@@ -1,4 +1,4 @@
-"""From a backbone's features to a task's logits."""
+"""Heads: from a backbone's features to a task's logits."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from maskcls.errors import CallError
 
 
 def create_head(kind: str, n_features: int, n_labels: int, *, width: int, dropout: float) -> nn.Sequential:
-    """Maps (b, n_features) to (b, n_labels).
+    """Build a head that maps features (b, n_features) to logits (b, n_labels).
 
-    `linear`: dropout, linear. `mlp`, the contest project's: linear to `width`, ReLU, dropout, linear.
+    Args:
+        kind: `linear` (dropout, linear), or `mlp`, the contest project's (linear to `width`, ReLU, dropout, linear).
+        width: hidden units of `mlp`.
+        dropout: probability in 0..1 that a unit is dropped in training.
+
+    Raises CallError for another kind.
     """
     if kind == "linear":
         return nn.Sequential(nn.Dropout(dropout), nn.Linear(n_features, n_labels))

@@ -1,6 +1,8 @@
 """Model: one backbone and the heads of one or more tasks, from uint8 pixels to logits.
 
 Normalisation is inside, so that it cannot differ between places.
+
+Shapes: b photos in a batch, n rows in all, s the edge of the square that the model sees in px, k labels of a task.
 """
 
 from __future__ import annotations
@@ -22,10 +24,10 @@ from maskcls.task_split import TaskSplit
 from maskcls.tasks import Task
 
 BLOCK = 64
-"""Photos of one forward pass outside training. A convolution's last bits hang on the batch size, so it never varies."""
+"""Photos per forward pass outside training. A convolution's last bits depend on the batch size, so it never varies."""
 
 RowFeatures = Callable[[NDArray[np.int64]], Tensor]
-"""Rows (b,) of an array of pixels -> the backbone's features (b, n_features) of them."""
+"""Rows (b,) of an array of pixels -> their features (b, n_features) behind the backbone."""
 
 MemberLogProbs = list[NDArray[np.float64]]
 """For each member of a split, in its order, (n, k) log probabilities."""
@@ -56,9 +58,10 @@ class Model(nn.Module):
         regressed = [task.name for task in tasks if own[task.name].age_regression and task.depends_on_age]
         self.age_heads = nn.ModuleDict({name: nn.Linear(self.backbone.n_features, 1) for name in regressed})
         mean, std = normalisation(self.recipe.backbone)
+        # (1, 3, 1, 1), on the scale of uint8 pixels; buffers, so that they travel with the state and to the device
         self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(std).view(1, 3, 1, 1))
-        self.to(memory_format=torch.channels_last)  # as the pixels lie
+        self.to(memory_format=torch.channels_last)  # the layout of the pixels, so that nothing is transposed
 
     def _head(self, own: Recipe, n_labels: int) -> nn.Module:
         return create_head(own.head, self.backbone.n_features, n_labels, width=own.head_width, dropout=own.head_dropout)
@@ -72,27 +75,28 @@ class Model(nn.Module):
         return [head(features) for head in self.heads.values()]
 
     def ages(self, features: Tensor) -> list[Tensor | None]:
-        """For each task its regression of the age, (b,) on `losses.age_loss`'s scale, or None; only training asks for it."""
+        """For each task its regression of the age, (b,) on the scale of `losses.age_loss`, or None; for training."""
         return [
             self.age_heads[task.name](features)[:, 0] if task.name in self.age_heads else None for task in self.tasks
         ]
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """uint8 RGB pixels (b, s, s, 3) -> what the backbone sees, float32 (b, 3, s, s) in channels_last memory."""
+        # permute changes strides, not memory: (b, s, s, 3) contiguous is (b, 3, s, s) in channels_last
         return (pixels.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.std
 
     def trainable_state(self) -> dict[str, Tensor]:
-        """The tensors that training can change: the heads', and parameters and buffers of the stages that are not frozen."""
-        return {name: tensor for name, tensor in self.state_dict().items() if self._moves(name)}
+        """Tensors that training can change: parameters and buffers of the heads and of stages that are not frozen."""
+        return {name: tensor for name, tensor in self.state_dict().items() if self._is_trainable(name)}
 
     def load_trainable_state(self, state: dict[str, Tensor]) -> None:
-        """Put back what `moving_state` gave. Raises KeyError where it is another model's."""
-        expected = {name for name in self.state_dict() if self._moves(name)}
+        """Load what `trainable_state` gave. Raises KeyError where it is another model's."""
+        expected = {name for name in self.state_dict() if self._is_trainable(name)}
         if expected != state.keys():
             raise KeyError(f"The state is of another model: {sorted(expected ^ state.keys())[:3]} differ.")
         self.load_state_dict(state, strict=False)
 
-    def _moves(self, name: str) -> bool:
+    def _is_trainable(self, name: str) -> bool:
         prefix = "backbone.model."
         return name.startswith(("heads.", "age_heads.")) or (
             name.startswith(prefix) and self.backbone.stage_of(name.removeprefix(prefix)) > self.backbone.frozen_stages
@@ -100,14 +104,14 @@ class Model(nn.Module):
 
 
 def build_models(recipe: Recipe, *, pretrained: bool) -> list[Model]:
-    """The models of the recipe's split, initialised from (seed, model) whatever was drawn before.
+    """The models of the recipe's task split, each initialised from (seed, model) alone.
 
     Args:
         pretrained: whether to load the recipe's weights; False where a state is loaded afterwards.
     """
     models = []
     for number, tasks in enumerate(recipe.split.models):
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]):  # the caller's generator goes on as if nothing had been drawn
             torch.manual_seed(torch_seed(recipe.seed, number))
             models.append(Model(recipe, tasks, pretrained=pretrained))
     return models
@@ -136,42 +140,42 @@ def member_log_probs(
     block_photos: int = BLOCK,
     features: Sequence[RowFeatures | None] = (),
 ) -> MemberLogProbs:
-    """What each member says of the photos `rows` (default: all) of `pixels` (photos, s, s, 3).
+    """Each member's log probabilities (n, k) for the photos `rows` (n,), by default all, of `pixels` (photos, s, s, 3).
 
-    Runs in eval() and float32, whatever training's precision, in padded blocks of one size, so that a photo's answer does not
-    hang on its neighbours or their number; another `block_photos` may change the last bits.
+    Runs in eval() and float32, whatever the precision of training, in padded blocks of one size. So a photo's
+    prediction depends neither on its neighbours nor on their number; another `block_photos` may change the last bits.
 
     Args:
-        flip: answer with the mean of a photo's and its mirror image's probabilities.
-        features: of each model, where its backbone's features are had otherwise than from the pixels. Never with `flip`.
+        flip: predict the mean of a photo's and its mirror image's probabilities. features: for each model, how to get
+        its backbone's features other than from the pixels, or None. Not with `flip`.
     """
     rows = np.arange(len(pixels)) if rows is None else rows
-    answers = [np.empty((len(rows), task.n_labels)) for model in models for task in model.tasks]
+    log_probs = [np.empty((len(rows), task.n_labels)) for model in models for task in model.tasks]  # members x (n, k)
     for model in models:
         model.eval()
     device = models[0].mean.device
     for start in range(0, len(rows), block_photos):
         here = rows[start : start + block_photos]
         n = len(here)
-        padded = np.concatenate([here, np.full(block_photos - n, here[-1])])
+        padded = np.concatenate([here, np.full(block_photos - n, here[-1])])  # (block_photos,)
+        # Pixels (block_photos, s, s, 3) are read only where a model takes them.
         batch = torch.from_numpy(pixels[padded]).to(device) if not features or None in features else torch.empty(0)
-        said = [
-            answer
-            for model, had in zip(models, features or [None] * len(models), strict=True)
-            for answer in _block_log_probs(model, batch, flip, None if had is None else functools.partial(had, padded))
+        of_block = [
+            member
+            for model, of_rows in zip(models, features or [None] * len(models), strict=True)
+            for member in _block_log_probs(model, batch, flip, of_rows and functools.partial(of_rows, padded))
         ]
-        for answer, told in zip(answers, said, strict=True):
-            answer[start : start + n] = told[:n]
-    return answers
+        for member, block in zip(log_probs, of_block, strict=True):
+            member[start : start + n] = block[:n]  # without the padding
+    return log_probs
 
 
 def _block_log_probs(model: Model, batch: Tensor, flip: bool, features: Callable[[], Tensor] | None) -> MemberLogProbs:
+    """For each task of the model, log probabilities (b, k) of a block of pixels (b, s, s, 3), or of its features."""
     with torch.inference_mode():
-        answers = [
-            logits.double().log_softmax(1)
-            for logits in (model(batch) if features is None else model.logits(features()))
-        ]
+        logits = model(batch) if features is None else model.logits(features())
+        log_probs = [each.double().log_softmax(1) for each in logits]  # in float64: joins add them up
         if flip:
-            mirrored = [logits.double().log_softmax(1) for logits in model(batch.flip(2))]
-            answers = [torch.logaddexp(*pair) - np.log(2) for pair in zip(answers, mirrored, strict=True)]
-    return [answer.cpu().numpy() for answer in answers]
+            mirrored = [each.double().log_softmax(1) for each in model(batch.flip(2))]  # dim 2 is the width
+            log_probs = [torch.logaddexp(*pair) - np.log(2) for pair in zip(log_probs, mirrored, strict=True)]
+    return [each.cpu().numpy() for each in log_probs]

@@ -1,11 +1,12 @@
-"""The frozen prefix of a backbone apart from the rest: what its first n stages give for a photo does not change in a fit.
+"""Frozen prefix: the first n stages of a backbone, run apart from the rest, since their features never change in a fit.
 
-Any timm backbone is cut behind the last module of its frozen stages. The prefix is the model's own forward pass, left at the cut; the
-rest is that pass again with every module of the prefix doing nothing, so that what goes in comes to the cut as it is. Whether that is
-the same function, which no code outside the model can know, is tried out on a block of noise before it is used.
+Any timm backbone is cut behind the last module of its frozen stages. The prefix is the model's own forward pass, left
+at the cut; the rest is that pass again with every module of the prefix replaced by the identity, so that the features
+reach the cut unchanged. No code outside the model can know whether that is the same function, so it is tried out on a
+block of noise before it is used.
 
-A convolution's last bits hang on the batch size, so on the CPU the prefix runs in padded blocks of one size wherever it runs: a photo's
-features do not hang on its neighbours.
+A convolution's last bits depend on the batch size, so on the CPU the prefix always runs in padded blocks of one size: a
+photo's features do not depend on its neighbours.
 """
 
 from __future__ import annotations
@@ -21,20 +22,19 @@ from torch import Tensor, nn
 from maskcls.models.backbones import Backbone
 
 BLOCK = {"cpu": 16, "cuda": 64}
-"""Photos of a forward pass through the prefix. On the CPU 16, 32 and 64 agree to the bit, and a block wastes at most 15."""
-
+"""Photos per forward pass of the prefix. On the CPU 16, 32 and 64 agree to the bit; with 16, padding is at most 15."""
 
 _one_function: dict[tuple[object, ...], bool] = {}
-"""What was tried out in this process."""
+"""By architecture, cut and size, whether prefix and rest together are the backbone: what this process tried out."""
 
 
-class _Cut(Exception):  # noqa: N818 - not an error: it carries the features out of the model
+class _Cut(Exception):  # noqa: N818 - not an error: it leaves the forward pass at the cut and carries the features
     def __init__(self, features: Tensor) -> None:
         self.features = features
 
 
 class Prefix:
-    """A backbone's frozen stages and what follows them. `of` makes one."""
+    """A backbone's frozen stages and what follows them. Made by `Prefix.of`, which tries out whether the cut works."""
 
     def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
@@ -44,24 +44,30 @@ class Prefix:
 
     @classmethod
     def of(cls, backbone: Backbone, image_size: int) -> Prefix | None:
-        """None where no stage is frozen, or where this backbone can't be run from its cut on."""
+        """The backbone's prefix; None if no stage is frozen, or if this backbone can't be run from its cut on.
+
+        Args:
+            image_size: edge of the images that it will be given, px.
+        """
         if not backbone.frozen_stages:
             return None
         prefix = cls(backbone)
         if prefix.whole:
-            return prefix
+            return prefix  # nothing of the backbone follows the cut
         tried = (type(backbone.model).__name__, *map(str, backbone.stages), backbone.frozen_stages, image_size)
         if tried not in _one_function:
             _one_function[tried] = prefix._is_one_function(image_size)
         return prefix if _one_function[tried] else None
 
     def features(self, images: Tensor, block: int) -> Tensor:
-        """Normalised images (b, 3, s, s) -> what the frozen stages give, without gradients; maps (b, c, h, w) are channels_last.
+        """Normalised images (b, 3, s, s) -> features (b, ...) behind the frozen stages, without gradients.
+
+        Maps (b, c, h, w) lie in channels_last memory, tokens (b, t, d) and vectors (b, n_features) are contiguous.
 
         Args:
-            block: photos of a forward pass; the last one is padded.
+            block: photos per forward pass; the last block is padded with zeros.
         """
-        parts = []
+        parts = []  # features of one block each, without its padding
         with torch.no_grad():
             for start in range(0, len(images), block):
                 part = images[start : start + block]
@@ -72,31 +78,32 @@ class Prefix:
         return together.contiguous(memory_format=torch.channels_last) if together.ndim == 4 else together.contiguous()
 
     def rest(self, features: Tensor, backbone: Backbone | None = None) -> Tensor:
-        """What the frozen stages gave -> the backbone's features (b, n_features).
+        """Features (b, ...) at the cut -> the backbone's features (b, n_features).
 
         Args:
-            backbone: another one with the same frozen stages, as a moving average of the weights is.
+            backbone: another backbone with the same frozen stages, for example the moving average of the weights.
         """
         backbone = backbone or self.backbone
         if self.whole:
             return features
-        with _doing_nothing(backbone, self._modules if backbone is self.backbone else _outermost(backbone)):
+        with _replaced_by_identity(backbone, self._modules if backbone is self.backbone else _outermost(backbone)):
             given: Tensor = backbone(features)
         return given
 
     def digest(self) -> str:
-        """24 hex digits of the frozen stages' weights and of where the cut is."""
+        """24 hex digits that depend on the frozen stages' weights and on where the cut is."""
         names = sorted(
             name
             for name in self.backbone.model.state_dict()
             if self.backbone.stage_of(name) <= self.backbone.frozen_stages
         )
         state = self.backbone.model.state_dict()
-        told = hashlib.sha256(f"{type(self.backbone.model).__name__} {self.backbone.frozen_stages}\n".encode())
+        digest = hashlib.sha256(f"{type(self.backbone.model).__name__} {self.backbone.frozen_stages}\n".encode())
         for name in names:
-            told.update(f"{name} {tuple(state[name].shape)}\n".encode())
-            told.update(state[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        return told.hexdigest()[:24]
+            digest.update(f"{name} {tuple(state[name].shape)}\n".encode())
+            # as bytes: numpy has no bfloat16
+            digest.update(state[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()[:24]
 
     def _run(self, images: Tensor) -> Tensor:
         if self.whole:
@@ -109,10 +116,10 @@ class Prefix:
             return cut.features
         finally:
             hook.remove()
-        raise RuntimeError("The frozen stages' last module was not run.")
+        raise RuntimeError("The frozen stages' last module did not run.")
 
     def _is_one_function(self, image_size: int) -> bool:
-        """Whether prefix and rest together give what the backbone gives, to the bit on the CPU."""
+        """Whether prefix and rest together give what the backbone gives: to the bit on the CPU, closely on a GPU."""
         parameter = next(self.backbone.parameters())
         device = parameter.device
         noise = torch.randn(16, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
@@ -126,6 +133,7 @@ class Prefix:
             return False
         finally:
             self.backbone.train(training)
+        # Kernels of a GPU may differ between the two passes in their last bits.
         return torch.equal(whole, cut) if device.type == "cpu" else torch.allclose(whole, cut, rtol=1e-2, atol=1e-3)
 
 
@@ -134,19 +142,22 @@ def _leave(module: nn.Module, given: Any, features: Tensor) -> None:
 
 
 def _outermost(backbone: Backbone) -> list[nn.Module]:
-    """The modules of the frozen stages that stand in no other one of them, in the order of the forward pass."""
+    """The frozen stages' modules that lie in no other one of them, in the order of the forward pass."""
     frozen = set(map(id, backbone.frozen_modules))
     inside = {id(child) for module in backbone.frozen_modules for child in module.modules() if child is not module}
     return [module for module in backbone.model.modules() if id(module) in frozen - inside]
 
 
 @contextmanager
-def _doing_nothing(backbone: Backbone, modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Inside the block modules give what they get; so does a plain transformer where it adds its position embedding, outside of any."""
+def _replaced_by_identity(backbone: Backbone, modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Inside the block these modules return their input unchanged.
+
+    So does the method with which a plain transformer adds its position embedding, which is in no module.
+    """
     replaced = [(module, "forward") for module in modules]
     replaced += [(backbone.model, name) for name in ("_pos_embed",) if hasattr(backbone.model, name)]
     for module, name in replaced:
-        module.__dict__[name] = _as_it_is
+        module.__dict__[name] = _identity  # the instance's attribute hides the class's method
     try:
         yield
     finally:
@@ -154,5 +165,5 @@ def _doing_nothing(backbone: Backbone, modules: Sequence[nn.Module]) -> Iterator
             del module.__dict__[name]
 
 
-def _as_it_is(given: Tensor, *rest: Any, **options: Any) -> Tensor:
+def _identity(given: Tensor, *rest: Any, **options: Any) -> Tensor:
     return given

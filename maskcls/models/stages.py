@@ -1,8 +1,9 @@
 """The five stages of any timm backbone: which module belongs to which.
 
-Stages are cut at timm's `feature_info` modules (pyramids), or the blocks are dealt evenly (plain transformers), and every
-stage takes in the modules without parameters that follow it, pooling above all. What stands before the first cut is the stem.
-The fifth stage runs to the end of `forward_head(pre_logits=True)`, so it takes in VGG's pre_logits and MobileNetV3's conv_head.
+Stages are cut at timm's `feature_info` modules (pyramids), or the blocks are dealt evenly (plain transformers). Every
+stage takes in the modules without parameters that follow it, above all pooling. What comes before the first cut is the
+stem. The fifth stage runs to the end of `forward_head(pre_logits=True)`, so it includes VGG's pre_logits and
+MobileNetV3's conv_head.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from maskcls.recipe import N_STAGES
 
 
 def stage_of_modules(model: nn.Module) -> dict[str, int]:
-    """Stage (1..5) of each module by its dotted name, the model itself ("") included; a container counts where it begins."""
+    """Stage (1..5) of each module by its dotted name, "" for the model itself; a container belongs where it begins.
+
+    Raises CallError for a model with fewer than four feature levels.
+    """
     names = [name for name, _ in model.named_modules()]  # parents before children, in the order of the forward pass
     bare = [next(module.parameters(), None) is None for _, module in model.named_modules()]
     ends = [_run_on(end, bare) for end in _ends(model, names)]
@@ -25,7 +29,7 @@ def stage_of_modules(model: nn.Module) -> dict[str, int]:
 
 
 def _ends(model: nn.Module, names: Sequence[str]) -> list[int]:
-    """Position in `names` of the last module of stages 1..4."""
+    """Positions in `names` of the last modules of stages 1..4."""
     levels: Iterable[Mapping[str, Any]] = getattr(model, "feature_info", [])
     info = [level["module"] for level in levels]
     reductions = [level["reduction"] for level in levels]
@@ -38,11 +42,13 @@ def _ends(model: nn.Module, names: Sequence[str]) -> list[int]:
     if len(info) >= N_STAGES:  # ResNet, EfficientNet, DenseNet; VGG has a sixth, its last pool
         return [_last(cut, names) for cut in info[: N_STAGES - 1]]
     raise CallError(
-        f"A backbone must have {N_STAGES - 1} feature levels or more to be cut into {N_STAGES} stages, but this one has {info}."
+        f"A backbone must have {N_STAGES - 1} feature levels or more to be cut into {N_STAGES} stages, "
+        f"but this one has {info}."
     )
 
 
 def _last(cut: str, names: Sequence[str]) -> int:
+    """Position of the last module inside the module `cut`."""
     return max(position for position, name in enumerate(names) if name == cut or name.startswith(f"{cut}."))
 
 

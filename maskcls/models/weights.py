@@ -12,7 +12,10 @@ HUB_TIMEOUT_S = 5
 
 
 def find_weights(backbone: str, weights: str) -> Path | None:
-    """The file of a backbone in the folder `weights`: `<model>.<tag>` before `<model>`, .safetensors before .pth; None if it has none."""
+    """The backbone's file in the folder `weights`, or None.
+
+    `<model>.<tag>` goes before `<model>`, and .safetensors before .pth.
+    """
     for stem in dict.fromkeys((backbone, backbone.partition(".")[0])):
         for suffix in SUFFIXES:
             file = Path(weights).expanduser() / f"{stem}{suffix}"
@@ -22,23 +25,25 @@ def find_weights(backbone: str, weights: str) -> Path | None:
 
 
 def has_weights(backbone: str, weights: str) -> bool:
-    """Whether `weights` (hub, none or a folder) can serve the backbone. The hub is believed to have what it is asked for."""
+    """Whether `weights` (hub, none or a folder) has weights for the backbone. The hub is assumed to have them."""
     return weights in (HUB, NONE) or find_weights(backbone, weights) is not None
 
 
 def check_reachable(backbone: str, weights: str) -> None:
-    """Raises RunError within seconds where the weights cannot be had, instead of the hub client's minute of retries."""
+    """Raises RunError within seconds where the weights are out of reach, without the hub client's minute of retries."""
     if weights == NONE or (weights != HUB and find_weights(backbone, weights)):
         return
     if weights != HUB:
         raise RunError(
-            f"No weights of {backbone} in {weights}: expected {backbone}{SUFFIXES[0]} or {backbone.partition('.')[0]}{SUFFIXES[0]} "
-            f"(or .pth). Put the file there, or use --weights hub or --weights none."
+            f"No weights of {backbone} in {weights}: expected {backbone}{SUFFIXES[0]} or "
+            f"{backbone.partition('.')[0]}{SUFFIXES[0]} (or .pth). Put the file there, or use --weights hub or "
+            "--weights none."
         )
     if not _in_hub_cache(backbone) and (reason := _hub_out_of_reach()):
         raise RunError(
-            f"The weights of {backbone} are out of reach: the hub does not answer ({reason}). Connect to the network, or use "
-            f"--weights DIR with a folder that holds {backbone}{SUFFIXES[0]}, or --weights none to start from random weights."
+            f"The weights of {backbone} are out of reach: the hub does not answer ({reason}). Connect to the network, "
+            f"or use --weights DIR with a folder that holds {backbone}{SUFFIXES[0]}, or --weights none to start from "
+            "random weights."
         )
 
 
@@ -50,7 +55,7 @@ def _in_hub_cache(backbone: str) -> bool:
     repository = config and config.hf_hub_id
     if not repository:
         return False
-    if repository.endswith("/"):
+    if repository.endswith("/"):  # timm's own organisation: the repository is named like the model
         repository += backbone
     return any(
         isinstance(try_to_load_from_cache(repository, name), str) for name in ("model.safetensors", "pytorch_model.bin")

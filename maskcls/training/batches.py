@@ -24,7 +24,7 @@ Integers = NDArray[np.int64]
 Batch = tuple[Tensor, Tensor]
 """Pixels or features (b, ...), and each photo's position (b,) among the photos trained on."""
 AHEAD = 512
-"""Draws whose features are prepared together, before the first is trained on: many at a time fill the prefix's blocks."""
+"""Draws whose features are prepared together, before the first is trained on, so that they fill the prefix's blocks."""
 
 
 class Batches(Protocol):
@@ -41,7 +41,8 @@ class Batches(Protocol):
 class ViewBatches:
     """Batches of augmented pixels: uint8 (b, s, s, 3), and each photo's position (b,) among those trained on.
 
-    A view is a pure function of (photo, view, augmentation, augmentation_seed), so the number of workers changes no number.
+    A view is a pure function of (photo, view, augmentation, augmentation_seed), so the number of workers changes no
+    number.
 
     Args:
         rows: (n,) of the data that are trained on.

@@ -1,7 +1,11 @@
-"""A fit's state on disk: enough to go on exactly, and the best epoch's weights.
+"""A fit's checkpoint on disk: enough to resume exactly, and the best epoch's weights.
 
-No random state is kept: all that is random in an epoch comes from (seed, model, epoch). Frozen stages are not kept either:
-they are what the weights say. `state.pt` is written last and names the best epoch's file, so a kill between the two loses nothing.
+    state.pt                recipe, data digest, history, latest trainable weights, moving averages, optimizers
+    best-<n>.safetensors    trainable weights of the best epoch n, keys `<model>:<tensor>`
+
+No random state is stored: all that is random in an epoch comes from (seed, model, epoch). Frozen stages are not stored
+either: they are what the recipe's weights say. `state.pt` is written last and names the best epoch's file, so a kill
+between the two loses nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -23,16 +27,14 @@ from maskcls.errors import RunError
 from maskcls.files import replacing
 from maskcls.recipe import Recipe
 from maskcls.training.metrics import Scores
-
-if TYPE_CHECKING:
-    from maskcls.training.result import EpochResult
+from maskcls.training.result import EpochResult
 
 STATE_FILE = "state.pt"
 
 
 @dataclass(frozen=True)
 class SavedState:
-    """What `save` was given."""
+    """What `save` was given: one entry per model in `best`, `models`, `optimizers`, one per average in `averages`."""
 
     history: list[EpochResult]
     best_epoch: int
@@ -54,10 +56,14 @@ def save(
     averages: Sequence[dict[str, Tensor]],
     optimizers: Sequence[dict[str, Any]],
 ) -> None:
-    """Write the state, each file under a passing name first. Raises OSError (a full disk), the state before it unharmed."""
+    """Write the checkpoint, each file under a temporary name first.
+
+    Raises OSError, as for a full disk; the checkpoint that was there is then unharmed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     best_file = folder / _best_name(best_epoch)
-    if best_epoch == len(history) or not best_file.exists():  # a killed attempt at this very epoch may have left one
+    # A killed attempt at this very epoch may have left its file; an earlier best epoch's file is there and stays.
+    if best_epoch == len(history) or not best_file.exists():
         flat = {f"{number}:{name}": tensor for number, state in enumerate(best) for name, tensor in state.items()}
         with replacing(best_file) as stream:
             stream.write(safetensors.torch.save(flat))
@@ -78,17 +84,21 @@ def save(
 
 
 def load(folder: Path, recipe: Recipe, data_digest: str) -> SavedState | None:
-    """The state that a fit of this recipe on this data left in the folder, or None. Raises RunError where it is damaged or another's."""
+    """The checkpoint of a fit of this recipe on this data, or None if there is none.
+
+    Raises RunError if it is damaged, another fit's, or of another version.
+    """
     if not (folder / STATE_FILE).exists():
         return None
     content = _read(folder)
     if not {"models", "averages"} <= content.keys():
         raise RunError(
-            f"{folder} holds the state of a fit by another version of maskcls. Remove the folder to begin anew, or name another."
+            f"{folder} holds the state of a fit by another version of maskcls. "
+            "Remove the folder to begin again, or name another."
         )
     if Recipe.from_json(content["recipe"]) != recipe or content["data_digest"] != data_digest:
         other = "on other data" if content["data_digest"] != data_digest else "of another recipe"
-        raise RunError(f"{folder} holds the state of a fit {other}. Remove the folder to begin anew, or name another.")
+        raise RunError(f"{folder} holds the state of a fit {other}. Remove the folder to begin again, or name another.")
     return SavedState(
         history=_history(content),
         best_epoch=content["best_epoch"],
@@ -100,13 +110,15 @@ def load(folder: Path, recipe: Recipe, data_digest: str) -> SavedState | None:
 
 
 def load_best(folder: Path) -> tuple[Recipe, EpochResult, list[dict[str, Tensor]]]:
-    """Recipe, result and moving states of the best epoch in the folder, without its fit. Raises RunError where there is none."""
+    """Recipe, result and trainable states of the best epoch in the folder, without building its models.
+
+    Raises RunError if no epoch is finished.
+    """
     if not (folder / STATE_FILE).exists():
         raise RunError(f"{folder} holds no finished epoch.")
     content = _read(folder)
-    while not (
-        folder / _best_name(content["best_epoch"])
-    ).exists():  # a fit that still runs may have bettered it between the two
+    # A fit that still runs may have found a better epoch, and removed this one's file, since `state.pt` was read.
+    while not (folder / _best_name(content["best_epoch"])).exists():
         again = _read(folder)
         if again["best_epoch"] == content["best_epoch"]:
             break
@@ -124,7 +136,7 @@ def _read(folder: Path) -> dict[str, Any]:
         content: dict[str, Any] = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise RunError(
-            f"{folder / STATE_FILE} is damaged ({error}). Remove the folder to begin this fit anew."
+            f"{folder / STATE_FILE} is damaged ({error}). Remove the folder to begin this fit again."
         ) from error
     return content
 
@@ -134,15 +146,13 @@ def _read_best(folder: Path, epoch: int, n_models: int) -> list[dict[str, Tensor
     try:
         flat = load_file(file)
     except (OSError, SafetensorError) as error:
-        raise RunError(f"{file} is missing or damaged ({error}). Remove the folder to begin this fit anew.") from error
+        raise RunError(f"{file} is missing or damaged ({error}). Remove the folder to begin this fit again.") from error
     states: list[dict[str, Tensor]] = [{} for _ in range(n_models)]
     for key, tensor in flat.items():
-        number, _, name = key.partition(":")
+        number, _, name = key.partition(":")  # as in `0:heads.mask3.1.weight`
         states[int(number)][name] = tensor
     return states
 
 
 def _history(content: dict[str, Any]) -> list[EpochResult]:
-    from maskcls.training.result import EpochResult
-
     return [EpochResult(**{**result, "scores": Scores(**result["scores"])}) for result in content["history"]]

@@ -1,10 +1,11 @@
-"""What a trial of a search records, so that its curve can be had again. In RUN/trials/ID/:
+"""What a trial of a search records besides its numbers, so that its curve can be reproduced. In RUN/trials/ID/:
 
     recipe.json     every key of its recipe
-    epochs.jsonl    its curve, a JSON object an epoch: epoch, validation_f1, train_loss, photos, scores, and times
-    hardware.json   what its numbers hang on besides, a list of stretches: from_epoch, and the fields of Conditions
+    epochs.jsonl    its curve, one JSON object per epoch: epoch, validation_f1, train_loss, photos, scores, and times
+    hardware.json   what else its numbers depend on, a list of segments: from_epoch, and the fields of Conditions
 
-RUN/data/ holds the photos and the split of the run. A trial that was resumed with other threads, or elsewhere, has a stretch for each.
+RUN/data/ holds the photos and the split of the run. A trial that was resumed with other threads, or on other hardware,
+has a segment for each.
 """
 
 from __future__ import annotations
@@ -20,26 +21,27 @@ from typing import Any, Self
 
 from maskcls.errors import DataError
 from maskcls.files import write_atomically
+from maskcls.machine import hardware_name, library_versions
 from maskcls.recipe import Recipe
 from maskcls.text import counted
 
 HARDWARE = "hardware.json"
 NUMBERS = ("validation_f1", "train_loss", "photos", "scores")
-"""What of an epoch is the same where it is computed again: all but times."""
+"""The fields of an epoch that are the same when it is computed again: all except times."""
 _PACKAGES = ("torch", "timm", "numpy", "opencv-python-headless", "albumentations")
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a fit's numbers hang on beside its recipe."""
+    """What a fit's numbers depend on besides its recipe."""
 
     threads: int
     device: str
     """torch's name, as in `cpu` or `cuda`."""
     hardware: str
-    """Name of the GPU; of the CPU its model and the instructions that torch uses of it."""
+    """The GPU's name, or the CPU's model and the instruction set that torch uses."""
     micro_batch: int
-    """Photos that go through a model at a time at most, in training; a whole batch or less."""
+    """Photos that go through a model at once at most, in training; a whole batch or less."""
     loader_workers: int
     """Processes that augment. The one field that changes no number."""
     data: str
@@ -51,9 +53,12 @@ class Conditions:
     def now(
         cls, recipe: Recipe, data_digest: str, *, device: str, threads: int, loader_workers: int, micro_batch: int = 0
     ) -> Self:
-        """Those of a fit in this process. `micro_batch`: as `Fit` is given it, 0 for whole batches."""
-        from maskcls.machine import hardware_name, library_versions
+        """The conditions of a fit in this process.
 
+        Args:
+            data_digest: of photos, labels and split.
+            micro_batch: as `Fit` takes it; 0 for whole batches.
+        """
         versions = {**{name: version(name) for name in _PACKAGES}, **library_versions(device), "maskcls": code_digest()}
         whole = whole_batch(recipe)
         return cls(
@@ -67,77 +72,77 @@ class Conditions:
         )
 
     def differences(self, recorded: Conditions) -> list[str]:
-        """What may make other numbers than the recorded conditions did, as in `2 threads instead of 1`; empty where nothing may."""
-        said = [] if self.threads == recorded.threads else [f"{self.threads} threads instead of {recorded.threads}"]
+        """What differs from the recorded conditions and may change the numbers, as in `2 threads instead of 1`."""
+        found = [] if self.threads == recorded.threads else [f"{self.threads} threads instead of {recorded.threads}"]
         for name in ("device", "hardware", "micro_batch", "data"):
             mine, theirs = getattr(self, name), getattr(recorded, name)
-            said += [] if mine == theirs else [f"{name.replace('_', '-')} {mine} instead of {theirs}"]
+            found += [] if mine == theirs else [f"{name.replace('_', '-')} {mine} instead of {theirs}"]
         for name in sorted(self.versions.keys() | recorded.versions.keys()):
             mine, theirs = self.versions.get(name, "none"), recorded.versions.get(name, "none")
-            said += [] if mine == theirs else [f"{name} {mine} instead of {theirs}"]
-        return said
+            found += [] if mine == theirs else [f"{name} {mine} instead of {theirs}"]
+        return found
 
     def __str__(self) -> str:
-        return f"{counted(self.threads, 'thread')} on {self.device} ({self.hardware}), micro-batch {self.micro_batch}, torch {self.versions.get('torch')}"
+        where = f"{counted(self.threads, 'thread')} on {self.device} ({self.hardware})"
+        return f"{where}, micro-batch {self.micro_batch}, torch {self.versions.get('torch')}"
 
 
 def whole_batch(recipe: Recipe) -> int:
-    """Photos of a batch; of the largest, where members have batches of their own."""
+    """Photos in a batch; in the largest, where members have batch sizes of their own."""
     return max(recipe.of_model(tasks).batch_size for tasks in recipe.split.models)
 
 
 @dataclass(frozen=True)
 class Segment:
-    """The conditions of the epochs from one (1-based) on, up to the next stretch's first."""
+    """The conditions of the epochs from `from_epoch` (1-based) on, up to the next segment's first."""
 
     from_epoch: int
     conditions: Conditions
 
 
 def note(folder: Path, conditions: Conditions, *, done: int, epochs: int) -> None:
-    """Record that the epochs after `done` of `epochs` run under these conditions. Called as a fit begins or is taken up again."""
+    """Record that the epochs after `done` of `epochs` run under these conditions. Called as a fit begins or resumes."""
     if done >= epochs:
         return
-    kept = [
-        segment for segment in segments(folder) if segment.from_epoch <= done
-    ]  # a killed start may have left one without an epoch
+    # A start that was killed before its first epoch may have left a segment without epochs.
+    kept = [segment for segment in segments(folder) if segment.from_epoch <= done]
     if not kept or kept[-1].conditions != conditions:
         kept.append(Segment(done + 1, conditions))
-    told = [{"from_epoch": segment.from_epoch, **asdict(segment.conditions)} for segment in kept]
+    rows = [{"from_epoch": segment.from_epoch, **asdict(segment.conditions)} for segment in kept]
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / HARDWARE, json.dumps(told, indent=2) + "\n")
+    write_atomically(folder / HARDWARE, json.dumps(rows, indent=2) + "\n")
 
 
 def segments(folder: Path) -> list[Segment]:
-    """What a fit in this folder ran with so far; empty where none began. Raises DataError where the file is damaged."""
+    """What a fit in this folder has run with so far; empty if none began. Raises DataError if the file is damaged."""
     file = folder / HARDWARE
     if not file.exists():
         return []
     names = [field.name for field in fields(Conditions)]
     try:
         return [
-            Segment(int(told["from_epoch"]), Conditions(**{name: told[name] for name in names}))
-            for told in json.loads(file.read_text())
+            Segment(int(row["from_epoch"]), Conditions(**{name: row[name] for name in names}))
+            for row in json.loads(file.read_text())
         ]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{file} can't be read ({error!r}). Expected a list of stretches, each with from_epoch, {', '.join(names)}."
+            f"{file} can't be read ({error!r}). Expected a list of segments, each with from_epoch, {', '.join(names)}."
         ) from None
 
 
 def at_epoch(recorded: Sequence[Segment], epoch: int) -> Conditions | None:
-    """The conditions of an epoch (1-based); None where they were not recorded."""
+    """The conditions of an epoch (1-based); None if they were not recorded."""
     return next((segment.conditions for segment in reversed(recorded) if segment.from_epoch <= epoch), None)
 
 
 def unequal(recorded: Mapping[str, Any], computed: Mapping[str, Any]) -> list[str]:
-    """Names of the numbers of an epoch, times apart, that are not the recorded ones to the bit."""
+    """Names of an epoch's fields, except times, that differ from the recorded ones in any bit."""
     return [name for name in NUMBERS if json.dumps(recorded.get(name)) != json.dumps(computed.get(name))]
 
 
 @cache
 def code_digest() -> str:
-    """Of maskcls's own modules, 12 hexadecimal digits."""
+    """12 hexadecimal digits over the names and contents of maskcls's modules."""
     root = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for file in sorted(root.rglob("*.py")):

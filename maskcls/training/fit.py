@@ -1,4 +1,4 @@
-"""Training a recipe on one split: all models in step, an epoch each, so that the joined macro F1 exists after every epoch.
+"""Training a recipe on one split: all models in step, so that the joined macro F1 exists after every epoch.
 
     fit = Fit(recipe, FitData.of(dataset, recipe), device="cuda")
     for result in fit.epochs(folder):
@@ -34,17 +34,17 @@ from maskcls.training.result import EpochResult
 
 
 class Fit:
-    """One fit, epoch by epoch. With the same threads and device it is a function of (recipe, data), also when killed and resumed.
+    """One fit, epoch by epoch: with the same threads and device a function of (recipe, data), also when resumed.
 
-    From then on the process keeps the memory that it frees, until `machine.give_back_memory`.
+    From its first fit on the process keeps the memory that it frees, until `machine.give_back_memory`.
 
-    Without validation people nothing tells which epoch is best: the latest one stands for it, and is what is kept.
+    Without validation people nothing says which epoch is best: then the latest one counts as the best.
 
     Args:
         device: torch's name, as in `cpu` or `cuda:0`.
         loader_workers: processes that augment; 0 augments in this one. Their number changes no result.
-        stores: where what frozen stages give is kept; on the CPU in float32 the same curve with and without.
-        micro_batch: photos that go through a model at a time at most; 0: a whole batch. See `ModelFit.step`.
+        stores: where frozen features are cached; on the CPU in float32 the curve is the same with and without.
+        micro_batch: photos that go through a model at once at most; 0: a whole batch. See `ModelFit.step`.
     """
 
     def __init__(
@@ -88,15 +88,18 @@ class Fit:
         last: int | None = None,
         before_saving: Callable[[Fit, EpochResult, bool], None] | None = None,
     ) -> Iterator[EpochResult]:
-        """Every epoch once: those that are done first, as they were, then the rest as they are done.
+        """Yield every epoch once: first those that are done already, as they were, then each new one.
 
         Args:
-            folder: holds the fit's checkpoint. The fit resumes from there, notes there the conditions that it runs under
-                (`training.conditions`), and saves each new epoch there before it yields it. None: nothing is kept.
+            folder: holds the fit's checkpoint. The fit resumes from there, records there the conditions that it runs
+                under (`training.conditions`), and saves each new epoch there before it yields it. None: nothing is
+                    kept.
             last: the epoch to stop after, 1-based; None: the recipe's last.
-            before_saving: called with the fit, each result, and whether its epoch is new, before the checkpoint says that it is done.
+            before_saving: called with the fit, each result, and whether its epoch is new, before it is saved as done.
 
-        Raises Diverged where a loss or a probability is not finite, RunError for another fit's checkpoint or a damaged one.
+        Raises:
+            Diverged: a loss or a probability is not finite.
+            RunError: the checkpoint is another fit's, or damaged.
         """
         if folder is not None:
             self.resume(folder)
@@ -126,13 +129,13 @@ class Fit:
         )
 
     def notes(self) -> dict[str, Any]:
-        """What an epoch's row says besides its numbers: whether frozen features are kept, and what is wrong with their cache."""
+        """What an epoch's row says besides numbers: whether frozen features are cached, and the cache's problem."""
         return {"frozen_features": self.frozen_features} | (
             {"message": self.cache_trouble} if self.cache_trouble else {}
         )
 
     def save(self, folder: Path) -> None:
-        """Write all that `resume` needs and the best epoch's weights, so that a kill at any moment leaves the state of a whole epoch."""
+        """Write what `resume` needs and the best epoch's weights; a kill at any moment leaves a whole checkpoint."""
         state.save(
             folder,
             recipe=self.recipe,
@@ -146,7 +149,7 @@ class Fit:
         )
 
     def resume(self, folder: Path) -> bool:
-        """Take up a saved state; False where the folder has none. Raises RunError where it is another recipe's or damaged."""
+        """Load the folder's checkpoint; False if it has none. Raises RunError if it is another fit's or damaged."""
         saved = state.load(folder, self.recipe, self.data.digest)
         if saved is None:
             return False
@@ -161,17 +164,17 @@ class Fit:
         return True
 
     def best_states(self) -> list[dict[str, Tensor]]:
-        """Each model's complete state at the best epoch, on the CPU."""
+        """Each model's complete state at the best epoch, frozen stages included, on the CPU."""
         return [complete_state(model.state_dict(), best) for model, best in zip(self.models, self._best, strict=True)]
 
     def log_probs(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """(n, 18) log probabilities of the best epoch's weights for these rows of the data's pixels."""
+        """Log probabilities (n, 18) that the best epoch's weights give rows (n,) of the data."""
         with self.at_best() as models:
             return log_probabilities(models, self.recipe.split, self.data.pixels, rows, join=self.recipe.join)
 
     @contextmanager
     def at_best(self) -> Iterator[list[Model]]:
-        """The models with the best epoch's weights; after the block the fit stands where it stood."""
+        """The models with the best epoch's weights inside the block; after it they have their latest weights again."""
         models = self.eval_models
         now = [to_cpu(model.trainable_state()) for model in models]
         for model, best in zip(models, self._best, strict=True):
@@ -184,29 +187,30 @@ class Fit:
 
     @property
     def eval_models(self) -> list[Model]:
-        """What is validated: each model, or the moving average of its weights."""
+        """The models that are validated and kept: each model, or the moving average of its weights."""
         return [fit.eval_model for fit in self.model_fits]
 
     @property
     def frozen_features(self) -> str:
-        """`kept`, or why what the frozen stages give is not; each answer of the models once."""
+        """`kept`, or why frozen features are not cached; each of the models' reasons once."""
         return "; ".join(dict.fromkeys(fit.frozen_features for fit in self.model_fits))
 
     @property
     def cache_trouble(self) -> str:
-        """What is wrong with the cache that should keep frozen features, if anything."""
+        """What is wrong with the cache that should hold frozen features; "" where nothing is."""
         return next((fit.cache_trouble for fit in self.model_fits if fit.cache_trouble), "")
 
     @property
     def best(self) -> EpochResult:
-        """The epoch of the highest validation macro F1, the first of equals; the latest where there are no validation people."""
+        """The epoch of the highest validation macro F1, the first of equals; without validation people the latest."""
         return self.history[self.best_epoch - 1]
 
     def _next_epoch(self) -> EpochResult:
         number = len(self.history)
         started = time.perf_counter()
+        # One epoch of each model in turn, so that the joined prediction of this epoch exists.
         losses, photos = zip(*(fit.train_epoch(number) for fit in self.model_fits), strict=True)
-        trained = time.perf_counter()
+        trained = time.perf_counter()  # the losses are read, so a GPU has finished
         validates = len(self.data.validation) > 0
         validated = self._validate(number) if validates else UNSCORED
         result = EpochResult(
@@ -225,7 +229,7 @@ class Fit:
         return result
 
     def _validate(self, epoch: int) -> Scores:
-        log_probs = member_log_probs(
+        log_probs = member_log_probs(  # members x (n, k)
             self.eval_models,
             self.data.pixels,
             self.data.validation,
@@ -233,12 +237,12 @@ class Fit:
         )
         if not all(np.isfinite(member).all() for member in log_probs):
             raise Diverged(f"Probabilities are not finite after epoch {epoch + 1}. A lower learning rate may help.")
-        joined = self.recipe.split.join(log_probs, self.recipe.join)
+        joined = self.recipe.split.join(log_probs, self.recipe.join)  # (n, 18)
         return scores(self.data.labels[self.data.validation], joined.argmax(1))
 
 
 def _eval_features(fit: ModelFit) -> RowFeatures | None:
-    """What the model that answers makes of rows, through the frozen stages apart from the rest; None where none are frozen."""
+    """How the evaluated model gets features of rows from its frozen stages' features; None where no stage is frozen."""
     frozen = fit.frozen
     if frozen is None:
         return None
@@ -246,7 +250,7 @@ def _eval_features(fit: ModelFit) -> RowFeatures | None:
 
 
 def resolve_precision(precision: str, device: str) -> torch.dtype:
-    """`auto` is bfloat16 on a GPU that has it, else float32."""
+    """The dtype of autocast in training: `auto` is bfloat16 on a GPU that has it in hardware, else float32."""
     if precision == "auto":
         return (
             torch.bfloat16
@@ -256,13 +260,13 @@ def resolve_precision(precision: str, device: str) -> torch.dtype:
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 
-def complete_state(whole: dict[str, Tensor], moving: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A model's state with its moving part replaced, on the CPU."""
-    return to_cpu({**whole, **moving})
+def complete_state(whole: dict[str, Tensor], trainable: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A model's state with its trainable part replaced, on the CPU."""
+    return to_cpu({**whole, **trainable})
 
 
 def to_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copies, each in its own contiguous memory."""
+    """Copies on the CPU, each in contiguous memory of its own, as safetensors needs them."""
     return {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }

@@ -1,4 +1,4 @@
-"""What a fit reads: the pixel store, which photos it trains and validates on, and what training is told of them."""
+"""What a fit reads: the pixels, the photos that it trains and validates on, and the classes and ages it trains with."""
 
 from __future__ import annotations
 
@@ -22,11 +22,16 @@ Integers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class FitData:
-    """Pixels (photos, s, s, 3) uint8, usually memory-mapped; of each photo its class (0..17), its key and its person's age in years;
-    rows of the two sides.
+    """The photos of a fit under one split of the people.
 
-    `digest` names photos, labels and split; a saved fit goes on only with the same. Where nobody is left to validate on, `validation`
-    is empty, and the fit is never scored.
+    Args:
+        pixels: (photos, s, s, 3) uint8, usually memory-mapped.
+        labels: (photos,) classes 0..17.
+        ages: (photos,) years.
+        keys: of each photo a name that is unique in the data; augmentation draws from it.
+        train: rows (n,) to train on.
+        validation: rows to validate on. Empty if nobody is left for it; then the fit is never scored.
+        digest: of photos, labels and split. A checkpoint is resumed only with the same.
     """
 
     pixels: NDArray[np.uint8]
@@ -37,13 +42,18 @@ class FitData:
     validation: Integers
     digest: str
     pixels_digest: str = ""
-    """Of what the pixels hang on; "" where that is not known, for photos changed meanwhile, and so nothing is kept that hangs on them."""
+    """Digest of all that the pixels depend on; "" if unknown, as photos changed meanwhile. Then nothing is cached."""
 
     @classmethod
     def of(cls, faces: FaceDataset, recipe: Recipe, progress: bool = False) -> FitData:
-        """The train and validation people of the data, as the recipe sees them; decodes the photos where no pixel store has them."""
+        """The data at the recipe's image size and face crop; decodes the photos if no pixel store holds them.
+
+        Args:
+            progress: whether to show a progress bar while photos are decoded.
+        """
         before = faces.pixels_digest(recipe.image_size, recipe.face_crop)
         pixels = faces.pixels(recipe.image_size, progress, recipe.face_crop)
+        # A photo that changed while it was decoded would put wrong features under the old digest.
         unchanged = before == faces.pixels_digest(recipe.image_size, recipe.face_crop)
         return cls(
             pixels=pixels,
@@ -59,9 +69,9 @@ class FitData:
 
 @dataclass(frozen=True)
 class TrainingPhotos:
-    """The photos that one model trains on: their rows, the classes (0..17) that it is told, and the ages in years; (n,) each.
+    """Photos that one model trains on: their rows, the classes (0..17) it trains with, and ages in years; (n,) each.
 
-    The recipe may move the age cuts and leave bands of ages out, here alone: whatever is scored keeps the true classes.
+    The recipe may move the age cuts and leave bands of ages out, for training only: scores use the true classes.
     """
 
     rows: Integers
@@ -72,24 +82,27 @@ class TrainingPhotos:
     def of(
         cls, recipe: Recipe, tasks: Sequence[Task], labels: Integers, ages: Integers, rows: Integers
     ) -> TrainingPhotos:
-        """From the classes and ages of all photos, and the rows of those to train on.
+        """Apply a recipe's age cuts and age bands to the training photos.
 
         Args:
-            recipe: as the model of these tasks has it (`Recipe.of_model`).
+            recipe: of the model of these tasks (`Recipe.of_model`).
+            labels: (photos,) classes 0..17 of all photos.
+            ages: (photos,) years.
+            rows: (m,) of the photos to train on.
 
-        Raises CallError, with the ages that there are, where the recipe leaves a label of a task without photos that has some.
+        Raises CallError if that leaves a label of a task without photos, with the ages that there are.
         """
-        left_out = np.zeros(len(rows), bool)
+        left_out = np.zeros(len(rows), bool)  # (m,)
         for first, last in recipe.age_bands:
             left_out |= (first <= ages[rows]) & (ages[rows] <= last)
-        kept = rows[~left_out]
+        kept = rows[~left_out]  # (n,)
         cuts = (recipe.age_cut_young, recipe.age_cut_old)
         groups = {int(age): age_group(int(age), cuts) for age in np.unique(ages[kept])}
-        told = [
+        classes = [  # (n,), with the age group by the recipe's cuts
             encode(*decode(class_)[:2], groups[age])
             for class_, age in zip(labels[kept].tolist(), ages[kept].tolist(), strict=True)
         ]
-        photos = cls(kept, np.array(told, np.int64), ages[kept])
+        photos = cls(kept, np.array(classes, np.int64), ages[kept])
         for task in tasks:
             empty = set(task.of(labels[rows]).tolist()) - set(task.of(photos.classes).tolist())
             if empty:
@@ -98,7 +111,7 @@ class TrainingPhotos:
 
 
 def check_trainable(recipe: Recipe, faces: FaceDataset) -> None:
-    """Raises CallError where age cuts and bands of the recipe, or of a member, leave a label without training photos."""
+    """Raises CallError if age cuts or bands of the recipe, or of a member, leave a label without training photos."""
     labels, ages = (faces.photos[name].to_numpy(np.int64) for name in ("label", "age"))
     for tasks in recipe.split.models:
         TrainingPhotos.of(recipe.of_model(tasks), tasks, labels, ages, faces.rows("train"))
@@ -107,7 +120,8 @@ def check_trainable(recipe: Recipe, faces: FaceDataset) -> None:
 def _refusal(recipe: Recipe, task: Task, label: int, ages: Integers, photos: TrainingPhotos) -> str:
     left = f"Left are ages from {photos.ages.min()} to {photos.ages.max()}." if len(photos.ages) else "No age is left."
     return (
-        f"age_cut_young={recipe.age_cut_young}, age_cut_old={recipe.age_cut_old}, ages_left_out={recipe.ages_left_out!r} leave nobody to "
-        f"train {task.name} on who is {task.label_names[label]!r}. The training people are {ages.min()} to {ages.max()} years old. {left} "
+        f"age_cut_young={recipe.age_cut_young}, age_cut_old={recipe.age_cut_old}, "
+        f"ages_left_out={recipe.ages_left_out!r} leave nobody to train {task.name} on who is "
+        f"{task.label_names[label]!r}. The training people are {ages.min()} to {ages.max()} years old. {left} "
         "Choose cuts and bands that leave somebody in each age group."
     )

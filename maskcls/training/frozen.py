@@ -50,7 +50,7 @@ _warned: set[Path] = set()
 
 
 class NotCached(StrEnum):
-    """Why frozen features are not cached. The text stands in a curve's rows; reasons with numbers are made where they arise."""
+    """Why frozen features are not cached, as a curve's rows say it. Reasons with numbers are made where they arise."""
 
     NOTHING_FROZEN = "no stage is frozen, or the backbone can't be run from its cut on"
     NO_STORES = "no place to keep them was given"
@@ -60,7 +60,7 @@ class NotCached(StrEnum):
 
 
 class CachedFeatures:
-    """Features of some photos in some views, in one precision, from their stores; computed live where the cache has no room.
+    """Features of some photos in some views, in one precision, from their stores; computed live if the cache is full.
 
     Args:
         rows: (n,) of the data that a store has room for, in ascending order.
@@ -93,7 +93,7 @@ class CachedFeatures:
         return self._key(UNAUGMENTED).n_bytes
 
     def slower_than_computing(self) -> str:
-        """Why reading these features would take longer than computing them; "" if it would not, or if there is a store."""
+        """Why reading these features would take longer than computing them; "" if not, or if there is a store."""
         if self._stores.holds(self._key(UNAUGMENTED if self.unaugmented else 0)):
             return ""
         reading_s = self.bytes_per_view / len(self._rows) / READ_BYTES_PER_S
@@ -143,7 +143,7 @@ class CachedFeatures:
         return np.full(len(rows), UNAUGMENTED) if views is None or self.unaugmented else views
 
     def _by_view(self, rows: Integers, views: Integers) -> Iterator[tuple[Integers, Integers, FeatureStore | None]]:
-        """For each view: its places among the rows (j,), the positions (j,) of those rows in its store, and the store."""
+        """For each view: its places (j,) among the rows, those rows' positions (j,) in its store, and the store."""
         for view in np.unique(views).tolist():
             at = np.flatnonzero(views == view)
             if view not in self._open:
@@ -287,7 +287,7 @@ class FrozenStages:
 def cache_for_training(
     frozen: FrozenStages | None, stores: FeatureStores | None, recipe: Recipe, precision: torch.dtype, draws: DrawStream
 ) -> CacheDecision:
-    """Whether the training views' features are cached. A store has room for all photos, so that every split shares it."""
+    """Decide whether training views' features are cached. A store has room for all photos: every split shares it."""
     if frozen is None:
         return CacheDecision(None, NotCached.NOTHING_FROZEN)
     if stores is None or not frozen.data.pixels_digest:
@@ -308,7 +308,7 @@ def cache_for_training(
 def cache_for_validation(
     frozen: FrozenStages | None, stores: FeatureStores | None, recipe: Recipe, training: CacheDecision
 ) -> CacheDecision:
-    """Whether the validation photos' features, in float32, are cached; in the training's store where both hold the same.
+    """Decide whether the validation photos' float32 features are cached; in the training's store if both are the same.
 
     Args:
         training: what was decided for the training views.

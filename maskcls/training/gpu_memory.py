@@ -1,4 +1,4 @@
-"""An epoch of two batches on noise: for what a recipe takes of a GPU's memory."""
+"""How much of a GPU's memory a recipe takes, measured on one epoch of two batches of noise."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from maskcls.training.fit_data import FitData
 from maskcls.training.result import EpochResult
 
 STEPS = 2
-"""The optimizer's moments are there from the first on."""
+"""Batches of the measured epoch: the optimizer's moments exist from the first step on, and count in the second."""
 CONTEXT_BYTES = 2**30
-"""What CUDA itself and its libraries are taken to need in a process at most, beside torch's own memory."""
+"""An upper bound of what CUDA and its libraries need in a process, besides torch's own memory."""
 
-# Values that change no tensor's size, and under which noise can be learnt from without harm.
+# These values change no tensor's size, and training on noise with them does not diverge.
 _HARMLESS = {
     "sampler": "none",
     "ages_left_out": "",
@@ -35,20 +35,19 @@ _HARMLESS = {
 
 
 def gpu_bytes(recipe: Recipe) -> int:
-    """The most memory that a process which fits this recipe holds on the first GPU, its context included.
+    """The peak of what a process that fits this recipe holds on the first GPU, in bytes, its CUDA context included.
 
-    Raises torch.OutOfMemoryError where whole batches do not fit. Leaves nothing on the GPU but the context of this process.
+    Raises torch.OutOfMemoryError if whole batches do not fit. Leaves nothing on the GPU except this process's context.
     """
-    use_deterministic_kernels()  # as fits have them: others want other workspaces
+    use_deterministic_kernels()  # as in fits: other kernels need workspaces of other sizes
     gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     try:
         rehearse(recipe, "cuda")
         free, total = torch.cuda.mem_get_info()
-        context = min(
-            total - free - torch.cuda.memory_reserved(), CONTEXT_BYTES
-        )  # what is more than that is another process's
+        # All that is taken on the GPU but not by torch here; what exceeds the bound is another process's.
+        context = min(total - free - torch.cuda.memory_reserved(), CONTEXT_BYTES)
         return torch.cuda.max_memory_reserved() + max(context, 0)
     finally:
         gc.collect()
@@ -56,7 +55,7 @@ def gpu_bytes(recipe: Recipe) -> int:
 
 
 def rehearse(recipe: Recipe, device: str) -> EpochResult:
-    """An epoch of STEPS whole batches of each model of the recipe, with random weights, and of a block of validation."""
+    """Train each of the recipe's models on STEPS whole batches of noise, from random weights, and validate a block."""
     calm = recipe.override({**_HARMLESS, "weights": NONE, "epochs": 1, "members": _calm_members(recipe)})
     return next(iter(Fit(calm, _noise(calm), device).epochs()))
 
@@ -69,14 +68,14 @@ def _calm_members(recipe: Recipe) -> dict[str, dict[str, object]]:
 
 
 def _noise(recipe: Recipe) -> FitData:
-    """Photos of all classes, all of them the same one: what to train on, and a block to validate on."""
+    """One photo of noise under all classes, as often as STEPS batches and a block of validation need."""
     n_train = max(STEPS * whole_batch(recipe), 2 * N_CLASSES)
     n = n_train + BLOCK
     labels = np.arange(n) % N_CLASSES
     generator = seeds.generator(0)
     photo = generator.integers(0, 256, (1, recipe.image_size, recipe.image_size, 3), dtype=np.uint8)
-    pixels = np.broadcast_to(photo, (n, *photo.shape[1:]))
-    ages = np.array([25, 45, 62])[labels % 3]
+    pixels = np.broadcast_to(photo, (n, *photo.shape[1:]))  # (n, s, s, 3) without n copies
+    ages = np.array([25, 45, 62])[labels % 3]  # one age in each of the three groups
     return FitData(
         pixels, labels, ages, [f"noise/{i}.jpg" for i in range(n)], np.arange(n_train), np.arange(n_train, n), "noise"
     )

@@ -1,10 +1,12 @@
 """Losses over one task's labels, each a mean over the batch.
 
-A target is a label for each photo, (b,) int64, or its shares of the k labels, (b, k), rows summing to one, where photos are mixed.
+Shapes: b photos in a batch, p in a part of it, k labels of the task. A target is one label per photo, (b,) int64, or,
+where photos are mixed, shares of the k labels, (b, k) float32, rows summing to one.
 
-Where a batch goes through the model in parts, a loss is told the target of the whole batch beside the part's, and gives what the part
-adds to the batch's mean: with label weights, too, parts are divided by the weight of the whole batch, so that they add up to its loss.
-Soft F1 is no mean over photos; there the sum is the mean of the parts' own losses, each counted by its photos.
+If a batch goes through the model in parts, a loss is given the target of the whole batch beside the part's, and
+returns what the part adds to the batch's mean. With label weights, too, it divides by the weight of the whole batch,
+so that the parts add up to the batch's loss. Soft F1 is not a mean over photos: there the sum is the mean of the
+parts' own losses, weighted by their numbers of photos.
 """
 
 from __future__ import annotations
@@ -16,20 +18,24 @@ from torch.nn import functional as F  # noqa: N812 - the name that torch's own d
 from maskcls.recipe import Recipe
 
 SMALLEST_DOUBT = 1e-6
-"""1 - p is never less: below gamma 1 its power has no gradient at 0, where a photo is certain."""
+"""Lower bound of 1 - p: at 0, where a prediction is certain, its power has no finite gradient for gamma below 1."""
 AGE_CENTRE_YEARS, AGE_SPAN_YEARS = 40.0, 20.0
-"""Ages in years are brought to about -1 to 1 before they are regressed."""
+"""Ages are regressed on a scale of about -1 to 1: (years - AGE_CENTRE_YEARS) / AGE_SPAN_YEARS."""
 
 
 class FocalLoss(nn.Module):
-    """Multi-class focal loss: mean of -w_y (1 - p_y)^gamma log p_y over the batch, divided by the mean weight like cross entropy.
+    """Multi-class focal loss: mean over the batch of -w_y (1 - p_y)^gamma log p_y, divided by the mean weight.
+
+    The division is that of torch's cross entropy.
 
     Lin, Goyal, Girshick, He, Dollár, "Focal Loss for Dense Object Detection", ICCV 2017, equation 5, with a softmax.
-    Label smoothing moves the share `smoothing` of the target evenly to all k labels; the focusing factor stays inside each term's sum.
+    Label smoothing moves the share `smoothing` of the target evenly to all k labels (Szegedy et al., "Rethinking the
+    Inception Architecture", CVPR 2016, section 7); each label's term keeps its own focusing factor.
 
     Args:
-        gamma: 0 gives cross entropy.
-        weight: (k,) weight of each label, or None.
+        gamma: focusing; 0 gives cross entropy.
+        weight: (k,) weight of each label, or None for equal weights.
+        smoothing: in 0..1.
     """
 
     weight: Tensor | None
@@ -41,21 +47,27 @@ class FocalLoss(nn.Module):
         self.register_buffer("weight", weight)
 
     def forward(self, logits: Tensor, target: Tensor, batch: Tensor | None = None) -> Tensor:
-        """Logits (b, k) and a target -> a scalar. `batch`: the whole batch's target, where these are a part of it."""
-        log_p = logits.float().log_softmax(1)  # (b, k)
-        doubt = (1 - log_p.exp()).clamp(min=SMALLEST_DOUBT)
-        terms = -(doubt**self.gamma) * log_p
+        """The loss, a scalar.
+
+        Args:
+            logits: (p, k).
+            target: (p,) int64 or (p, k).
+            batch: the whole batch's target, (b,) or (b, k), if these are a part of it; None if they are all of it.
+        """
+        log_p = logits.float().log_softmax(1)  # (p, k)
+        doubt = (1 - log_p.exp()).clamp(min=SMALLEST_DOUBT)  # (p, k)
+        terms = -(doubt**self.gamma) * log_p  # (p, k) the loss if each label were the target
         weight = torch.ones(logits.shape[1], device=logits.device) if self.weight is None else self.weight
         terms = terms * weight
-        shares = shares_of(target, logits.shape[1])
-        own = (terms * shares).sum(1)
+        shares = shares_of(target, logits.shape[1])  # (p, k)
+        own = (terms * shares).sum(1)  # (p,)
         smoothed = (1 - self.smoothing) * own + self.smoothing * terms.mean(1)
-        whole = shares if batch is None else shares_of(batch, logits.shape[1])
-        return smoothed.sum() / (whole @ weight).sum()
+        whole = shares if batch is None else shares_of(batch, logits.shape[1])  # (b, k)
+        return smoothed.sum() / (whole @ weight).sum()  # by the batch's total weight, as torch's cross entropy
 
 
 class CrossEntropy(nn.Module):
-    """torch's cross entropy, with label smoothing and label weights (k,) or None."""
+    """torch's cross entropy, with label smoothing in 0..1 and label weights (k,) or None."""
 
     weight: Tensor | None
 
@@ -65,26 +77,27 @@ class CrossEntropy(nn.Module):
         self.register_buffer("weight", weight)
 
     def forward(self, logits: Tensor, target: Tensor, batch: Tensor | None = None) -> Tensor:
-        """Logits (b, k) and a target -> a scalar. `batch`: the whole batch's target, where these are a part of it."""
+        """The loss, a scalar. Args as in `FocalLoss.forward`."""
         batch = target if batch is None else batch
         loss = F.cross_entropy(logits.float(), target, weight=self.weight, label_smoothing=self.smoothing)
         if self.weight is None:
             return loss * (len(target) / len(batch))
+        # torch has divided by the part's total weight; multiply by its share of the batch's.
         if target.ndim == 1:
             return loss * (self.weight[target].sum() / self.weight[batch].sum())
-        return (
-            loss * len(target) / (batch @ self.weight).sum()
-        )  # for shares, torch divides by the photos, not by their weight
+        # For shares, torch divides by the number of photos, not by their weight.
+        return loss * len(target) / (batch @ self.weight).sum()
 
 
 class SoftF1(nn.Module):
-    """1 - the mean over the labels in the batch of 2 tp / (2 tp + fp + fn), counted with probabilities instead of decisions.
+    """1 - macro F1 of the batch, where tp, fp and fn are sums of probabilities instead of counts of decisions.
 
-    The contest's F1 loss. A label that no photo of the batch has does not count: its F1 is 0 whatever is answered.
-    Label smoothing moves the share `smoothing` of the target evenly to all k labels.
+    F1 of a label is 2 tp / (2 tp + fp + fn). The F1 loss of the contest's teams. A label that no photo of the batch has
+    does not count: its F1 is 0 whatever is predicted. Label smoothing as in `FocalLoss`.
 
     Args:
-        weight: (k,) weight of each label in the mean, or None.
+        weight: (k,) weight of each label in the mean, or None for equal weights.
+        smoothing: in 0..1.
     """
 
     weight: Tensor | None
@@ -95,27 +108,27 @@ class SoftF1(nn.Module):
         self.register_buffer("weight", weight)
 
     def forward(self, logits: Tensor, target: Tensor, batch: Tensor | None = None) -> Tensor:
-        """Logits (b, k) and a target -> a scalar in 0..1. `batch`: the whole batch's target, where these are a part of it."""
-        p = logits.float().softmax(1)  # (b, k)
+        """The loss, a scalar in 0..1. Args as in `FocalLoss.forward`."""
+        p = logits.float().softmax(1)  # (p, k)
         n_labels = logits.shape[1]
-        shares = shares_of(target, n_labels)
-        present = (shares.sum(0) > 0).float()
+        shares = shares_of(target, n_labels)  # (p, k)
+        present = (shares.sum(0) > 0).float()  # (k,)
         weight = present if self.weight is None else present * self.weight
         shares = (1 - self.smoothing) * shares + self.smoothing / n_labels
-        f1 = 2 * (p * shares).sum(0) / (p.sum(0) + shares.sum(0))  # 2 tp + fp + fn are all answers and all targets
+        f1 = 2 * (p * shares).sum(0) / (p.sum(0) + shares.sum(0))  # (k,); 2 tp + fp + fn = predicted + true
         loss: Tensor = 1 - (f1 * weight).sum() / weight.sum()
         return loss if batch is None else loss * (len(target) / len(batch))
 
 
 class Sum(nn.Module):
-    """(1 - share) of the first loss and `share` of the second."""
+    """(1 - share) times the first loss plus `share`, in 0..1, times the second."""
 
     def __init__(self, first: nn.Module, second: nn.Module, share: float) -> None:
         super().__init__()
         self.first, self.second, self.share = first, second, share
 
     def forward(self, logits: Tensor, target: Tensor, batch: Tensor | None = None) -> Tensor:
-        """Logits (b, k) and a target -> a scalar. `batch`: the whole batch's target, where these are a part of it."""
+        """The loss, a scalar. Args as in `FocalLoss.forward`."""
         total: Tensor = (1 - self.share) * self.first(logits, target, batch) + self.share * self.second(
             logits, target, batch
         )
@@ -123,22 +136,29 @@ class Sum(nn.Module):
 
 
 def shares_of(target: Tensor, n_labels: int) -> Tensor:
-    """A target as shares of the labels, (b, k) float32."""
+    """A target, (b,) int64 or (b, k), as shares of the labels, (b, k) float32."""
     return F.one_hot(target, n_labels).float() if target.ndim == 1 else target
 
 
-def age_loss(answer: Tensor, ages: Tensor, n: int | None = None) -> Tensor:
-    """Huber loss of an age regression, mean over the batch: answers (b,) on the scale of AGE_SPAN_YEARS, ages (b,) in years.
+def age_loss(prediction: Tensor, ages: Tensor, n: int | None = None) -> Tensor:
+    """Huber loss of an age regression, a scalar: mean over the batch. Huber, Annals of Math. Statistics 35(1), 1964.
 
     Args:
-        n: photos of the whole batch, where these are a part of it.
+        prediction: (p,) on the scale (years - AGE_CENTRE_YEARS) / AGE_SPAN_YEARS.
+        ages: (p,) years.
+        n: photos in the whole batch, if these are a part of it.
     """
-    loss = F.smooth_l1_loss(answer.float(), (ages.float() - AGE_CENTRE_YEARS) / AGE_SPAN_YEARS)
+    loss = F.smooth_l1_loss(prediction.float(), (ages.float() - AGE_CENTRE_YEARS) / AGE_SPAN_YEARS)
     return loss if n is None else loss * (len(ages) / n)
 
 
 def create_loss(recipe: Recipe, labels: Tensor, n_labels: int) -> nn.Module:
-    """The recipe's loss for a task whose training photos have `labels` (n,) out of `n_labels`."""
+    """Create the recipe's loss for a task.
+
+    Args:
+        labels: (n,) int64 of the training photos, for balanced label weights.
+        n_labels: k.
+    """
     weight = balanced_weights(labels, n_labels) if recipe.class_weights == "balanced" else None
 
     def named(name: str) -> nn.Module:
@@ -153,6 +173,10 @@ def create_loss(recipe: Recipe, labels: Tensor, n_labels: int) -> nn.Module:
 
 
 def balanced_weights(labels: Tensor, n_labels: int) -> Tensor:
-    """n / (k * count) of each label, scikit-learn's `balanced`; (k,) float32. A label with no photo weighs as one with one."""
+    """n / (k * count) for each label, (k,) float32, as scikit-learn's `balanced`; a count of 0 is taken as 1.
+
+    Args:
+        labels: (n,) int64.
+    """
     counts = torch.bincount(labels, minlength=n_labels).clamp(min=1)
     return len(labels) / (n_labels * counts.float())

@@ -1,8 +1,8 @@
-"""How good an answer is: macro F1 over the 18 classes, accuracy, and F1 of each base task and each class.
+"""How good predictions are: macro F1 over the 18 classes, accuracy, and F1 of each base task and each class.
 
-Macro F1 is the mean over the classes that occur in the truth. On contest data those are all 18; on fewer people
-(a small validation part, one person) a class that nobody has could only ever count as 0, whatever the classifier
-says, and scores would hang on who happens to be there.
+Macro F1 is the mean over the classes that occur in the truth. On contest data those are all 18. On fewer people (a
+small validation part, one person) a class that nobody has could only count as 0, whatever the classifier predicts,
+and scores would depend on who happens to be there.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ BASE_TASKS = ("mask3", "gender2", "age3")
 
 @dataclass(frozen=True)
 class Scores:
-    """What `n` answers are worth; every F1 and the accuracy lie in 0..1."""
+    """Scores of `n` predictions; every F1 and the accuracy lie in 0..1."""
 
     n: int
     f1: float
     accuracy: float
     task_f1: dict[str, float]
-    """Macro F1 of the joined answer's label under each of BASE_TASKS."""
+    """By name of each of BASE_TASKS, macro F1 of the predicted class's label."""
     class_f1: tuple[float, ...]
     """18 numbers; nan for a class that does not occur in the truth."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON: nan, which JSON has not, becomes None."""
+        """The scores, ready for JSON: nan, which JSON does not have, becomes None."""
         return {**asdict(self), "class_f1": [None if math.isnan(f1) else f1 for f1 in self.class_f1]}
 
     @classmethod
@@ -46,35 +46,33 @@ class Scores:
 
 
 UNSCORED = Scores(n=0, f1=math.nan, accuracy=math.nan, task_f1={}, class_f1=(math.nan,) * N_CLASSES)
-"""Of nothing: what a fit without validation people has of its epochs."""
+"""The scores of an epoch without validation people."""
 
 
-def scores(truth: NDArray[np.integer], answers: NDArray[Any]) -> Scores:
-    """Score answers against the truth.
+def scores(truth: NDArray[np.integer], predictions: NDArray[Any]) -> Scores:
+    """Score predictions against the truth.
 
     Args:
         truth: (n,) classes 0..17.
-        answers: (n,) classes 0..17, or (n, 18) probabilities or their logarithms, of which the largest is the answer.
+        predictions: (n,) classes 0..17, or (n, 18) probabilities or their logarithms, whose largest is the class.
 
-    Raises:
-        CallError: no photos, shapes that do not fit, or a number outside 0..17.
+    Raises CallError if there are no photos, shapes do not fit, or a class is outside 0..17.
     """
     truth = np.asarray(truth)
-    predicted = (
-        answers.argmax(axis=1) if np.ndim(answers) == 2 and np.shape(answers)[1] == N_CLASSES else np.asarray(answers)
-    )
+    is_distribution = np.ndim(predictions) == 2 and np.shape(predictions)[1] == N_CLASSES
+    predicted = predictions.argmax(axis=1) if is_distribution else np.asarray(predictions)  # (n,)
     if truth.ndim != 1 or truth.shape != predicted.shape or not len(truth):
         raise CallError(
-            f"Scores need n > 0 classes and as many answers, (n,) or (n, {N_CLASSES}), "
-            f"but got shapes {truth.shape} and {np.shape(answers)}."
+            f"Scores need n > 0 classes and as many predictions, (n,) or (n, {N_CLASSES}), "
+            f"but got shapes {truth.shape} and {np.shape(predictions)}."
         )
-    for name, classes in (("truth", truth), ("answers", predicted)):
+    for name, classes in (("truth", truth), ("predictions", predicted)):
         if classes.min() < 0 or classes.max() >= N_CLASSES:
             raise CallError(f"Classes are 0..{N_CLASSES - 1}, but the {name} hold {classes.min()}..{classes.max()}.")
-    class_f1 = _label_f1(truth, predicted, N_CLASSES)
+    class_f1 = _label_f1(truth, predicted, N_CLASSES)  # (18,)
     return Scores(
         n=len(truth),
-        f1=float(np.nanmean(class_f1)),
+        f1=float(np.nanmean(class_f1)),  # over the classes that occur
         accuracy=float((truth == predicted).mean()),
         task_f1={name: _task_f1(name, truth, predicted) for name in BASE_TASKS},
         class_f1=tuple(class_f1.tolist()),
@@ -87,7 +85,7 @@ def _task_f1(name: str, truth: NDArray[np.integer], predicted: NDArray[np.intege
 
 
 def _label_f1(truth: NDArray[np.integer], predicted: NDArray[np.integer], n_labels: int) -> NDArray[np.float64]:
-    """(n_labels,) F1 of each label, nan where it does not occur in the truth."""
+    """F1 (k,) of each label, nan for one that does not occur in the truth."""
     occurring = np.unique(truth)
     f1 = np.full(n_labels, np.nan)
     f1[occurring] = f1_score(truth, predicted, labels=occurring, average=None, zero_division=0)

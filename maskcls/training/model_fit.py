@@ -1,4 +1,8 @@
-"""One model's side of a fit: its optimizer, its schedule, its losses, and one epoch of steps."""
+"""One model's side of a fit: its optimizer, its schedule, its losses, and one epoch of steps.
+
+Shapes: b photos in a batch, p in a part of it that goes through the model at once (a micro-batch), k labels of a task,
+s the edge of the square that the model sees in px. Positions count the photos trained on, rows those of the data.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +29,19 @@ from maskcls.training.frozen import UNAUGMENTED, FrozenStages, cache_for_trainin
 from maskcls.training.losses import age_loss, create_loss, shares_of
 from maskcls.training.mixing import mix
 
-LOSS_CHECK_STEPS = 50  # looking at a loss makes the host wait for the device
-MIX_STREAM = 1  # keeps what mixes batches apart from what drops units, where their seeds' parts are equal
+LOSS_CHECK_STEPS = 50
+"""Steps between two looks at the loss, each of which makes the host wait for the device."""
+MIX_STREAM = 1
+"""A part of the seed that mixes batches, so that it differs from the seed of dropout for the same numbers."""
 
 
 class HeadLoss(nn.Module):
-    """What one head is told: the labels of its task, and, where its recipe asks for it, the ages beside them."""
+    """The loss of one head: on the labels of its task, and, if its recipe asks for it, on the ages.
+
+    Args:
+        recipe: of the head's member (`Recipe.of_member`).
+        photos: trained on; their labels (n,) and ages (n,) become buffers on the device.
+    """
 
     labels: Tensor
     ages: Tensor
@@ -47,17 +58,17 @@ class HeadLoss(nn.Module):
     def forward(
         self, logits: Tensor, ages: Tensor | None, positions: Tensor, shares: Tensor | None, part: slice = slice(None)
     ) -> Tensor:
-        """Its share of the loss, as far as it comes from a part of the batch: the parts' add up to the batch's.
+        """The head's weighted loss, a scalar, for a part of the batch; the parts' losses add up to the batch's.
 
         Args:
             logits: (p, k) of the part.
-            ages: (p,) the head's regression, on its own scale; None where there is none.
+            ages: (p,) the head's regression on the scale of `losses.age_loss`; None where there is none.
             positions: (b,) of the batch's photos among those trained on.
-            shares: (b, b) of each photo in each, where the batch was mixed.
+            shares: (b, b) of each photo in each, where the batch was mixed (`training.mixing`).
             part: which p of the b photos; all of them by default.
         """
-        target, years = self.labels[positions], self.ages[positions]
-        if shares is not None:
+        target, years = self.labels[positions], self.ages[positions]  # (b,) int64, (b,) float32
+        if shares is not None:  # (b, b) @ (b, k) -> (b, k), and (b, b) @ (b,) -> (b,)
             target, years = shares @ shares_of(target, self.n_labels), shares @ years
         loss: Tensor = self.loss(logits, target[part], target)
         if ages is not None:
@@ -66,12 +77,18 @@ class HeadLoss(nn.Module):
 
 
 class ModelFit:
-    """Trains one model, an epoch at a time. All that is random in an epoch comes from (seed, model, epoch).
+    """Trains one model, one epoch at a time. All that is random in an epoch comes from (seed, model, epoch).
 
-    A model of one task is fed by that task's labels; a shared backbone, whose heads see the same batches, by the 18 classes.
+    The sampler balances the labels of the model's task; for a shared backbone, whose heads see the same batches, the 18
+    classes.
 
     Args:
-        micro_batch: how many photos go through the model at a time at most; 0: a whole batch.
+        recipe: the fit's, from which the heads take their members' values; the rest follows the model's own recipe.
+        number: of the model in the task split, from 0; a part of its seeds.
+        precision: float32, or bfloat16 for autocast in training. Validation is always in float32.
+        workers: processes that augment; 0 augments in this one.
+        stores: where features from frozen stages are cached; None: they are computed whenever they are needed.
+        micro_batch: how many photos go through the model at once at most; 0: a whole batch.
     """
 
     def __init__(
@@ -90,6 +107,7 @@ class ModelFit:
         self.recipe = model.recipe
         self.device = model.mean.device
         photos = TrainingPhotos.of(self.recipe, model.tasks, data.labels, data.ages, data.train)
+        # The sampler draws by one labelling of the photos.
         drawn = model.tasks[0] if len(model.tasks) == 1 else task("classes")
         draws = DrawStream(drawn.of(photos.classes), drawn.n_labels, self.recipe.sampler, self.recipe.seed, number)
         prefix = Prefix.of(model.backbone, self.recipe.image_size)
@@ -105,6 +123,7 @@ class ModelFit:
         self.head_losses = nn.ModuleList(HeadLoss(recipe.of_member(t.name), t, photos) for t in model.tasks).to(
             self.device
         )
+        # A backbone with a frozen prefix runs in two parts, which are not compiled.
         self._backbone = (
             torch.compile(model.backbone) if self.recipe.compile and self.frozen is None else model.backbone
         )
@@ -116,17 +135,24 @@ class ModelFit:
 
     @property
     def eval_model(self) -> Model:
-        """What is validated and kept: the moving average of the weights where the recipe asks for one, else the model itself."""
+        """The model that is evaluated and kept: `model`, or the moving average of its weights if the recipe wants it.
+
+        The average is exponential, with a warm-up of its decay: 1 - step^(-2/3) until that exceeds `ema_decay` (timm's
+        ModelEmaV3). Averaging iterates: Polyak and Juditsky, SIAM J. Control Optim. 30(4), 1992.
+        """
         if self.average is None:
             return self.model
         averaged: Model = self.average.module
         return averaged
 
     def train_epoch(self, epoch: int) -> tuple[float, int]:
-        """One epoch (0-based); the mean loss of its photos, and how many they were. Raises Diverged."""
-        torch.manual_seed(torch_seed(self.recipe.seed, self.number, epoch))  # dropout, drop-path
+        """Train one epoch (0-based); returns the mean loss of its photos, and their number.
+
+        Raises Diverged where the loss is not finite.
+        """
+        torch.manual_seed(torch_seed(self.recipe.seed, self.number, epoch))  # dropout and drop-path draw from it
         self.model.train()
-        total = torch.zeros((), device=self.device)
+        total = torch.zeros((), device=self.device)  # stays on the device, so that the host need not wait
         photos = 0
         for step, (inputs, positions) in enumerate(self.batches.epoch(epoch), start=epoch * self.batches.steps):
             self._set_rates(step)
@@ -138,11 +164,17 @@ class ModelFit:
         return total.item() / photos, photos
 
     def step(self, inputs: Tensor, positions: Tensor, number: int = 0) -> Tensor:
-        """Training step `number` of the fit on a batch of `batches`: pixels or kept features (b, ...), and (b,) int64; its loss.
+        """Take training step `number` of the fit on one batch; returns the batch's loss, a scalar.
 
-        The batch goes through the model in equal parts of at most `micro_batch` photos, whose gradients add up to the whole batch's, up to
-        rounding: the losses divide by the whole batch (`training.losses`), and photos are mixed across all of it. What a part alone
-        decides: the statistics that BatchNorm normalises by, soft F1, and which units dropout drops.
+        The batch goes through the model in equal parts of at most `micro_batch` photos. Their gradients add up to those
+        of the whole batch, up to rounding: the losses divide by the whole batch (`training.losses`), and photos are
+        mixed across all of it. Three things depend on the part alone: the statistics that BatchNorm normalises by,
+        soft F1, and which units dropout drops.
+
+        Args:
+            inputs: (b, s, s, 3) uint8 pixels, or cached features (b, ...), as `batches` gives them.
+            positions: (b,) int64.
+            number: counted over the whole fit, from 0; seeds the mixing.
         """
         inputs, positions = inputs.to(self.device, non_blocking=True), positions.to(self.device, non_blocking=True)
         with self._autocast():
@@ -151,43 +183,44 @@ class ModelFit:
         total = torch.zeros((), device=self.device)
         for part in parts(len(positions), self.micro_batch):
             with self._autocast():
-                features = self._features(inputs[part])
+                features = self._features(inputs[part])  # (p, n_features)
                 logits, ages = self.model.logits(features), self.model.ages(features)
-            told = zip(self.head_losses, logits, ages, strict=True)
-            loss = torch.stack([head_loss(*answer, positions, shares, part) for head_loss, *answer in told]).sum()
-            loss.backward()  # type: ignore[no-untyped-call]
+            heads = zip(self.head_losses, logits, ages, strict=True)  # a loss, logits (p, k), and ages (p,) or None
+            loss = torch.stack([head_loss(*outputs, positions, shares, part) for head_loss, *outputs in heads]).sum()
+            loss.backward()  # type: ignore[no-untyped-call]  # parts' gradients accumulate in .grad
             total += loss.detach()
         if self.recipe.clip_norm:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
         self.optimizer.step()
         if self.average is not None:
-            self.average.update(self.model, step=number + 1)
+            self.average.update(self.model, step=number + 1)  # its warm-up counts steps from 1
         return total
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
 
     def _mixed(self, inputs: Tensor, number: int) -> tuple[Tensor, Tensor | None]:
-        """A batch as the model takes it, and the shares (b, b) of each photo in each where it was mixed. Kept features stay as they are."""
+        """The model's input, images (b, 3, s, s) or cached features (b, ...), and the shares (b, b) if it was mixed."""
         if self.training_cache.features is not None:
             return inputs, None
         images = self.model.normalise(inputs)  # (b, 3, s, s)
         return images, mix(images, self.recipe, torch_seed(self.recipe.seed, self.number, number, MIX_STREAM))
 
     def _features(self, inputs: Tensor) -> Tensor:
-        """The backbone's features (p, n_features) of a part of what `_mixed` gave.
-
-        Frozen stages run without gradients, as `training.frozen` has it, or have run before.
-        """
+        """The backbone's features (p, n_features) for a part of the images or cached features that `_mixed` gave."""
         if self.frozen is None:
             return self._backbone(inputs)  # type: ignore[no-any-return]
         if self.training_cache.features is None:
+            # On the CPU in the stores' blocks, so that live and cached features agree to the bit.
             block = self.frozen.block if self.device.type == "cpu" else len(inputs)
             inputs = self.frozen.of_images(inputs, self.precision, block)
         return self.frozen.prefix.rest(inputs)
 
     def validation_features(self, rows: NDArray[np.int64]) -> Tensor:
-        """What the frozen stages give for rows of the data as they are, float32, on the model's device. For models with some."""
+        """Features (m, ...) at the cut for rows (m,) of the data, unaugmented, float32, on the model's device.
+
+        Only for a model with frozen stages.
+        """
         cached = self.validation_cache.features
         if cached is None:
             assert self.frozen is not None
@@ -196,7 +229,7 @@ class ModelFit:
 
     @property
     def frozen_features(self) -> str:
-        """`kept`, or why what the frozen stages give is not: for the training views, and for validation where that differs."""
+        """`kept`, or why frozen features are not cached: for the training views, and for validation if that differs."""
         training, validation = self.training_cache.status, self.validation_cache.status
         return training if training == validation else f"{training}; for validation: {validation}"
 
@@ -206,7 +239,7 @@ class ModelFit:
         return self.training_cache.problem or self.validation_cache.problem
 
     def _set_rates(self, step: int) -> None:
-        factor = rate_factor(self.recipe, step / self.batches.steps)
+        factor = rate_factor(self.recipe, step / self.batches.steps)  # by step, not by epoch
         for group, base in zip(self.optimizer.param_groups, self._base_rates, strict=True):
             group["lr"] = base * factor
 
@@ -217,14 +250,21 @@ class ModelFit:
 
 
 def parts(n: int, most: int) -> list[slice]:
-    """n photos cut into as few parts of at most `most` as will do, whose sizes differ by one at most; 0: one part."""
-    count = -(-n // most) if most else 1
+    """Cut n photos into the fewest parts of at most `most`, whose sizes differ by one at most; 0: one part."""
+    count = -(-n // most) if most else 1  # rounded up
     ends = [n * number // count for number in range(count + 1)]
     return [slice(*pair) for pair in pairwise(ends)]
 
 
 def rate_factor(recipe: Recipe, epochs: float) -> float:
-    """What the learning rates are multiplied by after so many epochs: linear warm-up, then constant or cosine to zero at the end."""
+    """The factor, in 0..1, of the learning rates after so many epochs: linear warm-up, then constant or cosine to zero.
+
+    Cosine without restarts: Loshchilov and Hutter, "SGDR", ICLR 2017, equation 5. Warm-up: Goyal et al., "Accurate,
+    Large Minibatch SGD", 2017, section 2.2.
+
+    Args:
+        epochs: trained so far, with fractions.
+    """
     if epochs < recipe.warmup_epochs:
         return epochs / recipe.warmup_epochs
     if recipe.schedule == "constant":
@@ -234,12 +274,13 @@ def rate_factor(recipe: Recipe, epochs: float) -> float:
 
 
 def create_optimizer(recipe: Recipe, model: Model) -> torch.optim.Optimizer:
-    """The optimizer over what moves, each head at its member's own rate.
+    """Create the optimizer of the trainable parameters: the backbone at `lr_body`, each head at its member's `lr_head`.
 
-    Weights decay, biases and norms (one dimension) do not, as timm has it.
+    Weights decay; biases and the parameters of norms, which have one dimension, do not, as in timm. AdamW: Loshchilov
+    and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019.
 
     Args:
-        recipe: the fit's.
+        recipe: the fit's, from which members' own rates are taken.
     """
     parts: list[tuple[nn.Module, float]] = []
     for name, head in model.heads.items():
@@ -249,9 +290,9 @@ def create_optimizer(recipe: Recipe, model: Model) -> torch.optim.Optimizer:
         ]
     groups = []
     for module, rate in (*parts, (model.backbone, model.recipe.lr_body)):
-        moving = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
         for decays in (True, False):
-            parameters = [parameter for parameter in moving if (parameter.ndim > 1) == decays]
+            parameters = [parameter for parameter in trainable if (parameter.ndim > 1) == decays]
             if parameters:
                 groups.append({"params": parameters, "lr": rate, "weight_decay": model.recipe.weight_decay * decays})
     if model.recipe.optimizer == "adam":

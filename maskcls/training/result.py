@@ -1,4 +1,4 @@
-"""What an epoch of a fit gave, and how a curve on disk has it."""
+"""The result of one epoch of a fit, and its row in a curve on disk."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from maskcls.training.metrics import Scores
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What an epoch gave. `scores` are of the joined prediction for the validation people; without any, they are UNSCORED."""
+    """One epoch's numbers. `scores` are of the joined prediction for the validation people; without any, UNSCORED."""
 
     epoch: int  # 1-based
     train_loss: float  # mean over models of the mean over photos

@@ -161,7 +161,7 @@ def test_a_damaged_state_is_told(tmp_path: Path, file: str) -> None:
     fit.save(tmp_path)
     damaged = next(tmp_path.glob(f"{file}*"))
     damaged.write_bytes(damaged.read_bytes()[:1000])
-    with pytest.raises(RunError, match=f"{damaged.name} is (missing or )?damaged.*begin this fit anew"):
+    with pytest.raises(RunError, match=f"{damaged.name} is (missing or )?damaged.*begin this fit again"):
         Fit(RECIPE.override({"epochs": 1}), data()).resume(tmp_path)
 
 

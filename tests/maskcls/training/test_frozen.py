@@ -190,7 +190,7 @@ def test_a_damaged_store_is_noticed_and_built_again(
             "a manifest of nothing": lambda: (store / "manifest.json").write_text("{}"),  # noqa: B023
         }[damage]()
     assert curve(Fit(KEPT, known(), stores=kept)) == before
-    assert "are damaged: they are computed anew" in caplog.text
+    assert "are damaged and are computed again" in caplog.text
     assert len(list_stores(tmp_path)) == VIEWS + 1
     caplog.clear()
     assert curve(Fit(KEPT, known(), stores=kept)) == before

@@ -61,5 +61,5 @@ def test_what_cannot_be_scored_is_refused() -> None:
         scores(np.array([], int), np.array([], int))
     with pytest.raises(CallError, match=r"but got shapes \(2,\) and \(3,\)"):
         scores(np.array([1, 2]), np.array([1, 2, 3]))
-    with pytest.raises(CallError, match=r"Classes are 0\.\.17, but the answers hold 1\.\.18"):
+    with pytest.raises(CallError, match=r"Classes are 0\.\.17, but the predictions hold 1\.\.18"):
         scores(np.array([1, 2]), np.array([1, 18]))
