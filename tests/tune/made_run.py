@@ -32,7 +32,7 @@ SEARCH = {
     "split": {"seed": 0},
     "parts": [{"why": "complete"}],
 }
-TOLD = {
+OPTUNA_STATES = {
     TrialState.COMPLETE: OptunaState.COMPLETE,
     TrialState.STOPPED_EARLY: OptunaState.PRUNED,
     TrialState.DIVERGED: OptunaState.PRUNED,
@@ -67,7 +67,7 @@ def made_run(folder: Path, n: int, *, name: str = "made", message: str = "") -> 
             overrides,
             trial,
         )
-        study.tell(trial, best if state == TrialState.COMPLETE else None, state=TOLD[state])
+        study.tell(trial, best if state == TrialState.COMPLETE else None, state=OPTUNA_STATES[state])
     return run
 
 

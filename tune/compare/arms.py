@@ -19,6 +19,7 @@ from maskcls.errors import CallError, DataError
 from maskcls.files import write_atomically
 from maskcls.recipe import Recipe
 from tune.compare.studies import Comparison, Variant
+from tune.compare.treatments import find
 from tune.runs.folder import ComparisonRun
 
 if TYPE_CHECKING:
@@ -155,8 +156,6 @@ def plan_comparison(
 
 def find_inapplicable(comparisons: Sequence[PlannedComparison], faces: FaceDataset) -> dict[tuple[str, str], str]:
     """Why arms cannot be compared on these photos, by comparison and arm: their treatment does not apply."""
-    from tune.compare.treatments import find
-
     arms = [(comparison.name, arm) for comparison in comparisons for arm in comparison.arms]
     reasons = {(name, arm.name): find(arm.treatment).applies(faces, arm.recipe) for name, arm in arms}
     return {arm: f"{reason}." for arm, reason in reasons.items() if reason}
@@ -249,8 +248,6 @@ def _override(recipe: Recipe, values: Mapping[str, Any], where: str) -> Recipe:
 
 
 def _arm(name: str, recipe: Recipe, treatment: str, where: str) -> Arm:
-    from tune.compare.treatments import find
-
     try:
         return Arm(name, recipe, treatment, find(treatment).retrains)
     except CallError as error:

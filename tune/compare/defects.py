@@ -11,13 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from maskcls.errors import DataError
 from tune.compare.treatments import Treatment
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from maskcls.data.dataset import FaceDataset
     from maskcls.models.model import MemberLogProbs, Model
     from maskcls.recipe import Recipe
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from maskcls.training.fit_data import FitData
     from maskcls.training.result import EpochResult
 
-    Integers = NDArray[np.int64]
+Integers = NDArray[np.int64]
 
 BASELINE_MEAN, BASELINE_STD = (0.548, 0.504, 0.479), (0.237, 0.247, 0.246)
 EPOCHS_MEANT, EPOCHS_RUN = 50, 12
@@ -37,7 +37,6 @@ class SqueezedPhotos(Treatment):
 
     def predict(self, models: Sequence[Model], fit: Fit, faces: FaceDataset, rows: Integers) -> Integers:
         import cv2
-        import numpy as np
 
         from maskcls.data.geometry import decode
 
@@ -116,8 +115,6 @@ class SplitByPhoto(Treatment):
     """Photos, not people, are split: the photos that choose the epoch show people who are trained on."""
 
     def data(self, faces: FaceDataset, data: FitData, generator: np.random.Generator) -> FitData:
-        import numpy as np
-
         order = generator.permutation(np.concatenate([data.train, data.validation]))
         train, validation = order[: len(data.train)], order[len(data.train) :]
         return replace(data, train=np.sort(train), validation=np.sort(validation), digest=f"{data.digest}-by-photo")

@@ -76,6 +76,7 @@ def choose(
     """
     from tune.selection.fits import repeat_fit
 
+    # Fits that are done already, also those of another design, are read instead of run again.
     requests = repeat_requests(run, trials, faces, design, cpus=cpus, gpus=gpus)
     work = functools.partial(repeat_fit, cache=cache)
     outcome = run_fits(requests, work, parallel=parallel, budget_s=budget_s, plain=plain)

@@ -136,7 +136,7 @@ def top_trials(trials: Sequence[Record], finalists: int) -> list[Record]:
     trial that was stopped early are trained to the end, and so is the trial itself if it wins
     (`tune.selection.finish`).
     """
-    found: dict[str, Record] = {}
+    found: dict[str, Record] = {}  # by recipe, in the order of the ranking
     for record in ranked(trials):
         if record.f1 is not None and record.state in (TrialState.COMPLETE, TrialState.STOPPED_EARLY) and record.recipe:
             # Ranked best first, so a recipe that was tried twice, with any two seeds, keeps its better score.
@@ -196,6 +196,7 @@ def pick_winner(finalists: Sequence[Finalist]) -> Finalist | None:
     Only finalists with as many complete repeats as any other compete: a mean over fewer repeats is more often a lucky
     one.
     """
+    # A finalist with a failed repeat must not win by the mean of the repeats that happened to succeed.
     most = max((len(finalist.repeats) for finalist in finalists), default=0)
     if not most:
         return None

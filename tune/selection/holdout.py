@@ -88,10 +88,11 @@ def evaluate_on_holdout(run: SearchRun, faces: FaceDataset, folder: Path, what: 
         )
     bundle = read_bundle(folder)
     digest = bundle_digest(bundle.manifest)
+    # The same bundle has the same score: reading it again is no further use of the holdout.
     before = next((one for one in holdout_evaluations(run.record()) if one.bundle == digest), None)
     if before is not None:
         return before
-    _refuse_seen(bundle, faces)
+    _refuse_seen(bundle, faces)  # before anything is predicted, so that no such score exists
     found = _evaluate(bundle, faces, what, digest)
     search = run.record()
     all_evaluations = [asdict(one) for one in (*holdout_evaluations(search), found)]

@@ -109,6 +109,7 @@ def find_candidates(runs: Sequence[SearchRun], faces: FaceDataset) -> list[Candi
 
 def build_library(found: Sequence[Candidate], faces: FaceDataset, design: Design) -> Library:
     """The predictions of the candidates' repeats, repeat by repeat. Raises DataError where their photos differ."""
+    # Rows of different candidates are averaged, so each must have the same photos in the same order.
     repeats = found[0].finalist.repeats
     for candidate in found[1:]:
         for one, other in zip(repeats, candidate.finalist.repeats, strict=True):
@@ -120,13 +121,14 @@ def build_library(found: Sequence[Candidate], faces: FaceDataset, design: Design
                 )
     keys = [key for repeat in repeats for key in repeat.keys]  # n rows, repeat after repeat
     people = faces.photos.set_index("key").loc[keys]
-    number = np.repeat(np.arange(len(repeats)), [len(repeat.keys) for repeat in repeats]).astype(np.int64)
+    number = np.repeat(np.arange(len(repeats)), [len(repeat.keys) for repeat in repeats]).astype(np.int64)  # (n,)
     person = people["person"]
     # A fold is a part already: its people were left out of the training. Seeds score the same people in every repeat,
     # so these people are divided into parts for the selection.
     part = number if design.by == RepeatBy.FOLDS else np.array(list(map(_parts(faces).get, person)), np.int64)
     log_probs = [[repeat.log_probabilities for repeat in candidate.finalist.repeats] for candidate in found]
     return Library(
+        # (K, n, 18); float64, because probabilities that were stored as float32 are summed many times over.
         probabilities=np.exp(np.stack([np.concatenate(each) for each in log_probs]).astype(np.float64)),
         truth=np.concatenate([repeat.truth for repeat in repeats]),
         repeat=number,
@@ -161,6 +163,7 @@ def _parts(faces: FaceDataset) -> dict[str, int]:
     from maskcls.data import splits
 
     people = faces.split.validation
+    # From the people alone, so that runs on the same split have the same parts.
     seed = seeds.seed_of(int(faces.split.digest, 16), PARTS)
     drawn = splits.folds(faces.photos, min(PARTS, len(people)), seed, people)
     return {person: number for number, fold in enumerate(drawn) for person in fold.validation}

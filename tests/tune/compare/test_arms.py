@@ -153,8 +153,8 @@ def test_base_then_the_comparison_then_the_call_then_the_variant() -> None:
     )
     made, same = plan_comparison(comparison, base, {"epochs": 3, "batch_size": 3})
     assert same == []
-    told = [(arm.recipe.lr_head, arm.recipe.lr_body, arm.recipe.epochs, arm.recipe.batch_size) for arm in made.arms]
-    assert told == [(0.1, 0.2, 3, 3), (0.1, 0.2, 4, 3), (0.1, 0.2, 3, 3)]
+    actual = [(arm.recipe.lr_head, arm.recipe.lr_body, arm.recipe.epochs, arm.recipe.batch_size) for arm in made.arms]
+    assert actual == [(0.1, 0.2, 3, 3), (0.1, 0.2, 4, 3), (0.1, 0.2, 3, 3)]
     assert made.variants[1].recipe.of_member("age3").lr_head == 0.5
 
 
@@ -165,7 +165,7 @@ def test_a_variant_that_is_the_base_is_left_out() -> None:
     assert [arm.name for arm in made.variants] == ["b"]
 
 
-def test_what_is_wrong_with_a_variant_is_told_with_its_name() -> None:
+def test_an_error_in_a_variant_names_it() -> None:
     wrong = Comparison("one", variants=(Variant("odd", {"epoch": 3}),))
     with pytest.raises(
         CallError, match="Comparison one, variant odd: A recipe has no key 'epoch'. Did you mean epochs"
@@ -201,7 +201,7 @@ def test_nobody_stands_on_two_sides_and_the_holdout_on_none() -> None:
         assert len(split.validation) == pytest.approx(0.15 * len({*split.train, *split.validation}), abs=1)
     for part in (splits[:4], splits[4:]):
         tested = [person for split in part for person in split.holdout]
-        assert sorted(tested) == sorted(used), "each is tested once before the people are divided anew"
+        assert sorted(tested) == sorted(used), "each is tested once before the people are divided again"
     assert {split.holdout for split in splits[:4]}.isdisjoint({split.holdout for split in splits[4:]})
     assert draw_split(faces, 3, 4, 0) == splits[3]
     assert draw_split(faces, 3, 4, 1) != splits[3]
@@ -256,9 +256,11 @@ def test_equal_fits_are_one(tmp_path: Path) -> None:
     made = [plan_comparison(comparison, base, {})[0] for comparison in (one, two)]
     splits = [Split(("a",), ("b",), (name,)) for name in "cd"]
     asked = requests(run, made, splits, "data", folds=2, cpus=1, gpus=0.0)
-    told = [(request.settings["repeat"], request.recipe["lr_head"], request.settings["treatment"]) for request in asked]
+    actual = [
+        (request.settings["repeat"], request.recipe["lr_head"], request.settings["treatment"]) for request in asked
+    ]
     other = f"{HERE}:TrainsOtherwise"
-    assert told == [(n, lr, treatment) for n in range(2) for lr, treatment in ((1e-3, ""), (0.5, ""), (1e-3, other))]
+    assert actual == [(n, lr, treatment) for n in range(2) for lr, treatment in ((1e-3, ""), (0.5, ""), (1e-3, other))]
     assert [request.recipe["seed"] for request in asked] == [0, 0, 0, 1, 1, 1]
     assert asked[0].settings["readings"] == [f"{HERE}:ReadsOtherwise"]
     assert asked[1].settings["readings"] == asked[2].settings["readings"] == []
@@ -295,7 +297,7 @@ def test_a_fit_that_was_not_read_as_wanted_is_to_do_again(tmp_path: Path) -> Non
     assert to_do([again], is_evaluated) == [again]
 
 
-def test_what_does_not_apply_is_left_out_and_told() -> None:
+def test_what_does_not_apply_is_left_out_with_a_note() -> None:
     one = Comparison("one", variants=(Variant("a", treatment=f"{HERE}:Nowhere"), Variant("b", {"epochs": 9})))
     two = Comparison("two", variants=(Variant("c", treatment=f"{HERE}:Nowhere"),))
     three = Comparison("three", treatment=f"{HERE}:Nowhere", variants=(Variant("d", {"epochs": 9}),))
@@ -320,7 +322,7 @@ def test_what_cannot_be_trained_is_found_in_any_repeat() -> None:
     assert note.startswith("one, nobody is left out: age_cut_young=30")
 
 
-def test_ids_hang_on_the_values_alone() -> None:
+def test_ids_depend_on_the_values_alone() -> None:
     arm = Arm("one", Recipe(epochs=2), "", False)
     assert arm.fit_id(0, "s", "d") == Arm("other name", Recipe(epochs=2, seed=7), "", False).fit_id(0, "s", "d")
     assert (

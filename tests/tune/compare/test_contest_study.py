@@ -155,11 +155,13 @@ def test_inverted_numbering_turns_under_30_round_and_leaves_gender_alone(
     known = [np.log(np.eye(t.n_labels)[t.of(classes)] * 0.98 + 0.02 / t.n_labels) for t in recipe.split.tasks]
     monkeypatch.setattr("tune.compare.defects._log_probs", lambda models, pixels, rows: known)
     fit = Fit(recipe, FitData.of(faces, recipe))
-    told = [decode_class(int(class_)) for class_ in find("inverted numbering").predict(fit.models, fit, faces, classes)]
+    predicted = [
+        decode_class(int(class_)) for class_ in find("inverted numbering").predict(fit.models, fit, faces, classes)
+    ]
     true = [decode_class(class_) for class_ in range(18)]
-    assert [answer[:2] for answer in told] == [answer[:2] for answer in true]
-    assert [t.age for t, c in zip(told, true, strict=True) if c.age == 0] == [1] * 6
-    assert [t.age for t, c in zip(told, true, strict=True) if c.age == 1] == [0] * 6
+    assert [answer[:2] for answer in predicted] == [answer[:2] for answer in true]
+    assert [t.age for t, c in zip(predicted, true, strict=True) if c.age == 0] == [1] * 6
+    assert [t.age for t, c in zip(predicted, true, strict=True) if c.age == 1] == [0] * 6
 
 
 def test_the_hard_join_and_the_flip_are_the_products_own(fit: Fit, faces: FaceDataset) -> None:
@@ -226,7 +228,7 @@ def test_split_by_photo_puts_people_on_both_sides_and_leaves_the_tested_alone(fa
     assert not set(people[mixed.train]) & set(faces.split.holdout)
 
 
-def test_uncorrected_labels_are_told_to_training_alone(faces: FaceDataset, tmp_path: Path) -> None:
+def test_uncorrected_labels_reach_training_alone(faces: FaceDataset, tmp_path: Path) -> None:
     assert UncorrectedLabels().applies(faces, SMALL) == "no correction changes a label of these photos"
     trained, validated = faces.split.train[0], faces.split.validation[0]
     (tmp_path / "own.csv").write_text(f"what,path,value\nswap,{trained},\nswap,{validated},\n")

@@ -125,7 +125,7 @@ def test_the_call_is_kept(text: str) -> None:
     assert "<dt>parts.1.why</dt><dd>complete</dd>" in text
 
 
-def test_importance_names_what_the_formula_hangs_on(tmp_path: Path) -> None:
+def test_importance_names_what_the_formula_depends_on(tmp_path: Path) -> None:
     made = made_run(tmp_path, 60)
     shares, note = importance(open_study(made).get_trials())
     assert set(shares) == {"frozen_stages", "lr_head", "head"}
@@ -150,7 +150,7 @@ def test_a_search_without_an_epoch_has_a_page(tmp_path: Path) -> None:
     assert "No trial has finished an epoch yet." in read(made)
 
 
-def test_it_is_written_anew_and_the_same(tmp_path: Path) -> None:
+def test_it_is_written_again_and_the_same(tmp_path: Path) -> None:
     made = made_run(tmp_path, 4)
     assert read(made) == read(made)
     assert [file.name for file in made.path.glob("*report*")] == ["report.html"]
@@ -164,15 +164,15 @@ def chosen(tmp_path_factory: pytest.TempPathFactory) -> SearchRun:
 
 
 def test_the_choice_leads_the_page(chosen: SearchRun) -> None:
-    text, told = read(chosen), json.loads(chosen.record_file.read_text())["choice"]
-    found, winner = told["holdout"], told["winner"]
+    text, recorded = read(chosen), json.loads(chosen.record_file.read_text())["choice"]
+    found, winner = recorded["holdout"], recorded["winner"]
     by_validation = leaderboard.ranked(records(chosen))
     assert winner != by_validation[0].trial_id, "else nothing below shows that the repeats decided"
     interval = f"95 % interval [{found['low']:.4f}, {found['high']:.4f}], 69 people"
     assert f"<b>{found['f1']:.4f}</b><span>{interval}</span>" in text
-    assert f"<span>mean of 3 repeats</span><b>{told['mean']:.4f}</b><span>± {told['spread']:.4f}," in text
-    assert f"<b>{told['validation_f1']:.4f}</b><span>trial {winner}, resnet10t" in text
-    assert f"<b>{told['validation_f1'] - found['f1']:+.4f}</b>" in text
+    assert f"<span>mean of 3 repeats</span><b>{recorded['mean']:.4f}</b><span>± {recorded['spread']:.4f}," in text
+    assert f"<b>{recorded['validation_f1']:.4f}</b><span>trial {winner}, resnet10t" in text
+    assert f"<b>{recorded['validation_f1'] - found['f1']:+.4f}</b>" in text
     assert "The holdout has been used 1 time." in text
     assert "<h2>F1 of the winner, by task and class</h2>" in text
     assert f"<h2>The winner&#39;s recipe, trial {winner}</h2>" in text
@@ -184,23 +184,23 @@ def test_the_choice_leads_the_page(chosen: SearchRun) -> None:
 
 
 def test_the_finalists_have_a_table_and_a_figure(chosen: SearchRun) -> None:
-    text, told = read(chosen), json.loads(chosen.record_file.read_text())["choice"]
+    text, recorded = read(chosen), json.loads(chosen.record_file.read_text())["choice"]
     part = re.search(r"<h2>The choice</h2>(.*?)</section>", text, re.DOTALL)
     assert part
     assert "The best 4 trials by validation were trained again 3 times, each repeat on another fold" in part[1]
     rows = re.findall(r"<tr( class=best)?><td>(\d{4})</td>(.*?)</tr>", part[1])
-    assert [trial for _, trial, _ in rows] == [one["trial"] for one in told["finalists"]]
-    assert [trial for marked, trial, _ in rows if marked] == [told["winner"]]
-    for (_, _, cells), one in zip(rows, told["finalists"], strict=True):
+    assert [trial for _, trial, _ in rows] == [one["trial"] for one in recorded["finalists"]]
+    assert [trial for marked, trial, _ in rows if marked] == [recorded["winner"]]
+    for (_, _, cells), one in zip(rows, recorded["finalists"], strict=True):
         shown = re.findall(r"<td>(.*?)</td>", cells)
         f1s = [f"{repeat['f1']:.4f}" for repeat in one["repeats"]] + ["–"] * (3 - len(one["repeats"]))
         scores = [f"{one[name]:.4f}" for name in ("validation_f1", "mean", "spread")]
-        assert shown == [*scores, *f1s, "winner" if one["trial"] == told["winner"] else ""]
-    assert f"<li>Trial {told['finalists'][3]['trial']}, repeat 3: diverged. The loss is nan.</li>" in part[1]
+        assert shown == [*scores, *f1s, "winner" if one["trial"] == recorded["winner"] else ""]
+    assert f"<li>Trial {recorded['finalists'][3]['trial']}, repeat 3: diverged. The loss is nan.</li>" in part[1]
     figure = re.search(r"<svg.*?</svg>", part[1], re.DOTALL)
     assert figure
     ElementTree.fromstring(figure[0])
-    assert all(f"trial {one['trial']}" in figure[0] for one in told["finalists"])
+    assert all(f"trial {one['trial']}" in figure[0] for one in recorded["finalists"])
     assert "the winner on the holdout, 95 %" in figure[0]
 
 

@@ -57,8 +57,8 @@ def add_trial(
     trial.set_user_attr(records.STATE, state)
     trial.set_user_attr(records.OVERRIDES, overrides)
     trial.set_user_attr(records.RECIPE, BASE.override(overrides).model_dump())
-    told = OptunaState.COMPLETE if state == TrialState.COMPLETE else OptunaState.PRUNED
-    study.tell(trial, max(values) if state == TrialState.COMPLETE else None, state=told)
+    optuna_state = OptunaState.COMPLETE if state == TrialState.COMPLETE else OptunaState.PRUNED
+    study.tell(trial, max(values) if state == TrialState.COMPLETE else None, state=optuna_state)
     return records.records(run)[-1]
 
 

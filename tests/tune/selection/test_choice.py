@@ -64,14 +64,19 @@ def test_a_choice_from_the_repeats_to_the_holdout(
     best = chosen.winner
     assert best is not None
     assert best.mean == max(finalist.mean for finalist in chosen.finalists)
-    told = json.loads(run.search_file.read_text())["choice"]
-    assert told["design"] == {"finalists": 2, "repeats": 2, "by": "folds"}
-    assert [one["trial"] for one in told["finalists"]] == ["0000", "0001"]
-    assert [[repeat["f1"] for repeat in one["repeats"]] for one in told["finalists"]] == [
+    recorded = json.loads(run.search_file.read_text())["choice"]
+    assert recorded["design"] == {"finalists": 2, "repeats": 2, "by": "folds"}
+    assert [one["trial"] for one in recorded["finalists"]] == ["0000", "0001"]
+    assert [[repeat["f1"] for repeat in one["repeats"]] for one in recorded["finalists"]] == [
         [repeat.f1 for repeat in finalist.repeats] for finalist in chosen.finalists
     ]
-    assert (told["winner"], told["mean"], told["spread"], told["repeats"]) == (best.trial_id, best.mean, best.spread, 2)
-    assert (told["holdout"], told["optimism"]) == (None, None)
+    assert (recorded["winner"], recorded["mean"], recorded["spread"], recorded["repeats"]) == (
+        best.trial_id,
+        best.mean,
+        best.spread,
+        2,
+    )
+    assert (recorded["holdout"], recorded["optimism"]) == (None, None)
     assert not is_made(run, DESIGN)
 
     monkeypatch.setattr("ray.remote", None)  # nothing is left to do, so nothing is run
@@ -89,9 +94,9 @@ def _confirmed(run: SearchRun, faces: FaceDataset, chosen: choice.Choice, trials
         train(run, trial, faces)
     export_trial(run, best.trial_id, run.best, True)
     found = confirm(run, faces, chosen, run.best)
-    told = json.loads(run.search_file.read_text())["choice"]
-    assert told["holdout"]["f1"] == found.f1
-    assert told["optimism"] == best.validation_f1 - found.f1
+    recorded = json.loads(run.search_file.read_text())["choice"]
+    assert recorded["holdout"]["f1"] == found.f1
+    assert recorded["optimism"] == best.validation_f1 - found.f1
     assert is_made(run, DESIGN)
     assert not is_made(run, Design(2, 3))
     assert not is_made(run, Design(1, 2))

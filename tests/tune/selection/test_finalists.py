@@ -228,7 +228,7 @@ def _micro_batch_of_first_epoch(request: FitRequest, cache: Path) -> int | None:
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_repeats_that_end_badly_are_told(made: Run, demo_cache: Path) -> None:
+def test_repeats_that_end_badly_are_named(made: Run, demo_cache: Path) -> None:
     run, faces = made
     trials = [
         recorded("0000", 0.5, lr_head=1e9, lr_body=1e9, optimizer="sgd"),
@@ -248,7 +248,7 @@ def test_repeats_that_end_badly_are_told(made: Run, demo_cache: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_answers_that_are_damaged_are_told(made: Run, demo_cache: Path) -> None:
+def test_damaged_predictions_are_an_error(made: Run, demo_cache: Path) -> None:
     run, faces = made
     trials = [recorded("0000", 0.5, epochs=1)]
     request = repeat_requests(run, trials, faces, Design(1, 1, RepeatBy.SEEDS), cpus=1, gpus=0.0)[0]

@@ -19,7 +19,7 @@ STRATA = np.repeat(np.arange(6), [20, 16, 3, 19, 19, 3])
 """Gender x age group of a fold's 80 people, the over 59 as rare as in the contest's data."""
 MASKS = np.array([0, 0, 0, 0, 0, 1, 2])
 AGE_SLIPS = np.array([1.2, 0.6, 0.1])
-"""How hard each age group is told, in standard deviations."""
+"""How hard each age group is to recognise, in standard deviations."""
 PEOPLES_NOISE = 0.2
 """A seed's noise that moves the difference about as much as other people would."""
 
@@ -81,9 +81,9 @@ def test_the_interval_is_the_formula() -> None:
     repeats = small()
     found = difference(repeats, seed=4)
     generator = np.random.default_rng(4)
-    seen, people = zip(*(paired._measure(one, generator) for one in repeats), strict=True)
+    means, people = zip(*(paired._measure(one, generator) for one in repeats), strict=True)
     assert found.high - found.mean == pytest.approx(
-        _half(np.var(seen, ddof=1) / 3, np.mean(people) / 3, 3, 240), rel=1e-3
+        _half(np.var(means, ddof=1) / 3, np.mean(people) / 3, 3, 240), rel=1e-3
     )
     assert found.mean - found.low == pytest.approx(found.high - found.mean)
 
@@ -110,8 +110,8 @@ def test_people_who_are_tested_twice_tell_nothing_new() -> None:
     twice = [*once, *once]
     found = difference(twice, seed=4)
     generator = np.random.default_rng(4)
-    seen, people = zip(*(paired._measure(one, generator) for one in twice), strict=True)
-    by_repeats, by_people = np.var(seen, ddof=1) / 4, np.mean(people) / 2  # 160 people, 80 a repeat
+    means, people = zip(*(paired._measure(one, generator) for one in twice), strict=True)
+    by_repeats, by_people = np.var(means, ddof=1) / 4, np.mean(people) / 2  # 160 people, 80 a repeat
     half = found.high - found.mean
     assert half == pytest.approx(_half(by_repeats, by_people, 4, 160), rel=1e-3)
     assert half > 1.04 * _half(by_repeats, by_people / 2, 4, 320), (
@@ -123,13 +123,13 @@ def test_the_variance_over_people_is_that_over_people(monkeypatch: pytest.Monkey
     """Also where a group has two or three people, whose bootstrap would be a third too narrow."""
     monkeypatch.setattr(paired, "RESAMPLES", 60)
     generator = np.random.default_rng(1)
-    seen, told = [], []
+    means, variances = [], []
     for number in range(600):
         one = repeat(generator, number, 0.0, 0.0)
         mean, variance = paired._measure(one, generator)
-        seen.append(mean)
-        told.append(variance)
-    assert math.sqrt(np.mean(told)) == pytest.approx(np.std(seen, ddof=1), rel=0.1)
+        means.append(mean)
+        variances.append(variance)
+    assert math.sqrt(np.mean(variances)) == pytest.approx(np.std(means, ddof=1), rel=0.1)
 
 
 def test_a_group_of_one_goes_with_the_smallest_other() -> None:
