@@ -12,7 +12,7 @@ from tests.structure import Module, Source
 # Bounds of this tree. Where a target is stricter, it stands behind: the bound is to be tightened to it, never widened.
 MOST_FILES_IN_A_FOLDER = 21  # target: 20
 MOST_FILES_IN_TUNE_ITSELF = 6
-LONGEST_FUNCTION_LINES = 79  # target: 60
+LONGEST_FUNCTION_LINES = 60
 COPIES_OF_THE_LOOP = 1
 # Not held yet: light imports in functions 0, old words 0, signatures of tune/ with Mapping[str, Any] for options 0.
 

@@ -1,4 +1,4 @@
-"""`python -m tune.ensemble --run RUN --out DIR`: the finalists of one or more searches as one bundle, if together they are better."""
+"""`python -m tune.ensemble --run RUN --out DIR`: finalists of one or more searches as one bundle, if that is better."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from maskcls import cli
-from maskcls.cli import run as run_door
+from maskcls.cli import run as run_command
 from maskcls.text import counted
 
 if TYPE_CHECKING:
@@ -42,10 +42,12 @@ def main(
     feature_store_gb: cli.FeatureStoreGb = 20.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle in --out.")] = False,
 ) -> None:
-    """Average the probabilities of searches' finalists, greedily selected by what their repeats answered (Caruana et al., 2004).
+    """Average the probabilities of searches' finalists, selected greedily by what their repeats predicted (Caruana et
+    al., 2004).
 
-    Whether that beats the best finalist alone is decided on people by whom nothing was selected. Where it does, --out gets the ensemble,
-    one bundle that predicts like any other; where not, the best finalist alone. The holdout only confirms; each look at it is counted.
+    Whether that beats the best finalist alone is decided on people by whom nothing was selected. Where it does, --out
+    gets the ensemble, one bundle that predicts like any other; where not, the best finalist alone. The holdout only
+    confirms; each use of it is counted.
     """
     from maskcls.errors import CallError
     from maskcls.serving.bundle import check_writable
@@ -120,12 +122,13 @@ def write(decision: Decision, out: Path, faces: FaceDataset, overwrite: bool) ->
     from maskcls.training.metrics import scores
     from tune.export import complete_states
 
-    trained, told = [], []
+    trained, members = [], []
     for candidate, weight in decision.members:
         recipe, result, moving = load_best(candidate.run.trial(candidate.finalist.trial_id))
         trained.append(Trained(recipe, complete_states(recipe, moving), weight))
-        told.append({**_of(candidate), "weight": weight, "epoch": result.epoch, "validation_f1": result.validation_f1})
-    about = {"classifiers": told, "left_out": _compared(decision.compared)}
+        scores_of = {"epoch": result.epoch, "validation_f1": result.validation_f1}
+        members.append({**_of(candidate), "weight": weight, **scores_of})
+    about = {"classifiers": members, "left_out": _compared(decision.compared)}
     export_classifiers(out, trained, scores=about, faces=faces, overwrite=overwrite)
     rows = faces.rows("validation")
     truth = faces.photos["label"].to_numpy(np.int64)[rows]
@@ -133,7 +136,10 @@ def write(decision: Decision, out: Path, faces: FaceDataset, overwrite: bool) ->
 
 
 def confirm(decision: Decision, runs: Sequence[SearchRun], out: Path, faces: FaceDataset) -> list[str]:
-    """Score the bundle on the holdout, which decides nothing, count the look in every run, and say it. It stands in the bundle, too."""
+    """Score the bundle on the holdout, which decides nothing, and count that in every run. Returns lines for people.
+
+    The score is added to the bundle, too.
+    """
     from maskcls.serving.bundle import note_scores
     from tune.selection.choice import holdout_note
     from tune.selection.holdout import evaluate_on_holdout
@@ -166,7 +172,8 @@ def _table(decision: Decision, design: Design) -> list[str]:
     for candidate, weight in zip(decision.candidates, decision.selected, strict=True):
         share = f"{weight:.2f}" if weight else "-"
         lines.append(
-            f"{candidate.name:{width}}  {share:>6}  {candidate.finalist.mean:10.4f}  {candidate.finalist.validation_f1:10.4f}"
+            f"{candidate.name:{width}}  {share:>6}  {candidate.finalist.mean:10.4f}  "
+            f"{candidate.finalist.validation_f1:10.4f}"
         )
     return lines
 
@@ -183,7 +190,8 @@ def verdict(decision: Decision, design: Design, out: Path) -> list[str]:
     )
     interval = f" [{found.low:+.4f}, {found.high:+.4f}]" if found.n > 1 else ", one repeat, so no interval"
     said = (
-        f"Scored on people by whom nothing was selected ({where}): ensemble {compared.ensemble:.4f}, best finalist alone "
+        f"Scored on people by whom nothing was selected ({where}): ensemble {compared.ensemble:.4f}, best finalist "
+        "alone "
         f"{compared.single:.4f}, difference {found.mean:+.4f}{interval}: {found.verdict}."
     )
     return [*_wrapped(said), *_wrapped(_consequence(decision, out))]
@@ -218,13 +226,13 @@ def _of(candidate: Candidate) -> dict[str, Any]:
 def _compared(compared: LeftOutComparison) -> dict[str, Any]:
     """For JSON, which has no nan: one repeat's interval is None."""
     found = compared.difference
-    told = {name: value if value == value else None for name, value in asdict(found).items()}
+    numbers = {name: value if value == value else None for name, value in asdict(found).items()}
     return {
         "ensemble": compared.ensemble,
         "best_alone": compared.single,
-        "difference": {**told, "verdict": found.verdict},
+        "difference": {**numbers, "verdict": found.verdict},
     }
 
 
 if __name__ == "__main__":
-    run_door(main)
+    run_command(main)

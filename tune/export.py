@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maskcls.cli import run as run_door
+from maskcls.cli import run as run_command
 from maskcls.stores.arrays import CacheOptions
 from maskcls.text import first
 
@@ -42,7 +42,8 @@ def main(
     chosen = choose(found, records(found), trial)
     export_trial(found, chosen.trial_id, out, overwrite)
     typer.echo(
-        f"Epoch {chosen.best_epoch} of trial {chosen.trial_id} of {found.name}, validation macro F1 {chosen.f1:.4f}, is in {out}. "
+        f"Epoch {chosen.best_epoch} of trial {chosen.trial_id} of {found.name}, validation macro F1 "
+        f"{chosen.f1:.4f}, is in {out}. "
         f"To predict:\n  python -m maskcls.predict --bundle {out} --images DIR --out submission.csv"
     )
 
@@ -56,7 +57,8 @@ def choose(run: SearchRun, trials: Sequence[Record], trial_id: str | None) -> Re
     if trial_id is None:
         if not scored:
             raise CallError(
-                f"No trial of {run.name} has finished an epoch. Go on with it: python -m tune.search --resume {run.path}"
+                f"No trial of {run.name} has finished an epoch. Go on with it: python -m tune.search --resume "
+                f"{run.path}"
             )
         return scored[0]
     wanted = trial_id.zfill(4)
@@ -69,7 +71,8 @@ def choose(run: SearchRun, trials: Sequence[Record], trial_id: str | None) -> Re
     if chosen.f1 is None:
         message = f": {chosen.message}" if chosen.message else ""
         raise CallError(
-            f"Trial {wanted} of {run.name} has no finished epoch ({chosen.state}{message}). Trials that have one, best first: {there}."
+            f"Trial {wanted} of {run.name} has no finished epoch ({chosen.state}{message}). Trials that have one, "
+            f"best first: {there}."
         )
     return chosen
 
@@ -78,8 +81,9 @@ def export_trial(run: SearchRun, trial_id: str, out: Path, overwrite: bool = Fal
     """Write a trial's best epoch as a bundle.
 
     Raises:
-        CallError: `out` is in the way. RunError: the trial has no finished epoch, its state is damaged, or the weights of its frozen
-            stages cannot be had.
+        CallError: `out` is in the way.
+        RunError: the trial has no finished epoch, its state is damaged, or the weights of its frozen stages cannot be
+            had.
     """
 
     from maskcls.data.dataset import FaceDataset
@@ -99,7 +103,7 @@ def export_trial(run: SearchRun, trial_id: str, out: Path, overwrite: bool = Fal
 
 
 def complete_states(recipe: Recipe, moving: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
-    """Each model's whole state: what training moved, and the frozen stages as the weights, or the recipe's seed, give them."""
+    """Each model's whole state: what was trained, and the frozen stages as their weights or the seed give them."""
     from maskcls.models.model import build_models
     from maskcls.training.fit import complete_state
 
@@ -112,4 +116,4 @@ def _listed(scored: Sequence[Record]) -> str:
 
 
 if __name__ == "__main__":
-    run_door(main)
+    run_command(main)

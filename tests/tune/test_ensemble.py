@@ -1,4 +1,4 @@
-"""The door: runs with finalists in, one bundle out, and a word on whether it pays. Trials and their weights are real."""
+"""The command: from runs with finalists to one bundle, and whether it pays. Trials and their weights are real."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ DESIGN = Design(2, 2, RepeatBy.FOLDS)
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, demo_cache: Path) -> Path:
-    """A folder with two runs of the same people, `one` with two trials, of different tasks and image sizes, and `two` with one."""
+    """A folder with two runs of the same people: `one` has two trials of different tasks and image sizes, `two` one."""
     runs = tmp_path_factory.mktemp("runs")
     runs_of: tuple[tuple[str, dict[float, dict[str, Any]]], ...] = (
         ("one", {0.5: {"lr_head": 1e-2}, 0.4: {"task_split": "three", "image_size": 48}}),
@@ -258,7 +258,10 @@ def test_seeds_answer_the_same_people_whose_parts_are_left_out(runs: Path, demo_
 
 
 def test_help_imports_nothing_heavy() -> None:
-    heavy = "import sys, tune.ensemble; print(sorted({'torch', 'ray', 'optuna', 'pydantic', 'numpy', 'pandas'} & set(sys.modules)))"
+    heavy = (
+        "import sys, tune.ensemble; "
+        "print(sorted({'torch', 'ray', 'optuna', 'pydantic', 'numpy', 'pandas'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
@@ -277,7 +280,8 @@ class TestRefusals:
         )
 
     def test_a_run_without_finalists(self, runs: Path, demo_cache: Path) -> None:
-        expected = f"Error: one has no finalists yet. Train them: python -m tune.search --resume {runs / 'one'} --finalists 3\n"
+        more = f"python -m tune.search --resume {runs / 'one'} --finalists 3"
+        expected = f"Error: one has no finalists yet. Train them: {more}\n"
         assert self.refused(runs, demo_cache, "--run", "one") == expected
 
     def test_a_run_given_twice(self, both: Path, demo_cache: Path) -> None:
@@ -300,16 +304,16 @@ class TestRefusals:
         let_answer(*opened(both, "two", demo_cache), Design(1, 3, RepeatBy.SEEDS), (2,), outvoting)
         said = self.refused(both, demo_cache, "--run", "one", "--run", "two")
         assert (
-            "The finalists of two have 3 repeats by seeds, those of one 2 by folds, so their predictions cannot be compared."
-            in said
+            "The finalists of two have 3 repeats by seeds, those of one 2 by folds, so their predictions cannot be "
+            "compared." in said
         )
         assert f"python -m tune.search --resume {both / 'two'} --repeats 2 --repeat-by folds" in said
 
     def test_one_finalist_is_no_ensemble(self, both: Path, demo_cache: Path) -> None:
         said = self.refused(both, demo_cache, "--run", "two")
         assert (
-            "An ensemble needs at least two finalists that are complete and have complete repeats, but two has 1. Train more: "
-            in said
+            "An ensemble needs at least two finalists that are complete and have complete repeats, but two has 1. "
+            "Train more: " in said
         )
         assert f"python -m tune.search --resume {both / 'two'} --finalists 3" in said
 

@@ -166,7 +166,8 @@ def test_the_door(made: tuple[SearchRun, dict[str, Fit]], tmp_path: Path) -> Non
     run, fits = made
     done = door("--run", "made", "--runs", run.path.parent, "--trial", "1", "--out", tmp_path / "bundle")
     assert done.returncode == 0, done.stderr
-    expected = f"Epoch {fits['0001'].best_epoch} of trial 0001 of made, validation macro F1 {fits['0001'].best.validation_f1:.4f}, is in "
+    best = fits["0001"].best
+    expected = f"Epoch {best.epoch} of trial 0001 of made, validation macro F1 {best.validation_f1:.4f}, is in "
     assert done.stdout.startswith(expected)
     assert f"python -m maskcls.predict --bundle {tmp_path / 'bundle'} " in done.stdout
     assert read_bundle(tmp_path / "bundle").classifiers[0].recipe == RECIPES["0001"]

@@ -1,6 +1,7 @@
 """CompareOptions: what `tune.compare` is asked, typed, checked and resolved into comparisons.
 
-What is compared, and how often, may grow: a resume adds values, comparisons and repeats, and what was trained is used again.
+What is compared, and how often, may grow: a resume adds values, comparisons and repeats, and what was trained is used
+again.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ class CompareOptions(SharedOptions):
         return own.model_copy(update={"one_at_a_time": not own.grid})
 
     def resumed(self, run: ComparisonRun) -> CompareOptions:
-        """The run's own options, grown by these ones' values and repeats, with their say in how much work is done where.
+        """The run's own options with what this command adds: values, repeats, and how much work is done where.
 
         Raises CallError for options that contradict the run.
         """
@@ -111,7 +112,8 @@ class CompareOptions(SharedOptions):
         new = [key for key in self.vary if key not in own.vary]
         if own.grid and new:
             raise CallError(
-                f"--vary {new[0]} cannot be added to a run of --grid, for it would replace every combination. Values of "
+                f"--vary {new[0]} cannot be added to a run of --grid, for it would replace every combination. "
+                "Values of "
                 f"{' and '.join(own.vary)} can be added; for another key, start a new run."
             )
         values = self.machine_values(own) | {"vary": merge_vary(own.vary, self.vary)}
@@ -157,7 +159,8 @@ class ComparePlan:
         share = self.share
         cores = counted(share.cpus, "core") + (f" and {share.gpus:g} GPUs" if share.gpus else "")
         epochs = sorted({arm.recipe.epochs for comparison in self.comparisons for arm in comparison.arms})
-        fits = f"{self.n_fits} fits of {' or '.join(map(str, epochs))} epochs: {self.repeats} repeats over {self.folds} folds"
+        fits = f"{self.n_fits} fits of {' or '.join(map(str, epochs))} epochs"
+        fits += f": {self.repeats} repeats over {self.folds} folds"
         return [*lines, f"{fits}, {share.parallel} at a time, {cores} each."]
 
     def record(self, options: CompareOptions) -> ComparisonRecord:
@@ -193,7 +196,9 @@ def _arm_record(arm: Arm) -> ArmRecord:
 
 
 def resolve(options: CompareOptions, machine: Cluster, study_file: Path | None = None) -> ComparePlan:
-    """Options and machine -> plan. Precedence: preset < scale < a comparison's base < explicit < a variant. Raises CallError.
+    """Make the plan for the options and the machine. Raises CallError.
+
+    Precedence: preset < scale < a comparison's base < explicit values < a variant.
 
     Args:
         study_file: the run's copy of a user-supplied study, to go on with.
@@ -241,7 +246,8 @@ def _study(options: CompareOptions, study_file: Path | None) -> Study | None:
     if options.study is None and not options.vary:
         listed = ", ".join(names()) or "none comes with the package"
         raise CallError(
-            "What to compare is missing: give --vary key=value,value, as in --vary loss=focal,cross_entropy, or --study. "
+            "What to compare is missing: give --vary key=value,value, as in --vary loss=focal,cross_entropy, or "
+            "--study. "
             f"Studies: {listed}; or a Python file that defines STUDY."
         )
     return None if options.study is None else get(str(study_file or options.study))

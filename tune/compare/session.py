@@ -1,4 +1,6 @@
-"""What `tune.compare` does around its fits: a run made or found, data and splits made ready, Ray connected, tables and a page."""
+"""What `tune.compare` does around its fits: it makes or finds the run, prepares data and splits, connects Ray, and
+writes tables and a page.
+"""
 
 from __future__ import annotations
 
@@ -135,7 +137,10 @@ class _Ready:
 
 
 def _make_ready(options: CompareOptions, plan: ComparePlan, run: ComparisonRun) -> _Ready:
-    """Put photos, splits and pixels in their places. Raises CallError or DataError for what cannot be trained on them."""
+    """Put photos, splits and pixels in their places.
+
+    Raises CallError or DataError for what cannot be trained on them.
+    """
     if not has_data(run):
         prepared(options).save(run.data)
     faces = faces_of(run, options)
@@ -203,7 +208,8 @@ def time_line(options: CompareOptions, plan: ComparePlan) -> str:
     views = sum(
         drawn * recipe.epochs * len(recipe.split.models) * (recipe.image_size / edge_px) ** 2 for recipe in recipes
     )
-    return f"Time: very roughly {duration(plan.repeats * views / rate / plan.share.parallel)}; backbones and machines vary."
+    seconds = plan.repeats * views / rate / plan.share.parallel
+    return f"Time: very roughly {duration(seconds)}; backbones and machines vary."
 
 
 def _hand_over(run: ComparisonRun, ready: _Ready, outcome: Outcome) -> None:

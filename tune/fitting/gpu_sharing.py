@@ -1,8 +1,8 @@
 """How many trials, or fits, share a GPU: `--gpus-per-trial auto` measures what their recipes take of its memory.
 
-What was measured is kept under the cache, by all that it depends on, so that nobody need measure it again. The GPU is the first one of
-the machine that the command is started on; others are taken to be like it. A fit that needs more than its share all the same goes on in
-micro-batches (`tune.fitting.worker`).
+What was measured is kept under the cache, by all that it depends on, so that nobody need measure it again. The GPU is
+the first one of the machine that the command is started on; others are taken to be like it. A fit that needs more than
+its share all the same goes on in micro-batches (`tune.fitting.worker`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tune.runs.shares import Share, share
 from tune.states import TrialState
 
 MARGIN = 1.2
-"""Over what was measured: for what other library calls, batches or neighbours may take, and the driver's own process."""
+"""Factor on what was measured, for other library calls, batches or neighbours, and the driver's own process."""
 MOST = 16
 """Trials, or fits, that share a GPU."""
 Unit = Literal["trial", "fit"]
@@ -67,7 +67,10 @@ class Gpu:
 
 
 Measure = Callable[[Recipe], int]
-"""Bytes of the GPU's memory that a fit of the recipe takes at most. Raises an out-of-memory error where it does not fit."""
+"""Bytes of the GPU's memory that a fit of the recipe takes at most.
+
+Raises an out-of-memory error where it does not fit.
+"""
 
 
 def share_gpus(
@@ -104,7 +107,8 @@ def share_gpus(
     gpu = (find_gpu or Gpu.here)()
     if gpu is None:
         raise CallError(
-            f"--gpus-per-trial auto measures on a GPU of the machine that the {_WORK[unit]} is started on, and torch finds none here. "
+            f"--gpus-per-trial auto measures on a GPU of the machine that the {_WORK[unit]} is started on, and "
+            "torch finds none here. "
             "Start it on a node that has one, or give a number, as in --gpus-per-trial 0.25."
         )
     file = options.cache_options.folder / FILE
@@ -117,7 +121,12 @@ def share_gpus(
 
 
 def fraction(taken: int, total: int) -> float:
-    """1/k of a GPU of `total` bytes, for the most trials k that fit, each of `taken` bytes and MARGIN; rounded down as Ray counts."""
+    """The share of a GPU for as many fits as it holds: 1/k, rounded down as Ray counts.
+
+    Args:
+        taken: bytes of a fit; MARGIN comes on top.
+        total: bytes of the GPU.
+    """
     k = min(max(int(total / (MARGIN * taken)), 1), MOST)
     return math.floor(_RAY_PLACES / k) / _RAY_PLACES
 
@@ -125,8 +134,8 @@ def fraction(taken: int, total: int) -> float:
 def heaviest(recipes: Iterable[Recipe]) -> list[Recipe]:
     """For each backbone a recipe that takes as much memory as any recipe of it, or more.
 
-    It has the most models, the largest photos, batch and head, and the fewest frozen stages, each as some recipe has it. What single
-    members have of their own stays as one recipe has it.
+    It has the most models, the largest photos, batch and head, and the fewest frozen stages, each as some recipe has
+    it. What single members have of their own stays as one recipe has it.
     """
     groups: dict[tuple[str, ...], list[Recipe]] = {}
     for recipe in recipes:
@@ -225,6 +234,7 @@ def _note(recipe: Recipe, taken: int, gpu: Gpu, gpus: float, unit: Unit) -> str:
     k = int(1 / gpus)
     held = f"{gpu.n_bytes / 1e9:.0f} GB of {gpu.name}"
     if taken >= gpu.n_bytes:
-        return f"--gpus-per-trial auto is 1: {_named(recipe)}, does not fit into the {held}; {unit}s of it go in micro-batches."
+        none = f"{_named(recipe)}, does not fit into the {held}; {unit}s of it go in micro-batches."
+        return f"--gpus-per-trial auto is 1: {none}"
     shared = f"up to {k} {unit}s share a GPU" if k > 1 else f"a {unit} has a GPU of its own"
     return f"--gpus-per-trial auto is {gpus:g}: {shared}. {_named(recipe)}, takes {taken / 1e9:.1f} of the {held}."

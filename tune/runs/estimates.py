@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-# Photos per second of one fit at an edge of EDGE_PX, one thread or one GPU. CPU: resnet10t, all stages trained, one core of a busy
-# machine (search_spaces.backbones has more). GPU: the order of magnitude of a ResNet-50 in bfloat16; nothing more is claimed.
+# One fit on one thread or one GPU. CPU: resnet10t, all stages trained, one core of a busy machine
+# (search_spaces.backbones has more). GPU: the order of magnitude of a ResNet-50 in bfloat16; nothing more is claimed.
 PHOTOS_PER_SECOND = {"cpu": (65, 112), "gpu": (1000, 256)}
 """(photos per second, edge in px), by scale."""
 DEMO_PHOTOS = 630
 
 
 def count_photos(data: Path | None, skip_bad: bool) -> int:
-    """Photos that would be read. Raises DataError where it would refuse the folder by its table and its files' names."""
+    """How many photos would be read. Raises DataError for a wrong table, or files that it does not name."""
     if data is None:
         return DEMO_PHOTOS
     from maskcls.data.photos import read_contest

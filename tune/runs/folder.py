@@ -4,8 +4,9 @@ A search (`SearchRun`):
 
     search.json       the call, versions, commit, hardware, data and split digests; rewritten whole, never in place
     study.journal     Optuna's record of every trial: the record that counts
-    trials/<id>/      recipe.json, epochs.jsonl (the curve), error.txt of a trial that failed, and the objective's own state
-    finalists/        <fit id>/: the finalists' repeats (`tune.fitting.pool`), each with answers.npz; splits/: the folds they were trained on
+    trials/<id>/      recipe.json, epochs.jsonl (the curve), error.txt of a trial that failed, and the checkpoint
+    finalists/        <fit id>/: the finalists' repeats (`tune.fitting.pool`), each with answers.npz;
+                      splits/: the folds that they were trained on
     experiment/       Ray's folders, one part for each start of a driver
     leaderboard.csv   rewritten after every trial
     best/             the best trial as a bundle
@@ -15,15 +16,18 @@ A search (`SearchRun`):
 
 A comparison (`ComparisonRun`):
 
-    comparison.json   the call, the comparisons, versions, commit, hardware, data and split digests; rewritten whole, never in place
-    data/             photos.csv and split.json: photos and people; repeats/<k>-<i>.json: the split of repeat i of k folds
+    comparison.json   the call, the comparisons, versions, commit, hardware, data and split digests; rewritten whole,
+                      never in place
+    data/             photos.csv and split.json: photos and people;
+                      repeats/<k>-<i>.json: the split of repeat i of k folds
     fits/<id>/        one fit of one repeat (`tune.fitting.pool`): recipe.json, epochs.jsonl, answers.csv, result.json
     table.csv         one row per variant; table.md the same, for a document
     differences.png   the differences, to look at
     report.html       all of it as a page
     study.py          a copy of a user-supplied study
 
-On a cluster of several nodes a run must lie on a file system that all of them share: trials and fits keep their state in it.
+On a cluster of several nodes a run must be on a file system that all of them share: trials and fits keep their state
+in it.
 """
 
 from __future__ import annotations
@@ -61,7 +65,10 @@ class RunFolder:
 
     @classmethod
     def create(cls, runs: Path, name: str, record: RunRecord | None = None) -> Self:
-        """A new run; its record is empty if none is given. Raises CallError if the name is in use or could not be a folder's."""
+        """Make a new run; its record is empty if none is given.
+
+        Raises CallError if the name is in use or could not be a folder's.
+        """
         cls.check_free(runs, name)
         path = (runs / name).absolute()
         path.mkdir(parents=True)
@@ -81,7 +88,8 @@ class RunFolder:
         path = (runs / name).absolute()
         if path.exists():
             raise CallError(
-                f"{path} exists already: the run name {name!r} is in use. Choose another --name, or go on with it: --resume {name}."
+                f"{path} exists already: the run name {name!r} is in use. Choose another --name, or go on with it: "
+                f"--resume {name}."
             )
 
     @classmethod
@@ -95,7 +103,8 @@ class RunFolder:
             for other, (kind, command) in KINDS.items():
                 if (place / other).is_file():
                     raise CallError(
-                        f"{place} is {kind}, not {KINDS[cls.record_name][0]}. Go on with it: python -m {command} --resume {place}"
+                        f"{place} is {kind}, not {KINDS[cls.record_name][0]}. Go on with it: python -m {command} "
+                        f"--resume {place}"
                     )
         there = ", ".join(sorted(file.parent.name for file in runs.glob(f"*/{cls.record_name}"))) or "none"
         exists = next((place for place in places if place.exists()), None)

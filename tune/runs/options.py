@@ -1,7 +1,7 @@
-"""SharedOptions: what `tune.search` and `tune.compare` are both asked, typed and checked from the command's function on.
+"""SharedOptions: the options that `tune.search` and `tune.compare` share, typed from the command's function on.
 
-A run keeps the options that say what is measured (IDENTITY), and a resume takes them from there. Others say how much work is done where
-(MACHINE), or belong to one command alone (COMMAND); they may change from one driver to the next.
+A run keeps the options that say what is measured (IDENTITY), and a resume takes them from there. Others say how much
+work is done where (MACHINE), or belong to one command alone (COMMAND); they may change from one driver to the next.
 """
 
 from __future__ import annotations
@@ -74,10 +74,10 @@ def _absolute(path: Path | None) -> Path | None:
 
 
 class SharedOptions(BaseModel):
-    """Options of `tune.search` and of `tune.compare`. Frozen; CallError says in one line which option is wrong, and how.
+    """Options of `tune.search` and of `tune.compare`. A CallError says in one line which option is wrong, and how.
 
-    Paths are absolute; `weights` is hub, none or a folder; `scale` may still be auto. `model_fields_set` names the options that were
-    stated.
+    Paths are absolute; `weights` is hub, none or a folder; `scale` may still be auto. `model_fields_set` names the
+    options that were stated.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -138,14 +138,14 @@ class SharedOptions(BaseModel):
 
     @classmethod
     def stated(cls, context: typer.Context) -> Self:
-        """The options that a command line states; the others have their defaults. Raises CallError for what cannot be meant."""
+        """The options that a command line states; the others have their defaults. Raises CallError for a wrong one."""
         sources = {name: context.get_parameter_source(name) for name in context.params}
         stated = {name for name, source in sources.items() if source is not None and source.name != "DEFAULT"}
         return cls.model_validate({name.rstrip("_"): context.params[name] for name in stated})
 
     @classmethod
     def recorded(cls, record: _Recorded, **more: object) -> Self:
-        """The options that a run's record keeps; what they name need not be there any more. Unknown ones are left alone.
+        """The options that a run's record keeps. Files that they name may be gone; unknown options are left alone.
 
         Args:
             more: options that follow from the record, but are not in it.
@@ -159,7 +159,11 @@ class SharedOptions(BaseModel):
         return {name: values[name] for name in self.CALL}
 
     def machine_values(self, before: SharedOptions) -> dict[str, Any]:
-        """This command's say in how much work is done where, over a run's own options, and all that is the command's alone."""
+        """What a resume takes from this command instead of the run: how much work is done where, and what no run keeps.
+
+        Args:
+            before: the run's own options.
+        """
         values = {name: getattr(self, name) for name in (*self.MACHINE, *self.COMMAND)}
         if self.gpus_per_trial is None and before.gpus_per_trial == AUTO:
             values["gpus_per_trial"] = AUTO  # which is for any machine; a number may not be
@@ -176,7 +180,11 @@ class SharedOptions(BaseModel):
         return CacheOptions(self.cache, self.pixel_store_gb, self.feature_store_gb)
 
     def explicit_values(self, **own: int) -> dict[str, Any]:
-        """Recipe values that the options fix, the command's own ones included. Raises CallError where two of them disagree."""
+        """Recipe values that the options fix. Raises CallError where two of them disagree.
+
+        Args:
+            own: by recipe key, options that only one command has.
+        """
         return presets.explicit_values(
             self.set, self.data, epochs=self.epochs, image_size=self.image_size, weights=self.weights, **own
         )
@@ -186,7 +194,8 @@ class SharedOptions(BaseModel):
     def _of_the_recipe(cls, settings: tuple[str, ...]) -> tuple[str, ...]:
         for name in sorted(cls.RECIPE_OPTIONS.keys() & parse_settings(settings).keys()):
             raise CallError(
-                f"--set {name} is not for {cls.WORK}, which has an option of its own for it: {cls.RECIPE_OPTIONS[name]}."
+                f"--set {name} is not for {cls.WORK}, which has an option of its own for it: "
+                f"{cls.RECIPE_OPTIONS[name]}."
             )
         return settings
 

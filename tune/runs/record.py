@@ -1,6 +1,8 @@
-"""What a run says of itself, typed: search.json and comparison.json, and each session of a driver with versions, commit and hardware.
+"""search.json and comparison.json as typed records: a run's options and data, and each session of a driver with its
+versions, commit and hardware.
 
-Keys that this version does not know are read and written again as they are, so runs of older and newer versions lose nothing.
+Keys that this version does not know are read and written again as they are, so that runs of older and newer versions
+lose nothing.
 """
 
 from __future__ import annotations
@@ -135,7 +137,7 @@ class SearchRecord(RunRecord):
     """Each backbone that the space asked for when the run began."""
     split_digest: str | None = None
     choice: dict[str, Any] | None = None
-    """The choice among the finalists, which `tune.selection.record` reads and writes; None: no finalists were repeated."""
+    """Of finalists, as `tune.selection.record` reads and writes it; None: none were repeated."""
     holdout: dict[str, Any] | None = None
     """Scores on the holdout, which `tune.selection.holdout` reads and writes."""
 
@@ -177,7 +179,10 @@ class ComparisonRecord(RunRecord):
 
 @contextmanager
 def noted(run: RunFolder, session: Session) -> Iterator[Callable[[str], None]]:
-    """Keep the session in the run's record while a driver works on the run; the block says with what it is given how that ended."""
+    """Keep the session in the run's record while a driver works on the run.
+
+    The block is given a function, and calls it with the reason why it ends.
+    """
     before = run.record().sessions
 
     def write(noted: Session) -> None:
@@ -212,7 +217,8 @@ def refuse_contradictions(stated: SharedOptions, recorded: SharedOptions, run_na
     ]
     if wrong:
         raise CallError(
-            f"--resume {run_name} goes on with the run's own settings: {'; '.join(wrong)}. Leave these options out, or start a new run."
+            f"--resume {run_name} goes on with the run's own settings: {'; '.join(wrong)}. Leave these options out, "
+            "or start a new run."
         )
 
 

@@ -1,4 +1,4 @@
-"""What a command does around its work on a run, search and compare alike: the machine, the data and the weights made ready, and notes."""
+"""What search and compare both do around their work on a run: prepare machine, data and weights, and print notes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def say_all(notes: Iterable[str]) -> None:
 
 
 def machine_of(options: SharedOptions, stack: ExitStack) -> Cluster:
-    """The cluster that the options name, joined until the stack ends; without one this machine, and no Ray is started."""
+    """The cluster that the options name, joined until the stack ends; without one this machine, with no Ray started."""
     return stack.enter_context(cluster.connected(options.address)) if options.address else cluster.here()
 
 

@@ -42,7 +42,8 @@ def share(options: SharedOptions, machine: Cluster, scale: str, wanted: int) -> 
     for option, asked, there in (("--gpus-per-trial", gpus, machine.gpus), ("--cpus-per-trial", least, machine.cpus)):
         if asked > there:
             raise CallError(
-                f"{option} {asked:g} is more than there is on one machine ({there:g}): no trial would ever start. Give less."
+                f"{option} {asked:g} is more than there is on one machine ({there:g}): no trial would ever start. "
+                "Give less."
             )
     room = machine.room(least, gpus)
     if not room:

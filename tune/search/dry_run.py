@@ -15,7 +15,7 @@ from tune.search.plan import GRID, NONE, SearchPlan, parameters
 
 # ASHA's rungs let few trials come to their last epoch; about so many of all epochs are really run.
 SHARE_OF_EPOCHS = 0.6
-# State and best weights of a trial, as large as when the preset's backbone is trained whole: weights twice, two moments.
+# Checkpoint and best weights of a trial whose whole backbone, the preset's, is trained: weights twice, two moments.
 TRIAL_MB = {"cpu": 80, "gpu": 1_400}
 TRAIN_SHARE = 0.7
 
@@ -38,9 +38,11 @@ def print_plan(options: SearchOptions, resolved: Resolved, ended: int = 0) -> No
     gpus = f", {plan.gpus:g} GPUs" if plan.gpus else ""
     trials = None if options.trials is None else max(0, options.trials - ended)
     console.print(
-        f"Trials: {'as many as the time allows' if trials is None else trials}{f' more than the {ended} there are' if ended else ''}, "
+        f"Trials: {'as many as the time allows' if trials is None else trials}"
+        f"{f' more than the {ended} there are' if ended else ''}, "
         f"{plan.parallel} at a time, {counted(plan.cpus, 'core')}{gpus} each; "
-        f"first the preset {options.preset}, then {len(initial_trials(plan)) - 1} known points. Suggested by {plan.sampler}.",
+        f"first the preset {options.preset}, then {len(initial_trials(plan)) - 1} known points. "
+        f"Suggested by {plan.sampler}.",
         highlight=False,
     )
     console.print(size_line(plan), highlight=False)
@@ -51,7 +53,8 @@ def print_plan(options: SearchOptions, resolved: Resolved, ended: int = 0) -> No
     )
     if plan.fits_after:
         console.print(
-            f"Then: the best {options.finalists} are repeated, {options.repeats} {options.repeat_by} each; the winner is scored on the holdout.",
+            f"Then: the best {options.finalists} are repeated, {options.repeats} {options.repeat_by} each; "
+            "the winner is scored on the holdout.",
             highlight=False,
         )
     if trials is None or options.trials is None:

@@ -1,4 +1,4 @@
-"""What a search leaves when it ends: the choice, the winner's bundle in best/, the holdout's word on it, the report, a summary."""
+"""The end of a search: the choice, the winner's bundle in best/, its score on the holdout, the report, a summary."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SearchOutcome:
-    """How the parts of a search ended: its trials, the choice among its finalists, the winner's last fit on all people."""
+    """How the parts of a search ended: the trials, the choice among finalists, the winner's last fit on all people."""
 
     searched: Outcome
     chosen: Choice | None = None
@@ -59,7 +59,7 @@ def design_of(options: SearchOptions) -> Design:
 
 
 def handed_over(run: SearchRun, options: SearchOptions) -> bool:
-    """Whether best/ and the report tell the study's last word: a driver may be killed between its last trial and these."""
+    """Whether best/ and the report are newer than the study: a driver may be killed between a trial and these."""
     from tune.selection.choice import is_made
 
     made = [file for file in (run.best / "bundle.json", run.report) if file.exists()]
@@ -91,9 +91,9 @@ def choose(run: SearchRun, options: SearchOptions, plan: SearchPlan, left_s: flo
 def finish(
     run: SearchRun, options: SearchOptions, plan: SearchPlan, left_s: float | None, chosen: Choice
 ) -> bool | None:
-    """Where the winner was stopped early, train it to its end, as its repeats were, into best/; whether that is done, None: no need.
+    """Train a winner that was stopped early to its end, as its repeats were, into best/. Ray must be connected.
 
-    Ray must be connected.
+    Returns whether that is done; None where the winner is complete.
     """
     from tune.runs.study import records
     from tune.selection import finish as to_the_end
@@ -111,7 +111,7 @@ def finish(
 def retrain(
     run: SearchRun, options: SearchOptions, plan: SearchPlan, left_s: float | None, chosen: Choice | None
 ) -> Outcome | None:
-    """Fit the winner, or the best trial where there are no finalists, on train and validation people. Ray must be connected."""
+    """Fit the winner, or without finalists the best trial, on train and validation people. Ray must be connected."""
     from tune.runs import leaderboard
     from tune.runs.study import records
     from tune.selection import retrain as on_all
@@ -136,7 +136,7 @@ def _share(plan: SearchPlan, options: SearchOptions) -> dict[str, Any]:
 
 
 def hand_over(run: SearchRun, options: SearchOptions, outcome: SearchOutcome) -> int:
-    """best/, report.html and the summary; what cannot be made is said, and does not hide the rest. Returns the exit status."""
+    """Write best/ and report.html and print the summary, and what cannot be made. Returns the exit status."""
     from tune.export import export_trial
     from tune.runs import leaderboard
     from tune.runs.study import records
@@ -194,7 +194,8 @@ def _say_what_is_left(run: SearchRun, outcome: SearchOutcome) -> None:
     left, searched, chosen = [], outcome.searched, outcome.chosen
     if searched.reason == Reason.USED_UP:
         typer.echo(
-            f"Every recipe of the space was tried: {searched.remaining} trials fewer than were wanted. More with a wider --space."
+            f"Every recipe of the space was tried: {searched.remaining} trials fewer than were wanted. More with a "
+            "wider --space."
         )
     elif searched.remaining > 0:
         left.append(
@@ -204,7 +205,8 @@ def _say_what_is_left(run: SearchRun, outcome: SearchOutcome) -> None:
         )
     if chosen is not None and chosen.outcome.remaining and chosen.outcome.reason != Reason.FINISHED:
         left.append(
-            f"{chosen.outcome.remaining} repeats of the finalists are left to do ({chosen.outcome.reason}), so the choice is not final"
+            f"{chosen.outcome.remaining} repeats of the finalists are left to do ({chosen.outcome.reason}), so the "
+            "choice is not final"
         )
     if outcome.finished is False:
         left.append("the winner was stopped early and is left to train to its end, so what best/ holds is not final")

@@ -66,7 +66,7 @@ class SearchOptions(SharedOptions):
         return tuple(SearchRun.open(run, info.data["runs"]).path for run in runs)
 
     def resumed(self, run: SearchRun) -> SearchOptions:
-        """The run's own options, with these ones' say in how much work is done where, and in which space.
+        """The run's own options with what this command changes: how much work is done where, and in which space.
 
         Raises CallError for options that contradict the run.
         """
@@ -76,7 +76,8 @@ class SearchOptions(SharedOptions):
         }
         if values.get("trials", own.trials) is None and values["time_budget"] is None:
             raise CallError(
-                f"--resume {run.name}: the run had a time budget and no number of trials. Say how much more: --time-budget."
+                f"--resume {run.name}: the run had a time budget and no number of trials. Say how much more: "
+                "--time-budget."
             )
         if run.path in self.learn_from:
             raise CallError(f"--learn-from {run.name}: the run knows its own trials already. Name another run.")
@@ -131,10 +132,11 @@ def resolve(
     space_file: Path | None = None,
     has_weights: Mapping[str, bool] | None = None,
 ) -> Resolved:
-    """Options and machine -> plan. Precedence: preset < scale < space < explicit. Raises CallError.
+    """Make the plan for the options and the machine. Precedence: preset < scale < space < explicit. Raises CallError.
 
     Args:
-        has_weights: which backbones had weights when the run began: choices that depend on a folder of files must not change in a study.
+        has_weights: which backbones had weights when the run began: choices that depend on a folder of files must not
+            change in a study.
     """
     try:
         space = get(str(space_file or options.space))

@@ -42,7 +42,7 @@ class SearchPlan:
     cpus, gpus: of a trial.
     time_budget_s: no new trial after that many seconds; None: no bound.
     fits_after: that follow the search, to repeat its finalists; a time budget leaves room for them.
-    sampler, scheduler: who suggests, of SAMPLERS, and who stops what lags, of SCHEDULERS.
+    sampler, scheduler: what suggests trials, of SAMPLERS, and what stops those that fall behind, of SCHEDULERS.
     learn_from: runs whose trials the sampler is to know.
     """
 
@@ -72,11 +72,11 @@ class SearchPlan:
 
     @property
     def shares_features(self) -> bool:
-        """Whether trials with the same frozen stages will want the same frozen features: the space varies no augmentation."""
+        """Whether trials with the same frozen stages use the same frozen features: the space varies no augmentation."""
         return not any("augment" in name for name in self.space.parameters(self.setting))
 
     def recipe(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
-        """All values of a trial's recipe: base < space < explicit. Raises CallError naming the space and the wrong key or value."""
+        """All values of a trial's recipe: base < space < explicit. Raises CallError that names the space."""
         if not isinstance(overrides, Mapping):
             raise CallError(
                 f"Space {self.space.name}'s suggest must return a dict of recipe values, but it returned {overrides!r}."
@@ -84,11 +84,14 @@ class SearchPlan:
         try:
             return self.base.override({**overrides, **self.explicit}).model_dump()
         except CallError as error:
-            raise CallError(f"Space {self.space.name} gives a recipe that is none. {error}") from None
+            raise CallError(f"Space {self.space.name} gives an invalid recipe. {error}") from None
 
 
 def vet(plan: SearchPlan) -> list[dict[str, Any]]:
-    """Draw from the space and make each draw a recipe's values, before anything is begun. Raises CallError for the first that is none."""
+    """Draw from the space often, before anything is begun, and return the recipes' values.
+
+    Raises CallError for the first draw that makes no valid recipe.
+    """
     drawn = _Recorder()
     return [plan.recipe(plan.draw(drawn)) for _ in range(_DRAWS)]
 
@@ -100,7 +103,10 @@ def drawn_recipes(plan: SearchPlan) -> Iterator[Recipe]:
 
 
 def pinned_space(space: Space, explicit: Mapping[str, Any], setting: Setting) -> tuple[Space, list[str]]:
-    """The space with explicit values fixed, and which of its parameters that fixes. Raises CallError where nothing is left to vary."""
+    """The space with explicit values fixed, and which of its parameters that fixes.
+
+    Raises CallError where nothing is left to vary.
+    """
     try:
         varied = space.parameters(setting)
         pins = [name for name in varied if name in explicit]
@@ -110,12 +116,14 @@ def pinned_space(space: Space, explicit: Mapping[str, Any], setting: Setting) ->
         raise CallError(str(error)) from None
     if not left:
         raise CallError(
-            f"The call fixes all that space {space.name} would vary ({', '.join(pins)}). Leave one of them to the space."
+            f"The call fixes all that space {space.name} would vary ({', '.join(pins)}). Leave one of them to the "
+            "space."
         )
     unknown = {name for point in pinned.points(setting) for name in point} - set(left)
     if unknown:
         raise CallError(
-            f"Space {space.name} wants points tried with parameters it never draws: {', '.join(sorted(unknown))}. Drawn: {', '.join(left)}."
+            f"Space {space.name} wants points tried with parameters it never draws: {', '.join(sorted(unknown))}. "
+            f"Drawn: {', '.join(left)}."
         )
     return pinned, pins
 
@@ -131,7 +139,10 @@ class Parameter:
 
 
 def parameters(space: Space, setting: Setting) -> list[Parameter]:
-    """What the space draws and from where, in the order of drawing, found by drawing often; `always` is False where it hangs on another."""
+    """What the space draws and from where, in the order of drawing, found by drawing often.
+
+    `always` is False for a parameter that depends on another.
+    """
     drawn = _Recorder()
     for _ in range(_DRAWS):
         space.suggest(drawn, setting)

@@ -1,4 +1,4 @@
-"""What `tune.search` does around the search: a run made or found, data made ready, Ray connected; then the choice, and what is left."""
+"""What `tune.search` does around a search: it makes or finds the run, prepares data, connects Ray, and chooses."""
 
 from __future__ import annotations
 
@@ -81,7 +81,8 @@ def _resume(options: SearchOptions, found: SearchRun) -> int:
         if options.trials is not None and ended >= options.trials:
             if options.plan or handed_over(found, options):
                 typer.echo(
-                    f"Nothing is left to do: {found.name} has {ended} trials, and {options.trials} are wanted. More with --trials N."
+                    f"Nothing is left to do: {found.name} has {ended} trials, and {options.trials} are wanted. More "
+                    "with --trials N."
                 )
                 return 0
             if not (options.finalists or options.retrain_on_all) or all(trial.f1 is None for trial in trials):
@@ -125,7 +126,7 @@ def _shared(resolved: Resolved, options: SearchOptions, machine: Cluster) -> Res
 
 
 def _space_of(options: SearchOptions, found: SearchRun) -> tuple[Path | None, bool]:
-    """The file of the space to go on with, where it is user-supplied, and whether it is another space than the run's."""
+    """The file of the space to go on with, if it is user-supplied, and whether it is another space than the run's."""
     copy, before = found.path / SPACE_COPY, SearchOptions.recorded(found.record()).space
     if not options.space.endswith(".py"):
         return None, options.space != before
@@ -184,7 +185,7 @@ def _fingerprint(options: SearchOptions, run: SearchRun) -> str:
 
 
 def _prepare_data(options: SearchOptions, resolved: Resolved, run: SearchRun) -> None:
-    """Put the run's photos and split in place, and decode the pixels of the preset's size before trials wait for them."""
+    """Put the run's photos and split in place, and decode the pixels of the preset's size before trials need them."""
     from maskcls.training.fit_data import check_trainable
 
     faces = prepared(options)

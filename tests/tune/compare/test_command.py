@@ -97,7 +97,10 @@ STUDY = Study("tricks", "Which trick helps?", [
         Variant("first epoch", treatment="{HERE}:FirstEpoch"),
         Variant("nowhere", treatment="{HERE}:Nowhere"),
     ]),
-    Comparison("training", variants=[Variant("half", treatment="{HERE}:HalfThePhotos"), Variant("itself", {{"epochs": 2}})]),
+    Comparison("training", variants=[
+        Variant("half", treatment="{HERE}:HalfThePhotos"),
+        Variant("itself", {{"epochs": 2}}),
+    ]),
 ])
 """
 
@@ -162,7 +165,8 @@ def test_help_imports_nothing_heavy_and_states_every_default() -> None:
     [
         (
             (),
-            "What to compare is missing: give --vary key=value,value, as in --vary loss=focal,cross_entropy, or --study",
+            "What to compare is missing: give --vary key=value,value, as in --vary loss=focal,cross_entropy, or "
+            "--study",
         ),
         (("--vary", "loss"), "--vary expects key=value,value"),
         (("--vary", "loss=focal", "--vary", "loss=cross_entropy"), "--vary loss is given twice"),
@@ -293,8 +297,8 @@ def test_a_resume_of_a_grid_may_add_values_but_no_key(tmp_path: Path) -> None:
     run.write_record(ComparisonRecord(call={**run.record().call, "grid": True}, sessions=[]))
     said = refused(2, "--resume", "one", "--vary", "lr_head=0.1", "--runs", tmp_path)
     assert (
-        "--vary lr_head cannot be added to a run of --grid, for it would replace every combination. Values of loss can be added"
-        in said
+        "--vary lr_head cannot be added to a run of --grid, for it would replace every combination. Values of loss "
+        "can be added" in said
     )
     said = call("--resume", "one", "--vary", "loss=soft_f1", "--plan", "--runs", tmp_path)
     assert "  loss=cross_entropy: loss focal -> cross_entropy\n  loss=soft_f1: loss focal -> soft_f1\n" in said

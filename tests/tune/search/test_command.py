@@ -1,4 +1,4 @@
-"""The door: what it refuses, what it says it would do, and a real search of demo faces that is killed, resumed and extended."""
+"""The command: what it refuses, what its plan says, and a search of demo faces that is killed, resumed and extended."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import tune
 from tests import commands
 from tests.tune.search.test_kill import wait_for
 from tests.tune.searches import table
@@ -84,11 +85,29 @@ def test_help_imports_nothing_heavy_and_states_every_default() -> None:
     flags = ("--retrain-on-all", "--skip-bad", "--plan", "--list-spaces", "--help")
     assert len(options) == 35
     assert shown.stdout.count("[default:") == len(options) - len(flags)
-    heavy = "import sys, tune.search; print(sorted({'torch', 'ray', 'optuna', 'pydantic', 'numpy', 'pandas'} & set(sys.modules)))"
+    heavy = (
+        "import sys, tune.search.__main__; "
+        "print(sorted({'torch', 'ray', 'optuna', 'pydantic', 'numpy', 'pandas'} & set(sys.modules)))"
+    )
     assert (
         subprocess.run([sys.executable, "-c", heavy], cwd=ROOT, capture_output=True, text=True, check=True).stdout
         == "[]\n"
     )
+
+
+def test_a_users_own_tune_is_passed_by_as_the_package_says(tmp_path: Path) -> None:
+    """Python itself fails where a file of the current folder has the name; nothing of the package runs then."""
+    (tmp_path / "tune.py").touch()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def started(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, *words, "-m", "tune.search", "--help"]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
+
+    assert "'tune.search'" in started().stderr
+    assert tune.__doc__ is not None
+    assert "`python -P -m tune.search`" in tune.__doc__
+    assert started("-P").returncode == 0
 
 
 def test_a_wrong_call_exits_with_2_and_no_traceback(tmp_path: Path) -> None:
@@ -240,7 +259,8 @@ def test_a_file_is_a_space(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(
         "from search_spaces import Space\n"
-        "SPACE = Space('mine', 'How wide?', lambda trial, setting: {'head_width': trial.suggest_int('head_width', 8, 64)})\n"
+        "def suggest(trial, setting): return {'head_width': trial.suggest_int('head_width', 8, 64)}\n"
+        "SPACE = Space('mine', 'How wide?', suggest)\n"
     )
     told = call("--space", str(file), "--plan", "--scale", "cpu")
     assert "Space mine: How wide?" in told

@@ -208,9 +208,7 @@ def test_a_space_that_gives_no_recipe_is_named(tmp_path: Path) -> None:
 
     plan = make_plan(3)
     wrong = SearchPlan(Space("mine", "?", suggest), plan.setting, plan.base, {}, 3)
-    with pytest.raises(
-        CallError, match="Space mine gives a recipe that is none.*frozen_stage.*Did you mean frozen_stages"
-    ):
+    with pytest.raises(CallError, match="Space mine gives an invalid recipe.*frozen_stage.*Did you mean frozen_stages"):
         run_search(wrong, new_run(tmp_path), Synthetic())
 
 

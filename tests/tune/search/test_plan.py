@@ -38,8 +38,8 @@ def broken(trial: Any, setting: Setting) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("suggest", "message"),
     [
-        (wrong_key, "Space mine gives a recipe that is none.*no key 'lr_hed'. Did you mean lr_head"),
-        (out_of_range, "Space mine gives a recipe that is none.*frozen_stages: .*less than or equal to 5, but got"),
+        (wrong_key, "Space mine gives an invalid recipe.*no key 'lr_hed'. Did you mean lr_head"),
+        (out_of_range, "Space mine gives an invalid recipe.*frozen_stages: .*less than or equal to 5, but got"),
         (no_return, "Space mine's suggest must return a dict of recipe values, but it returned None"),
         (broken, "Space mine cannot draw a trial: ZeroDivisionError: division by zero"),
     ],

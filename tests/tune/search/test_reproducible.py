@@ -1,5 +1,6 @@
-"""The same seed gives the same study in a fresh process, a trial's curve comes again to the bit, and a kill between any two records
-of the journal changes nothing of what follows."""
+"""The same seed gives the same study in a fresh process, a trial's curve comes again to the bit, and a kill between any
+two records of the journal changes nothing of what follows.
+"""
 
 from __future__ import annotations
 
@@ -108,7 +109,7 @@ def test_the_same_seed_gives_the_same_fits_in_a_fresh_process(tmp_path: Path, de
 
 @pytest.mark.timeout(1200)
 def test_a_trial_is_trained_again_to_the_bit(tmp_path: Path, demo_cache: Path) -> None:
-    """Trials that ran beside others, one of them killed with the driver and resumed, each again in a process of its own, alone."""
+    """Trials that ran beside others, one of them killed with the driver and resumed, each again alone in a process."""
     path = tmp_path / "runs" / "first"
     where: list[str | Path] = ["--runs", tmp_path / "runs", "--cache", demo_cache, "--parallel", "2"]
     driver = search(*REAL, "--name", "first", "--trials", "3", "--epochs", "4", *where)
