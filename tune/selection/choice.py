@@ -97,8 +97,7 @@ def is_made(run: SearchRun, design: Design) -> bool:
 
 
 def confirm(run: SearchRun, faces: FaceDataset, chosen: Choice, bundle: Path) -> HoldoutEvaluation:
-    """Score the winner's bundle on the holdout, and add that score, and the search's optimism, to the record of the
-    choice.
+    """Score the winner's bundle on the holdout, and add the score and the search's optimism to the choice's record.
 
     Raises DataError as `evaluate_on_holdout` does.
     """
