@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import runpy
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
@@ -24,11 +26,26 @@ class Said:
 
 def call(main: Callable[..., Any], *words: object) -> Said:
     """`python -m <door> words…`, errors turned into messages as the command line does."""
+    return _said(lambda: run(main), main.__module__, words)
+
+
+def call_module(module: str, *words: object) -> Said:
+    """`python -m module words…` from the module's last line on, as the interpreter runs it, but in this process."""
+
+    def run_it() -> None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*found in sys.modules", RuntimeWarning)  # imported by a test before
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+    return _said(run_it, module, words)
+
+
+def _said(run_it: Callable[[], Any], name: str, words: Sequence[object]) -> Said:
     out, err = io.StringIO(), io.StringIO()
-    argv = [main.__module__, *map(str, words)]
+    argv = [name, *map(str, words)]
     with mock.patch.object(sys, "argv", argv), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            run(main)
+            run_it()
             status = 0
         except SystemExit as end:
             status = int(end.code or 0)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
 import shlex
-import subprocess
-import sys
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from maskcls.data.demo.folder import draw
-from tests.commands import call
+from tests.commands import call, call_module
+from tests.conftest import DemoFaces
 from tune.search import __main__ as search
 
 ROOT = Path(__file__).parents[1]
@@ -75,18 +73,23 @@ def test_each_command_runs_here_or_is_tested_elsewhere() -> None:
 
 
 @pytest.mark.timeout(600)
-def test_the_commands_run_one_after_the_other(tmp_path: Path) -> None:
-    draw(tmp_path / "faces", persons=30, seed=2)
-    env = {**os.environ, "MASKCLS_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
+@pytest.mark.usefixtures("ray_cluster")
+def test_the_commands_run_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, demo_faces: DemoFaces
+) -> None:
+    shutil.copytree(demo_faces(30, 2), tmp_path / "faces")
+    monkeypatch.setenv("MASKCLS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
     for command in commands():
         if prefix_in(command, ELSEWHERE):
             continue
         cheaper = CHEAPER.get(prefix_in(command, CHEAPER) or "", [])
         for old, new in REPLACED.items():
             command = command.replace(old, new)
-        words = [sys.executable, *shlex.split(command)[1:], *cheaper]
-        done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        python, dash_m, module, *words = shlex.split(command)
+        assert (python, dash_m) == ("python", "-m")
+        said = call_module(module, *words, *cheaper)
+        assert said.status == 0, f"{command}\n{said.out}\n{said.err}"
     lines = (tmp_path / "submission.csv").read_text().splitlines()
     assert lines[0] == "ImageID,ans"
     assert len(lines) == len((tmp_path / "faces" / "eval" / "info.csv").read_text().splitlines())

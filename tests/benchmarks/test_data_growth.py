@@ -56,7 +56,7 @@ def test_trials_share_the_pixels(tmp_path: Path) -> None:
         "--part",
         "trials",
         "--photos",
-        "840",
+        "252",
         "--processes",
         "1",
         "--processes",
@@ -70,7 +70,7 @@ def test_trials_share_the_pixels(tmp_path: Path) -> None:
     assert said.status == 0, said.err
     assert "of it the pixel store" in said.out
     alone, two = (json.loads(out.read_text())["results"]["trials"][n] for n in ("1", "2"))
-    store_mb = 840 * 64 * 64 * 3 / 1e6
+    store_mb = 252 * 64 * 64 * 3 / 1e6
     assert alone["store_pss_mb"] == pytest.approx(store_mb, abs=0.1)
     assert two["store_pss_mb"] == pytest.approx(store_mb, abs=0.1)
     assert two["store_rss_mb"] == pytest.approx(2 * store_mb, abs=0.2)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from maskcls.serving.bundle import read_bundle
 from maskcls.stores.arrays import CacheOptions
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
+from tests.commands import Said, call_module
 from tune.export import choose, complete_states, export_trial
 from tune.runs import study as records
 from tune.runs.folder import SearchRun
@@ -156,26 +155,24 @@ def test_what_there_is_none_of_is_said(made: tuple[SearchRun, dict[str, Fit]], t
     assert not (tmp_path / "bundle").exists()
 
 
-def door(*options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "tune.export", *map(str, options)], capture_output=True, text=True, timeout=120
-    )
+def door(*options: Any) -> Said:
+    return call_module("tune.export", *options)
 
 
 def test_the_door(made: tuple[SearchRun, dict[str, Fit]], tmp_path: Path) -> None:
     run, fits = made
     done = door("--run", "made", "--runs", run.path.parent, "--trial", "1", "--out", tmp_path / "bundle")
-    assert done.returncode == 0, done.stderr
+    assert done.status == 0, done.err
     best = fits["0001"].best
     expected = f"Epoch {best.epoch} of trial 0001 of made, validation macro F1 {best.validation_f1:.4f}, is in "
-    assert done.stdout.startswith(expected)
-    assert f"python -m maskcls.predict --bundle {tmp_path / 'bundle'} " in done.stdout
+    assert done.out.startswith(expected)
+    assert f"python -m maskcls.predict --bundle {tmp_path / 'bundle'} " in done.out
     assert read_bundle(tmp_path / "bundle").classifiers[0].recipe == RECIPES["0001"]
 
 
 def test_the_door_lists_the_runs_there_are(made: tuple[SearchRun, dict[str, Fit]], tmp_path: Path) -> None:
     run, _ = made
     done = door("--run", "mad", "--runs", run.path.parent, "--out", tmp_path / "bundle")
-    assert done.returncode == 2
-    assert done.stderr.startswith("Error: There is no run 'mad'. Expected a run's folder, or its name under ")
-    assert done.stderr.endswith("Runs there: made.\n")
+    assert done.status == 2
+    assert done.err.startswith("Error: There is no run 'mad'. Expected a run's folder, or its name under ")
+    assert done.err.endswith("Runs there: made.\n")
