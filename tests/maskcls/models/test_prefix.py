@@ -34,7 +34,8 @@ def backbone(name: str, frozen_stages: int) -> Backbone:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_prefix_and_rest_are_the_backbone_to_the_bit(name: str) -> None:
     size = FAMILIES[name]
-    images = torch.randn(16, 3, size, size, generator=torch.Generator().manual_seed(1)).contiguous(
+    n = 16 if size == 64 else 4
+    images = torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(1)).contiguous(
         memory_format=torch.channels_last
     )
     cut_somewhere = False
@@ -46,7 +47,7 @@ def test_prefix_and_rest_are_the_backbone_to_the_bit(name: str) -> None:
             continue
         cut_somewhere = cut_somewhere or frozen_stages < N_STAGES
         with torch.no_grad():
-            assert torch.equal(cut.rest(cut.features(images, 16)), made(images)), frozen_stages
+            assert torch.equal(cut.rest(cut.features(images, n)), made(images)), frozen_stages
     assert cut is not None, "all five stages frozen, nothing is left to run"
     assert cut_somewhere
 

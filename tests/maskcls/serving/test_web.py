@@ -185,13 +185,13 @@ def _label_names(task: str) -> tuple[str, ...]:
     return TASKS[task].label_names
 
 
-@pytest.fixture
-def visit(site: Site, tmp_path: Path) -> Iterator[Visit]:
-    """Chromium before the page, a drawn face before its camera."""
+@pytest.fixture(scope="module")
+def browser(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Chromium with a drawn face before its camera."""
     if CHROMIUM is None:
         pytest.skip("there is no Chromium here (Debian: apt-get install chromium)")
     playwright = pytest.importorskip("playwright.sync_api", reason="browser tests need playwright (the extra `dev`)")
-    camera = tmp_path / "camera.mjpeg"
+    camera = tmp_path_factory.mktemp("camera") / "camera.mjpeg"
     frame = cv2.resize(cv2.imread(str(site.photo)), (360, 480))
     frame = cv2.copyMakeBorder(frame, 0, 0, 140, 140, cv2.BORDER_REPLICATE)
     assert frame.shape[1::-1] == CAMERA_SIZE
@@ -202,19 +202,27 @@ def visit(site: Site, tmp_path: Path) -> Iterator[Visit]:
         f"--use-file-for-fake-video-capture={camera}",
     ]
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(
+        started = driver.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage", *switches]
         )
-        page = browser.new_context(viewport={"width": 1100, "height": 760}).new_page()
-        page.set_default_timeout(START_S * 1000)
-        found = Visit(page)
-        page.on("request", lambda request: found.asked.append(request.url))
-        page.on("console", lambda message: found.complaints.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: found.complaints.append(str(error)))
-        page.goto(site.url)
-        page.wait_for_selector("text=Drop a portrait here")
-        yield found
-        browser.close()
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def visit(site: Site, browser: Any) -> Iterator[Visit]:
+    """The page in a window of its own, which shares nothing with another test's."""
+    window = browser.new_context(viewport={"width": 1100, "height": 760})
+    page = window.new_page()
+    page.set_default_timeout(START_S * 1000)
+    found = Visit(page)
+    page.on("request", lambda request: found.asked.append(request.url))
+    page.on("console", lambda message: found.complaints.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: found.complaints.append(str(error)))
+    page.goto(site.url)
+    page.wait_for_selector("text=Drop a portrait here")
+    yield found
+    window.close()
 
 
 @pytest.mark.browser
