@@ -13,6 +13,7 @@ import typer
 
 from maskcls import cli
 from maskcls.cli import run as run_command
+from maskcls.errors import CallError
 from maskcls.text import counted
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ def main(
     gets the ensemble, one bundle that predicts like any other; where not, the best finalist alone. The holdout only
     confirms; each use of it is counted.
     """
-    from maskcls.errors import CallError
     from maskcls.serving.bundle import check_writable
+    from maskcls.stores.arrays import CacheOptions
     from tune.runs.folder import SearchRun
     from tune.selection.library import check_runs
 
@@ -62,8 +63,6 @@ def main(
     with ExitStack() as held:
         for one in found:
             held.enter_context(one.driving())
-        from maskcls.stores.arrays import CacheOptions
-
         faces = _faces(found[0], CacheOptions(cache, pixel_store_gb, feature_store_gb))
         decision = decide(found, faces, design, size)
         typer.echo("\n".join((*_table(decision, design), *verdict(decision, design, out))))
@@ -120,7 +119,7 @@ def write(decision: Decision, out: Path, faces: FaceDataset, overwrite: bool) ->
     from maskcls.serving.predictor import probabilities_of
     from maskcls.training.checkpoint import load_best
     from maskcls.training.metrics import scores
-    from tune.export import complete_states
+    from tune.selection.export import complete_states
 
     trained, members = [], []
     for candidate, weight in decision.members:

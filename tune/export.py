@@ -9,13 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maskcls.cli import run as run_command
-from maskcls.stores.arrays import CacheOptions
+from maskcls.errors import CallError
 from maskcls.text import first
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from maskcls.recipe import Recipe
     from tune.runs.folder import SearchRun
     from tune.runs.study import Record
 
@@ -37,6 +34,7 @@ def main(
     """Export the best epoch, by validation macro F1, of a search's best trial, or of any other, as a bundle."""
     from tune.runs.folder import SearchRun
     from tune.runs.study import records
+    from tune.selection.export import export_trial
 
     found = SearchRun.open(run, runs)
     chosen = choose(found, records(found), trial)
@@ -50,7 +48,6 @@ def main(
 
 def choose(run: SearchRun, trials: Sequence[Record], trial_id: str | None) -> Record:
     """The trial of that number, or the best. Raises CallError: there is none, or it has no finished epoch."""
-    from maskcls.errors import CallError
     from tune.runs.leaderboard import ranked
 
     scored = [record for record in ranked(trials) if record.f1 is not None]
@@ -75,40 +72,6 @@ def choose(run: SearchRun, trials: Sequence[Record], trial_id: str | None) -> Re
             f"best first: {there}."
         )
     return chosen
-
-
-def export_trial(run: SearchRun, trial_id: str, out: Path, overwrite: bool = False) -> None:
-    """Write a trial's best epoch as a bundle.
-
-    Raises:
-        CallError: `out` is in the way.
-        RunError: the trial has no finished epoch, its state is damaged, or the weights of its frozen stages cannot be
-            had.
-    """
-
-    from maskcls.data.dataset import FaceDataset
-    from maskcls.serving.bundle import check_writable, export
-    from maskcls.training.checkpoint import load_best
-
-    check_writable(out, overwrite=overwrite)
-    recipe, result, moving = load_best(run.trial(trial_id))
-    export(
-        out,
-        recipe,
-        complete_states(recipe, moving),
-        scores={"validation": result.scores.to_dict(), "epoch": result.epoch, "run": run.name, "trial": trial_id},
-        faces=FaceDataset.load(run.data, CacheOptions(run.path)),  # no pixels are asked for, so no cache either
-        overwrite=overwrite,
-    )
-
-
-def complete_states(recipe: Recipe, moving: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
-    """Each model's whole state: what was trained, and the frozen stages as their weights or the seed give them."""
-    from maskcls.models.model import build_models
-    from maskcls.training.fit import complete_state
-
-    models = build_models(recipe, pretrained=True)
-    return [complete_state(model.state_dict(), best) for model, best in zip(models, moving, strict=True)]
 
 
 def _listed(scored: Sequence[Record]) -> str:

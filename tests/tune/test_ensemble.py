@@ -27,12 +27,12 @@ from tests.commands import Said, call
 from tests.tune.answered_run import add_trained_trial, let_answer, note_data, one_knows, outvoting
 from tests.tune.selection.small_run import fitted, small_run, two_trials
 from tune import ensemble
-from tune.export import export_trial
 from tune.runs.folder import SearchRun
 from tune.runs.record import DataRecord
 from tune.runs.study import records
 from tune.selection.choice import choose
 from tune.selection.ensembles import LeftOutComparison
+from tune.selection.export import export_trial
 from tune.selection.finalists import Design, RepeatBy, read_finalists, repeat_requests
 from tune.selection.fits import repeat_fit
 from tune.selection.holdout import holdout_evaluations

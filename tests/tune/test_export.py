@@ -20,9 +20,10 @@ from maskcls.stores.arrays import CacheOptions
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
 from tests.commands import Said, call_module
-from tune.export import choose, complete_states, export_trial
+from tune.export import choose
 from tune.runs import study as records
 from tune.runs.folder import SearchRun
+from tune.selection.export import complete_states, export_trial
 from tune.states import TrialState
 
 SMALL = {"backbone": "lcnet_050", "weights": "none", "image_size": 32, "epochs": 2, "batch_size": 18, "lr_body": 1e-3}

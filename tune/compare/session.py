@@ -18,6 +18,7 @@ import typer
 
 from maskcls.cli import INTERRUPTED as INTERRUPTED_STATUS
 from maskcls.errors import CallError
+from maskcls.files import write_atomically
 from tune.compare.arms import PlannedComparison, find_inapplicable, find_untrainable, leave_out, repeat_splits
 from tune.compare.options import CompareOptions, ComparePlan, resolve
 from tune.fitting.gpu_sharing import share_gpus
@@ -39,6 +40,7 @@ from tune.runs.session import (
     say_dashboard,
 )
 from tune.runs.stopping import Reason
+from tune.states import TrialState
 
 if TYPE_CHECKING:
     from maskcls.data.dataset import FaceDataset
@@ -216,11 +218,9 @@ def _hand_over(run: ComparisonRun, ready: _Ready, outcome: Outcome) -> None:
     """Tables, plot and page over what is complete, and the table said."""
     from rich.console import Console
 
-    from maskcls.files import write_atomically
     from tune.compare import table as compare_table
     from tune.compare.report import write_report
     from tune.compare.results import read_results
-    from tune.states import TrialState
 
     comparisons = ready.comparisons
     results = read_results(run, comparisons, ready.splits, ready.faces)

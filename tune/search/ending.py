@@ -14,6 +14,7 @@ from tune.runs.session import faces_of
 from tune.runs.stopping import Outcome, Reason
 from tune.search.options import SearchOptions
 from tune.search.plan import MANY, SearchPlan
+from tune.states import TrialState
 
 if TYPE_CHECKING:
     from tune.runs.study import Record
@@ -97,7 +98,6 @@ def finish(
     """
     from tune.runs.study import records
     from tune.selection import finish as to_the_end
-    from tune.states import TrialState
 
     winner = chosen.winner
     if winner is None or not any(
@@ -137,11 +137,11 @@ def _share(plan: SearchPlan, options: SearchOptions) -> dict[str, Any]:
 
 def hand_over(run: SearchRun, options: SearchOptions, outcome: SearchOutcome) -> int:
     """Write best/ and report.html and print the summary, and what cannot be made. Returns the exit status."""
-    from tune.export import export_trial
     from tune.runs import leaderboard
     from tune.runs.study import records
     from tune.search.report import write_report
     from tune.selection.choice import confirm
+    from tune.selection.export import export_trial
 
     trials, chosen = records(run), outcome.chosen
     leaderboard.write(run, trials)

@@ -28,6 +28,7 @@ from tune.search.dry_run import print_plan
 from tune.search.ending import SearchOutcome, choose, design_of, finish, hand_over, handed_over, retrain
 from tune.search.options import SPACE_COPY, Resolved, SearchOptions, at_a_time, resolve
 from tune.search.plan import SearchPlan, drawn_recipes, vet
+from tune.states import TrialState
 
 
 def run(options: SearchOptions) -> int:
@@ -71,7 +72,6 @@ def _begin(options: SearchOptions) -> int:
 
 def _resume(options: SearchOptions, found: SearchRun) -> int:
     from tune.runs.study import records  # imports optuna
-    from tune.states import TrialState
 
     with ExitStack() as stack:
         if not options.plan:
