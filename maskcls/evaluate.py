@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from maskcls.serving.predictor import Predictor
 
 WIDTH_IN_FILES = 100
-"""Columns of the tables where there is no terminal to fit them into."""
+"""Width in characters of the tables where there is no terminal to fit them into."""
 
 
 def main(
@@ -49,10 +49,10 @@ def main(
     tta: cli.Tta = False,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
-    """Macro F1, accuracy, F1 a task and F1 a class.
+    """Print macro F1, accuracy, F1 per task and F1 per class.
 
-    Of --bundle on --data; of --bundle on --images with --answers (by default the photos of eval/info.csv under --data); or of
-    --submission with --answers.
+    Of --bundle on --data; of --bundle on --images with --answers (by default the photos of eval/info.csv under --data);
+    or of --submission with --answers.
     """
     from rich.console import Console
 

@@ -1,4 +1,4 @@
-"""`python -m maskcls.predict`: photos -> a submission."""
+"""`python -m maskcls.predict`: classifies photos and writes a submission."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ def main(
     images: Annotated[
         Path,
         typer.Option(
-            "--images", help="Folder of photos, the contest's eval/ or its info.csv, or a text file with a path a line."
+            "--images",
+            help="Folder of photos, the contest's eval/ or its info.csv, or a text file with one path per line.",
         ),
     ],
     out: Annotated[

@@ -44,7 +44,7 @@ LoaderWorkers = Annotated[
     ),
 ]
 BESIDE_TRIAL = ("out", "trial", "cache", "pixel_store_gb", "feature_store_gb", "device", "loader_workers", "overwrite")
-"""What a call may state that trains a trial again; all else is the run's."""
+"""Options that a call with --trial may give; all others come from the run."""
 
 
 def main(
@@ -101,7 +101,7 @@ def main(
 
 
 def _recipe(preset: str, scale: str, explicit: dict[str, Any], *, demo: bool) -> Recipe:
-    """The recipe that the call names, said and checked."""
+    """The recipe that the call names, printed and checked."""
     from maskcls.models.backbones import check_backbones
     from maskcls.presets import base_recipe, resolve_scale
 
@@ -114,7 +114,7 @@ def _recipe(preset: str, scale: str, explicit: dict[str, Any], *, demo: bool) ->
 
 
 def _refuse_beside_trial(context: typer.Context) -> None:
-    """Raises CallError naming every option that the trial's run has answered already."""
+    """Raises CallError that names every given option which the trial's run determines."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     stated = [
         name
@@ -131,8 +131,7 @@ def _refuse_beside_trial(context: typer.Context) -> None:
 
 
 def _reproduce(context: typer.Context) -> None:
-    """Hand a call with --trial over to `tune.reproduce`, which has had this work since it was made a command of its
-    own."""
+    """Hand a call with --trial over to the command `tune.reproduce`, which replaces it."""
     typer.echo(
         "maskcls.train --trial is now python -m tune.reproduce --trial; this spelling goes with the next release.",
         err=True,

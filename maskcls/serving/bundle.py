@@ -1,11 +1,12 @@
-"""What is exported, a folder: `bundle.json` and one safetensors file a model. No pickle; loads without Ray, Optuna, albumentations.
+"""Bundle: an exported classifier, a folder of `bundle.json` and one safetensors file per model.
 
-It holds one classifier, or an ensemble: several, whose probabilities are averaged by their weights (Caruana et al., Ensemble Selection
-from Libraries of Models, ICML 2004). Format version 3; version 2, of one classifier, is read, too.
+No pickle; it loads without Ray, Optuna and albumentations. It holds one classifier, or an ensemble: several, whose
+probabilities are averaged by their weights (Caruana et al., "Ensemble Selection from Libraries of Models", ICML 2004).
+Format version 3; version 2, of one classifier, can be read, too.
 
-People it has seen, those it trained on and those by whose score it was chosen, are kept as salted hashes, so that a bundle handed
-on does not list them, and yet `maskcls.evaluate` can tell whom it has seen. The salt is the split's digest. Short names can be
-guessed, so this hides them from readers, not from attackers.
+People it has seen (it trained on them, or was chosen by their score) are stored as salted hashes. So a bundle that is
+passed on does not list them, and yet `maskcls.evaluate` can tell whom it has seen. The salt is the split's digest.
+Short names can be guessed, so this hides them from readers, not from attackers.
 """
 
 from __future__ import annotations
@@ -41,16 +42,21 @@ if TYPE_CHECKING:
 MANIFEST = "bundle.json"
 FORMAT, FORMAT_VERSION, READ_VERSIONS = "maskcls-bundle", 3, (2, 3)
 OF_A_CLASSIFIER = ("task_split", "recipe", "recipe_digest", "preprocessing", "models", "weights_origin")
-"""Keys of each classifier in bundle.json, beside its weight; in format version 2 they stood at the top, for one classifier."""
+"""Keys of each classifier in bundle.json, beside its weight; in format version 2 they stood at the top."""
 WEIGHTS_TOLERANCE = 1e-9
 HASH_DIGITS = 16
-"""64 bits: among a million people the odds that any two share a hash are 1 in 40 million."""
+"""Hexadecimal: 64 bits; among a million people the odds that any two share a hash are 1 in 40 million."""
 LIBRARIES = ("maskcls", "torch", "timm", "safetensors", "numpy", "opencv-python-headless")
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A classifier to be written: its recipe, a complete Model state dict for each model of the recipe's task split, and its weight."""
+    """A classifier to be written.
+
+    Args:
+        states: a complete `Model.state_dict()` for each model of the recipe's task split.
+        weight: its share of the bundle's prediction, in 0..1.
+    """
 
     recipe: Recipe
     states: Sequence[Mapping[str, Tensor]]
@@ -59,7 +65,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Classifier:
-    """A classifier as it was read; `models` are in eval(), on the CPU. `weight` is its share of the bundle's answer."""
+    """A classifier as it was read; `models` are in eval(), on the CPU. `weight` is its share of a prediction."""
 
     weight: float
     recipe: Recipe
@@ -71,7 +77,7 @@ class Classifier:
 
 @dataclass(frozen=True)
 class Bundle:
-    """What a folder holds: one classifier of weight 1, or several whose weights sum to 1."""
+    """A bundle as it was read: one classifier of weight 1, or several whose weights sum to 1."""
 
     folder: Path
     classifiers: tuple[Classifier, ...]
@@ -82,12 +88,12 @@ class Bundle:
     manifest: dict[str, Any]
 
     def has_seen(self, person: str) -> bool:
-        """Whether the person was among those whom it trained on, or by whose score it was chosen."""
+        """Whether it trained on the person, or was chosen by a score on the person's photos."""
         return person_hash(person, self.split_digest) in self.people_hashes
 
 
 def person_hash(person: str, split_digest: str) -> str:
-    """16 hex digits of SHA-256 over the split's digest and the person."""
+    """The first 16 hex digits of SHA-256 over the split's digest and the person."""
     return hashlib.sha256(f"{split_digest}:{person}".encode()).hexdigest()[:HASH_DIGITS]
 
 
@@ -104,13 +110,13 @@ def write_bundle(
     """Write a bundle so that, whenever this is interrupted, `folder` holds a whole one: the old, the new, or none.
 
     Args:
-        scores: what it scored where, ready for JSON.
-        seen_people: those whom any of the classifiers trained on, or was chosen by.
-        overwrite: replace the bundle that is there.
+        scores: its scores by where they were measured, ready for JSON.
+        seen_people: people on whom any of the classifiers trained, or by whom it was chosen.
+        overwrite: whether a bundle that is there is replaced.
 
     Raises:
-        CallError: `folder` exists and is no bundle, or is one and `overwrite` is not given; states that do not fit their recipe;
-            weights that are no shares of one.
+        CallError: `folder` exists and is no bundle, or is one and `overwrite` is False; states do not fit their recipe;
+            weights are not positive with the sum 1.
     """
     check_writable(folder, overwrite=overwrite)
     _check_weights([trained.weight for trained in classifiers])
@@ -144,7 +150,7 @@ def export(
     faces: FaceDataset,
     overwrite: bool = False,
 ) -> None:
-    """`export_classifiers` for a single fit."""
+    """Export a single fit with `export_classifiers`."""
     export_classifiers(folder, [Trained(recipe, states)], scores=scores, faces=faces, overwrite=overwrite)
 
 
@@ -156,7 +162,7 @@ def export_classifiers(
     faces: FaceDataset,
     overwrite: bool = False,
 ) -> None:
-    """`write_bundle` for fits on `faces`: they trained on the training people, and the validation people chose their epochs, or them."""
+    """Write a bundle of fits that trained on the training people of `faces`, chosen by its validation people."""
     write_bundle(
         folder,
         classifiers,
@@ -169,14 +175,14 @@ def export_classifiers(
 
 
 def note_scores(folder: Path, scores: Mapping[str, Any]) -> None:
-    """Add to the scores that a bundle tells, once there is a bundle to be scored. bundle.json alone is replaced, in one step."""
+    """Add scores to a bundle that were measured after it was written. Replaces bundle.json, in one step."""
     manifest = _read_manifest(folder)
     manifest["scores"] = {**manifest["scores"], **scores}
     write_atomically(folder / MANIFEST, _json(manifest))
 
 
 def check_writable(folder: Path, *, overwrite: bool) -> None:
-    """Raises CallError where `write_bundle` would refuse the folder: ask before the training, not after it."""
+    """Raises CallError if `write_bundle` would refuse the folder: to be asked before the training, not after it."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not (folder / MANIFEST).is_file():
@@ -186,7 +192,7 @@ def check_writable(folder: Path, *, overwrite: bool) -> None:
 
 
 def read_bundle(folder: Path) -> Bundle:
-    """What a folder holds, every file checked. Raises DataError: no bundle, another version, files missing or damaged."""
+    """Read a bundle and check every file. Raises DataError: no bundle, another version, files missing or damaged."""
     manifest = _read_manifest(folder)
     try:
         if manifest["format_version"] == 2:
@@ -217,12 +223,12 @@ def read_bundle(folder: Path) -> Bundle:
 
 
 def _check_weights(weights: Sequence[float]) -> None:
-    if not weights or min(weights) <= 0 or not abs(sum(weights) - 1) <= WEIGHTS_TOLERANCE:  # nan sums to nothing
+    if not weights or min(weights) <= 0 or not abs(sum(weights) - 1) <= WEIGHTS_TOLERANCE:  # so that nan fails
         raise CallError(f"The classifiers' weights must be positive and sum to 1, but are {list(weights)}.")
 
 
 def _serialised(trained: Trained, prefix: str) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """A classifier's entry in bundle.json, and its files' contents by their names."""
+    """A classifier's entry in bundle.json, and the contents of its files by their names."""
     recipe = trained.recipe
     paired = _paired(recipe, trained.states)
     files = [
@@ -249,7 +255,7 @@ def _json(manifest: Mapping[str, Any]) -> str:
 
 
 def _from_version_2(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest of one classifier as version 3 has it."""
+    """A manifest of format version 2, of one classifier, in version 3."""
     classifier = {"weight": 1.0, **{key: manifest[key] for key in OF_A_CLASSIFIER}}
     kept = {key: value for key, value in manifest.items() if key not in OF_A_CLASSIFIER}
     return {**kept, "format_version": FORMAT_VERSION, "classifiers": [classifier]}
@@ -294,31 +300,35 @@ def _paired(
 
 
 def _normalisation(backbone: str, state: Mapping[str, Tensor]) -> dict[str, list[float]]:
-    """Mean and std, RGB, of pixels in 0..1, told to readers: the backbone's own, which the state, that computes with them, must hold."""
+    """Mean and std, (3,) each, of RGB pixels in 0..1, for readers of bundle.json.
+
+    Raises CallError unless the state, which is what computes, holds the same.
+    """
     described = {}
     for name, own in zip(("mean", "std"), normalisation(backbone), strict=True):
         used = [value / 255 for value in state[name].flatten().tolist()]
         if any(abs(a - b) > 1e-6 for a, b in zip(used, own, strict=True)):
             raise CallError(
-                f"A model's {name} is {used}, but {backbone}'s own is {list(own)}. Give the state of a model of that backbone."
+                f"A model's {name} is {used}, but {backbone}'s own is {list(own)}. "
+                "Give the state of a model of that backbone."
             )
         described[name] = list(own)
     return described
 
 
 def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Each tensor with memory of its own on the CPU, as safetensors asks for."""
+    """Each tensor in memory of its own on the CPU, as safetensors needs it."""
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state.items()}
 
 
 def _file(name: str, content: bytes) -> tuple[dict[str, Any], bytes]:
-    """What bundle.json says of a file, and its content."""
+    """A file's entry in bundle.json, and its content. Its name has part of its digest: no new file replaces an old."""
     digest = hashlib.sha256(content).hexdigest()
     return {"file": f"{name}-{digest[:8]}.safetensors", "bytes": len(content), "sha256": digest}, content
 
 
 def _put(folder: Path, weights: Mapping[str, bytes], manifest: str) -> None:
-    """A new bundle is written beside and renamed; in an old one bundle.json, which names the weights, is replaced last."""
+    """Write a new bundle beside and rename it; in an old one replace bundle.json, which names the weights, last."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     if (folder / MANIFEST).exists():
         _put_files(folder, weights, manifest)
@@ -353,13 +363,14 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise DataError(f"{file} is damaged: no JSON ({error}). Export the bundle again.") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise DataError(
-            f'{file} is no bundle\'s: "format": "{FORMAT}" expected. Name a folder that maskcls.train or tune.export wrote.'
+            f'{file} is no bundle\'s: "format": "{FORMAT}" expected. '
+            "Name a folder that maskcls.train or tune.export wrote."
         )
     if manifest.get("format_version") not in READ_VERSIONS:
         raise DataError(
-            f"{folder} is a bundle of format version {manifest.get('format_version')}, and this maskcls reads versions "
-            f"{' and '.join(map(str, READ_VERSIONS))}. "
-            f"Export it again with this version, or install the one that wrote it."
+            f"{folder} is a bundle of format version {manifest.get('format_version')}, "
+            f"and this maskcls reads versions {' and '.join(map(str, READ_VERSIONS))}. "
+            "Export it again with this version, or install the one that wrote it."
         )
     return manifest
 
@@ -372,7 +383,8 @@ def _read_model(folder: Path, entry: Mapping[str, Any]) -> dict[str, Tensor]:
     if len(content) != entry["bytes"] or hashlib.sha256(content).hexdigest() != entry["sha256"]:
         raise DataError(
             f"{file} is damaged: {entry['bytes']:,} bytes of SHA-256 {entry['sha256'][:12]}… expected, but got "
-            f"{len(content):,} of {hashlib.sha256(content).hexdigest()[:12]}…. Copy it again, or export the bundle again."
+            f"{len(content):,} of {hashlib.sha256(content).hexdigest()[:12]}…. "
+            "Copy it again, or export the bundle again."
         )
     return safetensors.torch.load(content)
 

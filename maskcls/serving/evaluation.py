@@ -20,7 +20,7 @@ from maskcls.training.metrics import Scores, scores
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of all photos, and of those whose people the bundle has not seen (None where it has seen all or nobody)."""
+    """Scores of all photos, and of the people whom the bundle has not seen."""
 
     everyone: Scores
     counts: tuple[int, ...]
@@ -29,14 +29,19 @@ class Evaluation:
     seen: int = 0
     """How many of the people the bundle trained on or was chosen by."""
     others: Scores | None = None
+    """Scores of the photos of the other people; None if the bundle has seen all people or none."""
     unreadable: int = 0
     """Photos that could not be read and were left out."""
 
 
 def evaluate(predictor: Predictor, photos: pd.DataFrame, *, skip_bad: bool = False) -> Evaluation:
-    """Score a bundle on a table with the columns file, label, and person where people are known.
+    """Score a bundle on labelled photos.
 
-    Raises DataError listing the photos that cannot be read, unless `skip_bad`, which leaves them out.
+    Args:
+        photos: table with the columns file, label (0..17), and person if people are known.
+        skip_bad: whether to leave out photos that cannot be read.
+
+    Raises DataError that lists the photos which cannot be read, or, with `skip_bad`, if none can be read.
     """
     files = photos["file"].tolist()
     if skip_bad:
@@ -46,9 +51,10 @@ def evaluate(predictor: Predictor, photos: pd.DataFrame, *, skip_bad: bool = Fal
     good = np.setdiff1d(np.arange(len(photos)), list(bad))
     if not len(good):
         raise DataError(
-            f"None of the {len(photos):,} photos can be read, so there is nothing to score. {next(iter(bad.values()), '')}"
+            f"None of the {len(photos):,} photos can be read, so there is nothing to score. "
+            f"{next(iter(bad.values()), '')}"
         )
-    truth, found = photos["label"].to_numpy(np.int64)[good], found[good]
+    truth, found = photos["label"].to_numpy(np.int64)[good], found[good]  # (m,), (m, 18)
     persons = photos["person"].to_numpy(object)[good] if "person" in photos else np.array([], object)
     seen = {person for person in set(persons) if predictor.bundle.has_seen(person)}
     new = np.array([person not in seen for person in persons], bool)
@@ -63,20 +69,20 @@ def evaluate(predictor: Predictor, photos: pd.DataFrame, *, skip_bad: bool = Fal
 
 
 def labelled_photos(images: Path, answers: Path) -> pd.DataFrame:
-    """The photos of `photos.list_photos` with their true classes as `label`. Raises DataError where some have no answer."""
+    """List photos with their true classes, read from `answers`, as `label`. Raises DataError if some are not there."""
     photos = find_photos(images)
     return photos.assign(label=classes_of(photos["key"].tolist(), read_classes(answers), answers))
 
 
 def evaluate_submission(submission: Path, answers: Path) -> Evaluation:
-    """Score a finished submission: every photo of `answers` must be in it; photos that only the submission has are left aside."""
+    """Score a finished submission: every photo of `answers` must be in it; photos that only it has are ignored."""
     expected = read_classes(answers)
     truth = np.array(list(expected.values()), np.int64)
     return Evaluation(scores(truth, classes_of(list(expected), read_classes(submission), submission)), _counts(truth))
 
 
 def render(evaluation: Evaluation) -> RenderableType:
-    """The scores for a terminal: all, each task, each class, and those of the people it did not train on beside them."""
+    """Tables of the scores for a terminal: overall, by task, by class; those of new people in a column beside."""
     columns = {"all photos": evaluation.everyone}
     if evaluation.others is not None:
         columns["people new to it"] = evaluation.others
@@ -99,12 +105,12 @@ def render(evaluation: Evaluation) -> RenderableType:
 
 
 def warning(evaluation: Evaluation) -> str:
-    """What to say of people whom the bundle has seen; "" where there are none."""
+    """The warning about people whom the bundle has seen; "" if there are none."""
     if not evaluation.seen:
         return ""
     seen = (
-        f"Warning: the bundle has seen {evaluation.seen:,} of these {evaluation.people:,} people (it trained on them, or was chosen "
-        "by their score), so the score on all is too good."
+        f"Warning: the bundle has seen {evaluation.seen:,} of these {evaluation.people:,} people "
+        "(it trained on them, or was chosen by their score), so the score on all is too good."
     )
     if evaluation.others is None:
         return f"{seen} There is nobody else to score it on: give it people whom it has not seen."
@@ -112,4 +118,5 @@ def warning(evaluation: Evaluation) -> str:
 
 
 def _counts(truth: NDArray[np.int64]) -> tuple[int, ...]:
+    """Photos of each of the 18 classes."""
     return tuple(np.bincount(truth, minlength=len(CLASS_NAMES)).tolist())

@@ -1,7 +1,7 @@
-"""Photos -> probabilities of the 18 classes, by the way that validation takes: decode, geometry, padded blocks of one size.
+"""Predicts probabilities of the 18 classes for photos, as validation does: decode, geometry, padded blocks of one size.
 
-Where a bundle holds several classifiers, a photo is decoded once, cropped once for each geometry among them, and answered by the
-mean of their probabilities by their weights.
+If a bundle holds several classifiers, a photo is decoded once and cropped once for each geometry among them, and the
+prediction is the weighted mean of their probabilities.
 """
 
 from __future__ import annotations
@@ -35,24 +35,28 @@ Photo = str | Path | geometry.Image
 Crops = dict[geometry.Geometry, geometry.Cropped]
 """One photo through each geometry of a bundle."""
 BLOCKS_AHEAD = 2
-"""Decoded while the models are at work on one: enough to keep both busy, and a bound on memory."""
+"""Blocks decoded ahead while the models work on one: enough to keep both busy, and a bound on memory."""
 LISTED = 20
+"""Photos that a message lists at most."""
 
 
 class Predictions(NamedTuple):
-    """(n, 18) probabilities, and for each photo that cannot be read its row and what is wrong; there all classes are 1/18."""
+    """Predictions for n photos, some of which may be unreadable."""
 
     probabilities: NDArray[np.float64]
+    """(n, 18), rows summing to one; 1/18 each for a photo that cannot be read."""
     bad: dict[int, str]
+    """For each photo that cannot be read, by its row, what is wrong."""
 
 
 class Predictor:
-    """A bundle at work on a device: `auto` (cuda where there is one), or torch's name of one.
+    """A bundle on a device, ready to predict.
 
-    From then on the process keeps the memory that it frees, until `machine.give_back_memory`.
+    From its first predictor on the process keeps the memory that it frees, until `machine.give_back_memory`.
 
     Args:
-        flip: answer with the mean of a photo's and its mirror image's probabilities, for twice the work.
+        device: `auto` (the first GPU, or the CPU if there is none), or torch's name, as in `cpu` or `cuda:0`.
+        flip: predict the mean of a photo's and its mirror image's probabilities, for twice the work.
     """
 
     def __init__(self, bundle: Bundle | Path, device: str = "auto", *, flip: bool = False) -> None:
@@ -66,26 +70,30 @@ class Predictor:
                 model.to(self.device)
 
     def crops(self, photo: Photo) -> Crops:
-        """What the models see of a photo before they normalise it: uint8 (s, s, 3), to the bit what the pixel store holds."""
+        """A photo's pixels, uint8 (s, s, 3), for each geometry: to the bit what the pixel store holds."""
         rgb = photo if isinstance(photo, np.ndarray) else geometry.decode(photo).rgb
         return {each: each.crop(rgb) for each in self.geometries}
 
     def probabilities(self, photos: Sequence[Photo], *, progress: bool = False) -> NDArray[np.float64]:
-        """(n, 18), rows summing to one. Raises DataError that lists all photos which cannot be read, after looking at all."""
+        """Predict (n, 18), rows summing to one. Raises DataError that lists all photos which cannot be read."""
         predictions = self.predictions(photos, progress=progress)
         if predictions.bad:
             raise DataError(_refusal(predictions.bad, len(photos)))
         return predictions.probabilities
 
     def at_once(self, photo: geometry.Image) -> NDArray[np.float64]:
-        """(18,) of one photo for somebody who waits: not padded to a block, so the last bits may differ from `probabilities`."""
+        """Predict (18,) for one photo without padding it to a block: faster, but last bits may differ."""
         pixels = {each: cropped.pixels[None] for each, cropped in self.crops(photo).items()}
         return self._probabilities(pixels, block_photos=1)[0]  # type: ignore[no-any-return]
 
     def predictions(self, photos: Sequence[Photo], *, skip_bad: bool = False, progress: bool = False) -> Predictions:
-        """Like `probabilities`, but photos that cannot be read are returned beside; unless `skip_bad`, the first ends the predicting.
+        """Predict like `probabilities`, but return which photos cannot be read instead of raising.
 
         With a face crop the log says in how many photos no face was found.
+
+        Args:
+            skip_bad: whether to predict the others although some cannot be read; else no block after the first bad
+                photo is predicted.
         """
         probabilities = np.full((len(photos), N_CLASSES), 1 / N_CLASSES)
         bad: dict[int, str] = {}
@@ -99,6 +107,7 @@ class Predictor:
                     pixels = {
                         each: np.stack([crops[each].pixels for crops in good.values()]) for each in self.geometries
                     }
+                    # (m, s, s, 3) for each geometry -> (m, 18)
                     probabilities[list(good)] = self._probabilities(pixels)
                 advance(len(block))
         if any(each.face_crop != "none" for each in self.geometries) and (skip_bad or not bad):
@@ -106,7 +115,7 @@ class Predictor:
         return Predictions(probabilities, bad)
 
     def of_rows(self, faces: FaceDataset, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """(n, 18) of these rows of the photo table, from the pixel stores, which are built where there are none yet."""
+        """Predict (n, 18) for rows (n,) of the photo table from the pixel stores, which are built if need be."""
         stores = {each: faces.pixels(each.image_size, face_crop=each.face_crop) for each in self.geometries}
         return self._probabilities(stores, rows)
 
@@ -116,7 +125,7 @@ class Predictor:
         rows: NDArray[np.int64] | None = None,
         block_photos: int = BLOCK,
     ) -> NDArray[np.float64]:
-        weighted = [
+        weighted = [  # classifiers x (n, 18)
             each.weight * self._of(each, pixels[each.geometry], rows, block_photos) for each in self.bundle.classifiers
         ]
         return np.sum(weighted, axis=0)  # type: ignore[no-any-return]
@@ -130,7 +139,7 @@ class Predictor:
         )
 
     def _decoded(self, photos: Sequence[Photo]) -> Iterator[tuple[int, list[Crops | DataError]]]:
-        """Blocks of decoded photos with the row each begins at; a few blocks ahead are decoded in threads meanwhile."""
+        """Blocks of decoded photos, each with its first row; threads decode a few blocks ahead."""
         results = over_photos(self._crops_or_error, photos, ahead=BLOCKS_AHEAD * BLOCK)
         for start in range(0, len(photos), BLOCK):
             yield start, list(islice(results, BLOCK))
@@ -145,7 +154,7 @@ class Predictor:
 def probabilities_of(
     bundle: Bundle | Path, faces: FaceDataset, rows: NDArray[np.int64], device: str = "auto"
 ) -> NDArray[np.float64]:
-    """(n, 18) probabilities that a bundle gives these rows of the photo table, from the pixel stores, as `Predictor` gives of files."""
+    """Predict (n, 18) for rows (n,) of the photo table with a bundle: the same as `Predictor` gives for their files."""
     return Predictor(bundle, device).of_rows(faces, rows)
 
 

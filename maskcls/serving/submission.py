@@ -1,4 +1,4 @@
-"""Tables of answers, a row a photo: the contest's `ImageID,ans`, as truth or as a submission, read and written."""
+"""Tables of classes, one row per photo: the contest's `ImageID,ans`, as truth or as a submission, read and written."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PROBABILITY_COLUMNS = tuple(
 
 
 def read_classes(file: Path) -> dict[str, int]:
-    """Class 0..17 by ImageID; other columns are left aside. Raises DataError naming the row of what is wrong."""
+    """Read the class 0..17 of each ImageID; other columns are ignored. Raises DataError that names the wrong line."""
     if not file.is_file():
         raise DataError(f"{file} does not exist. Expected a CSV file with the columns {IMAGE},{ANSWER}.")
     table = read_csv(file)
@@ -41,7 +41,7 @@ def read_classes(file: Path) -> dict[str, int]:
 
 
 def classes_of(images: Sequence[str], classes: dict[str, int], file: Path) -> NDArray[np.int64]:
-    """(n,) classes of the images. Raises DataError where `classes`, read from `file`, lack some."""
+    """The classes (n,) of the images. Raises DataError if `classes`, read from `file`, lack some."""
     missing = [image for image in images if image not in classes]
     if missing:
         raise DataError(
@@ -51,23 +51,23 @@ def classes_of(images: Sequence[str], classes: dict[str, int], file: Path) -> ND
 
 
 def write_submission(file: Path, images: Iterable[str], classes: Iterable[int]) -> None:
-    """A submission: ImageID,ans, a row a photo in the order given. Atomic."""
+    """Write a submission: ImageID,ans, one row per photo in the order given. Atomic."""
     write_csv(file, (IMAGE, ANSWER), zip(images, classes, strict=True))
 
 
 def write_probabilities(file: Path, images: Iterable[str], probabilities: NDArray[np.float64]) -> None:
-    """ImageID and the 18 probabilities, columns PROBABILITY_COLUMNS. Atomic."""
+    """Write ImageID and the probabilities (n, 18) under PROBABILITY_COLUMNS, to 6 digits. Atomic."""
     rows = ((image, *(f"{p:.6g}" for p in row)) for image, row in zip(images, probabilities.tolist(), strict=True))
     write_csv(file, (IMAGE, *PROBABILITY_COLUMNS), rows)
 
 
 def find_photos(images: Path) -> pd.DataFrame:
-    """`photos.list_photos`, for which a folder with an info.csv, the contest's eval/, is that table."""
+    """List photos as `photos.list_photos` does; for a folder with an info.csv (the contest's eval/), that table."""
     return list_photos(images / INFO if (images / INFO).is_file() else images)
 
 
 def check_out(file: Path) -> None:
-    """Raises CallError where a table could not be written: ask before the work, not after it."""
+    """Raises CallError if a table could not be written there: to be asked before the work, not after it."""
     if file.is_dir():
         raise CallError(f"--out {file} is a folder. Name a file, as in {file / 'submission.csv'}.")
     if not file.parent.is_dir():

@@ -1,7 +1,7 @@
 """A page for one photo at a time: webcam or file, then mask state, gender and age group with their probabilities.
 
-What is sent travels inside the event and is decoded from memory: nothing is written, on the server's disk or elsewhere.
-The page asks nothing of the network: no fonts, no analytics, no sharing.
+A photo travels inside the event and is decoded from memory: nothing is written, on the server's disk or elsewhere. The
+page loads nothing from the network: no fonts, no analytics, no sharing.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ INTRODUCTION = """# Mask, gender, age
 Take a portrait or choose one, and see what {answers} of it. The photo is looked at once and kept nowhere."""
 NOTHING_YET = "Waiting for a photo."
 CSS = """
-.gradio-container { width: 100% !important; max-width: 1060px !important; margin: 0 auto !important; padding-top: 24px !important; }
+.gradio-container { width: 100% !important; max-width: 1060px !important; margin: 0 auto !important;
+  padding-top: 24px !important; }
 .answer p { font-size: 1.15em; min-height: 3em; }"""
 
 
 def import_gradio() -> Any:
-    """The library, its telemetry off. Raises RunError with what to do where it is not installed."""
+    """Import Gradio with its telemetry off. Raises RunError, with what to do, if it is not installed."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     try:
@@ -52,7 +53,7 @@ def import_gradio() -> Any:
 
 
 def marginals(probabilities: NDArray[np.float64]) -> dict[str, dict[str, float]]:
-    """(18,) probabilities of the classes -> for each task of SHOWN the probability of each label by its name."""
+    """Sum the probabilities (18,) of the classes to those of each label, by its name, for each task of SHOWN."""
     return {
         name: dict(
             zip(task(name).label_names, np.bincount(task(name).labels, weights=probabilities).tolist(), strict=True)
@@ -62,7 +63,7 @@ def marginals(probabilities: NDArray[np.float64]) -> dict[str, dict[str, float]]
 
 
 def classify(predictor: Predictor, photo: str) -> tuple[str, dict[str, dict[str, float]]]:
-    """A data URL -> a sentence with the likeliest class, and `marginals`. Raises DataError where it holds no photo."""
+    """Classify a photo in a data URL: a sentence with the likeliest class, and `marginals`. Raises DataError."""
     try:
         content = base64.b64decode(photo.partition(",")[2], validate=True)
     except binascii.Error:
@@ -73,7 +74,7 @@ def classify(predictor: Predictor, photo: str) -> tuple[str, dict[str, dict[str,
 
 
 def introduction(bundle: Bundle) -> str:
-    """The page's first words: whether one classifier answers, or several together."""
+    """The page's introduction, which says whether one classifier predicts or several together."""
     n = len(bundle.classifiers)
     return INTRODUCTION.format(
         answers="the classifier makes" if n == 1 else f"{n} classifiers, their probabilities averaged, make"
@@ -81,7 +82,7 @@ def introduction(bundle: Bundle) -> str:
 
 
 def build_page(predictor: Predictor) -> gr.Blocks:
-    """The page, not yet served."""
+    """Build the page without serving it."""
     gr = import_gradio()
 
     def answer(event: gr.EventData) -> list[Any]:  # type: ignore[name-defined]  # Gradio goes by the annotation
@@ -106,7 +107,11 @@ def build_page(predictor: Predictor) -> gr.Blocks:
 
 
 def serve(predictor: Predictor, host: str, port: int, *, block: bool = True) -> gr.Blocks:
-    """Serve the page until interrupted; with `block=False` return at once, and `.close()` ends it. Raises CallError: the port is taken."""
+    """Serve the page until interrupted. Raises CallError if the port is taken.
+
+    Args:
+        block: False returns at once; the returned page's `.close()` ends the serving.
+    """
     _check_free(host, port)
     gr = import_gradio()
     page = build_page(predictor)

@@ -16,8 +16,8 @@ PHOTOS_A_PERSON = 7
 FACES = Path(__file__).parents[3] / "shared/faces"
 
 
-def door(main: Callable[..., None], *arguments: object) -> int:
-    """`python -m maskcls.<door>` in this process -> its exit status."""
+def command(main: Callable[..., None], *arguments: object) -> int:
+    """Run `python -m maskcls.<command>` in this process; returns its exit status."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["maskcls", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
@@ -37,7 +37,7 @@ def test_people_it_trained_on_are_counted_and_the_others_scored(
     people = 6  # of whom the random bundle says that it knows the first two
     data = make_contest(people)
     assert (
-        door(
+        command(
             evaluate.main,
             "--bundle",
             random_bundle("three"),
@@ -54,8 +54,8 @@ def test_people_it_trained_on_are_counted_and_the_others_scored(
     assert shown("photos", said.out) == ["photos", str(people * PHOTOS_A_PERSON), str((people - 2) * PHOTOS_A_PERSON)]
     others_f1 = shown("macro F1", said.out)[2]
     assert (
-        "Warning: the bundle has seen 2 of these 6 people (it trained on them, or was chosen by their score), so the score on all is "
-        f"too good. On the other 4 its macro F1 is {others_f1}."
+        "Warning: the bundle has seen 2 of these 6 people (it trained on them, or was chosen by their score), "
+        f"so the score on all is too good. On the other 4 its macro F1 is {others_f1}."
     ) in said.err
     for name in ("accuracy", "F1 mask3", "F1 gender2", "F1 age3"):
         assert 0 <= float(shown(name, said.out)[1]) <= 1
@@ -71,11 +71,11 @@ def test_a_bundles_score_and_its_submissions_are_the_same(
     names = sorted(file.name for file in images.iterdir())
     answers.write_text("ImageID,ans,person\n" + "".join(f"{name},{2 * i},x\n" for i, name in enumerate(names)))
     bundle = ("--bundle", random_bundle("single"), "--images", images)
-    assert door(predict.main, *bundle, "--out", submission) == 0
+    assert command(predict.main, *bundle, "--out", submission) == 0
     capsys.readouterr()
-    assert door(evaluate.main, *bundle, "--answers", answers) == 0
+    assert command(evaluate.main, *bundle, "--answers", answers) == 0
     of_bundle = capsys.readouterr()
-    assert door(evaluate.main, "--submission", submission, "--answers", answers) == 0
+    assert command(evaluate.main, "--submission", submission, "--answers", answers) == 0
     assert capsys.readouterr().out == of_bundle.out
     assert shown("photos", of_bundle.out) == ["photos", "7"]
     assert of_bundle.err == ""
@@ -84,7 +84,7 @@ def test_a_bundles_score_and_its_submissions_are_the_same(
 def test_a_perfect_submission_scores_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     answers = tmp_path / "answers.csv"
     answers.write_text("ImageID,ans\n" + "".join(f"{c}.jpg,{c}\n" for c in range(17)))
-    assert door(evaluate.main, "--submission", answers, "--answers", answers) == 0
+    assert command(evaluate.main, "--submission", answers, "--answers", answers) == 0
     out = capsys.readouterr().out
     assert shown("macro F1", out) == ["macro F1", "1.0000"]
     assert shown("16", out) == ["16", "not worn, female, 30 to 59", "1", "1.0000"]
@@ -93,7 +93,7 @@ def test_a_perfect_submission_scores_one(tmp_path: Path, capsys: pytest.CaptureF
 
 @pytest.mark.skipif(not FACES.is_dir(), reason="no real faces beside the repository (../shared/faces)")
 def test_the_placeholder_of_the_real_faces_scores_as_the_largest_class_does(capsys: pytest.CaptureFixture[str]) -> None:
-    door(evaluate.main, "--submission", FACES / "dev/eval/info.csv", "--answers", FACES / "dev-answers/eval.csv")
+    command(evaluate.main, "--submission", FACES / "dev/eval/info.csv", "--answers", FACES / "dev-answers/eval.csv")
     out = capsys.readouterr().out
     n = int(shown("photos", out)[1])
     of_class_0 = int(shown("0", out)[2])
@@ -117,7 +117,7 @@ def test_the_placeholder_of_the_real_faces_scores_as_the_largest_class_does(caps
     ],
 )
 def test_wrong_calls(arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert door(evaluate.main, *arguments) == 2
+    assert command(evaluate.main, *arguments) == 2
     assert message in capsys.readouterr().err
 
 
@@ -126,7 +126,7 @@ def test_bad_input_is_told_before_the_weights_are_read(tmp_path: Path, capsys: p
     answers.write_text("ImageID,ans\na,1\n")
     submission = tmp_path / "submission.csv"
     submission.write_text("ImageID,ans\nb,1\n")
-    assert door(evaluate.main, "--submission", submission, "--answers", answers) == 1
+    assert command(evaluate.main, "--submission", submission, "--answers", answers) == 1
     assert "submission.csv lacks 1 of 1 photos, a the first" in capsys.readouterr().err
-    assert door(evaluate.main, "--bundle", tmp_path, "--data", tmp_path / "nowhere") == 1
+    assert command(evaluate.main, "--bundle", tmp_path, "--data", tmp_path / "nowhere") == 1
     assert "nowhere" in capsys.readouterr().err

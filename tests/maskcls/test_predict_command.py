@@ -16,7 +16,7 @@ RandomBundle = Callable[[str], Path]
 NAMES = ("b2.jpg", "a1.jpg", "c3.jpg", "0d.jpg")
 
 
-def door(*arguments: object) -> int:
+def command(*arguments: object) -> int:
     """`python -m maskcls.predict` in this process -> its exit status."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["maskcls.predict", *map(str, arguments)])
@@ -42,7 +42,9 @@ def test_a_submission_has_info_csvs_columns_rows_and_order(
     random_bundle: RandomBundle, evaluation_folder: Path, tmp_path: Path, images: str
 ) -> None:
     out = tmp_path / "submission.csv"
-    assert door("--bundle", random_bundle("three"), "--images", tmp_path / images, "--out", out, "--device", "cpu") == 0
+    assert (
+        command("--bundle", random_bundle("three"), "--images", tmp_path / images, "--out", out, "--device", "cpu") == 0
+    )
     heading, *rows = out.read_text().splitlines()
     assert heading == "ImageID,ans"
     assert [row.split(",")[0] for row in rows] == list(NAMES)
@@ -56,7 +58,8 @@ def test_a_folder_gives_relative_paths_and_probabilities_that_bear_the_answer_ou
     (evaluation_folder / "info.csv").unlink()
     out = tmp_path / "s.csv"
     assert (
-        door("--bundle", random_bundle("single"), "--images", evaluation_folder, "--out", out, "--probabilities") == 0
+        command("--bundle", random_bundle("single"), "--images", evaluation_folder, "--out", out, "--probabilities")
+        == 0
     )
     answers = [row.split(",") for row in out.read_text().splitlines()[1:]]
     assert [image for image, _ in answers] == sorted(f"images/{name}" for name in NAMES)
@@ -74,14 +77,14 @@ def test_unreadable_photos_are_refused_together_and_skipped_when_told(
         (evaluation_folder / "images" / name).write_bytes(b"")
     out = tmp_path / "s.csv"
     call = ("--bundle", random_bundle("single"), "--images", evaluation_folder, "--out", out)
-    assert door(*call) == 1
+    assert command(*call) == 1
     error = capsys.readouterr().err
     assert "Error: 2 of 4 photos cannot be read; nothing was written. Mend them, or use --skip-bad." in error
     assert "a1.jpg is empty" in error
     assert "c3.jpg is empty" in error
     assert not out.exists()
 
-    assert door(*call, "--skip-bad") == 0
+    assert command(*call, "--skip-bad") == 0
     rows = out.read_text().splitlines()
     assert rows[2:4] == ["a1.jpg,0", "c3.jpg,0"]
     assert len(rows) == 5
@@ -92,16 +95,16 @@ def test_wrong_calls_exit_with_2_and_bad_input_with_1(
     random_bundle: RandomBundle, evaluation_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bundle = random_bundle("single")
-    assert door("--bundle", bundle) == 2
-    assert door("--bundle", bundle, "--images", evaluation_folder, "--out", tmp_path) == 2
+    assert command("--bundle", bundle) == 2
+    assert command("--bundle", bundle, "--images", evaluation_folder, "--out", tmp_path) == 2
     assert "is a folder. Name a file" in capsys.readouterr().err
-    assert door("--bundle", tmp_path / "none", "--images", evaluation_folder, "--out", tmp_path / "s.csv") == 1
+    assert command("--bundle", tmp_path / "none", "--images", evaluation_folder, "--out", tmp_path / "s.csv") == 1
     assert "none is no bundle: it has no bundle.json" in capsys.readouterr().err
     spoilt = Path(shutil.copytree(bundle, tmp_path / "spoilt"))
     next(spoilt.glob("model-*")).unlink()
-    assert door("--bundle", spoilt, "--images", evaluation_folder, "--out", tmp_path / "s.csv") == 1
+    assert command("--bundle", spoilt, "--images", evaluation_folder, "--out", tmp_path / "s.csv") == 1
     assert "lacks model-classes" in capsys.readouterr().err
-    assert door("--bundle", bundle, "--images", tmp_path / "nowhere", "--out", tmp_path / "s.csv") == 1
+    assert command("--bundle", bundle, "--images", tmp_path / "nowhere", "--out", tmp_path / "s.csv") == 1
     assert not (tmp_path / "s.csv").exists()
 
 
@@ -137,6 +140,6 @@ def test_test_time_augmentation_changes_the_probabilities(
             "--probabilities",
             *option,
         )
-        assert door(*call) == 0
+        assert command(*call) == 0
         tables.append((tmp_path / "s.probabilities.csv").read_text())
     assert tables[0] != tables[1]

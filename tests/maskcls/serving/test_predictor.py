@@ -114,7 +114,7 @@ def test_an_array_counts_as_the_photo_it_was_decoded_from(predictor: Predictor, 
     assert np.array_equal(predictor.probabilities(arrays), predictor.probabilities(photo_kinds))
 
 
-def test_an_answer_does_not_hang_on_neighbours_or_order(predictor: Predictor, photo_kinds: list[Path]) -> None:
+def test_an_answer_does_not_depend_on_neighbours_or_order(predictor: Predictor, photo_kinds: list[Path]) -> None:
     alone = np.concatenate([predictor.probabilities([file]) for file in photo_kinds])
     assert np.allclose(alone.sum(axis=1), 1)
     assert len(np.unique(alone, axis=0)) == len(photo_kinds)

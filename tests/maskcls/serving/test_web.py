@@ -98,7 +98,7 @@ def test_a_taken_port_is_a_wrong_call(random_bundle: RandomBundle) -> None:
 
 @dataclass
 class Site:
-    """The door at work in a process of its own, all whose files would lie in `scratch` (but matplotlib's list of fonts)."""
+    """The command in a process of its own; any file it wrote, except matplotlib's list of fonts, is in `scratch`."""
 
     url: str
     scratch: Path

@@ -15,7 +15,7 @@ ONE = Conditions(1, "cpu", "Xeon, AVX2", 64, 0, "photos-split", {"torch": "2.15.
 TWO = replace(ONE, threads=2)
 
 
-def test_conditions_here_name_all_that_numbers_hang_on() -> None:
+def test_conditions_here_name_all_that_numbers_depend_on() -> None:
     here = Conditions.now(Recipe(batch_size=32), "photos-split", device="cpu", threads=3, loader_workers=2)
     assert (here.threads, here.device, here.micro_batch, here.loader_workers, here.data) == (
         3,

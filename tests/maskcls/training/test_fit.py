@@ -186,8 +186,8 @@ except OSError as error:
 
 def test_a_full_disk_is_told_and_the_state_before_it_is_unharmed(tmp_path: Path) -> None:
     run = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, check=True)
-    told, file = run.stdout.split()
-    assert told == "True"
+    trained, file = run.stdout.split()
+    assert trained == "True"
     assert Path(file).parent == tmp_path
     fit = Fit(RECIPE, data())
     assert fit.resume(tmp_path)

@@ -1,4 +1,4 @@
-"""What training is told: age cuts and bands move or drop training photos, and nothing that is scored."""
+"""The classes trained with: age cuts and bands move or drop training photos, and nothing that is scored."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def aged() -> FitData:
     return dataclasses.replace(small, ages=ages)
 
 
-def told(recipe: Recipe) -> TrainingPhotos:
+def training_photos(recipe: Recipe) -> TrainingPhotos:
     return TrainingPhotos.of(recipe, recipe.split.models[-1], aged().labels, aged().ages, aged().train)
 
 
 def test_without_cuts_of_its_own_training_is_told_the_classes() -> None:
-    photos = told(Recipe())
+    photos = training_photos(Recipe())
     assert np.array_equal(photos.rows, aged().train)
     assert np.array_equal(photos.classes, aged().labels[aged().train])
 
@@ -39,7 +39,7 @@ def test_without_cuts_of_its_own_training_is_told_the_classes() -> None:
 def test_a_lower_cut_moves_training_photos_and_no_validation_photo() -> None:
     recipe = RECIPE.override({"task_split": "single", "age_cut_old": 58, "epochs": 1})
     given = aged()
-    photos = told(recipe)
+    photos = training_photos(recipe)
     for row, class_ in zip(photos.rows, photos.classes, strict=True):
         before, after = decode(int(given.labels[row])), decode(int(class_))
         assert after[:2] == before[:2]
@@ -55,7 +55,7 @@ def test_a_lower_cut_moves_training_photos_and_no_validation_photo() -> None:
 def test_a_band_is_left_out_of_training_alone() -> None:
     recipe = RECIPE.override({"task_split": "three", "ages_left_out": "28-29,57-58", "epochs": 1})
     given = aged()
-    photos = told(recipe)
+    photos = training_photos(recipe)
     assert set(photos.ages) == {18, 26, 31, 44, 60, 61, 64, 70}
     fit = Fit(recipe, given)
     (result,) = fit.epochs()
@@ -63,8 +63,8 @@ def test_a_band_is_left_out_of_training_alone() -> None:
     assert result.scores.n == len(given.validation)
 
 
-def test_the_photos_of_a_batch_are_those_its_labels_are_told_of() -> None:
-    """With a band left out, positions count what is left: a photo beside its neighbour's label would go unnoticed otherwise."""
+def test_the_photos_of_a_batch_are_those_its_labels_are_of() -> None:
+    """With a band left out, positions count what is left; else a photo could have its neighbour's label unnoticed."""
     plain = {
         "augment_flip": 0.0,
         "augment_probability": 0.0,
@@ -90,7 +90,7 @@ def buffer(model_fit: ModelFit, name: str) -> Tensor:
     return found
 
 
-def test_a_member_that_does_not_hang_on_age_may_leave_a_group_out() -> None:
+def test_a_member_that_does_not_depend_on_age_may_leave_a_group_out() -> None:
     recipe = RECIPE.override({"task_split": "three", "members.mask3.ages_left_out": "60-99"})
     mask, _, age = Fit(recipe, aged()).model_fits
     assert len(buffer(mask, "labels")) < len(buffer(age, "labels"))
@@ -113,4 +113,4 @@ def test_a_class_left_without_photos_is_told_with_the_ages_there_are(values: dic
     with pytest.raises(
         CallError, match=r"leave nobody to train classes on who is '.*'\. The training people are 18 to 70 years old"
     ):
-        told(Recipe().override(values))
+        training_photos(Recipe().override(values))

@@ -235,7 +235,7 @@ def test_what_would_take_longer_to_read_than_to_compute_is_not_kept(
 
 
 def test_where_one_view_finds_no_room_it_is_computed_live(tmp_path: Path) -> None:
-    """The bound holds all of one fit's stores, but another fit's are in use: there is room for one view and the validation photos."""
+    """The bound is one fit's stores, but another fit's are in use: one view and the validation photos have room."""
     probe = Fit(KEPT, known(), stores=FeatureStores(tmp_path / "probe", shared=True))
     curve(probe)
     total = sum(info.n_bytes for info in list_stores(tmp_path / "probe"))
@@ -301,9 +301,9 @@ def test_a_cache_that_may_only_be_read_serves_what_it_has(
     for path in (*unprivileged.rglob("*"), unprivileged):
         path.chmod(0o555 if path.is_dir() else 0o444)
     calls = computed(monkeypatch)
-    told = curve(Fit(KEPT, known(), stores=kept))
+    numbers = curve(Fit(KEPT, known(), stores=kept))
     live, calls[:] = sum(calls), []
-    assert told == curve(Fit(KEPT, known()))
+    assert numbers == curve(Fit(KEPT, known()))
     assert 0 < live < sum(calls)
     assert "may only be read, and what it has not is computed whenever it is needed. Training goes on" in caplog.text
 
@@ -397,7 +397,7 @@ def test_a_process_that_is_suspended_is_not_waited_for_for_ever(
 
 
 def claimed_elsewhere(cache: Path) -> tuple[FeatureStore, Any, Any]:
-    """A store of three rows; a process that has claimed row 1, and what it waits for, to end without having written it."""
+    """A store of three rows, a process that has claimed row 1, and the event on which it ends without writing it."""
     here = FeatureStores(cache).open(Key({"backbone": "none"}, 3, (2,), torch.float32))
     fork = multiprocessing.get_context("fork")
     claimed, may_end = fork.Event(), fork.Event()
@@ -427,8 +427,8 @@ def test_a_process_opens_a_store_once(tmp_path: Path) -> None:
 def test_bfloat16_is_kept_in_half_the_room(tmp_path: Path) -> None:
     recipe = KEPT.override({"precision": "bfloat16", "epochs": 1})
     fit = Fit(recipe, known(), stores=FeatureStores(tmp_path, shared=True))
-    told = curve(fit)
+    numbers = curve(fit)
     training, validation = sorted(list_stores(tmp_path), key=lambda info: "as it is" in info.source)
     assert "view 0" in training.source
     assert training.n_bytes / training.photos < 0.6 * validation.n_bytes / validation.photos
-    assert told == curve(Fit(recipe, known()))
+    assert numbers == curve(Fit(recipe, known()))

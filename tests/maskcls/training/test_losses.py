@@ -113,9 +113,9 @@ def test_soft_f1_is_its_formula(seed: int, weighted: bool, smoothing: float) -> 
 def test_soft_f1_of_certain_answers_is_the_f1() -> None:
     from sklearn.metrics import f1_score
 
-    truth, answers = torch.tensor([0, 0, 1, 2, 2, 2]), torch.tensor([0, 1, 1, 2, 2, 0])
-    logits = 100.0 * torch.nn.functional.one_hot(answers, 3)
-    assert SoftF1()(logits, truth).item() == pytest.approx(1 - f1_score(truth, answers, average="macro"), abs=1e-6)
+    truth, predictions = torch.tensor([0, 0, 1, 2, 2, 2]), torch.tensor([0, 1, 1, 2, 2, 0])
+    logits = 100.0 * torch.nn.functional.one_hot(predictions, 3)
+    assert SoftF1()(logits, truth).item() == pytest.approx(1 - f1_score(truth, predictions, average="macro"), abs=1e-6)
 
 
 LOSSES = ("cross_entropy", "focal", "soft_f1")
@@ -152,16 +152,18 @@ class TestEveryLoss:
 
     def test_shares_that_are_whole_labels_give_the_same(self, loss: str, second: str, class_weights: str) -> None:
         logits, labels, _ = drawn(5)
-        told = create_loss(self.recipe(loss, second, class_weights), labels, K)
-        assert told(logits, shares_of(labels, K)).item() == pytest.approx(told(logits, labels).item(), rel=1e-5)
+        loss_of_recipe = create_loss(self.recipe(loss, second, class_weights), labels, K)
+        assert loss_of_recipe(logits, shares_of(labels, K)).item() == pytest.approx(
+            loss_of_recipe(logits, labels).item(), rel=1e-5
+        )
 
     def test_better_answers_cost_less_and_gradients_are_finite(
         self, loss: str, second: str, class_weights: str
     ) -> None:
         _, labels, _ = drawn(3)
-        told = create_loss(self.recipe(loss, second, class_weights), labels, K)
+        loss_of_recipe = create_loss(self.recipe(loss, second, class_weights), labels, K)
         strength = torch.tensor([0.0, 1.0, 2.0], requires_grad=True)
-        costs = torch.stack([told(s * F.one_hot(labels, K), labels) for s in strength])
+        costs = torch.stack([loss_of_recipe(s * F.one_hot(labels, K), labels) for s in strength])
         assert costs[0] > costs[1] > costs[2]
         costs.sum().backward()
         assert strength.grad is not None

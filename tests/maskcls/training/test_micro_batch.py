@@ -1,4 +1,4 @@
-"""A batch that goes through the model in parts: to the bit as before where it is whole, and else the same step up to rounding."""
+"""A batch that goes through the model in parts: the plain step to the bit if it is whole, else up to rounding."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def plain_step(model_fit: ModelFit, pixels: torch.Tensor, positions: torch.Tenso
     shares = mix(images, model_fit.recipe, torch_seed(model_fit.recipe.seed, model_fit.number, number, MIX_STREAM))
     features = model_fit.model.backbone(images)
     answers = zip(model_fit.head_losses, model_fit.model.logits(features), model_fit.model.ages(features), strict=True)
-    loss = torch.stack([told(logits, ages, positions, shares) for told, logits, ages in answers]).sum()
+    loss = torch.stack([head_loss(logits, ages, positions, shares) for head_loss, logits, ages in answers]).sum()
     model_fit.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     nn.utils.clip_grad_norm_(model_fit.model.parameters(), model_fit.recipe.clip_norm)

@@ -1,4 +1,4 @@
-"""Each way of mixing: what a photo is made of is what its shares say, and all of it hangs on the seed alone."""
+"""Each way of mixing: what a photo is made of is what its shares say, and all of it depends on the seed alone."""
 
 from __future__ import annotations
 

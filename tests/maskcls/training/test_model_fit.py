@@ -1,4 +1,4 @@
-"""One model's side of a fit: members' own values, heads on one backbone, moving averages, mixed batches, ages beside classes."""
+"""One model's side of a fit: members' own values, heads on one backbone, moving averages, mixed batches, ages."""
 
 from __future__ import annotations
 
@@ -72,10 +72,10 @@ def test_heads_of_a_shared_backbone_see_the_same_photos_and_all_move_it() -> Non
     (model_fit,) = fit.model_fits
     assert [task.name for task in model_fit.model.tasks] == ["mask3", "gender2", "age3"]
     pixels, positions = next(model_fit.batches.epoch(0))
-    for number, told in enumerate(model_fit.head_losses):  # one head's loss at a time
+    for number, head_loss in enumerate(model_fit.head_losses):  # one head's loss at a time
         copied = copy.deepcopy(model_fit.model)
         logits = copied.logits(copied.backbone(copied.normalise(pixels)))[number]
-        told(logits, None, positions, None).backward()
+        head_loss(logits, None, positions, None).backward()
         stem = next(copied.backbone.parameters())
         assert stem.grad is not None
         assert stem.grad.abs().sum() > 0
@@ -104,7 +104,7 @@ def test_a_members_own_values_are_its_models() -> None:
     assert age.average is not None
 
 
-def test_ages_are_regressed_only_where_labels_hang_on_them() -> None:
+def test_ages_are_regressed_only_where_labels_depend_on_them() -> None:
     recipe = RECIPE.override({"age_regression": 0.5})
     with_ages = [list(model.age_heads) for model in Fit(recipe, data()).models]
     assert with_ages == [[], [], ["age3"]]
@@ -120,9 +120,9 @@ def test_the_regression_learns_the_ages() -> None:
     model = fit.models[0].eval()
     rows = fit.data.validation
     with torch.inference_mode():
-        (answers,) = model.ages(model.backbone(model.normalise(torch.from_numpy(fit.data.pixels[rows]))))
-    assert answers is not None
-    means = [answers[torch.from_numpy(fit.data.ages[rows]) == age].mean().item() for age in (25, 45, 62)]
+        (predicted,) = model.ages(model.backbone(model.normalise(torch.from_numpy(fit.data.pixels[rows]))))
+    assert predicted is not None
+    means = [predicted[torch.from_numpy(fit.data.ages[rows]) == age].mean().item() for age in (25, 45, 62)]
     assert means[0] < means[1] < means[2]
 
 
