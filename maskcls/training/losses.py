@@ -158,6 +158,8 @@ def create_loss(recipe: Recipe, labels: Tensor, n_labels: int) -> nn.Module:
     Args:
         labels: (n,) int64 of the training photos, for balanced label weights.
         n_labels: k.
+
+    Raises ValueError for a name that is none of `recipe.LossName`.
     """
     weight = balanced_weights(labels, n_labels) if recipe.class_weights == "balanced" else None
 
@@ -166,7 +168,9 @@ def create_loss(recipe: Recipe, labels: Tensor, n_labels: int) -> nn.Module:
             return FocalLoss(recipe.focal_gamma, weight, recipe.label_smoothing)
         if name == "soft_f1":
             return SoftF1(weight, recipe.label_smoothing)
-        return CrossEntropy(weight, recipe.label_smoothing)
+        if name == "cross_entropy":
+            return CrossEntropy(weight, recipe.label_smoothing)
+        raise ValueError(f"There is no loss {name!r}.")
 
     first = named(recipe.loss)
     return first if recipe.second_loss == "none" else Sum(first, named(recipe.second_loss), recipe.second_loss_weight)

@@ -40,7 +40,9 @@ def create(kind: str, seed: int, number: int, attempt: int = 0) -> optuna.sample
             return optuna.samplers.GPSampler(seed=derived)
         if kind == CMAES:
             return optuna.samplers.CmaEsSampler(seed=derived, warn_independent_sampling=False)
-        return optuna.samplers.RandomSampler(seed=derived)
+        if kind == RANDOM:
+            return optuna.samplers.RandomSampler(seed=derived)
+    raise ValueError(f"There is no sampler {kind!r} that draws.")
 
 
 def check_serves(kind: str, space: Space, setting: Setting) -> None:

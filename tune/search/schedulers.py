@@ -17,7 +17,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule
 
 from tune.runs.study import trial_id
-from tune.search.plan import ASHA, MEDIAN
+from tune.search.plan import ASHA, MEDIAN, NONE
 from tune.states import FIDELITY, METRIC, MODE
 
 REDUCTION, _SHORT, _SHORT_REDUCTION = 3, 6, 2
@@ -172,7 +172,11 @@ def create(kind: str, epochs: int, on_error: OnError | None = None) -> EpochSche
     """Make the scheduler of that name (`plan.SCHEDULERS`)."""
     if kind == ASHA:
         return EpochASHA(epochs, on_error)
-    return EpochMedian(epochs, on_error) if kind == MEDIAN else NoEarlyStopping(epochs, on_error)
+    if kind == MEDIAN:
+        return EpochMedian(epochs, on_error)
+    if kind == NONE:
+        return NoEarlyStopping(epochs, on_error)
+    raise ValueError(f"There is no scheduler {kind!r}.")
 
 
 def _known(trial: Trial) -> RunTrial:

@@ -127,6 +127,12 @@ def test_the_recipes_losses_are_these() -> None:
     assert tuple(keys["second_loss"]["enum"]) == ("none", *LOSSES)
 
 
+@pytest.mark.parametrize("key", ["loss", "second_loss"])
+def test_an_unknown_loss_is_refused(key: str) -> None:
+    with pytest.raises(ValueError, match="There is no loss 'hinge'"):
+        create_loss(Recipe().model_copy(update={key: "hinge"}), torch.arange(K), K)
+
+
 @pytest.mark.parametrize("class_weights", ["none", "balanced"])
 @pytest.mark.parametrize("second", ["none", *LOSSES])
 @pytest.mark.parametrize("loss", LOSSES)

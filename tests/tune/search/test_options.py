@@ -263,3 +263,22 @@ def test_a_command_and_its_options_agree(main: Any, kind: type[SharedOptions]) -
         name: value for name, value in typed.items() if name not in others and value not in (None, getattr(told, name))
     } == {}
     assert set(kind.CALL) | {"name", *kind.COMMAND} | set(kind.IDENTITY) == kind.model_fields.keys()
+
+
+@pytest.mark.parametrize(
+    ("kind", "kept", "merged", "derived"),
+    [
+        (SearchOptions, SearchOptions.KEPT, {"learn_from", "retrain_on_all"}, set()),
+        (CompareOptions, (), {"vary", "seeds"}, {"one_at_a_time"}),
+    ],
+)
+def test_no_option_is_lost_on_a_resume(
+    kind: type[SharedOptions], kept: tuple[str, ...], merged: set[str], derived: set[str]
+) -> None:
+    """`resumed` merges some options itself; `derived` follow from others. All others must stand in a tuple."""
+    fields = kind.model_fields.keys()
+    recorded_or_not = {*kind.CALL, *kind.COMMAND, "name"}
+    assert fields - recorded_or_not == derived, "in CALL the run's record keeps it; in COMMAND no record does"
+    assert recorded_or_not <= fields
+    resumed = {*kind.IDENTITY, *kept, *kind.MACHINE, *kind.COMMAND, "name"}
+    assert fields - resumed == merged, "in none of them, what a resume states would be neither refused nor used"

@@ -38,6 +38,12 @@ def test_every_sampler_is_drawn_from_here_but_for_the_grid() -> None:
     assert set(SAMPLERS) == {*DRAWN, GRID}
 
 
+@pytest.mark.parametrize("kind", [GRID, "sobol"])
+def test_a_sampler_that_is_not_drawn_from_is_refused(kind: str) -> None:
+    with pytest.raises(ValueError, match=f"There is no sampler '{kind}' that draws"):
+        samplers.create(kind, 0, 0)
+
+
 @pytest.mark.parametrize("kind", DRAWN)
 @pytest.mark.parametrize("n", [3, 12])
 def test_the_same_seed_number_and_attempt_draw_the_same(kind: str, n: int) -> None:

@@ -246,3 +246,8 @@ def test_each_name_is_a_scheduler_of_its_own_that_tells_errors() -> None:
         scheduler.on_trial_error(OTHERS_WAIT, trial)
         schedulers.create(kind, 4).on_trial_error(OTHERS_WAIT, trial)  # nobody wants to know
     assert reported_by == list(SCHEDULERS)
+
+
+def test_an_unknown_scheduler_is_refused() -> None:
+    with pytest.raises(ValueError, match="There is no scheduler 'hyperband'"):
+        schedulers.create("hyperband", EPOCHS)
