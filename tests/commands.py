@@ -1,4 +1,7 @@
-"""Calling a door as its user does: words in, exit status and what was said out. In this process: cheaper by an import of torch."""
+"""Calling a door as its user does: words in, exit status and what was said out.
+
+In this process: cheaper by an import of torch.
+"""
 
 from __future__ import annotations
 

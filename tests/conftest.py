@@ -1,4 +1,5 @@
-"""What tests of several packages share: drawn faces, a Ray of two cores, and small classifiers with random weights as bundles."""
+"""What tests of several packages share: drawn faces, a Ray of two cores, and small classifiers with random weights as
+bundles."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
 if PARALLEL:
-    # Each worker has one core, and so has every process that it starts: threads that wait for a core spin and slow the other worker.
+    # Each worker has one core, and so has every process that it starts: threads that wait for a core spin and slow the
+    # other worker.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 DemoFaces = Callable[[int, int], Path]
 TRAIN_PEOPLE = ("000001_male_Asian_25", "000002_male_Asian_45")
@@ -104,7 +106,10 @@ def unprivileged() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def random_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """random_bundle(task_split) -> its folder, the same for all who ask; copy it to spoil it. It "trained" on TRAIN_PEOPLE."""
+    """random_bundle(task_split) -> its folder, the same for all who ask; copy it to spoil it.
+
+    It "trained" on TRAIN_PEOPLE.
+    """
 
     @cache
     def make(task_split: str) -> Path:

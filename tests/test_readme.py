@@ -97,7 +97,10 @@ def test_the_commands_run_one_after_the_other(
 
 @pytest.mark.parametrize("document", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]), ids=lambda file: file.name)
 def test_paths_and_names_in_a_document_exist(document: Path) -> None:
-    """`tune/states.py` must be there, and of `tune/states.py: TrialState` the name too; so must what a link leads to."""
+    """`tune/states.py` must be there, and of `tune/states.py:
+
+    TrialState` the name too; so must what a link leads to.
+    """
     text = document.read_text()
     for path, name in re.findall(r"`((?:maskcls|search_spaces|tune|tests)/[\w./]*)(?:: (\w+))?`", text):
         assert (ROOT / path).exists(), path

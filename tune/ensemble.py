@@ -113,8 +113,6 @@ def write(decision: Decision, out: Path, faces: FaceDataset, overwrite: bool) ->
 
     Raises RunError where a trial's state is damaged, or the weights of its frozen stages cannot be had.
     """
-    import numpy as np
-
     from maskcls.serving.bundle import Trained, export_classifiers, note_scores
     from maskcls.serving.predictor import probabilities_of
     from maskcls.training.checkpoint import load_best
@@ -202,8 +200,6 @@ def _wrapped(text: str) -> list[str]:
 
 
 def _consequence(decision: Decision, out: Path) -> str:
-    from tune.statistics.paired import Verdict
-
     best = decision.members[0][0].name
     if not decision.compared.pays:
         return f"The ensemble does not pay: {out} holds the best finalist alone, {best}."

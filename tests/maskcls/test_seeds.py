@@ -1,4 +1,5 @@
-"""Numbers that runs, splits and checkpoints depend on: each form of derivation gives what it gave when it was introduced."""
+"""Numbers that runs, splits and checkpoints depend on: each form of derivation gives what it gave when it was
+introduced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A run with trained trials, an epoch each, whose finalists' repeats answered as a test says: in files as a search leaves them."""
+"""A run with trained trials, an epoch each, whose finalists' repeats answered as a test says: in files as a search
+leaves them."""
 
 from __future__ import annotations
 
@@ -43,7 +44,8 @@ def note_data(run: SearchRun, faces: FaceDataset) -> None:
 
 
 def let_answer(run: SearchRun, faces: FaceDataset, design: Design, candidates: Sequence[int], answer: Answer) -> None:
-    """The repeats of the run's finalists, best validation score first, as these candidates answer; and the choice that follows."""
+    """The repeats of the run's finalists, best validation score first, as these candidates answer; and the choice that
+    follows."""
     trials = records(run)
     asked = repeat_requests(run, trials, faces, design, cpus=1, gpus=0.0)
     numbers = dict(zip(dict.fromkeys(request.settings["trial"] for request in asked), candidates, strict=True))

@@ -1,6 +1,7 @@
 """A driver in a process of its own, for tests that kill or interrupt it.
 
-python drive.py RUN TRIALS SLEEP_S PARALLEL [EPOCHS [RUNGS]]; RUNGS is a file that gets a line each time that the scheduler's rungs change.
+python drive.py RUN TRIALS SLEEP_S PARALLEL [EPOCHS [RUNGS]]; RUNGS is a file that gets a line each time that the
+scheduler's rungs change.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def main() -> None:
 
 
 def log_rungs(file: Path) -> None:
-    """Let every EpochASHA of this process write its rungs, {epoch: {trial: value}}, when they were given back and after each result."""
+    """Let every EpochASHA of this process write its rungs, {epoch: {trial: value}}, when they were given back and after
+    each result."""
     from tests.tune.rungs import recorded
     from tune.search.schedulers import EpochASHA
 

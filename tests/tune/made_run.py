@@ -41,7 +41,8 @@ OPTUNA_STATES = {
 
 
 def made_run(folder: Path, n: int, *, name: str = "made", message: str = "") -> SearchRun:
-    """A run of `n` trials: trial 0 the preset's, every fourth stopped early, the fifth diverged, the seventh failed with `message`."""
+    """A run of `n` trials: trial 0 the preset's, every fourth stopped early, the fifth diverged, the seventh failed
+    with `message`."""
     run = SearchRun.create(folder, name, SearchRecord.model_validate(SEARCH))
     study = records.open_study(run)
     study.sampler = optuna.samplers.RandomSampler(seed=0)
@@ -72,7 +73,8 @@ def made_run(folder: Path, n: int, *, name: str = "made", message: str = "") -> 
 
 
 def add_choice(run: SearchRun, design: Design, *, confirmed: bool = True, lacks: tuple[str, ...] = ()) -> str:
-    """A choice among the run's best trials: repeats by a formula, below the search's scores, the best one's by most of all.
+    """A choice among the run's best trials: repeats by a formula, below the search's scores, the best one's by most of
+    all.
 
     Returns the winner's id.
 

@@ -1,4 +1,7 @@
-"""A synthetic objective: a curve that is a function of the recipe, quick to reach, with no torch. It keeps its state as a fit does."""
+"""A synthetic objective: a curve that is a function of the recipe, quick to reach, with no torch.
+
+It keeps its state as a fit does.
+"""
 
 from __future__ import annotations
 

@@ -47,7 +47,8 @@ def faces(tmp_path_factory: pytest.TempPathFactory, demo_faces: DemoFaces) -> Fa
 
 
 def make_trial(run: Path, faces: FaceDataset, threads: tuple[int, ...], recipe: Recipe = RECIPE) -> Path:
-    """Trial 0007 of a search, as tune.search.trainable leaves it: an epoch with each of these numbers of threads, then stopped or killed."""
+    """Trial 0007 of a search, as tune.search.trainable leaves it: an epoch with each of these numbers of threads, then
+    stopped or killed."""
     faces.save(run / "data")
     folder = run / "trials" / "0007"
     rows = []
@@ -167,7 +168,8 @@ def test_a_fit_that_goes_on_elsewhere_is_not_taken_for_the_trials(faces: FaceDat
     [
         (
             ["--data", "faces", "--set", "seed=1"],
-            "leave out --data, --set. Beside it there may be --out, --cache, --pixel-store-gb, --feature-store-gb, --device",
+            "leave out --data, --set. Beside it there may be --out, --cache, --pixel-store-gb, --feature-store-gb, "
+            "--device",
         ),
         (["--preset", "contest-2021"], "--trial takes recipe, photos and split from the run, so leave out --preset."),
         (

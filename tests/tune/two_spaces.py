@@ -60,7 +60,8 @@ def end(searcher: StudySearch, epochs: int, state: str, message: str = "") -> No
 
 
 def ended_every_way(folder: Path, name: str = "old", trials: int = 16) -> SearchRun:
-    """A run over NARROW: complete trials, and numbers 2 to 5 diverged twice (the second at once), failed, and stopped early."""
+    """A run over NARROW: complete trials, and numbers 2 to 5 diverged twice (the second at once), failed, and stopped
+    early."""
     run = new_run(folder, name)
     searcher = begin(plan_of(NARROW, trials), run)
     ends = {

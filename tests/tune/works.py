@@ -1,6 +1,8 @@
-"""Synthetic work for many fits: a curve that is a function of the recipe, kept epoch by epoch as a real fit keeps its state.
+"""Synthetic work for many fits: a curve that is a function of the recipe, kept epoch by epoch as a real fit keeps its
+state.
 
-As a program, a driver of such fits in a process of its own, for tests that kill it: python works.py FOLDER FITS SLEEP_S PARALLEL.
+As a program, a driver of such fits in a process of its own, for tests that kill it: python works.py FOLDER FITS SLEEP_S
+PARALLEL.
 """
 
 from __future__ import annotations

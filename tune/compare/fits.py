@@ -1,8 +1,11 @@
-"""The fits of a comparison. Each is trained on a repeat's people, and answers the photos of people whom neither training nor the choice
-of the epoch has seen.
+"""The fits of a comparison.
 
-Beside what every fit leaves: answers.csv, a row a tested photo: key, truth, `answer`, and `answer:<treatment>` of each other reading.
-A reading that fails has no such column, and in result.json a message in the place of its scores; the others are as they are without it.
+Each is trained on a repeat's people, and evaluated on photos of people whom neither training nor the choice of the
+epoch has seen: they stand as `holdout` in the repeat's split, and are not the run's holdout.
+
+Besides what every fit leaves: answers.csv, with one row per tested photo: key, truth, `answer`, and
+`answer:<treatment>` of each other evaluation. An evaluation that fails has no such column, and in result.json a message
+in place of its scores; the others are as they are without it. In files and messages an evaluation is a "reading".
 """
 
 from __future__ import annotations
@@ -61,7 +64,8 @@ def requests(
 ) -> list[FitRequest]:
     """Every different fit once, repeat by repeat, so that what is done early can be compared early.
 
-    A fit that was read before is asked for those readings again, for done again (`is_evaluated`) it replaces what it was.
+    A fit that was read before is asked for those readings again, for done again (`is_evaluated`) it replaces what it
+    was.
     """
     arms: dict[str, tuple[int, Arm, set[str], str]] = {}
     for number, split in enumerate(splits):
@@ -87,7 +91,9 @@ def requests(
 
 
 def is_evaluated(request: FitRequest, result: FitResult) -> bool:
-    """Whether a result answers its request. A fit without an evaluation that is asked for must be done again: its weights are gone.
+    """Whether a result answers its request.
+
+    A fit without an evaluation that is asked for must be done again: its weights are gone.
 
     An evaluation that failed would fail again, and so counts.
     """
@@ -116,7 +122,8 @@ class Evaluation:
 
     @classmethod
     def of(cls, result: FitResult, treatment: str) -> Self | None:
-        """The evaluation of a complete fit under a treatment; None where it was not asked for, or the fit is not complete."""
+        """The evaluation of a complete fit under a treatment; None where it was not asked for, or the fit is not
+        complete."""
         found = result.values.get("readings", {}).get(treatment)
         if found is None:
             return None
@@ -125,16 +132,19 @@ class Evaluation:
 
 
 def fit_and_evaluate(request: FitRequest, *, cache: CacheOptions) -> Rows:
-    """Fit an arm on a repeat's people, and evaluate it in every way that is asked for (`settings`: treatment, readings)."""
+    """Fit an arm on a repeat's people, and evaluate it in every way that is asked for (`settings`: treatment,
+    readings)."""
     own = request.settings["treatment"]
     evaluations = _Evaluations([own, *(name for name in request.settings["readings"] if name != own)])
     return run_fit(request, cache=cache, after=evaluations, treatment=evaluations.own if own else None)
 
 
 class _Evaluations(After):
-    """All evaluations of one fit: the first is what it was trained with, whose error ends the fit; errors of others are theirs alone.
+    """All evaluations of one fit: the first is what it was trained with, whose error ends the fit; errors of others are
+    theirs alone.
 
-    What an evaluation predicts with an epoch of its own choice stands in the checkpoint's folder: that epoch's weights are not kept.
+    What an evaluation predicts with an epoch of its own choice stands in the checkpoint's folder: that epoch's weights
+    are not kept.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -148,7 +158,8 @@ class _Evaluations(After):
         self._traces: list[str] = []
 
     def before_fit(self, request: FitRequest, dataset: FaceDataset) -> None:
-        """Begin the fit again where it was begun without an evaluation that picks its own epoch; know which failed before a kill."""
+        """Begin the fit again where it was begun without an evaluation that picks its own epoch; know which failed
+        before a kill."""
         self._request, self._dataset, self._rows = request, dataset, dataset.rows("holdout")
         folder = request.checkpoint_folder
         file = folder / "readings.json"
@@ -192,7 +203,10 @@ class _Evaluations(After):
 
     @contextmanager
     def _errors_of(self, name: str) -> Iterator[None]:
-        """Note an error in an evaluation's code. What the machine lacks, and what broke it, ends the fit, and a resume tries again."""
+        """Note an error in an evaluation's code.
+
+        What the machine lacks, and what broke it, ends the fit, and a resume tries again.
+        """
         try:
             yield
         except Exception as error:

@@ -1,4 +1,4 @@
-"""A fit's curve: its epochs with the running best, each kept in the fit's folder before anybody is told."""
+"""A fit's curve: its epochs with the running best, each kept in the fit's folder before it is reported."""
 
 from __future__ import annotations
 

@@ -26,7 +26,10 @@ from tune.states import TrialState
 if TYPE_CHECKING:
     from maskcls.data.dataset import FaceDataset
 
-NOTE = "Trained on the train and validation people together: nobody was left to score it on, so no score belongs to this model."
+NOTE = (
+    "Trained on the train and validation people together: nobody was left to score it on, so no score belongs to this "
+    "model."
+)
 
 
 def retrain_request(run: SearchRun, winner: Finalist, faces: FaceDataset, *, cpus: int, gpus: float) -> FitRequest:

@@ -245,7 +245,7 @@ def test_folds_by_default(repeats: int, folds: int) -> None:
 
 
 def test_equal_fits_are_one(tmp_path: Path) -> None:
-    """Comparisons share their base, variants that only read share the plain fit, and each repeat has fits of its own."""
+    """Comparisons share their base, variants that only evaluate share the plain fit; each repeat has its own fits."""
     run, base = ComparisonRun.create(tmp_path, "one"), Recipe(epochs=2)
     one = Comparison(
         "one", variants=(Variant("lr", {"lr_head": 0.5}), Variant("read", treatment=f"{HERE}:ReadsOtherwise"))

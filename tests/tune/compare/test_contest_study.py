@@ -1,4 +1,5 @@
-"""The study of the contest project: its declaration, and that each treatment does what its name says, on real fits of drawn faces."""
+"""The study of the contest project: its declaration, and that each treatment does what its name says, on real fits of
+drawn faces."""
 
 from __future__ import annotations
 
@@ -149,7 +150,8 @@ def test_a_foreign_mean_reaches_the_model_and_is_taken_back(fit: Fit, faces: Fac
 def test_inverted_numbering_turns_under_30_round_and_leaves_gender_alone(
     faces: FaceDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of members that know all 18 classes: whoever is under 30 is called older, and the others under 30, but for those over 59."""
+    """Of members that know all 18 classes: whoever is under 30 is called older, and the others under 30, but for those
+    over 59."""
     recipe = SMALL.override({"task_split": "mask_genderage"})
     classes = np.arange(18)
     known = [np.log(np.eye(t.n_labels)[t.of(classes)] * 0.98 + 0.02 / t.n_labels) for t in recipe.split.tasks]

@@ -1,4 +1,5 @@
-"""One fit of a comparison and all that read it, in this process: a reading that fails, one that is added, and kills in the middle."""
+"""One fit of a comparison and all that read it, in this process: a reading that fails, one that is added, and kills in
+the middle."""
 
 from __future__ import annotations
 

@@ -18,7 +18,8 @@ LINE = re.compile(r"^ray_maskcls_(\w+)\{(.*)\} (\S+)$")
 
 
 def read_gauges(address: str, run: str) -> dict[str, tuple[dict[str, str], float]]:
-    """Gauge name -> its labels and value for the run's trial, as the endpoint gives them now; it may still show an earlier run's."""
+    """Gauge name -> its labels and value for the run's trial, as the endpoint gives them now; it may still show an
+    earlier run's."""
     text = urllib.request.urlopen(f"http://{address}/metrics", timeout=5).read().decode()
     found = [
         (match[1], dict(re.findall(r'(\w+)="([^"]*)"', match[2])), float(match[3]))

@@ -1,4 +1,4 @@
-"""One way to run a fit: a trial, a repeat and a comparison's fit of the same recipe, seed and split are the same fit."""
+"""One way to run a fit: a trial, a repeat and a comparison's fit of one recipe, seed and split are the same fit."""
 
 from __future__ import annotations
 

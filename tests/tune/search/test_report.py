@@ -140,7 +140,8 @@ def test_few_trials_have_no_importance(tmp_path: Path) -> None:
     assert shares == {}
     assert (
         note
-        == f"Importances need {MIN_COMPLETE} complete trials of the space in which a parameter varied; this search has 2."
+        == f"Importances need {MIN_COMPLETE} complete trials of the space in which a parameter varied; "
+        "this search has 2."
     )
     assert note in read(made)
 

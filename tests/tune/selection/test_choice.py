@@ -1,4 +1,5 @@
-"""The choice from end to end: repeats on Ray, what search.json and the terminal say of it, and the one look at the holdout."""
+"""The choice from end to end: repeats on Ray, what search.json and the terminal say of it, and the one look at the
+holdout."""
 
 from __future__ import annotations
 
@@ -102,7 +103,8 @@ def _confirmed(run: SearchRun, faces: FaceDataset, chosen: choice.Choice, trials
     assert not is_made(run, Design(1, 2))
     people = len(faces.split.holdout)
     assert choice.summary(run.record()) == [
-        f"Winner: trial {best.trial_id}, mean of 2 repeats {best.mean:.4f} +- {best.spread:.4f} (validation {best.validation_f1:.4f}).",
+        f"Winner: trial {best.trial_id}, mean of 2 repeats {best.mean:.4f} +- {best.spread:.4f} "
+        f"(validation {best.validation_f1:.4f}).",
         f"Holdout: {found.f1:.4f} [{found.low:.4f}, {found.high:.4f}], {people} people.",
         f"Optimism of the search: {best.validation_f1 - found.f1:+.4f} (validation minus holdout).",
         "The holdout has been used 1 time.",

@@ -96,8 +96,10 @@ def test_a_candidate_with_zeros_as_a_hard_join_gives_them_can_be_scored() -> Non
 
 
 def quarrel(seed: int, people: int, *, helpful: bool) -> Library:
-    """Three candidates, four folds. `helpful`: each errs, half-heartedly, on a third of the photos of its own, so that any two outvote it.
-    Else the first one knows, and the others are noise.
+    """Three candidates, four folds.
+
+    `helpful`: each errs, half-heartedly, on a third of the photos of its own, so that any two outvote it. Else the
+    first one knows, and the others are noise.
     """
     generator = np.random.default_rng(seed)
     n = people * PHOTOS_A_PERSON
@@ -158,7 +160,8 @@ def test_each_part_is_answered_by_what_the_other_parts_select() -> None:
 
 
 def test_seeds_that_answer_the_same_people_leave_out_parts_of_them() -> None:
-    """Two seeds, three parts: each seed is a repeat with all people in it, each answered by what the other parts selected."""
+    """Two seeds, three parts: each seed is a repeat with all people in it, each answered by what the other parts
+    selected."""
     one = quarrel(1, 30, helpful=True)
     part = one.person % 3
     answers = np.concatenate([one.probabilities, one.probabilities[[1, 2, 0]]], axis=1)

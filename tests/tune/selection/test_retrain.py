@@ -1,4 +1,5 @@
-"""The winner once more, on train and validation people together: whom it trains on, how long, and that it claims no score."""
+"""The winner once more, on train and validation people together: whom it trains on, how long, and that it claims no
+score."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The paired difference: against scikit-learn and formulas written out once more, and how often its interval holds the truth."""
+"""The paired difference: against scikit-learn and formulas written out once more, and how often its interval holds the
+truth."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ PEOPLES_NOISE = 0.2
 def answers(
     generator: np.random.Generator, difficulty: NDArray[np.float64], shift: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Truth and answers, (80 x 7,), of a classifier that slips on the same people in all their photos; a higher shift slips more often."""
+    """Truth and answers, (80 x 7,), of a classifier that slips on the same people in all their photos; a higher shift
+    slips more often."""
     n = len(STRATA)
     gender, age = STRATA // 3, STRATA % 3
     slips = 0.7 * difficulty + 0.7 * generator.normal(size=n) + shift > AGE_SLIPS[age]
