@@ -11,6 +11,7 @@ import typer
 from maskcls import cli
 from maskcls.cli import new_app, run
 from maskcls.errors import CallError
+from maskcls.stores.arrays import default_cache, gb
 
 if TYPE_CHECKING:
     from maskcls.stores.arrays import StoreInfo
@@ -28,7 +29,6 @@ def list_(cache: cli.Cache = None) -> None:
     """List the stores, most recently used first."""
     from maskcls.data import pixels
     from maskcls.stores import features as feature_stores
-    from maskcls.stores.arrays import default_cache
 
     folder = _existing(cache, default_cache())
     photos, features = pixels.list_stores(folder), feature_stores.list_stores(folder)
@@ -55,7 +55,6 @@ def prune(
     """Remove stores, least recently used first; those in use stay."""
     from maskcls.data import pixels
     from maskcls.stores import features as feature_stores
-    from maskcls.stores.arrays import default_cache
 
     folder = _existing(cache, default_cache())
     for name, stores, budget_gb in (("pixel", pixels, pixel_store_gb), ("feature", feature_stores, feature_store_gb)):
@@ -79,7 +78,6 @@ def _existing(cache: Path | None, default: Path) -> Path:
 
 
 def _total(stores: list[StoreInfo]) -> str:
-    from maskcls.stores.arrays import gb
 
     return gb(sum(store.n_bytes for store in stores))
 
@@ -87,8 +85,6 @@ def _total(stores: list[StoreInfo]) -> str:
 def _print_table(photos: list[StoreInfo], features: list[StoreInfo]) -> None:
     from rich.console import Console
     from rich.table import Table
-
-    from maskcls.stores.arrays import gb
 
     table = Table("store", "photos", "of each", "size", "last used", "in use", "of")
     for store in (*photos, *features):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maskcls.cli import run
+from maskcls.data.problems import remedy
 from maskcls.errors import DataError
 from maskcls.labels import CLASS_NAMES
 from maskcls.text import counted
@@ -21,7 +22,6 @@ def main(
 ) -> None:
     """Read every row and decode every photo; exit with 1 if training would refuse the folder."""
     from maskcls.data.checks import inspect_folder
-    from maskcls.data.problems import remedy
 
     inspection = inspect_folder(data, progress=True)
     for problem in inspection.problems:

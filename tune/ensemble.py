@@ -9,16 +9,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 
 from maskcls import cli
 from maskcls.cli import run as run_command
 from maskcls.errors import CallError
+from maskcls.stores.arrays import CacheOptions
 from maskcls.text import counted
+from tune.selection.ensembles import best_single, compare_on_left_out, ensemble_weights, select_ensemble
+from tune.statistics.paired import Verdict
 
 if TYPE_CHECKING:
     from maskcls.data.dataset import FaceDataset
-    from maskcls.stores.arrays import CacheOptions
     from tune.runs.folder import SearchRun
     from tune.selection.ensembles import LeftOutComparison
     from tune.selection.finalists import Design
@@ -51,7 +54,6 @@ def main(
     confirms; each use of it is counted.
     """
     from maskcls.serving.bundle import check_writable
-    from maskcls.stores.arrays import CacheOptions
     from tune.runs.folder import SearchRun
     from tune.selection.library import check_runs
 
@@ -96,7 +98,6 @@ class Decision:
 
 def decide(runs: Sequence[SearchRun], faces: FaceDataset, design: Design, size: int) -> Decision:
     """Select an ensemble from the runs' finalists, and compare it with the best of them where neither was selected."""
-    from tune.selection.ensembles import best_single, compare_on_left_out, ensemble_weights, select_ensemble
     from tune.selection.library import build_library, find_candidates
 
     there = find_candidates(runs, faces)

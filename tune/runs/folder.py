@@ -41,6 +41,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self, TypeVar
 
+import filelock
+
 from maskcls.errors import CallError, DataError, RunError
 from maskcls.files import write_atomically
 from tune.runs.record import ComparisonRecord, RunRecord, SearchRecord
@@ -152,8 +154,6 @@ class RunFolder:
     @contextmanager
     def driving(self) -> Iterator[None]:
         """Hold the run as its only driver, mended. Raises RunError if another driver holds it."""
-        import filelock
-
         lock = filelock.FileLock(self.path / ".driver.lock")
         try:
             lock.acquire(timeout=0)

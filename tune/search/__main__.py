@@ -42,8 +42,8 @@ Sampler = Annotated[
     str | None,
     typer.Option(
         "--sampler",
-        help="What suggests trials: tpe, random, gp, cmaes or grid. The last three need a space of which every trial draws all "
-        "parameters.",
+        help="What suggests trials: tpe, random, gp, cmaes or grid. The last three need a space of which every trial "
+        "draws all parameters.",
         show_default="tpe, or the run's",
     ),
 ]

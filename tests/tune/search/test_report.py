@@ -139,8 +139,7 @@ def test_few_trials_have_no_importance(tmp_path: Path) -> None:
     shares, note = importance(open_study(made).get_trials())
     assert shares == {}
     assert (
-        note
-        == f"Importances need {MIN_COMPLETE} complete trials of the space in which a parameter varied; "
+        note == f"Importances need {MIN_COMPLETE} complete trials of the space in which a parameter varied; "
         "this search has 2."
     )
     assert note in read(made)
