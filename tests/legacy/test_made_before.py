@@ -143,8 +143,8 @@ def test_an_interrupted_trial_goes_on_from_its_last_epoch(resumed: Path) -> None
     numbers = [json.loads(line) for line in after]
     assert [row["epoch"] for row in numbers] == list(range(1, len(numbers) + 1))
     best = max(row["validation_f1"] for row in numbers)
-    told = rows(resumed / "leaderboard.csv", "trial")[INTERRUPTED]["best_validation_f1"]
-    assert float(told) == pytest.approx(best, abs=5e-7)
+    reported = rows(resumed / "leaderboard.csv", "trial")[INTERRUPTED]["best_validation_f1"]
+    assert float(reported) == pytest.approx(best, abs=5e-7)
 
 
 def test_finished_repeats_of_finalists_are_not_trained_again(resumed: Path) -> None:
@@ -156,12 +156,12 @@ def test_finished_repeats_of_finalists_are_not_trained_again(resumed: Path) -> N
     choice = read(resumed / "search.json")["choice"]
     assert all(len(finalist["repeats"]) == 2 and not finalist["missing"] for finalist in choice["finalists"])
     for finalist in choice["finalists"]:
-        told = {repeat["f1"] for repeat in finalist["repeats"]}
+        reported = {repeat["f1"] for repeat in finalist["repeats"]}
         of_repeats = [read(file) for file in kept if (file.parent / "answers.npz").exists()]
         before = {
             result["best_validation_f1"] for result in of_repeats if result["settings"]["trial"] == finalist["trial"]
         }
-        assert before in (set(), told)
+        assert before in (set(), reported)
 
 
 def test_report_and_bundle_tell_the_winner(resumed: Path) -> None:
@@ -202,8 +202,8 @@ def test_a_trial_is_exported_to_the_bit(commands: Commands) -> None:
     for name, tensor in best.items():
         assert np.array_equal(exported[name.removeprefix("0:")], tensor), name
     f1 = read(commands.folder / "exported" / "bundle.json")["scores"]["validation"]["f1"]
-    told = rows(HERE / "search" / "leaderboard.csv", "trial")[OLD_TRIALS[0]]["best_validation_f1"]
-    assert f1 == pytest.approx(float(told), abs=5e-7)
+    reported = rows(HERE / "search" / "leaderboard.csv", "trial")[OLD_TRIALS[0]]["best_validation_f1"]
+    assert f1 == pytest.approx(float(reported), abs=5e-7)
 
 
 def test_a_trial_is_trained_again(commands: Commands) -> None:

@@ -121,7 +121,7 @@ def test_wrong_calls(arguments: tuple[str, ...], message: str, capsys: pytest.Ca
     assert message in capsys.readouterr().err
 
 
-def test_bad_input_is_told_before_the_weights_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_reported_before_the_weights_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     answers = tmp_path / "answers.csv"
     answers.write_text("ImageID,ans\na,1\n")
     submission = tmp_path / "submission.csv"

@@ -15,7 +15,7 @@ from tests.commands import call
 from tests.maskcls.conftest import MakeContest
 
 
-def test_a_folder_becomes_a_page_and_an_earlier_one_is_only_replaced_when_told(
+def test_a_folder_becomes_a_page_and_an_earlier_one_is_only_replaced_when_reported(
     make_contest: MakeContest, tmp_path: Path
 ) -> None:
     data, out = make_contest(2), tmp_path / "look"
@@ -59,7 +59,7 @@ def test_without_data_the_demo_faces_are_explored(tmp_path: Path, monkeypatch: p
         ),
     ],
 )
-def test_what_is_in_the_way_is_told_and_stays(tmp_path: Path, make: object, message: str) -> None:
+def test_what_is_in_the_way_is_reported_and_stays(tmp_path: Path, make: object, message: str) -> None:
     out = tmp_path / "look"
     make(out)  # type: ignore[operator]
     for more in ((), ("--overwrite",)):

@@ -70,7 +70,7 @@ def test_a_folder_gives_relative_paths_and_probabilities_that_bear_the_answer_ou
         assert sum(map(float, probabilities)) == pytest.approx(1, abs=1e-4)
 
 
-def test_unreadable_photos_are_refused_together_and_skipped_when_told(
+def test_unreadable_photos_are_refused_together_and_skipped_when_reported(
     random_bundle: RandomBundle, evaluation_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in NAMES[1:3]:

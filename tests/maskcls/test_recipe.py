@@ -179,7 +179,7 @@ def test_a_value_said_in_two_ways_must_agree() -> None:
         explicit_values(["epochs=6"], None, epochs=5)
 
 
-def test_unknown_presets_and_scales_are_told_what_there_is() -> None:
+def test_unknown_presets_and_scales_are_reported_what_there_is() -> None:
     with pytest.raises(CallError, match="no preset 'contest'.*contest-2021"):
         preset("contest", "cpu")
     with pytest.raises(CallError, match="no scale 'tpu'.*cpu"):

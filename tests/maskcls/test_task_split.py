@@ -164,7 +164,7 @@ def test_a_missing_member_is_noticed() -> None:
         task_split("three").join([np.zeros((1, 3))])
 
 
-def test_unknown_names_are_told_what_there_is() -> None:
+def test_unknown_names_are_reported_what_there_is() -> None:
     with pytest.raises(CallError, match="no task split 'four'.*single, five_binary, .*, shared_heads"):
         task_split("four")
     with pytest.raises(CallError, match="no join 'vote'. Joins: soft, hard"):

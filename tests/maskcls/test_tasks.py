@@ -58,7 +58,7 @@ def test_a_task_must_label_all_classes_and_use_all_labels() -> None:
         Task("lame", ("a", "b"), (0,) * 18)
 
 
-def test_an_unknown_task_is_told_what_there_is() -> None:
+def test_an_unknown_task_is_reported_what_there_is() -> None:
     with pytest.raises(CallError, match="no task 'mask4'.*mask3, gender2"):
         task("mask4")
     assert task("classes").label_names == CLASS_NAMES

@@ -99,7 +99,9 @@ def test_an_ensemble_that_pays_becomes_a_bundle_that_predicts_like_any_other(
     assert said.status == 0, said.err
     _, faces = opened(both, "one", demo_cache)
     bundle = read_bundle(out)
-    members = {f"{told['run']}/{told['trial']}": told["weight"] for told in bundle.scores["classifiers"]}
+    members = {
+        f"{reported['run']}/{reported['trial']}": reported["weight"] for reported in bundle.scores["classifiers"]
+    }
     assert [classifier.weight for classifier in bundle.classifiers] == list(members.values())
     assert set(members) == {"one/0000", "one/0001", "two/0000"}
     assert list(members.values()) == pytest.approx([1 / 3] * 3)
@@ -220,8 +222,8 @@ def test_from_real_repeats_to_the_bundle(tmp_path: Path, demo_cache: Path) -> No
         assert sum(classifier.weight for classifier in bundle.classifiers) == pytest.approx(1)
     else:
         best = max(finalists, key=lambda finalist: finalist.mean)
-        (told,) = bundle.scores["classifiers"]
-        assert (told["trial"], told["mean_of_repeats"]) == (best.trial_id, best.mean)
+        (reported,) = bundle.scores["classifiers"]
+        assert (reported["trial"], reported["mean_of_repeats"]) == (best.trial_id, best.mean)
         assert f"holds the best finalist alone, real/{best.trial_id}." in " ".join(said.out.splitlines())
     for finalist in finalists:
         assert f"{finalist.mean:.4f}" in said.out
@@ -234,8 +236,8 @@ def test_the_holdout_decides_nothing_and_the_same_bundle_is_one_look(
     for out in (first, again):
         assert door(both, demo_cache, "--run", "one", "--out", out).status == 0
     assert len(holdout_evaluations(SearchRun.open("one", both).record())) == 1
-    told = [read_bundle(out).scores for out in (first, again)]
-    assert told[0] == told[1]
+    reported = [read_bundle(out).scores for out in (first, again)]
+    assert reported[0] == reported[1]
     run, faces = opened(both, "one", demo_cache)
     without = FaceDataset(faces.photos, Split(faces.split.train, faces.split.validation), faces.cache)
     decisions = [ensemble.decide([run], people, DESIGN, 10) for people in (faces, without)]

@@ -69,8 +69,8 @@ def record(run: SearchRun, state: str, values: list[float], recipe: Recipe) -> N
     trial.set_user_attr(records.STATE, state)
     trial.set_user_attr(records.RECIPE, recipe.model_dump())
     trial.set_user_attr(records.MESSAGE, "The loss is nan." if state == TrialState.DIVERGED else "")
-    told = OptunaState.COMPLETE if state == TrialState.COMPLETE else OptunaState.PRUNED
-    study.tell(trial, max(values) if state == TrialState.COMPLETE else None, state=told)
+    reported = OptunaState.COMPLETE if state == TrialState.COMPLETE else OptunaState.PRUNED
+    study.tell(trial, max(values) if state == TrialState.COMPLETE else None, state=reported)
 
 
 @pytest.fixture(scope="module")

@@ -106,11 +106,11 @@ def test_epochs_run_with_the_threads_that_each_had(faces: FaceDataset, tmp_path:
     assert "then 2 threads on cpu" in said.out
 
 
-def test_other_hardware_and_versions_are_told_first(faces: FaceDataset, tmp_path: Path) -> None:
+def test_other_hardware_and_versions_are_reported_first(faces: FaceDataset, tmp_path: Path) -> None:
     folder = make_trial(tmp_path / "first", faces, (1,))
-    (told,) = json.loads((folder / HARDWARE).read_text())
-    told |= {"device": "cuda:99", "hardware": "NVIDIA L4", "versions": {**told["versions"], "torch": "2.0.0"}}
-    (folder / HARDWARE).write_text(json.dumps([told]))
+    (reported,) = json.loads((folder / HARDWARE).read_text())
+    reported |= {"device": "cuda:99", "hardware": "NVIDIA L4", "versions": {**reported["versions"], "torch": "2.0.0"}}
+    (folder / HARDWARE).write_text(json.dumps([reported]))
     said = reproduce(faces, "--trial", tmp_path / "first" / "7", "--out", tmp_path / "again")
     first, *rest = said.out.splitlines()
     assert first.startswith("Not as trial 0007 of first ran, so its numbers may come out otherwise: ")
@@ -148,8 +148,10 @@ def test_an_epoch_that_should_be_equal_and_is_not_fails_the_call(faces: FaceData
         status=1,
     )
     assert "Epochs 1, 2" in other.err
-    told = json.loads((folder / HARDWARE).read_text())
-    (folder / HARDWARE).write_text(json.dumps([{**told[0], "versions": {**told[0]["versions"], "numpy": "1.0"}}]))
+    reported = json.loads((folder / HARDWARE).read_text())
+    (folder / HARDWARE).write_text(
+        json.dumps([{**reported[0], "versions": {**reported[0]["versions"], "numpy": "1.0"}}])
+    )
     reproduce(faces, "--trial", tmp_path / "first" / "7", "--overwrite", "--out", tmp_path / "again")
 
 
@@ -199,9 +201,9 @@ def test_options_that_the_run_has_answered_are_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_trial_on_other_photos_is_told(faces: FaceDataset, tmp_path: Path) -> None:
+def test_a_trial_on_other_photos_is_reported(faces: FaceDataset, tmp_path: Path) -> None:
     folder = make_trial(tmp_path / "first", faces, (1,), RECIPE.override({"epochs": 1}))
-    told = json.loads((folder / HARDWARE).read_text())
-    (folder / HARDWARE).write_text(json.dumps([{**told[0], "data": "0-0"}]))
+    reported = json.loads((folder / HARDWARE).read_text())
+    (folder / HARDWARE).write_text(json.dumps([{**reported[0], "data": "0-0"}]))
     said = reproduce(faces, "--trial", tmp_path / "first" / "7", "--out", tmp_path / "again")
     assert "instead of 0-0" in said.out.splitlines()[0]

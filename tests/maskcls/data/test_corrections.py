@@ -180,7 +180,7 @@ def test_published_corrections_apply_to_the_contest(caplog):
     assert "Corrections (published): 25 of 25 applied." in caplog.text
 
 
-def test_what_is_mended_already_is_told(caplog):
+def test_what_is_mended_already_is_reported(caplog):
     mended = contest()
     mended.loc[mended["person_id"] == "006359", "gender"] = 0
     read_corrections("published").apply(mended)

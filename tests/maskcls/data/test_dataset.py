@@ -104,7 +104,7 @@ def test_seed_and_file_decide_the_split(make_contest, cache, tmp_path):
     assert prepare(data, split_file=tmp_path / "mine.json", cache=CacheOptions(cache)).split == faces.split
 
 
-def test_wrong_calls_are_told_before_the_data_is_read(tmp_path, cache):
+def test_wrong_calls_are_reported_before_the_data_is_read(tmp_path, cache):
     with pytest.raises(CallError, match=r"--corrections \S*none\.csv: there is no such file"):
         prepare(tmp_path / "nowhere", corrections=str(tmp_path / "none.csv"), cache=CacheOptions(cache))
 
@@ -225,7 +225,7 @@ def test_a_refusal_lists_all_that_check_would_in_one_go(make_contest, cache):
     assert spoilt.name in str(refused.value)
 
 
-def test_classes_that_validation_lacks_are_told(make_contest, cache, caplog):
+def test_classes_that_validation_lacks_are_reported(make_contest, cache, caplog):
     prepare(make_contest(24), cache=CacheOptions(cache))
     lacking = [message for message in caplog.messages if "validation people have" in message]
     assert len(lacking) == 1

@@ -210,7 +210,7 @@ def test_it_needs_cv2_and_numpy_alone() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_an_opencv_without_cascades_is_told(face: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_opencv_without_cascades_is_reported(face: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(face_crop, "haarcascades", str(tmp_path))
     with ThreadPoolExecutor(1) as pool:  # a thread that has loaded none yet
         looked = pool.submit(find_face, face)

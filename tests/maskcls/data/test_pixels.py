@@ -138,7 +138,7 @@ def test_a_damaged_store_is_built_anew(files: list[str], cache: Path, decoded: l
     assert len(list_stores(cache)) == 1
 
 
-def test_undecodable_photos_are_all_told_and_nothing_stays(files: list[str], cache: Path) -> None:
+def test_undecodable_photos_are_all_reported_and_nothing_stays(files: list[str], cache: Path) -> None:
     Path(files[2]).write_bytes(b"")
     Path(files[5]).write_bytes(Path(files[5]).read_bytes()[:200])
     with pytest.raises(DataError) as caught:
@@ -162,7 +162,7 @@ def test_a_long_list_of_undecodable_photos_is_cut(
         build(files, cache)
 
 
-def test_a_missing_photo_is_told(files: list[str], cache: Path) -> None:
+def test_a_missing_photo_is_reported(files: list[str], cache: Path) -> None:
     Path(files[1]).unlink()
     with pytest.raises(DataError, match=r"01\.png cannot be read: No such file"):
         build(files, cache)
@@ -178,7 +178,7 @@ def test_conversions_are_counted_and_logged(files: list[str], cache: Path, caplo
     assert json.loads((store_of(cache) / "manifest.json").read_text())["conversions"] == {"grayscale": 2}
 
 
-def test_faces_that_are_not_found_are_counted_and_told_at_every_opening(
+def test_faces_that_are_not_found_are_counted_and_reported_at_every_opening(
     files: list[str], cache: Path, decoded: list[str], demo_faces: DemoFaces, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Drawn faces, some of which are found, and a flat photo that has none."""
@@ -327,7 +327,9 @@ def test_a_killed_builder_leaves_no_store_and_its_remains_are_cleared(files: lis
     assert len(list_stores(cache)) == 1
 
 
-def test_a_full_disk_is_told_before_decoding(files: list[str], cache: Path, decoded: list[str], tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_before_decoding(
+    files: list[str], cache: Path, decoded: list[str], tmp_path: Path
+) -> None:
     size = 100_000
     n = int(shutil.disk_usage(tmp_path).free // (3 * size**2)) + 1
     many = [files[0]] * n
@@ -339,13 +341,13 @@ def test_a_full_disk_is_told_before_decoding(files: list[str], cache: Path, deco
     assert list_stores(cache) == []
 
 
-def test_a_cache_that_is_a_file_is_told(files: list[str], cache: Path) -> None:
+def test_a_cache_that_is_a_file_is_reported(files: list[str], cache: Path) -> None:
     cache.write_text("")
     with pytest.raises(RunError, match=r"The cache folder .*/cache cannot take the decoded photos: .*--cache"):
         build(files, cache)
 
 
-def test_a_read_only_cache_is_told_but_serves_what_it_has(unprivileged: Path) -> None:
+def test_a_read_only_cache_is_reported_but_serves_what_it_has(unprivileged: Path) -> None:
     files, cache = drawn(unprivileged / "photos"), unprivileged / "cache"
     build(files, cache)
     for path in (*cache.rglob("*"), cache):

@@ -118,7 +118,7 @@ def test_what_moves_in_a_training_step(name: str, frozen_stages: int) -> None:
         assert any(backbone.stage_of(key) == stage for key in moved), f"stage {stage} stands still"
 
 
-def test_frozen_stages_stay_in_eval_whatever_the_model_is_told() -> None:
+def test_frozen_stages_stay_in_eval_whatever_the_model_is_reported() -> None:
     backbone = create_backbone("efficientnet_b0", weights="none", frozen_stages=2, image_size=SIZE_PX)
     for mode in (True, False, True):
         nn.Sequential(backbone).train(mode)

@@ -64,7 +64,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         create("resnet10t", tmp_path)
 
 
-def test_a_hub_out_of_reach_is_told_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_out_of_reach_is_reported_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # the discard port: nobody listens
@@ -79,7 +79,7 @@ def test_a_hub_out_of_reach_is_told_within_seconds(monkeypatch: pytest.MonkeyPat
         ("resnet50.a9", "resnet50 has no weights tagged 'a9'.*a1_in1k"),
     ],
 )
-def test_unknown_backbones_are_told_the_nearest(name: str, message: str) -> None:
+def test_unknown_backbones_are_reported_the_nearest(name: str, message: str) -> None:
     with pytest.raises(CallError, match=message):
         check_known(name)
 

@@ -88,7 +88,7 @@ def test_a_photo_of_each_kind_is_one_tensor_in_validation_predict_and_evaluate(
     assert evaluation.everyone.to_dict() == scores(labels, validated).to_dict()
 
 
-def test_faces_that_are_not_found_are_told_when_predicting(
+def test_faces_that_are_not_found_are_reported_when_predicting(
     random_bundle: RandomBundle,
     photo_kinds: list[Path],
     drawn_faces: list[Path],
@@ -179,7 +179,7 @@ class TestEvaluate:
         assert evaluate(predictor, photos.assign(person="000001_male_Asian_25")).others is None
         assert evaluate(predictor, photos.assign(person="new")).others is None
 
-    def test_photos_that_cannot_be_read_are_left_out_when_told(
+    def test_photos_that_cannot_be_read_are_left_out_when_reported(
         self, predictor: Predictor, photos: pd.DataFrame, tmp_path: Path
     ) -> None:
         flat = tmp_path / "flat.png"

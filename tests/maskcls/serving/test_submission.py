@@ -69,7 +69,7 @@ def test_missing_tables_and_rows_are_named(tmp_path: Path) -> None:
         classes_of(["a", "b", "c"], {"a": 1}, Path("t.csv"))
 
 
-def test_where_no_table_can_go_is_told_before_the_work(tmp_path: Path) -> None:
+def test_where_no_table_can_go_is_reported_before_the_work(tmp_path: Path) -> None:
     with pytest.raises(CallError, match=r"--out .* is a folder\. Name a file, as in .*submission\.csv"):
         check_out(tmp_path)
     with pytest.raises(CallError, match=r"there is no folder .*nowhere\. Make it first"):

@@ -71,7 +71,7 @@ def test_the_page_says_who_answers(random_bundle: RandomBundle, random_ensemble:
     assert "see what 3 classifiers, their probabilities averaged, make of it." in said[1]
 
 
-def test_what_is_no_photo_is_told(random_bundle: RandomBundle) -> None:
+def test_what_is_no_photo_is_reported(random_bundle: RandomBundle) -> None:
     predictor = Predictor(random_bundle("single"), "cpu")
     with pytest.raises(DataError, match="The photo is not an image that can be decoded"):
         web.classify(predictor, data_url(b"a poem"))

@@ -155,7 +155,7 @@ def test_a_state_of_another_recipe_or_other_data_is_refused(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("file", [state.STATE_FILE, "best"])
-def test_a_damaged_state_is_told(tmp_path: Path, file: str) -> None:
+def test_a_damaged_state_is_reported(tmp_path: Path, file: str) -> None:
     fit = Fit(RECIPE.override({"epochs": 1}), data())
     finish(fit)
     fit.save(tmp_path)
@@ -184,7 +184,7 @@ except OSError as error:
 """
 
 
-def test_a_full_disk_is_told_and_the_state_before_it_is_unharmed(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_the_state_before_it_is_unharmed(tmp_path: Path) -> None:
     run = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, check=True)
     trained, file = run.stdout.split()
     assert trained == "True"

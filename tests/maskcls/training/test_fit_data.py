@@ -30,7 +30,7 @@ def training_photos(recipe: Recipe) -> TrainingPhotos:
     return TrainingPhotos.of(recipe, recipe.split.models[-1], aged().labels, aged().ages, aged().train)
 
 
-def test_without_cuts_of_its_own_training_is_told_the_classes() -> None:
+def test_without_cuts_of_its_own_training_is_reported_the_classes() -> None:
     photos = training_photos(Recipe())
     assert np.array_equal(photos.rows, aged().train)
     assert np.array_equal(photos.classes, aged().labels[aged().train])
@@ -109,7 +109,7 @@ def test_one_member_may_have_its_own_cut() -> None:
 @pytest.mark.parametrize(
     "values", [{"ages_left_out": "60-99"}, {"age_cut_old": 80}, {"ages_left_out": "18-99"}, {"age_cut_young": 10}]
 )
-def test_a_class_left_without_photos_is_told_with_the_ages_there_are(values: dict[str, object]) -> None:
+def test_a_class_left_without_photos_is_reported_with_the_ages_there_are(values: dict[str, object]) -> None:
     with pytest.raises(
         CallError, match=r"leave nobody to train classes on who is '.*'\. The training people are 18 to 70 years old"
     ):

@@ -270,7 +270,7 @@ def test_none_in_use_is_removed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "how", ["no folder can be made", "a full disk", "a disk just full", "a disk that fills up", "a disk that fails"]
 )
-def test_a_cache_that_cannot_be_written_is_told_and_training_goes_on(
+def test_a_cache_that_cannot_be_written_is_reported_and_training_goes_on(
     tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     if how == "a full disk":

@@ -242,7 +242,7 @@ def test_the_plan_trains_nothing(tmp_path: Path) -> None:
 
 def recorded(folder: Path) -> ComparisonRun:
     """A run as a comparison that was killed at once leaves it."""
-    told: dict[str, Any] = {
+    reported: dict[str, Any] = {
         "vary": {"loss": ["cross_entropy"]},
         "study": None,
         "grid": False,
@@ -251,7 +251,7 @@ def recorded(folder: Path) -> ComparisonRun:
         "set": [],
         "epochs": 3,
     }
-    told |= {
+    reported |= {
         "image_size": None,
         "weights": "none",
         "scale": "cpu",
@@ -259,7 +259,7 @@ def recorded(folder: Path) -> ComparisonRun:
         "split": None,
         "corrections": "published",
     }
-    told |= {
+    reported |= {
         "skip_bad": False,
         "folds": 3,
         "seeds": 3,
@@ -267,7 +267,7 @@ def recorded(folder: Path) -> ComparisonRun:
         "gpus_per_trial": None,
         "cpus_per_trial": None,
     }
-    return ComparisonRun.create(folder, "one", ComparisonRecord(call={**told, "time_budget": None}, sessions=[]))
+    return ComparisonRun.create(folder, "one", ComparisonRecord(call={**reported, "time_budget": None}, sessions=[]))
 
 
 @pytest.mark.parametrize(
@@ -346,18 +346,20 @@ def test_a_comparison_is_killed_resumed_and_extended(tmp_path: Path, demo_cache:
     assert {file: file.stat().st_mtime_ns for file in done} == done, "no fit was done twice"
     assert f"Comparison finished. Page: {run / 'report.html'}, table: {run / 'table.csv'}" in said
     assert max(len(line) for line in said.splitlines() if "±" in line) <= 80
-    told = table(run)
-    assert list(told) == ["base", "lr_head=0.02", "lr_head=0.0001"]
+    reported = table(run)
+    assert list(reported) == ["base", "lr_head=0.02", "lr_head=0.0001"]
     base, fast = (answers(run, lr_head=rate) for rate in (2e-3, 2e-2))
     scores = [[by_sklearn(one) for one in arm] for arm in (base, fast)]
-    assert float(told["base"]["f1_mean"]) == pytest.approx(np.mean(scores[0]), abs=1e-6)
-    assert float(told["lr_head=0.02"]["f1_sd"]) == pytest.approx(np.std(scores[1], ddof=1), abs=1e-6)
-    assert float(told["lr_head=0.02"]["difference"]) == pytest.approx(np.mean(scores[1]) - np.mean(scores[0]), abs=1e-6)
-    assert {row["n"] for row in told.values()} == {"2"}
+    assert float(reported["base"]["f1_mean"]) == pytest.approx(np.mean(scores[0]), abs=1e-6)
+    assert float(reported["lr_head=0.02"]["f1_sd"]) == pytest.approx(np.std(scores[1], ddof=1), abs=1e-6)
+    assert float(reported["lr_head=0.02"]["difference"]) == pytest.approx(
+        np.mean(scores[1]) - np.mean(scores[0]), abs=1e-6
+    )
+    assert {row["n"] for row in reported.values()} == {"2"}
     _nobody_tested_was_seen(run)
 
     call(*words, "--name", "unbroken")
-    assert table(tmp_path / "unbroken") == told, "as an unbroken one has it"
+    assert table(tmp_path / "unbroken") == reported, "as an unbroken one has it"
 
     call("--resume", "killed", "--seeds", 3, "--vary", "lr_head=2e-2", "--cache", demo_cache, "--runs", tmp_path)
     assert {file: file.stat().st_mtime_ns for file in done} == done
@@ -403,11 +405,11 @@ def test_a_study_with_treatments(tmp_path: Path, demo_cache: Path) -> None:
     (plain,) = answers(run)
     assert list(plain.columns) == ["truth", "answer", f"answer:{HERE}:EverybodyTheSame", f"answer:{HERE}:FirstEpoch"]
     assert set(plain[f"answer:{HERE}:EverybodyTheSame"]) == {4}
-    told = table(run)
-    assert float(told["the same"]["f1_mean"]) == pytest.approx(
+    reported = table(run)
+    assert float(reported["the same"]["f1_mean"]) == pytest.approx(
         by_sklearn(plain, f"answer:{HERE}:EverybodyTheSame"), abs=1e-6
     )
-    assert {row["verdict"] for name, row in told.items() if name != "base"} == {Verdict.CANT_TELL}
+    assert {row["verdict"] for name, row in reported.items() if name != "base"} == {Verdict.CANT_TELL}
     results = [json.loads(found.read_text()) for found in run.glob("fits/*/result.json")]
     of_plain = next(result for result in results if not result["settings"]["treatment"])
     assert of_plain["readings"][f"{HERE}:FirstEpoch"]["epoch"] == 1
@@ -474,10 +476,10 @@ def test_a_variant_whose_fits_fail_or_diverge_leaves_the_others_their_table(tmp_
     said = commands.call(compare.main, *words, "--cache", demo_cache, "--runs", tmp_path, "--name", "one")
     assert said.status == 1, said.err
     assert "broken, repeat 1: failed, KeyError: 'a defect of its own'; " in said.err
-    told = table(tmp_path / "one")
-    assert [row["states"] for row in told.values()] == ["complete=2", "not done=2", "diverged=2"]
-    assert [row["n"] for row in told.values()] == ["2", "0", "0"]
-    assert [row["verdict"] for row in told.values()] == ["", "not done", "diverged 2 of 2"]
+    reported = table(tmp_path / "one")
+    assert [row["states"] for row in reported.values()] == ["complete=2", "not done=2", "diverged=2"]
+    assert [row["n"] for row in reported.values()] == ["2", "0", "0"]
+    assert [row["verdict"] for row in reported.values()] == ["", "not done", "diverged 2 of 2"]
     assert "2 fits are left to do (finished). To go on:\n  python -m tune.compare --resume" in said.out
 
 

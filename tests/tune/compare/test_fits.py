@@ -207,7 +207,7 @@ def test_only_readings_that_pick_need_the_epochs_from_the_first_on(
     Compared(run, demo_cache, Fours).stopped(after=2)
     assert trained == [1, 2], "goes on"
     assert Compared(run, demo_cache, Fours, LastEpoch).fitted().state == TrialState.COMPLETE
-    assert trained == [1, 2, 1, 2, 3], "begins anew"
+    assert trained == [1, 2, 1, 2, 3], "begins again"
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -216,7 +216,7 @@ def test_an_added_reading_whose_training_is_interrupted_leaves_the_table_as_it_w
 ) -> None:
     before = Compared(run, demo_cache, Fours)
     before.fitted()
-    told, files = (
+    reported, files = (
         before.table(),
         {name: (before.request.folder / name).read_bytes() for name in ("result.json", "answers.csv")},
     )
@@ -225,10 +225,10 @@ def test_an_added_reading_whose_training_is_interrupted_leaves_the_table_as_it_w
     assert not after.is_done
     after.stopped(after=2)
     assert {name: (before.request.folder / name).read_bytes() for name in files} == files
-    assert before.table() == told
+    assert before.table() == reported
     assert {row.variant: dict(row.states) for row in after.results().rows}["LastEpoch"] == {"not done": 1}
     assert after.fitted().state == TrialState.COMPLETE
     assert after.is_done
     assert [line.rsplit(",", 2)[0] for line in after.table().splitlines()[:3]] == [
-        line.rsplit(",", 2)[0] for line in told.splitlines()
+        line.rsplit(",", 2)[0] for line in reported.splitlines()
     ]

@@ -130,9 +130,9 @@ def test_trials_share_the_gpu_by_the_largest_recipe(tmp_path: Path) -> None:
     resolved = pack(tmp_path, scale, space="backbones", set=("batch_size=64",), data=tmp_path)
     assert len(scale.weighed) == len({recipe.backbone for recipe in scale.weighed}) == 15
     assert (resolved.plan.gpus, resolved.plan.parallel, resolved.plan.cpus) == (0.25, 4, 4)
-    told = resolved.notes[-1]
-    assert told.startswith("--gpus-per-trial auto is 0.25: up to 4 trials share a GPU.")
-    assert told.endswith("at 384 px, batches of 64, takes 16.0 of the 80 GB of A card of 80 GB.")
+    reported = resolved.notes[-1]
+    assert reported.startswith("--gpus-per-trial auto is 0.25: up to 4 trials share a GPU.")
+    assert reported.endswith("at 384 px, batches of 64, takes 16.0 of the 80 GB of A card of 80 GB.")
 
 
 @pytest.mark.parametrize(
@@ -172,14 +172,14 @@ def test_what_was_measured_is_kept_by_all_that_it_depends_on(tmp_path: Path) -> 
     assert len(again.weighed) == 1, "a damaged file is measured again"
 
 
-def test_a_cache_that_cannot_be_written_is_told(unprivileged: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_reported(unprivileged: Path) -> None:
     unprivileged.chmod(0o500)
     said: list[str] = []
     assert pack(unprivileged, Scale(), report=said.append).plan.gpus < 1
     assert "What was measured of the GPU's memory is not kept" in said[-1]
 
 
-def test_a_cache_that_is_a_file_is_told(tmp_path: Path) -> None:
+def test_a_cache_that_is_a_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "cache").touch()
     said: list[str] = []
     assert pack(tmp_path / "cache", Scale(), report=said.append).plan.gpus < 1

@@ -89,22 +89,22 @@ def test_it_goes_on_in_micro_batches_of_half_the_size(
     fail: Callable[[], None], request_: TrialRequest, faces: FaceDataset
 ) -> None:
     with Memory(5, fail=fail).short() as memory:
-        told = rows(request_, faces)
+        reported = rows(request_, faces)
     assert memory.seen[:4] == [14, 7, 3, 4], "16 and 8 did not fit; a batch of 14 in parts of at most 4 has four"
     assert max(memory.seen[2:]) <= 4
     assert sum(memory.seen[2:]) == 3 * 84, "every photo of every epoch, once"
     assert memory.alive == [0, 0, 0], "what failed is gone before the next attempt is built"
-    assert [(row["epoch"], row["micro_batch"], row["message"]) for row in told] == [
+    assert [(row["epoch"], row["micro_batch"], row["message"]) for row in reported] == [
         (epoch, 4, "in micro-batches of 4: 8 did not fit") for epoch in (1, 2, 3)
     ]
     assert [segment.conditions.micro_batch for segment in segments(request_.folder)] == [4]
-    assert all(unequal(row, expected) == [] for row, expected in zip(told, fitted(faces, 4), strict=True))
+    assert all(unequal(row, expected) == [] for row, expected in zip(reported, fitted(faces, 4), strict=True))
 
 
 def test_where_all_fits_nothing_is_said_and_nothing_is_different(request_: TrialRequest, faces: FaceDataset) -> None:
-    told = rows(request_, faces)
-    assert not any({"micro_batch", "message"} & row.keys() for row in told)
-    assert all(unequal(row, expected) == [] for row, expected in zip(told, fitted(faces, 0), strict=True))
+    reported = rows(request_, faces)
+    assert not any({"micro_batch", "message"} & row.keys() for row in reported)
+    assert all(unequal(row, expected) == [] for row, expected in zip(reported, fitted(faces, 0), strict=True))
     assert [segment.conditions.micro_batch for segment in segments(request_.folder)] == [16]
 
 
@@ -112,15 +112,15 @@ def test_epochs_that_were_done_stand_and_the_curve_can_be_had_again(
     request_: TrialRequest, faces: FaceDataset, tmp_path: Path
 ) -> None:
     with Memory(8, after=STEPS + 2).short():
-        told = rows(request_, faces)
-    assert [row["epoch"] for row in told] == [1, 2, 3]
-    assert [row.get("micro_batch") for row in told] == [None, 8, 8]
-    assert told[2]["seconds"] == pytest.approx(sum(row["epoch_seconds"] for row in read_curve(request_.folder)))
+        reported = rows(request_, faces)
+    assert [row["epoch"] for row in reported] == [1, 2, 3]
+    assert [row.get("micro_batch") for row in reported] == [None, 8, 8]
+    assert reported[2]["seconds"] == pytest.approx(sum(row["epoch_seconds"] for row in read_curve(request_.folder)))
     assert [(segment.from_epoch, segment.conditions.micro_batch) for segment in segments(request_.folder)] == [
         (1, 16),
         (2, 8),
     ]
-    assert unequal(told[0], fitted(faces, 0)[0]) == []
+    assert unequal(reported[0], fitted(faces, 0)[0]) == []
     said = call(
         main, "--cache", faces.cache.folder, "--trial", request_.folder.parents[1] / "0", "--out", tmp_path / "again"
     )
@@ -136,22 +136,22 @@ def test_a_trial_taken_up_again_begins_with_what_it_had_come_to(request_: TrialR
         first = next(objective)
         objective.close()
     with Memory(8).short() as memory:
-        told = rows(request_, faces)
+        reported = rows(request_, faces)
     assert set(memory.seen) == {7}
     assert len(memory.models) == 1
-    assert [row["micro_batch"] for row in told] == [8, 8, 8]
-    assert unequal(first, told[0]) == []
+    assert [row["micro_batch"] for row in reported] == [8, 8, 8]
+    assert unequal(first, reported[0]) == []
     assert [segment.from_epoch for segment in segments(request_.folder)] == [1]
 
 
 def test_it_gives_up_where_not_even_one_photo_fits(request_: TrialRequest, faces: FaceDataset) -> None:
     with (
         Memory(0).short() as memory,
-        pytest.raises(OutOfMemory, match=r"Not even one photo at a time fits\. CUDA out of memory") as told,
+        pytest.raises(OutOfMemory, match=r"Not even one photo at a time fits\. CUDA out of memory") as reported,
     ):
         rows(request_, faces)
     assert memory.seen == [14, 7, 3, 2, 1], "the first parts"
-    assert state_of(told.value) == TrialState.OUT_OF_MEMORY
+    assert state_of(reported.value) == TrialState.OUT_OF_MEMORY
     assert not (request_.folder / "state.pt").exists()
 
 
@@ -165,10 +165,10 @@ def test_a_model_that_does_not_fit_itself_is_not_tried_again(
         of_torch()
 
     monkeypatch.setattr("maskcls.training.fit.build_models", too_large)
-    with pytest.raises(torch.OutOfMemoryError) as told:
+    with pytest.raises(torch.OutOfMemoryError) as reported:
         rows(request_, faces)
     assert len(tried) == 1
-    assert state_of(told.value) == TrialState.OUT_OF_MEMORY
+    assert state_of(reported.value) == TrialState.OUT_OF_MEMORY
 
 
 def test_another_error_is_not_tried_again(request_: TrialRequest, faces: FaceDataset) -> None:

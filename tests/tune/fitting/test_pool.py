@@ -74,14 +74,14 @@ def test_every_end_has_its_word(tmp_path: Path) -> None:
         ("fit-4", 3, "exit"),
         ("fit-5", 2, "cuda"),
     )
-    told: dict[str, FitOutcome] = {}
+    reported: dict[str, FitOutcome] = {}
     outcome = run_fits(
-        requests, Work(ends=ends), parallel=2, on_end=lambda request, ended: told.update({request.trial_id: ended})
+        requests, Work(ends=ends), parallel=2, on_end=lambda request, ended: reported.update({request.trial_id: ended})
     )
     assert outcome == Outcome(Reason.FINISHED, 3), (
         "the two that failed and the one that ran out of memory are left to do"
     )
-    states = [told[f"fit-{number}"].state for number in range(6)]
+    states = [reported[f"fit-{number}"].state for number in range(6)]
     assert states == [
         TrialState.COMPLETE,
         TrialState.DIVERGED,
@@ -123,7 +123,7 @@ def test_every_end_has_its_word(tmp_path: Path) -> None:
     assert computed(requests[4]) == [1, 2, 3, 4], (
         "a worker that died is replaced, and its fit goes on from where it was"
     )
-    assert told["fit-5"].message == "RuntimeError: CUDA error: device-side assert triggered"
+    assert reported["fit-5"].message == "RuntimeError: CUDA error: device-side assert triggered"
 
     assert run_fits(requests, Work(), parallel=2) == Outcome(Reason.FINISHED, 0), (
         "a resume tries again what is left, and only that"
@@ -177,7 +177,7 @@ def test_a_time_budget_ends_it_and_leaves_the_rest(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_full_disk_stops_it_and_is_told(tmp_path: Path) -> None:
+def test_a_full_disk_stops_it_and_is_reported(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"The disk is full: .*No space left on device.* Free some space, then go on"):
         run_fits(make_requests(tmp_path, 3), Work(ends=(("fit-0", 2, "full"),)), parallel=1)
     assert not (tmp_path / "fits" / "fit-1").exists()

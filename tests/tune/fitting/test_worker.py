@@ -48,12 +48,12 @@ def test_rows_say_whether_frozen_features_are_kept(faces: FaceDataset) -> None:
     assert "no stage is frozen" in why
 
 
-def test_a_cache_that_takes_no_features_is_told_with_the_trial_which_goes_on(faces: FaceDataset) -> None:
+def test_a_cache_that_takes_no_features_is_reported_with_the_trial_which_goes_on(faces: FaceDataset) -> None:
     kept = rows(faces, "kept")
     (faces.cache.folder / "features").rename(faces.cache.folder / "elsewhere")
     (faces.cache.folder / "features").write_text("a file where the folder should be")
-    told = rows(faces, "spoilt")
-    assert [row["validation_f1"] for row in told] == [row["validation_f1"] for row in kept]
-    for row in told:
+    reported = rows(faces, "spoilt")
+    assert [row["validation_f1"] for row in reported] == [row["validation_f1"] for row in kept]
+    for row in reported:
         assert row["frozen_features"].startswith(row["message"])
         assert row["message"].startswith(f"the cache for frozen features, {faces.cache.folder}, takes none: ")

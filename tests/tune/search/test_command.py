@@ -49,7 +49,7 @@ def door(*arguments: str) -> list[str]:
 
 def recorded_run(folder: Path, **call_values: Any) -> SearchRun:
     """A run as a search that was killed at once leaves it."""
-    told = {
+    reported = {
         "space": "freezing",
         "data": None,
         "preset": "contest-2021",
@@ -57,7 +57,7 @@ def recorded_run(folder: Path, **call_values: Any) -> SearchRun:
         "epochs": 3,
         "image_size": None,
     }
-    told |= {
+    reported |= {
         "weights": "none",
         "scale": "cpu",
         "seed": 0,
@@ -66,7 +66,7 @@ def recorded_run(folder: Path, **call_values: Any) -> SearchRun:
         "corrections": "published",
         "skip_bad": False,
     }
-    told |= {
+    reported |= {
         "trials": 4,
         "parallel": None,
         "gpus_per_trial": None,
@@ -74,7 +74,7 @@ def recorded_run(folder: Path, **call_values: Any) -> SearchRun:
         "time_budget": None,
         **call_values,
     }
-    return SearchRun.create(folder, "one", SearchRecord(call=told, sessions=[]))
+    return SearchRun.create(folder, "one", SearchRecord(call=reported, sessions=[]))
 
 
 def test_help_imports_nothing_heavy_and_states_every_default() -> None:
@@ -169,7 +169,7 @@ def test_a_wrong_call_exits_with_2_and_no_traceback(tmp_path: Path) -> None:
         (("--resume", "one", "--trials", "0"), "--trials must be at least 1"),
     ],
 )
-def test_wrong_calls_are_told(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+def test_wrong_calls_are_reported(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
     recorded_run(tmp_path)
     assert re.search(message, refused(2, *arguments, "--runs", tmp_path))
     assert [folder.name for folder in tmp_path.iterdir()] == ["one"], "nothing was begun"
@@ -177,28 +177,28 @@ def test_wrong_calls_are_told(arguments: tuple[str, ...], message: str, tmp_path
 
 def test_what_is_no_run_is_not_resumed(tmp_path: Path) -> None:
     (tmp_path / "letters").mkdir()
-    told = refused(2, "--resume", "letters", "--runs", tmp_path)
-    assert re.search(r"letters is no run: it has no search\.json\..*Runs there: none", told)
+    reported = refused(2, "--resume", "letters", "--runs", tmp_path)
+    assert re.search(r"letters is no run: it has no search\.json\..*Runs there: none", reported)
 
 
 def test_a_name_in_use_is_refused(tmp_path: Path) -> None:
     recorded_run(tmp_path)
-    told = refused(2, "--space", "freezing", "--name", "one", "--runs", tmp_path)
-    assert "the run name 'one' is in use. Choose another --name, or go on with it: --resume one" in told
+    reported = refused(2, "--space", "freezing", "--name", "one", "--runs", tmp_path)
+    assert "the run name 'one' is in use. Choose another --name, or go on with it: --resume one" in reported
 
 
 def test_data_that_cannot_be_used_leaves_no_run_behind(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    told = refused(
+    reported = refused(
         1, "--space", "freezing", "--data", tmp_path / "data", "--weights", "none", "--runs", tmp_path / "runs"
     )
-    assert "train" in told
+    assert "train" in reported
     assert list((tmp_path / "runs").iterdir()) == []
 
 
 def test_options_that_agree_with_the_run_are_welcome(tmp_path: Path) -> None:
     recorded_run(tmp_path)
-    told = call(
+    reported = call(
         "--resume",
         "one",
         "--epochs",
@@ -213,8 +213,8 @@ def test_options_that_agree_with_the_run_are_welcome(tmp_path: Path) -> None:
         "--runs",
         str(tmp_path),
     )
-    assert "Trials: 9" in told
-    assert "head is fixed at mlp: the space would vary it." in told
+    assert "Trials: 9" in reported
+    assert "head is fixed at mlp: the space would vary it." in reported
 
 
 def test_the_plan_trains_nothing(tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_the_plan_trains_nothing(tmp_path: Path) -> None:
         "--runs",
         tmp_path / "runs",
     )
-    told = " ".join(call(*words, "--feature-store-gb", "3.5").split())
+    reported = " ".join(call(*words, "--feature-store-gb", "3.5").split())
     for part in (
         "frozen_stages 0 to 5",
         "lr_head 0.0002 to 0.01, logarithmic",
@@ -244,15 +244,15 @@ def test_the_plan_trains_nothing(tmp_path: Path) -> None:
         "Disk: up to",
         "in the cache, and at most 3.5 GB of frozen features.",
     ):
-        assert part in told
+        assert part in reported
     assert not (tmp_path / "runs").exists()
 
 
 def test_backbones_without_weights_are_left_out_by_name(tmp_path: Path) -> None:
     (tmp_path / "resnet10t.safetensors").touch()
-    told = call("--space", "backbones", "--plan", "--scale", "cpu", "--weights", str(tmp_path))
-    assert f"Left out, without weights in {tmp_path}: mobilenetv3_small_100" in told
-    assert "resnet10t |" not in told
+    reported = call("--space", "backbones", "--plan", "--scale", "cpu", "--weights", str(tmp_path))
+    assert f"Left out, without weights in {tmp_path}: mobilenetv3_small_100" in reported
+    assert "resnet10t |" not in reported
 
 
 def test_a_file_is_a_space(tmp_path: Path) -> None:
@@ -262,11 +262,11 @@ def test_a_file_is_a_space(tmp_path: Path) -> None:
         "def suggest(trial, setting): return {'head_width': trial.suggest_int('head_width', 8, 64)}\n"
         "SPACE = Space('mine', 'How wide?', suggest)\n"
     )
-    told = call("--space", str(file), "--plan", "--scale", "cpu")
-    assert "Space mine: How wide?" in told
-    assert "head_width  8 to 64" in told
-    told = refused(2, "--space", file, "--set", "head_width=9", "--plan")
-    assert "The call fixes all that space mine would vary (head_width)" in told
+    reported = call("--space", str(file), "--plan", "--scale", "cpu")
+    assert "Space mine: How wide?" in reported
+    assert "head_width  8 to 64" in reported
+    reported = refused(2, "--space", file, "--set", "head_width=9", "--plan")
+    assert "The call fixes all that space mine would vary (head_width)" in reported
 
 
 def assert_the_winner_was_chosen(path: Path, said: str) -> None:
@@ -309,17 +309,17 @@ def test_a_search_of_demo_faces_is_killed_resumed_and_extended(tmp_path: Path, d
     driver = subprocess.Popen(
         door(*begin, *common), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    before = wait_for(path, lambda told: {TrialState.UNFINISHED} < {r.state for r in told}, 120)
+    before = wait_for(path, lambda reported: {TrialState.UNFINISHED} < {r.state for r in reported}, 120)
     driver.kill()
     driver.communicate()
     kept = {record.trial_id: record for record in before if record.state in ENDED}
     curves = {name: read_curve(path / "trials" / name) for name in kept}
 
     resumed = call("--resume", "demo", *common)
-    told = {record.trial_id: record for record in records(SearchRun(path))}
-    assert list(told) == ["0000", "0001", "0002"]
-    assert all(record.state in ENDED for record in told.values())
-    assert {name: told[name] for name in kept} == kept
+    reported = {record.trial_id: record for record in records(SearchRun(path))}
+    assert list(reported) == ["0000", "0001", "0002"]
+    assert all(record.state in ENDED for record in reported.values())
+    assert {name: reported[name] for name in kept} == kept
     assert {name: read_curve(path / "trials" / name) for name in kept} == curves
     assert "Gain over the preset (trial 0000" in resumed
     assert f"python -m maskcls.predict --bundle {path / 'best'}" in resumed
@@ -342,7 +342,7 @@ def test_a_search_of_demo_faces_is_killed_resumed_and_extended(tmp_path: Path, d
     call("--resume", "demo", "--trials", "4", *common)
     extended = {record.trial_id: record for record in records(SearchRun(path))}
     assert list(extended) == [f"000{n}" for n in range(4)]
-    assert {name: extended[name] for name in told} == told
+    assert {name: extended[name] for name in reported} == reported
     assert sorted(row["trial"] for row in table(SearchRun(path))) == list(extended)
     kept_call = json.loads((path / "search.json").read_text())
     assert kept_call["call"]["trials"] == 4

@@ -143,7 +143,7 @@ def test_preset_scale_space_explicit_in_that_order() -> None:
     )
 
 
-def test_a_pin_is_told() -> None:
+def test_a_pin_is_reported() -> None:
     notes = resolved(2, 0, set=("frozen_stages=3",), image_size=64, weights="hub").notes
     assert [note for note in notes if "fixed" in note] == ["frozen_stages is fixed at 3: the space would vary it."]
 
@@ -258,9 +258,11 @@ def test_a_command_and_its_options_agree(main: Any, kind: type[SharedOptions]) -
     typed = {name.rstrip("_"): one.default for name, one in inspect.signature(main).parameters.items()}
     others = {"context", "list_spaces"}
     assert typed.keys() - others == kind.model_fields.keys()
-    told = kind()
+    reported = kind()
     assert {
-        name: value for name, value in typed.items() if name not in others and value not in (None, getattr(told, name))
+        name: value
+        for name, value in typed.items()
+        if name not in others and value not in (None, getattr(reported, name))
     } == {}
     assert set(kind.CALL) | {"name", *kind.COMMAND} | set(kind.IDENTITY) == kind.model_fields.keys()
 

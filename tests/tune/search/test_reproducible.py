@@ -37,7 +37,7 @@ REAL += [
 ]
 
 
-def told(run: SearchRun) -> dict[str, dict[str, Any]]:
+def reported(run: SearchRun) -> dict[str, dict[str, Any]]:
     """Every trial that was begun, as study and folders tell of it, without times."""
     trials = {f"{trial.number:04d}": trial for trial in open_study(run).get_trials(deepcopy=False)}
     return {
@@ -75,7 +75,7 @@ def test_the_same_seed_gives_the_same_study_in_a_fresh_process(tmp_path: Path) -
     for name in ("one", "two"):
         command = [sys.executable, str(DRIVE), str(tmp_path / name), "24", "0", "1", "6"]
         finished(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
-    one, two = (told(SearchRun(tmp_path / name)) for name in ("one", "two"))
+    one, two = (reported(SearchRun(tmp_path / name)) for name in ("one", "two"))
     assert len(one) == 24
     assert {trial["state"] for trial in one.values()} == {TrialState.COMPLETE, TrialState.STOPPED_EARLY}
     assert one == two
@@ -101,7 +101,7 @@ def test_the_same_seed_gives_the_same_fits_in_a_fresh_process(tmp_path: Path, de
             demo_cache,
         ]
         finished(search(*words))
-    one, two = (told(SearchRun(tmp_path / name)) for name in ("one", "two"))
+    one, two = (reported(SearchRun(tmp_path / name)) for name in ("one", "two"))
     assert len(one) == 3
     assert all(trial["curve"] for trial in one.values())
     assert one == two
@@ -171,7 +171,7 @@ def goes_on_as_unbroken(run: SearchRun, cut: int, folder: Path) -> bool:
     shutil.copytree(run.trials, broken.trials, dirs_exist_ok=True)
     broken.journal.write_bytes(b"".join(journal(run)[:cut]))
     run_search(make_plan(14, {"epochs": 6}), broken, Synthetic(), plain=True)
-    return told(broken) == told(run) and table(broken, seconds=False) == table(run, seconds=False)
+    return reported(broken) == reported(run) and table(broken, seconds=False) == table(run, seconds=False)
 
 
 def records_of(run: SearchRun, number: int) -> list[int]:
@@ -183,7 +183,7 @@ def records_of(run: SearchRun, number: int) -> list[int]:
 
 @pytest.mark.timeout(300)
 def test_a_kill_after_any_record_of_a_trial_changes_nothing(unbroken: SearchRun, tmp_path: Path) -> None:
-    """Of one that is drawn at random, for random draws hang on those before them, and that the scheduler stops."""
+    """Of one that is drawn at random, for random draws depend on those before them, and that the scheduler stops."""
     state = {record.trial_id: record.state for record in records(unbroken)}
     number = next(n for n in range(2, 10) if state[f"{n:04d}"] == TrialState.STOPPED_EARLY)
     cuts = [cut for cut in records_of(unbroken, number) if cut < len(journal(unbroken))]

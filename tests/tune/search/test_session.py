@@ -124,5 +124,5 @@ def test_the_same_search_finds_the_same_also_at_an_address(
     one, two = (SearchRun(tmp_path / "runs" / name) for name in ("one", "two"))
     assert table(one, seconds=False) == table(two, seconds=False)
     assert len(table(one)) == 3
-    told = [(row["torch_threads"], row["opencv_threads"]) for row in read_curve(one.trial("0000"))]
-    assert told == [(1, 1)], "a trial keeps to the cores it was given"
+    reported = [(row["torch_threads"], row["opencv_threads"]) for row in read_curve(one.trial("0000"))]
+    assert reported == [(1, 1)], "a trial keeps to the cores it was given"

@@ -85,7 +85,7 @@ def test_a_score_that_is_none_is_divergence(tmp_path: Path) -> None:
         list(curve(make_request(tmp_path), objective))
 
 
-def test_an_error_on_a_full_disk_is_still_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_on_a_full_disk_is_still_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(file: Path, text: str) -> None:
         raise OSError(28, "No space left on device")
 

@@ -108,7 +108,7 @@ def test_one_person_alone_has_no_nearest() -> None:
     assert closest_beyond(near, np.zeros(3, np.int64), 5) == []
 
 
-def test_pairs_are_told_by_people() -> None:
+def test_pairs_are_reported_by_people() -> None:
     persons = np.array([0, 0, 1, 1, 2])
     pairs = [Pair(0, 2, 3), Pair(1, 3, 4), Pair(2, 4, 5), Pair(1, 2, 6)]
     assert by_people(pairs, persons) == [(Pair(0, 2, 3), 3), (Pair(2, 4, 5), 1)]

@@ -126,7 +126,7 @@ def test_the_planted_near_duplicate_is_found_and_nobody_else_is(facts: Facts) ->
     assert min(others) > 2 * facts.near.max_bits
 
 
-def test_problems_are_told_and_stop_nothing(facts: Facts, text: str) -> None:
+def test_problems_are_reported_and_stop_nothing(facts: Facts, text: str) -> None:
     assert sorted(problem.kind for problem in facts.problems) == ["missing photos", "photo"]
     assert any(
         "000009_male_Asian_60/mask3" in problem.message and "not an image that can be decoded" in problem.message
@@ -158,7 +158,7 @@ def test_a_folder_that_cannot_be_read_is_refused(tmp_path: Path, make_contest: M
         gather(data)
 
 
-def test_rows_with_problems_are_left_out_and_told(make_contest: MakeContest) -> None:
+def test_rows_with_problems_are_left_out_and_reported(make_contest: MakeContest) -> None:
     data = make_contest(12)
     table = data / "train/train.csv"
     table.write_text(table.read_text().replace("000004,female,Asian,25", "000004,woman,Asian,25"))
