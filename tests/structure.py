@@ -115,9 +115,11 @@ def _documents(path: Path) -> list[Path]:
 
 
 def files_by_folder(source: Source, package: str) -> dict[str, int]:
-    """Number of .py files directly in each folder of a package, `__init__.py` counted."""
+    """Count the .py files directly in each folder of a package. An empty `__init__.py` has nothing to read."""
     counts: dict[str, int] = {}
     for module in source.within(f"{package}/"):
+        if module.path.endswith("/__init__.py") and not module.text.strip():
+            continue
         counts[module.folder] = counts.get(module.folder, 0) + 1
     return counts
 

@@ -186,7 +186,7 @@ def test_bad_photos_are_remembered_until_a_file_changes(make_contest, tmp_path, 
     assert asked == [42]
 
 
-def test_a_torn_memory_of_bad_photos_is_made_anew(make_contest, tmp_path):
+def test_a_torn_memory_of_bad_photos_is_made_again(make_contest, tmp_path):
     data = make_contest(1)
     (person_folder(data, 0) / "mask1.jpeg").write_bytes(b"no photo")
     photos = read_contest(data)

@@ -117,7 +117,7 @@ def test_what_changes_the_rows_makes_another_store(
 
 
 @pytest.mark.parametrize("damage", ["short", "zeroed", "no manifest", "torn manifest", "no pixels", "other shape"])
-def test_a_damaged_store_is_built_anew(files: list[str], cache: Path, decoded: list[str], damage: str) -> None:
+def test_a_damaged_store_is_built_again(files: list[str], cache: Path, decoded: list[str], damage: str) -> None:
     wanted = np.array(build(files, cache))
     store = store_of(cache)
     manifest, data = store / "manifest.json", store / "pixels.u8"

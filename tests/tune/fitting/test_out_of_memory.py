@@ -74,7 +74,7 @@ def rows(request: TrialRequest, faces: FaceDataset) -> list[dict[str, Any]]:
 
 
 def fitted(faces: FaceDataset, micro_batch: int) -> list[dict[str, Any]]:
-    """The curve of a fit that is told from the beginning how much fits."""
+    """The curve of a fit that is given from the beginning how much fits."""
     set_threads(1)
     use_deterministic_kernels()
     return [result.to_row() for result in Fit(RECIPE, FitData.of(faces, RECIPE), micro_batch=micro_batch).epochs()]

@@ -73,7 +73,7 @@ def test_a_curve_resumed_is_the_curve_unbroken(tmp_path: Path) -> None:
     assert len(read_curve(tmp_path)) == 2
     again = list(curve(request, Synthetic(sleep_s=0.02)))
     assert [row["epoch"] for row in again] == [1, 2, 3, 4]
-    assert again[:2] == before, "epochs that are done are told as they were, with the time that they took"
+    assert again[:2] == before, "epochs that are done are reported as they were, with the time that they took"
     assert [row["best_f1"] for row in read_curve(tmp_path)] == [row["best_f1"] for row in again]
 
 
