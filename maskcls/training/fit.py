@@ -92,8 +92,7 @@ class Fit:
 
         Args:
             folder: holds the fit's checkpoint. The fit resumes from there, records there the conditions that it runs
-                under (`training.conditions`), and saves each new epoch there before it yields it. None: nothing is
-                    kept.
+                under (`training.conditions`), and saves each new epoch there before it yields it. None keeps nothing.
             last: the epoch to stop after, 1-based; None: the recipe's last.
             before_saving: called with the fit, each result, and whether its epoch is new, before it is saved as done.
 
