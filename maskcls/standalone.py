@@ -55,7 +55,7 @@ def kept_on_interrupt(folder: Path) -> Iterator[None]:
 
 
 def write_bundle_of(fit: Fit, dataset: FaceDataset, out: Path, overwrite: bool, **origin: str) -> None:
-    """Write the best epoch as a bundle, and take the checkpoint away.
+    """Write the best epoch as a bundle, and remove the checkpoint.
 
     `origin` is noted in the bundle beside the scores.
     """

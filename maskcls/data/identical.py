@@ -21,7 +21,7 @@ READERS = 8
 def identical_groups(photos: pd.DataFrame) -> dict[str, str]:
     """Return for each person the first, by name, of the people whom identical photos connect with them.
 
-    For most people that is the person.
+    For most people that is themselves.
     """
     groups = DisjointSet(sorted(set(photos["person"])))
     for persons in identical_photos(photos):

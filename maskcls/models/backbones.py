@@ -35,7 +35,7 @@ class Backbone(nn.Module):
             raise CallError(f"`0 <= frozen_stages <= {N_STAGES}` must hold, but got {frozen_stages}.")
         self.model = model
         self.frozen_stages = frozen_stages
-        # Some heads end in a wider layer than the last stage (MobileNetV3's conv_head): timm names its width apart.
+        # Some heads end in a wider layer than the last stage (MobileNetV3's conv_head): head_hidden_size is its width.
         n_features = getattr(model, "head_hidden_size", None) or model.num_features
         self.n_features: int = n_features  # type: ignore[assignment]
         self.stages = stage_of_modules(model)
@@ -108,7 +108,7 @@ def create_backbone(name: str, *, weights: str, frozen_stages: int, image_size: 
 
 
 def _try_out(model: nn.Module, image_size: int) -> None:
-    """Run a model built for one size on one black photo: only so does it show if windows do not divide the size."""
+    """Run a model built for one size on one black photo: a size that its windows do not divide fails only then."""
     try:
         with torch.inference_mode():
             model.eval()(torch.zeros(1, 3, image_size, image_size))

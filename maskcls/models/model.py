@@ -146,8 +146,9 @@ def member_log_probs(
     prediction depends neither on its neighbours nor on their number; another `block_photos` may change the last bits.
 
     Args:
-        flip: predict the mean of a photo's and its mirror image's probabilities. features: for each model, how to get
-        its backbone's features other than from the pixels, or None. Not with `flip`.
+        flip: predict the mean of a photo's and its mirror image's probabilities.
+        features: for each model, how to get its backbone's features other than from the pixels, or None. Not with
+            `flip`.
     """
     rows = np.arange(len(pixels)) if rows is None else rows
     log_probs = [np.empty((len(rows), task.n_labels)) for model in models for task in model.tasks]  # members x (n, k)

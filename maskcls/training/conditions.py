@@ -108,8 +108,21 @@ def note(folder: Path, conditions: Conditions, *, done: int, epochs: int) -> Non
     kept = [segment for segment in segments(folder) if segment.from_epoch <= done]
     if not kept or kept[-1].conditions != conditions:
         kept.append(Segment(done + 1, conditions))
-    rows = [{"from_epoch": segment.from_epoch, **asdict(segment.conditions)} for segment in kept]
     folder.mkdir(parents=True, exist_ok=True)
+    _write(folder, kept)
+
+
+def forget_unfinished(folder: Path, *, done: int) -> None:
+    """Take away the segments that no epoch of the `done` ones ran under."""
+    kept = [segment for segment in segments(folder) if segment.from_epoch <= done]
+    if kept:
+        _write(folder, kept)
+    else:
+        (folder / HARDWARE).unlink(missing_ok=True)
+
+
+def _write(folder: Path, recorded: Sequence[Segment]) -> None:
+    rows = [{"from_epoch": segment.from_epoch, **asdict(segment.conditions)} for segment in recorded]
     write_atomically(folder / HARDWARE, json.dumps(rows, indent=2) + "\n")
 
 

@@ -102,7 +102,7 @@ class Fit:
         """
         if folder is not None:
             self.resume(folder)
-            note(folder, self.conditions, done=len(self.history), epochs=self.recipe.epochs)
+            note(folder, self.conditions, done=len(self.history), epochs=last or self.recipe.epochs)
         for result in list(self.history):
             if before_saving is not None:
                 before_saving(self, result, False)

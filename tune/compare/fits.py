@@ -64,8 +64,8 @@ def requests(
 ) -> list[FitRequest]:
     """Every different fit once, repeat by repeat, so that what is done early can be compared early.
 
-    A fit that was read before is asked for those readings again, for done again (`is_evaluated`) it replaces what it
-    was.
+    A fit that was evaluated before is asked for those evaluations as well: if it must be done again (`is_evaluated`),
+    its new result replaces the old one.
     """
     arms: dict[str, tuple[int, Arm, set[str], str]] = {}
     for number, split in enumerate(splits):
@@ -172,6 +172,8 @@ class _Evaluations(After):
 
     def before_saving(self, fit: Fit, result: EpochResult, is_new: bool) -> None:
         """Ask each evaluation that picks whether it picks this epoch, and let it predict with it where it is new."""
+        if result.epoch == 1:  # an attempt that ran out of memory may have been here before
+            self._picked.clear()
         for name in self._picking:
             if name not in self._failed:
                 with self._errors_of(name):
@@ -220,14 +222,15 @@ class _Evaluations(After):
         treatment = self._all[name]
         if name in self._picked and not treatment.better(result, fit.history[self._picked[name] - 1]):
             return
-        self._picked[name] = result.epoch
         if is_new:
             classes = treatment.predict(fit.eval_models, fit, self._dataset, self._rows)
-            write_atomically(self._picked_file(name), json.dumps(classes.tolist()))
+            write_atomically(self._picked_file(name, result.epoch), json.dumps(classes.tolist()))
+        self._picked[name] = result.epoch
 
     def _predictions(self, name: str, fit: Fit) -> Classes:
         if name in self._picked:
-            classes = np.array(json.loads(self._picked_file(name).read_text()), np.int64)
+            file = self._picked_file(name, self._picked[name])
+            classes = np.array(json.loads(file.read_text()), np.int64)
         else:
             with fit.at_best() as models:
                 classes = self._all[name].predict(models, fit, self._dataset, self._rows)
@@ -237,6 +240,5 @@ class _Evaluations(After):
             )
         return classes
 
-    def _picked_file(self, name: str) -> Path:
-        number = self._picking.index(name)
-        return self._request.checkpoint_folder / f"reading-{number}-{self._picked[name]}.json"
+    def _picked_file(self, name: str, epoch: int) -> Path:
+        return self._request.checkpoint_folder / f"reading-{self._picking.index(name)}-{epoch}.json"

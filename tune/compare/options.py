@@ -211,7 +211,7 @@ def resolve(options: CompareOptions, machine: Cluster, study_file: Path | None =
     made, left_out = _planned(comparisons, base, explicit)
     notes += left_out
     if options.seeds < 2:
-        notes.append("One repeat cannot tell: another seed may turn every difference round. Use --seeds 3 or more.")
+        notes.append("One repeat gives no verdict: another seed may reverse every difference. Use --seeds 3 or more.")
     plan = ComparePlan(
         title=study.name if study else ", ".join(options.vary),
         question=study.question if study else f"Which of {', '.join(options.vary)} helps {options.preset}?",

@@ -10,6 +10,7 @@ A treatment is named in TREATMENTS or, in a user's study, as `module:Class`; wor
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -60,8 +61,8 @@ class Treatment:
     """Whether the choice of the epoch changes: `better` is overridden."""
 
     def __init_subclass__(cls) -> None:
-        if "answers" in vars(cls):  # its former name, which nothing calls any more
-            raise CallError(f"Treatment {cls.__name__} defines answers(). Rename that method to predict().")
+        if "answers" in vars(cls):  # the former name of `predict`, in files of users and in runs
+            cls.predict = vars(cls)["answers"]  # type: ignore[method-assign]
         cls.retrains = cls.data is not Treatment.data or cls.prepared is not Treatment.prepared
         cls.picks = cls.better is not Treatment.better
 
@@ -116,6 +117,9 @@ def find(name: str) -> Treatment:
     if not colon:
         listed = ", ".join(known for known in TREATMENTS if known) or "none is named yet"
         raise CallError(f"There is no treatment {name!r}. Treatments: {listed}; or module:Class.")
+    sys.modules.setdefault(
+        "tune.treatments", sys.modules[__name__]
+    )  # imported by files written before the module moved
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from maskcls.errors import DataError
 from maskcls.files import write_atomically
-from maskcls.training.conditions import HARDWARE
+from maskcls.training.conditions import HARDWARE, forget_unfinished
 from tune.fitting.failures import ERROR
 from tune.fitting.request import FitRequest
 from tune.fitting.worker import FitOutcome
@@ -63,13 +64,16 @@ class FitResult:
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:
-        """The result of the fit in a folder; None where there is none."""
+        """The result of the fit in a folder; None where there is none. Raises DataError where the file is damaged."""
+        file = folder / RESULT
         try:
-            content: dict[str, Any] = json.loads((folder / RESULT).read_text())
+            content: dict[str, Any] = json.loads(file.read_text())
+            own = {key: content.pop(key) for key in _OWN}
+            return cls(**{**own, "state": TrialState(own["state"])}, values=content)
         except FileNotFoundError:
             return None
-        own = {key: content.pop(key) for key in _OWN}
-        return cls(**{**own, "state": TrialState(own["state"])}, values=content)
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{file} can't be read ({error!r}). Remove it to do this fit again.") from None
 
     def write(self, folder: Path) -> None:
         """Write it whole."""
@@ -83,12 +87,14 @@ def write_result(request: FitRequest, outcome: FitOutcome) -> None:
     A result that is final is not replaced by one that says that memory was short.
     """
     before = FitResult.read(request.folder)
+    if (request.checkpoint_folder / HARDWARE).exists() and outcome.state != TrialState.OUT_OF_MEMORY:
+        write_atomically(request.folder / HARDWARE, (request.checkpoint_folder / HARDWARE).read_text())
     if outcome.state != TrialState.OUT_OF_MEMORY or before is None or not before.is_final:
         FitResult.of(request, outcome).write(request.folder)
     if outcome.state == TrialState.OUT_OF_MEMORY:
+        # A resume may have more memory: it begins with the micro-batch of the last epoch that is done.
+        forget_unfinished(request.checkpoint_folder, done=outcome.last[FIDELITY])
         return
     if outcome.state == TrialState.COMPLETE and not outcome.message:
         (request.folder / ERROR).unlink(missing_ok=True)
-    if (request.checkpoint_folder / HARDWARE).exists():
-        shutil.copyfile(request.checkpoint_folder / HARDWARE, request.folder / HARDWARE)
     shutil.rmtree(request.checkpoint_folder, ignore_errors=True)

@@ -135,7 +135,8 @@ def _smaller_until_it_fits(
     while True:
         fit = build(micro_batch)
         last = int(request.recipe["epochs"])
-        epochs = fit.epochs(request.checkpoint_folder, last=last, before_saving=after.before_saving)
+        hook = _Hook(after)
+        epochs = fit.epochs(request.checkpoint_folder, last=last, before_saving=hook)
         try:
             for result in epochs:
                 if result.epoch > yielded:
@@ -143,13 +144,26 @@ def _smaller_until_it_fits(
                     yield _row(result, fit, request, whole)
             return fit
         except Exception as error:
-            if state_of(error) != TrialState.OUT_OF_MEMORY:
+            if hook.is_running or state_of(error) != TrialState.OUT_OF_MEMORY:
                 raise
             del fit, epochs
             free_memory(error)
             if micro_batch == 1:
                 raise OutOfMemory(f"Not even one photo at a time fits. {error}") from error
         micro_batch = halved(micro_batch)
+
+
+class _Hook:
+    """Calls `before_saving`, and knows whether an error came from there: smaller batches in training would not help."""
+
+    def __init__(self, after: After) -> None:
+        self._after = after
+        self.is_running = False
+
+    def __call__(self, fit: Fit, result: EpochResult, is_new: bool) -> None:
+        self.is_running = True
+        self._after.before_saving(fit, result, is_new)
+        self.is_running = False
 
 
 class _Builder:
@@ -243,8 +257,7 @@ def run_and_report(request: FitRequest, work: Work, report: Report | None = None
                 report(last, state, str(last.get("message", "")))
         if not last.get("finished"):
             raise RunError(f"The fit ended after epoch {last[FIDELITY]} of {request.recipe['epochs']}.")
-        message = str(values.get("message") or last.get("message", ""))
-        return FitOutcome(TrialState.COMPLETE, message, last, values)
+        return FitOutcome(TrialState.COMPLETE, str(values.get("message", "")), last, values)
     except Exception as error:
         state, message = state_of(error), explain(error)
         if state != TrialState.DISK_FULL:

@@ -133,8 +133,8 @@ class SharedOptions(BaseModel):
     cache: Annotated[Path | None, AfterValidator(_absolute)] = Field(
         None, description="folder for decoded photos and frozen features; None: each machine's own"
     )
-    pixel_store_gb: float = DEFAULT_GB
-    feature_store_gb: float = Field(DEFAULT_GB, ge=0)
+    pixel_store_gb: float = Field(DEFAULT_GB, allow_inf_nan=True)
+    feature_store_gb: float = Field(DEFAULT_GB, ge=0, allow_inf_nan=True)
 
     @classmethod
     def stated(cls, context: typer.Context) -> Self:

@@ -9,17 +9,15 @@ The interval is mean +- t sqrt(s^2 / n + v / m):
 - s^2 is the variance of the n repeats' differences. It holds the seeds, the training people and the tested people of a
   repeat.
 - v is the variance that other tested people would make within a repeat, by a bootstrap of the people within gender x
-age
-  group. m is the number of different people tested, divided by the number tested in one repeat. Testing the same people
-  twice says nothing about other people, so m stops at the number of folds, while n goes on. Where no person is tested
-  twice, the sum is the variance of a two-stage bootstrap with replacement, which counts the tested people twice
+  age group. m is the number of different people tested, divided by the number tested in one repeat. Testing the same
+  people twice says nothing about other people, so m stops at the number of folds, while n goes on. Where no person is
+  tested twice, the sum is the variance of a two-stage bootstrap with replacement, which counts the tested people twice
   (Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8). Here that is intended: the repeats'
   training people overlap, so their differences are correlated, which s^2 / n does not show (Nadeau and Bengio,
   Inference for the Generalization Error, Machine Learning 52, 2003), and no unbiased estimate of that variance exists
   (Bengio and Grandvalet, No Unbiased Estimator of the Variance of K-Fold Cross-Validation, JMLR 5, 2004).
 - t has Satterthwaite's degrees of freedom (1946): n - 1 where most of the variance is between the repeats, more where
-it
-  is between the people.
+  it is between the people.
 
 `tune.statistics.intervals` describes how people are resampled.
 
@@ -32,9 +30,8 @@ width:
    .95 with 5, and 1.00 .99 .98 .97 .96 with 10. Student's t alone would do here, because nobody is trained on or tested
    twice.
 2. Classifiers really trained on 400 drawn people, so that the training people of the repeats overlap as they do in
-folds
-   (`python -m tests.benchmarks.intervals trained 400`; 400 experiments per case; the share that held it, and half the
-   width in F1):
+   folds (`python -m tests.benchmarks.intervals trained 400`; 400 experiments per case; the share that held it, and
+   half the width in F1):
 
                                         3 repeats, 3 folds   5 repeats, 5 folds   10 repeats, 5 folds
        this interval                    .96  .060            .97  .055            .97  .045

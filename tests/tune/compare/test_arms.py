@@ -343,6 +343,25 @@ def test_a_file_is_a_study(tmp_path: Path) -> None:
     assert studies.get(str(file)).comparisons[0].variants[0].overrides == {"head": "mlp"}
 
 
+def test_a_study_file_that_was_written_before_the_modules_moved_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        STUDY.replace("tune.compare.studies", "tune.studies")
+        + "from tune.treatments import Treatment\n"
+        + "class Fours(Treatment):\n    def answers(self, models, fit, faces, rows):\n        return 4\n"
+    )
+    assert studies.get(str(file)).comparisons[0].variants[0].name == "mlp"
+
+
+def test_a_treatment_whose_method_has_its_former_name_predicts_by_it() -> None:
+    class Fours(Treatment):
+        def answers(self, models: Any, fit: Any, faces: Any, rows: Any) -> Any:
+            return np.full(len(rows), 4)
+
+    nothing: Any = None
+    assert Fours().predict([], nothing, nothing, np.array([1, 2])).tolist() == [4, 4]
+
+
 @pytest.mark.parametrize(
     ("code", "message"),
     [

@@ -236,7 +236,7 @@ def test_the_plan_trains_nothing(tmp_path: Path) -> None:
         tmp_path,
     )
     assert "  lr_head=0.0003, head=linear: head mlp -> linear, lr_head 0.002 -> 0.0003\n" in said
-    assert "One repeat cannot tell: another seed may turn every difference round." in said
+    assert "One repeat gives no verdict: another seed may reverse every difference." in said
     assert list(tmp_path.iterdir()) == []
 
 

@@ -10,15 +10,19 @@ import pytest
 import torch
 
 from maskcls.data.dataset import FaceDataset
+from maskcls.errors import DataError, OutOfMemory
 from maskcls.stores.arrays import CacheOptions
 from maskcls.training.conditions import HARDWARE, unequal
+from maskcls.training.fit import Fit
+from maskcls.training.result import EpochResult
 from tests.tune.selection.small_run import BASE, small_run
 from tests.tune.short_of_memory import Memory
 from tune.compare.fits import fit_and_evaluate
 from tune.fitting.curve import read_curve
 from tune.fitting.pool import work_on
 from tune.fitting.request import FitRequest, TrialRequest
-from tune.fitting.worker import run_and_report, run_fit
+from tune.fitting.result import FitResult
+from tune.fitting.worker import After, run_and_report, run_fit
 from tune.runs.folder import ComparisonRun, SearchRun
 from tune.selection.fits import repeat_fit
 from tune.states import TrialState
@@ -73,10 +77,43 @@ def test_a_comparison_that_runs_out_of_memory_goes_on_in_micro_batches(
     request = of_comparison(*made)
     with Memory(16).short():
         outcome = work_on(request, lambda asked: fit_and_evaluate(asked, cache=CacheOptions(demo_cache, 1.0)))
-    assert (outcome.state, outcome.message) == (TrialState.COMPLETE, "in micro-batches of 16: 32 did not fit")
-    assert [row["micro_batch"] for row in read_curve(request.folder)] == [16, 16]
+    assert outcome.state == TrialState.COMPLETE, outcome.message
+    assert [(row["micro_batch"], row["message"]) for row in read_curve(request.folder)] == [
+        (16, "in micro-batches of 16: 32 did not fit")
+    ] * 2
     (segment,) = json.loads((request.folder / HARDWARE).read_text())
     assert segment["micro_batch"] == 16
+
+
+def test_a_comparison_that_found_no_memory_at_all_begins_with_whole_batches_where_there_is_more(
+    made: tuple[SearchRun, FaceDataset], demo_cache: Path
+) -> None:
+    request = of_comparison(*made)
+    with Memory(0).short():
+        outcome = work_on(request, lambda asked: fit_and_evaluate(asked, cache=CacheOptions(demo_cache, 1.0)))
+    assert (outcome.state, outcome.message[:17]) == (TrialState.OUT_OF_MEMORY, "Not even one phot")
+    outcome = work_on(request, lambda asked: fit_and_evaluate(asked, cache=CacheOptions(demo_cache, 1.0)))
+    assert outcome.state == TrialState.COMPLETE, outcome.message
+    assert not any("micro_batch" in row for row in read_curve(request.folder))
+
+
+def test_an_evaluation_without_memory_does_not_shrink_the_training(
+    made: tuple[SearchRun, FaceDataset], demo_cache: Path
+) -> None:
+    class NoMemoryOnce(After):
+        def before_saving(self, fit: Fit, result: EpochResult, is_new: bool) -> None:
+            if is_new:
+                raise OutOfMemory("no room to predict")
+
+    with Memory(64).short() as memory, pytest.raises(OutOfMemory, match="no room to predict"):
+        list(run_fit(of_comparison(*made), cache=CacheOptions(demo_cache, 1.0), after=NoMemoryOnce()))
+    assert len(memory.models) == 1, "it was not tried again in smaller batches"
+
+
+def test_a_damaged_result_is_named(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text('{"state": "half"}')
+    with pytest.raises(DataError, match=r"result\.json can't be read .*Remove it to do this fit again"):
+        FitResult.read(tmp_path)
 
 
 def test_a_comparison_uses_deterministic_kernels(

@@ -6,6 +6,7 @@ A study's module defines `STUDY = Study(...)`. So does the Python file of a user
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from maskcls.errors import CallError
 from maskcls.text import meant
 from search_spaces import SpaceError, defined_in
+from tune.compare import treatments
 
 NAMES: tuple[str, ...] = ("contest",)
 """The studies that come with the package, each a module of this one."""
@@ -107,6 +109,9 @@ def _each_once(given: list[str], where: str, what: str) -> None:
 
 
 def _from_file(file: Path) -> Study:
+    # What files written before these modules moved import; runs keep copies of such files.
+    sys.modules.setdefault("tune.studies", sys.modules[__name__])
+    sys.modules.setdefault("tune.treatments", treatments)
     try:
         return defined_in(file, "study", "STUDY", Study, "tune.compare.studies")
     except SpaceError as error:
