@@ -1,5 +1,4 @@
-"""Some classes have fifty times as many photos as others, and ages about 60 look alike: which sampler, loss and age
-boundary?
+"""Some classes have fifty times as many photos as others, and ages near 60 look alike: which sampler, loss, boundary?
 
     python -m tune.search --space imbalance --data DIR --trials 40 --epochs 6
 

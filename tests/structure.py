@@ -33,6 +33,7 @@ HEAVY = {
     "httpx",
     "huggingface_hub",
     "matplotlib",
+    "numpy",
     "optuna",
     "pandas",
     "pyarrow",

@@ -9,19 +9,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
 from maskcls import cli
 from maskcls.cli import run as run_command
 from maskcls.errors import CallError
-from maskcls.stores.arrays import CacheOptions
 from maskcls.text import counted
-from tune.selection.ensembles import best_single, compare_on_left_out, ensemble_weights, select_ensemble
-from tune.statistics.paired import Verdict
 
 if TYPE_CHECKING:
     from maskcls.data.dataset import FaceDataset
+    from maskcls.stores.arrays import CacheOptions
     from tune.runs.folder import SearchRun
     from tune.selection.ensembles import LeftOutComparison
     from tune.selection.finalists import Design
@@ -54,6 +51,7 @@ def main(
     confirms; each use of it is counted.
     """
     from maskcls.serving.bundle import check_writable
+    from maskcls.stores.arrays import CacheOptions
     from tune.runs.folder import SearchRun
     from tune.selection.library import check_runs
 
@@ -98,6 +96,7 @@ class Decision:
 
 def decide(runs: Sequence[SearchRun], faces: FaceDataset, design: Design, size: int) -> Decision:
     """Select an ensemble from the runs' finalists, and compare it with the best of them where neither was selected."""
+    from tune.selection.ensembles import best_single, compare_on_left_out, ensemble_weights, select_ensemble
     from tune.selection.library import build_library, find_candidates
 
     there = find_candidates(runs, faces)
@@ -114,6 +113,8 @@ def write(decision: Decision, out: Path, faces: FaceDataset, overwrite: bool) ->
 
     Raises RunError where a trial's state is damaged, or the weights of its frozen stages cannot be had.
     """
+    import numpy as np
+
     from maskcls.serving.bundle import Trained, export_classifiers, note_scores
     from maskcls.serving.predictor import probabilities_of
     from maskcls.training.checkpoint import load_best
@@ -201,6 +202,8 @@ def _wrapped(text: str) -> list[str]:
 
 
 def _consequence(decision: Decision, out: Path) -> str:
+    from tune.statistics.paired import Verdict
+
     best = decision.members[0][0].name
     if not decision.compared.pays:
         return f"The ensemble does not pay: {out} holds the best finalist alone, {best}."

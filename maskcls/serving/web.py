@@ -85,13 +85,14 @@ def build_page(predictor: Predictor) -> gr.Blocks:
     """Build the page without serving it."""
     gr = import_gradio()
 
-    def answer(event: gr.EventData) -> list[Any]:  # type: ignore[name-defined]  # Gradio goes by the annotation
+    def answer(event: gr.EventData) -> list[Any]:
         try:
             sentence, by_task = classify(predictor, event.photo)
         except DataError as error:
             return [str(error), *(None for _ in SHOWN)]
         return [sentence, *by_task.values()]
 
+    answer.__annotations__["event"] = gr.EventData  # Gradio goes by the annotation, and its name is not known out there
     with gr.Blocks(title="Mask, gender, age", analytics_enabled=False) as page:
         gr.Markdown(introduction(predictor.bundle))
         with gr.Row():

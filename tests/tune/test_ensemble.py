@@ -293,7 +293,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize(
         ("change", "what"),
-        [({"split_digest": "f" * 12}, "split of the people"), ({"data": DataRecord(digest="e")}, "photos")],
+        [({"split_digest": "f" * 12}, "split of the people"), ({"data": DataRecord(digest="e")}, "data set")],
     )
     def test_other_people_or_photos(self, both: Path, demo_cache: Path, change: dict[str, object], what: str) -> None:
         run = SearchRun.open("two", both)

@@ -18,6 +18,7 @@ from tune.fitting.request import FitRequest, Work
 from tune.fitting.worker import FitOutcome
 from tune.runs import study as records
 from tune.runs.folder import SearchRun
+from tune.runs.record import SearchRecord
 from tune.runs.study import Record
 from tune.states import TrialState
 
@@ -37,7 +38,7 @@ BASE = Recipe().override(
 
 def small_run(folder: Path, cache: Path, name: str = "small") -> tuple[SearchRun, FaceDataset]:
     """A run over the first demo people, split as a search would split them, without a trial."""
-    run = SearchRun.create(folder, name)
+    run = SearchRun.create(folder, name, SearchRecord(call={}))
     demo = prepare(None, cache=CacheOptions(cache))
     photos = demo.photos[demo.photos["person"].isin(sorted(set(demo.photos["person"]))[:PEOPLE])].reset_index(drop=True)
     faces = replace(demo, photos=photos, split=split_people(photos))
