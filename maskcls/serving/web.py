@@ -85,7 +85,7 @@ def build_page(predictor: Predictor) -> gr.Blocks:
     """Build the page without serving it."""
     gr = import_gradio()
 
-    def answer(event: gr.EventData) -> list[Any]:
+    def answer(event: gr.EventData) -> list[Any]:  # type: ignore[name-defined]
         try:
             sentence, by_task = classify(predictor, event.photo)
         except DataError as error:

@@ -159,7 +159,7 @@ def create_loss(recipe: Recipe, labels: Tensor, n_labels: int) -> nn.Module:
         labels: (n,) int64 of the training photos, for balanced label weights.
         n_labels: k.
 
-    Raises ValueError for a name that is none of `recipe.LossName`.
+    Raises ValueError for a name that `recipe.LossName` does not have.
     """
     weight = balanced_weights(labels, n_labels) if recipe.class_weights == "balanced" else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from pathlib import Path
 
 from maskcls.recipe import Recipe
 from maskcls.stores.arrays import CacheOptions
@@ -37,8 +38,13 @@ def is_finished(request: FitRequest, result: FitResult | None = None) -> bool:
     result = result or FitResult.read(request.folder)
     if result is None or not result.is_final:
         return False
+    return is_bundle_of(SearchRun(request.run).best, request)
+
+
+def is_bundle_of(folder: Path, request: FitRequest) -> bool:
+    """Whether the folder holds the bundle that the request's fit wrote."""
     try:
-        manifest = json.loads((SearchRun(request.run).best / "bundle.json").read_text())
+        manifest = json.loads((folder / "bundle.json").read_text())
     except (OSError, ValueError):
         return False
     return bool(manifest["scores"].get("fit") == request.trial_id)

@@ -8,7 +8,6 @@ without validation people nothing else says when. The holdout people take no par
 from __future__ import annotations
 
 import functools
-import json
 import statistics
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from tune.fitting.result import FitResult
 from tune.runs.folder import SearchRun
 from tune.runs.stopping import Outcome
 from tune.selection.finalists import Finalist, digest_of
+from tune.selection.finish import is_bundle_of
 from tune.states import TrialState
 
 if TYPE_CHECKING:
@@ -73,11 +73,7 @@ def is_retrained(request: FitRequest, result: FitResult | None = None) -> bool:
         return False
     if result.state != TrialState.COMPLETE:
         return True
-    try:
-        manifest = json.loads((SearchRun(request.run).best_on_all / "bundle.json").read_text())
-    except (OSError, ValueError):
-        return False
-    return bool(manifest["scores"].get("fit") == request.trial_id)
+    return is_bundle_of(SearchRun(request.run).best_on_all, request)
 
 
 def retrain_on_all(
