@@ -72,6 +72,8 @@ class Cluster:
 
 
 CONNECT_TIMEOUT_S = 5
+_STEP_S = 0.1
+_ABORT_S = 10
 TOKEN_COMMAND = "ray get-auth-token"
 
 
@@ -126,8 +128,9 @@ def starting(address: str | None) -> Iterator[Callable[[], Cluster]]:
     """Do what `connected` does, but in a thread beside the block, which gets a function that waits for the cluster.
 
     That function raises what `connected` raises. The thread stays until the block's end, because Linux ends the
-    processes that a thread has started together with the thread (prctl(2), PR_SET_PDEATHSIG), as Ray asks it to. A
-    block that is interrupted while Ray starts does not wait for it, and ends what has been started.
+    processes that a thread has started together with the thread (prctl(2), PR_SET_PDEATHSIG), as Ray asks it to.
+    However the block ends, Ray's start is waited for, and then Ray is shut down. Ctrl-C while it is waited for ends
+    at once what has been started.
     """
     if threading.current_thread() is threading.main_thread():
         # as Ray does if it is started in the main thread
@@ -135,29 +138,51 @@ def starting(address: str | None) -> Iterator[Callable[[], Cluster]]:
     stack, begun, left = ExitStack(), Future[Cluster](), threading.Event()
 
     def start() -> None:
+        _own_group.wanted = True
         try:
             begun.set_result(stack.enter_context(connected(address)))
         except BaseException as error:
             begun.set_exception(error)
         left.wait()
 
+    def ready() -> Cluster:
+        _wait(begun)
+        return begun.result()
+
     threading.Thread(target=start, name="ray", daemon=True).start()
-    waits = True
     try:
-        yield begun.result
-    except (KeyboardInterrupt, SystemExit):
-        waits = False
-        raise
+        yield ready
     finally:
         try:
-            if waits:
-                wait([begun])
-        finally:
-            if begun.done():
-                stack.close()
-                left.set()
-            else:
-                _end_half_started()
+            _wait(begun)
+        except (KeyboardInterrupt, SystemExit):
+            _end_half_started()
+            raise
+        stack.close()
+        left.set()
+
+
+_own_group = threading.local()
+"""`wanted` is set in the thread that starts Ray."""
+
+
+def _leave_group() -> None:
+    """Move a process that has just been forked to a process group of its own, if it is one of Ray's.
+
+    A terminal sends Ctrl-C to the group of the driver. Ray blocks the signal in what it starts, but its dashboard lets
+    it in again, loses one of its own processes, and is waited for in vain.
+    """
+    if getattr(_own_group, "wanted", False):
+        os.setpgrp()
+
+
+os.register_at_fork(after_in_child=_leave_group)
+
+
+def _wait(begun: Future[Cluster]) -> None:
+    """Wait in short steps: a signal that comes while another thread forks is noticed only at the end of a step."""
+    while not begun.done():
+        wait([begun], timeout=_STEP_S)
 
 
 def _end_half_started() -> None:
@@ -165,9 +190,12 @@ def _end_half_started() -> None:
 
     All of them are stopped before the first is ended, as otherwise one might start another that is not found. Ray's own
     handlers of exceptions and of Python's exit are removed, because they would look for these processes for a minute.
+    So might the thread that starts Ray, and some of Ray's waits keep the interpreter to themselves: an alarm ends this
+    process then.
     """
     import ray
 
+    signal.alarm(_ABORT_S)
     still: set[psutil.Process] = set()
     while moving := set(psutil.Process().children(recursive=True)) - still:
         for child in moving:

@@ -89,7 +89,11 @@ def asked(code: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
-@pytest.mark.parametrize(("goes_on", "after_s"), [("time.sleep(600)", 1.0), ("time.sleep(600)", 3.0), ("1 / 0", 1.0)])
+GOES_ON = "while True: time.sleep(0.1)"
+"""As a driver does. In one long sleep, Python would not see a signal that comes while another thread forks."""
+
+
+@pytest.mark.parametrize(("goes_on", "after_s"), [(GOES_ON, 1.0), (GOES_ON, 3.0), ("1 / 0", 1.0)])
 def test_ctrl_c_while_ray_starts_leaves_nothing_behind(goes_on: str, after_s: float) -> None:
     """A terminal sends it to the whole group, Ray's half-started processes too. A block that failed waits for Ray."""
     driver = asked(f"""
@@ -101,6 +105,20 @@ with cluster.starting(None):
     assert driver.stdout.readline() == "begun\n"
     time.sleep(after_s)
     os.killpg(driver.pid, signal.SIGINT)
+    interrupted(driver)
+
+
+def test_a_second_ctrl_c_does_not_wait_for_ray() -> None:
+    driver = asked(f"""
+with cluster.starting(None):
+    print("begun", flush=True)
+    {GOES_ON}
+""")
+    assert driver.stdout is not None
+    assert driver.stdout.readline() == "begun\n"
+    for _ in range(2):
+        time.sleep(1)
+        os.killpg(driver.pid, signal.SIGINT)
     interrupted(driver)
 
 
@@ -116,7 +134,7 @@ def interrupted(dashboard):
     return there(dashboard)
 cluster._cluster = interrupted
 with cluster.starting(None):
-    time.sleep(600)
+    while True: time.sleep(0.1)
 """)
     )
 
