@@ -41,7 +41,7 @@ STRENGTHS = (
 """`flip` and `probability` are probabilities, `..._degrees` degrees, the others shares of the edge or full range."""
 
 HUE_UNITS_PER_DEGREE = 0.5  # OpenCV's hue goes from 0 to 180
-FULL_RANGE = 255
+FULL_RANGE = 255  # of saturation and value in 8 bits
 
 
 class Augmenter:
@@ -67,7 +67,7 @@ class Augmenter:
         if not self.transforms:
             return rgb
         photo = int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "little")  # hash() differs between processes
-        generators = seeds.spawned(len(self.transforms), self.seed, photo, view)
+        generators = seeds.spawned(len(self.transforms), self.seed, photo, view)  # one pair per transform
         for transform, (numpy_generator, python_generator) in zip(self.transforms, generators, strict=True):
             # Not Compose.set_random_seed: with one seed for all, the transforms would all be applied, or none of them.
             transform.set_random_state(numpy_generator, python_generator)
@@ -86,9 +86,9 @@ def _transforms(strengths: Mapping[str, float]) -> list[Any]:
             {
                 "translate_percent": {"x": _both_ways(s["shift"]), "y": _both_ways(s["shift"])},
                 "scale": (1 - s["scale"], 1 + s["scale"]),
-                "keep_ratio": True,
+                "keep_ratio": True,  # one factor for width and height, so that faces are not squeezed
                 "rotate": _both_ways(s["rotate_degrees"]),
-                "border_mode": cv2.BORDER_REFLECT_101,
+                "border_mode": cv2.BORDER_REFLECT_101,  # corners are filled with the photo, not with black
                 "p": p,
             },
         ),

@@ -69,6 +69,7 @@ def inspect_folder(data: Path, progress: bool = False) -> Inspection:
     if any(problem.kind in FATAL for problem in contents.problems):
         return Inspection(ordered(contents.problems), contents.notes)
     photos = tabulate(contents)
+    # Photos of people with invalid rows as well, so that one pass finds all that is wrong.
     files = photos["file"].tolist() + contents.unlabelled
     errors, conversions = decode_all(files, progress)
     problems = [Problem("photo", os.path.relpath(files[i], data), message) for i, message in errors.items()]
@@ -170,12 +171,13 @@ def bad_photos(photos: pd.DataFrame, cache: Path, progress: bool = False) -> dic
             stat = Path(file).stat()
         except OSError as error:
             raise DataError(f"{file} cannot be read: {error.strerror}.") from None
+        # With size and time, so that a photo that was mended is decoded again.
         identity.update(f"{key}\t{stat.st_size}\t{stat.st_mtime_ns}\n".encode())
     remembered = cache / "checks" / f"{identity.hexdigest()[:24]}.json"
     try:
         known: dict[str, str] = json.loads(remembered.read_text())
         return known
-    except (OSError, json.JSONDecodeError):
+    except (OSError, json.JSONDecodeError):  # not checked before, or the file is torn
         errors, _ = decode_all(photos["file"].tolist(), progress)
     bad = {str(photos["key"].iloc[row]): message for row, message in errors.items()}
     remembered.parent.mkdir(parents=True, exist_ok=True)

@@ -73,6 +73,7 @@ def scan(data: Path) -> Contents:
     rows = _read_table(data / TABLE, contents)
     contents.rows = len(rows)
     people = {person.path: person for person in _good_people(rows, contents)}
+    # Paths of invalid rows as well: their folders are known, and their photos are checked, too.
     paths = dict.fromkeys(row["path"] for _, row in rows if _is_folder_name(row["path"]))
     _list_photos(data / IMAGES, {path: people.get(path) for path in paths}, contents)
     return contents
@@ -83,7 +84,7 @@ def _missing(data: Path) -> Iterator[Problem]:
     if not data.is_dir():
         what = "is a file, not a folder" if data.exists() else "does not exist"
         yield Problem("folder", ".", f"{data} {what}. {layout} Check the path.")
-    elif (data / "train.csv").is_file() and not (data / TABLE).exists():
+    elif (data / "train.csv").is_file() and not (data / TABLE).exists():  # --data names train/ itself
         yield Problem(
             "folder", ".", f"{data} has train.csv itself, but no {TABLE}. {layout} Did you mean --data {data.parent}?"
         )
@@ -126,7 +127,7 @@ def _read_table(table: Path, contents: Contents) -> list[Row]:
 def _good_people(rows: list[Row], contents: Contents) -> Iterator[Person]:
     """Yield the people whose rows are valid; add a problem for each of the others."""
     paths = Counter(row["path"] for _, row in rows)
-    first = {row["path"]: line for line, row in reversed(rows)}
+    first = {row["path"]: line for line, row in reversed(rows)}  # reversed, so that the first line of a path stays
     for line, row in rows:
         path, where, who = (
             row["path"],
@@ -150,6 +151,7 @@ def _good_people(rows: list[Row], contents: Contents) -> Iterator[Person]:
             message = f"{who}: age is {row['age']!r}. Expected a number of years from 1 to {MAX_AGE}. Correct the row."
             problems.append(Problem("age", where, message))
         contents.problems += problems
+        # Of several rows with one path none is taken: which one is right is not known.
         if age is not None and not problems and paths[path] == 1:
             yield Person(row["id"], GENDERS.index(gender), row["race"], age, path)
 
@@ -164,7 +166,7 @@ def _years(text: str) -> int | None:
         years = float(text)
     except ValueError:
         return None
-    return int(years) if 1 <= years <= MAX_AGE else None
+    return int(years) if 1 <= years <= MAX_AGE else None  # None for nan, too: it compares as false
 
 
 def _list_photos(images: Path, people: Mapping[str, Person | None], contents: Contents) -> None:
@@ -208,6 +210,7 @@ def _list_person(folder: Path, person: Person | None, contents: Contents, litter
         contents.problems.append(Problem(kind, place, f"{place} {message}"))
 
     with os.scandir(folder) as entries:
+        # Sorted, because scandir's order depends on the file system, and of two photos of one name the first counts.
         files = sorted(((entry.name, entry) for entry in entries if entry.is_file()), key=lambda pair: pair[0])
     for name, entry in files:
         stem, suffix = os.path.splitext(name.lower())  # noqa: PTH122 - a Path for each photo would double the time
@@ -226,7 +229,7 @@ def _list_person(folder: Path, person: Person | None, contents: Contents, litter
                 f"stands beside {found[stem]}. Expected one photo of each name. Remove one of them.",
             )
         else:
-            found[stem] = name
+            found[stem] = name  # before its size: an empty photo is not missing
             size_bytes = entry.stat().st_size
             if not size_bytes:
                 problem("photo", f"{where}/{name}", "is empty (0 bytes). Expected a photo. Copy it again.")

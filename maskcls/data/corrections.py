@@ -41,8 +41,8 @@ OWN_SOURCE = "original project"
 WHAT = ("swap", "gender", "age", "mask")
 CONTEST_PEOPLE = 2000  # it has 2,700: room for a contest folder from which people were taken out
 CONTEST_RACE = "Asian"
-CONTEST_IDS = 0.9
-NAMED = 20
+CONTEST_IDS = 0.9  # share of the published corrections' ids that must be there
+NAMED = 20  # people, or lines, that a message names at most
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Corrections:
                 "Your own: --corrections FILE."
             )
             return photos
-        photos = photos.copy()
+        photos = photos.copy()  # the caller's table stays as it is
         people = _People(photos)
         outcomes: dict[str, list[Correction]] = {"applied": [], "absent": [], "was something else": []}
         for row in self.rows:
@@ -99,8 +99,9 @@ class _People:
     """Rows of the photo table by path and by id."""
 
     def __init__(self, photos: pd.DataFrame) -> None:
+        # `indices` are positions; in a table numbered from 0 they are the labels that `loc` takes.
         self._by_path = {str(path): list(rows) for path, rows in photos.groupby("person").indices.items()}
-        self._paths: dict[str, list[str]] = {}
+        self._paths: dict[str, list[str]] = {}  # by id, which may be that of two people (003397)
         for id_, path in photos[["person_id", "person"]].drop_duplicates().itertuples(index=False):
             self._paths.setdefault(str(id_), []).append(str(path))
 
@@ -132,13 +133,14 @@ def is_contest(photos: pd.DataFrame, ids: Iterable[str]) -> bool:
 def _apply(row: Correction, rows: list[int], photos: pd.DataFrame) -> str:
     """Change one person's rows of the table; return the outcome's name."""
     if row.what == "swap":
-        photos.loc[rows, "mask"] = photos.loc[rows, "mask"].map({0: 0, 1: 2, 2: 1})
+        photos.loc[rows, "mask"] = photos.loc[rows, "mask"].map({0: 0, 1: 2, 2: 1})  # incorrect <-> not worn
         return "applied"
     if row.what == "mask":
         rows = [i for i in rows if Path(str(photos.at[i, "key"])).stem.lower() == row.file]
         if not rows:
             return "absent"
     before = [int(value) for value in photos.loc[rows, row.what].tolist()]
+    # The first stands for all: of a mask there is one row, and gender and age are the person's.
     if row.was and not _is(row.what, row.was, before[0]):
         return "was something else"
     photos.loc[rows, row.what] = [_new_value(row, value) for value in before]
@@ -157,7 +159,7 @@ def _new_value(row: Correction, before: int) -> int:
     if row.what == "mask":
         return MASKS.index(row.value)
     if row.value == AGES[0]:
-        return min(before, AGE_CUTS[0] - 1)
+        return min(before, AGE_CUTS[0] - 1)  # an age in the group already stays
     if row.value == AGES[2]:
         return max(before, AGE_CUTS[1])
     return int(row.value)
@@ -243,6 +245,7 @@ def _checked(line: int, row: Mapping[str, str]) -> Correction:
 
 def _check_value(what: str, name: str, text: str) -> None:
     if what == "age":
+        # `was` may be any age group; for a new age `_new_value` has rules for the first and the last group alone.
         words = AGES if name == "was" else (AGES[0], AGES[2])
         if text in words or (re.fullmatch(r"\d+", text) and 1 <= int(text) <= MAX_AGE):
             return

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 PHOTOS, SPLIT = "photos.csv", "split.json"
 DEMO_PERSONS, DEMO_SEED = 90, 0
 
-_TEXT = ("file", "key", "person", "person_id", "race")
+_TEXT = ("file", "key", "person", "person_id", "race")  # ids have leading zeros: as numbers they would lose them
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,7 @@ class FaceDataset:
         """Read what `save` wrote. Raises DataError where it isn't there or can't be read."""
         try:
             types = dict.fromkeys(_TEXT, str)
+            # Empty cells and a text such as NA stay text; by default pandas makes them nan.
             photos = pd.read_csv(folder / PHOTOS, dtype=types, keep_default_na=False)
             split = Split.from_json((folder / SPLIT).read_text(encoding="utf-8"), str(folder / SPLIT))
         except FileNotFoundError as error:
@@ -130,13 +131,14 @@ def prepare(
     Raises DataError listing what is wrong, or naming the classes with nobody in training.
     """
     cache = cache or CacheOptions()
+    # Before the photos, so that a wrong --corrections is reported at once.
     wanted = read_corrections(corrections if data is not None else "none")
     folder = demo_folder(cache.folder) if data is None else data
     photos = _read(folder, wanted, skip_bad, progress)
     left_out: set[str] = set()
     if skip_bad:
         photos = without_bad_photos(photos, cache.folder, progress)
-        left_out = table_paths(folder) - set(photos["person"])
+        left_out = table_paths(folder) - set(photos["person"])  # whom a split may name without an error
     split = split_people(photos, split_seed) if split_file is None else read_split(split_file, photos, left_out)
     problem = training_problem(photos, split, split_file)
     if problem:
@@ -164,6 +166,7 @@ def _read(folder: Path, corrections: Corrections, skip_bad: bool, progress: bool
     try:
         return read_contest(folder, corrections=corrections, skip_bad=skip_bad)
     except DataError:
+        # Decodes every photo, so only after a failure: then one message lists all that is wrong.
         problems = check_folder(folder, progress)
         if skip_bad or not problems:
             raise
@@ -179,6 +182,7 @@ def demo_folder(cache: Path) -> Path:
     code = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:8]
     folder = cache / f"demo-{DEMO_PERSONS}-{DEMO_SEED}-{code}"
     cache.mkdir(parents=True, exist_ok=True)
+    # Of several processes one draws, the others wait.
     with FileLock(str(folder) + ".lock"):
         if not folder.exists():
             demo.draw(folder, DEMO_PERSONS, DEMO_SEED)

@@ -96,11 +96,12 @@ def find_face(rgb: Image) -> Box | None:
     min_edge = round(MIN_EDGE * min(height, width))
     for cascade in _cascades():
         found = cascade.detectMultiScale(gray, SCALE_STEP, NEIGHBOURS, minSize=(min_edge, min_edge))
+        # (found, 4) left, top, width, height in px; () if there are none. The cascades' windows are square.
         faces = [Box(left, top, edge) for left, top, edge, _ in np.asarray(found).reshape(-1, 4).tolist()]
         faces = [face for face in faces if _in_the_middle(face, height, width)]
         if faces:
             best = min(faces, key=lambda face: (-face.edge, face.top, face.left))
-            return Box(best.left / scale, best.top / scale, best.edge / scale)
+            return Box(best.left / scale, best.top / scale, best.edge / scale)  # px of the photo itself
     return None
 
 
@@ -113,7 +114,7 @@ def _reduced(rgb: Image) -> tuple[Image, float]:
     scale = WORK_EDGE_PX / max(height, width)
     gray = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
     if scale != 1:
-        wanted = (max(1, round(width * scale)), max(1, round(height * scale)))
+        wanted = (max(1, round(width * scale)), max(1, round(height * scale)))  # width first, as cv2 wants it
         gray = cv2.resize(gray, wanted, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     return cv2.equalizeHist(gray), scale
 

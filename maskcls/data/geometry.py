@@ -32,6 +32,7 @@ FACE_CROPS = ("none", "haar")
 
 FORMAT = {"version": 2, "resize": "smallest edge", "crop": "center", "shrink": "area", "enlarge": "cubic"}
 
+# Markers: start of image and the first byte of the next one, start of scan, end of image.
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
 EXIF_ORIENTATION = 0x0112
@@ -68,6 +69,7 @@ def decode_bytes(data: bytes, name: str) -> Decoded:
             f"{name} is truncated: its end is missing after {len(data):,} bytes. Copy the photo again, or leave it out."
         )
     try:
+        # Unchanged: 16 bits and transparency stay for `_to_rgb`, and a photo is not turned by its EXIF data yet.
         pixels, kinds, metadata = cv2.imdecodeWithMetadata(np.frombuffer(data, np.uint8), flags=cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         raise DataError(f"{name} cannot be decoded: {error.err}.") from None
@@ -99,9 +101,10 @@ def exif_orientation(exif: bytes) -> int:
     if order is None:
         return 1
     try:
-        (directory,) = struct.unpack_from(order + "I", exif, 4)
-        (count,) = struct.unpack_from(order + "H", exif, directory)
+        (directory,) = struct.unpack_from(order + "I", exif, 4)  # offset of the first directory
+        (count,) = struct.unpack_from(order + "H", exif, directory)  # entries of 12 bytes each follow
         for entry in range(directory + 2, directory + 2 + 12 * count, 12):
+            # Tag, type, count, value; an orientation has 16 bits, the first two of the value's four bytes.
             tag, _, _, value = struct.unpack_from(order + "HHIH", exif, entry)
             if tag == EXIF_ORIENTATION:
                 return value if 1 <= value <= 8 else 1
@@ -116,6 +119,7 @@ def _is_truncated(data: bytes) -> bool:
         # An embedded thumbnail ends with such a marker, too, so the last end must follow the last scan.
         return data.rfind(JPEG_END) < max(data.rfind(JPEG_SCAN), len(JPEG_START))
     if data.startswith(PNG_START):
+        # Mostly it is at the very end; all bytes are searched only where others follow it.
         return PNG_END not in data[-1024:] and PNG_END not in data
     return False
 
@@ -124,6 +128,7 @@ def _to_rgb(pixels: NDArray[Any], orientation: int, name: str) -> Decoded:
     """Convert what IMREAD_UNCHANGED gives, (h, w) or (h, w, 1, 3 or 4) in BGR, to upright uint8 RGB (h, w, 3)."""
     conversions = []
     if pixels.dtype == np.uint16:
+        # In uint32, because the products exceed 16 bits.
         pixels = (pixels.astype(np.uint32) * 255 + 32767) // 65535  # rounded to the nearest of 256 values
         conversions.append("16-bit")
     elif pixels.dtype != np.uint8:
@@ -146,6 +151,7 @@ def _to_rgb(pixels: NDArray[Any], orientation: int, name: str) -> Decoded:
 
 
 def _over_white(bgra: Image) -> Image:
+    # Channels 2, 1, 0: BGR becomes RGB, without alpha.
     rgb = bgra[:, :, 2::-1].astype(np.uint32)  # (h, w, 3)
     alpha = bgra[:, :, 3:].astype(np.uint32)  # (h, w, 1)
     return ((rgb * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)  # + 127: rounded, not cut
@@ -159,7 +165,7 @@ def _turn(rgb: Image, orientation: int) -> Image:
         rgb = rgb[::-1]
     if orientation in (2, 3, 6, 7):
         rgb = rgb[:, ::-1]
-    return np.ascontiguousarray(rgb)
+    return np.ascontiguousarray(rgb)  # until here a view with other strides
 
 
 class Cropped(NamedTuple):
@@ -225,6 +231,7 @@ class Geometry:
         size, face_crop = values.get("image_size"), values.get("face_crop")
         if isinstance(size, int) and isinstance(face_crop, str) and face_crop in FACE_CROPS:
             geometry = cls(size, face_crop)
+            # Everything has to agree: a crop by other rules gives other pixels than those that were trained on.
             if values == geometry.to_dict():
                 return geometry
         raise DataError(

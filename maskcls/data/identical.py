@@ -25,7 +25,7 @@ def identical_groups(photos: pd.DataFrame) -> dict[str, str]:
     """
     groups = DisjointSet(sorted(set(photos["person"])))
     for persons in identical_photos(photos):
-        for one, other in pairwise(persons):
+        for one, other in pairwise(persons):  # a chain through all of them joins them
             groups.merge(one, other)
     return {person: min(group) for group in groups.subsets() for person in group}
 
@@ -37,12 +37,12 @@ def identical_photos(photos: pd.DataFrame) -> list[set[str]]:
     of those that still agree.
     """
     candidates = _shared(photos, photos["size_bytes"])
-    for size in (TAIL_BYTES, None):
+    for size in (TAIL_BYTES, None):  # None: the whole file
         if candidates.empty:
             return []
         files = candidates["file"].tolist()
         hashes = list(over_photos(partial(_hash, tail_bytes=size), files, threads=READERS))
-        content = pd.Series(hashes, index=candidates.index)
+        content = pd.Series(hashes, index=candidates.index)  # by the row of the photo table
         candidates = _shared(candidates, content)
     return [set(persons) for _, persons in candidates["person"].groupby(content.loc[candidates.index])]
 
@@ -60,7 +60,7 @@ def _hash(file: str, tail_bytes: int | None) -> bytes:
     try:
         with Path(file).open("rb") as lines:
             if tail_bytes is not None:
-                lines.seek(max(0, lines.seek(0, 2) - tail_bytes))
+                lines.seek(max(0, lines.seek(0, 2) - tail_bytes))  # seek(0, 2) goes to the end and gives the size
             return hashlib.blake2b(lines.read(), digest_size=16).digest()
     except OSError:
         return file.encode()

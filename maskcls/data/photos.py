@@ -55,7 +55,7 @@ def tabulate(
             "race": [photo.person.race for photo in found],
             "gender": [photo.person.gender for photo in found],
             "age": [photo.person.age for photo in found],
-            "age_group": 0,
+            "age_group": 0,  # set below, as is label: both follow from the corrected values
             "mask": [photo.mask for photo in found],
             "label": 0,
             "size_bytes": [photo.size_bytes for photo in found],
@@ -117,6 +117,7 @@ def list_photos(images: Path) -> pd.DataFrame:
 def _in_folder(images: Path) -> tuple[list[str], list[Path]]:
     files = []
     for folder, below, names in os.walk(images):
+        # In place: os.walk does not enter what is removed here.
         below[:] = [name for name in below if not name.startswith(".")]
         files += [
             Path(folder, name)
@@ -127,6 +128,7 @@ def _in_folder(images: Path) -> tuple[list[str], list[Path]]:
         raise DataError(
             f"{images} holds no photo. Expected files that end in {', '.join(sorted(IMAGE_SUFFIXES))}. Check the path."
         )
+    # os.walk's order depends on the file system.
     pairs = sorted((file.relative_to(images).as_posix(), file) for file in files)
     return [key for key, _ in pairs], [file for _, file in pairs]
 
@@ -142,6 +144,7 @@ def _in_info(info: Path) -> tuple[list[str], list[Path]]:
 
 def _in_list(listing: Path) -> tuple[list[str], list[Path]]:
     try:
+        # utf-8-sig: with or without a byte order mark.
         lines = [line.strip() for line in listing.read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError:
         raise DataError(f"{listing} is neither a photo nor text. Expected one path per line, in UTF-8.") from None

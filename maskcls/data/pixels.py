@@ -93,6 +93,7 @@ def open_or_build(
     shape = (len(files), geometry.image_size, geometry.image_size, 3)
     with _naming_the_cache(cache):
         pixels = kind.open(store, shape, np.uint8)
+        # The lock needs a cache that can be written, so it is not taken where the store is there already.
         if pixels is None:
             store.parent.mkdir(parents=True, exist_ok=True)
             with build_lock(store):
@@ -149,10 +150,10 @@ def _build(
     shape = (len(files), geometry.image_size, geometry.image_size, 3)
     n_bytes = int(np.prod(shape))
     folder = building_folder(store)
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)  # what a killed builder left
     try:
         with kind.room_lock():
-            kind.discard(store)
+            kind.discard(store)  # if it is there, it is damaged and takes room
             kind.make_room(store, n_bytes, budget_gb)
             folder.mkdir()
             kind.reserve(store, n_bytes)
@@ -160,6 +161,7 @@ def _build(
         rows = np.memmap(folder / PIXELS, np.uint8, "r+", shape=shape)
         counts = _decode_into(rows, files, geometry, progress)
         conversions = {name: counts[name] for name in CONVERSIONS if counts[name]}
+        # Before the manifest, which vouches for the pixels, and before the folder has the store's name.
         rows.flush()
         manifest = {
             "shape": shape,
@@ -174,7 +176,7 @@ def _build(
         write_atomically(folder / MANIFEST, json.dumps(manifest, indent=2))
         folder.rename(store)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)  # after an error; else it has been renamed
     converted = "".join(f", {count:,} {name}" for name, count in conversions.items())
     seconds = monotonic() - started
     log.info("Decoded %s photos to %d px in %.1f s%s.", f"{len(files):,}", geometry.image_size, seconds, converted)
@@ -187,8 +189,8 @@ def _decode_into(rows: Image, files: Sequence[str], geometry: Geometry, progress
         try:
             decoded = decode(files[row])
         except DataError as error:
-            return error
-        rows[row], face_missed = geometry.crop(decoded.rgb)
+            return error  # not raised, so that all bad photos are listed instead of the first one
+        rows[row], face_missed = geometry.crop(decoded.rgb)  # (s, s, 3); each thread has rows of its own
         return (*decoded.conversions, FACES_MISSED) if face_missed else decoded.conversions
 
     counts: Counter[str] = Counter()

@@ -38,7 +38,7 @@ def over_photos(
         for photo in photos:
             waiting.append(pool.submit(work, photo))
             if len(waiting) >= ahead:
-                yield waiting.popleft().result()
+                yield waiting.popleft().result()  # waits for the oldest, whose result comes next
         while waiting:
             yield waiting.popleft().result()
     finally:

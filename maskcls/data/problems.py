@@ -61,6 +61,7 @@ def refusal(problems: Iterable[Problem], data: Path) -> DataError:
 
 def remedy(problems: Iterable[Problem]) -> str:
     """Return what to do about the problems, and whether --skip-bad would help."""
+    # --skip-bad leaves people and photos out, which mends no folder and fills no class.
     if any(problem.kind in (*FATAL, "class") for problem in problems):
         return "Mend them before training."
     return "Mend them, or leave those people and photos out of the training with --skip-bad."

@@ -36,7 +36,7 @@ class DrawStream:
             raise DataError("There is no photo to train on: at least one expected.")
         if self.labels.min() < 0 or self.labels.max() >= n_labels:
             raise CallError(f"`0 <= label < {n_labels}` must hold, but got {self.labels.min()} to {self.labels.max()}.")
-        self.counts = np.bincount(self.labels, minlength=n_labels)
+        self.counts = np.bincount(self.labels, minlength=n_labels)  # (n_labels,)
         self.sampler, self.seed, self.model = sampler, seed, model
         self._draw = SAMPLERS[sampler]
 
@@ -66,7 +66,7 @@ def _weighted(stream: DrawStream, epoch: int, power: float = 1.0) -> tuple[Integ
         return np.minimum(drawn, stream.n - 1)  # the product may round up to the very end
 
     earlier = np.zeros(stream.n, dtype=np.int64)  # (n,): draws of each photo in the epochs before
-    for part in range(epoch):
+    for part in range(epoch):  # drawn again, so that any epoch may be asked for first
         earlier += np.bincount(draw(part), minlength=stream.n)
     return draw(epoch), earlier
 
@@ -94,6 +94,7 @@ def _listed(stream: DrawStream, epoch: int, copies: Callable[[DrawStream, int], 
     earlier = np.zeros(stream.n, dtype=np.int64)  # (n,)
     for part in range(first):
         earlier += np.bincount(copies(stream, part), minlength=stream.n)
+    # (passes * length,): the passes that the epoch has draws of.
     row = np.concatenate([shuffled(part) for part in range(first, (start + stream.n - 1) // length + 1)])
     earlier += np.bincount(row[:offset], minlength=stream.n)  # draws of this pass that the epoch before had
     return row[offset : offset + stream.n], earlier
@@ -115,15 +116,15 @@ def _balanced(stream: DrawStream, part: int) -> Integers:
     largest = int(stream.counts.max())
     pieces = []
     for label in np.flatnonzero(stream.counts):
-        members = np.flatnonzero(stream.labels == label)
+        members = np.flatnonzero(stream.labels == label)  # (count,) positions
         copies, rest = divmod(largest, len(members))
         pieces += [np.tile(members, copies), generator.permutation(members)[:rest]]
-    return np.concatenate(pieces)
+    return np.concatenate(pieces)  # (largest count * labels that occur,)
 
 
 def _occurrences(values: Integers) -> Integers:
     """Count for each value how often it stands before itself: [7, 5, 7, 7] -> [0, 0, 1, 2]."""
-    order = np.argsort(values, kind="stable")
+    order = np.argsort(values, kind="stable")  # (n,): equal values side by side, in their order
     ordered = values[order]
     starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])  # where each value's run begins
     group = np.repeat(starts, np.diff(np.r_[starts, len(values)]))  # (n,): the start of each entry's run

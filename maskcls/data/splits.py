@@ -163,7 +163,7 @@ def split_people(photos: pd.DataFrame, seed: int = 0, fractions: tuple[float, fl
         raise CallError(f"Fractions of a split must be three, not negative, and add up to 1, but got {fractions}.")
     units = _units(photos)
     n = len(units)
-    n_validation = min(_share(n, fractions[1], 1), n - 1)
+    n_validation = min(_share(n, fractions[1], 1), n - 1)  # so that somebody is left to train on
     n_holdout = min(_share(n, fractions[2], 2), n - 1 - n_validation)
     generator = np.random.default_rng(seed)
     reserved = _one_of_each_rare_stratum(
@@ -191,6 +191,7 @@ def folds(photos: pd.DataFrame, k: int, seed: int = 0, persons: Collection[str] 
             f"`2 <= folds <= people` must hold, but got {k} folds of {len(units)} people "
             "(identical photos make one of several)."
         )
+    # Where every stratum has fewer people than folds, scikit-learn refuses them, and people are drawn from all alike.
     strata = units["stratum"] if units["stratum"].value_counts().max() >= k else pd.Series(0, index=units.index)
     splitter = StratifiedKFold(k, shuffle=True, random_state=seed)
     with warnings.catch_warnings():  # a stratum of fewer people than folds is spread as far as it goes
@@ -215,6 +216,7 @@ def _units(photos: pd.DataFrame) -> pd.DataFrame:
     """
     people = photos.drop_duplicates("person").set_index("person")
     groups: dict[str, list[str]] = {}
+    # Sorted, so that the order of the photo table moves nobody.
     for person, group in sorted(identical_groups(photos).items()):
         groups.setdefault(group, []).append(person)
     representatives = people.loc[list(groups)]
@@ -233,6 +235,7 @@ def _one_of_each_rare_stratum(
     A class with nobody in training can't be learned.
     """
     counts = units["stratum"].value_counts()
+    # Rare: less than one of the stratum is to be expected on the smallest side.
     rare = sorted((int(count), name) for name, count in counts.items() if count * smallest < 1)
     return [int(generator.choice(units.index[units["stratum"] == name])) for _, name in rare][:room]
 
@@ -242,15 +245,15 @@ def _draw(units: pd.DataFrame, n: int, generator: np.random.Generator) -> tuple[
 
     They are drawn by gender x age group, or where people are too few for that by age group, or else from all alike.
     """
-    seed = int(generator.integers(2**31))
+    seed = int(generator.integers(2**31))  # scikit-learn takes no Generator
     if n == 0 or n >= len(units):
         return (units, units[:0]) if n == 0 else (units[:0], units)
     for strata in (_merged(units["stratum"]), _merged(units["age_stratum"]), pd.Series(0, index=units.index)):
-        if strata.nunique() <= min(n, len(units) - n):
+        if strata.nunique() <= min(n, len(units) - n):  # scikit-learn wants one of each on either side
             break
     splitter = StratifiedShuffleSplit(1, test_size=n, random_state=seed)
     rest, drawn = next(splitter.split(units, strata))
-    return units.iloc[np.sort(rest)], units.iloc[np.sort(drawn)]
+    return units.iloc[np.sort(rest)], units.iloc[np.sort(drawn)]  # in the order of the units
 
 
 def _merged(strata: pd.Series[Any]) -> pd.Series[Any]:

@@ -41,17 +41,18 @@ class Backbone(nn.Module):
         self.stages = stage_of_modules(model)
         self.frozen_modules = self._modules_within(frozen_stages)
         for name, parameter in model.named_parameters():
-            parameter.requires_grad = self.stage_of(name) > frozen_stages
+            parameter.requires_grad = self.stage_of(name) > frozen_stages  # `create_optimizer` leaves out the others
         self.train(self.training)  # puts the frozen stages into eval()
 
     def stage_of(self, tensor_name: str) -> int:
         """Stage (1..5) of a parameter or buffer of the timm model by its dotted name."""
+        # By the module that owns the tensor: "" is the model itself, as for a transformer's position embedding.
         return self.stages[tensor_name.rpartition(".")[0]]
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (b, 3, s, s) -> features (b, n_features)."""
         maps = self.model.forward_features(images)  # type: ignore[operator]  # (b, c, h, w) or tokens (b, t, d)
-        features: Tensor = self.model.forward_head(maps, pre_logits=True)  # type: ignore[operator]
+        features: Tensor = self.model.forward_head(maps, pre_logits=True)  # type: ignore[operator]  # (b, n_features)
         return features
 
     def train(self, mode: bool = True) -> Backbone:
@@ -65,7 +66,7 @@ class Backbone(nn.Module):
         last: dict[str, int] = {}  # by module, the last stage that it or anything in it belongs to
         for name, stage in self.stages.items():
             parts = name.split(".") if name else []
-            for depth in range(len(parts) + 1):
+            for depth in range(len(parts) + 1):  # the model, each module on the way, the module itself
                 ancestor = ".".join(parts[:depth])
                 last[ancestor] = max(stage, last.get(ancestor, 0))
         return [module for name, module in self.model.named_modules() if last[name] <= n_stages]
@@ -92,6 +93,7 @@ def create_backbone(name: str, *, weights: str, frozen_stages: int, image_size: 
     # Plain and windowed transformers are built for one size; timm resamples their position embeddings to it.
     sized: dict[str, Any] = {"img_size": image_size} if _config(name).fixed_input_size else {}
     if weights not in (HUB, NONE):
+        # timm then reads this file and does not ask the hub.
         sized["pretrained_cfg_overlay"] = {"file": str(find_weights(name, weights))}
     try:
         model = timm.create_model(name, pretrained=weights != NONE, num_classes=0, **sized)
@@ -100,7 +102,7 @@ def create_backbone(name: str, *, weights: str, frozen_stages: int, image_size: 
     except (AssertionError, ValueError, TypeError) as error:
         raise CallError(f"{name} cannot be built for {image_size} px: {str(error).rstrip('.')}.") from None
     except Exception as error:
-        if weights == NONE:
+        if weights == NONE:  # nothing was read, so the weights are not to blame
             raise
         source = find_weights(name, weights) if weights != HUB else "the hub"
         raise RunError(f"The weights of {name} could not be read from {source}: {error}") from error

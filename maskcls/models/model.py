@@ -94,10 +94,10 @@ class Model(nn.Module):
         expected = {name for name in self.state_dict() if self._is_trainable(name)}
         if expected != state.keys():
             raise KeyError(f"The state is of another model: {sorted(expected ^ state.keys())[:3]} differ.")
-        self.load_state_dict(state, strict=False)
+        self.load_state_dict(state, strict=False)  # not strict: frozen stages, mean and std are not in it
 
     def _is_trainable(self, name: str) -> bool:
-        prefix = "backbone.model."
+        prefix = "backbone.model."  # `Backbone.model` is the timm model, whose names `stage_of` takes
         return name.startswith(("heads.", "age_heads.")) or (
             name.startswith(prefix) and self.backbone.stage_of(name.removeprefix(prefix)) > self.backbone.frozen_stages
         )
@@ -111,6 +111,7 @@ def build_models(recipe: Recipe, *, pretrained: bool) -> list[Model]:
     """
     models = []
     for number, tasks in enumerate(recipe.split.models):
+        # No devices: models are built on the CPU, whose generator alone is drawn from.
         with torch.random.fork_rng(devices=[]):  # the caller's generator goes on as if nothing had been drawn
             torch.manual_seed(torch_seed(recipe.seed, number))
             models.append(Model(recipe, tasks, pretrained=pretrained))
@@ -156,7 +157,7 @@ def member_log_probs(
         model.eval()
     device = models[0].mean.device
     for start in range(0, len(rows), block_photos):
-        here = rows[start : start + block_photos]
+        here = rows[start : start + block_photos]  # (n,), fewer than block_photos only at the end
         n = len(here)
         padded = np.concatenate([here, np.full(block_photos - n, here[-1])])  # (block_photos,)
         # Pixels (block_photos, s, s, 3) are read only where a model takes them.
@@ -178,5 +179,6 @@ def _block_log_probs(model: Model, batch: Tensor, flip: bool, features: Callable
         log_probs = [each.double().log_softmax(1) for each in logits]  # in float64: joins add them up
         if flip:
             mirrored = [each.double().log_softmax(1) for each in model(batch.flip(2))]  # dim 2 is the width
+            # The logarithm of the mean of two probabilities, (b, k).
             log_probs = [torch.logaddexp(*pair) - np.log(2) for pair in zip(log_probs, mirrored, strict=True)]
     return [each.cpu().numpy() for each in log_probs]

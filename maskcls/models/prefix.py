@@ -68,10 +68,12 @@ class Prefix:
             block: photos per forward pass; the last block is padded with zeros.
         """
         parts = []  # features of one block each, without its padding
+        # Not inference_mode: the rest's backward pass reads these features, which that mode would forbid.
         with torch.no_grad():
             for start in range(0, len(images), block):
                 part = images[start : start + block]
                 missing = block - len(part)
+                # (block, 3, s, s)
                 padded = torch.cat([part, part.new_zeros(missing, *part.shape[1:])]) if missing else part
                 parts.append(self._run(padded.contiguous(memory_format=torch.channels_last))[: len(part)])
         together = torch.cat(parts)
@@ -122,14 +124,17 @@ class Prefix:
         """Whether prefix and rest together give what the backbone gives: to the bit on the CPU, closely on a GPU."""
         parameter = next(self.backbone.parameters())
         device = parameter.device
+        # (16, 3, s, s), from a generator of its own: the fit's random numbers don't depend on what is tried out.
         noise = torch.randn(16, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
         images = noise.to(device, parameter.dtype).contiguous(memory_format=torch.channels_last)
         training = self.backbone.training
+        # In train() the two passes would differ by dropout, and BatchNorm's statistics would change.
         self.backbone.eval()
         try:
             with torch.no_grad():
                 whole, cut = self.backbone(images), self.rest(self.features(images, len(images)))
         except (RuntimeError, TypeError, ValueError, IndexError, AttributeError, AssertionError):
+            # The forward pass does something between its modules that neither part knows of.
             return False
         finally:
             self.backbone.train(training)

@@ -23,8 +23,10 @@ def stage_of_modules(model: nn.Module) -> dict[str, int]:
     Raises CallError for a model with fewer than four feature levels.
     """
     names = [name for name, _ in model.named_modules()]  # parents before children, in the order of the forward pass
+    # Whether a module has no parameters, those of the modules inside it included.
     bare = [next(module.parameters(), None) is None for _, module in model.named_modules()]
     ends = [_run_on(end, bare) for end in _ends(model, names)]
+    # A module's stage is one more than the stages that end before it.
     return {name: 1 + sum(position > end for end in ends) for position, name in enumerate(names)}
 
 
@@ -35,6 +37,7 @@ def _ends(model: nn.Module, names: Sequence[str]) -> list[int]:
     reductions = [level["reduction"] for level in levels]
     first_block = names.index(info[0]) - 1 if info and info[0] in names else 0
     if len(info) >= N_STAGES - 1 and len(set(reductions)) == 1:  # plain transformer: blocks, dealt evenly
+        # Of 12 blocks, behind the 3rd, 6th and 9th; the last three belong to the fifth stage, with the head.
         cuts = [info[len(info) * part // (N_STAGES - 1) - 1] for part in range(1, N_STAGES - 1)]
         return [first_block, *(_last(cut, names) for cut in cuts)]
     if len(info) == N_STAGES - 1:  # ConvNeXt, Swin: the stem has no entry of its own

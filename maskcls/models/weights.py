@@ -8,7 +8,7 @@ from maskcls.errors import RunError
 
 HUB, NONE = "hub", "none"
 SUFFIXES = (".safetensors", ".pth")
-HUB_TIMEOUT_S = 5
+HUB_TIMEOUT_S = 5  # the hub's client alone would retry for a minute
 
 
 def find_weights(backbone: str, weights: str) -> Path | None:
@@ -57,6 +57,7 @@ def _in_hub_cache(backbone: str) -> bool:
         return False
     if repository.endswith("/"):  # timm's own organisation: the repository is named like the model
         repository += backbone
+    # try_to_load_from_cache gives a path if the file is there; else None, or a mark that the hub lacks it.
     return any(
         isinstance(try_to_load_from_cache(repository, name), str) for name in ("model.safetensors", "pytorch_model.bin")
     )
@@ -70,7 +71,7 @@ def _hub_out_of_reach() -> str:
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
     try:
-        httpx.head(constants.ENDPOINT, timeout=HUB_TIMEOUT_S)
+        httpx.head(constants.ENDPOINT, timeout=HUB_TIMEOUT_S)  # any answer will do, even an error's: the hub is there
     except httpx.HTTPError as error:
         return str(error) or type(error).__name__
     return ""

@@ -48,16 +48,17 @@ def evaluate(predictor: Predictor, photos: pd.DataFrame, *, skip_bad: bool = Fal
         found, bad = predictor.predictions(files, skip_bad=True, progress=True)
     else:
         found, bad = predictor.probabilities(files, progress=True), {}
-    good = np.setdiff1d(np.arange(len(photos)), list(bad))
+    good = np.setdiff1d(np.arange(len(photos)), list(bad))  # (m,) rows whose photos could be read
     if not len(good):
         raise DataError(
             f"None of the {len(photos):,} photos can be read, so there is nothing to score. "
             f"{next(iter(bad.values()), '')}"
         )
     truth, found = photos["label"].to_numpy(np.int64)[good], found[good]  # (m,), (m, 18)
+    # (m,), or (0,) where people are not known: then `new` is (0,) as well.
     persons = photos["person"].to_numpy(object)[good] if "person" in photos else np.array([], object)
     seen = {person for person in set(persons) if predictor.bundle.has_seen(person)}
-    new = np.array([person not in seen for person in persons], bool)
+    new = np.array([person not in seen for person in persons], bool)  # (m,)
     return Evaluation(
         everyone=scores(truth, found),
         counts=_counts(truth),
@@ -77,7 +78,7 @@ def labelled_photos(images: Path, answers: Path) -> pd.DataFrame:
 def evaluate_submission(submission: Path, answers: Path) -> Evaluation:
     """Score a finished submission: every photo of `answers` must be in it; photos that only it has are ignored."""
     expected = read_classes(answers)
-    truth = np.array(list(expected.values()), np.int64)
+    truth = np.array(list(expected.values()), np.int64)  # (n,), in the order of `answers`
     return Evaluation(scores(truth, classes_of(list(expected), read_classes(submission), submission)), _counts(truth))
 
 
@@ -94,7 +95,7 @@ def render(evaluation: Evaluation) -> RenderableType:
         overall.add_row(f"F1 {name}", *(f"{s.task_f1[name]:.4f}" for s in columns.values()))
     classes = Table("class", "who", "photos", *("F1", "F1, new people")[: len(columns)], title="Classes")
     for number, name in enumerate(CLASS_NAMES):
-        f1s = (s.class_f1[number] for s in columns.values())
+        f1s = (s.class_f1[number] for s in columns.values())  # nan: none of these photos is of the class
         classes.add_row(
             str(number), name, f"{evaluation.counts[number]:,}", *("-" if np.isnan(f1) else f"{f1:.4f}" for f1 in f1s)
         )

@@ -64,6 +64,7 @@ class Predictor:
         self.bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
         self.device = resolve_device(device)
         self.flip = flip
+        # Each once: classifiers with the same geometry share a photo's crop.
         self.geometries = tuple(dict.fromkeys(classifier.geometry for classifier in self.bundle.classifiers))
         for classifier in self.bundle.classifiers:
             for model in classifier.models:
@@ -83,7 +84,7 @@ class Predictor:
 
     def at_once(self, photo: geometry.Image) -> NDArray[np.float64]:
         """Predict (18,) for one photo without padding it to a block: faster, but last bits may differ."""
-        pixels = {each: cropped.pixels[None] for each, cropped in self.crops(photo).items()}
+        pixels = {each: cropped.pixels[None] for each, cropped in self.crops(photo).items()}  # (1, s, s, 3)
         return self._probabilities(pixels, block_photos=1)[0]  # type: ignore[no-any-return]
 
     def predictions(self, photos: Sequence[Photo], *, skip_bad: bool = False, progress: bool = False) -> Predictions:
@@ -95,6 +96,7 @@ class Predictor:
             skip_bad: whether to predict the others although some cannot be read; else no block after the first bad
                 photo is predicted.
         """
+        # (n, 18); rows of photos that cannot be read stay as they are here.
         probabilities = np.full((len(photos), N_CLASSES), 1 / N_CLASSES)
         bad: dict[int, str] = {}
         faces_missed = 0
@@ -128,7 +130,7 @@ class Predictor:
         weighted = [  # classifiers x (n, 18)
             each.weight * self._of(each, pixels[each.geometry], rows, block_photos) for each in self.bundle.classifiers
         ]
-        return np.sum(weighted, axis=0)  # type: ignore[no-any-return]
+        return np.sum(weighted, axis=0)  # type: ignore[no-any-return]  # (n, 18), the mean: weights sum to one
 
     def _of(
         self, classifier: Classifier, pixels: NDArray[np.uint8], rows: NDArray[np.int64] | None, block_photos: int
@@ -147,7 +149,7 @@ class Predictor:
     def _crops_or_error(self, photo: Photo) -> Crops | DataError:
         try:
             return self.crops(photo)
-        except DataError as error:
+        except DataError as error:  # returned, since the pool would end at the first one that is raised
             return error
 
 

@@ -32,7 +32,7 @@ def read_classes(file: Path) -> dict[str, int]:
         image, class_ = row[IMAGE], row[ANSWER]
         if image in classes:
             raise DataError(f"{file}, line {line}: {image} stands there a second time. Leave one row per photo.")
-        if not class_.isdecimal() or int(class_) >= N_CLASSES:
+        if not class_.isdecimal() or int(class_) >= N_CLASSES:  # isdecimal: no sign, no decimal point
             raise DataError(f"{file}, line {line}: {ANSWER} must be a class 0..{N_CLASSES - 1}, but is {class_!r}.")
         classes[image] = int(class_)
     if not classes:
@@ -63,6 +63,7 @@ def write_probabilities(file: Path, images: Iterable[str], probabilities: NDArra
 
 def find_photos(images: Path) -> pd.DataFrame:
     """List photos as `photos.list_photos` does; for a folder with an info.csv (the contest's eval/), that table."""
+    # A submission has the rows of the contest's table, in its order.
     return list_photos(images / INFO if (images / INFO).is_file() else images)
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import gradio as gr
 
 SHOWN = {"mask3": "Mask", "gender2": "Gender", "age3": "Age group"}
-FONTS = ("ui-sans-serif", "system-ui", "sans-serif")
+FONTS = ("ui-sans-serif", "system-ui", "sans-serif")  # the system's own, so that the page loads none
 INTRODUCTION = """# Mask, gender, age
 Take a portrait or choose one, and see what {answers} of it. The photo is looked at once and kept nowhere."""
 NOTHING_YET = "Waiting for a photo."
@@ -56,6 +56,7 @@ def marginals(probabilities: NDArray[np.float64]) -> dict[str, dict[str, float]]
     """Sum the probabilities (18,) of the classes to those of each label, by its name, for each task of SHOWN."""
     return {
         name: dict(
+            # (18,) probabilities -> (k,): each class adds to its label.
             zip(task(name).label_names, np.bincount(task(name).labels, weights=probabilities).tolist(), strict=True)
         )
         for name in SHOWN
@@ -65,10 +66,10 @@ def marginals(probabilities: NDArray[np.float64]) -> dict[str, dict[str, float]]
 def classify(predictor: Predictor, photo: str) -> tuple[str, dict[str, dict[str, float]]]:
     """Classify a photo in a data URL: a sentence with the likeliest class, and `marginals`. Raises DataError."""
     try:
-        content = base64.b64decode(photo.partition(",")[2], validate=True)
+        content = base64.b64decode(photo.partition(",")[2], validate=True)  # behind `data:image/jpeg;base64,`
     except binascii.Error:
         raise DataError("The photo did not arrive whole. Send it again.") from None
-    probabilities = predictor.at_once(decode_bytes(content, "The photo").rgb)
+    probabilities = predictor.at_once(decode_bytes(content, "The photo").rgb)  # (18,)
     best = int(probabilities.argmax())
     return f"Most likely **{CLASS_NAMES[best]}** ({probabilities[best]:.0%})", marginals(probabilities)
 
@@ -89,7 +90,7 @@ def build_page(predictor: Predictor) -> gr.Blocks:
         try:
             sentence, by_task = classify(predictor, event.photo)
         except DataError as error:
-            return [str(error), *(None for _ in SHOWN)]
+            return [str(error), *(None for _ in SHOWN)]  # None empties a label
         return [sentence, *by_task.values()]
 
     answer.__annotations__["event"] = gr.EventData  # Gradio goes by the annotation, and its name is not known out there
@@ -119,7 +120,7 @@ def serve(predictor: Predictor, host: str, port: int, *, block: bool = True) -> 
     page.launch(
         server_name=host,
         server_port=port,
-        share=False,
+        share=False,  # no tunnel to Gradio's servers
         quiet=True,
         prevent_thread_lock=not block,
         ssr_mode=False,

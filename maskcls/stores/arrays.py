@@ -29,11 +29,11 @@ from maskcls.errors import RunError
 Array = NDArray[Any]
 
 MANIFEST = "manifest.json"
-BUILDING = ".building-"
-BYTES_PER_GB = 10**9
+BUILDING = ".building-"  # the leading dot hides unfinished stores from `Stores.infos`
+BYTES_PER_GB = 10**9  # decimal, not 2**30
 SAMPLED_ROWS = 64
 DEFAULT_GB = 20.0
-FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}  # another user's files, or a file system that is read-only
 WRITE_ERRORS = {*FORBIDDEN, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY}
 """Errors of a disk to which a store can't be written."""
 
@@ -183,6 +183,7 @@ class Stores:
                 f"Raise it to {_rounded_up(n_bytes)} or more, or {self.instead}."
             )
         self._evict(budget - n_bytes, spared=store)
+        # What could not be removed: stores in use, being built, or another user's.
         held = self._held(store)
         if held + n_bytes > budget:
             raise RunError(
@@ -208,14 +209,15 @@ class Stores:
     def discard(self, store: Path) -> None:
         """Remove a damaged store; processes that have mapped it keep what they see."""
         if store.exists():
-            (store / MANIFEST).unlink(missing_ok=True)
+            (store / MANIFEST).unlink(missing_ok=True)  # first, so that a kill before the rest leaves no store
             shutil.rmtree(store, ignore_errors=True)
 
     def _info(self, store: Path) -> StoreInfo | None:
         manifest = read_manifest(store) or {"shape": ()}
         try:
+            # A damaged store may have no manifest: then the time of its folder counts.
             last_used = next(file for file in (store / MANIFEST, store) if file.exists()).stat().st_mtime
-            with self._exclusively(store) as unused:
+            with self._exclusively(store) as unused:  # only asks: the lock is released at once
                 pass
             n_bytes = _bytes(store)
         except (FileNotFoundError, StopIteration):  # removed in the meantime
@@ -233,6 +235,7 @@ class Stores:
             yield True
             return
         try:
+            # Conflicts with the shared lock of every map of the array, those of this process included.
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
@@ -260,10 +263,11 @@ class Stores:
         return True
 
     def _evict(self, budget_bytes: int, spared: Path | None = None) -> list[StoreInfo]:
+        # First, because `_held` counts what killed builders left.
         self._clear_abandoned(spared)
         removed = []
         excess = self._held(spared) - budget_bytes
-        for info in reversed(self.infos()):
+        for info in reversed(self.infos()):  # least recently used first
             if excess > 0 and not info.in_use and self._remove(self.folder / info.name):
                 removed.append(info)
                 excess -= info.n_bytes
@@ -282,7 +286,7 @@ class Stores:
         for folder in self.folder.glob(f"{BUILDING}*"):
             store = folder.with_name(folder.name.removeprefix(BUILDING))
             if store == spared:
-                continue
+                continue  # the caller's own, which it is about to build
             try:
                 with build_lock(store).acquire(timeout=0):
                     shutil.rmtree(folder, ignore_errors=True)
@@ -295,17 +299,19 @@ def read_manifest(store: Path) -> dict[str, Any] | None:
     try:
         manifest = json.loads((store / MANIFEST).read_text(encoding="utf-8"))
         return manifest if {"shape", "bytes", "checksum"} <= set(manifest) else None
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError):  # TypeError: it is JSON, but not an object
         return None
 
 
 def build_lock(store: Path) -> FileLock:
     """Return the lock that whoever builds the store holds."""
+    # Beside the store, because the store's folder is renamed and removed as a whole.
     return FileLock(store.parent / f".{store.name}.lock")
 
 
 def building_folder(store: Path) -> Path:
     """Return the folder in which a store is built before it is renamed."""
+    # In the same folder, so on the same disk: there the renaming is one step.
     return store.parent / f"{BUILDING}{store.name}"
 
 
@@ -352,4 +358,5 @@ def _budget_bytes(budget_gb: float) -> int:
 
 
 def _rounded_up(n_bytes: int) -> str:
+    # To the next 0.01 GB: rounded down, the budget that a message names would not suffice.
     return f"{np.ceil(n_bytes / BYTES_PER_GB * 100) / 100:g}"

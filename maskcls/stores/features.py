@@ -98,11 +98,13 @@ class FeatureStore:
     def __init__(self, folder: Path, key: Key, rows: NDArray[Any]) -> None:
         """`rows` (n, *shape) are the store's file, mapped read-only."""
         self.folder = folder
+        # (n, *shape) and (n,) uint32; both are shared maps, in which rows that other processes write show up, too.
         self._rows, self._checksums = rows, np.memmap(folder / CHECKSUMS, np.uint32, "r", shape=(key.n,))
         self._right = np.zeros(key.n, bool)  # (n,) rows that this process has found to match their checksums
         self._warned = False
         self._row_bytes = rows[0].nbytes
         self._files = _for_writing(folder)
+        # Left open, the files would be closed by the garbage collector, which warns.
         weakref.finalize(self, _close, list(self._files.values()))
 
     @property
@@ -118,7 +120,7 @@ class FeatureStore:
 
     def lacks(self, positions: Integers) -> NDArray[np.bool_]:
         """For each position (m,), whether its row is missing: (m,) bool."""
-        unseen = positions[~self._right[positions]]
+        unseen = positions[~self._right[positions]]  # (j,) that this process has not compared yet
         for position in unseen[self._checksums[unseen] != 0].tolist():
             self._right[position] = _checksum(self._rows[position]) == self._checksums[position]
             if not self._right[position] and not self._warned:
@@ -136,7 +138,7 @@ class FeatureStore:
         """Store a row; its checksum is written last."""
         _write(
             self._files[FEATURES].fileno(),
-            np.ascontiguousarray(row).reshape(-1).view(np.uint8).data,
+            np.ascontiguousarray(row).reshape(-1).view(np.uint8).data,  # bytes, in which `_write` counts
             position * self._row_bytes,
         )
         _write(self._files[CHECKSUMS].fileno(), np.uint32(_checksum(row)).tobytes(), position * 4)
@@ -146,7 +148,7 @@ class FeatureStore:
         """Claim a row to compute it; False if another process has. A claim ends with its process at the latest."""
         try:  # a lock on one byte, released by the kernel when the process dies
             fcntl.lockf(self._files[CLAIMS], fcntl.LOCK_EX | fcntl.LOCK_NB, 1, position)
-        except (BlockingIOError, PermissionError):
+        except (BlockingIOError, PermissionError):  # which one depends on the system (fcntl(2))
             return False
         return True
 
@@ -161,7 +163,7 @@ class FeatureStore:
             if time.monotonic() > until:
                 return False
             time.sleep(_POLL_S)
-        self.release(position)
+        self.release(position)  # it was claimed only to see that nobody else had it
         return True
 
 
@@ -175,6 +177,8 @@ def fill(wanted: Sequence[tuple[FeatureStore, int]], compute: Callable[[list[int
     while left := [number for number in left if _lacks(*wanted[number])]:
         mine: list[int] = []
         try:
+            # Lazily, so that no row beyond the block is claimed: those stay free for other processes. If a claim fails,
+            # the rows before it are in `mine` already, and are released below.
             mine.extend(islice((number for number in left if wanted[number][0].claim(wanted[number][1])), block))
             # Between the look and the claim another process may have computed some of them.
             todo = [number for number in mine if _lacks(*wanted[number])]
@@ -186,7 +190,7 @@ def fill(wanted: Sequence[tuple[FeatureStore, int]], compute: Callable[[list[int
                 wanted[number][0].release(wanted[number][1])
         # Nothing was free to claim: wait for the first of the others' rows, then look again.
         if not mine and not wanted[left[0]][0].wait(wanted[left[0]][1]):
-            return
+            return  # its owner may be suspended: the caller computes what is missing
 
 
 @dataclass(frozen=True)
@@ -233,10 +237,12 @@ class FeatureStores:
         if here is not None and not here.removed:
             return here
         rows = self._rows(folder, key)
+        # The lock needs a cache that can be written, so it is not taken where the store is there already.
         if rows is None:
             self.kind.folder.mkdir(parents=True, exist_ok=True)
             with self.kind.room_lock():  # whoever removes a store to make room holds it, too
                 rows = self._rows(folder, key)
+                # Another process may have made it while this one waited for the lock.
                 if rows is None:
                     self._make(folder, key)
                     rows = self._rows(folder, key)
@@ -251,7 +257,7 @@ class FeatureStores:
             sizes = {name: (folder / name).stat().st_size for name in (CHECKSUMS, CLAIMS)}
         except FileNotFoundError:
             return None
-        if sizes != {CHECKSUMS: 4 * key.n, CLAIMS: 0}:
+        if sizes != {CHECKSUMS: 4 * key.n, CLAIMS: 0}:  # the rows' own file is checked by `Stores.open`
             return None
         return self.kind.open(folder, (key.n, *key.shape), stored_type(key.dtype))
 
@@ -259,23 +265,24 @@ class FeatureStores:
         """Make an empty store, whole or not at all, of its full size on disk. Raises RunError if there is no room."""
         if folder.exists():
             log.warning("Frozen features in %s are damaged and are computed again.", folder)
+            # Before room is made, because the damaged store would count.
             self.kind.discard(folder)
         self.kind.make_room(folder, key.n_bytes, self.budget_gb)
         building = building_folder(folder)
         manifest = {
             "shape": (key.n, *key.shape),
             "bytes": key.n_bytes,
-            "checksum": 0,
+            "checksum": 0,  # as `unchecked` gives it: each row has a checksum of its own
             "source": key.source,
             "parts": dict(key.parts),
         }
         try:
             building.mkdir(exist_ok=True)
             self.kind.reserve(folder, key.n_bytes)
-            (building / CHECKSUMS).write_bytes(bytes(4 * key.n))
-            (building / CLAIMS).touch()
+            (building / CHECKSUMS).write_bytes(bytes(4 * key.n))  # (n,) uint32 zeros: every row is missing
+            (building / CLAIMS).touch()  # stays empty: a lock may lie beyond a file's end
             write_atomically(building / MANIFEST, json.dumps(manifest, indent=2, default=str))
-            building.rename(folder)
+            building.rename(folder)  # last: a folder of this name is whole
         finally:
             shutil.rmtree(building, ignore_errors=True)
 
@@ -308,14 +315,14 @@ def as_tensor(rows: NDArray[Any], dtype: torch.dtype) -> Tensor:
     Maps (m, h, w, c) become (m, c, h, w) in channels_last memory; others keep their shape.
     """
     tensor = torch.from_numpy(rows)
-    tensor = tensor.view(torch.bfloat16) if dtype == torch.bfloat16 else tensor
+    tensor = tensor.view(torch.bfloat16) if dtype == torch.bfloat16 else tensor  # the same bits
     return tensor.permute(0, 3, 1, 2) if tensor.ndim == 4 else tensor
 
 
 def as_rows(features: Tensor) -> NDArray[Any]:
     """Features (m, ...) as rows (m, *shape) of a store: the inverse of `as_tensor`."""
     rows = features.permute(0, 2, 3, 1) if features.ndim == 4 else features  # (m, c, h, w) -> (m, h, w, c)
-    rows = rows.contiguous().cpu()
+    rows = rows.contiguous().cpu()  # maps in channels_last memory are contiguous here: no copy
     return rows.view(torch.uint16).numpy() if rows.dtype == torch.bfloat16 else rows.numpy()
 
 

@@ -48,6 +48,7 @@ class Choice:
 
 def fits_to_do(run: SearchRun, trials: Sequence[Record], faces: FaceDataset, design: Design) -> list[FitRequest]:
     """The repeats that have no result yet; where there are none, `choose` needs no Ray."""
+    # What a fit is given of the machine is no part of its id, so any share will do.
     return to_do(repeat_requests(run, trials, faces, design, cpus=1, gpus=0.0))
 
 
@@ -80,7 +81,7 @@ def choose(
     requests = repeat_requests(run, trials, faces, design, cpus=cpus, gpus=gpus)
     work = functools.partial(repeat_fit, cache=cache)
     outcome = run_fits(requests, work, parallel=parallel, budget_s=budget_s, plain=plain)
-    finalists = tuple(read_finalists(run, trials, faces, design))
+    finalists = tuple(read_finalists(run, trials, faces, design))  # with the repeats of earlier calls
     choice = Choice(outcome, finalists, pick_winner(finalists))
     write_choice(run, ChoiceRecord.from_results(design, outcome, finalists, choice.winner))
     return choice
@@ -103,6 +104,7 @@ def confirm(run: SearchRun, faces: FaceDataset, chosen: Choice, bundle: Path) ->
     """
     if chosen.winner is None:
         raise ValueError("There is no winner to confirm.")
+    # May write search.json, so the choice is read from it afterwards.
     found = evaluate_on_holdout(run, faces, bundle, f"trial {chosen.winner.trial_id}")
     made = read_choice(run.record())
     if made is None:
@@ -115,6 +117,7 @@ def confirm(run: SearchRun, faces: FaceDataset, chosen: Choice, bundle: Path) ->
 
 def write_choice(run: SearchRun, record: ChoiceRecord) -> None:
     """Put the record into the run's search.json, in place of the one before."""
+    # Read again, because search.json holds more than the choice, and may have changed since.
     run.write_record(run.record().changed(choice=record.to_json()))
 
 

@@ -95,14 +95,14 @@ def select_ensemble(library: Library, size: int) -> Integers:
     path = []
     for n in range(1, size + 1):
         # The smallest key is the best candidate: by score, then one that was taken before, then the first one.
-        keys = [
+        keys = [  # of each candidate, if it were added next
             (*scorer.key((summed + candidate) / n), taken[k] == 0, k)
             for k, candidate in enumerate(library.probabilities)
         ]
         *key, _, best = min(keys)
         taken[best] += 1
         summed = summed + library.probabilities[best]
-        path.append((tuple(key), n, taken.copy()))
+        path.append((tuple(key), n, taken.copy()))  # a copy: `taken` is changed by the next step
     # The path may go down again; of equal ensembles the smaller one is cheaper to predict with.
     return min(path, key=lambda step: step[:2])[2]
 
@@ -151,7 +151,7 @@ def compare_on_left_out(library: Library, size: int, seed: int = 0) -> LeftOutCo
         here = library.part == part  # (n,)
         others, scored = library.rows(~here), library.probabilities[:, here]  # scored: (K, rows of the part, 18)
         single[here] = scored[best_single(others)].argmax(1)
-        weights = ensemble_weights(select_ensemble(others, size))
+        weights = ensemble_weights(select_ensemble(others, size))  # (K,), selected without this part
         ensemble[here] = _weighted_mean(scored, weights).argmax(1)
     repeats = [_paired_repeat(library, single, ensemble, number) for number in np.unique(library.repeat)]
     scorer = _Scorer(library)
@@ -176,7 +176,7 @@ class _Scorer:
 
     def f1(self, predicted: Integers) -> float:
         """Mean over the repeats of the macro F1 of predicted classes, (n,)."""
-        hits = self._counts(predicted[predicted == self._truth], predicted == self._truth)
+        hits = self._counts(predicted[predicted == self._truth], predicted == self._truth)  # (repeats, 18)
         return float(macro_f1(self._occurring, self._counts(predicted), hits).mean())
 
     def key(self, probabilities: Floats) -> tuple[int, float]:
@@ -199,5 +199,5 @@ def _weighted_mean(probabilities: Floats, weights: Floats) -> Floats:
 
 def _paired_repeat(library: Library, single: Integers, ensemble: Integers, number: int) -> Repeat:
     """The rows of one repeat, with the best single candidate as the base and the ensemble as the variant."""
-    rows = library.repeat == number
+    rows = library.repeat == number  # (n,)
     return Repeat(library.truth[rows], single[rows], ensemble[rows], library.person[rows], library.stratum[rows])

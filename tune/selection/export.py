@@ -25,7 +25,7 @@ def export_trial(run: SearchRun, trial_id: str, out: Path, overwrite: bool = Fal
         RunError: the trial has no finished epoch, its state is damaged, or the weights of its frozen stages cannot be
             had.
     """
-    check_writable(out, overwrite=overwrite)
+    check_writable(out, overwrite=overwrite)  # before weights are loaded, which may take long
     recipe, result, moving = load_best(run.trial(trial_id))
     export(
         out,
@@ -39,5 +39,6 @@ def export_trial(run: SearchRun, trial_id: str, out: Path, overwrite: bool = Fal
 
 def complete_states(recipe: Recipe, moving: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
     """Each model's whole state: what was trained, and the frozen stages as their weights or the seed give them."""
+    # A checkpoint leaves the frozen stages out: they are loaded again, or drawn from the recipe's seed.
     models = build_models(recipe, pretrained=True)
     return [complete_state(model.state_dict(), best) for model, best in zip(models, moving, strict=True)]

@@ -206,6 +206,7 @@ def pick_winner(finalists: Sequence[Finalist]) -> Finalist | None:
     # Spreads are rounded as means are: otherwise their last bit would decide before the validation score does.
     return min(
         tied,
+        # No spread: then each of them has one repeat.
         key=lambda one: (0.0 if math.isnan(one.spread) else round(one.spread / TIE), -one.validation_f1, one.trial_id),
     )
 
@@ -223,6 +224,7 @@ def fold_split(run: SearchRun, faces: FaceDataset, folds: int, number: int) -> P
         own = faces.split
         # The seed depends on the people and the number of folds alone, so that all finalists share their folds.
         seed = seeds.seed_of(int(own.digest, 16), folds)
+        # `folds` puts everybody else into the holdout, those as well whom a user's own split leaves out.
         drawn = splits.folds(faces.photos, folds, seed, (*own.train, *own.validation))[number]
         write_atomically(file, replace(drawn, holdout=own.holdout).to_json())
     return file
@@ -237,6 +239,7 @@ def read_split(file: Path) -> Split:
 
 def digest_of(*parts: object) -> str:
     """16 hex digits that name a fit: equal for equal parts."""
+    # Not hash(): a later process has to find the same fit.
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
@@ -262,8 +265,10 @@ def _missing(run: SearchRun, repeat: _PlannedRepeat) -> str:
     result = FitResult.read(folder)
     if result is not None:
         return "" if result.state == TrialState.COMPLETE else f"{result.state}. {result.message}"
+    # Only without a result: beside one, error.txt may be that of an attempt before it.
     error = folder / ERROR
     if error.exists():
+        # The last line of a traceback is the error itself.
         return f"failed. {error.read_text().strip().splitlines()[-1]} See {error}"
     return "not done"
 

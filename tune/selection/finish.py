@@ -18,6 +18,7 @@ from tune.selection.finalists import Finalist, digest_of
 
 def finish_request(run: SearchRun, winner: Finalist, *, cpus: int, gpus: float) -> FitRequest:
     """Return the request. Its id names the trial and its recipe."""
+    # The first word keeps it apart from the ids of the repeats, whose folders lie beside this one.
     fit_id = digest_of("finish", winner.trial_id, Recipe.model_validate(winner.recipe).digest)
     return FitRequest(
         trial_id=fit_id,
@@ -38,6 +39,7 @@ def is_finished(request: FitRequest, result: FitResult | None = None) -> bool:
     result = result or FitResult.read(request.folder)
     if result is None or not result.is_final:
         return False
+    # Another trial may have been exported to best/ since.
     return is_bundle_of(SearchRun(request.run).best, request)
 
 
@@ -47,6 +49,7 @@ def is_bundle_of(folder: Path, request: FitRequest) -> bool:
         manifest = json.loads((folder / "bundle.json").read_text())
     except (OSError, ValueError):
         return False
+    # `fit` stands only in bundles that fits wrote (`tune.selection.fits`), not in a trial that was exported.
     return bool(manifest["scores"].get("fit") == request.trial_id)
 
 

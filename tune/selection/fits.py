@@ -23,8 +23,9 @@ class _WritePredictions(After):
     """Writes what the best epoch predicts for the validation people."""
 
     def result(self, fit: Fit, request: FitRequest, dataset: FaceDataset) -> dict[str, Any]:
-        rows = dataset.rows("validation")
+        rows = dataset.rows("validation")  # (n,) of the photo table, in rising order
         keys = dataset.photos["key"].to_numpy(object)[rows].tolist()
+        # Truth (n,) and log probabilities (n, 18) of the best epoch.
         write_predictions(request.folder, keys, dataset.photos["label"].to_numpy(np.int64)[rows], fit.log_probs(rows))
         return {"split_digest": dataset.split.digest}
 
@@ -54,6 +55,7 @@ class _ExportOnAll(After):
             faces=replace(dataset, split=own),
             overwrite=True,
         )
+        # In place of the curve's values: its score is NO_SCORE, which stands for none.
         return {"best_epoch": last, "best_validation_f1": None, "message": note}
 
 

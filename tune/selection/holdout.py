@@ -94,6 +94,7 @@ def evaluate_on_holdout(run: SearchRun, faces: FaceDataset, folder: Path, what: 
         return before
     _refuse_seen(bundle, faces)  # before anything is predicted, so that no such score exists
     found = _evaluate(bundle, faces, what, digest)
+    # Evaluations are added, never replaced: their number says how much the holdout was used.
     search = run.record()
     all_evaluations = [asdict(one) for one in (*holdout_evaluations(search), found)]
     run.write_record(search.changed(holdout={EVALUATIONS: all_evaluations}))
@@ -107,6 +108,7 @@ def holdout_evaluations(search: SearchRecord) -> list[HoldoutEvaluation]:
 
 def bundle_digest(manifest: Mapping[str, Any]) -> str:
     """12 hex digits, the same for bundles of the same weights, recipes and people, whenever they were exported."""
+    # The weights are in it by the SHA-256 of their files.
     kept = {key: value for key, value in manifest.items() if key not in _NOT_DIGESTED}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -64,6 +64,7 @@ def check_runs(runs: Sequence[SearchRun]) -> Design:
                     "--split and --corrections."
                 )
         alike = ("--repeats", designs[0].repeats, "--repeat-by", designs[0].by)
+        # How many finalists there are may differ: each brings its own predictions.
         if (design.by, design.repeats) != (designs[0].by, designs[0].repeats):
             raise CallError(
                 f"The finalists of {run.name} have {design.repeats} repeats by {design.by}, those of {first.name} "
@@ -89,6 +90,7 @@ def find_candidates(runs: Sequence[SearchRun], faces: FaceDataset) -> list[Candi
     for run in runs:
         design, trials = _design(run), records(run)
         states = {trial.trial_id: trial.state for trial in trials}
+        # Folds and fit ids depend on split and photos, which `check_runs` found to be the same in all runs.
         for finalist in read_finalists(run, trials, faces, design):
             reason = "; ".join(finalist.failed)
             if states[finalist.trial_id] != TrialState.COMPLETE:
@@ -112,6 +114,7 @@ def build_library(found: Sequence[Candidate], faces: FaceDataset, design: Design
     # Rows of different candidates are averaged, so each must have the same photos in the same order.
     repeats = found[0].finalist.repeats
     for candidate in found[1:]:
+        # Both have as many repeats as the design, or they would be no candidates.
         for one, other in zip(repeats, candidate.finalist.repeats, strict=True):
             if one.keys != other.keys:
                 raise DataError(
@@ -120,7 +123,7 @@ def build_library(found: Sequence[Candidate], faces: FaceDataset, design: Design
                     f"finalists: {_more(candidate.run)}"
                 )
     keys = [key for repeat in repeats for key in repeat.keys]  # n rows, repeat after repeat
-    people = faces.photos.set_index("key").loc[keys]
+    people = faces.photos.set_index("key").loc[keys]  # n rows, in the order of the predictions
     number = np.repeat(np.arange(len(repeats)), [len(repeat.keys) for repeat in repeats]).astype(np.int64)  # (n,)
     person = people["person"]
     # A fold is a part already: its people were left out of the training. Seeds score the same people in every repeat,

@@ -27,6 +27,7 @@ def write_predictions(
     """
     stored = log_probabilities.astype(np.float32)  # half the bytes; an ensemble averages far above that precision
     with replacing(folder / PREDICTIONS) as stream:
+        # Keys as text of fixed width: an array of objects would be pickled.
         np.savez(stream, keys=np.array(keys, dtype=str), truth=truth, log_probabilities=stored)
 
 

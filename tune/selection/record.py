@@ -118,6 +118,7 @@ class ChoiceRecord:
         winner = self.winner
         return {
             "design": asdict(self.design),
+            # `why` and `left` are the file's names for reason and remaining, as in older runs.
             "why": self.reason,
             "left": self.remaining,
             "finalists": [one.to_json() for one in self.finalists],
@@ -137,6 +138,7 @@ def read_choice(search: SearchRecord) -> ChoiceRecord | None:
     if not content:
         return None
     return ChoiceRecord(
+        # Design and Reason turn the file's words into their enums.
         design=Design(**content["design"]),
         reason=Reason(content["why"]),
         remaining=content["left"],

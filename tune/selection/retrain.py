@@ -42,12 +42,13 @@ def retrain_request(run: SearchRun, winner: Finalist, faces: FaceDataset, *, cpu
         raise DataError(
             f"--retrain-on-all adds the validation people of {run.name} to its training people, but there are none."
         )
+    # In the id as well: other repeats, as of another design, may give another number.
     epochs = last_epoch(winner)
     fit_id = digest_of("on all", recipe.digest, epochs, faces.split.digest, faces.digest)
     people = len(faces.split.train) + len(faces.split.validation)
     return FitRequest(
         trial_id=fit_id,
-        recipe={**recipe.model_dump(), "epochs": epochs},
+        recipe={**recipe.model_dump(), "epochs": epochs},  # where it stops; the schedule ends at `schedule_epochs`
         folder=run.finalists / fit_id,
         run=run.path,
         cpus=cpus,
@@ -63,6 +64,7 @@ def retrain_request(run: SearchRun, winner: Finalist, faces: FaceDataset, *, cpu
 def last_epoch(winner: Finalist) -> int:
     """Return the (lower) median of the best epochs of its repeats; the trial's best epoch if there are none."""
     best = [repeat.best_epoch for repeat in winner.repeats] or [winner.best_epoch]
+    # Of an even number the lower one: a whole epoch, after which some repeat was best.
     return int(statistics.median_low(best))
 
 
@@ -71,7 +73,7 @@ def is_retrained(request: FitRequest, result: FitResult | None = None) -> bool:
     result = result or FitResult.read(request.folder)
     if result is None or not result.is_final:
         return False
-    if result.state != TrialState.COMPLETE:
+    if result.state != TrialState.COMPLETE:  # it diverged, and would do so again
         return True
     return is_bundle_of(SearchRun(request.run).best_on_all, request)
 
@@ -95,7 +97,7 @@ def retrain_on_all(
     from tune.selection.fits import fit_on_all
 
     request = retrain_request(run, winner, faces, cpus=cpus, gpus=gpus)
-    check_writable(run.best_on_all, overwrite=True)
+    check_writable(run.best_on_all, overwrite=True)  # before the training, not after it
     work = functools.partial(fit_on_all, cache=cache)
     return run_fits([request], work, parallel=1, budget_s=budget_s, plain=plain, is_done=is_retrained)
 
