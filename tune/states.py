@@ -23,3 +23,22 @@ class TrialState(StrEnum):
     """Not an end: the search stops, and a resumed one takes the trial up again."""
     UNFINISHED = "unfinished"
     """On a leaderboard: begun, and neither ended nor worked on just now as far as the record tells."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more comes: neither running, nor to be taken up again."""
+        return self not in (TrialState.RUNNING, TrialState.DISK_FULL, TrialState.UNFINISHED)
+
+    @property
+    def infeasible(self) -> bool:
+        """Whether the recipe itself cannot be trained, so that the sampler should keep away from recipes like it."""
+        return self in (TrialState.DIVERGED, TrialState.OUT_OF_MEMORY)
+
+    @property
+    def optuna(self) -> str:
+        """The name of the member of `optuna.trial.TrialState` that an ended trial has in the study.
+
+        Infeasible trials are pruned ones with a constraint, because samplers leave failed trials out.
+        """
+        names = {TrialState.COMPLETE: "COMPLETE", TrialState.FAILED: "FAIL"}
+        return names.get(self, "PRUNED")

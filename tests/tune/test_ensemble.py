@@ -31,6 +31,7 @@ from tune.runs.folder import SearchRun
 from tune.runs.record import DataRecord
 from tune.runs.study import records
 from tune.selection.choice import choose
+from tune.selection.ensemble_bundle import decide, verdict
 from tune.selection.ensembles import LeftOutComparison
 from tune.selection.export import export_trial
 from tune.selection.finalists import Design, RepeatBy, read_finalists, repeat_requests
@@ -184,19 +185,17 @@ def test_one_that_does_not_pay_leaves_the_best_finalist_alone(runs: Path, demo_c
 
 def test_what_may_be_chance_is_called_so(both: Path, demo_cache: Path) -> None:
     run, faces = opened(both, "one", demo_cache)
-    decision = ensemble.decide([run], faces, DESIGN, 2)
+    decision = decide([run], faces, DESIGN, 2)
     unsure = replace(decision, compared=LeftOutComparison(0.51, 0.5, Difference(2, 0.01, -0.02, 0.04)))
-    said = " ".join(ensemble.verdict(unsure, DESIGN, Path("b")))
+    said = " ".join(verdict(unsure, DESIGN, Path("b")))
     assert "ensemble 0.5100, best finalist alone 0.5000, difference +0.0100 [-0.0200, +0.0400]: can't tell. " in said
     assert said.endswith(
         "The ensemble scored higher, which may be chance: b holds 2 classifiers, and a photo is answered by 4 models."
     )
     once = replace(decision, compared=LeftOutComparison(0.51, 0.5, Difference(1, 0.01, math.nan, math.nan)))
-    assert "difference +0.0100, one repeat, so no interval: can't tell." in " ".join(
-        ensemble.verdict(once, DESIGN, Path("b"))
-    )
+    assert "difference +0.0100, one repeat, so no interval: can't tell." in " ".join(verdict(once, DESIGN, Path("b")))
     alone = replace(decision, exported=(0.0, 1.0))
-    assert " ".join(ensemble.verdict(alone, DESIGN, Path("b"))).endswith(
+    assert " ".join(verdict(alone, DESIGN, Path("b"))).endswith(
         "one finalist alone is selected, so b holds no ensemble, but one/0001."
     )
 
@@ -240,7 +239,7 @@ def test_the_holdout_decides_nothing_and_the_same_bundle_is_one_look(
     assert reported[0] == reported[1]
     run, faces = opened(both, "one", demo_cache)
     without = FaceDataset(faces.photos, Split(faces.split.train, faces.split.validation), faces.cache)
-    decisions = [ensemble.decide([run], people, DESIGN, 10) for people in (faces, without)]
+    decisions = [decide([run], people, DESIGN, 10) for people in (faces, without)]
     assert decisions[0].exported == decisions[1].exported
 
 

@@ -11,7 +11,6 @@ from maskcls.files import write_csv
 from tune.runs.folder import SearchRun
 from tune.runs.optuna_private import storage_of
 from tune.runs.study import PRESET, Record, begun, record
-from tune.states import TrialState
 
 COLUMNS = (
     "rank",
@@ -96,8 +95,8 @@ class LiveRanking:
 
     def _take(self, now: Record) -> None:
         before = self._records.get(now.trial_id)
-        had_ended = before is not None and before.state != TrialState.UNFINISHED
-        self.ended += (now.state != TrialState.UNFINISHED) - had_ended
+        had_ended = before is not None and before.state.ended
+        self.ended += now.state.ended - had_ended
         self._records[now.trial_id] = now
         if now.origin == PRESET:
             self.preset = now

@@ -219,7 +219,7 @@ class _Stop(Stopper):  # type: ignore[misc]
         """Return a message if all of the first trials failed before an epoch, as the others would; "" otherwise."""
         if len(self._searcher.ended) != _HOPELESS:
             return ""
-        ended = [record for record in begun(self._searcher.study) if record.state != TrialState.UNFINISHED]
+        ended = [record for record in begun(self._searcher.study) if record.state.ended]
         if len(ended) > _HOPELESS or any(trial.state != TrialState.FAILED or trial.epochs for trial in ended):
             return ""
         last = ended[-1]

@@ -37,9 +37,7 @@ from tune.search import points, samplers
 from tune.search.plan import GRID, RANDOM, SearchPlan
 from tune.states import FIDELITY, METRIC, MODE, TrialState
 
-_OPTUNA_STATES = {TrialState.COMPLETE: OptunaState.COMPLETE, TrialState.FAILED: OptunaState.FAIL}
 _ERROR = re.compile(r"[\w.]*(Error|Exception): ")
-_INFEASIBLE = (TrialState.DIVERGED, TrialState.OUT_OF_MEMORY)
 ATTEMPTS = 20
 """How often the sampler is asked for a recipe that was not tried yet. After that, recipes are drawn at random."""
 RANDOM_ATTEMPTS = 100
@@ -281,9 +279,9 @@ class StudySearch(Searcher):  # type: ignore[misc]
         """Record the trial's last state, ours and Optuna's."""
         trial.set_user_attr(records.STATE, state.value)
         trial.set_user_attr(records.MESSAGE, message)
-        if state in _INFEASIBLE:
+        if state.infeasible:
             trial.set_constraint(state.value, 1.0)
-        optuna_state = _OPTUNA_STATES.get(state, OptunaState.PRUNED)
+        optuna_state = OptunaState[state.optuna]
         self.study.tell(trial, value if optuna_state == OptunaState.COMPLETE else None, state=optuna_state)
 
 

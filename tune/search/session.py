@@ -28,7 +28,6 @@ from tune.search.dry_run import print_plan
 from tune.search.ending import SearchOutcome, choose, design_of, finish, hand_over, handed_over, retrain
 from tune.search.options import SPACE_COPY, Resolved, SearchOptions, at_a_time, resolve
 from tune.search.plan import SearchPlan, drawn_recipes, vet
-from tune.states import TrialState
 
 
 def run(options: SearchOptions) -> int:
@@ -77,7 +76,7 @@ def _resume(options: SearchOptions, found: SearchRun) -> int:
         if not options.plan:
             stack.enter_context(found.driving())
         trials = records(found)
-        ended = sum(trial.state != TrialState.UNFINISHED for trial in trials)
+        ended = sum(trial.state.ended for trial in trials)
         if options.trials is not None and ended >= options.trials:
             if options.plan or handed_over(found, options):
                 typer.echo(
