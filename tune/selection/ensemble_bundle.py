@@ -106,7 +106,7 @@ def confirm(decision: Decision, runs: Sequence[SearchRun], out: Path, faces: Fac
 
 
 def table(decision: Decision, design: Design) -> list[str]:
-    """Return one line per candidate: the weight that was selected, the mean of its repeats, and the search's own score."""
+    """Return one line per candidate: its weight as selected, the mean of its repeats, and the search's own score."""
     width = max(len("finalist"), *(len(candidate.name) for candidate in decision.candidates))
     repeats = counted(design.repeats, "repeat")
     lines = [f"{'finalist':{width}}  weight  {repeats:>10}  validation"]
