@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import f1_score
 
 from maskcls.errors import CallError
 from maskcls.labels import N_CLASSES
@@ -85,8 +84,13 @@ def _task_f1(name: str, truth: NDArray[np.integer], predicted: NDArray[np.intege
 
 
 def _label_f1(truth: NDArray[np.integer], predicted: NDArray[np.integer], n_labels: int) -> NDArray[np.float64]:
-    """F1 (k,) of each label, nan for one that does not occur in the truth."""
-    occurring = np.unique(truth)
-    f1 = np.full(n_labels, np.nan)
-    f1[occurring] = f1_score(truth, predicted, labels=occurring, average=None, zero_division=0)
-    return f1
+    """F1 (k,) of each label, nan for one that does not occur in the truth.
+
+    Counted here, because scikit-learn, whose numbers these are to the bit, would be a quarter of a worker's imports.
+    """
+    occurring, answered, hits = (
+        np.bincount(labels, minlength=n_labels)  # (k,)
+        for labels in (truth, predicted, truth[truth == predicted])
+    )
+    f1 = 2 * hits / np.maximum(occurring + answered, 1)  # 2 tp / (2 tp + fp + fn); 1 avoids 0 / 0
+    return np.where(occurring > 0, f1, np.nan)
