@@ -24,6 +24,19 @@ if PARALLEL:
     # Each worker has one core, and so has every process that it starts: threads that wait for a core spin and slow the
     # other worker.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+LONGEST = (
+    "tune/search/test_reproducible.py",
+    "tune/compare/test_command.py",
+    "test_readme.py",
+    "tune/search/test_command.py",
+    "legacy/test_made_before.py",
+    "benchmarks/test_against_ray.py",
+    "tune/runs/test_cluster.py",
+    "maskcls/training/test_frozen.py",
+    "tune/search/test_driver.py",
+    "tune/search/test_kill.py",
+)
+"""Files that take a minute and more. They begin first, so that no worker is left alone with one at the end."""
 DemoFaces = Callable[[int, int], Path]
 TRAIN_PEOPLE = ("000001_male_Asian_25", "000002_male_Asian_45")
 
@@ -37,6 +50,12 @@ class Ensemble(NamedTuple):
 
 
 NOBODY = 65534
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; all else keeps its order."""
+    places = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 def _shared(factory: pytest.TempPathFactory) -> Path:

@@ -315,7 +315,7 @@ def test_a_search_is_no_comparison_and_the_other_way_round(tmp_path: Path) -> No
 
 
 @pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_comparison_is_killed_resumed_and_extended(tmp_path: Path, demo_cache: Path) -> None:
     words = [
         "--vary",
@@ -335,7 +335,7 @@ def test_a_comparison_is_killed_resumed_and_extended(tmp_path: Path, demo_cache:
     driver = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    wait_for(lambda: len(list(run.glob("fits/*/result.json"))) >= 2, 120)
+    wait_for(lambda: len(list(run.glob("fits/*/result.json"))) >= 2, 240)
     driver.kill()
     driver.communicate()
     assert none_left(driver, "ray::work_on", limit_s=15)

@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 
 from maskcls.training.conditions import NUMBERS, segments
+from tests.commands import call
 from tests.tune.search.test_kill import DRIVE, none_left, wait_for
 from tests.tune.searches import make_plan, new_run, table
 from tests.tune.synthetic import Synthetic
 from tune.fitting.curve import read_curve
 from tune.runs.folder import SearchRun
 from tune.runs.study import open_study, records
+from tune.search import __main__ as search_command
 from tune.search.driver import run_search
 from tune.states import TrialState
 
@@ -70,11 +72,12 @@ def finished(process: subprocess.Popen[str]) -> str:
     return out
 
 
+@pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.timeout(300)
 def test_the_same_seed_gives_the_same_study_in_a_fresh_process(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        command = [sys.executable, str(DRIVE), str(tmp_path / name), "24", "0", "1", "6"]
-        finished(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+    run_search(make_plan(24, {"epochs": 6}), new_run(tmp_path, "one"), Synthetic(), plain=True)
+    command = [sys.executable, str(DRIVE), str(tmp_path / "two"), "24", "0", "1", "6"]
+    finished(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
     one, two = (reported(SearchRun(tmp_path / name)) for name in ("one", "two"))
     assert len(one) == 24
     assert {trial["state"] for trial in one.values()} == {TrialState.COMPLETE, TrialState.STOPPED_EARLY}
@@ -82,25 +85,13 @@ def test_the_same_seed_gives_the_same_study_in_a_fresh_process(tmp_path: Path) -
     assert table(SearchRun(tmp_path / "one"), seconds=False) == table(SearchRun(tmp_path / "two"), seconds=False)
 
 
+@pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.timeout(900)
 def test_the_same_seed_gives_the_same_fits_in_a_fresh_process(tmp_path: Path, demo_cache: Path) -> None:
-    for name in ("one", "two"):
-        words = [
-            *REAL,
-            "--name",
-            name,
-            "--runs",
-            tmp_path,
-            "--trials",
-            "3",
-            "--epochs",
-            "2",
-            "--parallel",
-            "1",
-            "--cache",
-            demo_cache,
-        ]
-        finished(search(*words))
+    words = [*REAL, "--trials", "3", "--epochs", "2", "--parallel", "1", "--runs", tmp_path, "--cache", demo_cache]
+    said = call(search_command.main, *words, "--name", "one")
+    assert said.status == 0, said.err
+    finished(search(*words, "--name", "two"))
     one, two = (reported(SearchRun(tmp_path / name)) for name in ("one", "two"))
     assert len(one) == 3
     assert all(trial["curve"] for trial in one.values())
