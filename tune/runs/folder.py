@@ -34,6 +34,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,6 +55,10 @@ _Record = TypeVar("_Record", bound=RunRecord)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
+class NameInUse(CallError):  # noqa: N818 - what is wrong, as Diverged is
+    """A run is to be begun under a name that another one has."""
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """One run on disk. `path` is absolute."""
@@ -67,29 +72,39 @@ class RunFolder:
 
     @classmethod
     def create(cls, runs: Path, name: str, record: RunRecord | None = None) -> Self:
-        """Make a new run; its record is empty if none is given.
+        """Make a new run, whole or not at all; its record is empty if none is given.
 
-        Raises CallError if the name is in use or could not be a folder's.
+        Raises NameInUse, also where another command makes it at the same moment, and CallError if the name could not be
+        a folder's.
         """
         cls.check_free(runs, name)
-        path = (runs / name).absolute()
-        path.mkdir(parents=True)
-        run = cls(path)
-        for part in cls.parts:
-            (path / part).mkdir()
-        run.write_record(record or RunRecord())
+        run = cls((runs / name).absolute())
+        runs.mkdir(parents=True, exist_ok=True)
+        passing = _passing(run.path)
+        passing.mkdir()
+        try:
+            for part in cls.parts:
+                (passing / part).mkdir()
+            cls(passing).write_record(record or RunRecord())
+            try:
+                passing.rename(run.path)
+            except OSError:  # another command's run is there by now
+                cls.check_free(runs, name)
+                raise
+        finally:
+            shutil.rmtree(passing, ignore_errors=True)
         return run
 
     @classmethod
     def check_free(cls, runs: Path, name: str) -> None:
-        """Raises CallError if the name is in use or could not be a folder's."""
+        """Raises NameInUse if a run has the name, and CallError if it could not be a folder's."""
         if not _NAME.fullmatch(name):
             raise CallError(
                 f"--name expects letters, digits, '.', '_' and '-', a letter or digit first, but got {name!r}."
             )
         path = (runs / name).absolute()
         if path.exists():
-            raise CallError(
+            raise NameInUse(
                 f"{path} exists already: the run name {name!r} is in use. Choose another --name, or go on with it: "
                 f"--resume {name}."
             )
@@ -108,7 +123,7 @@ class RunFolder:
                         f"{place} is {kind}, not {KINDS[cls.record_name][0]}. Go on with it: python -m {command} "
                         f"--resume {place}"
                     )
-        there = ", ".join(sorted(file.parent.name for file in runs.glob(f"*/{cls.record_name}"))) or "none"
+        there = ", ".join(sorted(file.parent.name for file in runs.glob(f"[!.]*/{cls.record_name}"))) or "none"
         exists = next((place for place in places if place.exists()), None)
         what = f"{exists} is no run: it has no {cls.record_name}" if exists else f"There is no run {str(run)!r}"
         raise CallError(f"{what}. Expected a run's folder, or its name under {runs}. Runs there: {there}.")
@@ -277,5 +292,15 @@ class ComparisonRun(RunFolder):
 
 
 def remove(run: RunFolder) -> None:
-    """Take back a run that was created and never begun."""
-    shutil.rmtree(run.path, ignore_errors=True)
+    """Take back a run that was created and never begun; a kill leaves no part of it under its name."""
+    passing = _passing(run.path)
+    try:
+        run.path.rename(passing)
+    except OSError:  # such as a disk that can no longer be written
+        return
+    shutil.rmtree(passing, ignore_errors=True)
+
+
+def _passing(path: Path) -> Path:
+    """A name beside a run's folder for one that is not whole yet, or no longer. No run's name begins with a dot."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
 from maskcls.errors import CallError, DataError
 from tests.tune.searches import new_run
-from tune.runs.folder import SearchRun
+from tune.runs.folder import NameInUse, SearchRun, remove
 from tune.runs.study import open_study
 
 
@@ -18,6 +20,38 @@ def test_a_run_is_found_by_name_and_by_path(tmp_path: Path) -> None:
     assert run.path.is_absolute()
     with pytest.raises(CallError, match="in use"):
         new_run(tmp_path)
+
+
+def test_of_many_that_make_a_run_at_the_same_moment_one_does(tmp_path: Path) -> None:
+    together = Barrier(8)
+
+    def make(number: int) -> str:
+        together.wait()
+        try:
+            new_run(tmp_path, f"run-{number // 8}")
+        except NameInUse:
+            return "in use"
+        return "made"
+
+    with ThreadPoolExecutor(8) as pool:
+        ends = list(pool.map(make, range(80)))
+    assert ends.count("made") == 10
+    assert {path.name for path in tmp_path.iterdir()} == {f"run-{number}" for number in range(10)}
+    assert all(SearchRun.open(path).trials.is_dir() for path in tmp_path.iterdir())
+
+
+def test_a_run_that_is_taken_back_leaves_nothing(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    with run.driving():
+        remove(run)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_kill_leaves_of_a_new_run_is_no_run(tmp_path: Path) -> None:
+    new_run(tmp_path).path.rename(tmp_path / ".one.0badcafe.tmp")
+    with pytest.raises(CallError, match=r"There is no run 'two'.*Runs there: none"):
+        SearchRun.open("two", tmp_path)
+    assert SearchRun.open(new_run(tmp_path).path).name == "one"
 
 
 def test_a_damaged_record_is_an_error(tmp_path: Path) -> None:
