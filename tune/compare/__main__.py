@@ -112,11 +112,14 @@ def main(
     runs: run_cli.Runs = Path("runs"),
     name: Name = None,
     resume: Resume = None,
+    begin_or_resume: run_cli.BeginOrResume = False,
     address: run_cli.Address = None,
     cache: cli.Cache = None,
     pixel_store_gb: cli.PixelStoreGb = 20.0,
     feature_store_gb: cli.FeatureStoreGb = 20.0,
     plan: run_cli.Plan = False,
+    quiet: run_cli.Quiet = False,
+    as_json: run_cli.AsJson = False,
 ) -> None:
     """Compare variants of a recipe with its base, each trained with the same seeds on the same splits, tested on people
     new to them.

@@ -86,7 +86,8 @@ def requests(
             "readings": sorted(readings | had),
         }
         recipe = arm.recipe.override({"seed": number}).model_dump()
-        asked.append(FitRequest(fit_id, recipe, run.fit(fit_id), run.path, cpus, gpus, settings, label, file))
+        folder = run.fit(fit_id)
+        asked.append(FitRequest(fit_id, recipe, folder, run.path, cpus, gpus, settings, label, file, repeat=number))
     return asked
 
 

@@ -51,6 +51,7 @@ class CompareOptions(SharedOptions):
         *("vary", "study", "grid", "data", "preset", "set", "epochs", "image_size", "weights", "scale", "split_seed"),
         *("split", "corrections", "skip_bad", "folds", "seeds", *SharedOptions.MACHINE),
     )
+    FOLLOWING: ClassVar[tuple[str, ...]] = ("folds", "one_at_a_time")
     WORK: ClassVar[str] = "a comparison"
     RECIPE_OPTIONS: ClassVar[Mapping[str, str]] = {"seed": "--seeds", "weights": "--weights"}
 

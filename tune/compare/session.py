@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import functools
 import shutil
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -22,14 +21,16 @@ from maskcls.files import write_atomically
 from tune.compare.arms import PlannedComparison, find_inapplicable, find_untrainable, leave_out, repeat_splits
 from tune.compare.options import CompareOptions, ComparePlan, resolve
 from tune.fitting.gpu_sharing import share_gpus
-from tune.runs import cluster
+from tune.runs import cluster, events, output
 from tune.runs.cluster import Cluster
 from tune.runs.durations import duration
 from tune.runs.estimates import PHOTOS_PER_SECOND, count_photos
 from tune.runs.folder import ComparisonRun, remove
 from tune.runs.record import DataRecord, Session, noted
 from tune.runs.session import (
+    begin_or_resume,
     check_weights,
+    emit_run,
     faces_of,
     has_data,
     machine_of,
@@ -45,7 +46,8 @@ from tune.states import TrialState
 if TYPE_CHECKING:
     from maskcls.data.dataset import FaceDataset
     from maskcls.data.splits import Split
-    from tune.runs.stopping import Outcome, Reason
+    from tune.compare.results import Results
+    from tune.runs.stopping import Outcome
 
 TRAIN_SHARE = 0.85 * 0.85
 """Of the photos, those of people neither in the holdout nor among those who pick the epoch."""
@@ -53,19 +55,19 @@ TRAIN_SHARE = 0.85 * 0.85
 
 def run(options: CompareOptions) -> int:
     """The command's work. Returns the exit status."""
-    if options.resume is not None:
-        found = ComparisonRun.open(options.resume, options.runs)
-        return _resume(options.resumed(found), found, other_study="study" in options.model_fields_set)
-    return _begin(options)
+    with output.directed(quiet=options.quiet, as_json=options.as_json):
+        if options.resume is not None:
+            return _resume(options, options.resume)
+        return begin_or_resume(options, _begin, _resume) if options.begin_or_resume else _begin(options)
 
 
 def _begin(options: CompareOptions) -> int:
     with ExitStack() as stack:
+        if options.name:
+            ComparisonRun.check_free(options.runs, options.name)
         machine = machine_of(options, stack)
         plan = resolve(options, machine)
         say_all(plan.notes)
-        if options.name:
-            ComparisonRun.check_free(options.runs, options.name)
         check_weights(plan.recipes)
         plan = _shared(plan, options, machine)
         if options.plan:
@@ -74,6 +76,7 @@ def _begin(options: CompareOptions) -> int:
         name = options.name or f"compare-{datetime.now():%Y%m%d-%H%M%S}"
         made = ComparisonRun.create(options.runs, name, plan.record(options))
         stack.enter_context(made.driving())
+        emit_run(made, options.seeds)
         try:
             _keep_study(options, made)
             ready = _make_ready(options, plan, made)
@@ -83,15 +86,15 @@ def _begin(options: CompareOptions) -> int:
         return _compare(options, plan, made, ready, stack)
 
 
-def _resume(options: CompareOptions, found: ComparisonRun, *, other_study: bool) -> int:
-    """Go on with a run.
-
-    Args:
-        other_study: whether the study's file is read again, for it may have changed; else the run's copy counts.
-    """
+def _resume(stated: CompareOptions, place: str) -> int:
+    found = ComparisonRun.open(place, stated.runs)
+    options = stated.resumed(found)
+    # A study's file that is named is read again, for it may have changed; else the run's copy counts.
+    other_study = "study" in stated.model_fields_set
     with ExitStack() as stack:
         if not options.plan:
             stack.enter_context(found.driving())
+            emit_run(found, options.seeds)
         machine = machine_of(options, stack)
         copied = found.study_copy.exists() and not other_study
         plan = resolve(options, machine, found.study_copy if copied else None)
@@ -191,9 +194,11 @@ def _compare(options: CompareOptions, plan: ComparePlan, run: ComparisonRun, rea
         outcome = run_fits(asked, work, parallel=share.parallel, budget_s=plan.time_budget_s, is_done=is_evaluated)
         note(outcome.reason)
     _hand_over(run, ready, outcome)
-    if outcome.reason == Reason.INTERRUPTED:
-        return INTERRUPTED_STATUS
-    return 1 if outcome.remaining and outcome.reason == Reason.FINISHED else 0
+    status = 1 if outcome.remaining and outcome.reason == Reason.FINISHED else 0
+    status = INTERRUPTED_STATUS if outcome.reason == Reason.INTERRUPTED else status
+    made = {"table": str(run.table_csv), "report": str(run.report)}
+    events.emit(events.Done(outcome.reason, status, remaining=outcome.remaining, **made))
+    return status
 
 
 def _print_plan(options: CompareOptions, plan: ComparePlan) -> None:
@@ -227,12 +232,34 @@ def _hand_over(run: ComparisonRun, ready: _Ready, outcome: Outcome) -> None:
     write_atomically(run.table_csv, compare_table.to_csv(results))
     write_atomically(run.table_md, compare_table.to_markdown(results, comparisons, ready.left_out))
     write_report(run, results, comparisons)
-    Console(file=sys.stdout).print(compare_table.render(results, comparisons), highlight=False)
-    typer.echo(f"Comparison {outcome.reason}. Page: {run.report}, table: {run.table_csv}")
+    _report_variants(results)
+    Console(file=output.results()).print(compare_table.render(results, comparisons), highlight=False)
+    lines = [f"Comparison {outcome.reason}. Page: {run.report}, table: {run.table_csv}"]
     if outcome.remaining:
-        typer.echo(f"{outcome.remaining} fits are left to do ({outcome.reason}). To go on:\n  {run.resume_command}")
+        lines.append(f"{outcome.remaining} fits are left to do ({outcome.reason}). To go on:\n  {run.resume_command}")
     if any(row.states.get(TrialState.OUT_OF_MEMORY) for row in results.rows):
-        typer.echo("Some fits ran out of memory: go on with less --parallel, or more --gpus-per-trial.")
+        lines.append("Some fits ran out of memory: go on with less --parallel, or more --gpus-per-trial.")
+    print("\n".join(lines), file=output.results())
+
+
+def _report_variants(results: Results) -> None:
+    from tune.compare.table import verdict_text
+
+    for row in results.rows:
+        found = row.difference
+        events.emit(
+            events.VariantCompared(
+                comparison=row.comparison,
+                variant=row.variant,
+                is_base=row.is_base,
+                repeats=row.n,
+                f1=row.f1_mean,
+                difference=found.mean if found else None,
+                low=found.low if found else None,
+                high=found.high if found else None,
+                verdict=verdict_text(row),
+            )
+        )
 
 
 def _keep_study(options: CompareOptions, run: ComparisonRun) -> None:

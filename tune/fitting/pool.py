@@ -146,9 +146,7 @@ class _Driver:
                 done, _ = self._ray.wait(list(self._flying), timeout=_LOOK_S)
                 for reference in done:
                     self._end(reference)
-                self._progress.look(
-                    {request.trial_id: len(read_curve(request.folder)) for request in self._flying.values()}
-                )
+                self._progress.look({request.trial_id: read_curve(request.folder) for request in self._flying.values()})
             return Reason.FINISHED
         finally:
             self._cancel()
@@ -156,9 +154,7 @@ class _Driver:
     def _start(self, request: FitRequest) -> None:
         remote = self._ray.remote(num_cpus=request.cpus, num_gpus=request.gpus, max_retries=MAX_RETRIES)(work_on)
         self._flying[remote.remote(request, self._work)] = request
-        self._progress.begin(
-            request.trial_id, request.label, len(read_curve(request.folder)), int(request.recipe["epochs"])
-        )
+        self._progress.begin(request, read_curve(request.folder))
 
     def _end(self, reference: Any) -> None:
         request = self._flying.pop(reference)
@@ -173,7 +169,7 @@ class _Driver:
                 write_result(request, replace(ended, last=(read_curve(request.folder) or [ended.last])[-1]))
         if ended.state == TrialState.DISK_FULL:
             raise RunError(f"The disk is full: {ended.message} Free some space, then go on with the same run.")
-        self._progress.end(request.trial_id, ended.state, ended.message, read_curve(request.folder))
+        self._progress.end(request, ended, read_curve(request.folder))
         self.failed += ended.state in (TrialState.FAILED, TrialState.OUT_OF_MEMORY)
         if self._on_end:
             self._on_end(request, ended)

@@ -48,6 +48,8 @@ class FitRequest:
     """The epochs that the learning-rate schedule is made for, where the fit stops before them."""
     trial: str = ""
     """The search's trial that the recipe comes from. The fit begins with the micro-batch that this one ended with."""
+    repeat: int | None = None
+    """Which repeat of its trial, or of its variant, it is, from 0; None: it is no repeat."""
     continues_trial: bool = False
     """Whether the fit goes on from that trial's checkpoint, until it has one of its own."""
 

@@ -8,6 +8,13 @@ from typing import Annotated
 import typer
 
 Runs = Annotated[Path, typer.Option("--runs", help="Folder of all runs; on a cluster, on a shared file system.")]
+BeginOrResume = Annotated[
+    bool,
+    typer.Option(
+        "--begin-or-resume",
+        help="Begin the run --name, or go on with it if it was begun: the same command may be given again and again.",
+    ),
+]
 Address = Annotated[
     str | None,
     typer.Option(
@@ -15,3 +22,8 @@ Address = Annotated[
     ),
 ]
 Plan = Annotated[bool, typer.Option("--plan", help="Say what would be done, and do nothing.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print only errors and the final result.")]
+AsJson = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON object per event to stdout, and nothing else; people read stderr."),
+]

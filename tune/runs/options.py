@@ -84,12 +84,14 @@ class SharedOptions(BaseModel):
 
     IDENTITY: ClassVar[tuple[str, ...]]
     """Options that a run keeps for good: they say what is measured."""
+    FOLLOWING: ClassVar[tuple[str, ...]] = ()
+    """Those of IDENTITY whose default follows from options that may change, so that only a stated one contradicts."""
     CALL: ClassVar[tuple[str, ...]]
     """Options that a run's record keeps, in the order in which it does."""
     MACHINE: ClassVar[tuple[str, ...]] = ("parallel", "gpus_per_trial", "cpus_per_trial", "time_budget")
     """Options that say how much work is done where. A resume states them again, or has their defaults."""
     COMMAND: ClassVar[tuple[str, ...]] = (
-        *("runs", "resume", "address", "plan"),
+        *("runs", "resume", "begin_or_resume", "address", "plan", "quiet", "as_json"),
         *("cache", "pixel_store_gb", "feature_store_gb"),
     )
     """Options of one command alone, which no run keeps."""
@@ -129,7 +131,10 @@ class SharedOptions(BaseModel):
     address: Annotated[str | None, AfterValidator(_address)] = Field(
         None, validate_default=True, description="Ray cluster; None: RAY_ADDRESS, or Ray is started here"
     )
+    begin_or_resume: bool = Field(False, description="go on with the run `name` if there is one")
     plan: bool = Field(False, description="only say what would be done")
+    quiet: bool = Field(False, description="print only errors and the result")
+    as_json: bool = Field(False, description="print events as JSON to stdout (`tune.runs.events`)")
     cache: Annotated[Path | None, AfterValidator(_absolute)] = Field(
         None, description="folder for decoded photos and frozen features; None: each machine's own"
     )
@@ -220,6 +225,16 @@ class SharedOptions(BaseModel):
         if corrections in ("published", "none"):
             return corrections
         return str(existing(Path(corrections), "--corrections", "published, none, or a CSV file", info))
+
+    @model_validator(mode="after")
+    def _of_one_mind(self) -> Self:
+        if self.begin_or_resume and self.resume is not None:
+            raise CallError("--begin-or-resume and --resume exclude each other. Give one of them.")
+        if self.begin_or_resume and not self.name:
+            raise CallError("--begin-or-resume needs --name NAME, by which the run is found again.")
+        if self.plan and (self.quiet or self.as_json):
+            raise CallError("--plan prints a plan for people. Leave out --quiet and --json.")
+        return self
 
     @model_validator(mode="wrap")
     @classmethod

@@ -17,12 +17,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import typer
 from pydantic import BaseModel, ConfigDict, Field
 
 from maskcls.errors import CallError
 from maskcls.machine import usable_cores
-from tune.runs import cluster
+from tune.runs import cluster, output
 
 if TYPE_CHECKING:
     from tune.runs.folder import RunFolder
@@ -198,7 +197,7 @@ def noted(run: RunFolder, session: Session) -> Iterator[Callable[[str], None]]:
         with suppress(OSError):  # the disk may be what was full
             end("aborted" if isinstance(error, KeyboardInterrupt) else f"failed: {error}")
         if isinstance(error, KeyboardInterrupt):
-            typer.echo(f"Aborted. What was done is kept; to go on:\n  {run.resume_command}", err=True)
+            print(f"Aborted. What was done is kept; to go on:\n  {run.resume_command}", file=output.errors())
         raise
 
 
@@ -206,15 +205,24 @@ def refuse_contradictions(stated: SharedOptions, recorded: SharedOptions, run_na
     """Raises CallError naming every option of a resume that says something else than the run's own options.
 
     Args:
-        stated: the resume's options; those that it does not state are not looked at.
+        stated: the resume's options. Those that it does not state are not looked at, except under --begin-or-resume:
+            such a command describes the whole run, its defaults included.
     """
-    compared = [name for name in (*stated.IDENTITY, "name") if name in stated.model_fields_set]
+    given_here = stated.model_fields_set
+    defaults = set(stated.IDENTITY) - set(stated.FOLLOWING) if stated.begin_or_resume else set()
+    compared = [name for name in (*stated.IDENTITY, "name") if name in given_here | defaults]
     pairs = [(name, getattr(recorded, name), getattr(stated, name)) for name in compared]
     wrong = [
-        f"--{name.replace('_', '-')} is {_shown(own)} in the run, but {_shown(given)} was given"
+        f"--{name.replace('_', '-')} is {_shown(own)} in the run, but "
+        + (f"{_shown(given)} was given" if name in given_here else f"was not given (default: {_shown(given)})")
         for name, own, given in pairs
         if own != given and (name, given) != ("scale", "auto")
     ]
+    if wrong and stated.begin_or_resume:
+        raise CallError(
+            f"--begin-or-resume found the run {run_name}, which has other settings: {'; '.join(wrong)}. Give the run's "
+            "own, or another --name."
+        )
     if wrong:
         raise CallError(
             f"--resume {run_name} goes on with the run's own settings: {'; '.join(wrong)}. Leave these options out, "

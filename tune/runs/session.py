@@ -2,21 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
 from maskcls.models.weights import check_reachable
 from maskcls.recipe import Recipe
-from tune.runs import cluster
+from tune.runs import cluster, events
 from tune.runs.cluster import Cluster
-from tune.runs.folder import RunFolder
+from tune.runs.folder import KINDS, NameInUse, RunFolder
 from tune.runs.options import SharedOptions
 
 if TYPE_CHECKING:
     from maskcls.data.dataset import FaceDataset
+
+
+_Options = TypeVar("_Options", bound=SharedOptions)
+
+
+def begin_or_resume(options: _Options, begin: Callable[[_Options], int], resume: Callable[[_Options, str], int]) -> int:
+    """Begin the run that the options name or, if one has the name, go on with it. Returns the exit status.
+
+    Where two commands do so at the same moment, one makes the run, and the other is refused because it is held.
+
+    Args:
+        resume: given the options and the run's path.
+    """
+    try:
+        return begin(options)
+    except NameInUse:
+        return resume(options, str(options.runs / (options.name or "")))
+
+
+def emit_run(run: RunFolder, wanted: int | None) -> None:
+    """Report that work on the run begins.
+
+    Args:
+        wanted: trials of a search, or repeats of a comparison; None: as many as the time allows.
+    """
+    _, command = KINDS[run.record_name]
+    resumed = bool(run.record().sessions)
+    events.emit(events.RunEvent(command, run.name, str(run.path), resumed, wanted))
 
 
 def say(note: str) -> None:

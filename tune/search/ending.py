@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from maskcls.cli import INTERRUPTED as INTERRUPTED_STATUS
 from maskcls.errors import MaskclsError
+from tune.runs import events, output
 from tune.runs.folder import SearchRun
 from tune.runs.session import faces_of
 from tune.runs.stopping import Outcome, Reason
@@ -154,11 +156,57 @@ def hand_over(run: SearchRun, options: SearchOptions, outcome: SearchOutcome) ->
         faces = faces_of(run, options)
         _try("The holdout could not be asked", lambda: confirm(run, faces, chosen, run.best))
     reported = _try("The report could not be written", lambda: write_report(run))
-    typer.echo("\n".join(summary(run, trials, outcome.searched, reported)))
-    if exported:
-        typer.echo(f"To predict:\n  python -m maskcls.predict --bundle {run.best} --images DIR --out submission.csv")
-    _say_what_is_left(run, outcome)
-    return 0 if exported else 1
+    if options.quiet:
+        lines = short_summary(run, trials, bool(exported), reported)
+    else:
+        lines = summary(run, trials, outcome.searched, reported)
+        if exported:
+            predict = f"python -m maskcls.predict --bundle {run.best} --images DIR --out submission.csv"
+            lines += ["To predict:", f"  {predict}"]
+    print("\n".join([*lines, *_what_is_left(run, outcome)]), file=output.results())
+    status = INTERRUPTED_STATUS if outcome.reason == Reason.INTERRUPTED else 0 if exported else 1
+    emit_done(run, outcome.reason, status, remaining=outcome.searched.remaining)
+    return status
+
+
+def emit_done(run: SearchRun, reason: Reason, status: int, *, remaining: int) -> None:
+    """Report that the command ends, and what it leaves.
+
+    Args:
+        remaining: trials that were wanted and have not ended; MANY and the like where only the time bounds them.
+    """
+    events.emit(
+        events.Done(
+            reason,
+            status,
+            remaining=remaining if remaining < MANY // 2 else None,
+            bundle=str(run.best) if (run.best / "bundle.json").exists() else None,
+            bundle_on_all=str(run.best_on_all) if (run.best_on_all / "bundle.json").exists() else None,
+            table=str(run.leaderboard) if run.leaderboard.exists() else None,
+            report=str(run.report) if run.report.exists() else None,
+        )
+    )
+
+
+def short_summary(run: SearchRun, trials: list[Record], exported: bool, reported: bool) -> list[str]:
+    """The final result alone, for --quiet: the winner, and where its bundle and the report are."""
+    from tune.runs import leaderboard
+    from tune.selection import choice
+    from tune.selection.record import read_choice
+
+    chosen = read_choice(run.record())
+    has_winner = chosen is not None and chosen.winner is not None
+    lines = choice.summary(run.record())[:1] if has_winner else best_lines(leaderboard.best(trials))
+    return lines + [f"Bundle: {run.best}"] * exported + [f"Report: {run.report}"] * reported
+
+
+def best_lines(best: Record | None) -> list[str]:
+    """The best trial by validation, as a line; where there is none, a line that says so."""
+    if best is None or best.f1 is None:
+        return ["No trial has finished an epoch, so there is no best one."]
+    return [
+        f"Best: trial {best.trial_id}, validation macro F1 {best.f1:.4f} at epoch {best.best_epoch} of {best.epochs}."
+    ]
 
 
 def summary(run: SearchRun, trials: list[Record], outcome: Outcome, reported: bool) -> list[str]:
@@ -172,11 +220,9 @@ def summary(run: SearchRun, trials: list[Record], outcome: Outcome, reported: bo
     lines = [f"Search {outcome.reason}. Trials: {counts}.", f"Leaderboard: {run.leaderboard}"]
     lines += [f"Report: {run.report}"] * reported
     best, preset = leaderboard.best(trials), leaderboard.preset(trials)
+    lines += best_lines(best)
     if best is None or best.f1 is None:
-        return [*lines, "No trial has finished an epoch, so there is no best one."]
-    lines.append(
-        f"Best: trial {best.trial_id}, validation macro F1 {best.f1:.4f} at epoch {best.best_epoch} of {best.epochs}."
-    )
+        return lines
     if preset is not None and preset.f1 is not None:
         itself = " It is the preset itself." if best is preset else ""
         lines.append(
@@ -190,10 +236,10 @@ def summary(run: SearchRun, trials: list[Record], outcome: Outcome, reported: bo
     return lines
 
 
-def _say_what_is_left(run: SearchRun, outcome: SearchOutcome) -> None:
-    left, searched, chosen = [], outcome.searched, outcome.chosen
+def _what_is_left(run: SearchRun, outcome: SearchOutcome) -> list[str]:
+    lines, left, searched, chosen = [], [], outcome.searched, outcome.chosen
     if searched.reason == Reason.USED_UP:
-        typer.echo(
+        lines.append(
             f"Every recipe of the space was tried: {searched.remaining} trials fewer than were wanted. More with a "
             "wider --space."
         )
@@ -213,14 +259,15 @@ def _say_what_is_left(run: SearchRun, outcome: SearchOutcome) -> None:
     if outcome.retrained is not None and outcome.retrained.remaining and outcome.retrained.reason != Reason.FINISHED:
         left.append(f"the fit on all people is left to do ({outcome.retrained.reason})")
     if left:
-        typer.echo(f"{'; '.join(left)}. To go on:\n  {run.resume_command}")
+        lines.append(f"{'; '.join(left)}. To go on:\n  {run.resume_command}")
+    return lines
 
 
 def _try(what: str, do: Callable[[], object]) -> bool:
     try:
         do()
     except MaskclsError as error:
-        typer.echo(f"{what}: {error}", err=True)
+        print(f"{what}: {error}", file=output.errors())
         return False
     return True
 

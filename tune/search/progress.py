@@ -1,4 +1,5 @@
-"""Shows a search while it runs, as a table on a terminal and as lines elsewhere, and rewrites the leaderboard.
+"""Shows a search while it runs, as a table on a terminal and as lines elsewhere, reports its trials as events, and
+rewrites the leaderboard.
 
 What a result or a trial's end costs does not grow with the trials that ended before it; only the leaderboard is written
 whole. Where trials end so fast that this would take more than WRITING_SHARE of the driver's time, one rewriting serves
@@ -18,7 +19,7 @@ from ray.tune.error import TuneError
 from ray.tune.experiment import Trial
 from rich.table import Table
 
-from tune.runs import leaderboard
+from tune.runs import events, leaderboard
 from tune.runs.durations import duration
 from tune.runs.folder import SearchRun
 from tune.runs.live import LivePicture, empty_table
@@ -43,6 +44,8 @@ class Row:
     best: float | None = None
     photos_per_second: float | None = None
     began: float = 0.0
+    reported: int = 0
+    """The last epoch that was reported as an event: a worker that died reports its epochs again."""
 
 
 class Progress(LivePicture, Callback):  # type: ignore[misc]
@@ -70,7 +73,10 @@ class Progress(LivePicture, Callback):  # type: ignore[misc]
         return begun(self._study)
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._row(trial).state = TrialState.RUNNING
+        row = self._row(trial)
+        row.state = TrialState.RUNNING
+        one = self._ranking.update(row.trial_id)
+        events.emit(events.TrialBegun(row.trial_id, one.origin, one.overrides, one.params, row.epochs))
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -80,6 +86,7 @@ class Progress(LivePicture, Callback):  # type: ignore[misc]
             row.epoch, row.f1, row.best = int(result[FIDELITY]), float(result["validation_f1"]), float(result[METRIC])
             row.photos_per_second = result.get("photos_per_second", row.photos_per_second)
             self._ranking.update(row.trial_id)
+            self._report_epoch(row, result)
         if self.plain and row.f1 is not None and not result.get("done"):
             print(f"{row.trial_id} epoch {row.epoch}/{row.epochs} F1 {row.f1:.4f} best {row.best:.4f}", file=sys.stderr)
 
@@ -133,10 +140,28 @@ class Progress(LivePicture, Callback):  # type: ignore[misc]
             )
         return self._at_work[trial_id]
 
+    @staticmethod
+    def _report_epoch(row: Row, result: dict[str, Any]) -> None:
+        if row.epoch > row.reported:
+            row.reported = row.epoch
+            loss, seconds = result.get("train_loss"), result.get("seconds", 0.0)
+            events.emit(events.Epoch(row.trial_id, None, row.epoch, row.f1, row.best, loss, seconds))
+
     def _ended(self, trial: Trial) -> None:
         row = self._row(trial)
         ended = self._ranking.update(row.trial_id)
         row.state = ended.state
+        events.emit(
+            events.TrialEnded(
+                ended.trial_id,
+                ended.state,
+                ended.f1,
+                ended.best_epoch,
+                ended.epochs,
+                ended.seconds,
+                ended.message,
+            )
+        )
         del self._at_work[row.trial_id]
         self._best_rows = tuple(sorted([*self._best_rows, row], key=lambda row: -(row.best or 0.0)))[:_ROWS]
         self._latest_rows = (row, *self._latest_rows)[:_ROWS]

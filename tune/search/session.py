@@ -13,42 +13,53 @@ from pathlib import Path
 
 import typer
 
-from maskcls.cli import INTERRUPTED as INTERRUPTED_STATUS
 from maskcls.errors import CallError
 from maskcls.models.weights import HUB
 from search_spaces import names
 from tune.fitting.gpu_sharing import share_gpus
-from tune.runs import cluster
+from tune.runs import cluster, output
 from tune.runs.cluster import Cluster
 from tune.runs.folder import SearchRun, remove
 from tune.runs.record import DataRecord, Session, noted
-from tune.runs.session import check_weights, has_data, machine_of, n_people, prepared, say, say_all, say_dashboard
+from tune.runs.session import (
+    begin_or_resume,
+    check_weights,
+    emit_run,
+    has_data,
+    machine_of,
+    n_people,
+    prepared,
+    say,
+    say_all,
+    say_dashboard,
+)
 from tune.runs.stopping import Outcome, Reason
 from tune.search.dry_run import print_plan
-from tune.search.ending import SearchOutcome, choose, design_of, finish, hand_over, handed_over, retrain
+from tune.search.ending import SearchOutcome, choose, design_of, emit_done, finish, hand_over, handed_over, retrain
 from tune.search.options import SPACE_COPY, Resolved, SearchOptions, at_a_time, resolve
 from tune.search.plan import SearchPlan, drawn_recipes, vet
 
 
 def run(options: SearchOptions) -> int:
     """The command's work. Returns the exit status."""
-    if options.resume is not None:
-        found = SearchRun.open(options.resume, options.runs)
-        return _resume(options.resumed(found), found)
-    if not options.space:
-        raise CallError(
-            f"--space is missing. Spaces: {', '.join(names())}, or a Python file that defines SPACE. See --list-spaces."
-        )
-    return _begin(options)
+    with output.directed(quiet=options.quiet, as_json=options.as_json):
+        if options.resume is not None:
+            return _resume(options, options.resume)
+        if not options.space:
+            raise CallError(
+                f"--space is missing. Spaces: {', '.join(names())}, or a Python file that defines SPACE. See "
+                "--list-spaces."
+            )
+        return begin_or_resume(options, _begin, _resume) if options.begin_or_resume else _begin(options)
 
 
 def _begin(options: SearchOptions) -> int:
     with ExitStack() as stack:
+        if options.name:
+            SearchRun.check_free(options.runs, options.name)
         machine = machine_of(options, stack)
         resolved = resolve(options, machine)
         say_all(resolved.notes)
-        if options.name:
-            SearchRun.check_free(options.runs, options.name)
         vet(resolved.plan)
         if options.finalists:
             design_of(options)  # refuses what cannot be repeated so
@@ -60,6 +71,7 @@ def _begin(options: SearchOptions) -> int:
         name = options.name or f"{resolved.space.name}-{datetime.now():%Y%m%d-%H%M%S}"
         made = SearchRun.create(options.runs, name, resolved.record(options))
         stack.enter_context(made.driving())
+        emit_run(made, options.trials)
         ray = stack.enter_context(cluster.starting(options.address))
         try:
             _prepare_data(options, resolved, made)
@@ -69,20 +81,22 @@ def _begin(options: SearchOptions) -> int:
         return _search(options, resolved, made, ray())
 
 
-def _resume(options: SearchOptions, found: SearchRun) -> int:
+def _resume(stated: SearchOptions, place: str) -> int:
     from tune.runs.study import records  # imports optuna
 
+    found = SearchRun.open(place, stated.runs)
+    options = stated.resumed(found)
     with ExitStack() as stack:
         if not options.plan:
             stack.enter_context(found.driving())
+            emit_run(found, options.trials)
         trials = records(found)
         ended = sum(trial.state.ended for trial in trials)
-        if options.trials is not None and ended >= options.trials:
+        enough = _enough(options, found, ended)
+        if enough:
             if options.plan or handed_over(found, options):
-                typer.echo(
-                    f"Nothing is left to do: {found.name} has {ended} trials, and {options.trials} are wanted. More "
-                    "with --trials N."
-                )
+                print(f"Nothing is left to do: {found.name} {enough}", file=output.results())
+                emit_done(found, Reason.FINISHED, 0, remaining=0)
                 return 0
             if not (options.finalists or options.retrain_on_all) or all(trial.f1 is None for trial in trials):
                 return hand_over(found, options, SearchOutcome(Outcome(Reason.FINISHED, 0)))
@@ -105,6 +119,18 @@ def _resume(options: SearchOptions, found: SearchRun) -> int:
         if not has_data(found):
             _prepare_data(options, resolved, found)
         return _search(options, resolved, found, stack.enter_context(cluster.connected(options.address)))
+
+
+def _enough(options: SearchOptions, run: SearchRun, ended: int) -> str:
+    """Why the run needs no more trials, as the rest of a sentence; "" where it does."""
+    if options.trials is not None:
+        wanted = f"has {ended} trials, and {options.trials} are wanted. More with --trials N."
+        return wanted if ended >= options.trials else ""
+    # A resume says how much more time; the same command again means the same time.
+    sessions = run.record().sessions if options.begin_or_resume else []
+    if sessions and sessions[-1].reason == Reason.TIME_UP:
+        return f"has {ended} trials, and its time is up. More with --resume {run.name} --time-budget TIME."
+    return ""
 
 
 def _shared(resolved: Resolved, options: SearchOptions, machine: Cluster) -> Resolved:
@@ -169,8 +195,7 @@ def _search(options: SearchOptions, resolved: Resolved, run: SearchRun, there: C
         if outcome.goes_on and options.retrain_on_all:
             outcome = replace(outcome, retrained=retrain(run, options, plan, _left_s(plan, began), outcome.chosen))
         note(outcome.reason)
-    status = hand_over(run, options, outcome)
-    return INTERRUPTED_STATUS if outcome.reason == Reason.INTERRUPTED else status
+    return hand_over(run, options, outcome)
 
 
 def _left_s(plan: SearchPlan, began: float) -> float | None:

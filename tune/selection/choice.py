@@ -17,6 +17,7 @@ from maskcls.stores.arrays import CacheOptions
 from maskcls.text import counted
 from tune.fitting.pool import run_fits, to_do
 from tune.fitting.request import FitRequest
+from tune.runs import events
 from tune.runs.folder import SearchRun
 from tune.runs.record import SearchRecord
 from tune.runs.stopping import Outcome, Reason
@@ -83,8 +84,18 @@ def choose(
     outcome = run_fits(requests, work, parallel=parallel, budget_s=budget_s, plain=plain)
     finalists = tuple(read_finalists(run, trials, faces, design))  # with the repeats of earlier calls
     choice = Choice(outcome, finalists, pick_winner(finalists))
-    write_choice(run, ChoiceRecord.from_results(design, outcome, finalists, choice.winner))
+    record = ChoiceRecord.from_results(design, outcome, finalists, choice.winner)
+    write_choice(run, record)
+    _report_choice(record)
     return choice
+
+
+def _report_choice(record: ChoiceRecord) -> None:
+    content = record.to_json()
+    same_keys = ("winner", "validation_f1", "mean", "spread", "finalists")
+    events.emit(
+        events.ChoiceMade(**{key: content[key] for key in same_keys}, reason=record.reason, remaining=record.remaining)
+    )
 
 
 def is_made(run: SearchRun, design: Design) -> bool:
@@ -111,7 +122,21 @@ def confirm(run: SearchRun, faces: FaceDataset, chosen: Choice, bundle: Path) ->
         raise ValueError(f"{run.record_file} has no choice to confirm.")
     # All metrics of the evaluation are in search.json under `holdout`; the choice repeats F1, interval and counts.
     score = HoldoutScore(**{field.name: getattr(found, field.name) for field in fields(HoldoutScore)})
-    write_choice(run, replace(made, holdout=score))
+    record = replace(made, holdout=score)
+    write_choice(run, record)
+    evaluations = len(holdout_evaluations(run.record()))
+    events.emit(
+        events.HoldoutScored(
+            trial=chosen.winner.trial_id,
+            f1=found.f1,
+            low=found.low,
+            high=found.high,
+            people=found.people,
+            photos=found.photos,
+            optimism=record.optimism,
+            evaluations=evaluations,
+        )
+    )
     return found
 
 

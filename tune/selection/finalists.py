@@ -170,6 +170,7 @@ def repeat_requests(
             label=f"trial {record.trial_id}, repeat {number + 1} of {design.repeats}",
             split=str(repeats[number].split_file.relative_to(run.path)),
             trial=record.trial_id,
+            repeat=number,
         )
         for number in range(design.repeats)
         for record, repeats in planned

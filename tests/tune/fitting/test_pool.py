@@ -23,7 +23,7 @@ from maskcls.errors import RunError
 from tests.tune.search.test_kill import none_left
 from tests.tune.works import EPOCHS, Work, computed, make_requests
 from tune.fitting import pool as fits
-from tune.fitting.curve import read_curve
+from tune.fitting.curve import NO_EPOCH, read_curve
 from tune.fitting.pool import run_fits
 from tune.fitting.progress import FitProgress
 from tune.fitting.request import FitRequest
@@ -32,6 +32,7 @@ from tune.fitting.worker import FitOutcome
 from tune.runs.stopping import Outcome, Reason
 from tune.states import TrialState
 
+WORDY = "task split: a variant of many words, five binary models"
 WORKS = Path(__file__).parents[1] / "works.py"
 
 
@@ -260,7 +261,7 @@ def test_a_worker_that_took_the_last_memory_is_out_of_memory(tmp_path: Path) -> 
     vars(driver).update(
         _ray=Ray(), _flying={1: request}, _on_end=None, failed=0, _progress=FitProgress(1, 0, plain=True)
     )
-    driver._progress.begin(request.trial_id, "", 0, EPOCHS)
+    driver._progress.begin(request, [])
     driver._end(1)
     result = read_result(request.folder)
     assert result is not None
@@ -268,13 +269,16 @@ def test_a_worker_that_took_the_last_memory_is_out_of_memory(tmp_path: Path) -> 
     assert (driver.failed, fits.to_do([request])) == (1, [request]), "a resume tries it again"
 
 
-def test_progress_fits_80_columns() -> None:
+def test_progress_fits_80_columns(tmp_path: Path) -> None:
     progress = FitProgress(240, 200, plain=False)
-    for number in range(20):
-        progress.begin(
-            str(number), f"task split: a variant of many words, five binary models {number}, repeat 5", 2, 30
-        )
-    progress.look({"3": 12})
+    curve = [{**NO_EPOCH, "epoch": epoch} for epoch in range(1, 13)]
+    requests = [
+        FitRequest(str(number), {"epochs": 30}, tmp_path, tmp_path, 1, 0.0, label=f"{WORDY} {number}, repeat 5")
+        for number in range(20)
+    ]
+    for request in requests:
+        progress.begin(request, curve[:2])
+    progress.look({"3": curve})
     console = Console(file=io.StringIO(), width=80, record=True)
     console.print(progress.picture())
     shown = console.export_text().splitlines()
@@ -282,7 +286,7 @@ def test_progress_fits_80_columns() -> None:
     assert len(shown) == 1 + 12 + 1
     assert re.search(r"five binar… +12/30 +0 s", shown[4])
     assert shown[-1].strip() == "200 of 240 fits"
-    progress.end("3", TrialState.DIVERGED, "The loss is nan.", [])
+    progress.end(requests[3], FitOutcome(TrialState.DIVERGED, "The loss is nan."), [])
     assert re.match(r"201 of 240 fits · about \d+ s left$", progress.headline())
 
 

@@ -82,8 +82,9 @@ def test_help_imports_nothing_heavy_and_states_every_default() -> None:
         door("--help"), cwd=ROOT, capture_output=True, text=True, check=True, env={"COLUMNS": "200", "TERM": "dumb"}
     )
     options = [line for line in shown.stdout.splitlines() if line.startswith("  --")]
-    flags = ("--retrain-on-all", "--skip-bad", "--plan", "--list-spaces", "--help")
-    assert len(options) == 35
+    flags = ["--retrain-on-all", "--skip-bad", "--begin-or-resume", "--plan", "--quiet", "--json"]
+    flags += ["--list-spaces", "--help"]
+    assert len(options) == 38
     assert shown.stdout.count("[default:") == len(options) - len(flags)
     heavy = (
         "import sys, tune.search.__main__; "
@@ -144,6 +145,10 @@ def test_a_wrong_call_exits_with_2_and_no_traceback(tmp_path: Path) -> None:
         (("--space", "freezing", "--data", "nowhere"), "--data nowhere: there is no such file or folder"),
         (("--space", "freezing", "--weights", "nowhere"), "--weights nowhere: there is no such folder"),
         (("--space", "freezing", "--name", "a/b"), "--name expects letters, digits"),
+        (("--space", "freezing", "--begin-or-resume"), "--begin-or-resume needs --name NAME"),
+        (("--resume", "one", "--name", "one", "--begin-or-resume"), "--begin-or-resume and --resume exclude"),
+        (("--name", "one", "--begin-or-resume"), "--space is missing"),
+        (("--space", "freezing", "--plan", "--json"), "--plan prints a plan for people. Leave out --quiet and --json"),
         (("--resume", "two"), r"There is no run 'two'.*Runs there: one\."),
         (("--resume", "one", "--epochs", "4"), "--resume one goes on .* --epochs is 3 in the run, but 4 was given"),
         (
