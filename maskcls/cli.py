@@ -16,6 +16,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from maskcls.command_line.config_file import with_config_file
 from maskcls.errors import MaskclsError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -95,9 +96,23 @@ PixelStoreGb = Annotated[
 ]
 
 
+class _App(typer.Typer):
+    """A typer app of which every command has --config and --save-config."""
+
+    def command(self, *arguments: Any, **settings: Any) -> Callable[[Any], Any]:
+        """Return a decorator that makes a function a command, and returns the function as it was."""
+        register = super().command(*arguments, **settings)
+
+        def add(main: Callable[..., Any]) -> Callable[..., Any]:
+            register(with_config_file(main))
+            return main
+
+        return add
+
+
 def new_app() -> typer.Typer:
     """Return a typer app with the settings of all commands, for a command that has subcommands."""
-    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    return _App(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 def run(main: Callable[..., Any] | typer.Typer) -> None:

@@ -13,6 +13,7 @@ import typer
 
 from maskcls import cli
 from maskcls.cli import run
+from maskcls.command_line.options import stated
 from maskcls.errors import CallError
 from maskcls.machine import resolve_device
 from maskcls.stores.arrays import CacheOptions
@@ -115,17 +116,13 @@ def _recipe(preset: str, scale: str, explicit: dict[str, Any], *, demo: bool) ->
 
 def _refuse_beside_trial(context: typer.Context) -> None:
     """Raises CallError that names every given option which the trial's run determines."""
-    sources = {name: context.get_parameter_source(name) for name in context.params}
-    stated = [
-        name
-        for name, source in sources.items()
-        if source is not None and source.name != "DEFAULT" and name not in BESIDE_TRIAL
-    ]
-    if stated:
-        options = {name: "--" + name.rstrip("_").replace("_", "-") for name in (*stated, *BESIDE_TRIAL)}
+    given = stated(context)
+    wrong = [name for name in context.params if name in given and name not in BESIDE_TRIAL]
+    if wrong:
+        options = {name: "--" + name.rstrip("_").replace("_", "-") for name in (*wrong, *BESIDE_TRIAL)}
         raise CallError(
             "--trial takes recipe, photos and split from the run, so leave out "
-            f"{', '.join(options[name] for name in stated)}. "
+            f"{', '.join(options[name] for name in wrong)}. "
             f"Beside it there may be {', '.join(options[name] for name in BESIDE_TRIAL if name != 'trial')}."
         )
 
@@ -137,7 +134,8 @@ def _reproduce(context: typer.Context) -> None:
         err=True,
     )
     _refuse_beside_trial(context)
-    run(importlib.import_module("tune.reproduce").main)  # by name: maskcls does not import tune
+    reproduce = importlib.import_module("tune.reproduce").main  # by name: maskcls does not import tune
+    reproduce(**{name: context.params[name] for name in BESIDE_TRIAL})
 
 
 if __name__ == "__main__":

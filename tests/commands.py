@@ -6,16 +6,21 @@ In this process: cheaper by an import of torch.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import runpy
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from unittest import mock
 
+import typer
+
 from maskcls.cli import run
+
+_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,19 @@ def call_module(module: str, *words: object) -> Said:
             runpy.run_module(module, run_name="__main__", alter_sys=True)
 
     return _said(run_it, module, words)
+
+
+def read(main: Callable[..., Any], use: Callable[[typer.Context], _Read], *words: object) -> _Read:
+    """What `use` makes of a call's options, as the command line reads them; the command itself does not run."""
+    found = []
+
+    @functools.wraps(main)
+    def instead(context: typer.Context, **_: Any) -> None:
+        found.append(use(context))
+
+    said = call(instead, *words)
+    assert said.status == 0, said.err
+    return found[0]
 
 
 def _said(run_it: Callable[[], Any], name: str, words: Sequence[object]) -> Said:

@@ -14,6 +14,7 @@ FORBIDDEN = {
     "tune": {"tests"},
 }
 BELOW = {
+    "maskcls/command_line": (),
     "maskcls/stores": (),
     "maskcls/data": ("stores",),
     "maskcls/models": ("stores", "data"),

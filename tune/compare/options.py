@@ -6,6 +6,7 @@ again.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -100,6 +101,13 @@ class CompareOptions(SharedOptions):
         record = run.record()
         own = cls.recorded(record, name=run.name)
         return own.model_copy(update={"one_at_a_time": not own.grid})
+
+    def to_config(self) -> dict[str, Any]:
+        """As `SharedOptions.to_config`, with the values to compare as --vary takes them."""
+        values = super().to_config()
+        if self.vary:
+            values["vary"] = [f"{key}={json.dumps(listed)}" for key, listed in self.vary.items()]
+        return values
 
     def resumed(self, run: ComparisonRun) -> CompareOptions:
         """The run's own options with what this command adds: values, repeats, and how much work is done where.

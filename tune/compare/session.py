@@ -78,6 +78,7 @@ def _begin(options: CompareOptions) -> int:
         stack.enter_context(made.driving())
         emit_run(made, options.seeds)
         try:
+            _write_config(options, plan, made)
             _keep_study(options, made)
             ready = _make_ready(options, plan, made)
         except BaseException:
@@ -118,6 +119,7 @@ def _resume(stated: CompareOptions, place: str) -> int:
         )
         if other_study:
             _keep_study(options, found)
+        _write_config(options, plan, found)
         return _compare(options, plan, found, ready, stack)
 
 
@@ -260,6 +262,14 @@ def _report_variants(results: Results) -> None:
                 verdict=verdict_text(row),
             )
         )
+
+
+def _write_config(options: CompareOptions, plan: ComparePlan, run: ComparisonRun) -> None:
+    """Write the call for --config, with the scale as it was found and the run's own copy of a user-supplied study."""
+    same = {"scale": plan.scale}
+    if options.study and Path(options.study).is_absolute():
+        same["study"] = str(run.study_copy)
+    run.write_config(options.model_copy(update=same).to_config())
 
 
 def _keep_study(options: CompareOptions, run: ComparisonRun) -> None:

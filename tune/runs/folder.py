@@ -2,6 +2,7 @@
 
 A search (`SearchRun`):
 
+    config.toml       the call as a file for --config; rewritten when a resume changes it
     search.json       the call, versions, commit, hardware, data and split digests; rewritten whole, never in place
     study.journal     Optuna's record of every trial: the record that counts
     trials/<id>/      recipe.json, epochs.jsonl (the curve), error.txt of a trial that failed, and the checkpoint
@@ -16,6 +17,7 @@ A search (`SearchRun`):
 
 A comparison (`ComparisonRun`):
 
+    config.toml       the call as a file for --config; rewritten when a resume changes it
     comparison.json   the call, the comparisons, versions, commit, hardware, data and split digests; rewritten whole,
                       never in place
     data/             photos.csv and split.json: photos and people;
@@ -36,14 +38,15 @@ import json
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import filelock
 
+from maskcls.command_line.config_file import write_config
 from maskcls.errors import CallError, DataError, RunError
 from maskcls.files import write_atomically
 from tune.runs.record import ComparisonRecord, RunRecord, SearchRecord
@@ -142,6 +145,10 @@ class RunFolder:
         return self.path / self.record_name
 
     @property
+    def config(self) -> Path:
+        return self.path / "config.toml"
+
+    @property
     def data(self) -> Path:
         return self.path / "data"
 
@@ -156,6 +163,10 @@ class RunFolder:
     def write_record(self, record: RunRecord) -> None:
         """Rewrite the record whole, never in place."""
         write_atomically(self.record_file, json.dumps(record.to_dict(), indent=2) + "\n")
+
+    def write_config(self, options: Mapping[str, Any]) -> None:
+        """Rewrite the call that makes such a run, by the options' names, whole."""
+        write_config(self.config, options, KINDS[self.record_name][1])
 
     def _read(self, kind: type[_Record]) -> _Record:
         try:

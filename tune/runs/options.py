@@ -27,6 +27,7 @@ from pydantic import (
 )
 
 from maskcls import presets
+from maskcls.command_line.options import stated
 from maskcls.errors import CallError
 from maskcls.recipe import parse_settings
 from maskcls.stores.arrays import DEFAULT_GB, CacheOptions
@@ -143,10 +144,11 @@ class SharedOptions(BaseModel):
 
     @classmethod
     def stated(cls, context: typer.Context) -> Self:
-        """The options that a command line states; the others have their defaults. Raises CallError for a wrong one."""
-        sources = {name: context.get_parameter_source(name) for name in context.params}
-        stated = {name for name, source in sources.items() if source is not None and source.name != "DEFAULT"}
-        return cls.model_validate({name.rstrip("_"): context.params[name] for name in stated})
+        """The options that a command line or its --config states; the others have their defaults.
+
+        Raises CallError for a wrong one.
+        """
+        return cls.model_validate({name.rstrip("_"): context.params[name] for name in stated(context)})
 
     @classmethod
     def recorded(cls, record: _Recorded, **more: object) -> Self:
@@ -162,6 +164,20 @@ class SharedOptions(BaseModel):
         """What a run's record keeps under `call`, ready for JSON."""
         values = self.model_dump(mode="json")
         return {name: values[name] for name in self.CALL}
+
+    def to_config(self) -> dict[str, Any]:
+        """What a file for --config states so that a new run gets these options, the run's name excepted.
+
+        An option is left out if it would have the same value without being stated.
+        """
+        values = self.model_dump(mode="json") | {"runs": str(self.runs.absolute())}
+        names = (*self.CALL, *(name for name in self.COMMAND if name not in ("resume", "plan")))
+        return {name: values[name] for name in names if getattr(self, name) != self._if_not_stated(name)}
+
+    def _if_not_stated(self, name: str) -> object:
+        """The value that an option would have beside the others; some defaults depend on these."""
+        others = {other: getattr(self, other) for other in type(self).model_fields if other != name}
+        return getattr(type(self).model_validate(others, context=RECORDED), name)
 
     def machine_values(self, before: SharedOptions) -> dict[str, Any]:
         """What a resume takes from this command instead of the run: how much work is done where, and what no run keeps.

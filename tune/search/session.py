@@ -74,6 +74,7 @@ def _begin(options: SearchOptions) -> int:
         emit_run(made, options.trials)
         ray = stack.enter_context(cluster.starting(options.address))
         try:
+            _write_config(options, resolved, made)
             _prepare_data(options, resolved, made)
         except BaseException:
             remove(made)
@@ -116,6 +117,7 @@ def _resume(stated: SearchOptions, place: str) -> int:
         found.write_record(found.record().changed(call={**found.record().call, **options.to_record()}))
         if is_other:
             _take_space(options, resolved, found)
+        _write_config(options, resolved, found)
         if not has_data(found):
             _prepare_data(options, resolved, found)
         return _search(options, resolved, found, stack.enter_context(cluster.connected(options.address)))
@@ -158,6 +160,14 @@ def _space_of(options: SearchOptions, found: SearchRun) -> tuple[Path | None, bo
     if options.space == before and (copy.exists() and not Path(options.space).is_file()):
         return copy, False
     return Path(options.space), not copy.exists() or copy.read_bytes() != Path(options.space).read_bytes()
+
+
+def _write_config(options: SearchOptions, resolved: Resolved, run: SearchRun) -> None:
+    """Write the call for --config, with the scale as it was found and the run's own copy of a user-supplied space."""
+    same: dict[str, str] = {"scale": resolved.plan.setting.scale}
+    if options.space.endswith(".py"):
+        same["space"] = str(run.path / SPACE_COPY)
+    run.write_config(options.model_copy(update=same).to_config())
 
 
 def _take_space(options: SearchOptions, resolved: Resolved, run: SearchRun) -> None:

@@ -27,6 +27,7 @@ from tests import commands
 from tests.tune.fitting.test_pool import wait_for
 from tests.tune.search.test_kill import none_left
 from tune.compare import __main__ as compare
+from tune.compare.options import CompareOptions
 from tune.compare.treatments import Treatment
 from tune.runs.folder import ComparisonRun, SearchRun
 from tune.runs.record import ComparisonRecord
@@ -155,7 +156,7 @@ def test_help_imports_nothing_heavy_and_states_every_default() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, env=environment
     ).stdout
     assert shown.rstrip().endswith("[]")
-    assert len(re.findall(r"^  --", shown, re.M)) == 33
+    assert len(re.findall(r"^  --", shown, re.M)) == 35
     for option in ("--vary", "--study", "--seeds", "--folds", "--grid", "--one-at-a-time", "--resume", "--plan"):
         assert f"  {option} " in shown
 
@@ -368,6 +369,9 @@ def test_a_comparison_is_killed_resumed_and_extended(tmp_path: Path, demo_cache:
     record = json.loads((run / "comparison.json").read_text())
     assert [part["why"] for part in record["parts"]] == ["killed, or still running", "finished", "finished"]
     assert (record["call"]["seeds"], record["call"]["folds"]) == (3, 2)
+    again = commands.read(compare.main, CompareOptions.stated, "--config", run / "config.toml")
+    assert again.to_record() == record["call"], "as the run has it after the resume"
+    assert (again.name, again.resume) == (None, None)
 
 
 def _nobody_tested_was_seen(run: Path) -> None:

@@ -22,6 +22,7 @@ from tune.runs.folder import SearchRun
 from tune.runs.record import SearchRecord
 from tune.runs.study import records
 from tune.search import __main__ as search
+from tune.search.options import SearchOptions
 from tune.states import TrialState
 
 ROOT = Path(__file__).parents[3]
@@ -84,7 +85,7 @@ def test_help_imports_nothing_heavy_and_states_every_default() -> None:
     options = [line for line in shown.stdout.splitlines() if line.startswith("  --")]
     flags = ["--retrain-on-all", "--skip-bad", "--begin-or-resume", "--plan", "--quiet", "--json"]
     flags += ["--list-spaces", "--help"]
-    assert len(options) == 38
+    assert len(options) == 40
     assert shown.stdout.count("[default:") == len(options) - len(flags)
     heavy = (
         "import sys, tune.search.__main__; "
@@ -353,3 +354,6 @@ def test_a_search_of_demo_faces_is_killed_resumed_and_extended(tmp_path: Path, d
     assert kept_call["call"]["trials"] == 4
     assert len(kept_call["data"]["digest"]) == 12
     assert [part["why"] for part in kept_call["parts"]] == ["killed, or still running", *["finished"] * 3]
+    again = commands.read(search.main, SearchOptions.stated, "--config", path / "config.toml")
+    assert again.to_record() == kept_call["call"], "as the run has it after the resume"
+    assert (again.name, again.resume, again.runs, again.cache) == (None, None, tmp_path / "runs", demo_cache)
