@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from maskcls.cli import run
+from maskcls.text import command
 
 
 def main(
@@ -21,10 +22,8 @@ def main(
     from maskcls.data.demo import folder as demo
 
     demo.draw(out, persons, seed)
-    print(
-        f"{out} holds {persons} drawn people. "
-        f"Train on them with `python -m maskcls.train --data {out} --out NEW_FOLDER`."
-    )
+    train = command("maskcls.train", "--data", out, "--out", "NEW_FOLDER")
+    print(f"{out} holds {persons} drawn people. Train on them with `{train}`.")
 
 
 if __name__ == "__main__":

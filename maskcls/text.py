@@ -1,9 +1,14 @@
-"""Phrases of messages and reports: lists that end in "and 5 more", counts, and the nearest of some names."""
+"""Phrases of messages and reports: lists that end in "and 5 more", counts, the nearest of some names, and commands to
+copy.
+"""
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 
 
 def first(names: Sequence[str], limit: int, more: str = "more") -> str:
@@ -32,3 +37,18 @@ def meant(word: str, names: Iterable[str]) -> str:
     """Return `Did you mean <the nearest name>?`, or an empty string if none is near."""
     close = get_close_matches(word, list(names), n=1)
     return f"Did you mean {close[0]}?" if close else ""
+
+
+def command(module: str, *words: object) -> str:
+    """Return a command line to copy, quoted for the shell: `python -m tune.search --resume 'my runs/first'`.
+
+    In a process that was started as `maskcls search` it is `maskcls search ...`.
+    """
+    console = Path(sys.argv[0]).name == "maskcls"
+    start = ["maskcls", module.rpartition(".")[2]] if console else ["python", "-m", module]
+    return shlex.join([*start, *map(str, words)])
+
+
+def predict_command(bundle: Path) -> str:
+    """Return the command that predicts with a bundle, to copy; the folder of photos is left to fill in."""
+    return command("maskcls.predict", "--bundle", bundle, "--images", "DIR", "--out", "submission.csv")

@@ -11,6 +11,7 @@ import typer
 from maskcls import cli
 from maskcls.cli import run as run_command
 from maskcls.errors import CallError
+from maskcls.text import predict_command
 
 RUN_HELP = (
     "A search with finalists: its folder, or its name under --runs. Again for more searches of the same data and split."
@@ -57,7 +58,7 @@ def main(
         typer.echo("\n".join((*table(decision, design), *verdict(decision, design, out))))
         write(decision, out, faces, overwrite)
         typer.echo("\n".join(confirm(decision, found, out, faces)))
-    typer.echo(f"To predict:\n  python -m maskcls.predict --bundle {out} --images DIR --out submission.csv")
+    typer.echo(f"To predict:\n  {predict_command(out)}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import typer
 
 from maskcls.cli import run as run_command
 from maskcls.errors import CallError
-from maskcls.text import first
+from maskcls.text import first, predict_command
 
 if TYPE_CHECKING:
     from tune.runs.folder import SearchRun
@@ -42,7 +42,7 @@ def main(
     typer.echo(
         f"Epoch {chosen.best_epoch} of trial {chosen.trial_id} of {found.name}, validation macro F1 "
         f"{chosen.f1:.4f}, is in {out}. "
-        f"To predict:\n  python -m maskcls.predict --bundle {out} --images DIR --out submission.csv"
+        f"To predict:\n  {predict_command(out)}"
     )
 
 
@@ -53,10 +53,7 @@ def choose(run: SearchRun, trials: Sequence[Record], trial_id: str | None) -> Re
     scored = [record for record in ranked(trials) if record.f1 is not None]
     if trial_id is None:
         if not scored:
-            raise CallError(
-                f"No trial of {run.name} has finished an epoch. Go on with it: python -m tune.search --resume "
-                f"{run.path}"
-            )
+            raise CallError(f"No trial of {run.name} has finished an epoch. Go on with it: {run.resume_command}")
         return scored[0]
     wanted = trial_id.zfill(4)
     chosen = next((record for record in trials if record.trial_id == wanted), None)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from maskcls.errors import DataError
-from maskcls.text import first_lines
+from maskcls.text import command, first_lines
 
 KINDS = (
     "folder",  # nothing can be read: the first three kinds hide all others
@@ -55,7 +55,7 @@ def refusal(problems: Iterable[Problem], data: Path) -> DataError:
     if len(listed) == 1:
         return DataError(listed[0].message)
     lines = [f"{data} has {len(listed):,} problems:", *first_lines([problem.message for problem in listed], LISTED)]
-    lines.append(f"`python -m maskcls.check --data {data}` lists all of them. {remedy(listed)}")
+    lines.append(f"`{command('maskcls.check', '--data', data)}` lists all of them. {remedy(listed)}")
     return DataError("\n".join(lines))
 
 

@@ -49,6 +49,7 @@ import filelock
 from maskcls.command_line.config_file import write_config
 from maskcls.errors import CallError, DataError, RunError
 from maskcls.files import write_atomically
+from maskcls.text import command
 from tune.runs.record import ComparisonRecord, RunRecord, SearchRecord
 
 DEFAULT_RUNS = Path("runs")
@@ -120,11 +121,11 @@ class RunFolder:
             if (place / cls.record_name).is_file():
                 return cls(place.absolute())
         for place in places:
-            for other, (kind, command) in KINDS.items():
+            for other, (kind, module) in KINDS.items():
                 if (place / other).is_file():
                     raise CallError(
-                        f"{place} is {kind}, not {KINDS[cls.record_name][0]}. Go on with it: python -m {command} "
-                        f"--resume {place}"
+                        f"{place} is {kind}, not {KINDS[cls.record_name][0]}. Go on with it: "
+                        f"{command(module, '--resume', place)}"
                     )
         there = ", ".join(sorted(file.parent.name for file in runs.glob(f"[!.]*/{cls.record_name}"))) or "none"
         exists = next((place for place in places if place.exists()), None)
@@ -138,7 +139,7 @@ class RunFolder:
     @property
     def resume_command(self) -> str:
         """What goes on with the run."""
-        return f"python -m {KINDS[self.record_name][1]} --resume {self.path}"
+        return command(KINDS[self.record_name][1], "--resume", self.path)
 
     @property
     def record_file(self) -> Path:

@@ -14,6 +14,7 @@ from maskcls import seeds
 from maskcls.errors import CallError, DataError
 from maskcls.labels import stratum
 from maskcls.recipe import Recipe
+from maskcls.text import command
 from tune.runs.folder import SearchRun
 from tune.runs.study import records
 from tune.selection.ensembles import Library
@@ -150,7 +151,7 @@ def _design(run: SearchRun) -> Design:
 
 def _more(run: SearchRun, *words: object) -> str:
     """The command that repeats more finalists of a run."""
-    return " ".join(map(str, ("python -m tune.search --resume", run.path, *words)))
+    return command("tune.search", "--resume", run.path, *words)
 
 
 def _data_digest(run: SearchRun) -> str | None:
