@@ -9,17 +9,23 @@ import errno
 import functools
 import logging
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from maskcls.command_line.config_file import with_config_file
-from maskcls.errors import MaskclsError
+from maskcls.errors import MaskclsError, Terminated
 
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+INTERRUPTED = 128 + signal.SIGINT  # as shells have it
+TERMINATED = 128 + signal.SIGTERM
 
 Data = Annotated[
     Path | None,
@@ -110,21 +116,34 @@ class _App(typer.Typer):
         return add
 
 
-def new_app() -> typer.Typer:
+class CommandGroup(TyperGroup):
+    """A command that has subcommands."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # typer has a name of its own for the type
+        """Run the subcommand; Ctrl-C and SIGTERM end it with a message."""
+        return _interruptible(super().invoke)(ctx)
+
+
+def new_app(*, group: type[TyperGroup] = CommandGroup, add_completion: bool = False) -> typer.Typer:
     """Return a typer app with the settings of all commands, for a command that has subcommands."""
-    return _App(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    return _App(cls=group, add_completion=add_completion, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+def app_of(main: Callable[..., Any] | typer.Typer) -> typer.Typer:
+    """Return the app of a command's function; an app is returned as it is."""
+    if isinstance(main, typer.Typer):
+        return main
+    app = new_app()
+    app.command()(_interruptible(main))
+    return app
 
 
 def run(main: Callable[..., Any] | typer.Typer) -> None:
     """Run a command's function or app as a command line.
 
-    Typer's own usage errors exit with 2, a MaskclsError with its `exit_status`.
+    Typer's own usage errors exit with 2, a MaskclsError with its `exit_status`, Ctrl-C with 130, SIGTERM with 143.
     """
-    if isinstance(main, typer.Typer):
-        app = main
-    else:
-        app = new_app()
-        app.command()(_interruptible(main))
+    app = app_of(main)
     _log_to_stderr()
     try:
         app(standalone_mode=True)
@@ -144,16 +163,36 @@ def run(main: Callable[..., Any] | typer.Typer) -> None:
 
 
 def _interruptible(main: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap the function so that Ctrl-C ends it with a message; typer would end it without one."""
+    """Wrap the function so that Ctrl-C and SIGTERM end it with a message; typer and Python would end it without one."""
 
     @functools.wraps(main)
     def guarded(*arguments: Any, **options: Any) -> Any:
         try:
-            return main(*arguments, **options)
+            with _terminable():
+                return main(*arguments, **options)
+        except Terminated:
+            fail("Terminated.", TERMINATED)
         except KeyboardInterrupt:
             fail("Interrupted.", INTERRUPTED)
 
     return guarded
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM raise Terminated within the block, so that what is begun is cleaned up. Only the main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> NoReturn:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _log_to_stderr() -> None:

@@ -1,4 +1,5 @@
-"""Everything that may go wrong, as exceptions whose text is a message for the user, each with its exit status.
+"""Everything that may go wrong, as exceptions whose text is a message for the user, each with its exit status; and
+what SIGTERM raises.
 
 A message names what is wrong and where (file, row, option), what was expected, and what to do.
 """
@@ -32,3 +33,7 @@ class Diverged(RunError):  # noqa: N818 - the name of a trial's state
 
 class OutOfMemory(RunError):  # noqa: N818 - the name of a trial's state
     """A fit needs more memory than it was given."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM ended the work, as Ctrl-C does; only the exit status is another one."""

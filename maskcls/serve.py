@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -32,7 +33,11 @@ def main(
             err=True,
         )
     typer.echo(f"Serving {bundle} at http://{host}:{port}/ (Ctrl-C ends it).")
-    serve(predictor, host, port)
+    page = serve(predictor, host, port)
+    try:
+        threading.Event().wait()  # Gradio's own wait would end a Ctrl-C or SIGTERM with status 0
+    finally:
+        page.close(verbose=False)
 
 
 if __name__ == "__main__":

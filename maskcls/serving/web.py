@@ -108,12 +108,8 @@ def build_page(predictor: Predictor) -> gr.Blocks:
     return page
 
 
-def serve(predictor: Predictor, host: str, port: int, *, block: bool = True) -> gr.Blocks:
-    """Serve the page until interrupted. Raises CallError if the port is taken.
-
-    Args:
-        block: False returns at once; the returned page's `.close()` ends the serving.
-    """
+def serve(predictor: Predictor, host: str, port: int) -> gr.Blocks:
+    """Serve the page in a thread, until the returned page's `.close()`. Raises CallError if the port is taken."""
     _check_free(host, port)
     gr = import_gradio()
     page = build_page(predictor)
@@ -122,7 +118,7 @@ def serve(predictor: Predictor, host: str, port: int, *, block: bool = True) -> 
         server_port=port,
         share=False,  # no tunnel to Gradio's servers
         quiet=True,
-        prevent_thread_lock=not block,
+        prevent_thread_lock=True,
         ssr_mode=False,
         run_history=False,
         footer_links=[],

@@ -147,7 +147,12 @@ def test_a_folder_in_the_way_is_left_alone(faces: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "thesis.txt").read_text() == "precious"
 
 
-def test_ctrl_c_is_no_traceback(faces: Path, cache: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "status", "message"), [(signal.SIGINT, 130, "Interrupted"), (signal.SIGTERM, 143, "Terminated")]
+)
+def test_ctrl_c_and_sigterm_are_no_traceback(
+    number: int, status: int, message: str, faces: Path, cache: Path, tmp_path: Path
+) -> None:
     words: list[str | Path] = ["--data", faces, "--cache", cache, *SMALL, "--set", "task_split=three"]
     words += ["--out", tmp_path / "out"]
     with subprocess.Popen(command(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -155,8 +160,9 @@ def test_ctrl_c_is_no_traceback(faces: Path, cache: Path, tmp_path: Path) -> Non
         assert process.stderr is not None
         assert "Recipe" in process.stdout.readline()
         assert "epoch 1/3" in process.stdout.readline()
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130
+        process.send_signal(number)
+        assert process.wait(60) == status
         said = process.stderr.read()
-    assert said.endswith("Error: Interrupted.\n")
+    assert "What is done is kept in" in said
+    assert said.endswith(f"Error: {message}.\n")
     assert "Traceback" not in said

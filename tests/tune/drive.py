@@ -32,6 +32,7 @@ def main() -> None:
     with cluster.connected(None):
         outcome = run_search(make_plan(trials, epochs, parallel=parallel), run, Synthetic(sleep_s=sleep_s))
     print(outcome.reason, outcome.remaining)
+    sys.exit(outcome.exit_status)
 
 
 def log_rungs(file: Path) -> None:

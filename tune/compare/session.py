@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from maskcls.cli import INTERRUPTED as INTERRUPTED_STATUS
 from maskcls.errors import CallError
 from maskcls.files import write_atomically
 from tune.compare.arms import PlannedComparison, find_inapplicable, find_untrainable, leave_out, repeat_splits
@@ -196,8 +195,7 @@ def _compare(options: CompareOptions, plan: ComparePlan, run: ComparisonRun, rea
         outcome = run_fits(asked, work, parallel=share.parallel, budget_s=plan.time_budget_s, is_done=is_evaluated)
         note(outcome.reason)
     _hand_over(run, ready, outcome)
-    status = 1 if outcome.remaining and outcome.reason == Reason.FINISHED else 0
-    status = INTERRUPTED_STATUS if outcome.reason == Reason.INTERRUPTED else status
+    status = outcome.exit_status or int(outcome.remaining > 0 and outcome.reason == Reason.FINISHED)
     made = {"table": str(run.table_csv), "report": str(run.report)}
     events.emit(events.Done(outcome.reason, status, remaining=outcome.remaining, **made))
     return status

@@ -12,7 +12,6 @@ a cluster of several nodes the folders must lie on a file system that all of the
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -27,7 +26,7 @@ from tune.fitting.request import FitRequest, Work
 from tune.fitting.result import FitResult, write_result
 from tune.fitting.worker import FitOutcome, run_and_report
 from tune.runs import cluster
-from tune.runs.stopping import Outcome, Reason, stoppable
+from tune.runs.stopping import Outcome, Reason, StopRequest, stoppable
 from tune.states import TrialState
 
 MAX_RETRIES = 2
@@ -90,12 +89,12 @@ def run_fits(
     waiting = to_do(wanted, is_done)
     if not waiting:
         return Outcome(Reason.FINISHED, 0)
-    asked = threading.Event()
+    asked = StopRequest()
     with FitProgress(len(wanted), len(wanted) - len(waiting), plain) as progress, stoppable(asked, progress.say):
         driver = _Driver(work, parallel, progress, on_end, wanted)
         reason = driver.run(waiting, asked, None if budget_s is None else time.monotonic() + budget_s)
     left = len(to_do(wanted, is_done))
-    return Outcome(reason if left > driver.failed else Reason.FINISHED, left)
+    return Outcome(reason if left > driver.failed else Reason.FINISHED, left, asked.signal_number)
 
 
 def work_on(request: FitRequest, work: Work) -> FitOutcome:
@@ -132,7 +131,7 @@ class _Driver:
         self.failed = 0
         """Fits that ended and remain to do: by an error in code, or out of memory."""
 
-    def run(self, waiting: Sequence[FitRequest], asked: threading.Event, deadline: float | None) -> Reason:
+    def run(self, waiting: Sequence[FitRequest], asked: StopRequest, deadline: float | None) -> Reason:
         """Run the fits, and return why it stopped. Whatever ends it, no fit runs on afterwards."""
         queue = list(waiting)
         try:

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 
 import psutil
 
-from maskcls.errors import RunError
+from maskcls.errors import RunError, Terminated
 from maskcls.machine import usable_cores
+from tune.runs import worker_imports
 from tune.runs.stopping import uninterrupted
 
 _QUIET = {
@@ -107,8 +108,10 @@ def connected(address: str | None) -> Iterator[Cluster]:
     # ever.
     local = here().nodes[0]
     sizes = {} if address else {"num_cpus": local.cpus, "num_gpus": int(local.gpus)}
+    settings = {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": worker_imports.runtime_env()}
     try:
-        begun = ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **sizes)
+        with _sigterm_kept():
+            begun = ray.init(address=address or "local", **settings, **sizes)
     except (ConnectionError, RuntimeError, ValueError) as error:
         said = " ".join(str(error).split())
         if not address:
@@ -124,6 +127,26 @@ def connected(address: str | None) -> Iterator[Cluster]:
 
 
 @contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Restore the handler of SIGTERM at the block's end: Ray sets one that exits with 15, and so hides the signal.
+
+    Raises Terminated if the signal comes within the block.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    if before is None or threading.current_thread() is not threading.main_thread():  # in a thread Ray sets none
+        yield
+        return
+    try:
+        yield
+    except SystemExit as error:
+        if error.code == signal.SIGTERM:
+            raise Terminated from None
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def starting(address: str | None) -> Iterator[Callable[[], Cluster]]:
     """Do what `connected` does, but in a thread beside the block, which gets a function that waits for the cluster.
 
@@ -132,9 +155,6 @@ def starting(address: str | None) -> Iterator[Callable[[], Cluster]]:
     However the block ends, Ray's start is waited for, and then Ray is shut down. Ctrl-C while it is waited for ends
     at once what has been started.
     """
-    if threading.current_thread() is threading.main_thread():
-        # as Ray does if it is started in the main thread
-        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     stack, begun, left = ExitStack(), Future[Cluster](), threading.Event()
 
     def start() -> None:

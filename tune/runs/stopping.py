@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from types import FrameType
 
+from maskcls.errors import Terminated
+
 
 class Reason(StrEnum):
     """Why a driver stopped. The texts are shown to people and stand in the records of runs."""
@@ -28,15 +30,32 @@ class Outcome:
     reason: Reason
     remaining: int
     """Trials, or fits, that were wanted and have not ended."""
+    signal_number: int = signal.SIGINT
+    """Which signal interrupted it, if one did."""
+
+    @property
+    def exit_status(self) -> int:
+        """The command's exit status where a signal interrupted it, as shells have it; else 0."""
+        return 128 + self.signal_number if self.reason == Reason.INTERRUPTED else 0
+
+
+class StopRequest(threading.Event):
+    """Set when the driver is asked to stop."""
+
+    signal_number: int = signal.SIGINT
+    """Which signal asked."""
 
 
 @contextmanager
-def stoppable(asked: threading.Event, say: Callable[[str], None]) -> Iterator[None]:
-    """Within the block, let the first SIGINT or SIGTERM set `asked`, and the second raise KeyboardInterrupt."""
+def stoppable(asked: StopRequest, say: Callable[[str], None]) -> Iterator[None]:
+    """Within the block, let the first SIGINT or SIGTERM set `asked`, and the second raise KeyboardInterrupt or
+    Terminated.
+    """
 
     def handle(number: int, frame: FrameType | None) -> None:
         if asked.is_set():
-            raise KeyboardInterrupt
+            raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+        asked.signal_number = number
         asked.set()
         say("Stopping: what is done is kept. Press Ctrl-C again to abort at once.")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 import sys
-import threading
 import time
 from contextlib import suppress
 from typing import Any
@@ -19,7 +18,7 @@ from tune.fitting.failures import explain, state_of
 from tune.fitting.request import Work
 from tune.runs import cluster, leaderboard
 from tune.runs.folder import SearchRun
-from tune.runs.stopping import Outcome, Reason, stoppable
+from tune.runs.stopping import Outcome, Reason, StopRequest, stoppable
 from tune.runs.study import begun, is_own, open_study
 from tune.search import actors, samplers, schedulers
 from tune.search.first_trials import enqueue_initial_trials, n_left
@@ -93,11 +92,11 @@ def drive(plan: SearchPlan, run: SearchRun, objective: Work, plain: bool | None 
     left = n_left(searcher.study, plan.trials)
     if left > 0 and searcher.used_up and stop.reason == Reason.FINISHED:
         return Outcome(Reason.USED_UP, left)
-    return Outcome(Reason.FINISHED if left <= 0 else stop.reason, left)
+    return Outcome(Reason.FINISHED if left <= 0 else stop.reason, left, stop.asked.signal_number)
 
 
 def _full_disk(said: str, run: SearchRun) -> RunError:
-    return RunError(f"The disk is full: {said} Free some space, then go on: --resume {run.path}.")
+    return RunError(f"The disk is full: {said} Free some space, then go on: {run.resume_command}")
 
 
 def _explained(error: BaseException, run: SearchRun) -> BaseException:
@@ -110,7 +109,7 @@ def _explained(error: BaseException, run: SearchRun) -> BaseException:
     if state_of(cause) == TrialState.DISK_FULL:
         return _full_disk(explain(cause), run)
     return RunError(
-        f"The search could not write its record: {explain(cause)}. Mend that, then go on: --resume {run.path}."
+        f"The search could not write its record: {explain(cause)}. Mend that, then go on: {run.resume_command}"
     )
 
 
@@ -156,7 +155,7 @@ class _Stop(Stopper):  # type: ignore[misc]
         self._searcher, self._plan = searcher, plan
         self._began = time.monotonic()
         self._reserve: tuple[int, float] = (-1, 0.0)
-        self.asked = threading.Event()
+        self.asked = StopRequest()
         self.reason = Reason.FINISHED
         self.hopeless = ""
 

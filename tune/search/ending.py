@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
-from maskcls.cli import INTERRUPTED as INTERRUPTED_STATUS
 from maskcls.errors import MaskclsError
+from maskcls.text import counted, predict_command
 from tune.runs import events, output
 from tune.runs.folder import SearchRun
 from tune.runs.session import faces_of
@@ -24,6 +25,14 @@ if TYPE_CHECKING:
     from tune.selection.finalists import Design
 
 
+class Finishing(NamedTuple):
+    """How the further training of a winner ended that was stopped early."""
+
+    outcome: Outcome
+    done: bool
+    """Whether it came to its end, so that best/ is that model's bundle."""
+
+
 @dataclass(frozen=True)
 class SearchOutcome:
     """How the parts of a search ended: the trials, the choice among finalists, the winner's last fit on all people."""
@@ -31,18 +40,26 @@ class SearchOutcome:
     searched: Outcome
     chosen: Choice | None = None
     """None: there is none, and the best trial by validation is handed over."""
-    finished: bool | None = None
-    """Whether a winner that was stopped early was trained to its end, into best/; None: the winner is complete."""
+    finishing: Finishing | None = None
+    """None: the winner is complete."""
     retrained: Outcome | None = None
 
     @property
+    def finished(self) -> bool | None:
+        """Whether a winner that was stopped early was trained to its end, into best/; None: the winner is complete."""
+        return None if self.finishing is None else self.finishing.done
+
+    @property
+    def ended(self) -> Outcome:
+        """The part that did not come to its end, else the search."""
+        parts = [self.searched, self.chosen and self.chosen.outcome, self.finishing and self.finishing.outcome]
+        stopped = (Reason.INTERRUPTED, Reason.TIME_UP)
+        return next((part for part in (*parts, self.retrained) if part and part.reason in stopped), self.searched)
+
+    @property
     def reason(self) -> Reason:
-        """Of the part that did not come to its end, else of the search."""
-        parts = [self.searched, self.chosen and self.chosen.outcome, self.retrained]
-        return next(
-            (part.reason for part in parts if part and part.reason in (Reason.INTERRUPTED, Reason.TIME_UP)),
-            self.searched.reason,
-        )
+        """Why the command ended."""
+        return self.ended.reason
 
     @property
     def goes_on(self) -> bool:
@@ -93,10 +110,10 @@ def choose(run: SearchRun, options: SearchOptions, plan: SearchPlan, left_s: flo
 
 def finish(
     run: SearchRun, options: SearchOptions, plan: SearchPlan, left_s: float | None, chosen: Choice
-) -> bool | None:
+) -> Finishing | None:
     """Train a winner that was stopped early to its end, as its repeats were, into best/. Ray must be connected.
 
-    Returns whether that is done; None where the winner is complete.
+    Returns None where the winner is complete.
     """
     from tune.runs.study import records
     from tune.selection import finish as to_the_end
@@ -106,8 +123,9 @@ def finish(
         one.trial_id == winner.trial_id and one.state == TrialState.STOPPED_EARLY for one in records(run)
     ):
         return None
-    to_the_end.finish(run, winner, budget_s=left_s, **_share(plan, options))
-    return to_the_end.is_finished(to_the_end.finish_request(run, winner, cpus=plan.cpus, gpus=plan.gpus))
+    outcome = to_the_end.finish(run, winner, budget_s=left_s, **_share(plan, options))
+    request = to_the_end.finish_request(run, winner, cpus=plan.cpus, gpus=plan.gpus)
+    return Finishing(outcome, to_the_end.is_finished(request))
 
 
 def retrain(
@@ -161,10 +179,11 @@ def hand_over(run: SearchRun, options: SearchOptions, outcome: SearchOutcome) ->
     else:
         lines = summary(run, trials, outcome.searched, reported)
         if exported:
-            predict = f"python -m maskcls.predict --bundle {run.best} --images DIR --out submission.csv"
-            lines += ["To predict:", f"  {predict}"]
+            lines += ["To predict:", f"  {predict_command(run.best)}"]
     print("\n".join([*lines, *_what_is_left(run, outcome)]), file=output.results())
-    status = INTERRUPTED_STATUS if outcome.reason == Reason.INTERRUPTED else 0 if exported else 1
+    if handed is None:
+        print(f"Error: {no_model(run, trials)}", file=output.errors())
+    status = outcome.ended.exit_status or (0 if exported else 1)
     emit_done(run, outcome.reason, status, remaining=outcome.searched.remaining)
     return status
 
@@ -209,6 +228,20 @@ def best_lines(best: Record | None) -> list[str]:
     ]
 
 
+def no_model(run: SearchRun, trials: Sequence[Record]) -> str:
+    """Say that no trial gave a model, and the commonest reason."""
+    if not trials:
+        return "No trial gave a model: none was begun."
+    (state, message), n = Counter((trial.state, trial.message) for trial in trials).most_common(1)[0]
+    example = next(trial.trial_id for trial in trials if (trial.state, trial.message) == (state, message))
+    file = run.trial(example) / "error.txt"
+    details = f" See {file}." if file.exists() else ""
+    return (
+        f"No trial gave a model. The commonest reason ({n:,} of {counted(len(trials), 'trial')}, for example trial "
+        f"{example}): {state}{': ' if message else '.'}{message}{details}"
+    )
+
+
 def summary(run: SearchRun, trials: list[Record], outcome: Outcome, reported: bool) -> list[str]:
     """What the search found, in a few lines."""
     from tune.runs import leaderboard
@@ -217,12 +250,13 @@ def summary(run: SearchRun, trials: list[Record], outcome: Outcome, reported: bo
 
     states = [trial.state for trial in trials]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)) or "none"
-    lines = [f"Search {outcome.reason}. Trials: {counts}.", f"Leaderboard: {run.leaderboard}"]
-    lines += [f"Report: {run.report}"] * reported
     best, preset = leaderboard.best(trials), leaderboard.preset(trials)
-    lines += best_lines(best)
+    without = " without a model" if best is None else ""
+    lines = [f"Search {outcome.reason}{without}. Trials: {counts}.", f"Leaderboard: {run.leaderboard}"]
+    lines += [f"Report: {run.report}"] * reported
     if best is None or best.f1 is None:
         return lines
+    lines += best_lines(best)
     if preset is not None and preset.f1 is not None:
         itself = " It is the preset itself." if best is preset else ""
         lines.append(

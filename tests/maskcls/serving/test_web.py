@@ -295,6 +295,7 @@ def test_ctrl_c_ends_the_door_without_a_traceback(site: Site) -> None:
     """The last test of the site, which it ends."""
     site.process.send_signal(signal.SIGINT)
     out, err = site.process.communicate(timeout=20)
+    assert site.process.returncode == 130
     assert site.url in out
     assert "Traceback" not in err
     assert site.files_left() == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from sklearn.metrics import f1_score
 
 from maskcls.data.dataset import FaceDataset
 from maskcls.data.splits import Split
-from maskcls.errors import RunError
+from maskcls.errors import RunError, Terminated
 from maskcls.recipe import Recipe
 from maskcls.stores.arrays import CacheOptions
 from maskcls.training.fit import Fit
@@ -453,6 +454,8 @@ def test_how_it_ends_is_said_and_noted(tmp_path: Path, demo_cache: Path, monkeyp
     assert f"4 fits are left to do (interrupted). To go on:\n  {resume}\n" in said.out
     assert "head=linear" in said.out
     assert ends(Outcome(Reason.TIME_UP, 4)).status == 0
+    assert ends(Outcome(Reason.INTERRUPTED, 4, signal.SIGTERM)).status == 143
+    assert ends(Terminated()).status == 143
     said = ends(KeyboardInterrupt())
     assert said.status == 130
     assert f"Aborted. What was done is kept; to go on:\n  {resume}\n" in said.err
@@ -462,6 +465,8 @@ def test_how_it_ends_is_said_and_noted(tmp_path: Path, demo_cache: Path, monkeyp
     assert [part["why"] for part in record["parts"]] == [
         "interrupted",
         "time is up",
+        "interrupted",
+        "aborted",
         "aborted",
         "failed: The disk is full.",
     ]

@@ -108,6 +108,27 @@ with cluster.starting(None):
     interrupted(driver)
 
 
+@pytest.mark.parametrize("start", ["starting", "connected"])
+def test_sigterm_ends_a_command_with_its_own_status_and_leaves_nothing_behind(start: str) -> None:
+    """Ray has a handler of its own, which would exit with 15."""
+    driver = asked(f"""
+from maskcls.cli import run
+def main():
+    with cluster.{start}(None):
+        print("begun", flush=True)
+        {GOES_ON}
+run(main)
+""")
+    assert driver.stdout is not None
+    assert driver.stdout.readline() == "begun\n"
+    time.sleep(1)
+    driver.send_signal(signal.SIGTERM)
+    _, err = driver.communicate(timeout=40)
+    assert driver.returncode == 143, err
+    assert err == "Error: Terminated.\n"
+    assert none_left(driver, limit_s=5)
+
+
 def test_a_second_ctrl_c_does_not_wait_for_ray() -> None:
     driver = asked(f"""
 with cluster.starting(None):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,14 +16,17 @@ from optuna.trial import TrialState as OptunaState
 
 from maskcls.errors import RunError
 from tests import commands
-from tests.tune.search.test_command import ROOT, call, recorded_run, refused
+from tests.tune.search.test_command import ROOT, call, door, recorded_run, refused
+from tests.tune.search.test_kill import none_left, wait_for
 from tests.tune.searches import table
 from tests.tune.synthetic import fit_and_tell_threads
 from tune.fitting.curve import read_curve
 from tune.runs import cluster
 from tune.runs.folder import SearchRun
+from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import MESSAGE, ORIGIN, PRESET, STATE, open_study
 from tune.search import __main__ as search
+from tune.search.ending import Finishing, SearchOutcome
 from tune.states import TrialState
 
 
@@ -39,9 +45,39 @@ def test_a_search_in_which_nothing_scored_has_failed(tmp_path: Path) -> None:
     run = ended_badly(tmp_path)
     said = commands.call(search.main, "--resume", "one", "--runs", tmp_path)
     assert said.status == 1
-    assert "No trial has finished an epoch, so there is no best one." in said.out
+    assert "Search finished without a model. Trials: 1 failed." in said.out
+    reason = "(1 of 1 trial, for example trial 0000): failed: RunError: no weights"
+    assert said.err.endswith(f"Error: No trial gave a model. The commonest reason {reason}\n")
     assert run.report.exists()
     assert [row["state"] for row in table(run)] == ["failed"]
+
+
+@pytest.mark.timeout(300)
+def test_sigterm_ends_a_search_cleanly_and_what_it_prints_goes_on(tmp_path: Path, demo_cache: Path) -> None:
+    runs = tmp_path / "it's my runs"
+    words = ["--space", "freezing", "--name", "one", "--trials", "40", "--epochs", "3", "--image-size", "32"]
+    words += ["--set", "backbone=lcnet_050", "--runs", str(runs), "--cache", str(demo_cache), "--parallel", "1"]
+    driver = subprocess.Popen(
+        door(*words), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    wait_for(runs / "one", lambda found: any(record.epochs for record in found), 120)
+    driver.send_signal(signal.SIGTERM)
+    out, err = driver.communicate(timeout=120)
+    assert driver.returncode == 143, err
+    assert "Traceback" not in err
+    assert none_left(driver)
+    (session,) = SearchRun(runs / "one").record().sessions
+    assert session.reason == "interrupted"
+    (resume,) = re.findall(r"trials are left to do \(interrupted\).* To go on:\n  (.*)\n", out)
+    python, dash_m, module, *copied = shlex.split(resume)
+    assert (python, dash_m, module) == ("python", "-m", "tune.search")
+    assert "Trials: 40" in call(*copied, "--plan", "--cache", demo_cache)
+
+
+def test_a_signal_while_the_winner_is_finished_is_the_outcome() -> None:
+    finishing = Finishing(Outcome(Reason.INTERRUPTED, 1, signal.SIGTERM), done=False)
+    outcome = SearchOutcome(Outcome(Reason.FINISHED, 0), finishing=finishing)
+    assert (outcome.reason, outcome.ended.exit_status, outcome.goes_on) == (Reason.INTERRUPTED, 143, False)
 
 
 def test_a_second_driver_is_refused_and_changes_nothing(tmp_path: Path) -> None:
