@@ -83,7 +83,7 @@ def main(
         return
     from maskcls.data.dataset import prepare
     from maskcls.presets import explicit_values
-    from maskcls.standalone import say_where, train, write_bundle_of
+    from maskcls.serving.standalone import say_where, train, write_bundle_of
 
     explicit = explicit_values(set_, data, image_size=image_size, epochs=epochs, seed=seed, weights=weights)
     recipe = _recipe(preset, scale, explicit, demo=data is None)

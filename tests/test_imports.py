@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,18 @@ def test_the_packages_are_covered() -> None:
 def test_imports_run_one_way(file: Path) -> None:
     package = file.relative_to(ROOT).parts[0]
     assert imported(file) & FORBIDDEN[package] == set()
+
+
+def test_modules_above_are_named_by_string_in_two_places() -> None:
+    """An import by string is one as well: `maskcls/__main__.py` lists all commands, and train has an old spelling."""
+
+    def names_modules_above(file: Path) -> bool:
+        above = re.compile(rf"({'|'.join(FORBIDDEN['maskcls'])})(\.\w+)+(:\w+)?")
+        texts = (node.value for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Constant))
+        return any(isinstance(text, str) and above.fullmatch(text) for text in texts)
+
+    below = [file for file in MODULES if file.is_relative_to(ROOT / "maskcls")]
+    assert {file.name for file in below if names_modules_above(file)} == {"__main__.py", "train.py"}
 
 
 def test_every_folder_has_a_floor() -> None:

@@ -47,7 +47,7 @@ def main(
     """
     from maskcls.data.dataset import FaceDataset
     from maskcls.serving.bundle import check_writable
-    from maskcls.standalone import checkpoint_folder, epoch_line, kept_on_interrupt, say_where, write_bundle_of
+    from maskcls.serving.standalone import checkpoint_folder, epoch_line, kept_on_interrupt, say_where, write_bundle_of
     from tune.fitting.reproduction import RecordedTrial, Reproduction
 
     check_writable(out, overwrite=overwrite)

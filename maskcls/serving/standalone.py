@@ -13,6 +13,7 @@ from maskcls.data.dataset import FaceDataset
 from maskcls.machine import default_loader_workers, resolve_device, use_deterministic_kernels
 from maskcls.recipe import Recipe
 from maskcls.serving.bundle import export
+from maskcls.text import predict_command
 from maskcls.training.checkpoint import STATE_FILE
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData, check_trainable
@@ -67,7 +68,7 @@ def write_bundle_of(fit: Fit, dataset: FaceDataset, out: Path, overwrite: bool, 
 def say_where(fit: Fit, out: Path) -> None:
     """Say where the bundle is, and how to predict with it."""
     typer.echo(f"The best epoch, {fit.best_epoch}, is in {out}. To predict:")
-    typer.echo(f"  python -m maskcls.predict --bundle {out} --images DIR --out submission.csv")
+    typer.echo(f"  {predict_command(out)}")
 
 
 def epoch_line(result: EpochResult, epochs: int) -> str:
