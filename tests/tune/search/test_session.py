@@ -52,15 +52,26 @@ def test_a_search_in_which_nothing_scored_has_failed(tmp_path: Path) -> None:
     assert [row["state"] for row in table(run)] == ["failed"]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(500)
 def test_sigterm_ends_a_search_cleanly_and_what_it_prints_goes_on(tmp_path: Path, demo_cache: Path) -> None:
     runs = tmp_path / "it's my runs"
     words = ["--space", "freezing", "--name", "one", "--trials", "40", "--epochs", "3", "--image-size", "32"]
-    words += ["--set", "backbone=lcnet_050", "--runs", str(runs), "--cache", str(demo_cache), "--parallel", "1"]
+    words += [
+        "--set",
+        "batch_size=128",
+        "--set",
+        "backbone=lcnet_050",
+        "--runs",
+        str(runs),
+        "--cache",
+        str(demo_cache),
+        "--parallel",
+        "1",
+    ]
     driver = subprocess.Popen(
         door(*words), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    wait_for(runs / "one", lambda found: any(record.epochs for record in found), 120)
+    wait_for(runs / "one", lambda found: any(record.epochs for record in found), 300)
     driver.send_signal(signal.SIGTERM)
     out, err = driver.communicate(timeout=120)
     assert driver.returncode == 143, err
