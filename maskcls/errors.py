@@ -6,6 +6,8 @@ A message names what is wrong and where (file, row, option), what was expected, 
 
 from __future__ import annotations
 
+_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed")
+
 
 class MaskclsError(Exception):
     """An error that users see as a message instead of a traceback; commands print it and exit with `exit_status`."""
@@ -37,3 +39,13 @@ class OutOfMemory(RunError):  # noqa: N818 - the name of a trial's state
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM ended the work, as Ctrl-C does; only the exit status is another one."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of this project, Python, torch or Ray says that memory was short."""
+    # torch's and Ray's errors by the class's name: neither has to be imported to ask.
+    if isinstance(error, OutOfMemory | MemoryError) or any(
+        kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__
+    ):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _MEMORY_TEXTS)

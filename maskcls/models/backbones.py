@@ -10,7 +10,7 @@ import torch
 from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
-from maskcls.errors import CallError, RunError
+from maskcls.errors import CallError, RunError, is_out_of_memory
 from maskcls.models.stages import stage_of_modules
 from maskcls.models.weights import HUB, NONE, check_reachable, find_weights
 from maskcls.recipe import N_STAGES, Recipe
@@ -83,6 +83,7 @@ def create_backbone(name: str, *, weights: str, frozen_stages: int, image_size: 
     Raises:
         CallError: timm does not know the model, or it cannot take the size.
         RunError: the weights are out of reach or cannot be read.
+        RuntimeError: as torch has it, where the memory does not suffice.
     """
     check_known(name)
     if weights == HUB and not _config(name).has_weights:
@@ -102,7 +103,8 @@ def create_backbone(name: str, *, weights: str, frozen_stages: int, image_size: 
     except (AssertionError, ValueError, TypeError) as error:
         raise CallError(f"{name} cannot be built for {image_size} px: {str(error).rstrip('.')}.") from None
     except Exception as error:
-        if weights == NONE:  # nothing was read, so the weights are not to blame
+        # Short memory, or nothing was read: the weights are not to blame.
+        if weights == NONE or is_out_of_memory(error):
             raise
         source = find_weights(name, weights) if weights != HUB else "the hub"
         raise RunError(f"The weights of {name} could not be read from {source}: {error}") from error
@@ -115,6 +117,8 @@ def _try_out(model: nn.Module, image_size: int) -> None:
         with torch.inference_mode():
             model.eval()(torch.zeros(1, 3, image_size, image_size))
     except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
         raise ValueError(str(error).splitlines()[0]) from None
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from maskcls.errors import is_out_of_memory
 from maskcls.models.backbones import Backbone
 
 BLOCK = {"cpu": 16, "cuda": 64}
@@ -48,6 +49,8 @@ class Prefix:
 
         Args:
             image_size: edge of the images that it will be given, px.
+
+        Raises an error of torch where the memory does not suffice to try that out.
         """
         if not backbone.frozen_stages:
             return None
@@ -133,7 +136,9 @@ class Prefix:
         try:
             with torch.no_grad():
                 whole, cut = self.backbone(images), self.rest(self.features(images, len(images)))
-        except (RuntimeError, TypeError, ValueError, IndexError, AttributeError, AssertionError):
+        except (RuntimeError, TypeError, ValueError, IndexError, AttributeError, AssertionError) as error:
+            if is_out_of_memory(error):
+                raise  # says nothing about the cut, and must not be remembered
             # The forward pass does something between its modules that neither part knows of.
             return False
         finally:

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from maskcls.errors import RunError
+from maskcls.errors import RunError, is_out_of_memory
 from maskcls.files import replacing
 from maskcls.recipe import Recipe
 from maskcls.training.metrics import Scores
@@ -135,6 +135,8 @@ def _read(folder: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        if is_out_of_memory(error):
+            raise  # the file may be whole
         raise RunError(
             f"{folder / STATE_FILE} is damaged ({error}). Remove the folder to begin this fit again."
         ) from error

@@ -10,14 +10,13 @@ import traceback
 from pathlib import Path
 
 from maskcls import machine
-from maskcls.errors import Diverged, OutOfMemory, RunError
+from maskcls.errors import Diverged, RunError, is_out_of_memory
 from maskcls.files import write_atomically
 from tune.states import TrialState
 
 ERROR = "error.txt"
 """The last error's traceback, in the fit's folder."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed")
 # After these (an illegal access, a device-side assert) the process can do nothing on the GPU any more, unless memory
 # was short.
 _STICKY_TEXTS = ("CUDA error", "cuDNN error")
@@ -29,9 +28,7 @@ def state_of(error: BaseException) -> TrialState:
     """Return the state that an exception means."""
     if isinstance(error, Diverged):
         return TrialState.DIVERGED
-    if isinstance(error, OutOfMemory | MemoryError) or _is_torchs_out_of_memory(error):
-        return TrialState.OUT_OF_MEMORY
-    if isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _MEMORY_TEXTS):
+    if is_out_of_memory(error):
         return TrialState.OUT_OF_MEMORY
     return TrialState.DISK_FULL if _is_full_disk(error) else TrialState.FAILED
 
@@ -41,11 +38,6 @@ def _is_full_disk(error: BaseException) -> bool:
     causes = (error, error.__cause__, error.__context__)
     by_number = any(isinstance(cause, OSError) and cause.errno in _FULL for cause in causes)
     return by_number or "No space left on device" in str(error)
-
-
-def _is_torchs_out_of_memory(error: BaseException) -> bool:
-    """Whether torch or Ray says that memory was short, by the class's name: neither has to be imported to ask."""
-    return any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
 
 
 def explain(error: BaseException) -> str:

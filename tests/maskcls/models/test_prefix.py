@@ -81,3 +81,16 @@ def test_a_backbone_that_cannot_be_run_from_its_cut_on_is_not_cut(monkeypatch: p
 
 def test_nothing_frozen_has_no_prefix() -> None:
     assert Prefix.of(backbone("resnet10t", 0), 64) is None
+
+
+def test_memory_that_is_short_while_the_cut_is_tried_out_is_raised_and_not_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ray reuses a worker: all later trials in it would run without the cut."""
+    monkeypatch.setattr(prefix, "_one_function", {})
+    made = backbone("resnet10t", 2)
+    with monkeypatch.context() as short:
+        short.setattr(made.model, "forward_features", lambda images: torch.empty(2**50, dtype=torch.uint8))
+        with pytest.raises(RuntimeError, match="can't allocate memory"):
+            Prefix.of(made, 64)
+    assert Prefix.of(made, 64) is not None

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from maskcls.errors import CallError, RunError
+from maskcls.models import backbones
 from maskcls.models.backbones import check_known, create_backbone, normalisation
 from maskcls.models.weights import check_reachable, find_weights, has_weights
 
@@ -62,6 +63,21 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "resnet10t.safetensors").write_bytes(b"no tensors here")
     with pytest.raises(RunError, match=r"could not be read from .*resnet10t.safetensors"):
         create("resnet10t", tmp_path)
+
+
+def test_memory_that_is_short_is_not_blamed_on_the_weights_or_the_size(tmp_path: Path) -> None:
+    """Position embeddings for 2**40 patches fit into no machine; neither does what a built model may need."""
+    (tmp_path / "vit_tiny_patch16_224.safetensors").touch()
+    for weights in (str(tmp_path), "none"):
+        with pytest.raises(RuntimeError, match="can't allocate memory"):
+            create_backbone("vit_tiny_patch16_224", weights=weights, frozen_stages=0, image_size=2**24)
+
+    class Hungry(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.empty(2**50, dtype=torch.uint8)
+
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        backbones._try_out(Hungry(), 64)
 
 
 def test_a_hub_out_of_reach_is_reported_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:

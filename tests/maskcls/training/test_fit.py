@@ -165,6 +165,15 @@ def test_a_damaged_state_is_reported(tmp_path: Path, file: str) -> None:
         Fit(RECIPE.override({"epochs": 1}), data()).resume(tmp_path)
 
 
+def test_memory_that_is_short_while_a_state_is_read_does_not_make_it_a_damaged_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / state.STATE_FILE).touch()
+    monkeypatch.setattr(torch, "load", lambda *_, **__: torch.empty(2**50, dtype=torch.uint8))
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        Fit(RECIPE, data()).resume(tmp_path)
+
+
 FULL_DISK = """
 import errno, resource, signal, sys
 from pathlib import Path
