@@ -55,8 +55,6 @@ def _in_hub_cache(backbone: str) -> bool:
     repository = config and config.hf_hub_id
     if not repository:
         return False
-    if repository.endswith("/"):  # timm's own organisation: the repository is named like the model
-        repository += backbone
     # try_to_load_from_cache gives a path if the file is there; else None, or a mark that the hub lacks it.
     return any(
         isinstance(try_to_load_from_cache(repository, name), str) for name in ("model.safetensors", "pytorch_model.bin")
