@@ -122,9 +122,6 @@ class Stores:
         The map keeps a duplicate of the file's descriptor, and with it the shared lock: the store is in use as long as
         the array lives.
         """
-        manifest = read_manifest(store)
-        if manifest is None or tuple(manifest["shape"]) != shape:
-            return None
         try:
             descriptor = _to_lock(store / self.file)
         except FileNotFoundError:
@@ -132,6 +129,10 @@ class Stores:
         n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH)  # waits while another process removes the store
+            # Read under the lock: a store that is being removed has no manifest any more.
+            manifest = read_manifest(store)
+            if manifest is None or tuple(manifest["shape"]) != shape:
+                return None
             status = os.fstat(descriptor)
             # No link: the file was removed between opening and locking it.
             if status.st_nlink == 0 or status.st_size != manifest["bytes"] or manifest["bytes"] != n_bytes:
@@ -146,7 +147,7 @@ class Stores:
         return array
 
     def infos(self) -> list[StoreInfo]:
-        """Return the stores, most recently used first."""
+        """Return the stores that this user may read, most recently used first."""
         if not self.folder.is_dir():
             return []
         found = [
@@ -222,6 +223,8 @@ class Stores:
             n_bytes = _bytes(store)
         except (FileNotFoundError, StopIteration):  # removed in the meantime
             return None
+        except PermissionError:  # another user's, in a cache that several share
+            return None
         return StoreInfo(
             store.name, tuple(manifest["shape"]), n_bytes, last_used, not unused, manifest.get("source", "")
         )
@@ -235,8 +238,7 @@ class Stores:
             yield True
             return
         try:
-            # Conflicts with the shared lock of every map of the array, those of this process included.
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock_alone(descriptor)
         except BlockingIOError:
             yield False
         else:
@@ -290,7 +292,7 @@ class Stores:
             try:
                 with build_lock(store).acquire(timeout=0):
                     shutil.rmtree(folder, ignore_errors=True)
-            except Timeout:
+            except (Timeout, PermissionError):  # at work, or another user's
                 continue
 
 
@@ -334,6 +336,20 @@ def _to_lock(file: Path) -> int:
         return os.open(file, os.O_RDONLY)
 
 
+def _lock_alone(descriptor: int) -> None:
+    """Lock the file exclusively, if no process uses it; raise BlockingIOError where one does.
+
+    It conflicts with the shared lock of every map of the array, those of this process included.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        # Another process may hold the exclusive lock for a moment, only to ask whether the store is in use. A shared
+        # lock waits for those, and for no others.
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def _touch(store: Path) -> None:
     """Note that the store is used now; a cache that may only be read can't note it."""
     try:
@@ -343,11 +359,11 @@ def _touch(store: Path) -> None:
 
 
 def _bytes(store: Path) -> int:
-    """Return the size of its files; a file that is renamed or removed in the meantime counts 0."""
+    """Return the size of its files; one that is renamed or removed in the meantime, or may not be read, counts 0."""
     total = 0
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, PermissionError):
         for file in store.iterdir():
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError, PermissionError):
                 total += file.stat().st_size
     return total
 
