@@ -99,13 +99,7 @@ def open_or_build(
             with build_lock(store):
                 pixels = kind.open(store, shape, np.uint8)  # built by another process while this one waited
                 if pixels is None:
-                    _build(kind, store, files, geometry, budget_gb, progress)
-                    pixels = kind.open(store, shape, np.uint8)
-    if pixels is None:
-        raise RunError(
-            f"The decoded photos in {store} are not what was written a moment ago. "
-            "Check the disk, or name another --cache."
-        )
+                    pixels = _build(kind, store, files, geometry, budget_gb, progress)
     if geometry.face_crop != "none":
         manifest = read_manifest(store) or {}
         log.info(missed_faces_note(manifest.get(FACES_MISSED, 0), len(files)))
@@ -144,8 +138,8 @@ def _naming_the_cache(cache: Path) -> Iterator[None]:
 
 def _build(
     kind: Stores, store: Path, files: Sequence[str], geometry: Geometry, budget_gb: float, progress: bool
-) -> None:
-    """Decode into a folder beside `store`, then rename it to `store`. The caller holds the build lock."""
+) -> Image:
+    """Decode into a folder beside `store`, open it, then rename it to `store`. The caller holds the build lock."""
     started = monotonic()
     shape = (len(files), geometry.image_size, geometry.image_size, 3)
     n_bytes = int(np.prod(shape))
@@ -174,12 +168,20 @@ def _build(
             FACES_MISSED: counts[FACES_MISSED],
         }
         write_atomically(folder / MANIFEST, json.dumps(manifest, indent=2))
+        # Opened first: once it has its name, another process that makes room may remove a store that nobody uses.
+        pixels = kind.open(folder, shape, np.uint8)
+        if pixels is None:
+            raise RunError(
+                f"The decoded photos of {store} are not what was written a moment ago. "
+                "Check the disk, or name another --cache."
+            )
         folder.rename(store)
     finally:
         shutil.rmtree(folder, ignore_errors=True)  # after an error; else it has been renamed
     converted = "".join(f", {count:,} {name}" for name, count in conversions.items())
     seconds = monotonic() - started
     log.info("Decoded %s photos to %d px in %.1f s%s.", f"{len(files):,}", geometry.image_size, seconds, converted)
+    return pixels
 
 
 def _decode_into(rows: Image, files: Sequence[str], geometry: Geometry, progress: bool) -> Counter[str]:

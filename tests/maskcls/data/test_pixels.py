@@ -278,6 +278,22 @@ def test_a_store_in_use_by_another_process_stays(files: list[str], cache: Path) 
     assert list_stores(cache) == []
 
 
+def test_a_new_store_is_in_use_from_the_moment_it_has_its_name(
+    files: list[str], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may make room at that very moment."""
+    rename = Path.rename
+
+    def then_pruned(folder: Path, store: Path) -> Path:
+        renamed = rename(folder, store)
+        assert prune(cache, 0) == []
+        return renamed
+
+    monkeypatch.setattr(Path, "rename", then_pruned)
+    assert len(build(files, cache)) == N
+    assert len(list_stores(cache)) == 1
+
+
 def _build_and_count(files: list[str], cache: Path, queue: multiprocessing.Queue[int]) -> None:
     count = 0
     real = decode
