@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
 import pandas as pd
 
 from maskcls.data.contest_folder import IMAGES, TABLE, scan
@@ -163,9 +164,10 @@ def _try_decode(file: str) -> tuple[str, tuple[str, ...]]:
 def bad_photos(photos: pd.DataFrame, cache: Path, progress: bool = False) -> dict[str, str]:
     """Return the photos that can't be decoded: key -> message.
 
-    The result is kept under `cache`/checks by the photos' keys, sizes and times, so that a second run decodes nothing.
+    The result is kept under `cache`/checks by the photos' keys, sizes and times, and OpenCV's version, which decides
+    what can be decoded. So a second run decodes nothing, also where the folder was moved.
     """
-    identity = hashlib.sha256()
+    identity = hashlib.sha256(f"{cv2.__version__}\n".encode())
     for file, key in zip(photos["file"], photos["key"], strict=True):
         try:
             stat = Path(file).stat()
@@ -174,12 +176,22 @@ def bad_photos(photos: pd.DataFrame, cache: Path, progress: bool = False) -> dic
         # With size and time, so that a photo that was mended is decoded again.
         identity.update(f"{key}\t{stat.st_size}\t{stat.st_mtime_ns}\n".encode())
     remembered = cache / "checks" / f"{identity.hexdigest()[:24]}.json"
-    try:
-        known: dict[str, str] = json.loads(remembered.read_text())
-        return known
-    except (OSError, json.JSONDecodeError):  # not checked before, or the file is torn
+    file_of = dict(zip(photos["key"], photos["file"], strict=True))
+    known = _read_reasons(remembered)
+    if known is None:
         errors, _ = decode_all(photos["file"].tolist(), progress)
-    bad = {str(photos["key"].iloc[row]): message for row, message in errors.items()}
-    remembered.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(remembered, json.dumps(bad, indent=1))
-    return bad
+        bad = {str(photos["key"].iloc[row]): message for row, message in errors.items()}
+        # A message begins with the file's path, which is another one once the folder has moved.
+        known = {key: message.removeprefix(file_of[key]) for key, message in bad.items()}
+        remembered.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(remembered, json.dumps(known, indent=1))
+    return {key: f"{file_of[key]}{reason}" for key, reason in known.items()}
+
+
+def _read_reasons(remembered: Path) -> dict[str, str] | None:
+    """Return why photos can't be decoded, by key; None if that was not found out before, or the file is torn."""
+    try:
+        known = json.loads(remembered.read_text())
+    except (OSError, ValueError):
+        return None
+    return known if isinstance(known, dict) else None

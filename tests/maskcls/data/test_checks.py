@@ -186,13 +186,31 @@ def test_bad_photos_are_remembered_until_a_file_changes(make_contest, tmp_path, 
     assert asked == [42]
 
 
-def test_a_torn_memory_of_bad_photos_is_made_again(make_contest, tmp_path):
+def test_remembered_bad_photos_are_those_of_this_opencv_and_of_where_the_folder_is_now(
+    make_contest, tmp_path, monkeypatch
+):
+    data = make_contest(1)
+    (person_folder(data, 0) / "mask1.jpeg").write_bytes(b"no photo")
+    bad_photos(read_contest(data), tmp_path / "cache")
+    moved = data.rename(tmp_path / "moved")
+    photos = read_contest(moved)
+    with monkeypatch.context() as no_decoder:
+        no_decoder.delattr("maskcls.data.checks.decode")
+        (message,) = bad_photos(photos, tmp_path / "cache").values()
+    assert message.startswith(f"{person_folder(moved, 0) / 'mask1.jpeg'} is not an image")
+    monkeypatch.setattr("cv2.__version__", "another")
+    bad_photos(photos, tmp_path / "cache")
+    assert len(list((tmp_path / "cache/checks").iterdir())) == 2
+
+
+@pytest.mark.parametrize("torn", [b'{"0000', b"\xff", b"[]"])
+def test_a_torn_memory_of_bad_photos_is_made_again(make_contest, tmp_path, torn):
     data = make_contest(1)
     (person_folder(data, 0) / "mask1.jpeg").write_bytes(b"no photo")
     photos = read_contest(data)
     found = bad_photos(photos, tmp_path)
     (file,) = (tmp_path / "checks").iterdir()
-    file.write_text('{"0000')
+    file.write_bytes(torn)
     assert bad_photos(photos, tmp_path) == found
     assert bad_photos(photos, tmp_path) == found
 
