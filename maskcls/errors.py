@@ -25,6 +25,10 @@ class DataError(MaskclsError):
     """The input cannot be used: a folder, a file, a row."""
 
 
+class FolderError(DataError):
+    """A folder of photos has problems, which the message lists."""
+
+
 class RunError(MaskclsError):
     """The work was started and failed: a full disk, a fit that diverged, weights out of reach."""
 

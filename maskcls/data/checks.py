@@ -55,15 +55,18 @@ class Inspection:
     photos: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
-def check_folder(data: Path, progress: bool = False) -> list[Problem]:
+def check_folder(data: Path, progress: bool = False, split_seed: int | None = 0) -> list[Problem]:
     """Return all problems of a contest folder, most important first; none if training accepts it."""
-    return inspect_folder(data, progress).problems
+    return inspect_folder(data, progress, split_seed).problems
 
 
-def inspect_folder(data: Path, progress: bool = False) -> Inspection:
+def inspect_folder(data: Path, progress: bool = False, split_seed: int | None = 0) -> Inspection:
     """Return the problems of a contest folder, notes on it and its good photos.
 
-    `progress` shows a bar on a terminal.
+    Args:
+        progress: show a bar on a terminal.
+        split_seed: of the split of the people that has to be trainable; None: not asked, because split or labels are
+            the user's own.
     """
     data = data.absolute()
     contents = scan(data)
@@ -89,7 +92,7 @@ def inspect_folder(data: Path, progress: bool = False) -> Inspection:
         message = f"{IMAGES} has no photo that can be used. Mend the others, or check the path."
         untrainable: Problem | None = Problem("class", IMAGES, message)
     else:
-        untrainable = training_problem(good, split_people(good))
+        untrainable = None if split_seed is None else training_problem(good, split_people(good, split_seed))
     return Inspection(ordered([*contents.problems, *problems, *([untrainable] if untrainable else [])]), notes, good)
 
 

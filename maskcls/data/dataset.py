@@ -23,7 +23,7 @@ from maskcls.data.geometry import Geometry
 from maskcls.data.photos import read_contest
 from maskcls.data.problems import refusal
 from maskcls.data.splits import Split, read_split, rows, split_people
-from maskcls.errors import DataError
+from maskcls.errors import DataError, FolderError
 from maskcls.files import write_atomically
 from maskcls.labels import N_CLASSES
 from maskcls.stores.arrays import CacheOptions
@@ -134,7 +134,8 @@ def prepare(
     # Before the photos, so that a wrong --corrections is reported at once.
     wanted = read_corrections(corrections if data is not None else "none")
     folder = demo_folder(cache.folder) if data is None else data
-    photos = _read(folder, wanted, skip_bad, progress)
+    is_asked = split_file is None and (wanted.published or not wanted.rows)
+    photos = _read(folder, wanted, skip_bad, progress, split_seed if is_asked else None)
     left_out: set[str] = set()
     if skip_bad:
         photos = without_bad_photos(photos, cache.folder, progress)
@@ -161,14 +162,22 @@ def _warn_of_missing_classes(faces: FaceDataset) -> None:
         )
 
 
-def _read(folder: Path, corrections: Corrections, skip_bad: bool, progress: bool) -> pd.DataFrame:
-    """Call `read_contest`, and refuse with what `maskcls.check` lists, photos that can't be decoded included."""
+def _read(
+    folder: Path, corrections: Corrections, skip_bad: bool, progress: bool, split_seed: int | None
+) -> pd.DataFrame:
+    """Call `read_contest`, and refuse with what `maskcls.check` lists, photos that can't be decoded included.
+
+    Args:
+        split_seed: as of `check_folder`.
+    """
     try:
         return read_contest(folder, corrections=corrections, skip_bad=skip_bad)
-    except DataError:
+    except FolderError:
+        if skip_bad:
+            raise
         # Decodes every photo, so only after a failure: then one message lists all that is wrong.
-        problems = check_folder(folder, progress)
-        if skip_bad or not problems:
+        problems = check_folder(folder, progress, split_seed)
+        if not problems:  # mended in the meantime
             raise
         raise refusal(problems, folder) from None
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from maskcls.errors import DataError
+from maskcls.errors import FolderError
 from maskcls.text import command, first_lines
 
 KINDS = (
@@ -49,14 +49,14 @@ def ordered(problems: Iterable[Problem]) -> list[Problem]:
     return sorted(problems, key=lambda problem: KINDS.index(problem.kind))
 
 
-def refusal(problems: Iterable[Problem], data: Path) -> DataError:
+def refusal(problems: Iterable[Problem], data: Path) -> FolderError:
     """Return the error that lists the most important problems and says how to see all of them."""
     listed = ordered(problems)
     if len(listed) == 1:
-        return DataError(listed[0].message)
+        return FolderError(listed[0].message)
     lines = [f"{data} has {len(listed):,} problems:", *first_lines([problem.message for problem in listed], LISTED)]
     lines.append(f"`{command('maskcls.check', '--data', data)}` lists all of them. {remedy(listed)}")
-    return DataError("\n".join(lines))
+    return FolderError("\n".join(lines))
 
 
 def remedy(problems: Iterable[Problem]) -> str:

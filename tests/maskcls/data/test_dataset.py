@@ -225,6 +225,33 @@ def test_a_refusal_lists_all_that_check_would_in_one_go(make_contest, cache):
     assert spoilt.name in str(refused.value)
 
 
+def test_an_error_in_the_corrections_is_not_replaced_by_those_of_the_folder(make_contest, cache, tmp_path):
+    data = make_contest(24)
+    first_photo(data).write_bytes(b"no photo")
+    table = data / "train/train.csv"
+    table.write_text(table.read_text().replace("\n000002,", "\n000001,"))
+    (tmp_path / "mine.csv").write_text("what,id,value\ngender,000001,female\n")
+    with pytest.raises(DataError, match=r"mine\.csv, line 2: id 000001 stands for 2 people"):
+        prepare(data, corrections=str(tmp_path / "mine.csv"), cache=CacheOptions(cache))
+
+
+def test_a_refusal_names_no_class_that_another_split_or_other_labels_may_have(make_contest, cache, tmp_path):
+    """One person of each class: some split leaves one of them out of training, and no other split is in use."""
+    data = make_contest(24)
+    lone = [folder for folder in sorted((data / "train/images").iterdir()) if folder.name.endswith("_female_Asian_60")]
+    table = data / "train/train.csv"
+    table.write_text(table.read_text().replace(",female,Asian,60,", ",female,Asian,50,"))
+    table.write_text(table.read_text().replace("000002,male", "000002,man"))
+    (tmp_path / "mine.csv").write_text(f"what,path,value\nage,{lone[0].name},61\n")
+    asked = {"default": {}, "own labels": {"corrections": str(tmp_path / "mine.csv")}}
+    asked["own split"] = {"split_file": tmp_path / "mine.json"}
+    (tmp_path / "mine.json").write_text("{}")
+    for name, options in asked.items():
+        with pytest.raises(DataError, match="man") as refused:
+            prepare(data, cache=CacheOptions(cache), **options)
+        assert ("nobody in" in str(refused.value)) == (name == "default"), name
+
+
 def test_classes_that_validation_lacks_are_reported(make_contest, cache, caplog):
     prepare(make_contest(24), cache=CacheOptions(cache))
     lacking = [message for message in caplog.messages if "validation people have" in message]
