@@ -23,7 +23,7 @@ def main(
 ) -> None:
     """Serve a page: webcam or upload, then mask state, gender and age group. Nothing uploaded is kept."""
     from maskcls.serving.predictor import Predictor
-    from maskcls.serving.web import import_gradio, serve
+    from maskcls.serving.web import import_gradio, serve, url_of
 
     import_gradio()
     predictor = Predictor(bundle, device)
@@ -32,7 +32,7 @@ def main(
             f"Warning: anybody who reaches {host} can use the page; without HTTPS their browsers refuse the camera.",
             err=True,
         )
-    typer.echo(f"Serving {bundle} at http://{host}:{port}/ (Ctrl-C ends it).")
+    typer.echo(f"Serving {bundle} at {url_of(host, port)} (Ctrl-C ends it).")
     page = serve(predictor, host, port)
     try:
         threading.Event().wait()  # Gradio's own wait would end a Ctrl-C or SIGTERM with status 0

@@ -7,7 +7,6 @@ page loads nothing from the network: no fonts, no analytics, no sharing.
 from __future__ import annotations
 
 import base64
-import binascii
 import os
 import socket
 from importlib import resources
@@ -49,7 +48,16 @@ def import_gradio() -> Any:
         raise RunError(
             "The page needs Gradio, which is not installed. Install it with: pip install 'maskcls[web]'"
         ) from None
+    from huggingface_hub import constants
+
+    # The variable is read when the hub's client is imported, which the models have done before.
+    constants.HF_HUB_DISABLE_TELEMETRY = True
     return gradio
+
+
+def url_of(host: str, port: int) -> str:
+    """The page's address for a browser."""
+    return f"http://{_bracketed(host)}:{port}/"
 
 
 def marginals(probabilities: NDArray[np.float64]) -> dict[str, dict[str, float]]:
@@ -67,7 +75,7 @@ def classify(predictor: Predictor, photo: str) -> tuple[str, dict[str, dict[str,
     """Classify a photo in a data URL: a sentence with the likeliest class, and `marginals`. Raises DataError."""
     try:
         content = base64.b64decode(photo.partition(",")[2], validate=True)  # behind `data:image/jpeg;base64,`
-    except binascii.Error:
+    except ValueError:  # of text that is not ASCII, too
         raise DataError("The photo did not arrive whole. Send it again.") from None
     probabilities = predictor.at_once(decode_bytes(content, "The photo").rgb)  # (18,)
     best = int(probabilities.argmax())
@@ -114,7 +122,7 @@ def serve(predictor: Predictor, host: str, port: int) -> gr.Blocks:
     gr = import_gradio()
     page = build_page(predictor)
     page.launch(
-        server_name=host,
+        server_name=_bracketed(host),  # Gradio makes an address for a browser of it
         server_port=port,
         share=False,  # no tunnel to Gradio's servers
         quiet=True,
@@ -133,10 +141,17 @@ def _asset(name: str) -> str:
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
+def _bracketed(host: str) -> str:
+    """The host as it stands in a URL: an IPv6 address in brackets (RFC 3986, 3.2.2)."""
+    return f"[{host}]" if ":" in host else host
+
+
 def _check_free(host: str, port: int) -> None:
     try:
-        with socket.create_server((host, port)):
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
             pass
     except OSError as error:
         reason = str(error.strerror).partition(" (")[0]  # Python repeats the address in brackets
-        raise CallError(f"{host}:{port} cannot be served on: {reason}. Name another --port or --host.") from None
+        raise CallError(
+            f"{_bracketed(host)}:{port} cannot be served on: {reason}. Name another --port or --host."
+        ) from None

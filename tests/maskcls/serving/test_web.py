@@ -77,6 +77,8 @@ def test_what_is_no_photo_is_reported(random_bundle: RandomBundle) -> None:
         web.classify(predictor, data_url(b"a poem"))
     with pytest.raises(DataError, match="The photo did not arrive whole"):
         web.classify(predictor, "data:image/jpeg;base64,abc")
+    with pytest.raises(DataError, match="The photo did not arrive whole"):
+        web.classify(predictor, "data:image/jpeg;base64,ä")
 
 
 def test_without_gradio_the_message_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,6 +96,37 @@ def test_a_taken_port_is_a_wrong_call(random_bundle: RandomBundle) -> None:
             CallError, match=rf"127\.0\.0\.1:{port} cannot be served on: Address already in use\. Name another --port"
         ):
             web.serve(Predictor(random_bundle("single"), "cpu"), "127.0.0.1", port)
+
+
+def test_an_ipv6_address_is_served(random_bundle: RandomBundle) -> None:
+    pytest.importorskip("gradio", reason="the page needs Gradio (the extra `web`)")
+    predictor = Predictor(random_bundle("single"), "cpu")
+    try:
+        taken = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("there is no IPv6 here")
+    with taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(CallError, match=rf"\[::1\]:{port} cannot be served on: Address already in use"):
+            web.serve(predictor, "::1", port)
+    page = web.serve(predictor, "::1", port, block=False)
+    try:
+        assert web.url_of("::1", port) == f"http://[::1]:{port}/"
+        with urllib.request.urlopen(web.url_of("::1", port), timeout=10) as answer:
+            assert answer.status == 200
+    finally:
+        page.close()
+
+
+def test_the_hubs_client_sends_no_telemetry_though_it_was_imported_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("gradio", reason="the page needs Gradio (the extra `web`)")
+    from huggingface_hub import constants
+    from huggingface_hub.utils import build_hf_headers
+
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", False)
+    assert "torch/" in build_hf_headers()["user-agent"]
+    web.import_gradio()
+    assert "torch/" not in build_hf_headers()["user-agent"]
 
 
 @dataclass
