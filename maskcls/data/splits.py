@@ -200,6 +200,11 @@ def folds(photos: pd.DataFrame, k: int, seed: int = 0, persons: Collection[str] 
     return [Split(_persons(units.iloc[train]), _persons(units.iloc[validation]), others) for train, validation in pairs]
 
 
+def count_groups(photos: pd.DataFrame, persons: Collection[str]) -> int:
+    """Return how many groups these people are, of whom no two share a photo: the most folds that `folds` can draw."""
+    return len(_units(photos[photos["person"].isin(list(persons))]))
+
+
 def _share(n: int, fraction: float, keep: int) -> int:
     """Return how many of n make a fraction; at least one, if that leaves `keep` for the sides before it."""
     return max(round(n * fraction), int(n > keep)) if fraction > 0 else 0

@@ -258,6 +258,30 @@ def test_seeds_answer_the_same_people_whose_parts_are_left_out(runs: Path, demo_
     assert "(3 seeds, the validation people in parts)" in " ".join(said.out.splitlines())
 
 
+def validated_by(runs: Path, cache: Path, n: int, *, sharing: bool) -> tuple[SearchRun, FaceDataset]:
+    """A run with repeats by seeds, whose validation has n people; the first two have a photo in common if `sharing`."""
+    run, faces = opened(runs, "one", cache)
+    people, photos = faces.split.validation[:n], faces.photos.copy()
+    if sharing:
+        one, other = (photos.index[photos["person"] == person][0] for person in people[:2])
+        photos.loc[other, ["file", "size_bytes"]] = photos.loc[one, ["file", "size_bytes"]]
+    faces = replace(faces, photos=photos, split=replace(faces.split, validation=people))
+    faces.save(run.data)
+    note_data(run, faces)
+    let_answer(run, faces, Design(2, 2, RepeatBy.SEEDS), (0, 1), outvoting)
+    return run, faces
+
+
+def test_people_who_share_a_photo_are_in_one_part(runs: Path, demo_cache: Path, tmp_path: Path) -> None:
+    run, faces = validated_by(runs, demo_cache, 3, sharing=True)
+    library = build_library(find_candidates([run], faces), faces, Design(2, 2, RepeatBy.SEEDS))
+    part = dict(zip(library.person, library.part, strict=True))
+    one, other, third = (part[person] for person in faces.split.validation)
+    assert one == other != third
+    said = door(runs, demo_cache, "--run", "one", "--out", tmp_path / "bundle")
+    assert said.status == 0, said.err
+
+
 def test_help_imports_nothing_heavy() -> None:
     heavy = (
         "import sys, tune.ensemble; "
@@ -341,6 +365,15 @@ class TestRefusals:
             "Finalist 0001 of small is left out: the trial was stopped early, and is not trained to its end."
             in caplog.messages
         )
+
+    @pytest.mark.parametrize(("n", "sharing"), [(1, False), (2, True)])
+    def test_validation_people_who_cannot_be_divided(
+        self, runs: Path, demo_cache: Path, n: int, *, sharing: bool
+    ) -> None:
+        run, _ = validated_by(runs, demo_cache, n, sharing=sharing)
+        said = self.refused(runs, demo_cache, "--run", "one")
+        assert f"validated (here {n}) are to select an ensemble by one part of them and score it on another" in said
+        assert f"Repeat the finalists by folds: python -m tune.search --resume {run.path} --repeat-by folds" in said
 
     def test_a_bundle_in_the_way(self, both: Path, demo_cache: Path, tmp_path: Path) -> None:
         out = tmp_path / "bundle"

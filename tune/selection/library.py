@@ -111,7 +111,10 @@ def find_candidates(runs: Sequence[SearchRun], faces: FaceDataset) -> list[Candi
 
 
 def build_library(found: Sequence[Candidate], faces: FaceDataset, design: Design) -> Library:
-    """The predictions of the candidates' repeats, repeat by repeat. Raises DataError where their photos differ."""
+    """The predictions of the candidates' repeats, repeat by repeat.
+
+    Raises DataError where their photos differ, CallError where too few people validate repeats by seeds.
+    """
     # Rows of different candidates are averaged, so each must have the same photos in the same order.
     repeats = found[0].finalist.repeats
     for candidate in found[1:]:
@@ -129,7 +132,11 @@ def build_library(found: Sequence[Candidate], faces: FaceDataset, design: Design
     person = people["person"]
     # A fold is a part already: its people were left out of the training. Seeds score the same people in every repeat,
     # so these people are divided into parts for the selection.
-    part = number if design.by == RepeatBy.FOLDS else np.array(list(map(_parts(faces).get, person)), np.int64)
+    part = (
+        number
+        if design.by == RepeatBy.FOLDS
+        else np.array(list(map(_parts(faces, found[0].run).get, person)), np.int64)
+    )
     log_probs = [[repeat.log_probabilities for repeat in candidate.finalist.repeats] for candidate in found]
     return Library(
         # (K, n, 18); float64, because probabilities that were stored as float32 are summed many times over.
@@ -162,12 +169,23 @@ def _split_digest(run: SearchRun) -> str | None:
     return run.record().split_digest
 
 
-def _parts(faces: FaceDataset) -> dict[str, int]:
-    """The part of each validation person: PARTS of them, or fewer for fewer people, stratified as folds are."""
+def _parts(faces: FaceDataset, run: SearchRun) -> dict[str, int]:
+    """The part of each validation person: PARTS of them, or fewer for fewer people, stratified as folds are.
+
+    Raises CallError where they can't be divided.
+    """
     from maskcls.data import splits
 
     people = faces.split.validation
+    # People who share a photo are in one part.
+    n = min(PARTS, splits.count_groups(faces.photos, people))
+    if n < 2:
+        raise CallError(
+            f"The people on whom repeats by seeds are validated (here {len(people)}) are to select an ensemble by one "
+            "part of them and score it on another, but they cannot be divided: expected two or more who share no "
+            f"photo. Repeat the finalists by folds: {_more(run, '--repeat-by', RepeatBy.FOLDS)}"
+        )
     # From the people alone, so that runs on the same split have the same parts.
     seed = seeds.seed_of(int(faces.split.digest, 16), PARTS)
-    drawn = splits.folds(faces.photos, min(PARTS, len(people)), seed, people)
+    drawn = splits.folds(faces.photos, n, seed, people)
     return {person: number for number, fold in enumerate(drawn) for person in fold.validation}
