@@ -49,8 +49,9 @@ def is_bundle_of(folder: Path, request: FitRequest) -> bool:
         manifest = json.loads((folder / "bundle.json").read_text())
     except (OSError, ValueError):
         return False
+    scores = manifest.get("scores") if isinstance(manifest, dict) else None
     # `fit` stands only in bundles that fits wrote (`tune.selection.fits`), not in a trial that was exported.
-    return bool(manifest["scores"].get("fit") == request.trial_id)
+    return isinstance(scores, dict) and bool(scores.get("fit") == request.trial_id)
 
 
 def finish(

@@ -16,7 +16,7 @@ from maskcls.training.fit_data import FitData
 from tests.tune.selection.small_run import BASE, small_run
 from tune.runs.stopping import Reason
 from tune.selection.finalists import Finalist
-from tune.selection.finish import finish, finish_request, is_finished
+from tune.selection.finish import finish, finish_request, is_bundle_of, is_finished
 
 RECIPE = BASE.override({"epochs": 3, "lr_head": 1e-2})
 
@@ -49,3 +49,12 @@ def test_the_bundle_is_that_of_the_trial_had_it_not_been_stopped(tmp_path: Path,
     )
     other = Finalist("0008", 0.6, 1, RECIPE.model_dump(), ())
     assert not is_finished(finish_request(run, other, cpus=1, gpus=0.0)), "best/ is another trial's"
+
+
+@pytest.mark.parametrize("content", ["[]", "7", "{}", '{"scores": null}', '{"scores": []}', "{", ""])
+def test_a_folder_with_another_json_holds_no_bundle(tmp_path: Path, demo_cache: Path, content: str) -> None:
+    run, _ = small_run(tmp_path, demo_cache)
+    request = finish_request(run, Finalist("0007", 0.6, 1, RECIPE.model_dump(), ()), cpus=1, gpus=0.0)
+    run.best.mkdir()
+    (run.best / "bundle.json").write_text(content)
+    assert not is_bundle_of(run.best, request)
