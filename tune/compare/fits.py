@@ -30,7 +30,7 @@ from tune.compare.treatments import Treatment, find
 from tune.fitting.failures import explain, is_unfit, state_of, write_error
 from tune.fitting.request import FitRequest, Rows
 from tune.fitting.result import FitResult
-from tune.fitting.worker import After, run_fit
+from tune.fitting.worker import HAS_ERRORS, After, run_fit
 from tune.runs.folder import ComparisonRun
 from tune.states import TrialState
 
@@ -197,7 +197,7 @@ class _Evaluations(After):
             validated = fit.history[epoch - 1].validation_f1
             evaluations[name] = Evaluation("", epoch, validated, scores(truth, classes)).to_json()
         message = " ".join(f"Reading {name!r} failed: {reason}" for name, reason in self._failed.items())
-        return {"message": message, "readings": evaluations}
+        return {"message": message, "readings": evaluations, HAS_ERRORS: bool(self._failed)}
 
     def _write_answers(self, truth: Classes, predicted: Mapping[str, Classes]) -> None:
         keys = self._dataset.photos["key"].to_numpy(object)[self._rows]

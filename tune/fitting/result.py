@@ -14,7 +14,7 @@ from maskcls.files import write_atomically
 from maskcls.training.conditions import HARDWARE, forget_unfinished
 from tune.fitting.failures import ERROR
 from tune.fitting.request import FitRequest
-from tune.fitting.worker import FitOutcome
+from tune.fitting.worker import HAS_ERRORS, FitOutcome
 from tune.states import FIDELITY, METRIC, TrialState
 
 RESULT = "result.json"
@@ -59,7 +59,7 @@ class FitResult:
             cpus=request.cpus,
             gpus=request.gpus,
             settings=dict(request.settings),
-            values={key: value for key, value in values.items() if key != "message"},
+            values={key: value for key, value in values.items() if key not in ("message", HAS_ERRORS)},
         )
 
     @classmethod
@@ -95,6 +95,6 @@ def write_result(request: FitRequest, outcome: FitOutcome) -> None:
         # A resume may have more memory: it begins with the micro-batch of the last epoch that is done.
         forget_unfinished(request.checkpoint_folder, done=outcome.last[FIDELITY])
         return
-    if outcome.state == TrialState.COMPLETE and not outcome.message:
+    if outcome.state == TrialState.COMPLETE and not outcome.values.get(HAS_ERRORS):  # then it is of an attempt before
         (request.folder / ERROR).unlink(missing_ok=True)
     shutil.rmtree(request.checkpoint_folder, ignore_errors=True)

@@ -44,6 +44,9 @@ No bundle and no page shows it.
 NOTES = ("frozen_features", "micro_batch", "message")
 """What a row says besides the epoch's numbers."""
 
+HAS_ERRORS = "has_errors"
+"""Among the values of a complete fit: error.txt has errors that did not end it, and is to be kept."""
+
 Report = Callable[[Row, TrialState, str], None]
 """Called with an epoch's row, the state that the fit is in with it, and a message."""
 
@@ -58,7 +61,7 @@ class After:
         """Called after each epoch, before the checkpoint says that it is done; `is_new`: not read from a checkpoint."""
 
     def result(self, fit: Fit, request: FitRequest, dataset: FaceDataset) -> dict[str, Any]:
-        """What result.json holds besides state, epochs and time.
+        """What result.json holds besides state, epochs and time; `message` and HAS_ERRORS are not written there.
 
         Larger things are written into the request's folder.
         """
