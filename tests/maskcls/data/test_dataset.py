@@ -5,6 +5,7 @@ import pickle
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -243,7 +244,7 @@ def test_a_refusal_names_no_class_that_another_split_or_other_labels_may_have(ma
     table.write_text(table.read_text().replace(",female,Asian,60,", ",female,Asian,50,"))
     table.write_text(table.read_text().replace("000002,male", "000002,man"))
     (tmp_path / "mine.csv").write_text(f"what,path,value\nage,{lone[0].name},61\n")
-    asked = {"default": {}, "own labels": {"corrections": str(tmp_path / "mine.csv")}}
+    asked: dict[str, dict[str, Any]] = {"default": {}, "own labels": {"corrections": str(tmp_path / "mine.csv")}}
     asked["own split"] = {"split_file": tmp_path / "mine.json"}
     (tmp_path / "mine.json").write_text("{}")
     for name, options in asked.items():

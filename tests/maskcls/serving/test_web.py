@@ -109,7 +109,7 @@ def test_an_ipv6_address_is_served(random_bundle: RandomBundle) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(CallError, match=rf"\[::1\]:{port} cannot be served on: Address already in use"):
             web.serve(predictor, "::1", port)
-    page = web.serve(predictor, "::1", port, block=False)
+    page = web.serve(predictor, "::1", port)
     try:
         assert web.url_of("::1", port) == f"http://[::1]:{port}/"
         with urllib.request.urlopen(web.url_of("::1", port), timeout=10) as answer:
@@ -121,7 +121,7 @@ def test_an_ipv6_address_is_served(random_bundle: RandomBundle) -> None:
 def test_the_hubs_client_sends_no_telemetry_though_it_was_imported_before(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("gradio", reason="the page needs Gradio (the extra `web`)")
     from huggingface_hub import constants
-    from huggingface_hub.utils import build_hf_headers
+    from huggingface_hub.utils._headers import build_hf_headers
 
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", False)
     assert "torch/" in build_hf_headers()["user-agent"]

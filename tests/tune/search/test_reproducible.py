@@ -88,7 +88,19 @@ def test_the_same_seed_gives_the_same_study_in_a_fresh_process(tmp_path: Path) -
 @pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.timeout(900)
 def test_the_same_seed_gives_the_same_fits_in_a_fresh_process(tmp_path: Path, demo_cache: Path) -> None:
-    words = [*REAL, "--trials", "3", "--epochs", "2", "--parallel", "1", "--runs", tmp_path, "--cache", demo_cache]
+    words: list[str | Path] = [
+        *REAL,
+        "--trials",
+        "3",
+        "--epochs",
+        "2",
+        "--parallel",
+        "1",
+        "--runs",
+        tmp_path,
+        "--cache",
+        demo_cache,
+    ]
     said = call(search_command.main, *words, "--name", "one")
     assert said.status == 0, said.err
     finished(search(*words, "--name", "two"))
