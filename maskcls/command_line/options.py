@@ -20,17 +20,14 @@ class Option:
 
     parameter: str
     """Name in the command's function, as in `set_`."""
+    name: str
+    """Name on the command line, without the dashes before it, as in `set` or `time-budget`."""
     kind: type
     """Of a value: bool (a flag), int, float, str or Path."""
     is_repeated: bool
     """Whether it may be given again and again, and is a list of values."""
     least: float | None
     most: float | None
-
-    @property
-    def name(self) -> str:
-        """Name on the command line, without the dashes before it, as in `set` or `time-budget`."""
-        return self.parameter.rstrip("_").replace("_", "-")
 
     @property
     def is_flag(self) -> bool:
@@ -52,7 +49,8 @@ def _option(parameter: inspect.Parameter) -> Option:
     is_repeated = get_origin(annotation) is list
     kind = get_args(annotation)[0] if is_repeated else annotation
     assert kind in (bool, int, float, str, Path), f"{parameter.name} is of a kind that no config file can hold"
-    return Option(parameter.name, kind, is_repeated, info.min, info.max)
+    name = next(declared for declared in info.param_decls or () if declared.startswith("--"))
+    return Option(parameter.name, name.removeprefix("--"), kind, is_repeated, info.min, info.max)
 
 
 def module_of(main: Callable[..., Any]) -> str:

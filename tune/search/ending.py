@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -110,22 +111,29 @@ def choose(run: SearchRun, options: SearchOptions, plan: SearchPlan, left_s: flo
 
 def finish(
     run: SearchRun, options: SearchOptions, plan: SearchPlan, left_s: float | None, chosen: Choice
-) -> Finishing | None:
+) -> tuple[Choice, Finishing | None]:
     """Train a winner that was stopped early to its end, as its repeats were, into best/. Ray must be connected.
 
-    Returns None where the winner is complete.
+    One that diverges there cannot be handed over, and the next finalist wins.
+
+    Returns the choice, and how the training ended; None where the winner is complete.
     """
     from tune.runs.study import records
+    from tune.selection import choice
     from tune.selection import finish as to_the_end
 
-    winner = chosen.winner
-    if winner is None or not any(
-        one.trial_id == winner.trial_id and one.state == TrialState.STOPPED_EARLY for one in records(run)
-    ):
-        return None
-    outcome = to_the_end.finish(run, winner, budget_s=left_s, **_share(plan, options))
-    request = to_the_end.finish_request(run, winner, cpus=plan.cpus, gpus=plan.gpus)
-    return Finishing(outcome, to_the_end.is_finished(request))
+    began = time.monotonic()
+    stopped = {one.trial_id for one in records(run) if one.state == TrialState.STOPPED_EARLY}
+    while (winner := chosen.winner) is not None and winner.trial_id in stopped:
+        budget_s = None if left_s is None else max(0.0, left_s - (time.monotonic() - began))
+        outcome = to_the_end.finish(run, winner, budget_s=budget_s, **_share(plan, options))
+        if not (reason := to_the_end.divergence(run, winner)):
+            request = to_the_end.finish_request(run, winner, cpus=plan.cpus, gpus=plan.gpus)
+            return chosen, Finishing(outcome, to_the_end.is_finished(request))
+        chosen = choice.choose_again(run, design_of(options), chosen)
+        following = f"trial {chosen.winner.trial_id} wins instead" if chosen.winner else "no finalist is left to win"
+        typer.echo(f"Trial {winner.trial_id} diverged when it was trained to its end: {following}. {reason}")
+    return chosen, None
 
 
 def retrain(

@@ -73,7 +73,7 @@ def _introduction(choice: ChoiceRecord) -> str:
     often = "once" if repeats == 1 else f"{repeats} times"
     how = f"{trials} trained again {often}, {_REPEATED[choice.design.by]}."
     if choice.winner_id is None:
-        return f"{how} No repeat is complete yet."
+        return f"{how} {choice.why_no_winner}."
     rule = "The highest mean wins; of equal means, the smaller spread. The holdout is scored last and decides nothing."
     return f"{how} {rule}"
 

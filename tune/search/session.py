@@ -201,7 +201,8 @@ def _search(options: SearchOptions, resolved: Resolved, run: SearchRun, there: C
         if outcome.goes_on and options.finalists:
             outcome = replace(outcome, chosen=choose(run, options, plan, _left_s(plan, began)))
         if outcome.goes_on and outcome.chosen is not None:
-            outcome = replace(outcome, finishing=finish(run, options, plan, _left_s(plan, began), outcome.chosen))
+            chosen, finishing = finish(run, options, plan, _left_s(plan, began), outcome.chosen)
+            outcome = replace(outcome, chosen=chosen, finishing=finishing)
         if outcome.goes_on and options.retrain_on_all:
             outcome = replace(outcome, retrained=retrain(run, options, plan, _left_s(plan, began), outcome.chosen))
         note(outcome.reason)

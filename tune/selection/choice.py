@@ -23,6 +23,7 @@ from tune.runs.record import SearchRecord
 from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import Record, records
 from tune.selection.finalists import Design, Finalist, pick_winner, read_finalists, repeat_requests, top_trials
+from tune.selection.finish import divergence
 from tune.selection.holdout import HoldoutEvaluation, HoldoutScore, evaluate_on_holdout, holdout_evaluations
 from tune.selection.record import ChoiceRecord, FinalistScores, read_choice
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Choice:
-    """How the repeats ended, and the winner by their scores. `winner` is None where no repeat is complete."""
+    """How the repeats ended, and the winner by their scores: None where `pick_winner` finds none."""
 
     outcome: Outcome
     finalists: tuple[Finalist, ...]
@@ -82,12 +83,21 @@ def choose(
     requests = repeat_requests(run, trials, faces, design, cpus=cpus, gpus=gpus)
     work = functools.partial(repeat_fit, cache=cache)
     outcome = run_fits(requests, work, parallel=parallel, budget_s=budget_s, plain=plain)
-    finalists = tuple(read_finalists(run, trials, faces, design))  # with the repeats of earlier calls
-    choice = Choice(outcome, finalists, pick_winner(finalists))
-    record = ChoiceRecord.from_results(design, outcome, finalists, choice.winner)
+    return _made(run, design, outcome, read_finalists(run, trials, faces, design))  # with the repeats of earlier calls
+
+
+def choose_again(run: SearchRun, design: Design, chosen: Choice) -> Choice:
+    """Pick the winner, and write it, once more after `tune.selection.finish` trained one: it may have diverged."""
+    return _made(run, design, chosen.outcome, chosen.finalists)
+
+
+def _made(run: SearchRun, design: Design, outcome: Outcome, read: Sequence[Finalist]) -> Choice:
+    finalists = tuple(replace(one, diverged=divergence(run, one)) for one in read)
+    winner = pick_winner(finalists)
+    record = ChoiceRecord.from_results(design, outcome, finalists, winner)
     write_choice(run, record)
     _report_choice(record)
-    return choice
+    return Choice(outcome, finalists, winner)
 
 
 def _report_choice(record: ChoiceRecord) -> None:
@@ -154,7 +164,7 @@ def summary(search: SearchRecord) -> list[str]:
     missing = [f"Trial {one.trial}, {line}" for one in choice.finalists for line in one.missing]
     winner = choice.winner
     if winner is None:
-        return ["No repeat of a finalist is complete, so the best trial is chosen by validation alone.", *missing]
+        return [f"{choice.why_no_winner}, so the best trial is chosen by validation alone.", *missing]
     lines = [f"Winner: trial {winner.trial}, {mean_text(winner)} (validation {winner.validation_f1:.4f})."]
     if choice.holdout:
         lines.append(f"Holdout: {choice.holdout.f1:.4f} {choice.holdout.interval}, {choice.holdout.people_text}.")

@@ -107,6 +107,8 @@ class Finalist:
     repeats: tuple[RepeatResult, ...]
     failed: tuple[str, ...] = ()
     """One line for each repeat that has no result: which one, and why."""
+    diverged: str = ""
+    """Why it cannot be handed over: it was stopped early, and diverged when it was trained to its end; "" if not."""
 
     @property
     def mean(self) -> float:
@@ -191,12 +193,13 @@ def read_finalists(run: SearchRun, trials: Sequence[Record], faces: FaceDataset,
 
 
 def pick_winner(finalists: Sequence[Finalist]) -> Finalist | None:
-    """The finalist with the highest mean; None where no repeat is complete.
+    """The finalist with the highest mean; None where no repeat is complete, or all of those finalists diverged.
 
     Of means that are equal (TIE), the smaller spread wins, then the better validation score, then the earlier trial.
     Only finalists with as many complete repeats as any other compete: a mean over fewer repeats is more often a lucky
     one.
     """
+    finalists = [finalist for finalist in finalists if not finalist.diverged]
     # A finalist with a failed repeat must not win by the mean of the repeats that happened to succeed.
     most = max((len(finalist.repeats) for finalist in finalists), default=0)
     if not most:

@@ -14,6 +14,7 @@ from tune.fitting.result import FitResult
 from tune.runs.folder import SearchRun
 from tune.runs.stopping import Outcome
 from tune.selection.finalists import Finalist, digest_of
+from tune.states import TrialState
 
 
 def finish_request(run: SearchRun, winner: Finalist, *, cpus: int, gpus: float) -> FitRequest:
@@ -43,6 +44,18 @@ def is_finished(request: FitRequest, result: FitResult | None = None) -> bool:
     return is_bundle_of(SearchRun(request.run).best, request)
 
 
+def divergence(run: SearchRun, winner: Finalist) -> str:
+    """Return why the trial diverged when it was trained to its end; "" if it did not."""
+    # What a fit is given of the machine is no part of its id, so any share will do.
+    result = FitResult.read(finish_request(run, winner, cpus=1, gpus=0.0).folder)
+    return result.message or "diverged" if result is not None and result.state == TrialState.DIVERGED else ""
+
+
+def _has_ended(request: FitRequest, result: FitResult) -> bool:
+    """Whether best/ is this fit's bundle, or never will be, because the fit diverged and would do so again."""
+    return result.state == TrialState.DIVERGED or is_finished(request, result)
+
+
 def is_bundle_of(folder: Path, request: FitRequest) -> bool:
     """Whether the folder holds the bundle that the request's fit wrote."""
     try:
@@ -66,10 +79,12 @@ def finish(
 ) -> Outcome:
     """Train the trial to its end and write best/, if that is not done. Ray must be connected; the caller holds the run.
 
+    A trial that diverges is done without a bundle (`divergence`).
+
     Raises RunError as `run_fits` does.
     """
     from tune.selection.fits import finish_fit
 
     request = finish_request(run, winner, cpus=cpus, gpus=gpus)
     work = functools.partial(finish_fit, cache=cache)
-    return run_fits([request], work, parallel=1, budget_s=budget_s, plain=plain, is_done=is_finished)
+    return run_fits([request], work, parallel=1, budget_s=budget_s, plain=plain, is_done=_has_ended)

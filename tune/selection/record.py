@@ -43,15 +43,17 @@ class FinalistScores:
     """Standard deviation of the repeats' F1 (n - 1); nan for fewer than two."""
     repeats: tuple[RepeatScore, ...]
     missing: tuple[str, ...]
-    """One line for each repeat without a result: which one, and why."""
+    """One line for each repeat without a result: which one, and why; and one if the trial diverged when it was trained
+    to its end, so that it cannot be handed over."""
 
     @classmethod
     def from_finalist(cls, finalist: Finalist) -> FinalistScores:
         """The scores of a finalist, without what its repeats predicted."""
         repeats = tuple(RepeatScore(one.repeat, one.seed, one.best_epoch, one.f1) for one in finalist.repeats)
-        return cls(
-            finalist.trial_id, finalist.validation_f1, finalist.mean, finalist.spread, repeats, tuple(finalist.failed)
-        )
+        missing = finalist.failed
+        if finalist.diverged:
+            missing = (*missing, f"stopped early, then trained to its end: diverged. {finalist.diverged}")
+        return cls(finalist.trial_id, finalist.validation_f1, finalist.mean, finalist.spread, repeats, missing)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> FinalistScores:
@@ -82,7 +84,7 @@ class ChoiceRecord:
     finalists: tuple[FinalistScores, ...]
     """Best validation score first."""
     winner_id: str | None
-    """None where no repeat is complete."""
+    """None where no repeat is complete, or no finalist can be handed over."""
     holdout: HoldoutScore | None = None
     """The score of the winner's bundle; None before it was evaluated there."""
 
@@ -96,7 +98,7 @@ class ChoiceRecord:
 
     @property
     def winner(self) -> FinalistScores | None:
-        """The winner's scores; None where no repeat is complete."""
+        """The winner's scores; None where there is no winner."""
         return next((one for one in self.finalists if one.trial == self.winner_id), None)
 
     @property
@@ -104,6 +106,13 @@ class ChoiceRecord:
         """The search's own score of the winner minus its holdout score; None where either is missing."""
         winner = self.winner
         return winner.validation_f1 - self.holdout.f1 if winner and self.holdout else None
+
+    @property
+    def why_no_winner(self) -> str:
+        """Why there is no winner, as the beginning of a sentence."""
+        if any(one.repeats for one in self.finalists):
+            return "Every finalist with complete repeats diverged when it was trained to its end"
+        return "No repeat of a finalist is complete"
 
     @property
     def is_complete(self) -> bool:
