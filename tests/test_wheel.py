@@ -55,7 +55,7 @@ def run(*command: object, cwd: Path | None = None) -> str:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_the_wheel_works_in_any_folder(console: Path, tmp_path: Path) -> None:
     for name in SOURCES:
         (tmp_path / f"{name}.py").write_text(FOREIGN)
