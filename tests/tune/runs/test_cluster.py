@@ -123,7 +123,7 @@ run(main)
     assert driver.stdout.readline() == "begun\n"
     time.sleep(1)
     driver.send_signal(signal.SIGTERM)
-    _, err = driver.communicate(timeout=40)
+    _, err = driver.communicate(timeout=120)
     assert driver.returncode == 143, err
     assert err == "Error: Terminated.\n"
     assert none_left(driver, limit_s=5)
@@ -178,7 +178,7 @@ with cluster.connected(None):
 
 def interrupted(driver: subprocess.Popen[str]) -> None:
     """It says so, soon, and nothing of it is left."""
-    _, err = driver.communicate(timeout=40)
+    _, err = driver.communicate(timeout=120)
     assert driver.returncode != 0
     assert "KeyboardInterrupt" in err
     assert none_left(driver, limit_s=5)
