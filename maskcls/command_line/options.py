@@ -49,9 +49,9 @@ def _option(parameter: inspect.Parameter) -> Option:
     is_repeated = get_origin(annotation) is list
     kind = get_args(annotation)[0] if is_repeated else annotation
     assert kind in (bool, int, float, str, Path), f"{parameter.name} is of a kind that no config file can hold"
-    declared = [name.removeprefix("--") for name in info.param_decls or () if name.startswith("--")]
-    name = declared[0] if declared else parameter.name.replace("_", "-")
-    return Option(parameter.name, name, kind, is_repeated, info.min, info.max)
+    declared = info.default  # within Annotated, typer takes the first name that is declared for the default
+    assert isinstance(declared, str), f"{parameter.name} declares no name"
+    return Option(parameter.name, declared.removeprefix("--"), kind, is_repeated, info.min, info.max)
 
 
 def module_of(main: Callable[..., Any]) -> str:
