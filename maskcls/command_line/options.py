@@ -50,8 +50,8 @@ def _option(parameter: inspect.Parameter) -> Option:
     kind = get_args(annotation)[0] if is_repeated else annotation
     assert kind in (bool, int, float, str, Path), f"{parameter.name} is of a kind that no config file can hold"
     declared = info.default  # within Annotated, typer takes the first name that is declared for the default
-    assert isinstance(declared, str), f"{parameter.name} declares no name"
-    return Option(parameter.name, declared.removeprefix("--"), kind, is_repeated, info.min, info.max)
+    name = declared.removeprefix("--") if isinstance(declared, str) else parameter.name.replace("_", "-")
+    return Option(parameter.name, name, kind, is_repeated, info.min, info.max)
 
 
 def module_of(main: Callable[..., Any]) -> str:

@@ -237,7 +237,7 @@ def test_an_error_in_the_corrections_is_not_replaced_by_those_of_the_folder(make
 
 
 def test_a_refusal_names_no_class_that_another_split_or_other_labels_may_have(make_contest, cache, tmp_path):
-    """One person of each class: some split leaves one of them out of training, and no other split is in use."""
+    """Nobody is a woman over 59, unless the corrections say so."""
     data = make_contest(24)
     lone = [folder for folder in sorted((data / "train/images").iterdir()) if folder.name.endswith("_female_Asian_60")]
     table = data / "train/train.csv"
