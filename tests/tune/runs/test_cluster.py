@@ -89,6 +89,14 @@ def asked(code: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
+def begun(code: str) -> subprocess.Popen[str]:
+    """As `asked`, and it has printed "begun"."""
+    driver = asked(code)
+    assert driver.stdout is not None
+    assert driver.stdout.readline() == "begun\n"
+    return driver
+
+
 GOES_ON = "while True: time.sleep(0.1)"
 """As a driver does. In one long sleep, Python would not see a signal that comes while another thread forks."""
 
@@ -96,13 +104,11 @@ GOES_ON = "while True: time.sleep(0.1)"
 @pytest.mark.parametrize(("goes_on", "after_s"), [(GOES_ON, 1.0), (GOES_ON, 3.0), ("1 / 0", 1.0)])
 def test_ctrl_c_while_ray_starts_leaves_nothing_behind(goes_on: str, after_s: float) -> None:
     """A terminal sends it to the whole group, Ray's half-started processes too. A block that failed waits for Ray."""
-    driver = asked(f"""
+    driver = begun(f"""
 with cluster.starting(None):
     print("begun", flush=True)
     {goes_on}
 """)
-    assert driver.stdout is not None
-    assert driver.stdout.readline() == "begun\n"
     time.sleep(after_s)
     os.killpg(driver.pid, signal.SIGINT)
     interrupted(driver)
@@ -111,7 +117,7 @@ with cluster.starting(None):
 @pytest.mark.parametrize("start", ["starting", "connected"])
 def test_sigterm_ends_a_command_with_its_own_status_and_leaves_nothing_behind(start: str) -> None:
     """Ray has a handler of its own, which would exit with 15."""
-    driver = asked(f"""
+    driver = begun(f"""
 from maskcls.cli import run
 def main():
     with cluster.{start}(None):
@@ -119,8 +125,6 @@ def main():
         {GOES_ON}
 run(main)
 """)
-    assert driver.stdout is not None
-    assert driver.stdout.readline() == "begun\n"
     time.sleep(1)
     driver.send_signal(signal.SIGTERM)
     _, err = driver.communicate(timeout=120)
@@ -130,13 +134,11 @@ run(main)
 
 
 def test_a_second_ctrl_c_does_not_wait_for_ray() -> None:
-    driver = asked(f"""
+    driver = begun(f"""
 with cluster.starting(None):
     print("begun", flush=True)
     {GOES_ON}
 """)
-    assert driver.stdout is not None
-    assert driver.stdout.readline() == "begun\n"
     for _ in range(2):
         time.sleep(1)
         os.killpg(driver.pid, signal.SIGINT)
