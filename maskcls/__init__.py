@@ -1,0 +1,24 @@
+"""A classifier of faces: mask, gender and age group as one of 18 classes. `from maskcls import Predictor` predicts.
+
+Importing the package loads nothing heavy; `Predictor` is loaded, and torch with it, when it is first asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from maskcls.serving.predictor import Predictor
+
+__all__ = ["Predictor"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("maskcls.serving.predictor"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -153,13 +153,20 @@ def run(main: Callable[..., Any] | typer.Typer) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS):
+        message = unwritable(error)
+        if not message:
             raise
-        fail(
-            f"{error.filename or 'A file'} could not be written: {error.strerror}. "
-            "Free some space or name another folder, then go on.",
-            1,
-        )
+        fail(message, 1)
+
+
+def unwritable(error: OSError) -> str:
+    """Return a message for a file that could not be written, as on a full disk; an empty one for other errors."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS):
+        return ""
+    return (
+        f"{error.filename or 'A file'} could not be written: {error.strerror}. "
+        "Free some space or name another folder, then go on."
+    )
 
 
 def _interruptible(main: Callable[..., Any]) -> Callable[..., Any]:

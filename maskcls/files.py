@@ -49,6 +49,11 @@ def write_atomically(file: Path, text: str, *, wait: bool = True) -> None:
         stream.write(text.encode())
 
 
+def relative(path: Path) -> str:
+    """Return the path below the current folder, where it is there; else as it is."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
 def append_line(file: Path, line: str) -> None:
     """Append a line to the file, without waiting for the disk; an incomplete last line is cut off first.
 

@@ -82,8 +82,8 @@ def main(
         _reproduce(context)
         return
     from maskcls.data.dataset import prepare
-    from maskcls.presets import explicit_values
     from maskcls.serving.standalone import say_where, train, write_bundle_of
+    from maskcls.training.presets import explicit_values
 
     explicit = explicit_values(set_, data, image_size=image_size, epochs=epochs, seed=seed, weights=weights)
     recipe = _recipe(preset, scale, explicit, demo=data is None)
@@ -104,7 +104,7 @@ def main(
 def _recipe(preset: str, scale: str, explicit: dict[str, Any], *, demo: bool) -> Recipe:
     """The recipe that the call names, printed and checked."""
     from maskcls.models.backbones import check_backbones
-    from maskcls.presets import base_recipe, resolve_scale
+    from maskcls.training.presets import base_recipe, resolve_scale
 
     recipe = base_recipe(preset, resolve_scale(scale, gpu=resolve_device("auto") == "cuda"), explicit, demo=demo)
     typer.echo(

@@ -252,6 +252,8 @@ def defined_in(file: Path, what: str, name: str, kind: type[Defined], package: s
     sys.modules[module.__name__] = module  # dataclasses look their module up there
     try:
         spec.loader.exec_module(module)
+    except SpaceError:
+        raise
     except (Exception, SystemExit) as error:
         raise SpaceError(f"The {what} file {file} cannot be loaded: {_where(error)}.") from error
     found = getattr(module, name, None)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Self
 
 import cv2
 import numpy as np
+import PIL.Image
 from numpy.typing import NDArray
 
 from maskcls.data.face_crop import DETECTOR, face_square
@@ -23,6 +24,8 @@ from maskcls.errors import CallError, DataError
 cv2.setNumThreads(0)
 
 Image = NDArray[np.uint8]
+Photo = str | Path | Image | PIL.Image.Image
+"""A file, or an upright uint8 RGB array (height, width, 3) of any size, or an image of Pillow."""
 
 MIN_EDGE_PX = 8
 """A photo with a shorter edge shows nothing to recognise; most often it is 1x1, a placeholder."""
@@ -81,13 +84,58 @@ def decode_bytes(data: bytes, name: str) -> Decoded:
         (bytes(part) for kind, part in zip(kinds, metadata, strict=True) if kind == cv2.IMAGE_METADATA_EXIF), b""
     )
     decoded = _to_rgb(pixels, exif_orientation(exif), name)
-    height, width = decoded.rgb.shape[:2]
+    _refuse_tiny(decoded.rgb, name)
+    return decoded
+
+
+def rgb_of(photo: Photo) -> Image:
+    """Return the upright uint8 RGB (height, width, 3) of a file, of an array that is just that, or of Pillow's image.
+
+    Raises DataError, which names a file, where it cannot be read, and where an array or an image is something else.
+    """
+    if isinstance(photo, np.ndarray):
+        if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3:
+            raise DataError(
+                f"An array of {photo.dtype} {photo.shape} is no photo: uint8 RGB (height, width, 3) expected. "
+                "Convert it."
+            )
+        _refuse_tiny(photo, "The array")
+        return photo
+    if isinstance(photo, PIL.Image.Image):
+        return _decode_pillow(photo)
+    if not isinstance(photo, str | Path):
+        raise DataError(f"A {type(photo).__name__} is no photo: a path, an array or an image of Pillow expected.")
+    return decode(photo).rgb
+
+
+def _decode_pillow(image: PIL.Image.Image) -> Image:
+    """Convert Pillow's image as `decode` converts the content of a file, turned as its EXIF block says."""
+    name = "The image"
+    try:
+        if image.mode.startswith("I;16"):
+            pixels = np.asarray(image).astype(np.uint16)  # (h, w)
+        elif image.mode in ("1", "L"):
+            pixels = np.asarray(image.convert("L"))  # (h, w)
+        elif image.has_transparency_data:
+            pixels = np.asarray(image.convert("RGBA"))[:, :, [2, 1, 0, 3]]  # (h, w, 4), BGRA as OpenCV has it
+        elif image.mode in ("I", "F"):
+            pixels = np.asarray(image)  # refused below: nothing says which value is white
+        else:
+            pixels = np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])  # (h, w, 3), BGR
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow decodes a file only now
+        raise DataError(f"{name} cannot be decoded: {error}.") from None
+    rgb = _to_rgb(pixels, exif_orientation(image.info.get("exif", b"")), name).rgb
+    _refuse_tiny(rgb, name)
+    return rgb
+
+
+def _refuse_tiny(rgb: Image, name: str) -> None:
+    height, width = rgb.shape[:2]
     if min(height, width) < MIN_EDGE_PX:
         raise DataError(
             f"{name} is {width}x{height} px: at least {MIN_EDGE_PX}x{MIN_EDGE_PX} expected. "
             "Replace it, or leave it out."
         )
-    return decoded
 
 
 def exif_orientation(exif: bytes) -> int:

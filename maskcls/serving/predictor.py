@@ -13,16 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from maskcls import machine
 from maskcls.data import geometry
+from maskcls.data.geometry import Photo
 from maskcls.data.pool import over_photos, photo_bar
-from maskcls.errors import DataError
-from maskcls.labels import N_CLASSES
+from maskcls.errors import CallError, DataError
+from maskcls.labels import AGES, GENDERS, MASKS, N_CLASSES, decode
 from maskcls.machine import resolve_device
 from maskcls.models.model import BLOCK, log_probabilities
 from maskcls.serving.bundle import Bundle, Classifier, read_bundle
+from maskcls.serving.submission import PROBABILITY_COLUMNS
 from maskcls.text import first_lines
 
 if TYPE_CHECKING:
@@ -30,8 +33,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("maskcls")
 
-Photo = str | Path | geometry.Image
-"""A file, or an upright uint8 RGB array (height, width, 3) of any size."""
 Crops = dict[geometry.Geometry, geometry.Cropped]
 """One photo through each geometry of a bundle."""
 BLOCKS_AHEAD = 2
@@ -52,16 +53,23 @@ class Predictions(NamedTuple):
 class Predictor:
     """A bundle on a device, ready to predict.
 
+        Predictor("runs/first/best").predict(["a.jpg", array, image])
+
     From its first predictor on the process keeps the memory that it frees, until `machine.give_back_memory`.
 
     Args:
+        bundle: a bundle, or its folder.
         device: `auto` (the first GPU, or the CPU if there is none), or torch's name, as in `cpu` or `cuda:0`.
         flip: predict the mean of a photo's and its mirror image's probabilities, for twice the work.
+
+    Raises:
+        DataError: the folder holds no bundle, or a damaged one.
+        CallError: torch cannot use the device.
     """
 
-    def __init__(self, bundle: Bundle | Path, device: str = "auto", *, flip: bool = False) -> None:
+    def __init__(self, bundle: Bundle | Path | str, device: str = "auto", *, flip: bool = False) -> None:
         machine.keep_freed_memory()
-        self.bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
+        self.bundle = bundle if isinstance(bundle, Bundle) else read_bundle(Path(bundle))
         self.device = resolve_device(device)
         self.flip = flip
         # Each once: classifiers with the same geometry share a photo's crop.
@@ -70,16 +78,50 @@ class Predictor:
             for model in classifier.models:
                 model.to(self.device)
 
+    def predict(self, photos: Sequence[Photo], *, skip_bad: bool = False) -> pd.DataFrame:
+        """Classify photos: one row per photo, in their order.
+
+        The columns are `photo` (the path, or `photos[3]` for what is no file), `mask`, `gender` and `age_group` in the
+        words of `maskcls.labels`, `class` (0..17), `probability` (of that class), and the 18 probabilities, which add
+        up to one, under the names that `maskcls.predict --probabilities` writes: `p0_worn_male_under_30` to
+        `p17_not_worn_female_over_59`, all of them in `maskcls.serving.submission.PROBABILITY_COLUMNS`.
+
+        Args:
+            photos: paths, uint8 RGB arrays (height, width, 3) and Pillow's images, also mixed. Files and Pillow's
+                images are turned as their EXIF block says; an array is taken as upright.
+            skip_bad: give a photo that cannot be read a row of missing values instead of raising. A column `error`,
+                empty for the other photos, then says what is wrong with it.
+
+        Raises:
+            DataError: photos cannot be read; the message names all of them.
+            CallError: `photos` is a single photo.
+        """
+        if isinstance(photos, str | Path) or not hasattr(photos, "__iter__") or getattr(photos, "ndim", 0) == 3:
+            raise CallError(f"predict expects a list of photos, but got one: predict([{_typed(photos)}]).")
+        photos = list(photos)
+        probabilities, bad = self.predictions(photos, skip_bad=skip_bad)
+        if bad and not skip_bad:
+            raise DataError(_refusal(bad, len(photos), "mend them, leave them out, or give skip_bad=True."))
+        table = _table(photos, probabilities)
+        if skip_bad:
+            rows = list(bad)
+            table = table.astype({"class": "Int64"})  # which may be missing
+            table.loc[rows, table.columns[1:]] = pd.NA
+            table["error"] = [bad.get(row, "") for row in range(len(photos))]
+        return table
+
     def crops(self, photo: Photo) -> Crops:
         """A photo's pixels, uint8 (s, s, 3), for each geometry: to the bit what the pixel store holds."""
-        rgb = photo if isinstance(photo, np.ndarray) else geometry.decode(photo).rgb
+        rgb = geometry.rgb_of(photo)
         return {each: each.crop(rgb) for each in self.geometries}
 
     def probabilities(self, photos: Sequence[Photo], *, progress: bool = False) -> NDArray[np.float64]:
         """Predict (n, 18), rows summing to one. Raises DataError that lists all photos which cannot be read."""
         predictions = self.predictions(photos, progress=progress)
         if predictions.bad:
-            raise DataError(_refusal(predictions.bad, len(photos)))
+            raise DataError(
+                _refusal(predictions.bad, len(photos), "nothing was written. Mend them, or use --skip-bad.")
+            )
         return predictions.probabilities
 
     def at_once(self, photo: geometry.Image) -> NDArray[np.float64]:
@@ -103,7 +145,13 @@ class Predictor:
         with photo_bar("Photos", len(photos), progress) as advance:
             for start, block in self._decoded(photos):
                 good = {start + row: crops for row, crops in enumerate(block) if not isinstance(crops, DataError)}
-                bad.update({start + row: str(error) for row, error in enumerate(block) if isinstance(error, DataError)})
+                bad.update(
+                    {
+                        start + row: _message(photos, start + row, error)
+                        for row, error in enumerate(block)
+                        if isinstance(error, DataError)
+                    }
+                )
                 faces_missed += sum(any(cropped.face_missed for cropped in crops.values()) for crops in good.values())
                 if good and (skip_bad or not bad):
                     pixels = {
@@ -160,6 +208,36 @@ def probabilities_of(
     return Predictor(bundle, device).of_rows(faces, rows)
 
 
-def _refusal(bad: dict[int, str], total: int) -> str:
-    heading = f"{len(bad):,} of {total:,} photos cannot be read; nothing was written. Mend them, or use --skip-bad."
+def _table(photos: Sequence[Photo], probabilities: NDArray[np.float64]) -> pd.DataFrame:
+    """What `Predictor.predict` returns for photos that all can be read; probabilities are (n, 18)."""
+    classes = probabilities.argmax(axis=1)  # (n,)
+    found = [decode(int(class_)) for class_ in classes]
+    table = pd.DataFrame(
+        {
+            "photo": [_name(photo, row) for row, photo in enumerate(photos)],
+            "mask": [MASKS[one.mask] for one in found],
+            "gender": [GENDERS[one.gender] for one in found],
+            "age_group": [AGES[one.age] for one in found],
+            "class": classes,
+            "probability": probabilities.max(axis=1),
+        }
+    )
+    return table.join(pd.DataFrame(probabilities, columns=list(PROBABILITY_COLUMNS)))
+
+
+def _typed(photo: object) -> str:
+    return repr(str(photo)) if isinstance(photo, str | Path) else "photo"
+
+
+def _name(photo: object, row: int) -> str:
+    """What a photo is called: a file's path; other photos have no name but their place."""
+    return str(photo) if isinstance(photo, str | Path) else f"photos[{row}]"
+
+
+def _message(photos: Sequence[Photo], row: int, error: DataError) -> str:
+    return str(error) if isinstance(photos[row], str | Path) else f"{_name(photos[row], row)}: {error}"
+
+
+def _refusal(bad: dict[int, str], total: int, advice: str) -> str:
+    heading = f"{len(bad):,} of {total:,} photos cannot be read; {advice}"
     return "\n".join([heading, *first_lines(list(bad.values()), LISTED)])

@@ -37,10 +37,10 @@ from maskcls.data.geometry import decode_bytes
 from maskcls.data.photos import read_contest
 from maskcls.machine import resolve_device, set_threads
 from maskcls.models.model import build_models
-from maskcls.presets import resolve_weights
 from maskcls.recipe import Recipe
 from maskcls.serving.bundle import Trained, write_bundle
 from maskcls.serving.predictor import Predictor
+from maskcls.training.presets import resolve_weights
 from tests.benchmarks.report import ROOT, summary, table, write
 
 PREDICT, DECODE, FORWARD = "(p) predicting from files", "(d) decoding alone", "(f) the models alone"

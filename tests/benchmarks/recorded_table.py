@@ -20,12 +20,13 @@ from typing import Annotated, Any
 
 import typer
 
-from maskcls import cli, presets
+from maskcls import cli
 from maskcls.cli import run
 from maskcls.data.dataset import prepare
 from maskcls.data.splits import split_people
 from maskcls.recipe import Recipe
 from maskcls.stores.arrays import CacheOptions
+from maskcls.training import presets
 from search_spaces import Setting, Space, Suggest
 from tune.fitting.curve import read_curve
 from tune.fitting.pool import run_fits

@@ -39,7 +39,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 import search_spaces
 from maskcls.cli import run
-from maskcls.presets import preset
+from maskcls.training.presets import preset
 from tests.benchmarks import search_growth
 from tests.benchmarks.report import ROOT, summary, table, write
 from tune.runs import cluster

@@ -32,7 +32,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState as OptunaState
 
 import search_spaces
-from maskcls.presets import preset
+from maskcls.training.presets import preset
 from search_spaces import Setting
 from tune.runs import leaderboard
 from tune.runs import study as records

@@ -13,9 +13,9 @@ import pytest
 from maskcls.data.demo.folder import draw
 from maskcls.data.sampling import DrawStream
 from maskcls.models.model import build_models
-from maskcls.presets import preset
 from maskcls.recipe import Recipe
 from maskcls.training.model_fit import rate_factor
+from maskcls.training.presets import preset
 from tests.benchmarks import against_ray, plain_ray
 from tests.benchmarks.plain_ray import Classifier
 from tests.commands import call

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from maskcls.errors import CallError
-from maskcls.presets import DEFAULT_PRESET, PRESETS, SCALES, explicit_values, preset, resolve_weights
 from maskcls.recipe import Recipe, parse_settings
+from maskcls.training.presets import DEFAULT_PRESET, PRESETS, SCALES, explicit_values, preset, resolve_weights
 
 
 @pytest.mark.parametrize("scale", SCALES)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from maskcls.presets import preset
 from maskcls.recipe import Recipe
+from maskcls.training.presets import preset
 from search_spaces import Choices, Domain, Setting, Space, Suggester
 
 

@@ -11,8 +11,8 @@ import optuna
 import pytest
 
 import search_spaces
-from maskcls.presets import PRESETS, base_recipe, preset
 from maskcls.recipe import MEMBERS, Recipe
+from maskcls.training.presets import PRESETS, base_recipe, preset
 from search_spaces import Setting, Space, SpaceError
 
 N_SPACES = 6

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import search_spaces
-from maskcls.presets import preset
 from maskcls.recipe import Recipe
 from maskcls.task_split import TASK_SPLITS, TaskSplit
+from maskcls.training.presets import preset
 from search_spaces import _DRAWS, Setting, Space, SpaceError, Suggest, everything, imbalance, task_split
 from search_spaces.augmentation import CONTEST, MIXES, UPPER
 from search_spaces.backbones import _FIXED, BACKBONES, FIXED_SIZE

@@ -7,7 +7,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from maskcls.presets import preset
+from maskcls.training.presets import preset
 from search_spaces import Setting, Space, Suggest
 from tests.tune.searches import SETTING
 from tests.tune.synthetic import f1

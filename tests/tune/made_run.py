@@ -13,7 +13,7 @@ import optuna
 from optuna.trial import TrialState as OptunaState
 
 import search_spaces
-from maskcls.presets import preset
+from maskcls.training.presets import preset
 from search_spaces import Setting
 from tune.runs import study as records
 from tune.runs.folder import SearchRun

@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from maskcls.presets import preset
+from maskcls.training.presets import preset
 from search_spaces import Setting
 from tests.tune.synthetic import SPACE
 from tune.runs.folder import SearchRun

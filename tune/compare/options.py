@@ -14,10 +14,10 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from maskcls import presets
 from maskcls.errors import CallError
 from maskcls.recipe import Recipe
 from maskcls.text import counted
+from maskcls.training import presets
 from tune.compare.arms import (
     Arm,
     PlannedComparison,

@@ -14,7 +14,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
 import psutil
@@ -126,6 +126,12 @@ def connected(address: str | None) -> Iterator[Cluster]:
             ray.shutdown()
 
 
+def is_up() -> bool:
+    """Whether this process is connected to Ray already. Ray is not imported for that."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
+
+
 @contextmanager
 def _sigterm_kept() -> Iterator[None]:
     """Restore the handler of SIGTERM at the block's end: Ray sets one that exits with 15, and so hides the signal.
@@ -147,13 +153,17 @@ def _sigterm_kept() -> Iterator[None]:
 
 
 @contextmanager
-def starting(address: str | None) -> Iterator[Callable[[], Cluster]]:
+def starting(address: str | None, *, is_guest: bool = False) -> Iterator[Callable[[], Cluster]]:
     """Do what `connected` does, but in a thread beside the block, which gets a function that waits for the cluster.
 
     That function raises what `connected` raises. The thread stays until the block's end, because Linux ends the
     processes that a thread has started together with the thread (prctl(2), PR_SET_PDEATHSIG), as Ray asks it to.
     However the block ends, Ray's start is waited for, and then Ray is shut down. Ctrl-C while it is waited for ends
     at once what has been started.
+
+    Args:
+        is_guest: this process belongs to another program, as a notebook does: Ctrl-C waits for Ray's start in any case,
+            because the process and its other children must go on.
     """
     stack, begun, left = ExitStack(), Future[Cluster](), threading.Event()
 
@@ -174,7 +184,8 @@ def starting(address: str | None) -> Iterator[Callable[[], Cluster]]:
         yield ready
     finally:
         try:
-            _wait(begun)
+            with uninterrupted() if is_guest else nullcontext():
+                _wait(begun)
         except (KeyboardInterrupt, SystemExit):
             _end_half_started()
             raise

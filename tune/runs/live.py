@@ -21,7 +21,8 @@ class LivePicture:
     """
 
     def __init__(self, plain: bool | None, *, stays: bool) -> None:
-        self.console = Console(stderr=True)
+        # In a notebook rich would make each line an HTML object of its own.
+        self.console = Console(stderr=True, force_jupyter=False)
         self.plain = not self.console.is_terminal if plain is None else plain
         self.began = time.monotonic()
         self._stays = stays

@@ -26,11 +26,12 @@ from pydantic import (
     model_validator,
 )
 
-from maskcls import presets
 from maskcls.command_line.options import stated
 from maskcls.errors import CallError
 from maskcls.recipe import parse_settings
 from maskcls.stores.arrays import DEFAULT_GB, CacheOptions
+from maskcls.text import meant
+from maskcls.training import presets
 from tune.runs.durations import budget_s
 from tune.runs.folder import DEFAULT_RUNS
 
@@ -272,7 +273,8 @@ class SharedOptions(BaseModel):
                 f"{option} must be one of {', '.join(get_args(cls.model_fields[name].annotation))}, but got {given!r}."
             )
         if problem["type"] == "extra_forbidden":
-            return f"There is no option {option}. Options: {', '.join(cls.model_fields)}."
+            hint = " ".join(filter(None, [meant(name, cls.model_fields), f"Options: {', '.join(cls.model_fields)}."]))
+            return f"There is no option {option}. {hint}"
         return f"{option}: {problem['msg']}, but got {given!r}."
 
 

@@ -59,8 +59,13 @@ def say_all(notes: Iterable[str]) -> None:
 
 
 def machine_of(options: SharedOptions, stack: ExitStack) -> Cluster:
-    """The cluster that the options name, joined until the stack ends; without one this machine, with no Ray started."""
-    return stack.enter_context(cluster.connected(options.address)) if options.address else cluster.here()
+    """The cluster that the options name, joined until the stack ends, or that this process is connected to already.
+
+    Without one this machine, with no Ray started.
+    """
+    if options.address or cluster.is_up():
+        return stack.enter_context(cluster.connected(options.address))
+    return cluster.here()
 
 
 def say_dashboard(there: Cluster) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from maskcls import presets
 from maskcls.errors import CallError
+from maskcls.training import presets
 from tune.runs.cluster import Cluster
 from tune.runs.options import SharedOptions
 

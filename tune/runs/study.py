@@ -29,6 +29,7 @@ IMPORTED, DUPLICATE = "learnt", "withdrawn"
 """Attributes of trials that are not the run's own: another run's, for the sampler; duplicates, which are not run."""
 COPYING = "copying"
 """Attribute of a study that is a copy of another: False when it is complete."""
+_DIRECTION = "maximize" if MODE == "max" else "minimize"
 _STATES = {
     OptunaState.COMPLETE: TrialState.COMPLETE,
     OptunaState.PRUNED: TrialState.STOPPED_EARLY,
@@ -91,8 +92,18 @@ def open_study(run: SearchRun) -> optuna.Study:
     study = _current(store)
     if study is not None:
         return study
-    direction = "maximize" if MODE == "max" else "minimize"
-    return optuna.create_study(study_name=run.name, storage=store, direction=direction)
+    return optuna.create_study(study_name=run.name, storage=store, direction=_DIRECTION)
+
+
+def in_memory(run: SearchRun) -> optuna.Study:
+    """Return a copy of the run's study as it is now, without trials if it has none. The run is only read."""
+    store = storage(run) if run.journal.exists() else None
+    study = _current(store) if store is not None else None
+    if study is None:
+        return optuna.create_study(study_name=run.name, direction=_DIRECTION)
+    copy = optuna.storages.InMemoryStorage()
+    optuna.copy_study(from_study_name=study.study_name, from_storage=store, to_storage=copy)
+    return optuna.load_study(study_name=study.study_name, storage=copy)
 
 
 def trials_of(run: SearchRun) -> list[FrozenTrial]:

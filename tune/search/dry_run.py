@@ -26,7 +26,7 @@ def print_plan(options: SearchOptions, resolved: Resolved, ended: int = 0) -> No
     Args:
         ended: trials that a run to be resumed has already.
     """
-    plan, console = resolved.plan, Console()
+    plan, console = resolved.plan, Console(force_jupyter=False)
     photos = count_photos(options.data, options.skip_bad)
     console.print(f"Space {resolved.space.name}: {resolved.space.question}", highlight=False)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")

@@ -9,9 +9,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
-from maskcls import presets
 from maskcls.errors import CallError
 from maskcls.models import weights
+from maskcls.training import presets
 from search_spaces import Setting, Space, SpaceError, get
 from tune.runs.cluster import Cluster
 from tune.runs.folder import SearchRun

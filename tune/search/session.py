@@ -6,8 +6,9 @@ import functools
 import hashlib
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -40,20 +41,34 @@ from tune.search.options import SPACE_COPY, Resolved, SearchOptions, at_a_time, 
 from tune.search.plan import SearchPlan, drawn_recipes, vet
 
 
-def run(options: SearchOptions) -> int:
+@dataclass(frozen=True)
+class Caller:
+    """What a search is started by: the command, to which the process belongs, or another program."""
+
+    is_guest: bool = False
+    """Whether the process belongs to another program, as a notebook does (`cluster.starting`)."""
+    found: Callable[[SearchRun], object] = lambda run: None
+    """Is given the run as soon as there is one."""
+
+
+COMMAND = Caller()
+
+
+def run(options: SearchOptions, caller: Caller = COMMAND) -> int:
     """The command's work. Returns the exit status."""
     with output.directed(quiet=options.quiet, as_json=options.as_json):
         if options.resume is not None:
-            return _resume(options, options.resume)
+            return _resume(options, options.resume, caller)
         if not options.space:
             raise CallError(
                 f"--space is missing. Spaces: {', '.join(names())}, or a Python file that defines SPACE. See "
                 "--list-spaces."
             )
-        return begin_or_resume(options, _begin, _resume) if options.begin_or_resume else _begin(options)
+        begin, resume = functools.partial(_begin, caller=caller), functools.partial(_resume, caller=caller)
+        return begin_or_resume(options, begin, resume) if options.begin_or_resume else begin(options)
 
 
-def _begin(options: SearchOptions) -> int:
+def _begin(options: SearchOptions, caller: Caller) -> int:
     with ExitStack() as stack:
         if options.name:
             SearchRun.check_free(options.runs, options.name)
@@ -72,21 +87,23 @@ def _begin(options: SearchOptions) -> int:
         made = SearchRun.create(options.runs, name, resolved.record(options))
         stack.enter_context(made.driving())
         emit_run(made, options.trials)
-        ray = stack.enter_context(cluster.starting(options.address))
+        ray = stack.enter_context(cluster.starting(options.address, is_guest=caller.is_guest))
         try:
             _write_config(options, resolved, made)
             _prepare_data(options, resolved, made)
         except BaseException:
             remove(made)
             raise
+        caller.found(made)
         return _search(options, resolved, made, ray())
 
 
-def _resume(stated: SearchOptions, place: str) -> int:
+def _resume(stated: SearchOptions, place: str, caller: Caller) -> int:
     from tune.runs.study import records  # imports optuna
 
     found = SearchRun.open(place, stated.runs)
     options = stated.resumed(found)
+    caller.found(found)
     with ExitStack() as stack:
         if not options.plan:
             stack.enter_context(found.driving())
@@ -120,7 +137,8 @@ def _resume(stated: SearchOptions, place: str) -> int:
         _write_config(options, resolved, found)
         if not has_data(found):
             _prepare_data(options, resolved, found)
-        return _search(options, resolved, found, stack.enter_context(cluster.connected(options.address)))
+        ray = stack.enter_context(cluster.starting(options.address, is_guest=caller.is_guest))
+        return _search(options, resolved, found, ray())
 
 
 def _enough(options: SearchOptions, run: SearchRun, ended: int) -> str:

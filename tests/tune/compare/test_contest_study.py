@@ -18,12 +18,12 @@ from maskcls.data.photos import read_contest
 from maskcls.data.splits import split_people
 from maskcls.labels import decode as decode_class
 from maskcls.models.model import log_probabilities, member_log_probs
-from maskcls.presets import base_recipe
 from maskcls.recipe import Recipe
 from maskcls.stores.arrays import CacheOptions
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
 from maskcls.training.model_fit import rate_factor
+from maskcls.training.presets import base_recipe
 from tests.conftest import DemoFaces
 from tune.compare import studies
 from tune.compare.arms import find_inapplicable, plan_comparison

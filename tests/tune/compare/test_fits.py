@@ -14,9 +14,9 @@ import pytest
 
 from maskcls.data.dataset import FaceDataset, prepare
 from maskcls.errors import OutOfMemory
-from maskcls.presets import base_recipe
 from maskcls.stores.arrays import CacheOptions
 from maskcls.training.fit import Fit
+from maskcls.training.presets import base_recipe
 from maskcls.training.result import EpochResult
 from tune.compare import table as compare_table
 from tune.compare.arms import PlannedComparison, plan_comparison, repeat_splits

@@ -133,6 +133,34 @@ run(main)
     assert none_left(driver, limit_s=5)
 
 
+def test_ctrl_c_while_ray_starts_leaves_the_program_that_called_alone() -> None:
+    """A notebook goes on: Ray's start is waited for, its own children and handlers of signals stay."""
+    host = asked("""
+import signal, subprocess
+own = subprocess.Popen(["sleep", "60"], process_group=0)
+before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+try:
+    with cluster.starting(None, is_guest=True):
+        print("begun", flush=True)
+        while True: time.sleep(0.1)
+except KeyboardInterrupt:
+    assert not ray.is_initialized()
+assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+assert own.poll() is None
+own.kill()
+print("goes on")
+""")
+    assert host.stdout is not None
+    assert host.stdout.readline() == "begun\n"
+    time.sleep(1)
+    os.killpg(host.pid, signal.SIGINT)
+    time.sleep(0.5)
+    os.killpg(host.pid, signal.SIGINT)
+    out, err = host.communicate(timeout=60)
+    assert out == "goes on\n", err
+    assert none_left(host)
+
+
 def test_a_second_ctrl_c_does_not_wait_for_ray() -> None:
     driver = begun(f"""
 with cluster.starting(None):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from maskcls.errors import CallError
-from maskcls.presets import preset
+from maskcls.training.presets import preset
 from search_spaces import Setting, Space
 from tune.search.plan import SearchPlan, vet
 

@@ -1,0 +1,206 @@
+"""run_search does in Python what the command `python -m tune.search` does: the same options, the same run folder."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
+
+from maskcls.cli import INTERRUPTED, TERMINATED, unwritable
+from maskcls.errors import CallError, RunError, Terminated
+from maskcls.files import relative
+from search_spaces import Setting, Space, SpaceError, Suggest
+from search_spaces.as_file import name_or_file
+from tune.api.run import Run
+
+if TYPE_CHECKING:
+    from tune.search.options import SearchOptions
+    from tune.search.plan import Sampler, Scheduler
+
+AnyPath = str | os.PathLike[str]
+
+
+class SearchCall(TypedDict, total=False):
+    """The options of `run_search`: those of the command, by their names; `python -m tune.search --help` explains each.
+
+    None stands for "not stated", as if the option were left out.
+    """
+
+    space: AnyPath | Space | Callable[[Suggest, Setting], dict[str, Any]] | None
+    data: AnyPath | None
+    preset: str | None
+    set: Mapping[str, object] | Iterable[str] | None
+    epochs: int | None
+    image_size: int | None
+    weights: AnyPath | None
+    scale: Literal["auto", "cpu", "gpu"] | None
+    seed: int | None
+    split_seed: int | None
+    split: AnyPath | None
+    corrections: AnyPath | None
+    skip_bad: bool | None
+    trials: int | None
+    time_budget: str | None
+    sampler: Sampler | None
+    scheduler: Scheduler | None
+    learn_from: AnyPath | Iterable[AnyPath] | None
+    finalists: int | None
+    repeats: int | None
+    repeat_by: Literal["folds", "seeds"] | None
+    retrain_on_all: bool | None
+    parallel: int | None
+    gpus_per_trial: float | Literal["auto"] | None
+    cpus_per_trial: int | None
+    runs: AnyPath | None
+    name: str | None
+    resume: AnyPath | None
+    begin_or_resume: bool | None
+    address: str | None
+    cache: AnyPath | None
+    pixel_store_gb: float | None
+    feature_store_gb: float | None
+    quiet: bool | None
+    as_json: bool | None
+
+
+@overload
+def run_search(*, plan: Literal[True], **options: Unpack[SearchCall]) -> None:
+    """Print the plan."""
+
+
+@overload
+def run_search(*, plan: Literal[False] = False, **options: Unpack[SearchCall]) -> Run:
+    """Search."""
+
+
+def run_search(*, plan: bool = False, **options: Unpack[SearchCall]) -> Run | None:
+    """Search for the best classifier of a folder of faces, as `python -m tune.search` does, and wait for its end.
+
+        run = run_search(data="faces", space="freezing", trials=12, epochs=6)
+
+    It takes the options of the command by their names (`python -m tune.search --help`), makes the same run folder, and
+    prints the same lines. Beside that
+
+    - `space` may be a function (trial, setting) that returns overrides of a recipe, or a `search_spaces.Space`. The run
+      keeps its source where that draws the same; where not, a resume needs the same object again.
+    - `set` may be a dict, as in `set={"head_width": 64}`, and `learn_from` a single run.
+
+    Ray is started here and stopped at the end, unless `address` names a cluster, or this process is connected to Ray
+    already: then the search runs there, and the connection stays.
+
+    Ctrl-C (in a notebook: interrupting the kernel) ends the search cleanly: what is done is kept, best/ and the report
+    are written, Ray is stopped, and KeyboardInterrupt is raised, with a text that says how to go on. A second one does
+    not wait for best/ and the report. Called in another thread than the main one, a search does not see Ctrl-C.
+
+    Args:
+        plan: print what would be done, and do nothing.
+
+    Returns the run; with `plan` None.
+
+    Raises:
+        CallError: an option is wrong or unknown; nothing was begun.
+        DataError: the data cannot be used.
+        RunError: no trial could be made into a bundle, the disk is full, or another driver holds the run.
+        KeyboardInterrupt: as above; after SIGTERM its subclass `maskcls.errors.Terminated`.
+    """
+    from tune.search import session
+
+    found: list[Run] = []
+    caller = session.Caller(is_guest=True, found=lambda run: found.append(Run(run.path)))
+    with tempfile.TemporaryDirectory() as folder, _shown():
+        try:
+            status = session.run(_checked({"plan": plan, **options}, Path(folder)), caller)
+        except KeyboardInterrupt as interrupt:
+            raise type(interrupt)(_interrupted(found)) from None
+        except OSError as error:
+            message = unwritable(error)
+            if not message:
+                raise
+            raise RunError(message) from error
+    if plan:
+        return None
+    if status in (INTERRUPTED, TERMINATED):
+        raise (Terminated if status == TERMINATED else KeyboardInterrupt)(_interrupted(found))
+    if status:
+        raise RunError(
+            f"No trial of run {found[0].name} could be made into a bundle; the lines above say why. Its trials: "
+            f"{found[0]!r}.leaderboard."
+        )
+    return found[0]
+
+
+# For help() and for editors that ask the running process, as Jupyter's Tab does; type checkers read SearchCall.
+run_search.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind.__forward_arg__)
+        for name, kind in SearchCall.__annotations__.items()
+    ]
+    + [inspect.Parameter("plan", inspect.Parameter.KEYWORD_ONLY, default=False, annotation="bool")],
+    return_annotation="Run | None",
+)
+
+
+def _checked(stated: Mapping[str, object], folder: Path) -> SearchOptions:
+    """The command's options. Raises CallError for a wrong or an unknown one.
+
+    Args:
+        folder: gets the file of a space that is an object.
+    """
+    from tune.search.options import SearchOptions
+
+    known = SearchCall.__annotations__
+    values = {name: value for name, value in stated.items() if value is not None or name not in known}
+    try:
+        if "space" in values:
+            values["space"] = name_or_file(values["space"], folder)  # type: ignore[arg-type]
+    except SpaceError as error:
+        raise CallError(str(error)) from None
+    settings = values.get("set")
+    if isinstance(settings, Mapping):
+        values["set"] = tuple(f"{key}={_text(value)}" for key, value in settings.items())
+    for name in ("set", "learn_from"):
+        value = values.get(name)
+        if isinstance(value, str | os.PathLike):
+            values[name] = (value,)
+    for name, value in values.items():
+        if isinstance(value, os.PathLike):
+            values[name] = os.fspath(value)
+        elif isinstance(value, Iterable) and not isinstance(value, str):
+            values[name] = tuple(os.fspath(one) if isinstance(one, os.PathLike) else one for one in value)
+    return SearchOptions.model_validate(values)
+
+
+def _text(value: object) -> str:
+    """A recipe's value as `--set` takes it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _interrupted(found: list[Run]) -> str:
+    if not found:
+        return "Interrupted before the search began; no run was left."
+    path = relative(found[0].path)
+    return f"Interrupted. What is done is kept: open_run({path!r}) shows it, run_search(resume={path!r}) goes on."
+
+
+@contextlib.contextmanager
+def _shown() -> Iterator[None]:
+    """Show what the package logs, unless the program has its own handlers; in a notebook print all as plain lines."""
+    with contextlib.ExitStack() as stack:
+        if type(sys.stderr).__module__.startswith("ipykernel"):
+            # A notebook shows stderr on red, apart from stdout, which would tear the lines out of their order.
+            stack.enter_context(contextlib.redirect_stderr(sys.stdout))
+        logger = logging.getLogger("maskcls")
+        if not logger.hasHandlers():
+            handler, level = logging.StreamHandler(), logger.level
+            logger.addHandler(handler)
+            logger.setLevel(logging.INFO)
+            stack.callback(logger.setLevel, level)
+            stack.callback(logger.removeHandler, handler)
+        yield
