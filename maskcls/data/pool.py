@@ -49,7 +49,10 @@ def over_photos(
 def photo_bar(title: str, total: int, shown: bool) -> Iterator[Callable[[int], None]]:
     """Show a progress bar on stderr, if that is a terminal and `shown` is true; yield a function that advances it."""
     console = Console(stderr=True)
+    if not (shown and console.is_terminal):
+        yield lambda n: None
+        return
     columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not (shown and console.is_terminal), transient=True) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=total)
         yield lambda n: bar.advance(task, n)

@@ -78,7 +78,7 @@ class Predictor:
             for model in classifier.models:
                 model.to(self.device)
 
-    def predict(self, photos: Sequence[Photo], *, skip_bad: bool = False) -> pd.DataFrame:
+    def predict(self, photos: Sequence[Photo] | geometry.Image, *, skip_bad: bool = False) -> pd.DataFrame:
         """Classify photos: one row per photo, in their order.
 
         The columns are `photo` (the path, or `photos[3]` for what is no file), `mask`, `gender` and `age_group` in the
@@ -88,7 +88,8 @@ class Predictor:
 
         Args:
             photos: paths, uint8 RGB arrays (height, width, 3) and Pillow's images, also mixed. Files and Pillow's
-                images are turned as their EXIF block says; an array is taken as upright.
+                images are turned as their EXIF block says; an array is taken as upright. An array of them, (n, height,
+                width, 3), is a list as well.
             skip_bad: give a photo that cannot be read a row of missing values instead of raising. A column `error`,
                 empty for the other photos, then says what is wrong with it.
 

@@ -12,6 +12,15 @@ from rich.table import Table
 from rich.text import Text
 
 
+def console(*, stderr: bool = False) -> Console:
+    """Return a console that writes plain lines in a notebook, whose streams say that they were a terminal.
+
+    Rich itself would make an HTML object of each line there.
+    """
+    is_plain = False if Console().is_jupyter else None
+    return Console(stderr=stderr, force_jupyter=False, force_terminal=is_plain)
+
+
 class LivePicture:
     """A table and a headline, drawn again and again on a terminal within the block; elsewhere lines take their place.
 
@@ -21,8 +30,7 @@ class LivePicture:
     """
 
     def __init__(self, plain: bool | None, *, stays: bool) -> None:
-        # In a notebook rich would make each line an HTML object of its own.
-        self.console = Console(stderr=True, force_jupyter=False)
+        self.console = console(stderr=True)
         self.plain = not self.console.is_terminal if plain is None else plain
         self.began = time.monotonic()
         self._stays = stays

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.table import Table
 
 from maskcls.text import counted
+from tune.runs import live
 from tune.runs.durations import duration
 from tune.runs.estimates import PHOTOS_PER_SECOND, count_photos, gigabytes
 from tune.search import points
@@ -26,7 +26,7 @@ def print_plan(options: SearchOptions, resolved: Resolved, ended: int = 0) -> No
     Args:
         ended: trials that a run to be resumed has already.
     """
-    plan, console = resolved.plan, Console(force_jupyter=False)
+    plan, console = resolved.plan, live.console()
     photos = count_photos(options.data, options.skip_bad)
     console.print(f"Space {resolved.space.name}: {resolved.space.question}", highlight=False)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")

@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, assert_type, get_args
 
@@ -21,6 +22,7 @@ from maskcls.data.geometry import decode
 from maskcls.errors import CallError, RunError
 from search_spaces import Setting, Suggest
 from tests import commands
+from tests.conftest import DemoFaces
 from tests.tune.search.test_command import recorded_run
 from tests.tune.search.test_kill import none_left, wait_for
 from tests.tune.searches import table
@@ -32,7 +34,8 @@ from tune.search.options import SPACE_COPY, SearchOptions
 from tune.search.plan import SAMPLERS, SCHEDULERS
 
 ROOT = Path(__file__).parents[3]
-SMALL: SearchCall = {"epochs": 1, "image_size": 32, "parallel": 1, "scale": "cpu", "weights": "none"}
+SMALL: dict[str, Any] = {"epochs": 1, "image_size": 32, "parallel": 1, "scale": "cpu", "weights": "none"}
+FEW: dict[str, Any] = {"trials": 3, "finalists": 2, "repeats": 2}
 TINY = {"batch_size": 128, "backbone": "lcnet_050"}
 WIDTHS = (8, 16, 32)
 
@@ -52,12 +55,20 @@ def of_widths(*choices: int) -> Callable[[Suggest, Setting], dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, demo_cache: Path, ray_cluster: None) -> Run:
+def faces(demo_faces: DemoFaces) -> Path:
+    return demo_faces(30, 2)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, faces: Path, cache: Path, ray_cluster: None) -> Run:
     """A whole search of three trials over a function, in the tests' own Ray."""
     runs = tmp_path_factory.mktemp("runs")
-    return run_search(
-        **SMALL, space=widths, trials=3, set=TINY, finalists=2, repeats=2, runs=runs, name="one", cache=demo_cache
-    )
+    return run_search(**SMALL, **FEW, data=faces, space=widths, set=TINY, runs=runs, name="one", cache=cache)
 
 
 def test_the_signature_has_exactly_the_fields_of_the_options() -> None:
@@ -159,7 +170,7 @@ def test_the_leaderboard_is_that_of_the_file(run: Run) -> None:
     assert board["trial"].tolist() == [row["trial"] for row in file]
     assert board["best_validation_f1"].round(6).tolist() == [float(row["best_validation_f1"]) for row in file]
     assert board["rank"].tolist() == [1, 2, 3]
-    assert set(board["overrides"].map(lambda one: one.get("head_width"))) <= {None, *WIDTHS}
+    assert all(one.get("head_width", WIDTHS[0]) in WIDTHS for one in board["overrides"])
 
 
 def test_the_study_is_a_copy(run: Run) -> None:
@@ -183,8 +194,8 @@ def test_choice_and_holdout_have_their_spread_and_interval(run: Run) -> None:
     assert choice.holdout == holdout
 
 
-def test_the_winner_predicts(run: Run, demo_cache: Path) -> None:
-    files = sorted(demo_cache.glob("demo-*/**/normal.*"))[:2]
+def test_the_winner_predicts(run: Run, faces: Path) -> None:
+    files = sorted(faces.glob("train/images/*/normal.*"))[:2]
     found = run.predictor("cpu").predict([files[0], decode(files[1]).rgb])
     assert_type(found, pd.DataFrame)
     assert found["photo"].tolist() == [str(files[0]), "photos[1]"]
@@ -200,6 +211,17 @@ def test_a_run_is_opened_by_name_and_by_path(run: Run) -> None:
 def test_a_finished_run_is_resumed_and_nothing_is_left_to_do(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_search(resume=run, space=widths) == run
     assert "Nothing is left to do: one has 3 trials, and 3 are wanted." in capsys.readouterr().out
+
+
+def test_the_same_call_again_is_said_to_be_complete(
+    run: Run, faces: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own: dict[str, Any] = {"runs": run.path.parent, "name": "one", "begin_or_resume": True, "quiet": True}
+    assert run_search(**SMALL, **FEW, **own, data=faces, space=widths, set=TINY, cache=cache) == run
+    said = capsys.readouterr()
+    assert (said.out.partition(":")[0], said.err) == ("Nothing is left to do", "")
+    with pytest.raises(CallError, match=r"^--begin-or-resume found the run one, which has other settings: --set is "):
+        run_search(**SMALL, **FEW, **own, data=faces, space=widths, set={**TINY, "epochs": 2}, cache=cache)
 
 
 def test_the_connection_to_ray_stays_where_it_was_there_before(run: Run) -> None:
@@ -226,50 +248,54 @@ from tune import open_run, run_search
 def handlers():
     return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
 
-common = dict(epochs=1, image_size=32, parallel=1, set={TINY!r}, finalists=0, cache=sys.argv[1])
+common = dict(
+    data=sys.argv[1], cache=sys.argv[2], weights="none", epochs=1, image_size=32, parallel=1, set={TINY!r}, finalists=0
+)
 before = handlers()
 """
 
 
-def program(code: str, folder: Path, cache: Path) -> subprocess.Popen[str]:
+@contextmanager
+def program(code: str, folder: Path, faces: Path, cache: Path) -> Iterator[subprocess.Popen[str]]:
     """A program of its own, at the head of its process group, in a folder of its own."""
-    command = [sys.executable, "-c", PROGRAM + textwrap.dedent(code), str(cache)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
+    command = [sys.executable, "-c", PROGRAM + textwrap.dedent(code), str(faces), str(cache)]
+    started = subprocess.Popen(
         command,
         cwd=folder,
-        env=environment,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
+    try:
+        yield started
+    finally:
+        started.kill()
 
 
-def test_searches_follow_each_other_also_in_another_thread(tmp_path: Path, demo_cache: Path) -> None:
-    both = program(
-        """
+@pytest.mark.timeout(600)
+def test_searches_follow_each_other_also_in_another_thread(tmp_path: Path, faces: Path, cache: Path) -> None:
+    code = """
         run_search(space="freezing", trials=1, name="one", **common)
         assert not ray.is_initialized() and handlers() == before
         thread = threading.Thread(target=run_search, kwargs=dict(space="freezing", trials=1, name="two", **common))
         thread.start()
         thread.join()
         assert not ray.is_initialized() and handlers() == before
-        print(open_run("one").leaderboard.equals(open_run("two").leaderboard.assign(
-            seconds=open_run("one").leaderboard["seconds"])))
-        """,
-        tmp_path,
-        demo_cache,
-    )
-    out, err = both.communicate(timeout=250)
-    assert both.returncode == 0, err
-    assert out.endswith("True\n")
-    assert none_left(both)
+        one, two = (open_run(name).leaderboard.drop(columns="seconds") for name in ("one", "two"))
+        print(len(one), one.equals(two))
+    """
+    with program(code, tmp_path, faces, cache) as both:
+        out, err = both.communicate()
+        assert both.returncode == 0, err
+        assert out.endswith("1 True\n")
+        assert none_left(both)
 
 
-def test_ctrl_c_ends_a_search_cleanly_and_the_program_goes_on(tmp_path: Path, demo_cache: Path) -> None:
-    interrupted = program(
-        """
+@pytest.mark.timeout(600)
+def test_ctrl_c_ends_a_search_cleanly_and_the_program_goes_on(tmp_path: Path, faces: Path, cache: Path) -> None:
+    code = """
         try:
             run_search(space="freezing", trials=50, name="one", **common)
         except KeyboardInterrupt as error:
@@ -278,18 +304,15 @@ def test_ctrl_c_ends_a_search_cleanly_and_the_program_goes_on(tmp_path: Path, de
         run = open_run("one")
         ended = len(run.leaderboard)
         assert (run.path / "best" / "bundle.json").is_file()
-        assert run_search(resume=run, trials=ended + 1, parallel=1, cache=sys.argv[1]) == run
+        assert run_search(resume=run, trials=ended + 1, parallel=1, cache=sys.argv[2]) == run
         print(len(run.leaderboard) - ended)
-        """,
-        tmp_path,
-        demo_cache,
-    )
-    wait_for(tmp_path / "runs" / "one", lambda found: sum(record.state.ended for record in found) >= 2)
-    os.kill(interrupted.pid, signal.SIGINT)
-    out, err = interrupted.communicate(timeout=250)
-    assert interrupted.returncode == 0, err
-    assert "Stopping: what is done is kept." in err
-    said = "Interrupted. What is done is kept: open_run('runs/one') shows it, run_search(resume='runs/one') goes on.\n"
-    assert said in out
-    assert out.endswith("\n1\n")
-    assert none_left(interrupted)
+    """
+    with program(code, tmp_path, faces, cache) as interrupted:
+        wait_for(tmp_path / "runs" / "one", lambda found: any(record.state.ended for record in found), 300)
+        os.kill(interrupted.pid, signal.SIGINT)
+        out, err = interrupted.communicate()
+        assert interrupted.returncode == 0, err
+        assert "Stopping: what is done is kept." in err
+        assert "Interrupted. What is done is kept: open_run('runs/one') shows it, run_search(resume='runs/one')" in out
+        assert out.endswith("\n1\n")
+        assert none_left(interrupted)
