@@ -183,14 +183,14 @@ def starting(address: str | None, *, is_guest: bool = False) -> Iterator[Callabl
     try:
         yield ready
     finally:
-        try:
-            with uninterrupted() if is_guest else nullcontext():
+        with uninterrupted() if is_guest else nullcontext():
+            try:
                 _wait(begun)
-        except (KeyboardInterrupt, SystemExit):
-            _end_half_started()
-            raise
-        stack.close()
-        left.set()
+            except (KeyboardInterrupt, SystemExit):
+                _end_half_started()
+                raise
+            stack.close()
+            left.set()
 
 
 _own_group = threading.local()
