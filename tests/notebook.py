@@ -24,8 +24,8 @@ def executed(notebook: Path, folder: Path) -> nbformat.NotebookNode:
     Raises nbclient's CellExecutionError at the first cell that fails.
     """
     content = nbformat.read(notebook, as_version=4)
-    client = NotebookClient(content, timeout=CELL_TIMEOUT_S, resources={"metadata": {"path": str(folder)}})
-    # Where no kernel is installed under a name, this interpreter's is used.
+    where = {"metadata": {"path": str(folder)}}
+    client = NotebookClient(content, timeout=CELL_TIMEOUT_S, resources=where, coalesce_streams=True)
     environment = {"PYTHONPATH": str(ROOT), "MASKCLS_CACHE": str(folder / "cache")}
     with mock.patch.dict(os.environ, environment):
         client.execute()

@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
@@ -110,11 +111,11 @@ def run_search(*, plan: bool = False, **options: Unpack[SearchCall]) -> Run | No
         RunError: no trial could be made into a bundle, the disk is full, or another driver holds the run.
         KeyboardInterrupt: as above; after SIGTERM its subclass `maskcls.errors.Terminated`.
     """
-    from tune.search import session
-
     found: list[Run] = []
-    caller = session.Caller(is_guest=True, found=lambda run: found.append(Run(run.path)))
     with tempfile.TemporaryDirectory() as folder, _shown():
+        from tune.search import session
+
+        caller = session.Caller(is_guest=True, found=lambda run: found.append(Run(run.path)))
         try:
             status = session.run(_checked({"plan": plan, **options}, Path(folder)), caller)
         except KeyboardInterrupt as interrupt:
@@ -196,6 +197,7 @@ def _shown() -> Iterator[None]:
         if type(sys.stderr).__module__.startswith("ipykernel"):
             # A notebook shows stderr on red, apart from stdout, which would tear the lines out of their order.
             stack.enter_context(contextlib.redirect_stderr(sys.stdout))
+            warnings.filterwarnings("ignore", message="IProgress not found")  # of tqdm, whose bars are not shown
         logger = logging.getLogger("maskcls")
         if not logger.hasHandlers():
             handler, level = logging.StreamHandler(), logger.level

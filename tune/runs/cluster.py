@@ -84,8 +84,8 @@ def quiet() -> None:
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"ray\..*")
     # Ray logs a traceback for each worker that dies. The table says that the trial is retried, and Ray's log files keep
-    # the traceback.
-    for name in ("ray", "ray.tune", "ray.train"):
+    # the traceback. In a notebook it asks for a package that only its own pictures need.
+    for name in ("ray", "ray.tune", "ray.train", "ray.widgets"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 

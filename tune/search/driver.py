@@ -139,6 +139,8 @@ def _tuner(
             stop=stop,
             failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
             callbacks=[progress],
+            # In a notebook Ray would choose another reporter, which clears all that the cell has shown so far.
+            progress_reporter=tune.CLIReporter(),
             verbose=0,
         ),
     )
