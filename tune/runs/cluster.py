@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import psutil
 
+from maskcls.cli import INTERRUPTED, TERMINATED
 from maskcls.errors import RunError, Terminated
 from maskcls.machine import usable_cores
 from tune.runs import worker_imports
@@ -186,8 +187,8 @@ def starting(address: str | None, *, is_guest: bool = False) -> Iterator[Callabl
         with uninterrupted() if is_guest else nullcontext():
             try:
                 _wait(begun)
-            except (KeyboardInterrupt, SystemExit):
-                _end_half_started()
+            except (KeyboardInterrupt, SystemExit) as interrupt:
+                _end_half_started(_status(interrupt))
                 raise
             stack.close()
             left.set()
@@ -216,13 +217,23 @@ def _wait(begun: Future[Cluster]) -> None:
         wait([begun], timeout=_STEP_S)
 
 
-def _end_half_started() -> None:
+def _status(interrupt: BaseException) -> int:
+    if isinstance(interrupt, SystemExit):
+        return interrupt.code if isinstance(interrupt.code, int) else 1
+    return TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED
+
+
+def _end_half_started(status: int) -> None:
     """End this process's children and theirs: if Ray is only half started, its agents would outlive the raylet.
 
     All of them are stopped before the first is ended, as otherwise one might start another that is not found. Ray's own
     handlers of exceptions and of Python's exit are removed, because they would look for these processes for a minute.
     So might the thread that starts Ray, and some of Ray's waits keep the interpreter to themselves: an alarm ends this
     process then.
+
+    Args:
+        status: this process's exit status. It exits without what C++ does at an exit: that would free what Ray's
+            threads still use, and crash.
     """
     import ray
 
@@ -238,6 +249,14 @@ def _end_half_started() -> None:
             child.kill()
     atexit.unregister(ray.shutdown)
     sys.excepthook = sys.__excepthook__
+    atexit.register(_exit, status)  # runs before all that were registered earlier
+
+
+def _exit(status: int) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # nobody reads it any more
+            stream.flush()
+    os._exit(status)
 
 
 def _refuse_silence(address: str | None) -> None:

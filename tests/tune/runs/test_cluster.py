@@ -209,6 +209,6 @@ with cluster.connected(None):
 def interrupted(driver: subprocess.Popen[str]) -> None:
     """It says so, soon, and nothing of it is left."""
     _, err = driver.communicate(timeout=120)
-    assert driver.returncode != 0
+    assert driver.returncode in (130, -signal.SIGINT), "no crash, and no alarm"
     assert "KeyboardInterrupt" in err
     assert none_left(driver, limit_s=5)
