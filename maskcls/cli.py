@@ -175,7 +175,7 @@ def _interruptible(main: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(main)
     def guarded(*arguments: Any, **options: Any) -> Any:
         try:
-            with _terminable():
+            with terminable():
                 return main(*arguments, **options)
         except Terminated:
             fail("Terminated.", TERMINATED)
@@ -186,7 +186,7 @@ def _interruptible(main: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
+def terminable() -> Iterator[None]:
     """Let SIGTERM raise Terminated within the block, so that what is begun is cleaned up. Only the main thread can."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
-from maskcls.cli import INTERRUPTED, TERMINATED, unwritable
+from maskcls.cli import INTERRUPTED, TERMINATED, terminable, unwritable
 from maskcls.errors import CallError, RunError, Terminated
 from maskcls.files import relative
 from search_spaces import Setting, Space, SpaceError, Suggest
@@ -96,9 +96,9 @@ def run_search(*, plan: bool = False, **options: Unpack[SearchCall]) -> Run | No
     Ray is started here and stopped at the end, unless `address` names a cluster, or this process is connected to Ray
     already: then the search runs there, and the connection stays.
 
-    Ctrl-C (in a notebook: interrupting the kernel) ends the search cleanly: what is done is kept, best/ and the report
-    are written, Ray is stopped, and KeyboardInterrupt is raised, with a text that says how to go on. A second one does
-    not wait for best/ and the report. Called in another thread than the main one, a search does not see Ctrl-C.
+    Ctrl-C (in a notebook: interrupting the kernel) or SIGTERM ends the search cleanly: what is done is kept, best/ and
+    the report are written, Ray is stopped, and KeyboardInterrupt is raised, with a text that says how to go on. A
+    second one does not wait for best/ and the report. A search in another thread than the main one sees neither.
 
     Args:
         plan: print what would be done, and do nothing.
@@ -112,10 +112,11 @@ def run_search(*, plan: bool = False, **options: Unpack[SearchCall]) -> Run | No
         KeyboardInterrupt: as above; after SIGTERM its subclass `maskcls.errors.Terminated`.
     """
     found: list[Run] = []
-    with tempfile.TemporaryDirectory() as folder, _shown():
+    with tempfile.TemporaryDirectory() as folder, _shown(as_json=bool(options.get("as_json"))), terminable():
         from tune.search import session
 
-        caller = session.Caller(is_guest=True, found=lambda run: found.append(Run(run.path)))
+        words = ("run_search", *(f"{name}={_word(value)}" for name, value in options.items() if value is not None))
+        caller = session.Caller(is_guest=True, found=lambda run: found.append(Run(run.path)), words=words)
         try:
             status = session.run(_checked({"plan": plan, **options}, Path(folder)), caller)
         except KeyboardInterrupt as interrupt:
@@ -165,7 +166,7 @@ def _checked(stated: Mapping[str, object], folder: Path) -> SearchOptions:
         raise CallError(str(error)) from None
     settings = values.get("set")
     if isinstance(settings, Mapping):
-        values["set"] = tuple(f"{key}={_text(value)}" for key, value in settings.items())
+        values["set"] = tuple(f"{key}={_text(key, value)}" for key, value in settings.items())
     for name in ("set", "learn_from"):
         value = values.get(name)
         if isinstance(value, str | os.PathLike):
@@ -178,9 +179,21 @@ def _checked(stated: Mapping[str, object], folder: Path) -> SearchOptions:
     return SearchOptions.model_validate(values)
 
 
-def _text(value: object) -> str:
-    """A recipe's value as `--set` takes it."""
-    return value if isinstance(value, str) else json.dumps(value)
+def _text(key: str, value: object) -> str:
+    """A recipe's value as `--set` takes it. Raises CallError for one that cannot be written so."""
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value, default=lambda one: one.item())  # numpy's numbers
+    except (AttributeError, TypeError, ValueError):
+        raise CallError(f"set expects numbers, strings, booleans or lists of them, but {key} is {value!r}.") from None
+
+
+def _word(value: object) -> str:
+    """An option's value as the run's record keeps it."""
+    if isinstance(value, Space) or callable(value):
+        return str(getattr(value, "name", getattr(value, "__name__", type(value).__name__)))
+    return repr(os.fspath(value)) if isinstance(value, os.PathLike) else repr(value)
 
 
 def _interrupted(found: list[Run]) -> str:
@@ -191,12 +204,17 @@ def _interrupted(found: list[Run]) -> str:
 
 
 @contextlib.contextmanager
-def _shown() -> Iterator[None]:
-    """Show what the package logs, unless the program has its own handlers; in a notebook print all as plain lines."""
+def _shown(*, as_json: bool) -> Iterator[None]:
+    """Show what the package logs, unless the program has its own handlers; in a notebook print all as plain lines.
+
+    Args:
+        as_json: whether stdout is for events alone.
+    """
     with contextlib.ExitStack() as stack:
         if type(sys.stderr).__module__.startswith("ipykernel"):
-            # A notebook shows stderr on red, apart from stdout, which would tear the lines out of their order.
-            stack.enter_context(contextlib.redirect_stderr(sys.stdout))
+            if not as_json:
+                # A notebook shows stderr on red, apart from stdout, which would tear the lines out of their order.
+                stack.enter_context(contextlib.redirect_stderr(sys.stdout))
             warnings.filterwarnings("ignore", message="IProgress not found")  # of tqdm, whose bars are not shown
         logger = logging.getLogger("maskcls")
         if not logger.hasHandlers():

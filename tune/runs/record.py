@@ -11,7 +11,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -55,6 +55,7 @@ class Session(JsonRecord):
 
     began: str = ""
     argv: list[str] = []
+    """The call: words of the command line, or of a call in Python `run_search` and its options."""
     trials: int = 0
     """Of a search: how many the run was to have."""
     repeats: int = 0
@@ -70,11 +71,14 @@ class Session(JsonRecord):
     """Why it ended."""
 
     @classmethod
-    def begun(cls, **values: object) -> Session:
-        """A session that begins now, on this machine, by this command line."""
-        return cls.model_validate(
-            {"began": now(), "argv": sys.argv[1:], **environment(), "reason": NOT_ENDED, **values}
-        )
+    def begun(cls, words: Sequence[str] | None = None, **values: object) -> Session:
+        """A session that begins now, on this machine.
+
+        Args:
+            words: the call; None: this process's command line.
+        """
+        argv = sys.argv[1:] if words is None else words
+        return cls.model_validate({"began": now(), "argv": argv, **environment(), "reason": NOT_ENDED, **values})
 
 
 class DataRecord(JsonRecord):

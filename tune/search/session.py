@@ -49,6 +49,8 @@ class Caller:
     """Whether the process belongs to another program, as a notebook does (`cluster.starting`)."""
     found: Callable[[SearchRun], object] = lambda run: None
     """Is given the run as soon as there is one."""
+    words: tuple[str, ...] | None = None
+    """The call, for the run's record; None: this process's command line."""
 
 
 COMMAND = Caller()
@@ -95,7 +97,7 @@ def _begin(options: SearchOptions, caller: Caller) -> int:
             remove(made)
             raise
         caller.found(made)
-        return _search(options, resolved, made, ray())
+        return _search(options, resolved, made, ray(), caller)
 
 
 def _resume(stated: SearchOptions, place: str, caller: Caller) -> int:
@@ -138,7 +140,7 @@ def _resume(stated: SearchOptions, place: str, caller: Caller) -> int:
         if not has_data(found):
             _prepare_data(options, resolved, found)
         ray = stack.enter_context(cluster.starting(options.address, is_guest=caller.is_guest))
-        return _search(options, resolved, found, ray())
+        return _search(options, resolved, found, ray(), caller)
 
 
 def _enough(options: SearchOptions, run: SearchRun, ended: int) -> str:
@@ -198,7 +200,7 @@ def _take_space(options: SearchOptions, resolved: Resolved, run: SearchRun) -> N
     _keep_space(options, run)
 
 
-def _search(options: SearchOptions, resolved: Resolved, run: SearchRun, there: Cluster) -> int:
+def _search(options: SearchOptions, resolved: Resolved, run: SearchRun, there: Cluster, caller: Caller) -> int:
     from tune.fitting.worker import run_fit
     from tune.runs.study import open_study
     from tune.search.driver import drive
@@ -212,7 +214,9 @@ def _search(options: SearchOptions, resolved: Resolved, run: SearchRun, there: C
     began = time.monotonic()
     # What was chosen was chosen among other trials; its fits are kept, so choosing again trains only what is missing.
     run.write_record(run.record().changed(choice=None))
-    session = Session.begun(trials=plan.trials, parallel=plan.parallel, sampler=plan.sampler, scheduler=plan.scheduler)
+    session = Session.begun(
+        caller.words, trials=plan.trials, parallel=plan.parallel, sampler=plan.sampler, scheduler=plan.scheduler
+    )
     with noted(run, session) as note:
         study_for_space(open_study(run), plan, _fingerprint(options, run))
         outcome = SearchOutcome(drive(plan, run, objective))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import io
+import json
 import os
 import re
 import signal
@@ -29,13 +32,14 @@ from tests.tune.searches import table
 from tune import Run, open_run, run_search
 from tune.api.call import SearchCall
 from tune.runs.folder import SearchRun
+from tune.runs.study import Record
 from tune.search import __main__ as search
 from tune.search.options import SPACE_COPY, SearchOptions
 from tune.search.plan import SAMPLERS, SCHEDULERS
 
 ROOT = Path(__file__).parents[3]
 SMALL: dict[str, Any] = {"epochs": 1, "image_size": 32, "parallel": 1, "scale": "cpu", "weights": "none"}
-FEW: dict[str, Any] = {"trials": 3, "finalists": 2, "repeats": 2}
+FEW: dict[str, Any] = {"trials": 2, "finalists": 1, "repeats": 2}
 TINY = {"batch_size": 128, "backbone": "lcnet_050"}
 WIDTHS = (8, 16, 32)
 
@@ -66,7 +70,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, faces: Path, cache: Path, ray_cluster: None) -> Run:
-    """A whole search of three trials over a function, in the tests' own Ray."""
+    """A whole search of two trials over a function, in the tests' own Ray."""
     runs = tmp_path_factory.mktemp("runs")
     return run_search(**SMALL, **FEW, data=faces, space=widths, set=TINY, runs=runs, name="one", cache=cache)
 
@@ -86,9 +90,12 @@ import maskcls, tune
 from tune import Run, open_run, run_search
 print(sorted({"torch", "ray", "optuna", "pydantic", "numpy", "pandas", "rich"} & set(sys.modules)))
 print({"Run", "open_run", "run_search"} <= set(dir(tune)), "Predictor" in dir(maskcls))
+from maskcls import Predictor
+print(sorted({"torch", "timm", "ray", "optuna"} & set(sys.modules)))
 """
     command = [sys.executable, "-c", code]
-    assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout == "[]\nTrue True\n"
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert said == "[]\nTrue True\n[]\n"
 
 
 @pytest.mark.parametrize(
@@ -118,6 +125,10 @@ def test_an_unknown_option_is_refused_even_if_it_is_none() -> None:
     for value in (3, None):
         with pytest.raises(CallError, match=r"There is no option --trails\. Did you mean trials\? Options: data, "):
             run_search(space="freezing", trails=value)  # type: ignore[call-overload]
+    with pytest.raises(
+        CallError, match=r"set expects numbers, strings, booleans or lists of them, but lr_head is <obj"
+    ):
+        run_search(space="freezing", set={"lr_head": object()})
     with pytest.raises(CallError, match=r"space expects a space's name, a Python file, a function .*, but got 3\."):
         run_search(space=3)  # type: ignore[call-overload]
 
@@ -129,7 +140,8 @@ def test_none_stands_for_not_stated(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_a_plan_of_a_function_makes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert_type(run_search(**SMALL, space=of_widths(8, 9), runs=tmp_path / "runs", plan=True), None)
+    numbers = {"batch_size": np.int64(96), "lr_head": np.float32(0.5)}
+    assert_type(run_search(**SMALL, space=of_widths(8, 9), set=numbers, runs=tmp_path / "runs", plan=True), None)
     assert "Space enclosed: What is best of what enclosed draws?" in capsys.readouterr().out
     assert not (tmp_path / "runs").exists()
 
@@ -158,6 +170,11 @@ def test_an_object_that_the_run_could_not_keep_is_wanted_again(
 def test_a_search_makes_the_run_of_the_command(run: Run) -> None:
     assert (run.path / "report.html").is_file()
     assert "WIDTHS = (8, 16, 32)" in (run.path / SPACE_COPY).read_text()
+    (session,) = SearchRun(run.path).record().sessions
+    assert session.argv[0] == "run_search"
+    assert {"trials=2", "space=widths", "scale='cpu'", f"set={TINY!r}", f"runs={str(run.path.parent)!r}"} < {
+        *session.argv
+    }
     said = commands.call(search.main, "--resume", run.path, "--trials", 9, "--plan")
     assert said.status == 0, said.err
     assert "Space widths: How wide should the head be?" in said.out
@@ -169,7 +186,7 @@ def test_the_leaderboard_is_that_of_the_file(run: Run) -> None:
     assert list(board) == list(file[0])
     assert board["trial"].tolist() == [row["trial"] for row in file]
     assert board["best_validation_f1"].round(6).tolist() == [float(row["best_validation_f1"]) for row in file]
-    assert board["rank"].tolist() == [1, 2, 3]
+    assert board["rank"].tolist() == [1, 2]
     assert all(one.get("head_width", WIDTHS[0]) in WIDTHS for one in board["overrides"])
 
 
@@ -178,18 +195,20 @@ def test_the_study_is_a_copy(run: Run) -> None:
     study = run.study
     assert study.best_value == pytest.approx(run.leaderboard["best_validation_f1"][0])
     study.add_trial(study.trials[0])
-    assert len(study.trials) == 4
-    assert len(run.study.trials) == 3
+    assert len(study.trials) == 3
+    assert len(run.study.trials) == 2
     assert (run.path / "study.journal").read_bytes() == before
 
 
-def test_choice_and_holdout_have_their_spread_and_interval(run: Run) -> None:
+def test_choice_and_holdout_have_their_intervals(run: Run) -> None:
     choice, holdout = run.choice, run.holdout
     assert choice is not None
     assert holdout is not None
     assert choice.winner is not None
     assert len(choice.winner.repeats) == 2
     assert choice.winner.spread >= 0
+    assert choice.winner.low <= choice.winner.mean <= choice.winner.high
+    assert choice.winner.interval == f"[{choice.winner.low:.4f}, {choice.winner.high:.4f}]"
     assert holdout.low <= holdout.f1 <= holdout.high
     assert choice.holdout == holdout
 
@@ -202,6 +221,26 @@ def test_the_winner_predicts(run: Run, faces: Path) -> None:
     assert np.allclose(found.filter(regex=r"^p\d").sum(axis=1), 1)
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_notebook_shows_all_as_output_and_events_apart(
+    run: Run, as_json: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OutStream(io.StringIO):
+        __module__ = "ipykernel.iostream"
+
+    out, err = OutStream(), OutStream()
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    run_search(resume=run, as_json=as_json)
+    lines = out.getvalue().splitlines()
+    if as_json:
+        assert [json.loads(line)["event"] for line in lines] == ["run", "done"]
+        lines = err.getvalue().splitlines()
+    else:
+        assert err.getvalue() == ""
+    assert [line.partition(":")[0] for line in lines] == ["Nothing is left to do"]
+
+
 def test_a_run_is_opened_by_name_and_by_path(run: Run) -> None:
     assert open_run("one", run.path.parent) == open_run(run) == open_run(str(run.path)) == run
     with pytest.raises(CallError, match=r"There is no run 'two'.*Runs there: one\."):
@@ -210,7 +249,7 @@ def test_a_run_is_opened_by_name_and_by_path(run: Run) -> None:
 
 def test_a_finished_run_is_resumed_and_nothing_is_left_to_do(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_search(resume=run, space=widths) == run
-    assert "Nothing is left to do: one has 3 trials, and 3 are wanted." in capsys.readouterr().out
+    assert "Nothing is left to do: one has 2 trials, and 2 are wanted." in capsys.readouterr().out
 
 
 def test_the_same_call_again_is_said_to_be_complete(
@@ -241,24 +280,39 @@ def test_a_search_without_a_bundle_is_an_error(tmp_path: Path) -> None:
 
 
 PROGRAM = f"""
-import signal, sys, threading
-import ray
+import os, signal, sys, threading
+from maskcls.errors import Terminated
 from tune import open_run, run_search
 
-def handlers():
-    return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+def left_alone():
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    return handlers == before and not sys.modules["ray"].is_initialized()
 
 common = dict(
     data=sys.argv[1], cache=sys.argv[2], weights="none", epochs=1, image_size=32, parallel=1, set={TINY!r}, finalists=0
 )
-before = handlers()
+before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+"""
+END = """
+# Ray 2.60 stops its exporter of metrics once in a process. After a second search its threads go on, and one that is at
+# work while C++ frees what it uses crashes.
+sys.stdout.flush()
+os._exit(0)
 """
 
 
 @contextmanager
 def program(code: str, folder: Path, faces: Path, cache: Path) -> Iterator[subprocess.Popen[str]]:
     """A program of its own, at the head of its process group, in a folder of its own."""
-    command = [sys.executable, "-c", PROGRAM + textwrap.dedent(code), str(faces), str(cache)]
+    command = [
+        sys.executable,
+        "-X",
+        "faulthandler",
+        "-c",
+        PROGRAM + textwrap.dedent(code) + END,
+        str(faces),
+        str(cache),
+    ]
     started = subprocess.Popen(
         command,
         cwd=folder,
@@ -274,15 +328,16 @@ def program(code: str, folder: Path, faces: Path, cache: Path) -> Iterator[subpr
         started.kill()
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_searches_follow_each_other_also_in_another_thread(tmp_path: Path, faces: Path, cache: Path) -> None:
     code = """
         run_search(space="freezing", trials=1, name="one", **common)
-        assert not ray.is_initialized() and handlers() == before
+        assert left_alone()
         thread = threading.Thread(target=run_search, kwargs=dict(space="freezing", trials=1, name="two", **common))
         thread.start()
         thread.join()
-        assert not ray.is_initialized() and handlers() == before
+        assert left_alone()
         one, two = (open_run(name).leaderboard.drop(columns="seconds") for name in ("one", "two"))
         print(len(one), one.equals(two))
     """
@@ -293,26 +348,48 @@ def test_searches_follow_each_other_also_in_another_thread(tmp_path: Path, faces
         assert none_left(both)
 
 
+INTERRUPTED = (
+    "Interrupted. What is done is kept: open_run('runs/one') shows it, run_search(resume='runs/one') goes on.\n"
+)
+
+
+def more_than(n: int, found: list[Record]) -> bool:
+    """Whether more trials than that have ended."""
+    return sum(record.state.ended for record in found) > n
+
+
 @pytest.mark.timeout(600)
-def test_ctrl_c_ends_a_search_cleanly_and_the_program_goes_on(tmp_path: Path, faces: Path, cache: Path) -> None:
+def test_ctrl_c_and_sigterm_end_a_search_cleanly_and_the_program_goes_on(
+    tmp_path: Path, faces: Path, cache: Path
+) -> None:
     code = """
-        try:
-            run_search(space="freezing", trials=50, name="one", **common)
-        except KeyboardInterrupt as error:
-            print(error)
-        assert not ray.is_initialized() and handlers() == before
-        run = open_run("one")
-        ended = len(run.leaderboard)
-        assert (run.path / "best" / "bundle.json").is_file()
-        assert run_search(resume=run, trials=ended + 1, parallel=1, cache=sys.argv[2]) == run
-        print(len(run.leaderboard) - ended)
+        def end(kind, **options):
+            try:
+                run_search(**options)
+            except KeyboardInterrupt as interrupt:
+                assert type(interrupt) is kind
+                print(interrupt)
+            assert left_alone()
+            run = open_run("one")
+            assert (run.path / "best" / "bundle.json").is_file()
+            print("trials:", sum(run.leaderboard["state"] != "unfinished"), flush=True)
+
+        end(KeyboardInterrupt, space="freezing", trials=50, name="one", **common)
+        end(Terminated, resume="one", trials=50, parallel=1, cache=sys.argv[2])
     """
     with program(code, tmp_path, faces, cache) as interrupted:
-        wait_for(tmp_path / "runs" / "one", lambda found: any(record.state.ended for record in found), 300)
-        os.kill(interrupted.pid, signal.SIGINT)
-        out, err = interrupted.communicate()
+        assert interrupted.stdout is not None
+        ended = 0
+        said: list[str] = []
+        for number in (signal.SIGINT, signal.SIGTERM):
+            wait_for(tmp_path / "runs" / "one", functools.partial(more_than, ended), 300)
+            os.kill(interrupted.pid, number)
+            while not said or not said[-1].startswith("trials: "):
+                said.append(interrupted.stdout.readline())
+                assert said[-1], interrupted.communicate()[1]
+            ended = int(said.pop().partition(": ")[2])
+        assert said.count(INTERRUPTED) == 2
+        _, err = interrupted.communicate()
         assert interrupted.returncode == 0, err
-        assert "Stopping: what is done is kept." in err
-        assert "Interrupted. What is done is kept: open_run('runs/one') shows it, run_search(resume='runs/one')" in out
-        assert out.endswith("\n1\n")
+        assert err.count("Stopping: what is done is kept.") == 2
         assert none_left(interrupted)

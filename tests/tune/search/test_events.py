@@ -137,13 +137,12 @@ def test_repeats_choice_and_holdout_are_the_records(followed: tuple[SearchRun, E
     assert [done[key] for key in ("bundle", "bundle_on_all", "table", "report")] == paths
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("ray_cluster")
 def test_quiet_leaves_the_result(tmp_path: Path, demo_cache: Path) -> None:
     words = ("--name", "one", "--trials", "1", "--epochs", "1", "--finalists", "0", "--quiet")
-    search = started(tmp_path, demo_cache, *words)
-    out, err = search.communicate()
-    assert (search.returncode, err) == (0, "")
-    best, *where = out.splitlines()
+    said = commands.call(main, *TINY, "--runs", tmp_path, "--cache", demo_cache, *words)
+    assert (said.status, said.err) == (0, "")
+    best, *where = said.out.splitlines()
     (record,), run = records(SearchRun(tmp_path / "one")), tmp_path / "one"
     assert best == f"Best: trial 0000, validation macro F1 {record.f1:.4f} at epoch 1 of 1."
     assert where == [f"Bundle: {run / 'best'}", f"Report: {run / 'report.html'}"]
