@@ -3,8 +3,10 @@
     python -m tests.benchmarks.intervals drawn 600         # predictions drawn from a model; paired alone
     python -m tests.benchmarks.intervals trained 400       # classifiers are trained; minutes on one core
     python -m tests.benchmarks.intervals holdout 400       # a classifier's score on a holdout
+    python -m tests.benchmarks.intervals mean 400          # the mean score of repeats, trained as in `trained`
 
-`drawn` and `trained` are about tune.statistics.paired, `holdout` about tune.statistics.intervals.
+`drawn` and `trained` are about tune.statistics.paired, `holdout` about tune.statistics.intervals, `mean` about
+tune.statistics.repeated.
 
 `drawn` is the model of tests/tune/statistics/test_paired.py: a seed's noise from none to twice the people's, no true
 difference.
@@ -28,8 +30,9 @@ from scipy.special import stdtrit
 from maskcls.training.metrics import scores
 from tests.tune.statistics import test_paired
 from tune.statistics import intervals as of_people
-from tune.statistics import paired
+from tune.statistics import paired, repeated
 from tune.statistics.paired import Repeat, difference
+from tune.statistics.repeated import RepeatPredictions, mean_f1_interval
 
 PEOPLE, PHOTOS, FEATURES, RANDOM_FEATURES = 400, 7, 10, 30
 MASKS = np.array([0, 0, 0, 0, 0, 1, 2])
@@ -184,6 +187,29 @@ def truth(folds: int, strength: float, experiments: int = 150) -> float:
     )
 
 
+def mean(experiments: int) -> None:
+    """Print coverage and width of the interval of a mean over folds."""
+    repeated.RESAMPLES = 200  # type: ignore[attr-defined]
+    for n, folds in DESIGNS:
+        true = float(np.mean([_mean_of(50_000 + seed, folds, folds).f1 for seed in range(TRUE_MEANS)]))
+        found = [_mean_of(seed, n, folds) for seed in range(experiments)]
+        held = np.mean([one.low <= true <= one.high for one in found])
+        halves = np.mean([one.high - one.low for one in found]) / 2
+        print(
+            f"{n} repeats, {folds} folds, true mean {true:.3f}: contains it in {held:.3f}, half its width is "
+            f"{halves:.3f}",
+            flush=True,
+        )
+
+
+TRUE_MEANS = 150
+
+
+def _mean_of(seed: int, repeats: int, folds: int) -> of_people.Interval:
+    made = experiment(seed, repeats, folds, 1.0)
+    return mean_f1_interval([RepeatPredictions(one.truth, one.base, one.person, one.stratum) for one in made])
+
+
 HOLDOUTS, CLASSIFIERS, TRUE_PEOPLE = (69, 400), 10, 30_000
 HOLDOUT_NAMES = ("percentiles", "normal", "this interval (t)", "normal, on the logit")
 
@@ -253,4 +279,4 @@ def _sizes(people: int) -> Integers:
 
 
 if __name__ == "__main__":
-    {"drawn": drawn, "trained": trained, "holdout": holdout}[sys.argv[1]](int(sys.argv[2]))
+    {"drawn": drawn, "trained": trained, "holdout": holdout, "mean": mean}[sys.argv[1]](int(sys.argv[2]))

@@ -102,9 +102,11 @@ class Run:
 
     @property
     def choice(self) -> ChoiceRecord | None:
-        """The choice among the finalists, with the mean and standard deviation of each one's repeats in `finalists`.
+        """The choice among the `finalists`. None where no finalist was repeated yet.
 
-        None where no finalist was repeated yet. `winner` has the winner's scores; `holdout` its score on the holdout.
+        Of each finalist `mean` and `spread` are mean and standard deviation of its repeats' macro F1, `low` and `high`
+        the mean's 95 % interval over seeds and people; nan for fewer than two repeats. `winner` is one of them; its
+        score on the holdout is `holdout`.
         """
         from tune.selection.record import read_choice
 

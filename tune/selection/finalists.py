@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from maskcls import seeds
 from maskcls.errors import CallError
 from maskcls.files import write_atomically
+from maskcls.labels import stratum
 from maskcls.recipe import Recipe
 from tune.fitting.failures import ERROR
 from tune.fitting.request import FitRequest
@@ -35,6 +36,7 @@ from tune.runs.leaderboard import ranked
 from tune.runs.study import Record
 from tune.selection.predictions import read_predictions
 from tune.states import TrialState
+from tune.statistics.repeated import RepeatPredictions, mean_f1_interval
 
 if TYPE_CHECKING:
     from maskcls.data.dataset import FaceDataset
@@ -107,6 +109,9 @@ class Finalist:
     repeats: tuple[RepeatResult, ...]
     failed: tuple[str, ...] = ()
     """One line for each repeat that has no result: which one, and why."""
+    low: float = math.nan
+    """Of the mean's 95 % interval (`tune.statistics.repeated`); nan for fewer than two complete repeats."""
+    high: float = math.nan
     diverged: str = ""
     """Why it cannot be handed over: it was stopped early, and diverged when it was trained to its end; "" if not."""
 
@@ -186,10 +191,27 @@ def read_finalists(run: SearchRun, trials: Sequence[Record], faces: FaceDataset,
         planned = _plan_repeats(run, record, faces, design)
         missing = tuple(f"repeat {repeat.number + 1}: {why}" for repeat in planned if (why := _missing(run, repeat)))
         done = tuple(_result(run, repeat) for repeat in planned if not _missing(run, repeat))
+        low, high = _interval(done, faces)
+        validation_f1 = float(record.f1 or 0.0)
         found.append(
-            Finalist(record.trial_id, float(record.f1 or 0.0), record.best_epoch, record.recipe, done, missing)
+            Finalist(record.trial_id, validation_f1, record.best_epoch, record.recipe, done, missing, low, high)
         )
     return found
+
+
+def _interval(repeats: Sequence[RepeatResult], faces: FaceDataset) -> tuple[float, float]:
+    """The 95 % interval of the mean of some repeats; nan for fewer than two."""
+    if len(repeats) < 2:
+        return math.nan, math.nan
+    photos = faces.photos.set_index("key")
+    tested = []
+    for one in repeats:
+        people = photos.loc[list(one.keys)]  # n rows, in the order of the predictions
+        strata = np.array(list(map(stratum, people["gender"], people["age"])), np.int64)  # (n,) 0..5
+        predicted = one.log_probabilities.argmax(1).astype(np.int64)  # (n,)
+        tested.append(RepeatPredictions(one.truth, predicted, people["person"].to_numpy(object), strata))
+    found = mean_f1_interval(tested)
+    return found.low, found.high
 
 
 def pick_winner(finalists: Sequence[Finalist]) -> Finalist | None:

@@ -45,6 +45,15 @@ class FinalistScores:
     missing: tuple[str, ...]
     """One line for each repeat without a result: which one, and why; and one if the trial diverged when it was trained
     to its end, so that it cannot be handed over."""
+    low: float = math.nan
+    """Of the mean's 95 % interval over seeds and people (`tune.statistics.repeated`); nan for fewer than two repeats,
+    and in runs of versions that did not record it."""
+    high: float = math.nan
+
+    @property
+    def interval(self) -> str:
+        """The mean's interval as text, as in `[0.4711, 0.5912]`; "" where there is none."""
+        return "" if math.isnan(self.low) else f"[{self.low:.4f}, {self.high:.4f}]"
 
     @classmethod
     def from_finalist(cls, finalist: Finalist) -> FinalistScores:
@@ -53,7 +62,8 @@ class FinalistScores:
         missing = finalist.failed
         if finalist.diverged:
             missing = (*missing, f"stopped early, then trained to its end: diverged. {finalist.diverged}")
-        return cls(finalist.trial_id, finalist.validation_f1, finalist.mean, finalist.spread, repeats, missing)
+        own = (finalist.trial_id, finalist.validation_f1, finalist.mean, finalist.spread)
+        return cls(*own, repeats, missing, finalist.low, finalist.high)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> FinalistScores:
@@ -65,11 +75,13 @@ class FinalistScores:
             spread=_from_null(content["spread"]),
             repeats=tuple(RepeatScore(**one) for one in content["repeats"]),
             missing=tuple(content["missing"]),
+            low=_from_null(content.get("low")),
+            high=_from_null(content.get("high")),
         )
 
     def to_json(self) -> dict[str, Any]:
         """The finalist as search.json has it."""
-        return {**asdict(self), "mean": _to_null(self.mean), "spread": _to_null(self.spread)}
+        return {**asdict(self), **{key: _to_null(getattr(self, key)) for key in ("mean", "spread", "low", "high")}}
 
 
 @dataclass(frozen=True)
