@@ -1,6 +1,6 @@
 """A classifier of faces: mask, gender and age group as one of 18 classes. `from maskcls import Predictor` predicts.
 
-Importing the package loads nothing heavy; `Predictor` is loaded, and torch with it, when it is first asked for.
+Importing the package loads nothing heavy; `Predictor` loads torch when the first one is made.
 """
 
 from __future__ import annotations

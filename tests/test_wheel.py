@@ -72,5 +72,8 @@ def test_the_wheel_works_in_any_folder(console: Path, tmp_path: Path) -> None:
     assert (tmp_path / "submission.csv").read_text().startswith("ImageID,ans\n")
     vary = ["--data", "faces", "--vary", "head=linear,mlp", "--seeds", 2]
     assert "Comparison finished." in run(console, "compare", *vary, *small, cwd=tmp_path)
-    where = run(console.parent / "python", "-P", "-c", "import tune; print(tune.__file__)", cwd=tmp_path)
-    assert where.startswith(str(console.parents[1])), "the sources had no part in it"
+    names = ", ".join(SOURCES)
+    code = f"import {names}; print(*(package.__file__ for package in ({names})))"
+    for file in run(console.parent / "python", "-P", "-c", code, cwd=tmp_path).split():
+        assert file.startswith(str(console.parents[1])), "the sources had no part in it"
+        assert Path(file).with_name("py.typed").exists(), "type checkers read its annotations"

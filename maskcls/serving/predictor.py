@@ -23,13 +23,12 @@ from maskcls.data.pool import over_photos, photo_bar
 from maskcls.errors import CallError, DataError
 from maskcls.labels import AGES, GENDERS, MASKS, N_CLASSES, decode
 from maskcls.machine import resolve_device
-from maskcls.models.model import BLOCK, log_probabilities
-from maskcls.serving.bundle import Bundle, Classifier, read_bundle
 from maskcls.serving.submission import PROBABILITY_COLUMNS
 from maskcls.text import first_lines
 
 if TYPE_CHECKING:
     from maskcls.data.dataset import FaceDataset
+    from maskcls.serving.bundle import Bundle, Classifier
 
 log = logging.getLogger("maskcls")
 
@@ -68,7 +67,11 @@ class Predictor:
     """
 
     def __init__(self, bundle: Bundle | Path | str, device: str = "auto", *, flip: bool = False) -> None:
+        from maskcls.models.model import BLOCK  # imports torch and timm, and so does the next
+        from maskcls.serving.bundle import Bundle, read_bundle
+
         machine.keep_freed_memory()
+        self._block = BLOCK
         self.bundle = bundle if isinstance(bundle, Bundle) else read_bundle(Path(bundle))
         self.device = resolve_device(device)
         self.flip = flip
@@ -174,16 +177,19 @@ class Predictor:
         self,
         pixels: Mapping[geometry.Geometry, NDArray[np.uint8]],
         rows: NDArray[np.int64] | None = None,
-        block_photos: int = BLOCK,
+        block_photos: int | None = None,
     ) -> NDArray[np.float64]:
+        block = block_photos or self._block
         weighted = [  # classifiers x (n, 18)
-            each.weight * self._of(each, pixels[each.geometry], rows, block_photos) for each in self.bundle.classifiers
+            each.weight * self._of(each, pixels[each.geometry], rows, block) for each in self.bundle.classifiers
         ]
         return np.sum(weighted, axis=0)  # type: ignore[no-any-return]  # (n, 18), the mean: weights sum to one
 
     def _of(
         self, classifier: Classifier, pixels: NDArray[np.uint8], rows: NDArray[np.int64] | None, block_photos: int
     ) -> NDArray[np.float64]:
+        from maskcls.models.model import log_probabilities
+
         models, split, join = classifier.models, classifier.task_split, classifier.recipe.join
         return np.exp(
             log_probabilities(models, split, pixels, rows, join=join, flip=self.flip, block_photos=block_photos)
@@ -191,9 +197,9 @@ class Predictor:
 
     def _decoded(self, photos: Sequence[Photo]) -> Iterator[tuple[int, list[Crops | DataError]]]:
         """Blocks of decoded photos, each with its first row; threads decode a few blocks ahead."""
-        results = over_photos(self._crops_or_error, photos, ahead=BLOCKS_AHEAD * BLOCK)
-        for start in range(0, len(photos), BLOCK):
-            yield start, list(islice(results, BLOCK))
+        results = over_photos(self._crops_or_error, photos, ahead=BLOCKS_AHEAD * self._block)
+        for start in range(0, len(photos), self._block):
+            yield start, list(islice(results, self._block))
 
     def _crops_or_error(self, photo: Photo) -> Crops | DataError:
         try:
