@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import cv2
@@ -37,13 +38,13 @@ def _fixed(points: NDArray[np.float64]) -> NDArray[np.int32]:
 
 def blob(canvas: Image, points: Sequence[Point], colour: Colour) -> None:
     """Draw a filled shape, smooth through the points."""
-    cv2.fillPoly(canvas, [_fixed(_smooth(points, closed=True))], colour, cv2.LINE_AA, SUBPIXEL_BITS)
+    cv2.fillPoly(canvas, [_path(tuple(points), closed=True)], colour, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
 def curve(canvas: Image, points: Sequence[Point], colour: Colour, thick: float) -> None:
     """Draw an open line, smooth through the points."""
-    path = [_fixed(_smooth(points, closed=False))]
-    cv2.polylines(canvas, path, False, colour, max(1, round(thick)), cv2.LINE_AA, SUBPIXEL_BITS)
+    path = _path(tuple(points), closed=False)
+    cv2.polylines(canvas, [path], False, colour, max(1, round(thick)), cv2.LINE_AA, SUBPIXEL_BITS)
 
 
 def oval(canvas: Image, centre: Point, radii: Point, colour: Colour) -> None:
@@ -55,6 +56,12 @@ def ring(canvas: Image, centre: Point, radii: Point, colour: Colour, thick: floa
     """Draw an ellipse's outline; filled where `thick` is negative."""
     middle, axes = _fixed(np.asarray(centre)).tolist(), _fixed(np.asarray(radii)).tolist()
     cv2.ellipse(canvas, middle, axes, 0, 0, 360, colour, round(thick), cv2.LINE_AA, SUBPIXEL_BITS)
+
+
+@functools.lru_cache(maxsize=512)  # most shapes of a face are the same in all its photos
+def _path(points: tuple[Point, ...], closed: bool) -> NDArray[np.int32]:
+    """Return the smooth curve through the points in OpenCV's coordinates, (m, 2); not to be changed."""
+    return _fixed(_smooth(points, closed))
 
 
 def _smooth(points: Sequence[Point], closed: bool, steps: int = 6) -> NDArray[np.float64]:

@@ -6,6 +6,7 @@ size, then turned, shifted, lit, shrunk and made grainy.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -121,11 +122,7 @@ def random_shot(rng: np.random.Generator, mask: str) -> Shot:
 
 def draw(face: Face, shot: Shot, rng: np.random.Generator) -> Image:
     """Return the photo: uint8 RGB (HEIGHT_PX, WIDTH_PX, 3); `rng` draws its grain."""
-    canvas = _background(face)
-    _hair_behind(canvas, face)
-    _body(canvas, face)
-    _head(canvas, face)
-    _age_lines(canvas, face)
+    canvas = _same_in_all_photos(face).copy()
     _nose_and_mouth(canvas, face, shot)
     _eyes(canvas, face, shot)
     _hair_in_front(canvas, face)
@@ -134,6 +131,17 @@ def draw(face: Face, shot: Shot, rng: np.random.Generator) -> Image:
     if shot.mask != NONE:
         _mask(canvas, face, shot)
     return _photographed(canvas, shot, rng)
+
+
+@functools.lru_cache(maxsize=16)  # a person's photos are drawn one after the other
+def _same_in_all_photos(face: Face) -> Image:
+    """Return the canvas with all that lies behind the nose; not to be changed."""
+    canvas = _background(face)
+    _hair_behind(canvas, face)
+    _body(canvas, face)
+    _head(canvas, face)
+    _age_lines(canvas, face)
+    return canvas
 
 
 def _background(face: Face) -> Image:

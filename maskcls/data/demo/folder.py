@@ -20,6 +20,7 @@ from maskcls import seeds
 from maskcls.data.demo import face as demo_face
 from maskcls.data.demo.brush import Image
 from maskcls.data.demo.face import NONE, NOSE_OUT, ON_CHIN, WORN, Face
+from maskcls.data.pool import over_photos
 from maskcls.errors import CallError
 from maskcls.files import write_csv
 from maskcls.labels import AGE_CUTS, GENDERS, age_group, encode
@@ -134,13 +135,15 @@ def _shot(person: Person, index: int) -> Image:
 
 
 def _write_train(train: Path, people: Sequence[Person]) -> None:
+    photos = []
     for number, person in enumerate(people):
         folder = train / "images" / person.path
         folder.mkdir(parents=True)
         for index, name in enumerate(SHOTS):
             mixed = number % len(ENDINGS) == len(ENDINGS) - 1  # such a folder's photos differ in their endings
             ending = ENDINGS[(number + index * mixed) % len(ENDINGS)]
-            _write_photo(folder / f"{name}{ending}", _shot(person, index))
+            photos.append((folder / f"{name}{ending}", person, index))
+    _draw_photos(photos)
     litter = train / "images" / people[0].path / "._mask1.jpg"
     litter.write_bytes(b"\0\x05\x16\x07" + bytes(60))  # what macOS leaves beside copied files
     rows = [(p.id, GENDERS[p.gender], "Drawn", p.age_years, p.path) for p in people]
@@ -150,16 +153,23 @@ def _write_train(train: Path, people: Sequence[Person]) -> None:
 def _write_eval(out: Path, people: Sequence[Person], seed: int) -> None:
     images = out / "eval" / "images"
     images.mkdir(parents=True)
-    answers = []
+    photos, answers = [], []
     for person in people:
         for index, name in enumerate(SHOTS):
             image_id = hashlib.sha1(f"{person.seed} {name}".encode(), usedforsecurity=False).hexdigest() + ".jpg"
-            _write_photo(images / image_id, _shot(person, index))
+            photos.append((images / image_id, person, index))
             answers.append((image_id, encode(SHOT_MASKS[index], person.gender, age_group(person.age_years)), person.id))
+    _draw_photos(photos)
     order = seeds.generator(seed, ORDER_STREAM).permutation(len(answers)).tolist()
     shuffled = [answers[place] for place in order]
     write_csv(out / "eval" / "info.csv", ("ImageID", "ans"), [(image_id, 0) for image_id, _, _ in shuffled])
     write_csv(out / ANSWERS, ("ImageID", "ans", "person"), shuffled)
+
+
+def _draw_photos(photos: Sequence[tuple[Path, Person, int]]) -> None:
+    """Draw each person's photo of that number into that file, on all cores."""
+    for _ in over_photos(lambda photo: _write_photo(photo[0], _shot(*photo[1:])), photos):
+        pass
 
 
 def _write_photo(file: Path, rgb: Image) -> None:
