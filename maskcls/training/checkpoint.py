@@ -1,6 +1,7 @@
 """A fit's checkpoint on disk: enough to resume exactly, and the best epoch's weights.
 
-    state.pt                recipe, data digest, history, latest trainable weights, moving averages, optimizers
+    state.pt                recipe, data digest, history, latest trainable weights, moving averages, and optimizers
+                            until the last epoch
     best-<n>.safetensors    trainable weights of the best epoch n, keys `<model>:<tensor>`
 
 No random state is stored: all that is random in an epoch comes from (seed, model, epoch). Frozen stages are not stored
@@ -34,7 +35,10 @@ STATE_FILE = "state.pt"
 
 @dataclass(frozen=True)
 class SavedState:
-    """What `save` was given: one entry per model in `best`, `models`, `optimizers`, one per average in `averages`."""
+    """What `save` was given: one entry per model in `best`, `models`, `optimizers`, one per average in `averages`.
+
+    After the recipe's last epoch there are no `optimizers`.
+    """
 
     history: list[EpochResult]
     best_epoch: int

@@ -134,7 +134,11 @@ class Fit:
         )
 
     def save(self, folder: Path) -> None:
-        """Write what `resume` needs and the best epoch's weights; a kill at any moment leaves a whole checkpoint."""
+        """Write what `resume` needs and the best epoch's weights; a kill at any moment leaves a whole checkpoint.
+
+        After the recipe's last epoch no optimizer is needed any more, and it would be most of the checkpoint.
+        """
+        is_over = len(self.history) >= self.recipe.epochs
         state.save(
             folder,
             recipe=self.recipe,
@@ -144,7 +148,7 @@ class Fit:
             best=self._best,
             models=[fit.model.trainable_state() for fit in self.model_fits],
             averages=[fit.eval_model.trainable_state() for fit in self.model_fits if fit.average is not None],
-            optimizers=[fit.optimizer.state_dict() for fit in self.model_fits],
+            optimizers=[] if is_over else [fit.optimizer.state_dict() for fit in self.model_fits],
         )
 
     def resume(self, folder: Path) -> bool:
@@ -152,9 +156,11 @@ class Fit:
         saved = state.load(folder, self.recipe, self.data.digest)
         if saved is None:
             return False
-        for fit, model, optimizer in zip(self.model_fits, saved.models, saved.optimizers, strict=True):
+        for fit, model in zip(self.model_fits, saved.models, strict=True):
             fit.model.load_trainable_state(model)
-            fit.optimizer.load_state_dict(optimizer)
+        if len(saved.history) < self.recipe.epochs:
+            for fit, optimizer in zip(self.model_fits, saved.optimizers, strict=True):
+                fit.optimizer.load_state_dict(optimizer)
         averaged = [fit for fit in self.model_fits if fit.average is not None]
         for fit, average in zip(averaged, saved.averages, strict=True):
             fit.eval_model.load_trainable_state(average)

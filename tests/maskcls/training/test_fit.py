@@ -56,6 +56,21 @@ def test_a_fit_learns_and_reports_every_epoch() -> None:
     assert set(results[0].scores.task_f1) == {"mask3", "gender2", "age3"}
 
 
+def test_a_checkpoint_holds_the_optimizer_until_the_last_epoch_alone(tmp_path: Path) -> None:
+    recipe = RECIPE.override({"task_split": "single", "epochs": 2})
+    fit, held = Fit(recipe, data()), []
+    for _ in fit.epochs(tmp_path):
+        saved = state.load(tmp_path, recipe, fit.data.digest)
+        assert saved is not None
+        held.append(len(saved.optimizers))
+    assert held == [1, 0]
+    again = Fit(recipe, data())
+    assert [numbers(result) for result in again.epochs(tmp_path)] == [numbers(result) for result in fit.history]
+    assert same_tensors(again.best_states(), fit.best_states())
+    latest = [[model.state_dict() for model in one.models] for one in (again, fit)]
+    assert same_tensors(*latest), "of the last epoch, not of the best"
+
+
 # A fresh interpreter takes up a state and prints the rest; run by name so that nothing of this process is inherited.
 RESUME = """
 import json, sys, torch
