@@ -1,5 +1,8 @@
 """Schedulers, which stop trials that lag behind, by epochs: ASHA, the median rule, or none.
 
+None of them stops the preset's trial: the gain over it is the summary's first number, and would be too large if it were
+taken from a trial that was stopped.
+
 A resumed search replays to them what its trials have reported. When it goes on with a trial, Ray gives that another
 id. So these schedulers know trials by their ids in the run, which stay the same: all that Ray's schedulers need of a
 trial is that it has a `trial_id`, and can be compared with others.
@@ -14,13 +17,15 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from tune.runs.study import trial_id
 from tune.search.plan import ASHA, MEDIAN, NONE
 from tune.states import FIDELITY, METRIC, MODE
 
 REDUCTION, _SHORT, _SHORT_REDUCTION = 3, 6, 2
+PRESET_TRIAL = trial_id(0)
+"""Every search begins with the preset's recipe."""
 OnError = Callable[[Trial], None]
 
 
@@ -91,7 +96,7 @@ class EpochASHA(_ReportsErrors, ASHAScheduler):  # type: ignore[misc]
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Decide whether the trial goes on. Epochs that it reports again are in the rungs and change nothing."""
-        return super().on_trial_result(tune_controller, _known(trial), result)  # type: ignore[no-any-return]
+        return _unless_preset(trial, super().on_trial_result(tune_controller, _known(trial), result))
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         super().on_trial_complete(tune_controller, _known(trial), result)
@@ -138,7 +143,7 @@ class EpochMedian(_ReportsErrors, MedianStoppingRule):  # type: ignore[misc]
         """Decide whether the trial goes on. An epoch that it reports again, resumed or retried, changes nothing."""
         if not self._is_new(trial, result):
             return self.CONTINUE  # type: ignore[no-any-return]
-        return super().on_trial_result(tune_controller, _known(trial), result)  # type: ignore[no-any-return]
+        return _unless_preset(trial, super().on_trial_result(tune_controller, _known(trial), result))
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """Record the trial's last epoch, unless it is recorded: Ray reports the result that stopped a trial twice."""
@@ -177,6 +182,11 @@ def create(kind: str, epochs: int, on_error: OnError | None = None) -> EpochSche
     if kind == NONE:
         return NoEarlyStopping(epochs, on_error)
     raise ValueError(f"There is no scheduler {kind!r}.")
+
+
+def _unless_preset(trial: Trial, decision: str) -> str:
+    """Return the decision on a trial; that the trial goes on, if it is the preset's."""
+    return TrialScheduler.CONTINUE if _known(trial).trial_id == PRESET_TRIAL else decision
 
 
 def _known(trial: Trial) -> RunTrial:

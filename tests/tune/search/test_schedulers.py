@@ -156,7 +156,7 @@ def test_the_median_rule_decides_as_it_is_written(seed: int) -> None:
             continue
         value, last = float(values[number, epoch - 1]), epoch == EPOCHS
         known.setdefault(number, {})[epoch] = value
-        wanted = CONTINUE if last else by_the_rule(number, epoch, known)
+        wanted = CONTINUE if last or number == 0 else by_the_rule(number, epoch, known)
         assert fed.report(number, epoch, value, last=last) == wanted
     assert 0 < len(fed.stopped) < TRIALS
 
@@ -222,6 +222,16 @@ def test_epochs_that_a_replaced_worker_reports_again_change_nothing(kind: str) -
         twice.report(number, epoch, float(values[number, epoch - 1]), last=epoch == EPOCHS)
     assert twice.said == once.said
     assert twice.stopped == once.stopped != set()
+
+
+@pytest.mark.parametrize("kind", [ASHA, MEDIAN])
+def test_the_presets_trial_is_never_stopped_but_others_are_by_its_epochs(kind: str) -> None:
+    fed = Fed(schedulers.create(kind, 4))
+    for number in range(1, 5):
+        for epoch in range(1, 5):
+            fed.report(number, epoch, 0.5, last=epoch == 4)
+    assert [fed.report(0, epoch, 0.1, last=False) for epoch in range(1, 5)] == [CONTINUE] * 4
+    assert fed.report(5, 1, 0.1, last=False) == STOP
 
 
 def test_nobody_stops_nobody() -> None:
