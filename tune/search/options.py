@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from maskcls.errors import CallError
 from maskcls.models import weights
+from maskcls.recipe import Recipe
 from maskcls.training import presets
 from search_spaces import Setting, Space, SpaceError, get
 from tune.runs.cluster import Cluster
@@ -131,12 +132,15 @@ def resolve(
     machine: Cluster,
     space_file: Path | None = None,
     has_weights: Mapping[str, bool] | None = None,
+    base_recipe: Mapping[str, Any] | None = None,
 ) -> Resolved:
     """Make the plan for the options and the machine. Precedence: preset < scale < space < explicit. Raises CallError.
 
     Args:
         has_weights: which backbones had weights when the run began: choices that depend on a folder of files must not
             change in a study.
+        base_recipe: of a run that is resumed, which keeps it also where another version has another preset; None, or
+            empty: the preset's.
     """
     try:
         space = get(str(space_file or options.space))
@@ -144,7 +148,10 @@ def resolve(
         raise CallError(str(error)) from None
     scale, notes = resolve_scale(options.scale, machine)
     explicit = options.explicit_values(seed=options.seed)
-    base = presets.base_recipe(options.preset, scale, explicit, demo=options.data is None)
+    if base_recipe:
+        base = Recipe.model_validate(base_recipe)
+    else:
+        base = presets.base_recipe(options.preset, scale, explicit, demo=options.data is None)
     served = _Weights(options.weights, has_weights or {})
     setting = Setting("gpu" if scale == "gpu" else "cpu", served, pretrained=options.weights != weights.NONE)
     if not setting.pretrained and "frozen_stages" not in explicit:

@@ -122,7 +122,8 @@ def _resume(stated: SearchOptions, place: str, caller: Caller) -> int:
                 return hand_over(found, options, SearchOutcome(Outcome(Reason.FINISHED, 0)))
         machine = machine_of(options, stack)
         space_file, is_other = _space_of(options, found)
-        resolved = resolve(options, machine, space_file, found.record().has_weights)
+        record = found.record()
+        resolved = resolve(options, machine, space_file, record.has_weights, record.base_recipe)
         if options.finalists:
             design_of(options)
         if is_other:

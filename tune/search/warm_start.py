@@ -27,6 +27,8 @@ from tune.search.samplers import distribution_of
 
 SPACE = "space"
 """Attribute of a study: which space its parameters are of."""
+_LATEST = 100
+"""Trials enough to draw each parameter; a study may have thousands."""
 _SCORED_STATES = (OptunaState.COMPLETE, OptunaState.PRUNED)
 
 
@@ -116,14 +118,25 @@ def study_for_space(study: optuna.Study, plan: SearchPlan, fingerprint: str) -> 
     """Return the study if it was begun with the plan's space, otherwise a copy whose parameters are of that space.
 
     Args:
-        fingerprint: identifies the plan's space.
+        fingerprint: identifies the plan's space, except that another version may have changed it.
     """
     before = study.user_attrs.get(SPACE)
-    if before is not None and before != fingerprint:
+    if before is not None and (before != fingerprint or not _has_same_domains(study, plan)):
         study = widen(study, plan, fingerprint)
     elif before is None:
         study.set_user_attr(SPACE, fingerprint)
     return study
+
+
+def _has_same_domains(study: optuna.Study, plan: SearchPlan) -> bool:
+    """Whether the parameters of the study's latest trials have the domains that the space has now."""
+    for trial in study.get_trials(deepcopy=False)[-_LATEST:]:
+        if not trial.distributions or RECIPE not in trial.user_attrs:
+            continue
+        point = _place_trial(plan, trial)
+        if point is None or not trial.distributions.items() <= point.distributions.items():
+            return False
+    return True
 
 
 def widen(study: optuna.Study, plan: SearchPlan, fingerprint: str = "") -> optuna.Study:

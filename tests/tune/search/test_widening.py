@@ -104,6 +104,18 @@ def test_a_trial_outside_the_new_space_keeps_its_score_and_its_number(tmp_path: 
     assert len(records(run)) == 14
 
 
+def test_a_space_of_the_same_name_that_another_version_changed_is_another_one(tmp_path: Path) -> None:
+    run = new_run(tmp_path, "old")
+    plan = plan_of(NARROW, 4)
+    study_for_space(open_study(run), plan, "backbones")
+    search(plan, run)
+    assert study_for_space(open_study(run), plan, "backbones").study_name == "old", "nothing changed"
+    wider = study_for_space(open_study(run), plan_of(WIDE, 6), "backbones")
+    assert wider.study_name == "old+1"
+    search(plan_of(WIDE, 6), run)
+    assert len(records(run)) == 6
+
+
 def test_what_was_learnt_stays_known_under_a_wider_space(tmp_path: Path) -> None:
     old, run = ended_every_way(tmp_path), new_run(tmp_path, "one")
     plan = plan_of(NARROW, 2, learn_from=(old.path,))
