@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE =
 .PHONY: search test lint soak contracts clean
 
 search: .venv/installed
-	$(BIN)/python -m tune.search --space backbones
+	$(BIN)/python -m tune.search --space backbones --scale cpu
 
 test: .venv/installed lint
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not soak and not alone"
@@ -35,9 +35,11 @@ contracts: .venv/installed
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	@echo "Installing into .venv: about 7 GB on the disk, most of it torch with CUDA. pip names each file and its size."
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable '.[web,dev]'
-	touch $@
+	$(BIN)/python -m pip install --progress-bar off --editable '.[web,dev]'
+	@echo "Installed."
+	@touch $@
 
 clean:
 	rm -rf .venv .venv-contracts .mypy_cache .pytest_cache .ruff_cache

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import sys
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
 from maskcls.errors import MaskclsError
-from maskcls.text import counted, predict_command
+from maskcls.text import command, counted, predict_command
 from tune.runs import events, output
 from tune.runs.folder import SearchRun
 from tune.runs.session import faces_of
 from tune.runs.stopping import Outcome, Reason
-from tune.search.options import SearchOptions
+from tune.search.options import SPACE_COPY, SearchOptions
 from tune.search.plan import MANY, SearchPlan
 from tune.states import TrialState
 
@@ -24,6 +29,9 @@ if TYPE_CHECKING:
     from tune.runs.study import Record
     from tune.selection.choice import Choice
     from tune.selection.finalists import Design
+
+WIDTH = 80
+"""Columns of a narrow terminal."""
 
 
 class Finishing(NamedTuple):
@@ -186,9 +194,10 @@ def hand_over(run: SearchRun, options: SearchOptions, outcome: SearchOutcome) ->
         lines = short_summary(run, trials, bool(exported), reported)
     else:
         lines = summary(run, trials, outcome.searched, reported)
-        if exported:
-            lines += ["To predict:", f"  {predict_command(run.best)}"]
-    print("\n".join([*lines, *_what_is_left(run, outcome)]), file=output.results())
+    lines += _what_is_left(run, outcome)
+    if not options.quiet:
+        lines += what_next(run, options, exported=bool(exported), reported=reported)
+    print("\n".join(lines), file=output.results())
     if handed is None:
         print(f"Error: {no_model(run, trials)}", file=output.errors())
     status = outcome.ended.exit_status or (0 if exported else 1)
@@ -274,8 +283,37 @@ def summary(run: SearchRun, trials: list[Record], outcome: Outcome, reported: bo
     chosen = read_choice(run.record())
     handed = next((trial for trial in trials if chosen and trial.trial_id == chosen.winner_id), best)
     if handed.overrides:
-        lines.append("Its choices: " + ", ".join(f"{key}={_short(value)}" for key, value in handed.overrides.items()))
+        choices = ", ".join(f"{key}={_short(value)}" for key, value in handed.overrides.items())
+        lines += textwrap.wrap(
+            f"Its choices: {choices}", WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        )
     return lines
+
+
+def what_next(run: SearchRun, options: SearchOptions, *, exported: bool, reported: bool) -> list[str]:
+    """Commands to copy that look at what the search made, each under a line that says what it does."""
+    steps = []
+    if reported:
+        browser = shlex.join(["python", "-m", "webbrowser", run.report.absolute().as_uri()])
+        steps.append(("See the report in a browser:", browser))
+    if exported:
+        steps.append(("Try the model on a page, with a camera:", command("maskcls.serve", "--bundle", run.best)))
+        steps.append(("Predict photos:", predict_command(run.best)))
+    if steps and options.data is None:
+        copy = run.path / SPACE_COPY
+        own = command("tune.search", "--space", copy if copy.exists() else options.space, "--data", "DIR")
+        steps.append(("Search on your own faces, in the folder DIR (README says how it is laid out):", own))
+    if steps and (activate := _activation()):
+        steps.insert(0, ("Once in each shell, so that these commands are found:", activate))
+    return [line for what, how in steps for line in (what, f"  {how}")]
+
+
+def _activation() -> str:
+    """The command that activates the environment in the current folder; "" if it is active, or another one runs."""
+    here = Path(sys.prefix)
+    if os.environ.get("VIRTUAL_ENV") or sys.prefix == sys.base_prefix or not here.is_relative_to(Path.cwd()):
+        return ""
+    return shlex.join(["source", str(here.relative_to(Path.cwd()) / "bin" / "activate")])
 
 
 def _what_is_left(run: SearchRun, outcome: SearchOutcome) -> list[str]:

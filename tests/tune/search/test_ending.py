@@ -1,7 +1,8 @@
-"""A search's end where the winner cannot be handed over."""
+"""A search's end: what it says to do next, and where the winner cannot be handed over."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tests.tune.searches import make_plan
 from tests.tune.selection.small_run import add_trial, small_run
 from tune.fitting.result import FitResult
 from tune.runs.folder import SearchRun
+from tune.runs.record import SearchRecord
 from tune.runs.study import records
 from tune.search import ending
 from tune.search.options import SearchOptions
@@ -86,3 +88,36 @@ def test_where_every_finalist_diverges_there_is_no_winner(run_and_faces: tuple[S
         "Every finalist with complete repeats diverged when it was trained to its end, so the best trial is chosen"
     )
     assert choice.summary(run.record())[0].startswith(expected)
+
+
+def test_the_end_says_what_to_do_next_and_names_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, where = SearchRun.create(tmp_path, "a b", SearchRecord(call={})), f"'{tmp_path}/a b/best'"
+    monkeypatch.setattr(sys, "prefix", "/elsewhere")
+    demo, own = (SearchOptions(space="freezing", data=data, weights="none") for data in (None, tmp_path))
+    lines = ending.what_next(run, demo, exported=True, reported=True)
+    assert [line.strip() for line in lines if line.startswith("  ")] == [
+        f"python -m webbrowser file://{tmp_path}/a%20b/report.html",
+        f"python -m maskcls.serve --bundle {where}",
+        f"python -m maskcls.predict --bundle {where} --images DIR --out submission.csv",
+        "python -m tune.search --space freezing --data DIR",
+    ]
+    assert all(len(line) <= ending.WIDTH for line in lines if not line.startswith("  "))
+    assert ending.what_next(run, own, exported=True, reported=True) == lines[:-2]
+    assert ending.what_next(run, own, exported=False, reported=True) == lines[:2]
+    assert ending.what_next(run, demo, exported=False, reported=False) == []
+
+
+def test_an_environment_in_this_folder_that_is_not_active_is_to_be_activated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = SearchRun.create(tmp_path, "one", SearchRecord(call={}))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
+
+    def first_command() -> str:
+        return ending.what_next(run, SearchOptions(space="freezing"), exported=True, reported=False)[1]
+
+    monkeypatch.setenv("VIRTUAL_ENV", str(tmp_path / ".venv"))
+    assert first_command().startswith("  python -m maskcls.serve")
+    monkeypatch.delenv("VIRTUAL_ENV")
+    assert first_command() == "  source .venv/bin/activate"
