@@ -38,6 +38,7 @@ LONGEST = (
 )
 """Files that take a minute and more. They begin first, so that no worker is left alone with one at the end."""
 DemoFaces = Callable[[int, int], Path]
+DEMO_CACHE_PEOPLE = 90
 TRAIN_PEOPLE = ("000001_male_Asian_25", "000002_male_Asian_45")
 
 
@@ -82,12 +83,17 @@ def demo_faces(tmp_path_factory: pytest.TempPathFactory) -> DemoFaces:
 
 @pytest.fixture(scope="session")
 def demo_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for --cache that holds the demo faces: drawn once for all workers, decoded once for each."""
-    from maskcls.data.dataset import demo_folder
+    """A folder for --cache that holds the demo faces: drawn once for all workers, decoded once for each.
+
+    In place of the demo's people there are fewer, so that searches and fits in tests are short.
+    """
+    from maskcls.data.dataset import DEMO_SEED, demo_place
+    from maskcls.data.demo.folder import draw
 
     shared = _shared(tmp_path_factory) / "demo"
     with FileLock(f"{shared}.lock"):
-        demo_folder(shared)
+        if not (place := demo_place(shared)).exists():
+            draw(place, DEMO_CACHE_PEOPLE, DEMO_SEED)
     return Path(shutil.copytree(shared, tmp_path_factory.mktemp("cache"), dirs_exist_ok=True))
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PHOTOS, SPLIT = "photos.csv", "split.json"
-DEMO_PERSONS, DEMO_SEED = 90, 0
+DEMO_PERSONS, DEMO_SEED = 240, 0
 
 _TEXT = ("file", "key", "person", "person_id", "race")  # ids have leading zeros: as numbers they would lose them
 
@@ -187,12 +187,17 @@ def demo_folder(cache: Path) -> Path:
 
     It is drawn on first use, and again when the code that draws it has changed.
     """
-    sources = sorted(Path(demo.__file__).parent.glob("*.py"))
-    code = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:8]
-    folder = cache / f"demo-{DEMO_PERSONS}-{DEMO_SEED}-{code}"
+    folder = demo_place(cache)
     cache.mkdir(parents=True, exist_ok=True)
     # Of several processes one draws, the others wait.
     with FileLock(str(folder) + ".lock"):
         if not folder.exists():
             demo.draw(folder, DEMO_PERSONS, DEMO_SEED)
     return folder
+
+
+def demo_place(cache: Path) -> Path:
+    """Return where under `cache` the demo faces are, or will be drawn."""
+    sources = sorted(Path(demo.__file__).parent.glob("*.py"))
+    code = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:8]
+    return cache / f"demo-{DEMO_PERSONS}-{DEMO_SEED}-{code}"

@@ -14,7 +14,7 @@ from maskcls.task_split import TASK_SPLITS, TaskSplit
 from maskcls.training.presets import preset
 from search_spaces import _DRAWS, Setting, Space, SpaceError, Suggest, everything, imbalance, task_split
 from search_spaces.augmentation import CONTEST, MIXES, UPPER
-from search_spaces.backbones import _FIXED, BACKBONES, FIXED_SIZE
+from search_spaces.backbones import _FIXED, BACKBONES, FIXED_SIZE, UNTRAINED
 from tests.search_spaces.draws import Fixed, drawn
 from tune.search.first_trials import initial_trials, preset_params
 from tune.search.plan import SearchPlan, pinned_space, vet
@@ -57,7 +57,7 @@ def test_timm_has_every_backbone_cut_into_stages_with_weights_free_for_any_use()
 
     with_weights = set(timm.list_models(pretrained=True))
     for scale, names in BACKBONES.items():
-        for name in names:
+        for name in (*names, *UNTRAINED[scale]):
             config = timm.get_pretrained_cfg(name)
             full = name if "." in name else f"{name}.{config.tag}"
             assert full in with_weights, name
@@ -67,6 +67,16 @@ def test_timm_has_every_backbone_cut_into_stages_with_weights_free_for_any_use()
             with torch.device("meta"):
                 model = timm.create_model(name, num_classes=0)
             assert set(stage_of_modules(model).values()) == {1, 2, 3, 4, 5}, name
+
+
+def test_random_weights_at_cpu_scale_are_those_of_small_networks() -> None:
+    space, untrained = search_spaces.get("backbones"), Setting("cpu", pretrained=False)
+    trial = Fixed()
+    overrides = space.suggest(trial, untrained)
+    assert set(trial.choices["backbone"]) == set(UNTRAINED["cpu"])
+    assert overrides["image_size"] <= 64
+    assert {point["backbone"] for point in space.points(untrained)} <= set(UNTRAINED["cpu"])
+    assert UNTRAINED["gpu"] == BACKBONES["gpu"]
 
 
 def test_a_backbone_of_one_size_gets_it_undrawn() -> None:

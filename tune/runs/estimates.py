@@ -8,7 +8,7 @@ from pathlib import Path
 # (search_spaces.backbones has more). GPU: the order of magnitude of a ResNet-50 in bfloat16; nothing more is claimed.
 PHOTOS_PER_SECOND = {"cpu": (65, 112), "gpu": (1000, 256)}
 """(photos per second, edge in px), by scale."""
-DEMO_PHOTOS = 630
+DEMO_PHOTOS = 1_680
 
 
 def count_photos(data: Path | None, skip_bad: bool) -> int:

@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 
 from maskcls import machine
+from maskcls.data import dataset
+from maskcls.data.demo.folder import SHOTS
 from maskcls.errors import CallError
 from search_spaces import Space
 from tune.compare.__main__ import main as compare_main
 from tune.compare.options import CompareOptions
+from tune.runs import estimates
 from tune.runs.cluster import Cluster, Node
 from tune.runs.durations import budget_s
 from tune.runs.folder import SearchRun
@@ -34,13 +37,20 @@ def resolved(cpus: int, gpus: float, **stated: Any) -> Resolved:
     return resolve(options(**stated), Cluster((Node(cpus, gpus),)))
 
 
-def test_without_a_gpu_the_scale_is_cpu_and_says_so() -> None:
-    found = resolved(2, 0)
+def test_without_a_gpu_the_scale_is_cpu_and_says_so(tmp_path: Path) -> None:
+    found = resolved(2, 0, data=tmp_path)
     assert found.plan.setting.scale == "cpu"
     assert found.plan.base.backbone == "resnet10t"
     assert found.notes[0].startswith("No GPU was found: CPU scale")
     assert resolved(2, 1).plan.base.backbone == "resnext101_32x8d.tv_in1k"
     assert resolved(2, 0, scale="gpu").plan.setting.scale == "gpu"
+
+
+def test_drawn_faces_at_cpu_scale_have_a_small_network_and_the_plan_counts_their_photos() -> None:
+    plan = resolved(2, 0, space="backbones").plan
+    assert plan.base.backbone in plan.space.backbones(plan.setting)
+    assert plan.base.weights == "none"
+    assert estimates.count_photos(None, skip_bad=False) == dataset.DEMO_PERSONS * len(SHOTS)
 
 
 @pytest.mark.parametrize(
@@ -128,6 +138,14 @@ def test_backbones_that_had_weights_when_the_run_began_stay_its_choices(tmp_path
     assert resumed.space.left_out(resumed.setting) == begun.plan.space.left_out(begun.plan.setting)
     assert "lcnet_100" in resumed.space.left_out(resumed.setting)
     assert "resnet10t" not in resumed.space.left_out(resumed.setting)
+
+
+def test_a_resumed_run_keeps_its_base_recipe_whatever_the_preset_has_become() -> None:
+    begun = resolved(2, 0, epochs=9)
+    kept = {**begun.plan.base.model_dump(), "image_size": 96, "batch_size": 24}
+    resumed = resolve(options(epochs=9), Cluster((Node(2, 0),)), base_recipe=kept)
+    assert (resumed.plan.base.image_size, resumed.plan.base.batch_size) == (96, 24)
+    assert resolve(options(epochs=9), Cluster((Node(2, 0),)), base_recipe={}).plan.base == begun.plan.base
 
 
 def test_preset_scale_space_explicit_in_that_order() -> None:
