@@ -17,7 +17,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule
 
 from tune.runs.study import trial_id
 from tune.search.plan import ASHA, MEDIAN, NONE
@@ -96,7 +96,8 @@ class EpochASHA(_ReportsErrors, ASHAScheduler):  # type: ignore[misc]
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Decide whether the trial goes on. Epochs that it reports again are in the rungs and change nothing."""
-        return _unless_preset(trial, super().on_trial_result(tune_controller, _known(trial), result))
+        decision: str = super().on_trial_result(tune_controller, _known(trial), result)
+        return self.CONTINUE if _is_preset(trial) else decision
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         super().on_trial_complete(tune_controller, _known(trial), result)
@@ -143,7 +144,10 @@ class EpochMedian(_ReportsErrors, MedianStoppingRule):  # type: ignore[misc]
         """Decide whether the trial goes on. An epoch that it reports again, resumed or retried, changes nothing."""
         if not self._is_new(trial, result):
             return self.CONTINUE  # type: ignore[no-any-return]
-        return _unless_preset(trial, super().on_trial_result(tune_controller, _known(trial), result))
+        if _is_preset(trial):
+            super().on_trial_complete(tune_controller, _known(trial), result)  # records it without a decision
+            return self.CONTINUE  # type: ignore[no-any-return]
+        return super().on_trial_result(tune_controller, _known(trial), result)  # type: ignore[no-any-return]
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """Record the trial's last epoch, unless it is recorded: Ray reports the result that stopped a trial twice."""
@@ -184,9 +188,8 @@ def create(kind: str, epochs: int, on_error: OnError | None = None) -> EpochSche
     raise ValueError(f"There is no scheduler {kind!r}.")
 
 
-def _unless_preset(trial: Trial, decision: str) -> str:
-    """Return the decision on a trial; that the trial goes on, if it is the preset's."""
-    return TrialScheduler.CONTINUE if _known(trial).trial_id == PRESET_TRIAL else decision
+def _is_preset(trial: Trial) -> bool:
+    return _known(trial).trial_id == PRESET_TRIAL
 
 
 def _known(trial: Trial) -> RunTrial:

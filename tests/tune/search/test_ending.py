@@ -91,12 +91,12 @@ def test_where_every_finalist_diverges_there_is_no_winner(run_and_faces: tuple[S
 
 
 def test_the_end_says_what_to_do_next_and_names_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, where = SearchRun.create(tmp_path, "a b", SearchRecord(call={})), f"'{tmp_path}/a b/best'"
+    run, where = SearchRun.create(tmp_path / "a b", "one", SearchRecord(call={})), f"'{tmp_path}/a b/one/best'"
     monkeypatch.setattr(sys, "prefix", "/elsewhere")
     demo, own = (SearchOptions(space="freezing", data=data, weights="none") for data in (None, tmp_path))
     lines = ending.what_next(run, demo, exported=True, reported=True)
     assert [line.strip() for line in lines if line.startswith("  ")] == [
-        f"python -m webbrowser file://{tmp_path}/a%20b/report.html",
+        f"python -m webbrowser file://{tmp_path}/a%20b/one/report.html",
         f"python -m maskcls.serve --bundle {where}",
         f"python -m maskcls.predict --bundle {where} --images DIR --out submission.csv",
         "python -m tune.search --space freezing --data DIR",
