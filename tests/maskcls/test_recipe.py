@@ -203,6 +203,14 @@ def test_the_contest_preset_is_the_contest_projects_recipe() -> None:
     )
 
 
+def test_the_contest_preset_draws_as_often_as_the_contest_project() -> None:
+    """Its epoch drew every class as often as the largest; it trained 12 of them. An epoch here draws n photos."""
+    masked = [2745, 2050, 415, 3660, 4085, 545]
+    counts = [*masked, *[549, 410, 83, 732, 817, 109] * 2]  # photos per class of the contest's data
+    assert sum(counts) == 18_900
+    assert preset("contest-2021", "gpu").epochs == round(12 * len(counts) * max(counts) / sum(counts))
+
+
 def test_weights_are_the_hub_on_real_data_and_none_on_demo_faces(tmp_path: Path) -> None:
     assert resolve_weights(None, tmp_path) == "hub"
     assert resolve_weights(None, None) == "none"
