@@ -47,18 +47,23 @@ def main(
     corrections: cli.Corrections = "published",
     skip_bad: cli.SkipBad = False,
     tta: cli.Tta = False,
+    runs: Annotated[
+        Path, typer.Option("--runs", help="Folder of all runs, in which a use of a search's holdout is noted.")
+    ] = Path("runs"),
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Print macro F1, accuracy, F1 per task and F1 per class.
 
     Of --bundle on --data; of --bundle on --images with --answers (by default the photos of eval/info.csv under --data);
-    or of --submission with --answers.
+    or of --submission with --answers. Where people of the holdout of the bundle's search are scored, that is noted and
+    counted.
     """
     from rich.console import Console
 
-    from maskcls.serving.evaluation import render, warning
+    from maskcls.serving.evaluation import note_use_of_holdout, render, warning
 
     _check_call(bundle, data, images, answers, submission)
+    use = ""
     if submission is not None and answers is not None:
         from maskcls.serving.evaluation import evaluate_submission
 
@@ -67,11 +72,13 @@ def main(
         from maskcls.serving.predictor import Predictor
 
         photos = _labelled(data, images, answers, corrections, skip_bad)
-        evaluation = _evaluate(Predictor(bundle, device, flip=tta), photos, skip_bad)
+        predictor = Predictor(bundle, device, flip=tta)
+        evaluation = _evaluate(predictor, photos, skip_bad)
+        use = note_use_of_holdout(evaluation, predictor, runs)
     console = Console()
     console = console if console.is_terminal else Console(width=WIDTH_IN_FILES)
     console.print(render(evaluation))
-    if text := warning(evaluation):
+    for text in filter(None, (warning(evaluation), use)):
         typer.echo(text, err=True)
 
 

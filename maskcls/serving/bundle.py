@@ -4,9 +4,9 @@ No pickle; it loads without Ray, Optuna and albumentations. It holds one classif
 probabilities are averaged by their weights (Caruana et al., "Ensemble Selection from Libraries of Models", ICML 2004).
 Format version 3; version 2, of one classifier, can be read, too.
 
-People it has seen (it trained on them, or was chosen by their score) are stored as salted hashes. So a bundle that is
-passed on does not list them, and yet `maskcls.evaluate` can tell whom it has seen. The salt is the split's digest.
-Short names can be guessed, so this hides them from readers, not from attackers.
+People it has seen (it trained on them, or was chosen by their score), and those of the holdout, are stored as salted
+hashes. So a bundle that is passed on does not list them, and yet `maskcls.evaluate` can tell whom it has seen. The salt
+is the split's digest. Short names can be guessed, so this hides them from readers, not from attackers.
 """
 
 from __future__ import annotations
@@ -85,16 +85,26 @@ class Bundle:
     data_digest: str
     split_digest: str
     people_hashes: frozenset[str]
+    holdout_hashes: frozenset[str]
+    """Of the people whom it has not seen so that they can score it; empty in bundles of earlier versions."""
     manifest: dict[str, Any]
 
     def has_seen(self, person: str) -> bool:
         """Whether it trained on the person, or was chosen by a score on the person's photos."""
         return person_hash(person, self.split_digest) in self.people_hashes
 
+    def is_held_out(self, person: str) -> bool:
+        """Whether the person is in the holdout of the split that it was trained on."""
+        return person_hash(person, self.split_digest) in self.holdout_hashes
+
 
 def person_hash(person: str, split_digest: str) -> str:
     """The first 16 hex digits of SHA-256 over the split's digest and the person."""
     return hashlib.sha256(f"{split_digest}:{person}".encode()).hexdigest()[:HASH_DIGITS]
+
+
+def _hashes(people: Sequence[str], split_digest: str) -> list[str]:
+    return sorted(person_hash(person, split_digest) for person in set(people))
 
 
 def write_bundle(
@@ -105,6 +115,7 @@ def write_bundle(
     data_digest: str,
     split_digest: str,
     seen_people: Sequence[str],
+    holdout_people: Sequence[str] = (),
     overwrite: bool = False,
 ) -> None:
     """Write a bundle so that, whenever this is interrupted, `folder` holds a whole one: the old, the new, or none.
@@ -112,6 +123,7 @@ def write_bundle(
     Args:
         scores: its scores by where they were measured, ready for JSON.
         seen_people: people on whom any of the classifiers trained, or by whom it was chosen.
+        holdout_people: people who were kept out of both.
         overwrite: whether a bundle that is there is replaced.
 
     Raises:
@@ -136,7 +148,8 @@ def write_bundle(
         "scores": dict(scores),
         "data_digest": data_digest,
         "split_digest": split_digest,
-        "people_hashes": sorted(person_hash(person, split_digest) for person in set(seen_people)),
+        "people_hashes": _hashes(seen_people, split_digest),
+        "holdout_hashes": _hashes(holdout_people, split_digest),
     }
     _put(folder, contents, _json(manifest))
 
@@ -170,6 +183,7 @@ def export_classifiers(
         data_digest=faces.digest,
         split_digest=faces.split.digest,
         seen_people=(*faces.split.train, *faces.split.validation),
+        holdout_people=faces.split.holdout,
         overwrite=overwrite,
     )
 
@@ -208,6 +222,7 @@ def read_bundle(folder: Path) -> Bundle:
             data_digest=manifest["data_digest"],
             split_digest=manifest["split_digest"],
             people_hashes=frozenset(manifest["people_hashes"]),
+            holdout_hashes=frozenset(manifest.get("holdout_hashes", ())),
             manifest=manifest,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +14,14 @@ from rich.table import Table
 
 from maskcls.errors import DataError
 from maskcls.labels import CLASS_NAMES
+from maskcls.serving.holdout_uses import EVALUATE, USES, HoldoutUse, bundle_digest, describe, note_uses, read_uses
 from maskcls.serving.predictor import Predictor
 from maskcls.serving.submission import classes_of, find_photos, read_classes
+from maskcls.text import counted
 from maskcls.training.metrics import Scores, scores
+
+RUN_OF_A_BUNDLE = "search.json"
+"""Lies beside the folder of a bundle that a search wrote into its run."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,8 @@ class Evaluation:
     people: int = 0
     seen: int = 0
     """How many of the people the bundle trained on or was chosen by."""
+    held_out: int = 0
+    """How many of the people are in the holdout of the bundle's split."""
     others: Scores | None = None
     """Scores of the photos of the other people; None if the bundle has seen all people or none."""
     unreadable: int = 0
@@ -58,12 +66,14 @@ def evaluate(predictor: Predictor, photos: pd.DataFrame, *, skip_bad: bool = Fal
     # (m,), or (0,) where people are not known: then `new` is (0,) as well.
     persons = photos["person"].to_numpy(object)[good] if "person" in photos else np.array([], object)
     seen = {person for person in set(persons) if predictor.bundle.has_seen(person)}
+    held_out = sum(map(predictor.bundle.is_held_out, set(persons)))
     new = np.array([person not in seen for person in persons], bool)  # (m,)
     return Evaluation(
         everyone=scores(truth, found),
         counts=_counts(truth),
         people=len(set(persons)),
         seen=len(seen),
+        held_out=held_out,
         others=scores(truth[new], found[new]) if seen and new.any() else None,
         unreadable=len(bad),
     )
@@ -116,6 +126,32 @@ def warning(evaluation: Evaluation) -> str:
     if evaluation.others is None:
         return f"{seen} There is nobody else to score it on: give it people whom it has not seen."
     return f"{seen} On the other {evaluation.people - evaluation.seen:,} its macro F1 is {evaluation.others.f1:.4f}."
+
+
+def note_use_of_holdout(evaluation: Evaluation, predictor: Predictor, runs: Path) -> str:
+    """Note that the bundle was scored on its holdout, beside the runs, and return a sentence on how often that was
+    used; "" if none of these people is in the holdout.
+
+    Args:
+        runs: the folder of all runs. A bundle inside a run's folder is noted beside that run instead.
+    """
+    if not evaluation.held_out:
+        return ""
+    bundle = predictor.bundle
+    around = bundle.folder.absolute().parent
+    place = around.parent if (around / RUN_OF_A_BUNDLE).is_file() else runs
+    # With its mirror images it predicts something else, so that it has another score.
+    what = bundle_digest(bundle.manifest) + (" with mirror images" if predictor.flip else "")
+    use = HoldoutUse(bundle.data_digest, bundle.split_digest, what, EVALUATE, time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+    people = f"{counted(evaluation.held_out, 'person', 'people')} of the holdout of its search"
+    try:
+        note_uses(place, [use])
+    except OSError as error:
+        return (
+            f"Scored on {people}. This use is not counted: {place / USES} cannot be written ({error.strerror}). Name "
+            "the folder of all runs with --runs."
+        )
+    return f"Scored on {people}. {describe(read_uses(place, use.data, use.split))}"
 
 
 def _counts(truth: NDArray[np.int64]) -> tuple[int, ...]:

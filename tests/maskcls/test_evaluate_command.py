@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from maskcls import cli, evaluate, predict
+from maskcls.serving.bundle import person_hash
 
 RandomBundle = Callable[[str], Path]
 MakeContest = Callable[..., Path]
@@ -60,6 +62,36 @@ def test_people_it_trained_on_are_counted_and_the_others_scored(
     for name in ("accuracy", "F1 mask3", "F1 gender2", "F1 age3"):
         assert 0 <= float(shown(name, said.out)[1]) <= 1
     assert shown("17", said.out)[:3] == ["17", "not worn, female, over 59", "1"]
+
+
+def test_a_use_of_the_holdout_is_counted(
+    random_bundle: RandomBundle, make_contest: MakeContest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, runs = make_contest(6), tmp_path / "runs"
+    people = sorted(folder.name for folder in (data / "train/images").iterdir())
+    bundle = Path(shutil.copytree(random_bundle("single"), tmp_path / "bundle"))
+    manifest = json.loads((bundle / "bundle.json").read_text())
+    hashes = [person_hash(person, manifest["split_digest"]) for person in people[-3:]]
+    (bundle / "bundle.json").write_text(json.dumps({**manifest, "holdout_hashes": hashes}))
+
+    def use(*words: object) -> str:
+        called = ("--bundle", bundle, "--data", data, "--corrections", "none", "--device", "cpu", *words)
+        assert command(evaluate.main, *called) == 0
+        return capsys.readouterr().err.splitlines()[-1]
+
+    uncounted = use("--runs", runs)
+    assert uncounted.startswith(f"Scored on 3 people of the holdout of its search. This use is not counted: {runs}")
+    assert uncounted.endswith("(No such file or directory). Name the folder of all runs with --runs.")
+    runs.mkdir()
+    for _ in range(2):  # the same score again tells nobody anything new
+        said = use("--runs", runs)
+        assert said == "Scored on 3 people of the holdout of its search. The holdout has been used 1 time."
+    said = use("--runs", runs, "--tta")
+    assert said.endswith("The holdout has been used 2 times: the best of those scores is too high again.")
+    inside = Path(shutil.copytree(bundle, runs / "first" / "best"))
+    (runs / "first" / "search.json").write_text("{}")
+    bundle = inside
+    assert "used 2 times" in use(), "noted beside the run in whose folder the bundle is"
 
 
 def test_a_bundles_score_and_its_submissions_are_the_same(

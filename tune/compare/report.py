@@ -8,12 +8,14 @@ from collections.abc import Sequence
 
 from maskcls.files import replacing, write_atomically
 from maskcls.reports.page import Html, breaking, dot, listed, page, pairs, section, table, tiles
+from maskcls.serving.holdout_uses import describe
 from tune.compare.arms import BASE, VALIDATION, PlannedComparison
 from tune.compare.options import CompareOptions
 from tune.compare.plots import COLOURS, colour_key, differences_png, differences_svg
 from tune.compare.results import Results, Row
 from tune.compare.table import format_difference, format_mean, format_time, verdict_text
 from tune.runs.folder import ComparisonRun
+from tune.runs.holdout_uses import holdout_uses
 from tune.runs.record import ComparisonRecord
 from tune.states import TrialState
 from tune.statistics.paired import Verdict
@@ -29,7 +31,7 @@ def write_report(run: ComparisonRun, results: Results, comparisons: Sequence[Pla
         with replacing(run.plot) as stream:
             stream.write(differences_png(results))
     sections += [_comparison(planned, results) for planned in comparisons]
-    sections += [_tasks(results), _repeats(results), _protocol(record, results), _origin(record)]
+    sections += [_tasks(results), _repeats(results), _protocol(run, record, results), _origin(record)]
     write_atomically(run.report, page(f"Comparison {run.name}", record.question, sections))
 
 
@@ -120,14 +122,16 @@ def _repeats(results: Results) -> Html:
     )
 
 
-def _protocol(record: ComparisonRecord, results: Results) -> Html:
+def _protocol(run: ComparisonRun, record: ComparisonRecord, results: Results) -> Html:
     folds = CompareOptions.recorded(record).folds
+    uses = holdout_uses(run)  # by searches of the same photos and split
     lines = [
         f"Repeat i trains every variant with seed i on the same split: of {folds} folds over the people fold i is "
         f"tested, and {VALIDATION:.0%} of the others pick the epoch. After {folds} repeats the people are divided "
         "again.",
         "Nobody who is tested took part in training or in the choice of the epoch; "
-        f"the {record.data.holdout_people} people of the holdout took no part at all.",
+        f"the {record.data.holdout_people} people of the holdout took no part at all."
+        + (f" {describe(uses)}" if uses else ""),
         "A difference is the mean over the repeats of the variant's macro F1 minus the base's, on the same photos.",
         "Its interval is over seeds and people, with Student's t: it combines the variance of the repeats' differences "
         "with the variance over other people, by a bootstrap within gender and age group. One repeat has no interval "

@@ -1,16 +1,14 @@
 """The holdout: people on whom no trial was trained, and by whom nothing was chosen. A bundle is scored on them once.
 
-Evaluations are counted, by the bundle's digest. A choice that knows several holdout scores has used the holdout to
-choose, so that the best of these scores is optimistic again (Dwork et al., The reusable holdout, Science 349, 2015).
-The same bundle gives the same score, which is read from the record and counted once. What a user scores by hand with
-`maskcls.evaluate` is not counted.
+Evaluations are counted, by the bundle's digest, over all runs of the same photos and split (`tune.runs.holdout_uses`).
+A choice that knows several holdout scores has used the holdout to choose, so that the best of these scores is
+optimistic again (Dwork et al., The reusable holdout, Science 349, 2015). The same bundle gives the same score, which is
+read from the record and counted once.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +17,10 @@ import numpy as np
 
 from maskcls.errors import DataError
 from maskcls.labels import stratum
+from maskcls.serving.holdout_uses import bundle_digest, note_uses
 from maskcls.text import counted, first
 from tune.runs.folder import SearchRun
+from tune.runs.holdout_uses import digests, holdout_uses
 from tune.runs.record import SearchRecord, now
 from tune.statistics.intervals import f1_interval
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from maskcls.data.dataset import FaceDataset
     from maskcls.serving.bundle import Bundle
 
+log = logging.getLogger("maskcls")
+
 EVALUATIONS = "looks"
 """Key of search.json: {"holdout": {"looks": [a HoldoutEvaluation, ...]}}."""
-_NOT_DIGESTED = ("created", "versions", "scores")
-"""Keys of bundle.json that do not change what the bundle predicts."""
 _SHOWN_PEOPLE = 5
 """How many people an error names."""
 
@@ -98,6 +98,7 @@ def evaluate_on_holdout(run: SearchRun, faces: FaceDataset, folder: Path, what: 
     search = run.record()
     all_evaluations = [asdict(one) for one in (*holdout_evaluations(search), found)]
     run.write_record(search.changed(holdout={EVALUATIONS: all_evaluations}))
+    _note_for_other_runs(run)
     return found
 
 
@@ -106,11 +107,14 @@ def holdout_evaluations(search: SearchRecord) -> list[HoldoutEvaluation]:
     return [HoldoutEvaluation(**one) for one in (search.holdout or {}).get(EVALUATIONS, ())]
 
 
-def bundle_digest(manifest: Mapping[str, Any]) -> str:
-    """12 hex digits, the same for bundles of the same weights, recipes and people, whenever they were exported."""
-    # The weights are in it by the SHA-256 of their files.
-    kept = {key: value for key, value in manifest.items() if key not in _NOT_DIGESTED}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
+def _note_for_other_runs(run: SearchRun) -> None:
+    """Note the uses beside the run, where `maskcls.evaluate` finds them, and where they stay if the run is deleted."""
+    if not all(digests(run)):
+        return
+    try:
+        note_uses(run.path.parent, holdout_uses(run))
+    except OSError as error:  # the run's own record has it
+        log.warning("The use of the holdout is noted in %s alone: %s.", run.record_file, error)
 
 
 def _refuse_seen(bundle: Bundle, faces: FaceDataset) -> None:

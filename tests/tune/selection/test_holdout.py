@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +13,17 @@ from scipy.stats import t
 from sklearn.metrics import f1_score
 
 from maskcls.data.dataset import FaceDataset
+from maskcls.data.splits import Split
 from maskcls.errors import CallError, DataError
 from maskcls.serving.bundle import export, read_bundle
+from maskcls.serving.holdout_uses import USES, bundle_digest
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
 from tests.tune.selection.small_run import BASE, small_run
-from tune.runs.folder import SearchRun
-from tune.selection.holdout import bundle_digest, evaluate_on_holdout, holdout_evaluations
+from tune.runs.folder import ComparisonRun, SearchRun
+from tune.runs.holdout_uses import holdout_note, holdout_uses
+from tune.runs.record import ComparisonRecord, DataRecord
+from tune.selection.holdout import evaluate_on_holdout, holdout_evaluations
 from tune.statistics import intervals
 from tune.statistics.intervals import Interval, f1_interval
 
@@ -67,11 +73,89 @@ def test_looks_are_counted_by_bundle(made: Made) -> None:
     assert first.bundle != second.bundle
 
 
+def scored(
+    runs: Path, cache: Path, name: str, fit: Fit, *, add: float = 0.0, labels_of: str = ""
+) -> tuple[SearchRun, FaceDataset]:
+    """A run with its own bundle, scored on the holdout.
+
+    Args:
+        add: to the weights, for another bundle.
+        labels_of: digest of other photos, in place of the run's own.
+    """
+    run, faces = small_run(runs, cache, name)
+    data = DataRecord(digest=labels_of or faces.digest)
+    run.write_record(run.record().changed(data=data, split_digest=faces.split.digest))
+    states = [{key: tensor + add * (tensor.dim() == 2) for key, tensor in state.items()} for state in fit.best_states()]
+    export(run.best, fit.recipe, states, scores={}, faces=faces)
+    evaluate_on_holdout(run, faces, run.best, f"trial of {name}")
+    return run, faces
+
+
+def test_uses_are_counted_over_all_runs_of_the_same_people(tmp_path: Path, demo_cache: Path, fit: Fit) -> None:
+    first, _ = scored(tmp_path, demo_cache, "first", fit)
+    assert holdout_note(first) == "The holdout has been used 1 time."
+    scored(tmp_path, demo_cache, "same", fit)
+    assert len(holdout_uses(first)) == 1, "the same bundle tells nobody anything new"
+    scored(tmp_path, demo_cache, "other-photos", fit, add=2.0, labels_of="0" * 12)
+    assert len(holdout_uses(first)) == 1
+    second, _ = scored(tmp_path, demo_cache, "second", fit, add=1.0)
+    said = "The holdout has been used 2 times, in first, second: the best of those scores is too high again."
+    assert holdout_note(first) == holdout_note(second) == said
+    assert [use.run for use in holdout_uses(second)] == ["first", "second"]
+
+    shutil.rmtree(second.path)
+    assert holdout_note(first) == said, "a run that is deleted has still used it"
+    (tmp_path / USES).unlink()
+    assert len(holdout_uses(first)) == 1
+    damaged, _ = scored(tmp_path, demo_cache, "damaged", fit, add=3.0)
+    damaged.record_file.write_text("{")
+    assert len(holdout_uses(first)) == 2, "what is noted beside the runs"
+
+
+def test_uses_of_earlier_versions_count_as_they_are_recorded(tmp_path: Path, demo_cache: Path, fit: Fit) -> None:
+    old, _ = scored(tmp_path, demo_cache, "old", fit)
+    (tmp_path / USES).unlink()  # they wrote search.json alone
+    new, _ = scored(tmp_path, demo_cache, "new", fit, add=1.0)
+    assert [use.run for use in holdout_uses(new)] == [use.run for use in holdout_uses(old)] == ["old", "new"]
+    noted = [json.loads(line)["run"] for line in (tmp_path / USES).read_text().splitlines()]
+    assert noted == ["old", "new"]
+    unknown, faces = small_run(tmp_path, demo_cache, "unknown")  # says nothing of its photos
+    export(unknown.best, fit.recipe, fit.best_states(), scores={}, faces=faces)
+    evaluate_on_holdout(unknown, faces, unknown.best, "x")
+    assert len(holdout_uses(unknown)) == 1
+    assert len(holdout_uses(old)) == 2
+
+
+def test_a_comparison_under_another_split_tests_people_of_the_holdout(
+    tmp_path: Path, demo_cache: Path, fit: Fit
+) -> None:
+    run, faces = scored(tmp_path, demo_cache, "first", fit)
+    other = replace(faces.split, train=faces.split.train[1:], holdout=faces.split.train[:1])
+
+    def compared(name: str, split: Split, tested: tuple[str, ...]) -> ComparisonRun:
+        data = DataRecord(digest=faces.digest, split_digest=split.digest)
+        made = ComparisonRun.create(tmp_path, name, ComparisonRecord(created="2020-01-01", data=data))
+        made.repeat(5, 0).parent.mkdir(parents=True)
+        made.repeat(5, 0).write_text(Split((), (), tested).to_json())
+        made.fit("a").mkdir(parents=True)
+        (made.fit("a") / "result.json").write_text("{}")
+        return made
+
+    same = compared("same", faces.split, faces.split.train[:3])
+    assert [use.run for use in holdout_uses(same)] == ["first"]
+    compared("elsewhere", other, faces.split.train[:3])
+    assert [use.run for use in holdout_uses(run)] == ["first"]
+    compared("crossing", other, (*faces.split.train[:3], faces.split.holdout[0]))
+    assert [use.run for use in holdout_uses(run)] == ["crossing", "first"]
+    assert "2 times, in crossing, first:" in holdout_note(run)
+
+
 def test_the_digest_is_of_what_answers(made: Made) -> None:
     run, _, _ = made
     manifest = read_bundle(run.best).manifest
     digest = bundle_digest(manifest)
     assert bundle_digest({**manifest, "created": "later", "scores": {"f1": 1}, "versions": {}}) == digest
+    assert bundle_digest({key: value for key, value in manifest.items() if key != "holdout_hashes"}) == digest
     assert bundle_digest({**manifest, "data_digest": "other"}) != digest
 
 
