@@ -25,13 +25,13 @@ from maskcls.stores.arrays import CacheOptions
 from maskcls.training.metrics import scores
 from tests.commands import Said, call
 from tests.tune.answered_run import add_trained_trial, let_answer, note_data, one_knows, outvoting
-from tests.tune.selection.small_run import fitted, small_run, two_trials
+from tests.tune.selection.small_run import fitted, small_run, two_trials, write_end
 from tune import ensemble
 from tune.runs.folder import SearchRun
 from tune.runs.record import DataRecord
 from tune.runs.study import records
 from tune.selection.choice import choose
-from tune.selection.ensemble_bundle import decide, verdict
+from tune.selection.ensemble_bundle import decide, table, verdict
 from tune.selection.ensembles import LeftOutComparison
 from tune.selection.export import export_trial
 from tune.selection.finalists import Design, RepeatBy, read_finalists, repeat_requests
@@ -362,9 +362,19 @@ class TestRefusals:
         with caplog.at_level("WARNING", "maskcls"), pytest.raises(CallError, match="but small has 1"):
             find_candidates([run], faces)
         assert (
-            "Finalist 0001 of small is left out: the trial was stopped early, and is not trained to its end."
-            in caplog.messages
+            "Finalist 0001 of small is left out: the trial was stopped early, and is not trained to its end (not "
+            f"done). To train it: {run.resume_command}" in caplog.messages
         )
+
+    def test_one_that_was_then_trained_to_its_end_takes_part(self, tmp_path: Path, demo_cache: Path) -> None:
+        run, faces = small_run(tmp_path, demo_cache)
+        _, stopped = two_trials(run)
+        let_answer(run, faces, Design(2, 2), (0, 1), outvoting)
+        write_end(run, stopped, 0.7)
+        found = find_candidates([run], faces)
+        assert [(one.finalist.trial_id, one.finalist.model_f1) for one in found] == [("0000", 0.5), ("0001", 0.7)]
+        decision = decide([run], faces, Design(2, 2), 2)
+        assert [line.split()[-1] for line in table(decision, Design(2, 2))] == ["validation", "0.5000", "0.7000"]
 
     @pytest.mark.parametrize(("n", "sharing"), [(1, False), (2, True)])
     def test_validation_people_who_cannot_be_divided(

@@ -52,10 +52,12 @@ class FitRequest:
     """Which repeat of its trial, or of its variant, it is, from 0; None: it is no repeat."""
     continues_trial: bool = False
     """Whether the fit goes on from that trial's checkpoint, until it has one of its own."""
+    keeps_checkpoint: bool = False
+    """Whether the checkpoint stays when the fit is complete, so that its model can be exported."""
 
     @property
     def checkpoint_folder(self) -> Path:
-        """Where the fit keeps what it needs to resume. It is taken away when the fit is done."""
+        """Where the fit keeps what it needs to resume. Taken away at the end, unless `keeps_checkpoint`."""
         return self.folder / "state"
 
     @property
@@ -86,12 +88,13 @@ class FitRequest:
     def take_trials_checkpoint(self) -> None:
         """Copy the trial's checkpoint, if the fit continues the trial and has none of its own.
 
-        The trial's folder stays.
+        The trial's folder stays. Where its checkpoint is lost, the fit begins at the first epoch, with the same result.
         """
         from maskcls.training.checkpoint import STATE_FILE
 
-        if self.continues_trial and not (self.checkpoint_folder / STATE_FILE).exists():
-            shutil.copytree(SearchRun(self.run).trial(self.trial), self.checkpoint_folder, dirs_exist_ok=True)
+        own, of_trial = self.checkpoint_folder, SearchRun(self.run).trial(self.trial)
+        if self.continues_trial and not (own / STATE_FILE).exists() and (of_trial / STATE_FILE).exists():
+            shutil.copytree(of_trial, own, dirs_exist_ok=True)
 
 
 class TrialRequest(FitRequest):

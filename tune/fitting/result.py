@@ -97,4 +97,5 @@ def write_result(request: FitRequest, outcome: FitOutcome) -> None:
         return
     if outcome.state == TrialState.COMPLETE and not outcome.values.get(HAS_ERRORS):  # then it is of an attempt before
         (request.folder / ERROR).unlink(missing_ok=True)
-    shutil.rmtree(request.checkpoint_folder, ignore_errors=True)
+    if outcome.state != TrialState.COMPLETE or not request.keeps_checkpoint:
+        shutil.rmtree(request.checkpoint_folder, ignore_errors=True)

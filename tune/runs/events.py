@@ -134,9 +134,14 @@ class ChoiceMade(Event):
     event: ClassVar[str] = "choice"
     winner: str | None
     validation_f1: float | None
+    model_validation_f1: float | None
+    """Of the model that is handed over: another one than the search's where that stopped the trial early."""
     mean: float | None
     spread: float | None
     finalists: Sequence[Mapping[str, Any]]
+    preset: Mapping[str, Any] | None
+    gain: Mapping[str, Any] | None
+    """Over the preset: n repeats, mean, low and high."""
     reason: str
     remaining: int
 

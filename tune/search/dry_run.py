@@ -53,8 +53,8 @@ def print_plan(options: SearchOptions, resolved: Resolved, ended: int = 0) -> No
     )
     if plan.fits_after:
         console.print(
-            f"Then: the best {options.finalists} are repeated, {options.repeats} {options.repeat_by} each; "
-            "the winner is scored on the holdout.",
+            f"Then: the best {options.finalists} and the preset are repeated, {options.repeats} {options.repeat_by} "
+            "each; the winner is scored on the holdout.",
             highlight=False,
         )
     if trials is None or options.trials is None:

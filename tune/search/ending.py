@@ -6,12 +6,11 @@ import os
 import shlex
 import sys
 import textwrap
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -23,23 +22,15 @@ from tune.runs.session import faces_of
 from tune.runs.stopping import Outcome, Reason
 from tune.search.options import SPACE_COPY, SearchOptions
 from tune.search.plan import MANY, SearchPlan
-from tune.states import TrialState
 
 if TYPE_CHECKING:
     from tune.runs.study import Record
     from tune.selection.choice import Choice
-    from tune.selection.finalists import Design
+    from tune.selection.finalists import Design, Finalist
+    from tune.selection.record import ChoiceRecord
 
 WIDTH = 80
 """Columns of a narrow terminal."""
-
-
-class Finishing(NamedTuple):
-    """How the further training of a winner ended that was stopped early."""
-
-    outcome: Outcome
-    done: bool
-    """Whether it came to its end, so that best/ is that model's bundle."""
 
 
 @dataclass(frozen=True)
@@ -49,19 +40,17 @@ class SearchOutcome:
     searched: Outcome
     chosen: Choice | None = None
     """None: there is none, and the best trial by validation is handed over."""
-    finishing: Finishing | None = None
-    """None: the winner is complete."""
     retrained: Outcome | None = None
 
     @property
-    def finished(self) -> bool | None:
-        """Whether a winner that was stopped early was trained to its end, into best/; None: the winner is complete."""
-        return None if self.finishing is None else self.finishing.done
+    def winner_is_unfinished(self) -> bool:
+        """Whether the winner was stopped early, and is not trained to its end."""
+        return bool(self.chosen and self.chosen.winner and self.chosen.winner.unfinished)
 
     @property
     def ended(self) -> Outcome:
         """The part that did not come to its end, else the search."""
-        parts = [self.searched, self.chosen and self.chosen.outcome, self.finishing and self.finishing.outcome]
+        parts = [self.searched, self.chosen and self.chosen.outcome, self.chosen and self.chosen.others]
         stopped = (Reason.INTERRUPTED, Reason.TIME_UP)
         return next((part for part in (*parts, self.retrained) if part and part.reason in stopped), self.searched)
 
@@ -76,7 +65,7 @@ class SearchOutcome:
         return (
             self.reason != Reason.INTERRUPTED
             and (self.chosen is None or self.chosen.is_final)
-            and self.finished is not False
+            and not self.winner_is_unfinished
         )
 
 
@@ -99,7 +88,10 @@ def handed_over(run: SearchRun, options: SearchOptions) -> bool:
 
 
 def choose(run: SearchRun, options: SearchOptions, plan: SearchPlan, left_s: float | None) -> Choice | None:
-    """Repeat the finalists, as far as the time goes. None where no trial has a score. Ray must be connected."""
+    """Repeat the finalists and the preset, and train those finalists to their end that were stopped early.
+
+    As far as the time goes. None where no trial has a score. Ray must be connected.
+    """
     from tune.runs.study import records
     from tune.selection import choice
 
@@ -115,33 +107,6 @@ def choose(run: SearchRun, options: SearchOptions, plan: SearchPlan, left_s: flo
         budget_s=left_s,
         **_share(plan, options),
     )
-
-
-def finish(
-    run: SearchRun, options: SearchOptions, plan: SearchPlan, left_s: float | None, chosen: Choice
-) -> tuple[Choice, Finishing | None]:
-    """Train a winner that was stopped early to its end, as its repeats were, into best/. Ray must be connected.
-
-    One that diverges there cannot be handed over, and the next finalist wins.
-
-    Returns the choice, and how the training ended; None where the winner is complete.
-    """
-    from tune.runs.study import records
-    from tune.selection import choice
-    from tune.selection import finish as to_the_end
-
-    began = time.monotonic()
-    stopped = {one.trial_id for one in records(run) if one.state == TrialState.STOPPED_EARLY}
-    while (winner := chosen.winner) is not None and winner.trial_id in stopped:
-        budget_s = None if left_s is None else max(0.0, left_s - (time.monotonic() - began))
-        outcome = to_the_end.finish(run, winner, budget_s=budget_s, **_share(plan, options))
-        if not (reason := to_the_end.divergence(run, winner)):
-            request = to_the_end.finish_request(run, winner, cpus=plan.cpus, gpus=plan.gpus)
-            return chosen, Finishing(outcome, to_the_end.is_finished(request))
-        chosen = choice.choose_again(run, design_of(options), chosen)
-        following = f"trial {chosen.winner.trial_id} wins instead" if chosen.winner else "no finalist is left to win"
-        typer.echo(f"Trial {winner.trial_id} diverged when it was trained to its end: {following}. {reason}")
-    return chosen, None
 
 
 def retrain(
@@ -177,15 +142,13 @@ def hand_over(run: SearchRun, options: SearchOptions, outcome: SearchOutcome) ->
     from tune.runs.study import records
     from tune.search.report import write_report
     from tune.selection.choice import confirm
-    from tune.selection.export import export_trial
 
     trials, chosen = records(run), outcome.chosen
     leaderboard.write(run, trials)
-    handed = chosen.winner.trial_id if chosen and chosen.winner else getattr(leaderboard.best(trials), "trial_id", None)
-    exported = outcome.finished or (
-        handed is not None
-        and _try("The best trial could not be exported", lambda: export_trial(run, handed, run.best, True))
-    )
+    best = leaderboard.best(trials)
+    winner = chosen.winner if chosen else None
+    handed = winner.trial_id if winner else best.trial_id if best else None
+    exported = handed is not None and _try("The best trial could not be exported", lambda: _export(run, handed, winner))
     if exported and chosen is not None and outcome.goes_on:
         faces = faces_of(run, options)
         _try("The holdout could not be asked", lambda: confirm(run, faces, chosen, run.best))
@@ -203,6 +166,15 @@ def hand_over(run: SearchRun, options: SearchOptions, outcome: SearchOutcome) ->
     status = outcome.ended.exit_status or (0 if exported else 1)
     emit_done(run, outcome.reason, status, remaining=outcome.searched.remaining)
     return status
+
+
+def _export(run: SearchRun, trial_id: str, winner: Finalist | None) -> None:
+    from tune.selection.export import export_trial, export_winner
+
+    if winner is not None:
+        export_winner(run, winner)
+    else:
+        export_trial(run, trial_id, run.best, overwrite=True)
 
 
 def emit_done(run: SearchRun, reason: Reason, status: int, *, remaining: int) -> None:
@@ -232,7 +204,7 @@ def short_summary(run: SearchRun, trials: list[Record], exported: bool, reported
 
     chosen = read_choice(run.record())
     has_winner = chosen is not None and chosen.winner is not None
-    lines = choice.summary(run.record())[:1] if has_winner else best_lines(leaderboard.best(trials))
+    lines = choice.summary(run)[:1] if has_winner else best_lines(leaderboard.best(trials))
     return lines + [f"Bundle: {run.best}"] * exported + [f"Report: {run.report}"] * reported
 
 
@@ -273,14 +245,10 @@ def summary(run: SearchRun, trials: list[Record], outcome: Outcome, reported: bo
     lines += [f"Report: {run.report}"] * reported
     if best is None or best.f1 is None:
         return lines
-    lines += best_lines(best)
-    if preset is not None and preset.f1 is not None:
-        itself = " It is the preset itself." if best is preset else ""
-        lines.append(
-            f"Gain over the preset (trial {preset.trial_id}, {preset.f1:.4f}): {best.f1 - preset.f1:+.4f}.{itself}"
-        )
-    lines += choice.summary(run.record())
     chosen = read_choice(run.record())
+    lines += best_lines(best)
+    lines += choice.summary(run)
+    lines += gain_lines(best, preset, chosen)
     handed = next((trial for trial in trials if chosen and trial.trial_id == chosen.winner_id), best)
     if handed.overrides:
         choices = ", ".join(f"{key}={_short(value)}" for key, value in handed.overrides.items())
@@ -316,6 +284,23 @@ def _activation() -> str:
     return shlex.join(["source", str(here.relative_to(Path.cwd()) / "bin" / "activate")])
 
 
+def gain_lines(best: Record, preset: Record | None, choice: ChoiceRecord | None) -> list[str]:
+    """The gain over the preset, by repeats where there are any; none where the preset has no score."""
+    if choice is not None and choice.preset is not None and choice.winner is not None:
+        own = choice.preset
+        if own.trial == choice.winner.trial:
+            return ["The winner is the preset's own recipe."]
+        if choice.gain is not None:
+            return [f"Gain over the preset, {counted(choice.gain.n, 'repeat')}: {choice.gain_text}."]
+    if preset is None or preset.f1 is None or best.f1 is None:
+        return []
+    if best.trial_id == preset.trial_id:
+        return ["The best trial is the preset's own recipe."]
+    # The best of many scores, less one that nobody selected.
+    gain = f"{best.f1 - preset.f1:+.4f} by validation, so too high"
+    return [f"Gain over the preset (trial {preset.trial_id}, {preset.f1:.4f}): {gain}."]
+
+
 def _what_is_left(run: SearchRun, outcome: SearchOutcome) -> list[str]:
     lines, left, searched, chosen = [], [], outcome.searched, outcome.chosen
     if searched.reason == Reason.USED_UP:
@@ -334,8 +319,11 @@ def _what_is_left(run: SearchRun, outcome: SearchOutcome) -> list[str]:
             f"{chosen.outcome.remaining} repeats of the finalists are left to do ({chosen.outcome.reason}), so the "
             "choice is not final"
         )
-    if outcome.finished is False:
+    if outcome.winner_is_unfinished:
         left.append("the winner was stopped early and is left to train to its end, so what best/ holds is not final")
+    if chosen is not None and chosen.others.remaining and chosen.others.reason != Reason.FINISHED:
+        others = counted(chosen.others.remaining, "fit")
+        left.append(f"{others} beside the finalists' repeats are left to do ({chosen.others.reason})")
     if outcome.retrained is not None and outcome.retrained.remaining and outcome.retrained.reason != Reason.FINISHED:
         left.append(f"the fit on all people is left to do ({outcome.retrained.reason})")
     if left:

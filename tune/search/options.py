@@ -177,7 +177,7 @@ def resolve(
         cpus=shared.cpus,
         gpus=shared.gpus,
         time_budget_s=options.time_budget_s,
-        fits_after=options.finalists * options.repeats,
+        fits_after=(options.finalists + 1) * options.repeats if options.finalists else 0,  # and the preset's repeats
         sampler=options.sampler,
         scheduler=options.scheduler,
         learn_from=options.learn_from,

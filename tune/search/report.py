@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
@@ -18,9 +19,12 @@ from tune.fitting.curve import read_curve
 from tune.runs import leaderboard
 from tune.runs.durations import duration
 from tune.runs.folder import SearchRun
+from tune.runs.holdout_uses import holdout_note
 from tune.runs.record import SearchRecord
 from tune.runs.study import Record, is_own, open_study, records
 from tune.search import report_choice, report_plots
+from tune.selection.finish import finish_request
+from tune.selection.holdout import holdout_evaluations
 from tune.selection.record import ChoiceRecord, read_choice
 
 Curves = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -42,21 +46,51 @@ def write_report(run: SearchRun) -> None:
     search = run.record()
     choice = read_choice(search)
     best = _best(trials, choice)
+    model = _model(run, best, choice, curves) if best else None
     title = "winner" if choice and choice.winner_id else "best trial"
-    sections = [_headline(trials, curves, best, search, choice), *report_choice.sections(choice)]
-    if best is not None:
+    caution = holdout_note(run) if holdout_evaluations(search) else "The holdout has not been used."
+    sections = [_headline(trials, curves, model, choice, caution), *report_choice.sections(choice)]
+    if best is not None and model is not None:
         sections += [
             section("How the search went", "", report_plots.progress(trials)),
             section("Learning curves", "", report_plots.learning_curves(trials, curves, best.trial_id, title)),
             *_parameters(run, trials),
-            *_scores(best, curves, title),
+            *_scores(model, title),
         ]
     sections += [_leaderboard(trials, best), *_best_recipe(best, title), _origin(search)]
     write_atomically(run.report, page(f"Search {run.name}", _question(search), sections))
 
 
+@dataclass(frozen=True)
+class _Model:
+    """What best/ holds: a trial, after its training to the end where the search had stopped it early."""
+
+    trial: Record
+    epoch: int
+    """Its best one, from 1."""
+    rows: Sequence[Mapping[str, Any]]
+    """Its curve, one row per epoch."""
+
+    @property
+    def place(self) -> str:
+        """For people: the trial and the epoch."""
+        backbone, epochs = self.trial.recipe.get("backbone", ""), self.trial.recipe.get("epochs", "?")
+        return f"trial {self.trial.trial_id}, {backbone}, epoch {self.epoch} of {epochs}"
+
+
+def _model(run: SearchRun, best: Record, choice: ChoiceRecord | None, curves: Curves) -> _Model:
+    to_end = choice.winner.to_end if choice and choice.winner else None
+    if to_end is None:
+        return _Model(best, best.best_epoch, curves[best.trial_id])
+    folder = finish_request(run, best, cpus=1, gpus=0.0).folder
+    return _Model(best, to_end.best_epoch, read_curve(folder))
+
+
 def gain(trials: Sequence[Record]) -> float | None:
-    """The best validation macro F1 minus that of the preset's recipe; None where either is missing."""
+    """The best validation macro F1 minus that of the preset's recipe; None where either is missing.
+
+    The best is selected among many, so this is too high; `ChoiceRecord.gain` is not by as much.
+    """
     best, preset = leaderboard.best(trials), leaderboard.preset(trials)
     if best is None or best.f1 is None or preset is None or preset.f1 is None:
         return None
@@ -77,9 +111,9 @@ def _question(search: SearchRecord) -> str:
 def _headline(
     trials: Sequence[Record],
     curves: Curves,
-    best: Record | None,
-    search: SearchRecord,
+    model: _Model | None,
     choice: ChoiceRecord | None,
+    note: str,
 ) -> Html:
     """The tiles on top: scores first, then what they cost."""
     states = Counter(trial.state for trial in trials)
@@ -93,23 +127,18 @@ def _headline(
     figure = "–" if difference is None else f"{difference:+.4f}"
     gain_tile = ("gain over the preset's recipe", figure, _preset_f1(trials))
     winner = choice.winner if choice else None
-    if best is not None and choice is not None and winner is not None:
-        figures = report_choice.figures(choice, winner, _place(best))
-        return tiles([*figures, *cost], report_choice.caution(search, gain_tile))
-    if best is None:
+    if model is not None and choice is not None and winner is not None:
+        figures = report_choice.figures(choice, winner, model.place)
+        return tiles([*figures, *cost], report_choice.caution(choice, note, gain_tile))
+    if model is None:
         shown = [("best validation macro F1", "–", ""), gain_tile, *cost]
         return tiles(shown, "No trial has finished an epoch yet.")
-    shown = [("best validation macro F1", f"{best.f1:.4f}", _place(best)), gain_tile, *cost]
+    shown = [("best validation macro F1", f"{model.trial.f1:.4f}", model.place), gain_tile, *cost]
     caution = (
         "The best of many validation scores is optimistic, because it was selected: expect a somewhat lower score on "
         "people whom no trial saw."
     )
     return tiles(shown, caution)
-
-
-def _place(best: Record) -> str:
-    backbone, epochs = best.recipe.get("backbone", ""), best.recipe.get("epochs", "?")
-    return f"trial {best.trial_id}, {backbone}, epoch {best.best_epoch} of {epochs}"
 
 
 def _preset_f1(trials: Sequence[Record]) -> str:
@@ -163,9 +192,9 @@ def importance(trials: Sequence[optuna.trial.FrozenTrial]) -> tuple[dict[str, fl
     return shares, note
 
 
-def _scores(best: Record, curves: Curves, title: str) -> list[Html]:
-    """F1 of each task and of each class, of the best trial's best epoch; nothing where its curve has no scores."""
-    row = next((row for row in curves[best.trial_id] if row["epoch"] == best.best_epoch), {})
+def _scores(model: _Model, title: str) -> list[Html]:
+    """F1 of each task and of each class, of the model's best epoch; nothing where its curve has no scores."""
+    row = next((row for row in model.rows if row["epoch"] == model.epoch), {})
     scores = row.get("scores")
     if not scores:
         return []
@@ -175,7 +204,8 @@ def _scores(best: Record, curves: Curves, title: str) -> list[Html]:
         for number, (name, f1) in enumerate(zip(CLASS_NAMES, scores["class_f1"], strict=True))
     ]
     photos, accuracy = scores["n"], scores["accuracy"]
-    note = f"Trial {best.trial_id}, epoch {best.best_epoch}: {photos} validation photos, accuracy {accuracy:.1%}."
+    trial = model.trial.trial_id
+    note = f"Trial {trial}, epoch {model.epoch}: {photos} validation photos, accuracy {accuracy:.1%}."
     content = table(["task", "", "F1"], tasks) + table(["class", "name", "", "F1"], classes)
     return [section(f"F1 of the {title}, by task and class", note, content)]
 

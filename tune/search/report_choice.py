@@ -9,11 +9,9 @@ from __future__ import annotations
 import math
 
 from maskcls.reports.page import Html, listed, section, table
-from tune.runs.record import SearchRecord
+from maskcls.text import counted
 from tune.search import report_plots
-from tune.selection.choice import holdout_note
 from tune.selection.finalists import RepeatBy
-from tune.selection.holdout import holdout_evaluations
 from tune.selection.record import ChoiceRecord, FinalistScores
 
 _REPEATED = {
@@ -25,7 +23,7 @@ Tile = tuple[str, str, str]
 
 
 def figures(choice: ChoiceRecord, winner: FinalistScores, place: str) -> list[Tile]:
-    """The headline's tiles for a choice that has a winner: holdout, repeats, validation, optimism.
+    """The headline's tiles for a choice that has a winner: holdout, repeats, validation, optimism, gain.
 
     Args:
         place: the winner's trial, and its best epoch.
@@ -37,20 +35,44 @@ def figures(choice: ChoiceRecord, winner: FinalistScores, place: str) -> list[Ti
         if found
         else ("macro F1 on the holdout", "–", "the winner was not scored there"),
         (f"mean of {n} repeats" if n > 1 else "one repeat", f"{winner.mean:.4f}", spread),
-        ("validation, the search's own score", f"{winner.validation_f1:.4f}", place),
+        ("validation of the winner", f"{winner.model_f1:.4f}", place),
         (
             "optimism of the search",
             "–" if choice.optimism is None else f"{choice.optimism:+.4f}",
-            "validation minus holdout",
+            "the winner's validation minus holdout",
         ),
+        *_gain(choice),
     ]
 
 
-def caution(search: SearchRecord, gain: Tile) -> str:
-    """The line under the tiles: how often the holdout was used, and the gain over the preset by validation."""
-    note = holdout_note(search) if holdout_evaluations(search) else "The holdout has not been used."
+def _gain(choice: ChoiceRecord) -> list[Tile]:
+    """The gain over the preset's repeats; nothing where there are none."""
+    if choice.gain is None or choice.preset is None:
+        return []
+    trial, mean = choice.preset.trial, choice.preset.mean
+    about = f"trial {trial}, mean {mean:.4f}; {counted(choice.gain.n, 'repeat')} of both: {choice.gain_text}"
+    return [("gain over the preset's recipe", f"{choice.gain.mean:+.4f}", about)]
+
+
+def caution(choice: ChoiceRecord, note: str, gain: Tile) -> str:
+    """The lines under the tiles: how often the holdout was used, and the scores that are of no model in best/.
+
+    Args:
+        note: how often the holdout was used.
+        gain: over the preset, by validation alone.
+    """
+    parts, winner, best = [note], choice.winner, choice.search_best
+    if winner is not None and winner.to_end is not None:
+        parts.append(
+            f"The search stopped the winner early, at a validation score of {winner.validation_f1:.4f}; it was then "
+            "trained to its end."
+        )
+    if winner is not None and best is not None and best.trial != winner.trial:
+        parts.append(f"The search's best validation score is {best.validation_f1:.4f}, of trial {best.trial}.")
     name, figure, preset = gain
-    return f"{note} The {name}, by validation alone, is {figure} ({preset})." if figure != "–" else note
+    if choice.gain is None and figure != "–":
+        parts.append(f"The {name}, by validation alone, is {figure} ({preset}); the selected score makes it too high.")
+    return " ".join(parts)
 
 
 def sections(choice: ChoiceRecord | None) -> list[Html]:
@@ -61,8 +83,12 @@ def sections(choice: ChoiceRecord | None) -> list[Html]:
     headers = ["trial", "validation", "mean", "spread", *(f"repeat {number + 1}" for number in range(n)), ""]
     cells = [_row(one, n, choice.winner_id) for one in choice.finalists]
     trials = [one.trial for one in choice.finalists]
+    if choice.preset is not None and choice.preset.trial not in trials:
+        cells.append([*_row(choice.preset, n, None)[:-1], "the preset, not a finalist"])
     marked = trials.index(choice.winner_id) if choice.winner_id in trials else None
     missing = [f"Trial {one.trial}, {line}" for one in choice.finalists for line in one.missing]
+    if choice.preset is not None and choice.preset.trial not in trials:
+        missing += [f"The preset, trial {choice.preset.trial}, {line}" for line in choice.preset.missing]
     plot = report_plots.finalists(choice) if any(one.repeats for one in choice.finalists) else Html()
     return [section("The choice", _introduction(choice), plot + table(headers, cells, marked) + listed(missing))]
 
@@ -75,14 +101,18 @@ def _introduction(choice: ChoiceRecord) -> str:
     if choice.winner_id is None:
         return f"{how} {choice.why_no_winner}."
     rule = "The highest mean wins; of equal means, the smaller spread. The holdout is scored last and decides nothing."
-    return f"{how} {rule}"
+    preset = " The preset's recipe was repeated in the same way." if choice.preset is not None else ""
+    return f"{how} {rule}{preset}"
 
 
 def _row(one: FinalistScores, repeats: int, winner_id: str | None) -> list[str]:
     """One finalist of the table; a repeat without a result is a dash."""
     f1s = {repeat.repeat: repeat.f1 for repeat in one.repeats}
     scores = [one.validation_f1, one.mean, one.spread, *(f1s.get(number, math.nan) for number in range(repeats))]
-    return [one.trial, *map(_score, scores), "winner" if one.trial == winner_id else ""]
+    notes = ["winner"] if one.trial == winner_id else []
+    if one.to_end is not None:
+        notes.append(f"stopped early; validation at its end {one.model_f1:.4f}")
+    return [one.trial, *map(_score, scores), ", ".join(notes)]
 
 
 def _score(value: float) -> str:

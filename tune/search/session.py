@@ -36,7 +36,7 @@ from tune.runs.session import (
 )
 from tune.runs.stopping import Outcome, Reason
 from tune.search.dry_run import print_plan
-from tune.search.ending import SearchOutcome, choose, design_of, emit_done, finish, hand_over, handed_over, retrain
+from tune.search.ending import SearchOutcome, choose, design_of, emit_done, hand_over, handed_over, retrain
 from tune.search.options import SPACE_COPY, Resolved, SearchOptions, at_a_time, resolve
 from tune.search.plan import SearchPlan, drawn_recipes, vet
 
@@ -223,9 +223,6 @@ def _search(options: SearchOptions, resolved: Resolved, run: SearchRun, there: C
         outcome = SearchOutcome(drive(plan, run, objective))
         if outcome.goes_on and options.finalists:
             outcome = replace(outcome, chosen=choose(run, options, plan, _left_s(plan, began)))
-        if outcome.goes_on and outcome.chosen is not None:
-            chosen, finishing = finish(run, options, plan, _left_s(plan, began), outcome.chosen)
-            outcome = replace(outcome, chosen=chosen, finishing=finishing)
         if outcome.goes_on and options.retrain_on_all:
             outcome = replace(outcome, retrained=retrain(run, options, plan, _left_s(plan, began), outcome.chosen))
         note(outcome.reason)

@@ -1,6 +1,9 @@
 """The choice among a search's finalists: each is trained again, the best mean wins, and the winner's bundle is scored
 on the holdout once.
 
+Beside the finalists' repeats, those that the search stopped early are trained to their end, and the preset's recipe is
+repeated on the same people with the same seeds, for the gain over it.
+
 The record in search.json (`tune.selection.record`) is what the terminal and the report describe.
 """
 
@@ -8,24 +11,35 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskcls.stores.arrays import CacheOptions
-from maskcls.text import counted
 from tune.fitting.pool import run_fits, to_do
 from tune.fitting.request import FitRequest
+from tune.fitting.result import FitResult
+from tune.fitting.worker import FitOutcome
 from tune.runs import events
 from tune.runs.folder import SearchRun
-from tune.runs.record import SearchRecord
+from tune.runs.holdout_uses import holdout_note, holdout_uses
 from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import Record, records
-from tune.selection.finalists import Design, Finalist, pick_winner, read_finalists, repeat_requests, top_trials
-from tune.selection.finish import divergence
+from tune.selection.finalists import (
+    Design,
+    Finalist,
+    pick_winner,
+    preset_trial,
+    read_finalists,
+    repeat_requests,
+    top_trials,
+)
+from tune.selection.finish import finish_request, has_ended, is_left, with_end
+from tune.selection.gain import gain_over_preset
 from tune.selection.holdout import HoldoutEvaluation, HoldoutScore, evaluate_on_holdout, holdout_evaluations
 from tune.selection.record import ChoiceRecord, FinalistScores, read_choice
+from tune.states import TrialState
 
 if TYPE_CHECKING:
     from maskcls.data.dataset import FaceDataset
@@ -33,9 +47,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Choice:
-    """How the repeats ended, and the winner by their scores: None where `pick_winner` finds none."""
+    """How the fits ended, and the winner by the repeats' scores: None where `pick_winner` finds none."""
 
     outcome: Outcome
+    """Of the finalists' repeats, which decide."""
+    others: Outcome
+    """Of the fits beside them: stopped finalists to their end, and the preset's repeats."""
     finalists: tuple[Finalist, ...]
     winner: Finalist | None
 
@@ -48,10 +65,45 @@ class Choice:
         return self.winner is not None and self.outcome.reason == Reason.FINISHED
 
 
+@dataclass(frozen=True)
+class Requests:
+    """The fits of a choice."""
+
+    repeats: tuple[FitRequest, ...]
+    """Of the finalists, which decide."""
+    others: tuple[FitRequest, ...]
+    """Stopped finalists to their end, then the preset's repeats. They come last, where the time may be up."""
+
+    @classmethod
+    def of(
+        cls, run: SearchRun, trials: Sequence[Record], faces: FaceDataset, design: Design, *, cpus: int, gpus: float
+    ) -> Requests:
+        """Plan the fits. Raises as `repeat_requests` does."""
+        finalists = top_trials(trials, design.finalists)
+        stopped = [one for one in finalists if one.state == TrialState.STOPPED_EARLY]
+        to_end = [finish_request(run, one, cpus=cpus, gpus=gpus) for one in stopped]
+        preset = preset_trial(trials, finalists)
+        alone = [preset] if preset is not None and preset not in finalists else []
+        of_preset = repeat_requests(run, alone, faces, replace(design, finalists=1), cpus=cpus, gpus=gpus)
+        named = [replace(request, label=f"preset, {request.label}") for request in of_preset]
+        repeats = repeat_requests(run, trials, faces, design, cpus=cpus, gpus=gpus)
+        return cls(tuple(repeats), (*to_end, *named))
+
+    @property
+    def to_do(self) -> list[FitRequest]:
+        """Those that have no result yet."""
+        return to_do((*self.repeats, *self.others), is_done)
+
+
+def is_done(request: FitRequest, result: FitResult) -> bool:
+    """Whether a fit of a choice needs no more work."""
+    return has_ended(request, result) if request.continues_trial else result.is_final
+
+
 def fits_to_do(run: SearchRun, trials: Sequence[Record], faces: FaceDataset, design: Design) -> list[FitRequest]:
-    """The repeats that have no result yet; where there are none, `choose` needs no Ray."""
+    """The fits that have no result yet; where there are none, `choose` needs no Ray."""
     # What a fit is given of the machine is no part of its id, so any share will do.
-    return to_do(repeat_requests(run, trials, faces, design, cpus=1, gpus=0.0))
+    return Requests.of(run, trials, faces, design, cpus=1, gpus=0.0).to_do
 
 
 def choose(
@@ -67,42 +119,71 @@ def choose(
     budget_s: float | None = None,
     plain: bool | None = None,
 ) -> Choice:
-    """Run the repeats that are missing, pick the winner and write both to search.json. The holdout takes no part.
+    """Run the fits that are missing, pick the winner and write both to search.json. The holdout takes no part.
 
-    Ray must be connected where `fits_to_do` names any repeat; the caller holds the run's lock. A second call goes on
-    with the repeats that the first one left.
+    Ray must be connected where `fits_to_do` names any fit; the caller holds the run's lock. A second call goes on with
+    the fits that the first one left.
 
     Raises:
         CallError: more folds than people.
         DataError: a fold's file, or a repeat's predictions, are damaged.
         RunError: as `run_fits`.
     """
-    from tune.selection.fits import repeat_fit
+    from tune.selection.fits import choice_fit
 
     # Fits that are done already, also those of another design, are read instead of run again.
-    requests = repeat_requests(run, trials, faces, design, cpus=cpus, gpus=gpus)
-    work = functools.partial(repeat_fit, cache=cache)
-    outcome = run_fits(requests, work, parallel=parallel, budget_s=budget_s, plain=plain)
-    return _made(run, design, outcome, read_finalists(run, trials, faces, design))  # with the repeats of earlier calls
+    requests = Requests.of(run, trials, faces, design, cpus=cpus, gpus=gpus)
+    failed: set[str] = set()
 
+    def note_failure(request: FitRequest, ended: FitOutcome) -> None:
+        if ended.state in (TrialState.FAILED, TrialState.OUT_OF_MEMORY):
+            failed.add(request.trial_id)
 
-def choose_again(run: SearchRun, design: Design, chosen: Choice) -> Choice:
-    """Pick the winner, and write it, once more after `tune.selection.finish` trained one: it may have diverged."""
-    return _made(run, design, chosen.outcome, chosen.finalists)
-
-
-def _made(run: SearchRun, design: Design, outcome: Outcome, read: Sequence[Finalist]) -> Choice:
-    finalists = tuple(replace(one, diverged=divergence(run, one)) for one in read)
+    work = functools.partial(choice_fit, cache=cache)
+    wanted = (*requests.repeats, *requests.others)
+    ended = run_fits(
+        wanted, work, parallel=parallel, budget_s=budget_s, plain=plain, on_end=note_failure, is_done=is_done
+    )
+    outcome, others = (_outcome_of(part, ended, failed) for part in (requests.repeats, requests.others))
+    finalists, preset = read_choice_fits(run, trials, faces, design)  # with the fits of earlier calls
     winner = pick_winner(finalists)
-    record = ChoiceRecord.from_results(design, outcome, finalists, winner)
+    gain = gain_over_preset(winner, preset, faces) if winner and preset else None
+    left = others.remaining
+    record = ChoiceRecord.from_results(design, outcome, finalists, winner, preset, gain, left)
     write_choice(run, record)
     _report_choice(record)
-    return Choice(outcome, finalists, winner)
+    return Choice(outcome, others, finalists, winner)
+
+
+def _outcome_of(part: Sequence[FitRequest], ended: Outcome, failed: Collection[str]) -> Outcome:
+    """How some of the fits ended that ran together. Those that failed remain, as `run_fits` counts."""
+    left = [request.trial_id for request in to_do(part, is_done)]
+    reason = ended.reason if set(left) - set(failed) else Reason.FINISHED
+    return Outcome(reason, len(left), ended.signal_number)
+
+
+def read_choice_fits(
+    run: SearchRun, trials: Sequence[Record], faces: FaceDataset, design: Design
+) -> tuple[tuple[Finalist, ...], Finalist | None]:
+    """The finalists, best validation score first, and the preset's trial (`preset_trial`), with what their fits gave.
+
+    Raises DataError where a result is damaged.
+    """
+    finalists = tuple(with_end(run, one) for one in read_finalists(run, trials, faces, design))
+    preset = preset_trial(trials, top_trials(trials, design.finalists))
+    if preset is None:
+        return finalists, None
+    own = next((one for one in finalists if one.trial_id == preset.trial_id), None)
+    if own is None:
+        (own,) = read_finalists(run, [preset], faces, replace(design, finalists=1))
+        # Nobody asks for its model, so it is not trained to its end.
+        own = replace(own, unfinished="")
+    return finalists, own
 
 
 def _report_choice(record: ChoiceRecord) -> None:
     content = record.to_json()
-    same_keys = ("winner", "validation_f1", "mean", "spread", "finalists")
+    same_keys = ("winner", "validation_f1", "model_validation_f1", "mean", "spread", "finalists", "preset", "gain")
     events.emit(
         events.ChoiceMade(**{key: content[key] for key in same_keys}, reason=record.reason, remaining=record.remaining)
     )
@@ -114,8 +195,11 @@ def is_made(run: SearchRun, design: Design) -> bool:
     if made is None or made.design != design or not made.is_complete:
         return False
     # A trial that ended since, and scored better, is a finalist that the recorded choice does not know.
-    wanted = [trial.trial_id for trial in top_trials(records(run), design.finalists)]
-    return wanted == [one.trial for one in made.finalists]
+    wanted = top_trials(records(run), design.finalists)
+    if [trial.trial_id for trial in wanted] != [one.trial for one in made.finalists]:
+        return False
+    # Earlier versions trained the winner alone to its end.
+    return not any(is_left(run, trial) for trial in wanted if trial.state == TrialState.STOPPED_EARLY)
 
 
 def confirm(run: SearchRun, faces: FaceDataset, chosen: Choice, bundle: Path) -> HoldoutEvaluation:
@@ -134,7 +218,6 @@ def confirm(run: SearchRun, faces: FaceDataset, chosen: Choice, bundle: Path) ->
     score = HoldoutScore(**{field.name: getattr(found, field.name) for field in fields(HoldoutScore)})
     record = replace(made, holdout=score)
     write_choice(run, record)
-    evaluations = len(holdout_evaluations(run.record()))
     events.emit(
         events.HoldoutScored(
             trial=chosen.winner.trial_id,
@@ -144,7 +227,7 @@ def confirm(run: SearchRun, faces: FaceDataset, chosen: Choice, bundle: Path) ->
             people=found.people,
             photos=found.photos,
             optimism=record.optimism,
-            evaluations=evaluations,
+            evaluations=len(holdout_uses(run)),
         )
     )
     return found
@@ -156,8 +239,9 @@ def write_choice(run: SearchRun, record: ChoiceRecord) -> None:
     run.write_record(run.record().changed(choice=record.to_json()))
 
 
-def summary(search: SearchRecord) -> list[str]:
-    """The choice in the content of a search.json, as lines for a terminal; none where no finalists were repeated."""
+def summary(run: SearchRun) -> list[str]:
+    """The choice in a run's search.json, as lines for a terminal; none where no finalists were repeated."""
+    search = run.record()
     choice = read_choice(search)
     if choice is None:
         return []
@@ -165,12 +249,19 @@ def summary(search: SearchRecord) -> list[str]:
     winner = choice.winner
     if winner is None:
         return [f"{choice.why_no_winner}, so the best trial is chosen by validation alone.", *missing]
-    lines = [f"Winner: trial {winner.trial}, {mean_text(winner)} (validation {winner.validation_f1:.4f})."]
+    lines = [f"Winner: trial {winner.trial}, {mean_text(winner)} (validation {winner.model_f1:.4f})."]
+    if winner.to_end:
+        lines.append(
+            f"The search stopped it at {winner.validation_f1:.4f}; {winner.model_f1:.4f} is its validation at its end."
+        )
+    best = choice.search_best
+    if best is not None and best.trial != winner.trial:
+        lines.append(f"The search's best score: {best.validation_f1:.4f}, trial {best.trial}.")
     if choice.holdout:
         lines.append(f"Holdout: {choice.holdout.f1:.4f} {choice.holdout.interval}, {choice.holdout.people_text}.")
-        lines.append(f"Optimism of the search: {choice.optimism:+.4f} (validation minus holdout).")
+        lines.append(f"Optimism of the search: {choice.optimism:+.4f} (the winner's validation minus holdout).")
     if holdout_evaluations(search):
-        lines.append(holdout_note(search))
+        lines.append(holdout_note(run))
     return lines + missing
 
 
@@ -179,11 +270,3 @@ def mean_text(winner: FinalistScores) -> str:
     if math.isnan(winner.spread):
         return f"one repeat {winner.mean:.4f}"
     return f"mean of {len(winner.repeats)} repeats {winner.mean:.4f} +- {winner.spread:.4f}"
-
-
-def holdout_note(search: SearchRecord) -> str:
-    """A sentence on how many different bundles were scored on the holdout, for each of them weakens the next score."""
-    n = len(holdout_evaluations(search))
-    if n < 2:
-        return f"The holdout has been used {counted(n, 'time')}."
-    return f"The holdout has been used {n} times: the best of those scores is too high again."

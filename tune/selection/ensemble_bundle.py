@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 
 from maskcls.data.dataset import FaceDataset
-from maskcls.serving.bundle import Trained, export_classifiers, note_scores
+from maskcls.serving.bundle import export_classifiers, note_scores
 from maskcls.serving.predictor import probabilities_of
 from maskcls.text import counted
-from maskcls.training.checkpoint import load_best
 from maskcls.training.metrics import scores
 from tune.runs.folder import SearchRun
-from tune.selection.choice import holdout_note
+from tune.runs.holdout_uses import holdout_note
 from tune.selection.ensembles import (
     LeftOutComparison,
     best_single,
@@ -25,7 +24,7 @@ from tune.selection.ensembles import (
     ensemble_weights,
     select_ensemble,
 )
-from tune.selection.export import complete_states
+from tune.selection.export import model_of
 from tune.selection.finalists import Design, RepeatBy
 from tune.selection.holdout import evaluate_on_holdout
 from tune.selection.library import Candidate, build_library, find_candidates
@@ -75,9 +74,9 @@ def write(decision: Decision, out: Path, faces: FaceDataset, overwrite: bool) ->
     """
     trained, members = [], []
     for candidate, weight in decision.members:
-        recipe, result, moving = load_best(candidate.run.trial(candidate.finalist.trial_id))
-        trained.append(Trained(recipe, complete_states(recipe, moving), weight))
-        scores_of = {"epoch": result.epoch, "validation_f1": result.validation_f1}
+        trained.append(model_of(candidate.run, candidate.finalist, weight))
+        end = candidate.finalist.to_end or candidate.finalist
+        scores_of = {"epoch": end.best_epoch, "validation_f1": end.validation_f1}
         members.append({**_of(candidate), "weight": weight, **scores_of})
     about = {"classifiers": members, "left_out": _compared(decision.compared)}
     export_classifiers(out, trained, scores=about, faces=faces, overwrite=overwrite)
@@ -98,7 +97,7 @@ def confirm(decision: Decision, runs: Sequence[SearchRun], out: Path, faces: Fac
     evaluated = [evaluate_on_holdout(run, faces, out, what) for run in runs]
     found = evaluated[0]  # the same people and bundle in every run
     note_scores(out, {"holdout": {**found.scores, "low": found.low, "high": found.high}})
-    uses = [f"{run.name}: {holdout_note(run.record())}" for run in runs]
+    uses = [f"{run.name}: {holdout_note(run)}" for run in runs]
     return [
         f"Holdout: {found.f1:.4f} [{found.low:.4f}, {found.high:.4f}], {found.people:,} people. It changes nothing.",
         *uses,
@@ -106,7 +105,7 @@ def confirm(decision: Decision, runs: Sequence[SearchRun], out: Path, faces: Fac
 
 
 def table(decision: Decision, design: Design) -> list[str]:
-    """Return one line per candidate: its weight as selected, the mean of its repeats, and the search's own score."""
+    """Return one line per candidate: its weight as selected, its repeats' mean, and its model's validation score."""
     width = max(len("finalist"), *(len(candidate.name) for candidate in decision.candidates))
     repeats = counted(design.repeats, "repeat")
     lines = [f"{'finalist':{width}}  weight  {repeats:>10}  validation"]
@@ -114,7 +113,7 @@ def table(decision: Decision, design: Design) -> list[str]:
         share = f"{weight:.2f}" if weight else "-"
         lines.append(
             f"{candidate.name:{width}}  {share:>6}  {candidate.finalist.mean:10.4f}  "
-            f"{candidate.finalist.validation_f1:10.4f}"
+            f"{candidate.finalist.model_f1:10.4f}"
         )
     return lines
 

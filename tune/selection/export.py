@@ -1,8 +1,8 @@
-"""A search's trial as a bundle."""
+"""A search's trial as a bundle, as the search left it or, for a finalist, after its training to the end."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -10,11 +10,13 @@ from torch import Tensor
 from maskcls.data.dataset import FaceDataset
 from maskcls.models.model import build_models
 from maskcls.recipe import Recipe
-from maskcls.serving.bundle import check_writable, export
+from maskcls.serving.bundle import Trained, check_writable, export, read_bundle
 from maskcls.stores.arrays import CacheOptions
-from maskcls.training.checkpoint import load_best
+from maskcls.training.checkpoint import STATE_FILE, load_best
 from maskcls.training.fit import complete_state
 from tune.runs.folder import SearchRun
+from tune.selection.finalists import Finalist
+from tune.selection.finish import finish_request, is_bundle_of
 
 
 def export_trial(run: SearchRun, trial_id: str, out: Path, overwrite: bool = False) -> None:
@@ -26,12 +28,44 @@ def export_trial(run: SearchRun, trial_id: str, out: Path, overwrite: bool = Fal
             had.
     """
     check_writable(out, overwrite=overwrite)  # before weights are loaded, which may take long
-    recipe, result, moving = load_best(run.trial(trial_id))
+    _export(run, run.trial(trial_id), out, {"run": run.name, "trial": trial_id}, overwrite)
+
+
+def export_winner(run: SearchRun, winner: Finalist) -> None:
+    """Write best/: the winner's best epoch, after its training to the end where the search had stopped it.
+
+    Raises RunError as `export_trial` does.
+    """
+    request = finish_request(run, winner, cpus=1, gpus=0.0)
+    if winner.to_end is None:
+        export_trial(run, winner.trial_id, run.best, overwrite=True)
+    elif not is_bundle_of(run.best, request):
+        check_writable(run.best, overwrite=True)
+        origin = {"run": run.name, "trial": winner.trial_id, "fit": request.trial_id}
+        _export(run, request.checkpoint_folder, run.best, origin, overwrite=True)
+
+
+def model_of(run: SearchRun, finalist: Finalist, weight: float) -> Trained:
+    """The model of a finalist that is not `unfinished`, as a part of a bundle.
+
+    Raises RunError as `export_trial` does.
+    """
+    request = finish_request(run, finalist, cpus=1, gpus=0.0)
+    kept = request.checkpoint_folder if finalist.to_end else run.trial(finalist.trial_id)
+    if finalist.to_end and not (kept / STATE_FILE).exists():  # of an earlier version: its model is in best/ alone
+        (classifier,) = read_bundle(run.best).classifiers
+        return Trained(classifier.recipe, [model.state_dict() for model in classifier.models], weight)
+    recipe, _, moving = load_best(kept)
+    return Trained(recipe, complete_states(recipe, moving), weight)
+
+
+def _export(run: SearchRun, checkpoint: Path, out: Path, origin: Mapping[str, str], overwrite: bool) -> None:
+    recipe, result, moving = load_best(checkpoint)
     export(
         out,
         recipe,
         complete_states(recipe, moving),
-        scores={"validation": result.scores.to_dict(), "epoch": result.epoch, "run": run.name, "trial": trial_id},
+        scores={"validation": result.scores.to_dict(), "epoch": result.epoch, **origin},
         faces=FaceDataset.load(run.data, CacheOptions(run.path)),  # no pixels are asked for, so no cache either
         overwrite=overwrite,
     )

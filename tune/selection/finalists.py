@@ -14,7 +14,7 @@ import itertools
 import json
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -31,8 +31,8 @@ from maskcls.recipe import Recipe
 from tune.fitting.failures import ERROR
 from tune.fitting.request import FitRequest
 from tune.fitting.result import FitResult
+from tune.runs import leaderboard
 from tune.runs.folder import SearchRun
-from tune.runs.leaderboard import ranked
 from tune.runs.study import Record
 from tune.selection.predictions import read_predictions
 from tune.states import TrialState
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 TIE = 1e-9
 """Means of F1 that differ by less are equal but for rounding."""
+NOT_DONE = "not done"
+"""Why a fit is not complete that did not end."""
 
 
 class RepeatBy(StrEnum):
@@ -97,8 +99,17 @@ class RepeatResult:
 
 
 @dataclass(frozen=True)
+class TrainedToEnd:
+    """What a trial that was stopped early came to when it was trained to its recipe's last epoch."""
+
+    validation_f1: float
+    """Best validation macro F1 of all its epochs, those of the search too."""
+    best_epoch: int
+
+
+@dataclass(frozen=True)
 class Finalist:
-    """A trial of the search and its complete repeats."""
+    """A trial of the search, its complete repeats, and its further training if it was stopped early."""
 
     trial_id: str
     validation_f1: float
@@ -112,8 +123,18 @@ class Finalist:
     low: float = math.nan
     """Of the mean's 95 % interval (`tune.statistics.repeated`); nan for fewer than two complete repeats."""
     high: float = math.nan
-    diverged: str = ""
-    """Why it cannot be handed over: it was stopped early, and diverged when it was trained to its end; "" if not."""
+    unfinished: str = ""
+    """Why there is no model that was trained to the recipe's last epoch, if the trial was stopped early; else ""."""
+    to_end: TrainedToEnd | None = None
+    """Of that model; None where there is none, and where the trial was not stopped early."""
+    diverged: bool = False
+    """Whether it cannot be handed over: it diverged when it was trained to its end."""
+
+    @property
+    def model_f1(self) -> float:
+        """Best validation macro F1 of the model that is handed over: of the trial, trained to its end where it was
+        stopped early and that is done."""
+        return self.to_end.validation_f1 if self.to_end else self.validation_f1
 
     @property
     def mean(self) -> float:
@@ -140,15 +161,30 @@ def top_trials(trials: Sequence[Record], finalists: int) -> list[Record]:
     """The best trials by validation macro F1, each recipe once; of equal scores the earlier trial.
 
     Only trials that are complete or were stopped early: one that diverged or failed would do so again. The repeats of a
-    trial that was stopped early are trained to the end, and so is the trial itself if it wins
-    (`tune.selection.finish`).
+    trial that was stopped early are trained to the end, and so is the trial itself (`tune.selection.finish`).
     """
     found: dict[str, Record] = {}  # by recipe, in the order of the ranking
-    for record in ranked(trials):
+    for record in leaderboard.ranked(trials):
         if record.f1 is not None and record.state in (TrialState.COMPLETE, TrialState.STOPPED_EARLY) and record.recipe:
             # Ranked best first, so a recipe that was tried twice, with any two seeds, keeps its better score.
-            found.setdefault(json.dumps({**record.recipe, "seed": None}, sort_keys=True), record)
+            found.setdefault(_without_seed(record.recipe), record)
     return list(found.values())[:finalists]
+
+
+def preset_trial(trials: Sequence[Record], finalists: Sequence[Record]) -> Record | None:
+    """The trial whose repeats say what the preset's recipe does: trial 0, or the finalist that has its recipe.
+
+    None where the preset was not tried, or gave no model: its repeats would do so again.
+    """
+    preset = leaderboard.preset(trials)
+    found = top_trials([preset], 1) if preset is not None else []
+    same = (one for one in finalists for own in found if _without_seed(one.recipe) == _without_seed(own.recipe))
+    return next(same, found[0] if found else None)
+
+
+def _without_seed(recipe: Mapping[str, Any]) -> str:
+    """The same text for recipes that differ in their seed alone."""
+    return json.dumps({**recipe, "seed": None}, sort_keys=True)
 
 
 def repeat_requests(
@@ -185,16 +221,29 @@ def repeat_requests(
 
 
 def read_finalists(run: SearchRun, trials: Sequence[Record], faces: FaceDataset, design: Design) -> list[Finalist]:
-    """The finalists with what is done of their repeats, best validation score first."""
+    """The finalists with what is done of their repeats, best validation score first.
+
+    What became of those that were stopped early, `tune.selection.finish.with_end` adds.
+    """
     found = []
     for record in top_trials(trials, design.finalists):
         planned = _plan_repeats(run, record, faces, design)
-        missing = tuple(f"repeat {repeat.number + 1}: {why}" for repeat in planned if (why := _missing(run, repeat)))
-        done = tuple(_result(run, repeat) for repeat in planned if not _missing(run, repeat))
+        reasons = [why_missing(run.finalists / repeat.fit_id) for repeat in planned]
+        missing = tuple(f"repeat {number}: {why}" for number, why in enumerate(reasons, start=1) if why)
+        done = tuple(_result(run, repeat) for repeat, why in zip(planned, reasons, strict=True) if not why)
         low, high = _interval(done, faces)
-        validation_f1 = float(record.f1 or 0.0)
         found.append(
-            Finalist(record.trial_id, validation_f1, record.best_epoch, record.recipe, done, missing, low, high)
+            Finalist(
+                trial_id=record.trial_id,
+                validation_f1=float(record.f1 or 0.0),
+                best_epoch=record.best_epoch,
+                recipe=record.recipe,
+                repeats=done,
+                failed=missing,
+                low=low,
+                high=high,
+                unfinished=NOT_DONE if record.state == TrialState.STOPPED_EARLY else "",
+            )
         )
     return found
 
@@ -285,9 +334,8 @@ def _plan_repeats(run: SearchRun, record: Record, faces: FaceDataset, design: De
     return planned
 
 
-def _missing(run: SearchRun, repeat: _PlannedRepeat) -> str:
-    """Why a repeat has no result; "" where it has one."""
-    folder = run.finalists / repeat.fit_id
+def why_missing(folder: Path) -> str:
+    """Why the fit in a folder is not complete; "" where it is."""
     result = FitResult.read(folder)
     if result is not None:
         return "" if result.state == TrialState.COMPLETE else f"{result.state}. {result.message}"
@@ -296,7 +344,7 @@ def _missing(run: SearchRun, repeat: _PlannedRepeat) -> str:
     if error.exists():
         # The last line of a traceback is the error itself.
         return f"failed. {error.read_text().strip().splitlines()[-1]} See {error}"
-    return "not done"
+    return NOT_DONE
 
 
 def _result(run: SearchRun, repeat: _PlannedRepeat) -> RepeatResult:

@@ -1,90 +1,87 @@
-"""Train a winner that the scheduler had stopped early to its end, as its repeats were: that model is handed over."""
+"""Train finalists that the scheduler had stopped early to their end, as their repeats are.
+
+Only such a model is handed over as the winner's, or goes into an ensemble. Its checkpoint stays in the fit's folder.
+"""
 
 from __future__ import annotations
 
-import functools
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from maskcls.recipe import Recipe
-from maskcls.stores.arrays import CacheOptions
-from tune.fitting.pool import run_fits
 from tune.fitting.request import FitRequest
 from tune.fitting.result import FitResult
 from tune.runs.folder import SearchRun
-from tune.runs.stopping import Outcome
-from tune.selection.finalists import Finalist, digest_of
+from tune.selection.finalists import NOT_DONE, Finalist, TrainedToEnd, digest_of, why_missing
 from tune.states import TrialState
 
+if TYPE_CHECKING:
+    from tune.runs.study import Record
 
-def finish_request(run: SearchRun, winner: Finalist, *, cpus: int, gpus: float) -> FitRequest:
+
+def finish_request(run: SearchRun, trial: Record | Finalist, *, cpus: int, gpus: float) -> FitRequest:
     """Return the request. Its id names the trial and its recipe."""
     # The first word keeps it apart from the ids of the repeats, whose folders lie beside this one.
-    fit_id = digest_of("finish", winner.trial_id, Recipe.model_validate(winner.recipe).digest)
+    fit_id = digest_of("finish", trial.trial_id, Recipe.model_validate(trial.recipe).digest)
     return FitRequest(
         trial_id=fit_id,
-        recipe=winner.recipe,
+        recipe=trial.recipe,
         folder=run.finalists / fit_id,
         run=run.path,
         cpus=cpus,
         gpus=gpus,
-        settings={"trial": winner.trial_id},
-        label=f"trial {winner.trial_id}, to its end",
-        trial=winner.trial_id,
+        settings={"trial": trial.trial_id},
+        label=f"trial {trial.trial_id}, to its end",
+        trial=trial.trial_id,
         continues_trial=True,
+        keeps_checkpoint=True,
     )
 
 
-def is_finished(request: FitRequest, result: FitResult | None = None) -> bool:
-    """Whether best/ is this fit's bundle."""
-    result = result or FitResult.read(request.folder)
-    if result is None or not result.is_final:
-        return False
-    # Another trial may have been exported to best/ since.
-    return is_bundle_of(SearchRun(request.run).best, request)
-
-
-def divergence(run: SearchRun, winner: Finalist) -> str:
-    """Return why the trial diverged when it was trained to its end; "" if it did not."""
+def with_end(run: SearchRun, finalist: Finalist) -> Finalist:
+    """The finalist with what it came to when it was trained to its end, if it was stopped early and that is done."""
+    if not finalist.unfinished:
+        return finalist
     # What a fit is given of the machine is no part of its id, so any share will do.
-    result = FitResult.read(finish_request(run, winner, cpus=1, gpus=0.0).folder)
-    return result.message or "diverged" if result is not None and result.state == TrialState.DIVERGED else ""
+    request = finish_request(run, finalist, cpus=1, gpus=0.0)
+    result = FitResult.read(request.folder)
+    if result is None or not has_model(request, result):
+        diverged = result is not None and result.state == TrialState.DIVERGED
+        return replace(finalist, unfinished=why_missing(request.folder) or NOT_DONE, diverged=diverged)
+    best = TrainedToEnd(float(result.best_validation_f1 or 0.0), result.best_epoch)
+    return replace(finalist, unfinished="", to_end=best)
 
 
-def _has_ended(request: FitRequest, result: FitResult) -> bool:
-    """Whether best/ is this fit's bundle, or never will be, because the fit diverged and would do so again."""
-    return result.state == TrialState.DIVERGED or is_finished(request, result)
+def is_left(run: SearchRun, trial: Record) -> bool:
+    """Whether a trial that was stopped early is left to train to its end."""
+    request = finish_request(run, trial, cpus=1, gpus=0.0)
+    result = FitResult.read(request.folder)
+    return result is None or not has_ended(request, result)
+
+
+def has_model(request: FitRequest, result: FitResult) -> bool:
+    """Whether the fit is complete and its model can be exported."""
+    from maskcls.training.checkpoint import STATE_FILE  # loads torch, which a driver has no need of
+
+    if result.state != TrialState.COMPLETE:
+        return False
+    # Earlier versions kept no checkpoint, and wrote the winner's model into best/ at once.
+    return (request.checkpoint_folder / STATE_FILE).exists() or is_bundle_of(SearchRun(request.run).best, request)
+
+
+def has_ended(request: FitRequest, result: FitResult) -> bool:
+    """Whether there is a model, or never will be, because the fit diverged and would do so again."""
+    return result.state == TrialState.DIVERGED or has_model(request, result)
 
 
 def is_bundle_of(folder: Path, request: FitRequest) -> bool:
-    """Whether the folder holds the bundle that the request's fit wrote."""
+    """Whether the folder holds the bundle of the request's fit."""
     try:
         manifest = json.loads((folder / "bundle.json").read_text())
     except (OSError, ValueError):
         return False
     scores = manifest.get("scores") if isinstance(manifest, dict) else None
-    # `fit` stands only in bundles that fits wrote (`tune.selection.fits`), not in a trial that was exported.
+    # `fit` stands only in bundles of fits after the search, not in a trial that was exported.
     return isinstance(scores, dict) and bool(scores.get("fit") == request.trial_id)
-
-
-def finish(
-    run: SearchRun,
-    winner: Finalist,
-    *,
-    cpus: int,
-    gpus: float,
-    cache: CacheOptions,
-    budget_s: float | None = None,
-    plain: bool | None = None,
-) -> Outcome:
-    """Train the trial to its end and write best/, if that is not done. Ray must be connected; the caller holds the run.
-
-    A trial that diverges is done without a bundle (`divergence`).
-
-    Raises RunError as `run_fits` does.
-    """
-    from tune.selection.fits import finish_fit
-
-    request = finish_request(run, winner, cpus=cpus, gpus=gpus)
-    work = functools.partial(finish_fit, cache=cache)
-    return run_fits([request], work, parallel=1, budget_s=budget_s, plain=plain, is_done=_has_ended)

@@ -1,4 +1,5 @@
-"""The fits of a selection: repeats leave predictions, the finished winner and the fit on all people leave a bundle."""
+"""The fits of a selection: repeats leave predictions, stopped finalists trained to their end a checkpoint, the fit on
+all people a bundle."""
 
 from __future__ import annotations
 
@@ -30,23 +31,13 @@ class _WritePredictions(After):
         return {"split_digest": dataset.split.digest}
 
 
-class _ExportWinner(After):
-    """Writes best/ from a trial that has been trained to its end."""
-
-    def result(self, fit: Fit, request: FitRequest, dataset: FaceDataset) -> dict[str, Any]:
-        run = SearchRun(request.run)
-        scores = {"validation": fit.best.scores.to_dict(), "epoch": fit.best_epoch, **_origin(run, request)}
-        export(run.best, fit.recipe, fit.best_states(), scores=scores, faces=dataset, overwrite=True)
-        return {}
-
-
 class _ExportOnAll(After):
     """Writes best-on-all/: nobody was left to score it on, so it has no score."""
 
     def result(self, fit: Fit, request: FitRequest, dataset: FaceDataset) -> dict[str, Any]:
         run, note, last = SearchRun(request.run), request.settings["note"], len(fit.history)
         own = FaceDataset.load(run.data, dataset.cache).split  # the bundle says who stood where in the search
-        scores = {"note": note, **_origin(run, request), "epoch": last}
+        scores = {"note": note, "run": run.name, "trial": request.trial, "fit": request.trial_id, "epoch": last}
         export(
             run.best_on_all,
             fit.recipe,
@@ -59,18 +50,19 @@ class _ExportOnAll(After):
         return {"best_epoch": last, "best_validation_f1": None, "message": note}
 
 
-def _origin(run: SearchRun, request: FitRequest) -> dict[str, str]:
-    return {"run": run.name, "trial": request.trial, "fit": request.trial_id}
-
-
 def repeat_fit(request: FitRequest, *, cache: CacheOptions) -> Rows:
     """Fit one repeat of a finalist. Leaves answers.npz for its validation people."""
     return run_fit(request, cache=cache, after=_WritePredictions())
 
 
 def finish_fit(request: FitRequest, *, cache: CacheOptions) -> Rows:
-    """Fit a winner that was stopped early, from where its trial stood to the recipe's last epoch, and write best/."""
-    return run_fit(request, cache=cache, after=_ExportWinner())
+    """Fit a finalist that was stopped early, from where its trial stood to the recipe's last epoch."""
+    return run_fit(request, cache=cache)
+
+
+def choice_fit(request: FitRequest, *, cache: CacheOptions) -> Rows:
+    """Fit what a choice needs: a repeat, or a finalist to its end."""
+    return (finish_fit if request.continues_trial else repeat_fit)(request, cache=cache)
 
 
 def fit_on_all(request: FitRequest, *, cache: CacheOptions) -> Rows:

@@ -19,8 +19,8 @@ from tune.runs.folder import SearchRun
 from tune.runs.study import records
 from tune.selection.ensembles import Library
 from tune.selection.finalists import Design, Finalist, RepeatBy, read_finalists
+from tune.selection.finish import with_end
 from tune.selection.record import read_choice
-from tune.states import TrialState
 
 if TYPE_CHECKING:
     from maskcls.data.dataset import FaceDataset
@@ -33,7 +33,7 @@ PARTS = 5
 
 @dataclass(frozen=True)
 class Candidate:
-    """A finalist of a run: a complete trial, all of whose repeats are complete."""
+    """A finalist of a run: trained to its end, and all of its repeats are complete."""
 
     run: SearchRun
     finalist: Finalist
@@ -78,8 +78,8 @@ def check_runs(runs: Sequence[SearchRun]) -> Design:
 def find_candidates(runs: Sequence[SearchRun], faces: FaceDataset) -> list[Candidate]:
     """The finalists of the runs that are complete and have complete repeats; a warning names each of the others.
 
-    The exported weights are those of the trial itself. A trial that was stopped early is no candidate, because its
-    repeats were trained to the end, and so say nothing about its weights.
+    The exported weights are those of the trial itself, after its training to the end where the search had stopped it
+    early. One that is not trained to its end is no candidate: its repeats were, and say nothing about its weights.
 
     Args:
         runs: that `check_runs` accepted.
@@ -90,14 +90,16 @@ def find_candidates(runs: Sequence[SearchRun], faces: FaceDataset) -> list[Candi
     found = []
     for run in runs:
         design, trials = _design(run), records(run)
-        states = {trial.trial_id: trial.state for trial in trials}
         # Folds and fit ids depend on split and photos, which `check_runs` found to be the same in all runs.
-        for finalist in read_finalists(run, trials, faces, design):
-            reason = "; ".join(finalist.failed)
-            if states[finalist.trial_id] != TrialState.COMPLETE:
-                reason = f"the trial was {states[finalist.trial_id]}, and is not trained to its end"
+        for finalist in (with_end(run, one) for one in read_finalists(run, trials, faces, design)):
+            reason = f"{'; '.join(finalist.failed)}." if finalist.failed else ""
+            if finalist.unfinished:
+                reason = (
+                    f"the trial was stopped early, and is not trained to its end ({finalist.unfinished}). To train it: "
+                    f"{run.resume_command}"
+                )
             if reason:
-                log.warning("Finalist %s of %s is left out: %s.", finalist.trial_id, run.name, reason)
+                log.warning("Finalist %s of %s is left out: %s", finalist.trial_id, run.name, reason)
             else:
                 found.append(Candidate(run, finalist))
     if len(found) < 2:

@@ -2,8 +2,10 @@
 
 Terminal and report describe the choice from this record, so that a resumed search, or a report that is written again,
 repeats no fit. Keys of the file: `design`, `why` and `left` (how the repeats ended), `finalists`, and of the winner its
-id (`winner`), `validation_f1`, `mean`, `spread`, the number of its `repeats`, its `holdout` score and the search's
-`optimism`. JSON has no nan: null stands for it.
+id (`winner`), `validation_f1` (the search's own score), `model_validation_f1` (of the model that is handed over),
+`mean`, `spread`, the number of its `repeats`, its `holdout` score and the `optimism`. `preset` has the scores of the
+preset's recipe, and `gain` the winner's gain over it; `others_left` counts fits beside the finalists' repeats that have
+not ended. Runs of earlier versions lack some of these. JSON has no nan: null stands for it.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ from typing import Any
 
 from tune.runs.record import SearchRecord
 from tune.runs.stopping import Outcome, Reason
-from tune.selection.finalists import Design, Finalist
+from tune.selection.finalists import Design, Finalist, TrainedToEnd
 from tune.selection.holdout import HoldoutScore
+from tune.statistics.paired import Difference
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,19 @@ class FinalistScores:
     """Standard deviation of the repeats' F1 (n - 1); nan for fewer than two."""
     repeats: tuple[RepeatScore, ...]
     missing: tuple[str, ...]
-    """One line for each repeat without a result: which one, and why; and one if the trial diverged when it was trained
-    to its end, so that it cannot be handed over."""
+    """One line for each repeat without a result: which one, and why; and one if the trial was stopped early and has no
+    model that was trained to its end."""
     low: float = math.nan
     """Of the mean's 95 % interval over seeds and people (`tune.statistics.repeated`); nan for fewer than two repeats,
     and in runs of versions that did not record it."""
     high: float = math.nan
+    to_end: TrainedToEnd | None = None
+    """What the trial came to after the search, if the search had stopped it early."""
+
+    @property
+    def model_f1(self) -> float:
+        """Best validation macro F1 of the model that is handed over."""
+        return self.to_end.validation_f1 if self.to_end else self.validation_f1
 
     @property
     def interval(self) -> str:
@@ -60,10 +70,19 @@ class FinalistScores:
         """The scores of a finalist, without what its repeats predicted."""
         repeats = tuple(RepeatScore(one.repeat, one.seed, one.best_epoch, one.f1) for one in finalist.repeats)
         missing = finalist.failed
-        if finalist.diverged:
-            missing = (*missing, f"stopped early, then trained to its end: diverged. {finalist.diverged}")
-        own = (finalist.trial_id, finalist.validation_f1, finalist.mean, finalist.spread)
-        return cls(*own, repeats, missing, finalist.low, finalist.high)
+        if finalist.unfinished:
+            missing = (*missing, f"stopped early, then trained to its end: {finalist.unfinished}")
+        return cls(
+            trial=finalist.trial_id,
+            validation_f1=finalist.validation_f1,
+            mean=finalist.mean,
+            spread=finalist.spread,
+            repeats=repeats,
+            missing=missing,
+            low=finalist.low,
+            high=finalist.high,
+            to_end=finalist.to_end,
+        )
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> FinalistScores:
@@ -77,6 +96,7 @@ class FinalistScores:
             missing=tuple(content["missing"]),
             low=_from_null(content.get("low")),
             high=_from_null(content.get("high")),
+            to_end=TrainedToEnd(**content["to_end"]) if content.get("to_end") else None,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -90,23 +110,45 @@ class ChoiceRecord:
 
     design: Design
     reason: Reason
-    """Why the repeats stopped."""
+    """Why the finalists' repeats stopped."""
     remaining: int
-    """Repeats that have not ended."""
+    """Repeats of finalists that have not ended."""
     finalists: tuple[FinalistScores, ...]
     """Best validation score first."""
     winner_id: str | None
     """None where no repeat is complete, or no finalist can be handed over."""
     holdout: HoldoutScore | None = None
     """The score of the winner's bundle; None before it was evaluated there."""
+    preset: FinalistScores | None = None
+    """Trial 0, or the finalist with its recipe; None where it gave no model, or an earlier version did not repeat
+    it."""
+    gain: Difference | None = None
+    """The winner's repeats minus the preset's; None where they cannot be compared, or the preset itself won."""
+    others_left: int = 0
+    """Fits beside the finalists' repeats that have not ended: stopped finalists to their end, the preset's repeats."""
 
     @classmethod
     def from_results(
-        cls, design: Design, outcome: Outcome, finalists: tuple[Finalist, ...], winner: Finalist | None
+        cls,
+        design: Design,
+        outcome: Outcome,
+        finalists: tuple[Finalist, ...],
+        winner: Finalist | None,
+        preset: Finalist | None = None,
+        gain: Difference | None = None,
+        others_left: int = 0,
     ) -> ChoiceRecord:
-        """The record of repeats that just ended, before the winner is evaluated on the holdout."""
-        scores = tuple(map(FinalistScores.from_finalist, finalists))
-        return cls(design, outcome.reason, outcome.remaining, scores, winner.trial_id if winner else None)
+        """The record of fits that just ended, before the winner is evaluated on the holdout."""
+        return cls(
+            design=design,
+            reason=outcome.reason,
+            remaining=outcome.remaining,
+            finalists=tuple(map(FinalistScores.from_finalist, finalists)),
+            winner_id=winner.trial_id if winner else None,
+            preset=FinalistScores.from_finalist(preset) if preset else None,
+            gain=gain,
+            others_left=others_left,
+        )
 
     @property
     def winner(self) -> FinalistScores | None:
@@ -115,9 +157,22 @@ class ChoiceRecord:
 
     @property
     def optimism(self) -> float | None:
-        """The search's own score of the winner minus its holdout score; None where either is missing."""
+        """Validation minus holdout score, both of the model that is handed over; None where either is missing."""
         winner = self.winner
-        return winner.validation_f1 - self.holdout.f1 if winner and self.holdout else None
+        return winner.model_f1 - self.holdout.f1 if winner and self.holdout else None
+
+    @property
+    def search_best(self) -> FinalistScores | None:
+        """The finalist with the search's best validation score, which need not be the winner."""
+        return max(self.finalists, key=lambda one: one.validation_f1, default=None)
+
+    @property
+    def gain_text(self) -> str:
+        """The gain with its interval and verdict, as in `+0.0210 [-0.0040, +0.0460], can't tell`; "" without one."""
+        if self.gain is None:
+            return ""
+        interval = f" [{self.gain.low:+.4f}, {self.gain.high:+.4f}]" if self.gain.n > 1 else " by one repeat"
+        return f"{self.gain.mean:+.4f}{interval}, {self.gain.verdict}"
 
     @property
     def why_no_winner(self) -> str:
@@ -128,8 +183,9 @@ class ChoiceRecord:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every repeat ended and the winner was evaluated on the holdout."""
-        return self.reason == Reason.FINISHED and not self.remaining and self.holdout is not None
+        """Whether every fit ended and the winner was evaluated on the holdout."""
+        left = self.remaining + self.others_left
+        return self.reason == Reason.FINISHED and not left and self.holdout is not None
 
     def to_json(self) -> dict[str, Any]:
         """The record as search.json has it.
@@ -145,11 +201,15 @@ class ChoiceRecord:
             "finalists": [one.to_json() for one in self.finalists],
             "winner": self.winner_id,
             "validation_f1": winner and winner.validation_f1,
+            "model_validation_f1": winner and winner.model_f1,
             "mean": winner and _to_null(winner.mean),
             "spread": winner and _to_null(winner.spread),
             "repeats": len(winner.repeats) if winner else 0,
             "holdout": self.holdout and asdict(self.holdout),
             "optimism": self.optimism,
+            "preset": self.preset and self.preset.to_json(),
+            "gain": self.gain and {name: _to_null(value) for name, value in asdict(self.gain).items()},
+            "others_left": self.others_left,
         }
 
 
@@ -166,7 +226,15 @@ def read_choice(search: SearchRecord) -> ChoiceRecord | None:
         finalists=tuple(map(FinalistScores.from_json, content["finalists"])),
         winner_id=content["winner"],
         holdout=HoldoutScore(**content["holdout"]) if content["holdout"] else None,
+        # Not in runs of earlier versions.
+        preset=FinalistScores.from_json(content["preset"]) if content.get("preset") else None,
+        gain=_gain_of(content["gain"]) if content.get("gain") else None,
+        others_left=content.get("others_left", 0),
     )
+
+
+def _gain_of(content: Mapping[str, Any]) -> Difference:
+    return Difference(content["n"], *(_from_null(content[name]) for name in ("mean", "low", "high")))
 
 
 def _to_null(value: float) -> float | None:

@@ -281,7 +281,7 @@ def assert_the_winner_was_chosen(path: Path, said: str) -> None:
     assert f"Winner: trial {choice['winner']}, mean of 2 repeats" in said
     assert "The holdout has been used 1 time." in said
     assert [one["f1"] for one in looks["looks"]] == [choice["holdout"]["f1"]]
-    assert choice["optimism"] == choice["validation_f1"] - choice["holdout"]["f1"]
+    assert choice["optimism"] == choice["model_validation_f1"] - choice["holdout"]["f1"]
     bundle = json.loads((path / "best" / "bundle.json").read_text())
     assert bundle["scores"]["trial"] == choice["winner"]
 

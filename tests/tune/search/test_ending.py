@@ -1,30 +1,33 @@
-"""A search's end: what it says to do next, and where the winner cannot be handed over."""
+"""A search's end: who is handed over, that every figure is of that model, and what it says to do next."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from maskcls.data.dataset import FaceDataset
 from tests.tune.answered_run import let_answer, one_knows
-from tests.tune.searches import make_plan
-from tests.tune.selection.small_run import add_trial, small_run
-from tune.fitting.result import FitResult
+from tests.tune.selection.small_run import add_trial, small_run, write_end
 from tune.runs.folder import SearchRun
 from tune.runs.record import SearchRecord
-from tune.runs.study import records
+from tune.runs.stopping import Outcome, Reason
+from tune.runs.study import PRESET, records
 from tune.search import ending
 from tune.search.options import SearchOptions
+from tune.search.report import write_report
 from tune.search.report_choice import sections
 from tune.selection import choice
-from tune.selection.finalists import Design, Finalist
-from tune.selection.finish import finish_request
-from tune.selection.record import read_choice
+from tune.selection.finalists import Design
+from tune.selection.holdout import HoldoutScore
+from tune.selection.record import ChoiceRecord, read_choice
 from tune.states import TrialState
 
 DESIGN = Design(2, 2)
+STOPPED = TrialState.STOPPED_EARLY
 
 
 @pytest.fixture
@@ -33,61 +36,140 @@ def run_and_faces(tmp_path: Path, demo_cache: Path) -> tuple[SearchRun, FaceData
     return small_run(tmp_path, demo_cache)
 
 
-def choose(run: SearchRun, faces: FaceDataset) -> choice.Choice:
-    """All repeats are done, so that no Ray is needed."""
-    return choice.choose(run, records(run), faces, DESIGN, parallel=1, cpus=1, gpus=0.0, cache=faces.cache)
+def choose(run: SearchRun, faces: FaceDataset, design: Design = DESIGN) -> choice.Choice:
+    """All fits are done, so that no Ray is needed."""
+    assert choice.fits_to_do(run, records(run), faces, design) == []
+    return choice.choose(run, records(run), faces, design, parallel=1, cpus=1, gpus=0.0, cache=faces.cache)
 
 
-def diverged(run: SearchRun, winner: Finalist) -> None:
-    """As the worker leaves a winner that was stopped early and diverged on its way to the end."""
-    request = finish_request(run, winner, cpus=1, gpus=0.0)
-    request.folder.mkdir(parents=True)
-    FitResult(TrialState.DIVERGED, "loss is nan", 2, 1, 0.4, 1.0, 1, 0.0, request.settings, {}).write(request.folder)
+def the_choice(run: SearchRun) -> ChoiceRecord:
+    made = read_choice(run.record())
+    assert made is not None
+    return made
+
+
+def score_on_holdout(run: SearchRun, f1: float) -> ChoiceRecord:
+    """The choice as `confirm` leaves it."""
+    score = HoldoutScore("trial", "2030-01-01", f1, f1 - 0.1, f1 + 0.1, 6, 42, "0" * 12)
+    choice.write_choice(run, replace(the_choice(run), holdout=score))
+    return the_choice(run)
 
 
 def test_the_next_finalist_is_handed_over_where_the_winner_diverges(
-    run_and_faces: tuple[SearchRun, FaceDataset], capsys: pytest.CaptureFixture[str]
+    run_and_faces: tuple[SearchRun, FaceDataset],
 ) -> None:
     run, faces = run_and_faces
     add_trial(run, [0.3, 0.5], {"lr_head": 1e-2})
-    add_trial(run, [0.4], {"lr_head": 1e-3}, state=TrialState.STOPPED_EARLY)
+    stopped = add_trial(run, [0.4], {"lr_head": 1e-3}, state=STOPPED)
     let_answer(run, faces, DESIGN, (0, 1), one_knows)
+    write_end(run, stopped, None)
     chosen = choose(run, faces)
     assert chosen.winner is not None
-    assert chosen.winner.trial_id == "0001"
-    diverged(run, chosen.winner)
-
-    options = SearchOptions(space="freezing", finalists=2, repeats=2)
-    chosen, finished = ending.finish(run, options, make_plan(), None, chosen)
-    assert chosen.winner is not None
-    assert (chosen.winner.trial_id, finished) == ("0000", None)
-    said = "Trial 0001 diverged when it was trained to its end: trial 0000 wins instead. loss is nan"
-    assert said in capsys.readouterr().out
-    assert ending.SearchOutcome(chosen.outcome, chosen, finished).goes_on
-
-    resumed = choose(run, faces)
-    assert resumed.winner is not None
-    assert (resumed.winner.trial_id, resumed.is_final) == ("0000", True)
+    assert (chosen.winner.trial_id, chosen.is_final) == ("0000", True), "trial 0001 has the higher mean"
+    assert ending.SearchOutcome(Outcome(Reason.FINISHED, 0), chosen).goes_on
     note = "Trial 0001, stopped early, then trained to its end: diverged. loss is nan"
-    assert note in choice.summary(run.record())
-    assert note in "".join(sections(read_choice(run.record())))
+    assert note in choice.summary(run)
+    assert note in "".join(sections(the_choice(run)))
 
 
 def test_where_every_finalist_diverges_there_is_no_winner(run_and_faces: tuple[SearchRun, FaceDataset]) -> None:
     run, faces = run_and_faces
     for f1, lr in ((0.5, 1e-2), (0.4, 1e-3)):
-        add_trial(run, [f1], {"lr_head": lr}, state=TrialState.STOPPED_EARLY)
+        write_end(run, add_trial(run, [f1], {"lr_head": lr}, state=STOPPED), None)
     let_answer(run, faces, DESIGN, (0, 1), one_knows)
-    chosen = choose(run, faces)
-    for finalist in chosen.finalists:
-        diverged(run, finalist)
-    options = SearchOptions(space="freezing", finalists=2, repeats=2)
-    chosen, finished = ending.finish(run, options, make_plan(), None, chosen)
-    assert (chosen.winner, finished) == (None, None)
+    assert choose(run, faces).winner is None
     expected = (
         "Every finalist with complete repeats diverged when it was trained to its end, so the best trial is chosen"
     )
-    assert choice.summary(run.record())[0].startswith(expected)
+    assert choice.summary(run)[0].startswith(expected)
+
+
+def test_optimism_is_of_the_model_that_is_handed_over(run_and_faces: tuple[SearchRun, FaceDataset]) -> None:
+    run, faces = run_and_faces
+    add_trial(run, [0.3, 0.5], {"lr_head": 1e-2})
+    stopped = add_trial(run, [0.25], {"lr_head": 1e-3}, state=STOPPED)
+    write_end(run, stopped, 0.625)
+    let_answer(run, faces, DESIGN, (0, 1), one_knows)  # candidate 1 knows all
+    chosen = choose(run, faces)
+    assert chosen.winner is not None
+    assert (chosen.winner.trial_id, chosen.winner.validation_f1, chosen.winner.model_f1) == ("0001", 0.25, 0.625)
+    made = score_on_holdout(run, 0.5)
+    assert made.optimism == 0.125, "not 0.25 - 0.5, which compares two models"
+    content = run.record().choice
+    assert content is not None
+    assert [content[key] for key in ("validation_f1", "model_validation_f1", "optimism")] == [0.25, 0.625, 0.125]
+    said = choice.summary(run)
+    assert said[0].endswith("(validation 0.6250).")
+    assert "The search stopped it at 0.2500; 0.6250 is its validation at its end." in said
+    assert "The search's best score: 0.5000, trial 0000." in said
+    assert "Optimism of the search: +0.1250 (the winner's validation minus holdout)." in said
+    assert all(len(line) <= 80 for line in said)
+    write_report(run)
+    page = run.report.read_text()
+    assert "<b>0.6250</b><span>trial 0001, lcnet_050, epoch 2 of 2</span>" in page
+    assert "<b>+0.1250</b><span>the winner&#39;s validation minus holdout</span>" in page
+    assert "stopped the winner early, at a validation score of 0.2500" in page
+    assert "The search&#39;s best validation score is 0.5000, of trial 0000." in page
+
+
+def test_the_gain_is_of_the_repeats_of_both(run_and_faces: tuple[SearchRun, FaceDataset]) -> None:
+    run, faces = run_and_faces
+    add_trial(run, [0.2], {}, origin=PRESET)
+    add_trial(run, [0.5], {"lr_head": 1e-2})
+    add_trial(run, [0.4], {"lr_head": 3e-3})
+
+    def answer(candidate: int, truth: np.ndarray) -> np.ndarray:
+        """The preset, which is the third by its score, errs in every fourth photo, the others in every second."""
+        errs = np.arange(len(truth)) % (4 if candidate == 2 else 2) == 0
+        return np.eye(18)[np.where(errs, (truth + 1) % 18, truth)]
+
+    let_answer(run, faces, Design(3, 2), (0, 1, 2), answer)
+    chosen = choose(run, faces)
+    assert [one.trial_id for one in chosen.finalists] == ["0001", "0002"]
+    made = the_choice(run)
+    assert made.preset is not None
+    assert made.gain is not None
+    assert made.winner is not None
+    assert (made.preset.trial, len(made.preset.repeats), made.gain.n) == ("0000", 2, 2)
+    assert made.gain.mean == pytest.approx(made.winner.mean - made.preset.mean)
+    assert made.gain.low < made.gain.mean < made.gain.high < 0
+    assert made.gain.verdict == "worse", "by the search's own scores it is 0.3 better"
+    expected = f"Gain over the preset, 2 repeats: {made.gain.mean:+.4f} [{made.gain.low:+.4f}, {made.gain.high:+.4f}]"
+    lines = ending.summary(run, records(run), Outcome(Reason.FINISHED, 0), reported=False)
+    assert f"{expected}, worse." in lines
+    assert not any("too high" in line for line in lines)
+    page = "".join(sections(made))
+    assert "the preset, not a finalist" in page
+    assert "The preset&#39;s recipe was repeated in the same way." in page
+
+    (also,) = {one.trial_id for one in choose(run, faces, Design(3, 2)).finalists if one.trial_id == "0000"}
+    assert also == the_choice(run).winner_id
+    lines = ending.summary(run, records(run), Outcome(Reason.FINISHED, 0), reported=False)
+    assert "The winner is the preset's own recipe." in lines
+
+
+def test_what_runs_beside_the_repeats(run_and_faces: tuple[SearchRun, FaceDataset]) -> None:
+    run, faces = run_and_faces
+    add_trial(run, [0.2], {"lr_head": 1e-4}, origin=PRESET)
+    add_trial(run, [0.3, 0.5], {"lr_head": 1e-2})
+    add_trial(run, [0.4], {"lr_head": 1e-3}, state=STOPPED)
+
+    def labels(design: Design) -> list[str]:
+        return [request.label for request in choice.fits_to_do(run, records(run), faces, design)]
+
+    repeats = [f"trial {trial}, repeat {number} of 2" for number in (1, 2) for trial in ("0001", "0002")]
+    of_preset = [f"preset, trial 0000, repeat {number} of 2" for number in (1, 2)]
+    assert labels(DESIGN) == [*repeats, "trial 0002, to its end", *of_preset]
+    assert labels(Design(1, 2)) == [repeats[0], repeats[2], *of_preset]
+    assert "to its end" in labels(Design(3, 2))[-1], "a finalist's repeats are the preset's"
+
+
+def test_fits_beside_the_choice_that_were_interrupted_are_the_outcome() -> None:
+    left = Outcome(Reason.INTERRUPTED, 1, 15)
+    outcome = ending.SearchOutcome(
+        Outcome(Reason.FINISHED, 0), choice.Choice(Outcome(Reason.FINISHED, 0), left, (), None)
+    )
+    assert (outcome.reason, outcome.ended.exit_status, outcome.goes_on) == (Reason.INTERRUPTED, 143, False)
 
 
 def test_the_end_says_what_to_do_next_and_names_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,14 +55,31 @@ def followed(tmp_path_factory: pytest.TempPathFactory, demo_cache: Path) -> tupl
     return SearchRun(folder / "one"), read_events(lines), err
 
 
+def chosen(run: SearchRun) -> dict[str, Any]:
+    """The choice in search.json."""
+    choice = run.record().choice
+    assert choice is not None
+    return choice
+
+
+def repeats_of_preset(run: SearchRun) -> int:
+    """Two, unless the preset's trial is a finalist, whose repeats are there anyway."""
+    choice = chosen(run)
+    return 0 if choice["preset"]["trial"] in [one["trial"] for one in choice["finalists"]] else 2
+
+
 @pytest.mark.timeout(600)
 def test_the_events_come_in_the_documented_order(followed: tuple[SearchRun, Events, str]) -> None:
     run, found, err = followed
     names = [one["event"] for one in found]
     assert set(names) == documented_keys().keys() - {"variant"}, "all events of a search"
-    phases = ("run", "trial_begun", "repeat_begun", "choice", "fit_begun", "holdout", "done")
+    phases = ("run", "trial_begun", "repeat_begun", "choice", "holdout", "done")
     assert [name for name in dict.fromkeys(names) if name in phases] == list(phases)
-    assert [names.count(name) for name in phases[1:3]] == [3, 4]
+    # A finalist that was stopped early goes to its end beside the repeats; the fit on all people comes last.
+    stopped = [name for name in names[: names.index("choice")] if name == "fit_begun"]
+    assert len(stopped) == sum(one["to_end"] is not None for one in chosen(run)["finalists"])
+    assert names[names.index("choice") :].count("fit_begun") == 1
+    assert [names.count(name) for name in phases[1:3]] == [3, 4 + repeats_of_preset(run)]
     assert names[-2:] == ["holdout", "done"]
     for trial, fit in dict.fromkeys((one["trial"], one.get("fit")) for one in found if one["event"].endswith("_begun")):
         own = [one["event"] for one in found if (one.get("trial"), one.get("fit")) == (trial, fit) and "f1" in one]
@@ -115,7 +132,8 @@ def test_every_epoch_is_the_curves(followed: tuple[SearchRun, Events, str]) -> N
 def test_repeats_choice_and_holdout_are_the_records(followed: tuple[SearchRun, Events, str]) -> None:
     run, found, _ = followed
     repeats = of(found, "repeat_ended")
-    assert sorted(one["repeat"] for one in repeats) == [0, 0, 1, 1]
+    assert len(repeats) == 4 + repeats_of_preset(run)
+    assert {one["repeat"] for one in repeats} == {0, 1}
     for one in repeats:
         result = FitResult.read(run.finalists / one["fit"])
         assert result is not None
@@ -127,7 +145,7 @@ def test_repeats_choice_and_holdout_are_the_records(followed: tuple[SearchRun, E
     search = run.record()
     (choice,), (holdout,), (done,) = (of(found, event) for event in ("choice", "holdout", "done"))
     assert search.choice is not None
-    for key in ("winner", "validation_f1", "mean", "spread", "finalists"):
+    for key in ("winner", "validation_f1", "model_validation_f1", "mean", "spread", "finalists", "preset", "gain"):
         assert choice[key] == search.choice[key]
     for key in ("f1", "low", "high", "people", "photos"):
         assert holdout[key] == search.choice["holdout"][key]

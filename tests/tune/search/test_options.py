@@ -205,7 +205,7 @@ def test_durations_that_are_none(text: str) -> None:
 def test_what_follows_the_search_and_how_it_goes_has_defaults() -> None:
     plan = resolved(2, 0).plan
     assert (plan.sampler, plan.scheduler, plan.learn_from) == ("tpe", "asha", ())
-    assert (plan.trials, plan.fits_after) == (12, 9)
+    assert (plan.trials, plan.fits_after) == (12, 12), "three finalists and the preset, three repeats each"
     assert resolved(2, 0, finalists=0).plan.fits_after == 0
     assert resolved(2, 0, time_budget="1h").plan.trials >= 10_000, "only the time bounds them"
     assert resolved(2, 0, time_budget="1h", trials=5).plan.trials == 5

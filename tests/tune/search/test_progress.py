@@ -200,7 +200,7 @@ def test_the_summary_tells_the_gain_over_the_preset(tmp_path: Path) -> None:
     complete_trial = handover.summary(run, records(run), Outcome(Reason.FINISHED, 0), reported=False)
     assert complete_trial[0].startswith("Search finished. Trials: 2 complete, 1 failed.")
     assert "Best: trial 0001, validation macro F1 0.7000 at epoch 1 of 2." in complete_trial
-    assert "Gain over the preset (trial 0000, 0.6000): +0.1000." in complete_trial
+    assert "Gain over the preset (trial 0000, 0.6000): +0.1000 by validation, so too high." in complete_trial
     none: list[Record] = []
     without = handover.summary(run, none, Outcome(Reason.INTERRUPTED, 1), reported=False)
     assert without[0] == "Search interrupted without a model. Trials: none."

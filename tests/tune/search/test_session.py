@@ -23,10 +23,8 @@ from tests.tune.synthetic import fit_and_tell_threads
 from tune.fitting.curve import read_curve
 from tune.runs import cluster
 from tune.runs.folder import SearchRun
-from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import MESSAGE, ORIGIN, PRESET, STATE, open_study
 from tune.search import __main__ as search
-from tune.search.ending import Finishing, SearchOutcome
 from tune.states import TrialState
 
 
@@ -83,12 +81,6 @@ def test_sigterm_ends_a_search_cleanly_and_what_it_prints_goes_on(tmp_path: Path
     python, dash_m, module, *copied = shlex.split(resume)
     assert (python, dash_m, module) == ("python", "-m", "tune.search")
     assert "Trials: 40" in call(*copied, "--plan", "--cache", demo_cache)
-
-
-def test_a_signal_while_the_winner_is_finished_is_the_outcome() -> None:
-    finishing = Finishing(Outcome(Reason.INTERRUPTED, 1, signal.SIGTERM), done=False)
-    outcome = SearchOutcome(Outcome(Reason.FINISHED, 0), finishing=finishing)
-    assert (outcome.reason, outcome.ended.exit_status, outcome.goes_on) == (Reason.INTERRUPTED, 143, False)
 
 
 def test_a_second_driver_is_refused_and_changes_nothing(tmp_path: Path) -> None:

@@ -13,13 +13,17 @@ from maskcls.data.dataset import FaceDataset, prepare
 from maskcls.data.splits import split_people
 from maskcls.recipe import Recipe
 from maskcls.stores.arrays import CacheOptions
+from maskcls.training.checkpoint import STATE_FILE
 from tune.fitting.pool import work_on
 from tune.fitting.request import FitRequest, Work
+from tune.fitting.result import FitResult
 from tune.fitting.worker import FitOutcome
 from tune.runs import study as records
 from tune.runs.folder import SearchRun
 from tune.runs.record import SearchRecord
 from tune.runs.study import Record
+from tune.selection.finalists import Finalist
+from tune.selection.finish import finish_request
 from tune.states import TrialState
 
 PEOPLE = 36
@@ -47,7 +51,12 @@ def small_run(folder: Path, cache: Path, name: str = "small") -> tuple[SearchRun
 
 
 def add_trial(
-    run: SearchRun, values: list[float], overrides: dict[str, Any], *, state: str = TrialState.COMPLETE
+    run: SearchRun,
+    values: list[float],
+    overrides: dict[str, Any],
+    *,
+    state: str = TrialState.COMPLETE,
+    origin: str = records.SAMPLED,
 ) -> Record:
     """A trial with this curve, as a search records it."""
     study = records.open_study(run)
@@ -56,6 +65,7 @@ def add_trial(
     for epoch, value in enumerate(values, start=1):
         trial.report(value, epoch)
     trial.set_user_attr(records.STATE, state)
+    trial.set_user_attr(records.ORIGIN, origin)
     trial.set_user_attr(records.OVERRIDES, overrides)
     trial.set_user_attr(records.RECIPE, BASE.override(overrides).model_dump())
     optuna_state = OptunaState.COMPLETE if state == TrialState.COMPLETE else OptunaState.PRUNED
@@ -74,6 +84,16 @@ def two_trials(run: SearchRun) -> list[Record]:
     add_trial(run, [0.3, 0.5], {"lr_head": 1e-2})
     add_trial(run, [0.4], {"lr_head": 1e-3}, state=TrialState.STOPPED_EARLY)
     return records.records(run)
+
+
+def write_end(run: SearchRun, trial: Record | Finalist, best: float | None, epoch: int = 2) -> None:
+    """The result of a trial's training to its end, of this best score; None: it diverged. Its checkpoint is empty."""
+    request = finish_request(run, trial, cpus=1, gpus=0.0)
+    state, message = (TrialState.DIVERGED, "loss is nan") if best is None else (TrialState.COMPLETE, "")
+    request.checkpoint_folder.mkdir(parents=True)
+    if best is not None:
+        (request.checkpoint_folder / STATE_FILE).touch()
+    FitResult(state, message, 2, epoch, best or 0.4, 1.0, 1, 0.0, request.settings, {}).write(request.folder)
 
 
 def fitted(request: FitRequest, work: Work) -> FitOutcome:

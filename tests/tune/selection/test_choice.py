@@ -18,7 +18,7 @@ from tune.runs.stopping import Reason
 from tune.runs.study import Record, records
 from tune.selection import choice
 from tune.selection.choice import choose, confirm, fits_to_do, is_made
-from tune.selection.export import export_trial
+from tune.selection.export import export_trial, export_winner
 from tune.selection.finalists import Design, RepeatBy
 from tune.selection.holdout import holdout_evaluations
 
@@ -54,14 +54,19 @@ def test_a_choice_from_the_repeats_to_the_holdout(
         None,
         False,
     )
-    assert choice.summary(run.record()) == [
+    assert choice.summary(run) == [
         "No repeat of a finalist is complete, so the best trial is chosen by validation alone.",
         *(f"Trial {trial}, repeat {number}: not done" for trial in ("0000", "0001") for number in (1, 2)),
+        "Trial 0001, stopped early, then trained to its end: not done",
     ]
+    assert (chosen.others.reason, chosen.others.remaining) == (Reason.TIME_UP, 1)
 
-    assert len(fits_to_do(run, trials, faces, DESIGN)) == 4
+    assert len(fits_to_do(run, trials, faces, DESIGN)) == 5
     chosen = chosen_by(run, trials, faces, DESIGN)
     assert (chosen.outcome.reason, chosen.outcome.remaining, chosen.is_final) == (Reason.FINISHED, 0, True)
+    assert (chosen.others.reason, chosen.others.remaining) == (Reason.FINISHED, 0)
+    assert [finalist.unfinished for finalist in chosen.finalists] == ["", ""]
+    assert [finalist.to_end is None for finalist in chosen.finalists] == [True, False]
     best = chosen.winner
     assert best is not None
     assert best.mean == max(finalist.mean for finalist in chosen.finalists)
@@ -93,34 +98,34 @@ def _confirmed(run: SearchRun, faces: FaceDataset, chosen: choice.Choice, trials
     assert best is not None
     for trial in trials:
         train(run, trial, faces)
-    export_trial(run, best.trial_id, run.best, True)
+    export_winner(run, best)
     found = confirm(run, faces, chosen, run.best)
     recorded = json.loads(run.search_file.read_text())["choice"]
     assert recorded["holdout"]["f1"] == found.f1
-    assert recorded["optimism"] == best.validation_f1 - found.f1
+    assert recorded["optimism"] == best.model_f1 - found.f1
     assert is_made(run, DESIGN)
     assert not is_made(run, Design(2, 3))
     assert not is_made(run, Design(1, 2))
     people = len(faces.split.holdout)
-    assert choice.summary(run.record()) == [
+    said = choice.summary(run)
+    assert said[0] == (
         f"Winner: trial {best.trial_id}, mean of 2 repeats {best.mean:.4f} +- {best.spread:.4f} "
-        f"(validation {best.validation_f1:.4f}).",
+        f"(validation {best.model_f1:.4f})."
+    )
+    assert said[-3:] == [
         f"Holdout: {found.f1:.4f} [{found.low:.4f}, {found.high:.4f}], {people} people.",
-        f"Optimism of the search: {best.validation_f1 - found.f1:+.4f} (validation minus holdout).",
+        f"Optimism of the search: {best.model_f1 - found.f1:+.4f} (the winner's validation minus holdout).",
         "The holdout has been used 1 time.",
     ]
-    assert all(len(line) <= 80 for line in choice.summary(run.record()))
+    assert all(len(line) <= 80 for line in said)
 
-    export_trial(run, best.trial_id, run.best, True)
+    export_winner(run, best)
     assert confirm(run, faces, chosen, run.best) == found
     assert len(holdout_evaluations(run.record())) == 1, "the same bundle tells nobody anything new"
     other = next(trial.trial_id for trial in records(run) if trial.trial_id != best.trial_id)
     export_trial(run, other, run.path / "other")
     confirm(run, faces, chosen, run.path / "other")
-    assert (
-        choice.summary(run.record())[-1]
-        == "The holdout has been used 2 times: the best of those scores is too high again."
-    )
+    assert choice.summary(run)[-1] == "The holdout has been used 2 times: the best of those scores is too high again."
     assert json.loads(run.search_file.read_text())["call"] == {}, "the rest of search.json stays"
 
 
@@ -130,7 +135,7 @@ def test_a_choice_among_more_goes_on_from_what_is_done(tmp_path: Path, demo_cach
     trials = two_trials(run)
     first = chosen_by(run, trials, faces, Design(1, 1, RepeatBy.SEEDS))
     (alone,) = first.finalists
-    assert choice.summary(run.record()) == [f"Winner: trial 0000, one repeat {alone.mean:.4f} (validation 0.5000)."]
+    assert choice.summary(run) == [f"Winner: trial 0000, one repeat {alone.mean:.4f} (validation 0.5000)."]
     begun: list[str] = []
 
     def counted(requests: list, work: object, **how: object) -> object:
@@ -140,10 +145,11 @@ def test_a_choice_among_more_goes_on_from_what_is_done(tmp_path: Path, demo_cach
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tune.selection.choice.run_fits", counted)
         more = chosen_by(run, trials, faces, Design(2, 2, RepeatBy.SEEDS))
-    assert begun == ["trial 0001, repeat 1 of 2", "trial 0000, repeat 2 of 2", "trial 0001, repeat 2 of 2"]
+    repeats = ["trial 0001, repeat 1 of 2", "trial 0000, repeat 2 of 2", "trial 0001, repeat 2 of 2"]
+    assert begun == [*repeats, "trial 0001, to its end"]
     assert more.finalists[0].repeats[0].f1 == alone.repeats[0].f1
     assert [len(finalist.repeats) for finalist in more.finalists] == [2, 2]
 
 
 def test_a_run_without_finalists_says_nothing(tmp_path: Path) -> None:
-    assert choice.summary(SearchRun.create(tmp_path, "none").record()) == []
+    assert choice.summary(SearchRun.create(tmp_path, "none")) == []

@@ -1,0 +1,48 @@
+"""The gain over the preset's recipe: the paired difference of the winner's repeats and those of the preset's.
+
+A gain by the search's own validation scores compares the best of many scores with one that nobody selected, and is too
+high for that reason. Here both recipes were trained again with the same seeds on the same people, and predict the same
+photos. Some optimism is left: the winner is the best of a few finalists by these very repeats.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from maskcls.errors import DataError
+from maskcls.labels import stratum
+from tune.selection.finalists import Finalist, RepeatResult
+from tune.statistics.paired import Difference, Repeat, difference
+
+if TYPE_CHECKING:
+    from maskcls.data.dataset import FaceDataset
+
+
+def gain_over_preset(winner: Finalist, preset: Finalist, faces: FaceDataset) -> Difference | None:
+    """The winner's macro F1 minus the preset's, over the repeats that are complete of both; None where there is none.
+
+    Raises DataError where two repeats have predictions for different photos.
+    """
+    of_preset = {one.repeat: one for one in preset.repeats}
+    pairs = [(of_preset[one.repeat], one) for one in winner.repeats if one.repeat in of_preset]
+    if winner.trial_id == preset.trial_id or not pairs:
+        return None
+    return difference([_paired(base, variant, faces) for base, variant in pairs])
+
+
+def _paired(base: RepeatResult, variant: RepeatResult, faces: FaceDataset) -> Repeat:
+    if base.keys != variant.keys:
+        raise DataError(
+            f"Repeat {variant.repeat + 1} of the winner and of the preset have predictions for different photos, so "
+            "they cannot be compared. Remove the run's folder finalists/, and resume it."
+        )
+    people = faces.photos.set_index("key").loc[list(base.keys)]  # n rows, in the order of the predictions
+    return Repeat(
+        truth=base.truth,
+        base=base.log_probabilities.argmax(1),
+        variant=variant.log_probabilities.argmax(1),
+        person=people["person"].to_numpy(object),
+        stratum=np.array(list(map(stratum, people["gender"], people["age"])), np.int64),
+    )
