@@ -4,9 +4,8 @@ No pickle; it loads without Ray, Optuna and albumentations. It holds one classif
 probabilities are averaged by their weights (Caruana et al., "Ensemble Selection from Libraries of Models", ICML 2004).
 Format version 3; version 2, of one classifier, can be read, too.
 
-People it has seen (it trained on them, or was chosen by their score), and those of the holdout, are stored as salted
-hashes. So a bundle that is passed on does not list them, and yet `maskcls.evaluate` can tell whom it has seen. The salt
-is the split's digest. Short names can be guessed, so this hides them from readers, not from attackers.
+People it has seen (it trained on them, or was chosen by their score), and those of the holdout, are stored as hashes
+(`maskcls.serving.people`).
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ from maskcls.labels import CLASS_NAMES
 from maskcls.models.backbones import normalisation
 from maskcls.models.model import Model, build_models
 from maskcls.recipe import Recipe
+from maskcls.serving.people import person_hash, person_hashes
 from maskcls.task_split import TaskSplit
 from maskcls.tasks import Task
 
@@ -44,8 +44,6 @@ FORMAT, FORMAT_VERSION, READ_VERSIONS = "maskcls-bundle", 3, (2, 3)
 OF_A_CLASSIFIER = ("task_split", "recipe", "recipe_digest", "preprocessing", "models", "weights_origin")
 """Keys of each classifier in bundle.json, beside its weight; in format version 2 they stood at the top."""
 WEIGHTS_TOLERANCE = 1e-9
-HASH_DIGITS = 16
-"""Hexadecimal: 64 bits; among a million people the odds that any two share a hash are 1 in 40 million."""
 LIBRARIES = ("maskcls", "torch", "timm", "safetensors", "numpy", "opencv-python-headless")
 
 
@@ -98,15 +96,6 @@ class Bundle:
         return person_hash(person, self.split_digest) in self.holdout_hashes
 
 
-def person_hash(person: str, split_digest: str) -> str:
-    """The first 16 hex digits of SHA-256 over the split's digest and the person."""
-    return hashlib.sha256(f"{split_digest}:{person}".encode()).hexdigest()[:HASH_DIGITS]
-
-
-def _hashes(people: Sequence[str], split_digest: str) -> list[str]:
-    return sorted(person_hash(person, split_digest) for person in set(people))
-
-
 def write_bundle(
     folder: Path,
     classifiers: Sequence[Trained],
@@ -148,8 +137,8 @@ def write_bundle(
         "scores": dict(scores),
         "data_digest": data_digest,
         "split_digest": split_digest,
-        "people_hashes": _hashes(seen_people, split_digest),
-        "holdout_hashes": _hashes(holdout_people, split_digest),
+        "people_hashes": person_hashes(seen_people, split_digest),
+        "holdout_hashes": person_hashes(holdout_people, split_digest),
     }
     _put(folder, contents, _json(manifest))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from maskcls import cli, evaluate, predict
-from maskcls.serving.bundle import person_hash
+from maskcls.serving.people import person_hash
 
 RandomBundle = Callable[[str], Path]
 MakeContest = Callable[..., Path]

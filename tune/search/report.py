@@ -89,7 +89,7 @@ def _model(run: SearchRun, best: Record, choice: ChoiceRecord | None, curves: Cu
 def gain(trials: Sequence[Record]) -> float | None:
     """The best validation macro F1 minus that of the preset's recipe; None where either is missing.
 
-    The best is selected among many, so this is too high; `ChoiceRecord.gain` is not by as much.
+    The best is selected among many, so this is too high: `ChoiceRecord.gain` compares repeats instead.
     """
     best, preset = leaderboard.best(trials), leaderboard.preset(trials)
     if best is None or best.f1 is None or preset is None or preset.f1 is None:
