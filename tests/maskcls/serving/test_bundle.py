@@ -48,6 +48,7 @@ def write_all(folder: Path, *classifiers: Trained, overwrite: bool = False) -> N
         data_digest="data",
         split_digest="split",
         seen_people=["Ann", "Bo"],
+        holdout_people=["Di"],
         overwrite=overwrite,
     )
 
@@ -109,7 +110,8 @@ def test_people_are_known_again_but_not_listed(tmp_path: Path) -> None:
     write(tmp_path / "b")
     assert "Ann" not in (tmp_path / "b/bundle.json").read_text()
     bundle = read_bundle(tmp_path / "b")
-    assert [bundle.has_seen(person) for person in ("Ann", "Bo", "Cy")] == [True, True, False]
+    assert [bundle.has_seen(person) for person in ("Ann", "Bo", "Cy", "Di")] == [True, True, False, False]
+    assert [bundle.is_held_out(person) for person in ("Ann", "Bo", "Cy", "Di")] == [False, False, False, True]
     assert person_hash("Ann", "split") != person_hash("Ann", "another split")
 
 
