@@ -252,15 +252,19 @@ def _interval(repeats: Sequence[RepeatResult], faces: FaceDataset) -> tuple[floa
     """The 95 % interval of the mean of some repeats; nan for fewer than two."""
     if len(repeats) < 2:
         return math.nan, math.nan
-    photos = faces.photos.set_index("key")
-    tested = []
-    for one in repeats:
-        people = photos.loc[list(one.keys)]  # n rows, in the order of the predictions
-        strata = np.array(list(map(stratum, people["gender"], people["age"])), np.int64)  # (n,) 0..5
-        predicted = one.log_probabilities.argmax(1).astype(np.int64)  # (n,)
-        tested.append(RepeatPredictions(one.truth, predicted, people["person"].to_numpy(object), strata))
-    found = mean_f1_interval(tested)
+    found = mean_f1_interval(
+        [
+            RepeatPredictions(one.truth, one.log_probabilities.argmax(1).astype(np.int64), *people_of(one, faces))
+            for one in repeats
+        ]
+    )
     return found.low, found.high
+
+
+def people_of(repeat: RepeatResult, faces: FaceDataset) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """The person (n,) and the stratum (n,) 0..5 of each photo that a repeat has predictions for, in their order."""
+    people = faces.photos.set_index("key").loc[list(repeat.keys)]
+    return people["person"].to_numpy(object), np.array(list(map(stratum, people["gender"], people["age"])), np.int64)
 
 
 def pick_winner(finalists: Sequence[Finalist]) -> Finalist | None:

@@ -9,11 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from maskcls.errors import DataError
-from maskcls.labels import stratum
-from tune.selection.finalists import Finalist, RepeatResult
+from tune.selection.finalists import Finalist, RepeatResult, people_of
 from tune.statistics.paired import Difference, Repeat, difference
 
 if TYPE_CHECKING:
@@ -38,11 +35,5 @@ def _paired(base: RepeatResult, variant: RepeatResult, faces: FaceDataset) -> Re
             f"Repeat {variant.repeat + 1} of the winner and of the preset have predictions for different photos, so "
             "they cannot be compared. Remove the run's folder finalists/, and resume it."
         )
-    people = faces.photos.set_index("key").loc[list(base.keys)]  # n rows, in the order of the predictions
-    return Repeat(
-        truth=base.truth,
-        base=base.log_probabilities.argmax(1),
-        variant=variant.log_probabilities.argmax(1),
-        person=people["person"].to_numpy(object),
-        stratum=np.array(list(map(stratum, people["gender"], people["age"])), np.int64),
-    )
+    predicted = base.log_probabilities.argmax(1), variant.log_probabilities.argmax(1)  # (n,) each
+    return Repeat(base.truth, *predicted, *people_of(base, faces))
