@@ -9,6 +9,9 @@ parameter may depend on another. Two rules keep every trial of a study comparabl
 `members.<member>.<key>` is a recipe key, too: that member's own value. A space draws it only where the split has that
 member.
 
+A trial of another space, or the preset, is known to a space if its recipe is one that the space draws. Parameters named
+like recipe keys are found in the recipe; for any other, the space says with `from_recipe` which value it had.
+
 A user's own space is a Python file that defines `SPACE = Space(...)`; `get` takes its path.
 """
 
@@ -132,6 +135,10 @@ def _nothing(setting: Setting) -> list[Any]:
     return []
 
 
+def _no_values(recipe: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
+    return {}
+
+
 @dataclass(frozen=True)
 class Space:
     """A question, and what may vary to answer it.
@@ -143,6 +150,10 @@ class Space:
         points: setting -> parameters of the trials to try first, by the names that `suggest` draws.
         backbones: setting -> every backbone that `suggest` may choose, with or without weights; empty if it chooses
             none.
+        from_recipe: (recipe, setting) -> the parameters that are no recipe keys, by name, with which `suggest` makes
+            this recipe; without those that no value would make. The recipe comes as its values by key, those of members
+            by `members.<member>.<key>`. The reverse of `suggest`, for trials and presets that were not drawn from this
+            space; not needed where every parameter is a recipe key.
     """
 
     name: str
@@ -150,6 +161,7 @@ class Space:
     suggest: Callable[[Suggest, Setting], dict[str, Any]]
     points: Callable[[Setting], list[dict[str, Any]]] = field(default=_nothing)
     backbones: Callable[[Setting], Sequence[str]] = field(default=_nothing)
+    from_recipe: Callable[[Mapping[str, Any], Setting], Mapping[str, Any]] = field(default=_no_values)
 
     def left_out(self, setting: Setting) -> list[str]:
         """Return the backbones that this space would try if they had weights here."""
@@ -190,8 +202,11 @@ class Space:
                 left += [kept] if kept and kept not in left else []
             return [point for point in left if not any(point.items() < other.items() for other in left)]
 
+        def from_recipe(recipe: Mapping[str, Any], setting: Setting) -> Mapping[str, Any]:
+            return self.from_recipe(recipe, seen(setting))
+
         backbones = _nothing if "backbone" in fixed else self.backbones
-        return replace(self, suggest=suggest, points=points, backbones=backbones)
+        return replace(self, suggest=suggest, points=points, backbones=backbones, from_recipe=from_recipe)
 
 
 def names() -> list[str]:

@@ -151,7 +151,7 @@ def _source(space: Space) -> str | None:
     """Text of a Python file that defines the space; None where the source of a function is not to be had."""
     arguments = [repr(space.name), repr(space.question)]
     parts: dict[str, None] = {}
-    for field in ("suggest", "points", "backbones"):
+    for field in ("suggest", "points", "backbones", "from_recipe"):
         function = getattr(space, field)
         if function == Space.__dataclass_fields__[field].default:
             continue

@@ -9,7 +9,7 @@ the choices; ask again with `--preset fine-tune` for backbones that are trained.
 `augmentation` says which kinds there are: none, geometry, colour, or both. The GPU scale draws each strength of a kind
 by itself. The CPU scale has trials for fewer parameters: `augment_geometry` and `augment_colour` multiply the contest
 project's strengths of shift, scale and rotation, and of hue, saturation, value, brightness and contrast. These three
-are no recipe keys; a pinned augment_* key wins over what they compute.
+are no recipe keys, so `from_recipe` finds them; a pinned augment_* key wins over what they compute.
 
 The GPU scale also asks whether photos are mixed with one another. That changes what a photo shows, and its label only
 follows from it, so it stands here and not in `imbalance`; on the CPU scale `everything` asks it.
@@ -24,6 +24,8 @@ always joins halves.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from search_spaces import Setting, Space, SpaceError, Suggest, asked
@@ -107,6 +109,28 @@ def _each(trial: Suggest, kind: str) -> dict[str, float]:
     return {key: trial.suggest_float(key, 0.0, UPPER[key]) for key in CONTEST[kind]}
 
 
+def from_recipe(recipe: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
+    """Find `augmentation`, and the CPU scale's `augment_geometry` and `augment_colour`, in a recipe's strengths.
+
+    A multiplier is left out if the strengths of its kind are not one multiple of the contest project's. Pinned
+    strengths are passed over, because they say nothing about what a trial drew.
+    """
+    free = {key: value for key, value in recipe.items() if key not in setting.fixed}
+    found: dict[str, Any] = {}
+    kinds = []
+    for kind, strengths in CONTEST.items():
+        times = [free[key] / strength for key, strength in strengths.items() if key in free]
+        if times and math.isclose(min(times), max(times), rel_tol=1e-9):
+            found[f"augment_{kind}"] = times[0]
+        if any(times):
+            kinds.append(kind)
+    if len(kinds) == len(CONTEST):
+        return {**found, "augmentation": "both"}
+    # Without any strength, a chance to flip is still an augmentation; a kind multiplied by 0 makes it.
+    without = "geometry" if free.get("augment_flip") or free.get("augment_probability") else "none"
+    return {**found, "augmentation": kinds[0] if kinds else without}
+
+
 def points(setting: Setting) -> list[dict[str, Any]]:
     """None; geometry as the contest project had it; twice its strengths; its own strengths with CutMix.
 
@@ -129,4 +153,6 @@ def strengths(times: float) -> dict[str, float]:
     return {f"augment_{kind}": times for kind in CONTEST} | each
 
 
-SPACE = Space("augmentation", "How strongly should photos be augmented, if at all?", suggest, points)
+SPACE = Space(
+    "augmentation", "How strongly should photos be augmented, if at all?", suggest, points, from_recipe=from_recipe
+)

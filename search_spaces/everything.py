@@ -83,5 +83,10 @@ def points(setting: Setting) -> list[dict[str, Any]]:
 
 
 SPACE = Space(
-    "everything", "All of it at once: backbone, tasks, labels and photos?", suggest, points, backbones.backbones
+    "everything",
+    "All of it at once: backbone, tasks, labels and photos?",
+    suggest,
+    points,
+    backbones.backbones,
+    augmentation.from_recipe,
 )

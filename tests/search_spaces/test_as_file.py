@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,14 @@ def points(setting: Setting) -> list[dict[str, Any]]:
     return [{"head_width": 16 if setting.scale == "cpu" else 32}]
 
 
+def steps(trial: Suggest, setting: Setting) -> dict[str, Any]:
+    return {"head_width": LOW ** trial.suggest_int("steps", 3, 6)}
+
+
+def steps_of(recipe: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
+    return {"steps": int(math.log2(recipe["head_width"]))}
+
+
 def enclosing(low: int) -> Function:
     def enclosed(trial: Suggest, setting: Setting) -> dict[str, Any]:
         return {"head_width": trial.suggest_int("head_width", low, 64)}
@@ -50,6 +58,11 @@ def test_the_source_of_plain_functions_is_kept_and_draws_the_same(space: Space, 
     assert file == tmp_path / "wide.py"
     assert "def widths(" in file.read_text()
     assert behaviour(get(str(file))) == behaviour(space)
+
+
+def test_the_reverse_of_plain_functions_is_kept_as_well(tmp_path: Path) -> None:
+    space = get(name_or_file(Space("steps", "How wide?", steps, from_recipe=steps_of), tmp_path))
+    assert space.from_recipe({"head_width": 16}, Setting("cpu")) == {"steps": 4}
 
 
 def test_a_function_is_a_space_of_its_name(tmp_path: Path) -> None:
