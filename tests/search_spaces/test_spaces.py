@@ -16,7 +16,7 @@ from search_spaces import _DRAWS, Setting, Space, SpaceError, Suggest, everythin
 from search_spaces.augmentation import CONTEST, MIXES, UPPER
 from search_spaces.backbones import _FIXED, BACKBONES, FIXED_SIZE, UNTRAINED
 from tests.search_spaces.draws import Fixed, drawn
-from tune.search.first_trials import initial_trials, preset_params
+from tune.search.first_trials import initial_trials
 from tune.search.plan import SearchPlan, pinned_space, vet
 
 ONLY_RESNET = Setting("cpu", lambda backbone: backbone == "resnet10t")
@@ -335,13 +335,6 @@ def test_a_search_can_use_the_space(name: str, setting: Setting) -> None:
         vet(plan)
         known = initial_trials(plan)
         assert len(known) == len({str(sorted(point.items())) for point in known.values()}) >= 2
-
-
-@both_scales
-def test_the_preset_is_a_point_of_the_spaces_that_ask_for_recipe_keys_alone(setting: Setting) -> None:
-    for name in ("task_split", "imbalance"):
-        params = preset_params(search_spaces.get(name), setting, preset("contest-2021", setting.scale))
-        assert params["sampler"] == "oversample"
 
 
 def test_a_space_sees_what_is_fixed_even_where_it_is_fixed_twice() -> None:

@@ -42,7 +42,7 @@ def begin(plan: SearchPlan, run: SearchRun) -> StudySearch:
     """What a driver does before it asks for trials."""
     study = open_study(run)
     enqueue_initial_trials(study, plan)
-    import_trials(study, plan, plan.learn_from, run.record())
+    import_trials(study, plan, plan.learn_from, run)
     return StudySearch(plan, run)
 
 

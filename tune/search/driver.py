@@ -61,8 +61,11 @@ def drive(plan: SearchPlan, run: SearchRun, objective: Work, plain: bool | None 
     samplers.check_serves(plan.sampler, plan.space, plan.setting)
     study = open_study(run)
     enqueue_initial_trials(study, plan)
-    for imported in import_trials(study, plan, plan.learn_from, run.record()):
+    for imported in import_trials(study, plan, plan.learn_from, run):
         print(imported, file=sys.stderr)
+        if imported.warning:
+            notes = (*run.record().notes, f"Learnt from {imported.run}: {imported.warning}")
+            run.write_record(run.record().changed(notes=list(dict.fromkeys(notes))))
     searcher = StudySearch(plan, run)
     left = n_left(searcher.study, plan.trials)
     if left <= 0:

@@ -13,11 +13,9 @@ from typing import Any
 
 import optuna
 
-from maskcls.recipe import Recipe
-from search_spaces import Setting, Space
 from tune.runs.study import ORIGIN, POINT, PRESET, is_own
 from tune.search.plan import SearchPlan
-from tune.search.warm_start import place
+from tune.search.warm_start import preset_params
 
 
 def enqueue_initial_trials(study: optuna.Study, plan: SearchPlan) -> None:
@@ -35,15 +33,9 @@ def enqueue_initial_trials(study: optuna.Study, plan: SearchPlan) -> None:
 
 def initial_trials(plan: SearchPlan) -> dict[str, dict[str, Any]]:
     """Return parameters by their origin: the preset's, then the space's points, except one that equals the preset."""
-    preset = preset_params(plan.space, plan.setting, plan.base)
+    preset = preset_params(plan)
     points = enumerate(plan.space.points(plan.setting), start=1)
     return {PRESET: preset, **{f"{POINT} {n}": point for n, point in points if point != preset}}
-
-
-def preset_params(space: Space, setting: Setting, recipe: Recipe) -> dict[str, Any]:
-    """Return the recipe as a point of the space, for the sampler to learn from; {} if it is not one."""
-    found = place(space, setting, recipe.flat())
-    return {} if found is None else found.params
 
 
 def n_left(study: optuna.Study, trials: int) -> int:

@@ -70,6 +70,20 @@ class SearchPlan:
         except Exception as error:
             raise CallError(f"Space {self.space.name} cannot draw a trial: {type(error).__name__}: {error}.") from error
 
+    def values_of(self, recipe: Recipe) -> dict[str, Any]:
+        """Return a recipe's values by key, and the space's other parameters as they are found in it (`from_recipe`).
+
+        Raises CallError naming the space where its code fails.
+        """
+        flat = recipe.flat()
+        try:
+            return {**flat, **self.space.from_recipe(flat, self.setting)}
+        except Exception as error:
+            raise CallError(
+                f"Space {self.space.name} cannot find its parameters in a recipe: {type(error).__name__}: {error}. "
+                "Its from_recipe must return a dict of them by name."
+            ) from error
+
     @property
     def shares_features(self) -> bool:
         """Whether trials with the same frozen stages use the same frozen features: the space varies no augmentation."""
@@ -90,8 +104,9 @@ class SearchPlan:
 def vet(plan: SearchPlan) -> list[dict[str, Any]]:
     """Draw from the space often, before anything is begun, and return the recipes' values.
 
-    Raises CallError for the first draw that makes no valid recipe.
+    Raises CallError for the first draw that makes no valid recipe, and if the space fails at reading the preset's.
     """
+    plan.values_of(plan.base)
     drawn = _Recorder()
     return [plan.recipe(plan.draw(drawn)) for _ in range(_DRAWS)]
 

@@ -39,6 +39,7 @@ from tune.search.dry_run import print_plan
 from tune.search.ending import SearchOutcome, choose, design_of, emit_done, hand_over, handed_over, retrain
 from tune.search.options import SPACE_COPY, Resolved, SearchOptions, at_a_time, resolve
 from tune.search.plan import SearchPlan, drawn_recipes, vet
+from tune.search.warm_start import known_trials, study_for_space
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def _resume(stated: SearchOptions, place: str, caller: Caller) -> int:
             design_of(options)
         if is_other:
             vet(resolved.plan)
-            say(f"The search goes on under another space, {resolved.space.name}, with all that it knows.")
+            say(f"The search goes on under another space, {resolved.space.name}: {known_trials(resolved.plan, found)}")
         say_all(resolved.notes)
         resolved = _shared(resolved, options, machine)
         if options.plan:
@@ -205,7 +206,6 @@ def _search(options: SearchOptions, resolved: Resolved, run: SearchRun, there: C
     from tune.fitting.worker import run_fit
     from tune.runs.study import open_study
     from tune.search.driver import drive
-    from tune.search.warm_start import study_for_space
 
     plan = resolved.plan
     trials = "trials" if options.trials is None else f"{options.trials} trials"

@@ -1,12 +1,16 @@
 """A search starts from trials that exist: another run's (`--learn-from`), or the run's own if its space was changed.
 
-A trial is placed in a space by asking the space once more and answering from the trial: its parameters, else its
-recipe's values. So a parameter that the old space did not vary is known, too: it had the recipe's value.
+A trial is placed in a space by asking the space once more and answering from the trial: from its recipe's values, from
+what the space finds in that recipe (`Space.from_recipe`), and from the trial's own parameters. So a parameter that the
+old space did not vary is known, too: it had the recipe's value. The trial is a point of the space only if the recipe
+that the space makes from these answers trains the same as its own (`maskcls.training.equivalence`): otherwise its score
+would be taken for that of another recipe.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,12 +20,16 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
 
+from maskcls.data.dataset import SPLIT
+from maskcls.data.splits import SIDES, Split
+from maskcls.errors import CallError
 from maskcls.recipe import Recipe
+from maskcls.text import counted, first
+from maskcls.training.equivalence import differing_keys
 from search_spaces import Choices, Domain, Floats, Setting, Space, Suggester
 from tune.runs.folder import SearchRun
 from tune.runs.optuna_private import storage_of
-from tune.runs.record import SearchRecord
-from tune.runs.study import COPYING, IMPORTED, RECIPE, is_own, trial_id, trials_of
+from tune.runs.study import COPYING, IMPORTED, ORIGIN, PRESET, RECIPE, is_own, trial_id, trials_of
 from tune.search.plan import SearchPlan
 from tune.search.samplers import distribution_of
 
@@ -30,10 +38,11 @@ SPACE = "space"
 _LATEST = 100
 """Trials enough to draw each parameter; a study may have thousands."""
 _SCORED_STATES = (OptunaState.COMPLETE, OptunaState.PRUNED)
+_NAMED_KEYS = 6
 
 
-class _OutsideError(Exception):
-    """There is no value for a parameter, or one outside its domain."""
+class OutsideError(Exception):
+    """There is no value for a parameter, or one outside its domain. Its text is the parameter's name."""
 
 
 @dataclass
@@ -43,10 +52,12 @@ class SpacePoint(Suggester):
     values: Mapping[str, Any]
     params: dict[str, Any] = field(default_factory=dict)
     distributions: dict[str, BaseDistribution] = field(default_factory=dict)
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    """The recipe's values that the space made of the answers."""
 
     def answer(self, name: str, domain: Domain) -> Any:
         if name not in self.values or not _holds(domain, self.values[name]):
-            raise _OutsideError(name)
+            raise OutsideError(name)
         self.params[name], self.distributions[name] = self.values[name], distribution_of(domain)
         return self.values[name]
 
@@ -59,17 +70,91 @@ def _holds(domain: Domain, value: Any) -> bool:
     return within and (isinstance(domain, Floats) or int(value) == value)
 
 
-def place(space: Space, setting: Setting, values: Mapping[str, Any]) -> SpacePoint | None:
-    """Return the values as a point of the space; None if they are not one.
+def place(space: Space, setting: Setting, values: Mapping[str, Any]) -> SpacePoint:
+    """Return the values as a point of the space. Raises OutsideError naming the parameter for which there is no value.
 
     All parameters or none: a trial with some of them would make TPE's grouping model the others apart from these.
     """
     placed = SpacePoint(values)
-    try:
-        space.suggest(placed, setting)
-    except _OutsideError:
-        return None
+    placed.overrides = space.suggest(placed, setting)
     return placed
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a recipe lies in a space, or why it is not one of its points."""
+
+    point: SpacePoint | None
+    differs: tuple[str, ...] = ()
+    """Without a point: the parameter that has no value in the space, or the keys in which the recipe would differ."""
+
+
+def place_recipe(plan: SearchPlan, recipe: Recipe, params: Mapping[str, Any] | None = None) -> Placement:
+    """Find the point of the plan's space that makes this recipe.
+
+    Args:
+        params: parameters that the recipe's trial had, in this space or in another one.
+    """
+    known = plan.values_of(recipe)
+    # A trial's own parameters go first: they are exact, and a space need not find them in a recipe. But in another
+    # space the same name may mean something else; then the recipe alone is asked.
+    found = Placement(None)
+    for values in ({**known, **params}, known) if params else (known,):
+        found = _placed(plan, recipe, values)
+        if found.point is not None:
+            break
+    return found
+
+
+def _placed(plan: SearchPlan, recipe: Recipe, values: Mapping[str, Any]) -> Placement:
+    try:
+        point = place(plan.space, plan.setting, values)
+        differs = differing_keys(Recipe.model_validate(plan.recipe(point.overrides)), recipe)
+    except OutsideError as error:
+        return Placement(None, (str(error),))
+    except CallError:  # a rare recipe of a user-supplied space, which `vet` did not come upon
+        return Placement(None, ("values that are not valid together",))
+    return Placement(None if differs else point, differs)
+
+
+def place_trial(plan: SearchPlan, trial: FrozenTrial) -> Placement:
+    """Find the point of the plan's space that makes the trial's recipe."""
+    return place_recipe(plan, Recipe.model_validate(trial.user_attrs[RECIPE]), trial.params)
+
+
+def preset_params(plan: SearchPlan) -> dict[str, Any]:
+    """Return the preset's recipe as a point of the plan's space, for the sampler to learn from; {} if it is not one."""
+    point = place_recipe(plan, plan.base).point
+    return {} if point is None else point.params
+
+
+@dataclass(frozen=True)
+class KnownTrials:
+    """How many trials with a score are points of a space, and what keeps the others from being points."""
+
+    known: int
+    of: int
+    differs: Mapping[str, int] = field(default_factory=dict)
+    """Trials that differ in each key; one trial may differ in several."""
+
+    @classmethod
+    def count(cls, placements: Iterable[Placement]) -> KnownTrials:
+        """Count the placements of trials with a score."""
+        placed = list(placements)
+        known = sum(placement.point is not None for placement in placed)
+        return cls(known, len(placed), Counter(key for placement in placed for key in placement.differs))
+
+    def __str__(self) -> str:
+        """As in `9 of 12 trials with a score are known to this space; what differs: backbone (2), image_size (1).`"""
+        text = f"{self.known} of {counted(self.of, 'trial')} with a score are known to this space"
+        keys = sorted(self.differs, key=lambda key: -self.differs[key])
+        listed = first([f"{key} ({self.differs[key]})" for key in keys], _NAMED_KEYS)
+        return f"{text}; what differs: {listed}." if keys else f"{text}."
+
+
+def known_trials(plan: SearchPlan, run: SearchRun) -> KnownTrials:
+    """Count the run's own trials, and which of them are points of the plan's space. The run is only read."""
+    return KnownTrials.count(place_trial(plan, trial) for trial in _scored_trials(run))
 
 
 @dataclass(frozen=True)
@@ -77,24 +162,22 @@ class ImportedTrials:
     """What was imported from another run."""
 
     run: str
-    trials: int
-    """Of its trials with a score, those that are points of this space."""
-    of: int
-    differs: tuple[str, ...]
-    """What its scores depend on and is different here, as in `image_size 64, here 112`."""
+    trials: KnownTrials
+    """Of its trials, those that are points of this space."""
+    warning: str = ""
+    """What is different here of the photos and people by which its trials were scored."""
 
     def __str__(self) -> str:
-        text = f"Learnt from {self.run}: {self.trials} of {self.of} trials with a score are points of this space."
-        return f"{text} Its scores are of another kind: {'; '.join(self.differs)}." if self.differs else text
+        return f"Learnt from {self.run}: {self.trials}{self.warning and ' '}{self.warning}"
 
 
 def import_trials(
-    study: optuna.Study, plan: SearchPlan, sources: Sequence[Path], own: SearchRecord
+    study: optuna.Study, plan: SearchPlan, sources: Sequence[Path], own: SearchRun
 ) -> list[ImportedTrials]:
     """Put other runs' trials into the study, each once, only for the sampler: they do not count as trials of this run.
 
     Args:
-        own: what this run says of itself.
+        own: this run, whose photos and people are compared with the others'.
     """
     there = {trial.user_attrs[IMPORTED] for trial in study.get_trials(deepcopy=False) if IMPORTED in trial.user_attrs}
     imported = []
@@ -102,16 +185,25 @@ def import_trials(
         run = SearchRun(source)
         if not run.record_file.exists():  # the run was deleted since; what was imported from it is kept
             continue
-        scored = [t for t in trials_of(run) if is_own(t) and t.state in _SCORED_STATES and _is_scored(t)]
-        placed = 0
-        for trial in scored:
+        placements = []
+        for trial in _scored_trials(run):
             origin = f"{run.path}/{trial_id(trial.number)}"
-            point = _place_trial(plan, trial)
-            placed += point is not None
+            placements.append(place_trial(plan, trial))
+            point = placements[-1].point
             if point is not None and origin not in there:
                 study.add_trial(_copy(trial, point, {IMPORTED: origin, RECIPE: trial.user_attrs[RECIPE]}))
-        imported.append(ImportedTrials(run.name, placed, len(scored), tuple(_differences(run.record(), own))))
+        imported.append(ImportedTrials(run.name, KnownTrials.count(placements), _other_people(run, own)))
     return imported
+
+
+def n_importable(plan: SearchPlan) -> int:
+    """Count the trials of other runs that a new search of this plan would import. The runs are only read."""
+    runs = [SearchRun(source) for source in plan.learn_from]
+    return sum(place_trial(plan, trial).point is not None for run in runs for trial in _scored_trials(run))
+
+
+def _scored_trials(run: SearchRun) -> list[FrozenTrial]:
+    return [trial for trial in trials_of(run) if is_own(trial) and _is_scored(trial)]
 
 
 def study_for_space(study: optuna.Study, plan: SearchPlan, fingerprint: str) -> optuna.Study:
@@ -143,26 +235,26 @@ def widen(study: optuna.Study, plan: SearchPlan, fingerprint: str = "") -> optun
     """Copy the study, its trials keeping their numbers, as points of the plan's space.
 
     A new study is needed because Optuna does not let a parameter change its choices. A trial that is not a point of the
-    new space keeps its number and its score, but has no parameters, so samplers ignore it.
+    new space keeps its number and its score, but has no parameters, so samplers ignore it. The preset that still waits
+    is enqueued as the point of the new space that it is: what it lacked would be drawn, and not be its recipe's.
     """
     storage = storage_of(study)
     names = optuna.get_all_study_names(storage)
     wider = optuna.create_study(study_name=f"{names[0]}+{len(names)}", storage=storage, direction=study.direction)
     wider.set_user_attr(SPACE, fingerprint)
     for trial in study.get_trials(deepcopy=False):
-        point = _place_trial(plan, trial) if RECIPE in trial.user_attrs else None
+        if RECIPE not in trial.user_attrs and trial.user_attrs.get(ORIGIN) == PRESET:
+            wider.enqueue_trial(preset_params(plan), user_attrs=trial.user_attrs)
+            continue
+        point = place_trial(plan, trial).point if RECIPE in trial.user_attrs else None
         wider.add_trial(_copy(trial, point, trial.user_attrs))
     wider.set_user_attr(COPYING, False)  # a copy without this mark, left by a killed driver, is ignored
     return wider
 
 
-def _place_trial(plan: SearchPlan, trial: FrozenTrial) -> SpacePoint | None:
-    recipe = Recipe.model_validate(trial.user_attrs[RECIPE])
-    return place(plan.space, plan.setting, {**recipe.flat(), **trial.params})
-
-
 def _is_scored(trial: FrozenTrial) -> bool:
-    return bool(trial.intermediate_values) or bool(trial.constraints)
+    """Whether the trial tells a sampler something: it has a score, or is infeasible."""
+    return trial.state in _SCORED_STATES and bool(trial.intermediate_values or trial.constraints)
 
 
 def _copy(trial: FrozenTrial, point: SpacePoint | None, user_attrs: Mapping[str, Any]) -> FrozenTrial:
@@ -183,17 +275,35 @@ def _copy(trial: FrozenTrial, point: SpacePoint | None, user_attrs: Mapping[str,
     )
 
 
-def _differences(theirs: SearchRecord, ours: SearchRecord) -> list[str]:
-    """List what makes scores of two runs incomparable: other people, or another base recipe."""
-    found = []
-    if theirs.data.digest != ours.data.digest:
-        found.append("other photos")
-    elif theirs.split_digest != ours.split_digest:
-        found.append("other people in training and validation")
-    base, own = theirs.base_recipe, ours.base_recipe
-    found += [
-        f"{key} {base[key]}, here {own[key]}"
-        for key in ("image_size", "epochs")
-        if key in base and base.get(key) != own.get(key)
-    ]
-    return found
+def _other_people(theirs: SearchRun, own: SearchRun) -> str:
+    """Say what is different of the photos and people that the other run's scores depend on; "" if they are the same.
+
+    Its trials were chosen by its validation people. Those of them who are in this run's holdout take part in this
+    search through what it learns, so its holdout score would be too good.
+    """
+    record, ours = theirs.record(), own.record()
+    said = ["It has other photos."] if record.data.digest != ours.data.digest else []
+    if record.split_digest == ours.split_digest:
+        return " ".join(said)
+    said.append("Its scores are of other validation people")
+    there, here = _split_of(theirs), _split_of(own)
+    if there is None or here is None:
+        return " ".join(said) + "."
+    validation = set(there.validation)
+    sides = {side: len(validation.intersection(here.side(side))) for side in SIDES}
+    said[-1] += (
+        f": of {len(validation)} people, {sides['validation']} are validation people here too, and {sides['train']} "
+        "are trained on."
+    )
+    if sides["holdout"]:
+        said.append(
+            f"{counted(sides['holdout'], 'of them is', 'of them are')} in this run's holdout, which is therefore not "
+            f"unseen: its score will be too good. A new run with --split {theirs.data / SPLIT} avoids that."
+        )
+    return " ".join(said)
+
+
+def _split_of(run: SearchRun) -> Split | None:
+    """The run's split of the people; None if it has none yet."""
+    file = run.data / SPLIT
+    return Split.from_json(file.read_text(encoding="utf-8"), str(file)) if file.exists() else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,10 @@ from tune.runs.folder import SearchRun
 from tune.runs.options import SharedOptions
 from tune.runs.record import SearchRecord
 from tune.search.__main__ import main as search_main
-from tune.search.first_trials import initial_trials, preset_params
+from tune.search.first_trials import initial_trials
 from tune.search.options import Resolved, SearchOptions, resolve
 from tune.search.plan import SearchPlan
+from tune.search.warm_start import preset_params
 
 
 def options(**stated: Any) -> SearchOptions:
@@ -168,20 +170,26 @@ def test_a_pin_is_reported() -> None:
 
 def test_the_preset_is_a_point_of_the_space_where_all_its_values_lie_in_it(tmp_path: Path) -> None:
     plan = resolved(2, 0, data=tmp_path).plan
-    assert preset_params(plan.space, plan.setting, plan.base) == {
+    assert preset_params(plan) == {
         "frozen_stages": 5,
         "head": "mlp",
         "lr_head": 1e-3,
         "head_width": 512,
         "head_dropout": 0.5,
     }
-    outside = plan.base.override({"lr_head": 0.9})
-    assert preset_params(plan.space, plan.setting, outside) == {}
+    assert preset_params(replace(plan, base=plan.base.override({"lr_head": 0.9}))) == {}
 
 
-def test_a_point_that_is_the_preset_again_is_not_tried_twice() -> None:
+def test_a_preset_that_the_space_cannot_make_is_none_of_its_points() -> None:
+    """Random weights are trained with a warm-up and clipping by the space, and without by the preset."""
     plan = resolved(2, 0).plan
-    preset = preset_params(plan.space, plan.setting, plan.base)
+    assert (plan.base.frozen_stages, plan.base.warmup_epochs) == (0, 0.0)
+    assert preset_params(plan) == {}
+
+
+def test_a_point_that_is_the_preset_again_is_not_tried_twice(tmp_path: Path) -> None:
+    plan = resolved(2, 0, data=tmp_path).plan
+    preset = preset_params(plan)
     again = Space("mine", "?", plan.space.suggest, lambda setting: [preset, {**preset, "lr_head": 5e-3}])
     assert initial_trials(SearchPlan(again, plan.setting, plan.base)) == {
         "preset": preset,

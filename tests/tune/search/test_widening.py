@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from maskcls.errors import RunError
-from search_spaces import Space
+from search_spaces import Space, get
 from tests.tune.asked import ask, plan_of, report, search
 from tests.tune.rungs import rungs_of
 from tests.tune.searches import computed, new_run
@@ -23,9 +23,10 @@ from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import COPYING, PRESET, is_own, open_study, records
 from tune.search import samplers, schedulers
 from tune.search.driver import run_search
+from tune.search.first_trials import enqueue_initial_trials
 from tune.search.plan import TPE, SearchPlan
 from tune.search.searcher import StudySearch
-from tune.search.warm_start import study_for_space, widen
+from tune.search.warm_start import known_trials, study_for_space, widen
 from tune.states import TrialState
 
 
@@ -206,3 +207,26 @@ def test_a_trial_is_taken_up_in_its_middle_under_a_wider_space(tmp_path: Path) -
     assert after[1].recipe == before.recipe
     assert computed(run, "0001") == [1, 2, 3, 4]
     assert after[1].f1 == max(f1(before.recipe, epoch) for epoch in range(1, 5))
+
+
+def test_a_preset_that_waits_is_widened_to_the_point_that_it_is(tmp_path: Path) -> None:
+    """Or the sampler would draw what the old space did not vary, and take it for the preset's."""
+    run, plan = new_run(tmp_path), plan_of(WIDE, 1)
+    enqueue_initial_trials(open_study(run), plan_of(NARROW, 1))
+    widen(open_study(run), plan)
+    search(plan, run)
+    (record,) = records(run)
+    assert record.origin == PRESET
+    assert record.recipe == plan.base.model_dump()
+    assert record.params == {name: record.recipe[name] for name in record.params}
+    assert "label_smoothing" in record.params
+
+
+def test_all_trials_of_freezing_are_known_to_everything(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    search(plan_of(get("freezing"), 12), run)
+    wider = plan_of(get("everything"), 14)
+    assert str(known_trials(wider, run)) == "12 of 12 trials with a score are known to this space."
+    widen(open_study(run), wider)
+    assert all({"augmentation", "backbone", "frozen_stages"} <= record.params.keys() for record in records(run))
+    assert samplers.StudyView(open_study(run).study_name, storage_of(open_study(run))).trials == open_study(run).trials
