@@ -8,10 +8,11 @@ from maskcls.text import counted
 from tune.runs import live
 from tune.runs.durations import duration
 from tune.runs.estimates import PHOTOS_PER_SECOND, count_photos, gigabytes
+from tune.runs.study import PRESET
 from tune.search import points
 from tune.search.first_trials import initial_trials
 from tune.search.options import Resolved, SearchOptions
-from tune.search.plan import GRID, NONE, SearchPlan, parameters
+from tune.search.plan import GRID, MODEL_AFTER, NONE, SearchPlan, modelled, parameters
 
 # ASHA's rungs let few trials come to their last epoch; about so many of all epochs are really run.
 SHARE_OF_EPOCHS = 0.6
@@ -20,11 +21,12 @@ TRIAL_MB = {"cpu": 80, "gpu": 1_400}
 TRAIN_SHARE = 0.7
 
 
-def print_plan(options: SearchOptions, resolved: Resolved, ended: int = 0) -> None:
+def print_plan(options: SearchOptions, resolved: Resolved, ended: int = 0, known: int = 0) -> None:
     """Print what the search would do.
 
     Args:
         ended: trials that a run to be resumed has already.
+        known: trials whose scores the sampler knows before the first one begins.
     """
     plan, console = resolved.plan, live.console()
     photos = count_photos(options.data, options.skip_bad)
@@ -41,10 +43,10 @@ def print_plan(options: SearchOptions, resolved: Resolved, ended: int = 0) -> No
         f"Trials: {'as many as the time allows' if trials is None else trials}"
         f"{f' more than the {ended} there are' if ended else ''}, "
         f"{plan.parallel} at a time, {counted(plan.cpus, 'core')}{gpus} each; "
-        f"first the preset {options.preset}, then {len(initial_trials(plan)) - 1} known points. "
-        f"Suggested by {plan.sampler}.",
+        f"first the preset {options.preset}, then {len(initial_trials(plan)) - 1} known points.",
         highlight=False,
     )
+    console.print(sampler_line(plan, trials, ended, known), highlight=False)
     console.print(size_line(plan), highlight=False)
     stopped = "" if plan.scheduler == NONE else f"; worse trials are stopped early, by {plan.scheduler}"
     console.print(
@@ -76,6 +78,28 @@ def seconds(plan: SearchPlan, photos: int, trials: int) -> float:
     per_epoch = photos * TRAIN_SHARE / (rate * (edge_px / plan.base.image_size) ** 2)
     share = 1.0 if plan.scheduler == NONE else SHARE_OF_EPOCHS
     return (trials * share + plan.fits_after) * plan.base.epochs * per_epoch / plan.parallel
+
+
+def sampler_line(plan: SearchPlan, trials: int | None, ended: int, known: int) -> str:
+    """Who suggests the trials, and how many of them by a model of what the earlier ones scored.
+
+    Args:
+        trials: that are still to begin; None: as many as the time allows.
+    """
+    by = f"Suggested by {plan.sampler}"
+    if plan.sampler not in MODEL_AFTER:
+        return f"{by}."
+    initial = initial_trials(plan)
+    ahead = max(0, len(initial) - ended)
+    needs = f"its model needs {counted(plan.model_after, 'trial')} with a score, {known} of which are there"
+    if trials is None:
+        return f"{by}: {needs}."
+    by_model = modelled(plan, ahead, known, ended, unknown=int(ahead == len(initial) and not initial[PRESET]))
+    rest = trials - min(ahead, trials) - by_model
+    return (
+        f"{by}: {needs}. So {by_model} of {counted(trials, 'trial')} are suggested by the model, {rest} at random; "
+        f"{min(ahead, trials)} are the preset and known points."
+    )
 
 
 def size_line(plan: SearchPlan) -> str:

@@ -29,15 +29,22 @@ MOST, BEST = 1000, 100
 """How many ended trials a sampler is shown at most, and how many of them are the best; the others are the latest."""
 
 
-def create(kind: str, seed: int, number: int, attempt: int = 0) -> optuna.samplers.BaseSampler:
-    """Make the sampler that suggests trial `number`; each attempt draws differently. For the grid see `points.grid`."""
+def create(
+    kind: str, seed: int, number: int, attempt: int = 0, *, model_after: int = 10
+) -> optuna.samplers.BaseSampler:
+    """Make the sampler that suggests trial `number`; each attempt draws differently. For the grid see `points.grid`.
+
+    Args:
+        model_after: trials that must have ended before the model of `tpe` or `gp` suggests; until then it draws at
+            random. A search's is `SearchPlan.model_after`; the default is Optuna's own.
+    """
     derived = seeds.seed_of(seed, number, attempt) if attempt else seeds.seed_of(seed, number)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if kind == TPE:
-            return optuna.samplers.TPESampler(multivariate=True, group=True, seed=derived)
+            return optuna.samplers.TPESampler(multivariate=True, group=True, seed=derived, n_startup_trials=model_after)
         if kind == GP:
-            return optuna.samplers.GPSampler(seed=derived)
+            return optuna.samplers.GPSampler(seed=derived, n_startup_trials=model_after)
         if kind == CMAES:
             return optuna.samplers.CmaEsSampler(seed=derived, warn_independent_sampling=False)
         if kind == RANDOM:

@@ -225,7 +225,9 @@ class StudySearch(Searcher):  # type: ignore[misc]
 
         if self.plan.sampler != GRID:
             for attempt in range(ATTEMPTS):
-                yield propose(samplers.create(self.plan.sampler, seed, number, attempt))
+                yield propose(
+                    samplers.create(self.plan.sampler, seed, number, attempt, model_after=self.plan.model_after)
+                )
         random = samplers.create(RANDOM, seed, number, ATTEMPTS)
         found = self._all_points()
         if not found and self.plan.sampler != GRID:

@@ -39,7 +39,7 @@ from tune.search.dry_run import print_plan
 from tune.search.ending import SearchOutcome, choose, design_of, emit_done, hand_over, handed_over, retrain
 from tune.search.options import SPACE_COPY, Resolved, SearchOptions, at_a_time, resolve
 from tune.search.plan import SearchPlan, drawn_recipes, vet
-from tune.search.warm_start import known_trials, study_for_space
+from tune.search.warm_start import known_trials, n_importable, study_for_space
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def _begin(options: SearchOptions, caller: Caller) -> int:
         _check_weights(resolved)
         resolved = _shared(resolved, options, machine)
         if options.plan:
-            print_plan(options, resolved)
+            print_plan(options, resolved, known=n_importable(resolved.plan))
             return 0
         name = options.name or f"{resolved.space.name}-{datetime.now():%Y%m%d-%H%M%S}"
         made = SearchRun.create(options.runs, name, resolved.record(options))
@@ -133,7 +133,8 @@ def _resume(stated: SearchOptions, place: str, caller: Caller) -> int:
         say_all(resolved.notes)
         resolved = _shared(resolved, options, machine)
         if options.plan:
-            print_plan(options, resolved, ended)
+            known = known_trials(resolved.plan, found).known + n_importable(resolved.plan)
+            print_plan(options, resolved, ended, known)
             return 0
         found.write_record(found.record().changed(call={**found.record().call, **options.to_record()}))
         if is_other:

@@ -19,7 +19,7 @@ from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import Record, is_own, open_study, records
 from tune.search import samplers
 from tune.search.driver import run_search
-from tune.search.plan import GRID, RANDOM, TPE
+from tune.search.plan import GRID, MODEL_AFTER, RANDOM, TPE
 from tune.search.searcher import ATTEMPTS
 from tune.states import TrialState
 
@@ -129,7 +129,9 @@ def test_a_repeat_is_replaced_by_the_samplers_next_suggestion(tmp_path: Path) ->
 
 
 def _optunas_own(before: list[optuna.trial.FrozenTrial], seed: int, attempt: int) -> dict[str, Any]:
-    study = optuna.create_study(direction="maximize", sampler=samplers.create(TPE, seed, len(before) + 1, attempt))
+    study = optuna.create_study(
+        direction="maximize", sampler=samplers.create(TPE, seed, len(before) + 1, attempt, model_after=MODEL_AFTER[TPE])
+    )
     study.add_trials(before)
     trial = study.ask()
     hundred(trial, SETTING)
