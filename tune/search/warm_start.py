@@ -225,7 +225,7 @@ def _has_same_domains(study: optuna.Study, plan: SearchPlan) -> bool:
     for trial in study.get_trials(deepcopy=False)[-_LATEST:]:
         if not trial.distributions or RECIPE not in trial.user_attrs:
             continue
-        point = _place_trial(plan, trial)
+        point = place_trial(plan, trial).point
         if point is None or not trial.distributions.items() <= point.distributions.items():
             return False
     return True
