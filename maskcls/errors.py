@@ -33,6 +33,10 @@ class RunError(MaskclsError):
     """The work was started and failed: a full disk, a fit that diverged, weights out of reach."""
 
 
+class NoRoomYet(RunError):  # noqa: N818 - a state of the cache, and not always an error: a fit waits
+    """A cache has no room while others use what it holds, and will have some once they have ended."""
+
+
 class Diverged(RunError):  # noqa: N818 - the name of a trial's state
     """A loss, a probability or a score of a fit is not finite."""
 

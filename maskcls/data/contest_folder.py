@@ -50,6 +50,7 @@ class Photo:
     name: str
     mask: int
     size_bytes: int
+    mtime_ns: int
 
 
 @dataclass
@@ -230,13 +231,14 @@ def _list_person(folder: Path, person: Person | None, contents: Contents, litter
             )
         else:
             found[stem] = name  # before its size: an empty photo is not missing
-            size_bytes = entry.stat().st_size
-            if not size_bytes:
+            status = entry.stat()
+            if not status.st_size:
                 problem("photo", f"{where}/{name}", "is empty (0 bytes). Expected a photo. Copy it again.")
             elif person is None:
                 contents.unlabelled.append(entry.path)
             else:
-                contents.photos.append(Photo(person, entry.path, name, MASK_OF[stem], size_bytes))
+                stamp = (status.st_size, status.st_mtime_ns)
+                contents.photos.append(Photo(person, entry.path, name, MASK_OF[stem], *stamp))
     missing = [name for name in MASK_OF if name not in found]
     if missing:
         problem(

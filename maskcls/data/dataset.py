@@ -56,16 +56,32 @@ class FaceDataset:
         Photos are decoded on first use only. `face_crop` is one of `geometry.FACE_CROPS`. Raises DataError listing the
         photos that can't be decoded.
         """
-        files, keys = self.photos["file"].tolist(), self.photos["key"].tolist()
+        return self.known_pixels(image_size, progress, face_crop)[0]
+
+    def known_pixels(
+        self, image_size: int, progress: bool = False, face_crop: str = "none"
+    ) -> tuple[NDArray[np.uint8], str]:
+        """Return what `pixels` does, and a digest of all that it depends on; "" if photos changed meanwhile."""
         return pixel_stores.open_or_build(
-            files, keys, Geometry(image_size, face_crop), self.cache.folder, self.cache.pixel_gb, progress
+            self.photos["file"].tolist(),
+            self.photos["key"].tolist(),
+            Geometry(image_size, face_crop),
+            self.cache.folder,
+            self.cache.pixel_gb,
+            progress,
+            stamps=self._stamps,
+            waits=self.cache.waits,
         )
 
-    def pixels_digest(self, image_size: int, face_crop: str = "none") -> str:
-        """Return a name of what `pixels` gives, which differs once photos change on the disk."""
-        return pixel_stores.digest(
-            self.photos["file"].tolist(), self.photos["key"].tolist(), Geometry(image_size, face_crop)
-        )
+    @property
+    def _stamps(self) -> list[pixel_stores.Stamp] | None:
+        """The photos' stamps when the table was made, so that no fit of a run looks at every file again.
+
+        None in a run that was begun before the table had them.
+        """
+        if "mtime_ns" not in self.photos:
+            return None
+        return list(zip(self.photos["size_bytes"].tolist(), self.photos["mtime_ns"].tolist(), strict=True))
 
     def feature_stores(self, *, shared: bool) -> FeatureStores | None:
         """Return where frozen features are kept, or None if none are to be kept.

@@ -25,7 +25,8 @@ def read_contest(
     """Return the labelled photos under `data`, one row per photo, sorted by person and file name; no photo is opened.
 
     Columns: file (absolute path), key ("<person>/<file name>", wherever the folder is), person (train.csv's path),
-    person_id, race, gender (0, 1), age (years), age_group (0..2), mask (0..2), label (0..17), size_bytes.
+    person_id, race, gender (0, 1), age (years), age_group (0..2), mask (0..2), label (0..17), size_bytes,
+    mtime_ns (when the file was last modified, in ns since 1970).
 
     Raises DataError listing what is wrong, most important first. With `skip_bad` people and photos with problems are
     left out, and the log says how many; a person keeps the photos that are good.
@@ -59,6 +60,7 @@ def tabulate(
             "mask": [photo.mask for photo in found],
             "label": 0,
             "size_bytes": [photo.size_bytes for photo in found],
+            "mtime_ns": [photo.mtime_ns for photo in found],
         }
     )
     if corrections is not None:

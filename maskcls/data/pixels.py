@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import logging
@@ -11,14 +12,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 
 import cv2
 import numpy as np
 
 from maskcls.data.geometry import CONVERSIONS, Geometry, Image, decode, missed_faces_note
 from maskcls.data.pool import over_photos, photo_bar
-from maskcls.errors import CallError, DataError, RunError
+from maskcls.errors import CallError, DataError, NoRoomYet, RunError
 from maskcls.files import write_atomically
 from maskcls.stores.arrays import (
     MANIFEST,
@@ -44,6 +45,12 @@ LISTED = 20
 
 PIXELS = "pixels.u8"
 
+Stamp = tuple[int, int]
+"""Of a photo's file its size in bytes, and when it was last modified, in ns since 1970."""
+
+_POLL_S = 0.5
+"""Between two looks whether there is room."""
+
 
 def stores(cache: Path) -> Stores:
     """Return the pixel stores of a cache."""
@@ -64,14 +71,22 @@ def prune(cache: Path, budget_gb: float) -> list[StoreInfo]:
 
 
 def open_or_build(
-    files: Sequence[str], keys: Sequence[str], geometry: Geometry, cache: Path, budget_gb: float, progress: bool = False
-) -> Image:
-    """Return the photos' pixels, uint8 (n, size, size, 3), row i photo i, mapped read-only.
+    files: Sequence[str],
+    keys: Sequence[str],
+    geometry: Geometry,
+    cache: Path,
+    budget_gb: float,
+    progress: bool = False,
+    *,
+    stamps: Sequence[Stamp] | None = None,
+    waits: bool = False,
+) -> tuple[Image, str]:
+    """Return the photos' pixels, uint8 (n, size, size, 3), row i photo i, mapped read-only, and their digest.
 
     A photo that has been decoded once is not decoded again. The store belongs to the keys, sizes and modification
-    times of the files, to the geometry and to OpenCV's version. A process that asks for it while another one builds it
-    waits. A damaged store is built again. With a face crop the log says of every store, new or old, in how many photos
-    no face was found.
+    times of the files, to the geometry and to OpenCV's version (`digest`). A process that asks for it while another one
+    builds it waits. A damaged store is built again. With a face crop the log says of every store, new or old, in how
+    many photos no face was found.
 
     Args:
         files: paths of the photos, n of them, at least one.
@@ -80,6 +95,12 @@ def open_or_build(
         budget_gb: bound on all stores under `cache`, in 10**9 bytes; those least recently used and not in use are
             removed.
         progress: show a bar on stderr, if that is a terminal.
+        stamps: of the photos as they were when somebody read the folder. If there is a store of these, no file is
+            looked at; if there is none, the photos are taken as they are now. None: as they are now.
+        waits: wait, as long as it takes, until others no longer use stores that leave no room for this one. The caller
+            must use none itself, or two such callers might wait for each other.
+
+    The digest is "" if photos changed while they were decoded, so that nobody knows what the pixels show.
 
     Raises DataError listing the photos that cannot be decoded, and RunError where the budget or the disk does not hold
     the store, or the cache cannot be written; no incomplete store is left.
@@ -89,37 +110,77 @@ def open_or_build(
             f"One key per photo, and at least one photo, expected: got {len(files)} files and {len(keys)} keys."
         )
     kind = stores(cache)
-    store = kind.folder / digest(files, keys, geometry)
     shape = (len(files), geometry.image_size, geometry.image_size, 3)
+    pixels, is_known = None, True
     with _naming_the_cache(cache):
-        pixels = kind.open(store, shape, np.uint8)
-        # The lock needs a cache that can be written, so it is not taken where the store is there already.
+        if stamps is not None:
+            store = kind.folder / digest(keys, stamps, geometry)
+            pixels = kind.open(store, shape, np.uint8)
         if pixels is None:
-            store.parent.mkdir(parents=True, exist_ok=True)
-            with build_lock(store):
-                pixels = kind.open(store, shape, np.uint8)  # built by another process while this one waited
-                if pixels is None:
-                    pixels = _build(kind, store, files, geometry, budget_gb, progress)
+            now = read_stamps(files)
+            if stamps is not None and list(stamps) != now:
+                log.warning(_changed(files, stamps, now))
+            store = kind.folder / digest(keys, now, geometry)
+            pixels, is_new = _open_or_build(kind, store, files, geometry, budget_gb, progress, waits)
+            is_known = not is_new or read_stamps(files) == now
     if geometry.face_crop != "none":
         manifest = read_manifest(store) or {}
         log.info(missed_faces_note(manifest.get(FACES_MISSED, 0), len(files)))
-    return pixels
+    return pixels, store.name if is_known else ""
 
 
-def digest(files: Sequence[str], keys: Sequence[str], geometry: Geometry) -> str:
+def _open_or_build(
+    kind: Stores,
+    store: Path,
+    files: Sequence[str],
+    geometry: Geometry,
+    budget_gb: float,
+    progress: bool,
+    waits: bool,
+) -> tuple[Image, bool]:
+    """Return the store's pixels, and whether they were decoded just now."""
+    shape = (len(files), geometry.image_size, geometry.image_size, 3)
+    pixels = kind.open(store, shape, np.uint8)
+    if pixels is not None:
+        return pixels, False
+    # The lock needs a cache that can be written, so it is not taken where the store is there already.
+    store.parent.mkdir(parents=True, exist_ok=True)
+    with build_lock(store):
+        pixels = kind.open(store, shape, np.uint8)  # built by another process while this one waited
+        if pixels is not None:
+            return pixels, False
+        return _build(kind, store, files, geometry, budget_gb, progress, waits), True
+
+
+def digest(keys: Sequence[str], stamps: Sequence[Stamp], geometry: Geometry) -> str:
     """Return 24 hex digits of everything that the pixels depend on.
 
-    That is the photos' keys, sizes and times, the geometry, and OpenCV's version, which may decode to other bits.
-    Raises DataError where a file can't be read.
+    That is the photos' keys and stamps, the geometry, and OpenCV's version, which may decode to other bits.
     """
-    identity = hashlib.sha256(f"{cv2.__version__} {geometry.digest} {len(files)}\n".encode())
-    for file, key in zip(files, keys, strict=True):
+    identity = hashlib.sha256(f"{cv2.__version__} {geometry.digest} {len(keys)}\n".encode())
+    for key, (size_bytes, mtime_ns) in zip(keys, stamps, strict=True):
+        identity.update(f"{key}\t{size_bytes}\t{mtime_ns}\n".encode())
+    return identity.hexdigest()[:24]
+
+
+def read_stamps(files: Sequence[str]) -> list[Stamp]:
+    """Return the files' sizes and times as they are now. Raises DataError where a file can't be read."""
+    found: list[Stamp] = []
+    for file in files:
         try:
             status = os.stat(file)  # noqa: PTH116 - a Path for each photo would double the time
         except OSError as error:
             raise DataError(f"{file} cannot be read: {error.strerror}.") from None
-        identity.update(f"{key}\t{status.st_size}\t{status.st_mtime_ns}\n".encode())
-    return identity.hexdigest()[:24]
+        found.append((status.st_size, status.st_mtime_ns))
+    return found
+
+
+def _changed(files: Sequence[str], before: Sequence[Stamp], now: Sequence[Stamp]) -> str:
+    changed = [file for file, *pair in zip(files, before, now, strict=True) if pair[0] != pair[1]]
+    return (
+        f"{len(changed):,} of {len(files):,} photos have another size or time than when they were listed, as "
+        f"{changed[0]}. They are taken as they are now."
+    )
 
 
 @contextmanager
@@ -137,7 +198,13 @@ def _naming_the_cache(cache: Path) -> Iterator[None]:
 
 
 def _build(
-    kind: Stores, store: Path, files: Sequence[str], geometry: Geometry, budget_gb: float, progress: bool
+    kind: Stores,
+    store: Path,
+    files: Sequence[str],
+    geometry: Geometry,
+    budget_gb: float,
+    progress: bool,
+    waits: bool,
 ) -> Image:
     """Decode into a folder beside `store`, open it, then rename it to `store`. The caller holds the build lock."""
     started = monotonic()
@@ -146,12 +213,7 @@ def _build(
     folder = building_folder(store)
     shutil.rmtree(folder, ignore_errors=True)  # what a killed builder left
     try:
-        with kind.room_lock():
-            kind.discard(store)  # if it is there, it is damaged and takes room
-            kind.make_room(store, n_bytes, budget_gb)
-            folder.mkdir()
-            kind.reserve(store, n_bytes)
-        # The room lock is released before the decoding: other stores may be built at the same time.
+        _take_room(kind, store, n_bytes, budget_gb, waits)
         rows = np.memmap(folder / PIXELS, np.uint8, "r+", shape=shape)
         counts = _decode_into(rows, files, geometry, progress)
         conversions = {name: counts[name] for name in CONVERSIONS if counts[name]}
@@ -182,6 +244,28 @@ def _build(
     seconds = monotonic() - started
     log.info("Decoded %s photos to %d px in %.1f s%s.", f"{len(files):,}", geometry.image_size, seconds, converted)
     return pixels
+
+
+def _take_room(kind: Stores, store: Path, n_bytes: int, budget_gb: float, waits: bool) -> None:
+    """Make the building folder with the pixels' file at its full size; wait for room if `waits`."""
+    is_first = True
+    while True:
+        try:
+            # Held for a moment only: other stores may be built while this one is decoded, or waits.
+            with kind.room_lock():
+                kind.discard(store)  # if it is there, it is damaged and takes room
+                kind.make_room(store, n_bytes, budget_gb)
+                building_folder(store).mkdir()
+                kind.reserve(store, n_bytes)
+            return
+        except NoRoomYet as error:
+            if not waits:
+                raise
+            if is_first:
+                log.warning("%s Waiting for room.", error)
+                gc.collect()  # a fit before this one, in this process, may be held by a circle of references
+            is_first = False
+        sleep(_POLL_S)
 
 
 def _decode_into(rows: Image, files: Sequence[str], geometry: Geometry, progress: bool) -> Counter[str]:

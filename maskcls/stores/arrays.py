@@ -24,7 +24,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from maskcls.errors import RunError
+from maskcls.errors import NoRoomYet, RunError
 
 Array = NDArray[Any]
 
@@ -44,11 +44,13 @@ class CacheOptions:
 
     Args:
         path: the cache; None is the default of the machine that opens it, which need not be the machine that chose it.
+        waits: whether decoded photos wait for room that others use, without a limit; if not, that is an error.
     """
 
     path: Path | None = None
     pixel_gb: float = DEFAULT_GB
     feature_gb: float = DEFAULT_GB
+    waits: bool = False
 
     @property
     def folder(self) -> Path:
@@ -175,7 +177,8 @@ class Stores:
     def make_room(self, store: Path, n_bytes: int, budget_gb: float) -> None:
         """Evict until `n_bytes` more fit into the budget, and check that the disk has them.
 
-        The caller holds `room_lock`. Raises RunError, with the numbers, where there is no room.
+        The caller holds `room_lock`. Raises RunError, with the numbers, where there is no room; NoRoomYet if there will
+        be some as soon as nobody uses the other stores.
         """
         budget = _budget_bytes(budget_gb)
         if n_bytes > budget:
@@ -187,7 +190,8 @@ class Stores:
         # What could not be removed: stores in use, being built, or another user's.
         held = self._held(store)
         if held + n_bytes > budget:
-            raise RunError(
+            error = NoRoomYet if held - self._used(store) + n_bytes <= budget else RunError
+            raise error(
                 f"The {self.what} need {gb(n_bytes)}, and {gb(held)} under {self.folder} are in use by other runs: "
                 f"together more than the {budget_gb:g} GB that {self.option} allows. "
                 f"Raise it to {_rounded_up(held + n_bytes)} or more, wait for them, or name another --cache."
@@ -282,6 +286,11 @@ class Stores:
         """
         folders = [folder for folder in self.folder.iterdir() if folder.is_dir()]
         return sum(_bytes(folder) for folder in folders if spared is None or folder != building_folder(spared))
+
+    def _used(self, spared: Path) -> int:
+        """Return the bytes of stores in use or being built: what can be removed once nobody uses it."""
+        building = [folder for folder in self.folder.glob(f"{BUILDING}*") if folder != building_folder(spared)]
+        return sum(info.n_bytes for info in self.infos() if info.in_use) + sum(map(_bytes, building))
 
     def _clear_abandoned(self, spared: Path | None) -> None:
         """Remove what killed builders left: nobody holds their lock."""

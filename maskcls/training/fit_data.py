@@ -51,10 +51,7 @@ class FitData:
         Args:
             progress: whether to show a progress bar while photos are decoded.
         """
-        before = faces.pixels_digest(recipe.image_size, recipe.face_crop)
-        pixels = faces.pixels(recipe.image_size, progress, recipe.face_crop)
-        # A photo that changed while it was decoded would put wrong features under the old digest.
-        unchanged = before == faces.pixels_digest(recipe.image_size, recipe.face_crop)
+        pixels, pixels_digest = faces.known_pixels(recipe.image_size, progress, recipe.face_crop)
         return cls(
             pixels=pixels,
             labels=faces.photos["label"].to_numpy(np.int64),
@@ -63,7 +60,7 @@ class FitData:
             train=faces.rows("train"),
             validation=faces.rows("validation"),
             digest=f"{faces.digest}-{faces.split.digest}",
-            pixels_digest=before if unchanged else "",
+            pixels_digest=pixels_digest,
         )
 
 

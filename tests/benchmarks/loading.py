@@ -69,13 +69,13 @@ def _decoding(files: list[str], keys: list[str], size: int, folder: Path) -> Cal
     caches = itertools.count()
 
     def work() -> int:
-        return len(open_or_build(files, keys, Geometry(size), folder / f"cache{next(caches)}", BUDGET_GB))
+        return len(open_or_build(files, keys, Geometry(size), folder / f"cache{next(caches)}", BUDGET_GB)[0])
 
     return work
 
 
 def _augmentation(files: list[str], keys: list[str], size: int, folder: Path) -> Callable[[], int]:
-    pixels = open_or_build(files, keys, Geometry(size), folder / "cache0", BUDGET_GB)
+    pixels, _ = open_or_build(files, keys, Geometry(size), folder / "cache0", BUDGET_GB)
     augmenter, views = Augmenter(Recipe().augmentation, seed=0), itertools.count()
 
     def work() -> int:

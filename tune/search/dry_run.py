@@ -7,12 +7,12 @@ from rich.table import Table
 from maskcls.text import counted
 from tune.runs import live
 from tune.runs.durations import duration
-from tune.runs.estimates import PHOTOS_PER_SECOND, count_photos, gigabytes
+from tune.runs.estimates import PHOTOS_PER_SECOND, count_photos, decoded_bytes, gigabytes, pixel_room
 from tune.runs.study import PRESET
 from tune.search import points
 from tune.search.first_trials import initial_trials
 from tune.search.options import Resolved, SearchOptions
-from tune.search.plan import GRID, MODEL_AFTER, NONE, SearchPlan, modelled, parameters
+from tune.search.plan import GRID, MODEL_AFTER, NONE, SearchPlan, geometries, modelled, parameters
 
 # ASHA's rungs let few trials come to their last epoch; about so many of all epochs are really run.
 SHARE_OF_EPOCHS = 0.6
@@ -27,9 +27,13 @@ def print_plan(options: SearchOptions, resolved: Resolved, ended: int = 0, known
     Args:
         ended: trials that a run to be resumed has already.
         known: trials whose scores the sampler knows before the first one begins.
+
+    Raises CallError where decoded photos have no room.
     """
     plan, console = resolved.plan, live.console()
     photos = count_photos(options.data, options.skip_bad)
+    kinds = geometries(plan)
+    room = pixel_room(kinds, photos, options.pixel_store_gb, at_a_time=plan.parallel, unit="trial")
     console.print(f"Space {resolved.space.name}: {resolved.space.question}", highlight=False)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("parameter", no_wrap=True)
@@ -53,6 +57,8 @@ def print_plan(options: SearchOptions, resolved: Resolved, ended: int = 0, known
         f"Epochs: up to {plan.base.epochs} each, {photos:,} photos at {plan.base.image_size} px{stopped}.",
         highlight=False,
     )
+    for note in room:
+        console.print(note, highlight=False)
     if plan.fits_after:
         console.print(
             f"Then: the best {options.finalists} and the preset are repeated, {options.repeats} {options.repeat_by} "
@@ -64,9 +70,10 @@ def print_plan(options: SearchOptions, resolved: Resolved, ended: int = 0, known
     console.print(
         f"Time: very roughly {duration(seconds(plan, photos, trials))}; backbones and machines vary.", highlight=False
     )
+    decoded = sum(decoded_bytes(photos, size) for size, _ in kinds)
     console.print(
         f"Disk: up to {gigabytes(options.trials * TRIAL_MB[plan.setting.scale] * 1e6)} in the run, "
-        f"{gigabytes(photos * plan.base.image_size**2 * 3)} of decoded photos in the cache, "
+        f"{gigabytes(min(decoded, options.pixel_store_gb * 1e9))} of decoded photos in the cache, "
         f"and at most {options.feature_store_gb:g} GB of frozen features.",
         highlight=False,
     )

@@ -13,8 +13,11 @@ import pytest
 from maskcls.data import dataset as facedata
 from maskcls.data.dataset import FaceDataset, demo_folder, prepare
 from maskcls.data.geometry import Geometry, decode
+from maskcls.data.pixels import prune
 from maskcls.errors import CallError, DataError
+from maskcls.recipe import Recipe
 from maskcls.stores.arrays import CacheOptions
+from maskcls.training.fit_data import FitData
 
 DEV = Path(__file__).parents[4] / "shared/faces/dev"
 needs_faces = pytest.mark.skipif(not DEV.is_dir(), reason="../shared/faces is not here")
@@ -67,6 +70,42 @@ def test_saved_and_loaded_data_are_the_same(make_contest, cache, tmp_path):
     assert (loaded.split, loaded.digest, loaded.cache.pixel_gb) == (faces.split, faces.digest, 3.0)
     assert sorted(file.name for file in (tmp_path / "run/data").iterdir()) == ["photos.csv", "split.json"]
     assert pickle.loads(pickle.dumps(faces)).digest == faces.digest
+
+
+def test_a_fit_of_a_run_looks_at_no_photo_again(make_contest, cache, tmp_path):
+    data = make_contest(24)
+    faces = prepare(data, cache=CacheOptions(cache))
+    before = np.array(faces.pixels(32))
+    faces.save(tmp_path / "run")
+    loaded = FaceDataset.load(tmp_path / "run", CacheOptions(cache))
+    data.rename(tmp_path / "elsewhere")
+    given = FitData.of(loaded, Recipe(image_size=32))
+    assert np.array_equal(given.pixels, before)
+    assert given.pixels_digest
+
+
+def test_photos_that_changed_after_the_run_began_are_decoded_only_where_their_store_is_gone(
+    make_contest, cache, tmp_path, caplog
+):
+    data = make_contest(24)
+    faces = prepare(data, cache=CacheOptions(cache))
+    first = first_photo(data)
+    row = faces.photos["file"].tolist().index(str(first))
+    before = np.array(FitData.of(faces, Recipe(image_size=32)).pixels)
+    first.write_bytes(max((data / "train/images").rglob("normal.*")).read_bytes())
+    still = FitData.of(faces, Recipe(image_size=32))
+    assert np.array_equal(still.pixels, before)
+    assert "another size or time" not in caplog.text
+    digest = still.pixels_digest
+    del still
+    prune(cache, 0)
+    now = FitData.of(faces, Recipe(image_size=32))
+    assert not np.array_equal(now.pixels[row], before[row])
+    assert now.pixels_digest not in ("", digest), "features of the changed photos have stores of their own"
+    assert f"1 of 168 photos have another size or time than when they were listed, as {first}." in caplog.text
+    old = replace(faces, photos=faces.photos.drop(columns="mtime_ns"))
+    assert FitData.of(old, Recipe(image_size=32)).pixels_digest == now.pixels_digest, "a run from before the column"
+    assert prepare(data, cache=CacheOptions(cache)).known_pixels(32)[1] == now.pixels_digest
 
 
 def test_what_is_not_saved_is_not_loaded(make_contest, cache, tmp_path):

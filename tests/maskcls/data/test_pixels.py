@@ -68,7 +68,7 @@ def keys(files: list[str]) -> list[str]:
 
 
 def build(files: list[str], cache: Path, size: int = SIZE, budget_gb: float = ROOMY) -> np.ndarray:
-    return open_or_build(files, keys(files), Geometry(size), cache, budget_gb)
+    return open_or_build(files, keys(files), Geometry(size), cache, budget_gb)[0]
 
 
 def store_of(cache: Path) -> Path:
@@ -193,7 +193,7 @@ def test_faces_that_are_not_found_are_counted_and_reported_at_every_opening(
     for opening in ("built", "found there"):
         caplog.clear()
         with caplog.at_level("INFO", "maskcls"):
-            rows = open_or_build(photos, photos, haar, cache, ROOMY)
+            rows, _ = open_or_build(photos, photos, haar, cache, ROOMY)
         assert caplog.messages.count(note) == 1, opening
         assert np.array_equal(rows, [cropped.pixels for cropped in expected])
         assert len(decoded) == len(photos)
@@ -201,7 +201,7 @@ def test_faces_that_are_not_found_are_counted_and_reported_at_every_opening(
 
     caplog.clear()
     with caplog.at_level("INFO", "maskcls"):
-        middles = open_or_build(photos, photos, plain, cache, ROOMY)
+        middles, _ = open_or_build(photos, photos, plain, cache, ROOMY)
     assert "No face" not in caplog.text
     assert len(list_stores(cache)) == 2
     same = [np.array_equal(row, middle) for row, middle in zip(rows, middles, strict=True)]
@@ -253,6 +253,29 @@ def test_a_store_in_use_stays(files: list[str], cache: Path) -> None:
     assert not list_stores(cache)[0].in_use
     build(files[::-1], cache, budget_gb=budget)
     assert len(list_stores(cache)) == 1
+
+
+def test_who_waits_gets_the_room_once_nobody_uses_it_any_more(
+    files: list[str], cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    budget = 1.5 * STORE_BYTES * GB
+    in_use = [build(files, cache, budget_gb=budget)]
+    waited: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 3:
+            in_use.clear()
+
+    monkeypatch.setattr(pixels, "sleep", wait)
+    other = files[::-1]
+    rows, _ = open_or_build(other, keys(other), Geometry(SIZE), cache, budget, waits=True)
+    assert np.array_equal(rows[0], load(other[0], Geometry(SIZE)))
+    assert len(waited) == 3
+    assert caplog.text.count("are in use by other runs") == caplog.text.count("Waiting for room.") == 1
+    with pytest.raises(RunError, match=r"but --pixel-store-gb allows 1e-05 GB"):
+        open_or_build(files, keys(files), Geometry(SIZE), cache, 1e-5, waits=True)
+    assert len(waited) == 3, "what would never fit is not waited for"
 
 
 def test_a_store_in_use_by_another_process_stays(files: list[str], cache: Path) -> None:

@@ -67,7 +67,7 @@ def test_a_photo_of_each_kind_is_one_tensor_in_validation_predict_and_evaluate(
     predictor = Predictor(bundle, "cpu") if face_crop == "none" else cut_to_faces(bundle, tmp_path / "haar")
     files = [str(file) for file in photo_kinds + drawn_faces]
     n, spy = len(files), Spy(predictor)
-    store = pixels.open_or_build(files, files, Geometry(64, face_crop), tmp_path / "cache", 1.0)
+    store, _ = pixels.open_or_build(files, files, Geometry(64, face_crop), tmp_path / "cache", 1.0)
 
     (classifier,) = predictor.bundle.classifiers
     validated = log_probabilities(classifier.models, classifier.task_split, store, np.arange(n))
