@@ -49,6 +49,13 @@ class Backbone(nn.Module):
         # By the module that owns the tensor: "" is the model itself, as for a transformer's position embedding.
         return self.stages[tensor_name.rpartition(".")[0]]
 
+    def exempt_from_decay(self) -> list[nn.Parameter]:
+        """Parameters that the timm model names as exempt from weight decay, and biases of any shape."""
+        names = set(getattr(self.model, "no_weight_decay", set)())
+        return [
+            parameter for name, parameter in self.model.named_parameters() if name in names or name.endswith(".bias")
+        ]
+
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (b, 3, s, s) -> features (b, n_features)."""
         maps = self.model.forward_features(images)  # type: ignore[operator]  # (b, c, h, w) or tokens (b, t, d)

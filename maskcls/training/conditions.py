@@ -28,6 +28,8 @@ from maskcls.text import counted
 HARDWARE = "hardware.json"
 NUMBERS = ("validation_f1", "train_loss", "photos", "scores")
 """The fields of an epoch that are the same when it is computed again: all except times."""
+_ADDED = {"validation_block": 0}
+"""Fields that were added after some runs were made, and what these had."""
 _PACKAGES = ("torch", "timm", "numpy", "opencv-python-headless", "albumentations")
 
 
@@ -48,16 +50,27 @@ class Conditions:
     """Digest of photos, labels and split."""
     versions: dict[str, str]
     """By package; `maskcls` is a digest of its code."""
+    validation_block: int = 0
+    """Photos that go through a model at once in validation, where the memory was short; 0: as many as usual."""
 
     @classmethod
     def now(
-        cls, recipe: Recipe, data_digest: str, *, device: str, threads: int, loader_workers: int, micro_batch: int = 0
+        cls,
+        recipe: Recipe,
+        data_digest: str,
+        *,
+        device: str,
+        threads: int,
+        loader_workers: int,
+        micro_batch: int = 0,
+        validation_block: int = 0,
     ) -> Self:
         """The conditions of a fit in this process.
 
         Args:
             data_digest: of photos, labels and split.
             micro_batch: as `Fit` takes it; 0 for whole batches.
+            validation_block: as `Fit` takes it; 0 for the usual one.
         """
         versions = {**{name: version(name) for name in _PACKAGES}, **library_versions(device), "maskcls": code_digest()}
         whole = whole_batch(recipe)
@@ -69,12 +82,13 @@ class Conditions:
             loader_workers,
             data_digest,
             versions,
+            validation_block,
         )
 
     def differences(self, recorded: Conditions) -> list[str]:
         """What differs from the recorded conditions and may change the numbers, as in `2 threads instead of 1`."""
         found = [] if self.threads == recorded.threads else [f"{self.threads} threads instead of {recorded.threads}"]
-        for name in ("device", "hardware", "micro_batch", "data"):
+        for name in ("device", "hardware", "micro_batch", "validation_block", "data"):
             mine, theirs = getattr(self, name), getattr(recorded, name)
             found += [] if mine == theirs else [f"{name.replace('_', '-')} {mine} instead of {theirs}"]
         for name in sorted(self.versions.keys() | recorded.versions.keys()):
@@ -134,7 +148,7 @@ def segments(folder: Path) -> list[Segment]:
     names = [field.name for field in fields(Conditions)]
     try:
         return [
-            Segment(int(row["from_epoch"]), Conditions(**{name: row[name] for name in names}))
+            Segment(int(row["from_epoch"]), Conditions(**{name: {**_ADDED, **row}[name] for name in names}))
             for row in json.loads(file.read_text())
         ]
     except (ValueError, KeyError, TypeError) as error:

@@ -10,10 +10,11 @@ Trials, repeats, comparisons, single fits and the last fit on all people all go 
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,16 +22,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maskcls import machine
-from maskcls.errors import Diverged
-from maskcls.models.model import Model, RowFeatures, build_models, log_probabilities, member_log_probs
+from maskcls.errors import Diverged, OutOfMemory, is_out_of_memory
+from maskcls.models.model import BLOCK, Model, RowFeatures, build_models, log_probabilities, member_log_probs
 from maskcls.recipe import Recipe
 from maskcls.stores.features import FeatureStores
 from maskcls.training import checkpoint as state
+from maskcls.training.batches import ViewLoader
 from maskcls.training.conditions import Conditions, note
 from maskcls.training.fit_data import FitData
 from maskcls.training.metrics import UNSCORED, Scores, scores
 from maskcls.training.model_fit import ModelFit
 from maskcls.training.result import EpochResult
+
+_Evaluated = TypeVar("_Evaluated")
 
 
 class Fit:
@@ -42,9 +46,12 @@ class Fit:
 
     Args:
         device: torch's name, as in `cpu` or `cuda:0`.
-        loader_workers: processes that augment; 0 augments in this one. Their number changes no result.
+        loader_workers: processes that augment, for all models together; 0 augments in this one. Their number changes
+            no result.
         stores: where frozen features are cached; on the CPU in float32 the curve is the same with and without.
         micro_batch: photos that go through a model at once at most; 0: a whole batch. See `ModelFit.step`.
+        validation_block: photos that go through a model at once in validation; 0: `models.model.BLOCK`. Where memory
+            runs out in validation, it is halved, and the training stays as it is.
     """
 
     def __init__(
@@ -56,12 +63,15 @@ class Fit:
         *,
         stores: FeatureStores | None = None,
         micro_batch: int = 0,
+        validation_block: int = 0,
     ) -> None:
         machine.keep_freed_memory()
         self.recipe, self.data, self.device = recipe, data, device
         self.loader_workers, self.micro_batch = loader_workers, micro_batch
+        self.validation_block = validation_block or BLOCK
         self.precision = resolve_precision(recipe.precision, device)
         self.models = [model.to(device) for model in build_models(recipe, pretrained=True)]
+        loader = ViewLoader(loader_workers, pin=device.startswith("cuda"))
         self.model_fits = [
             ModelFit(
                 recipe,
@@ -69,7 +79,7 @@ class Fit:
                 data,
                 number,
                 precision=self.precision,
-                workers=loader_workers,
+                loader=loader,
                 stores=stores,
                 micro_batch=micro_batch,
             )
@@ -108,7 +118,10 @@ class Fit:
                 before_saving(self, result, False)
             yield result
         while len(self.history) < (last or self.recipe.epochs):
+            block = self.validation_block
             result = self._next_epoch()
+            if folder is not None and self.validation_block != block:
+                note(folder, self.conditions, done=len(self.history) - 1, epochs=last or self.recipe.epochs)
             if before_saving is not None:
                 before_saving(self, result, True)
             if folder is not None:
@@ -125,6 +138,7 @@ class Fit:
             threads=torch.get_num_threads(),
             loader_workers=self.loader_workers,
             micro_batch=self.micro_batch,
+            validation_block=0 if self.validation_block == BLOCK else self.validation_block,
         )
 
     def notes(self) -> dict[str, Any]:
@@ -160,7 +174,7 @@ class Fit:
             fit.model.load_trainable_state(model)
         if len(saved.history) < self.recipe.epochs:
             for fit, optimizer in zip(self.model_fits, saved.optimizers, strict=True):
-                fit.optimizer.load_state_dict(optimizer)
+                fit.load_optimizer(optimizer)
         averaged = [fit for fit in self.model_fits if fit.average is not None]
         for fit, average in zip(averaged, saved.averages, strict=True):
             fit.eval_model.load_trainable_state(average)
@@ -175,7 +189,11 @@ class Fit:
     def log_probs(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Log probabilities (n, 18) that the best epoch's weights give rows (n,) of the data."""
         with self.at_best() as models:
-            return log_probabilities(models, self.recipe.split, self.data.pixels, rows, join=self.recipe.join)
+            return self._in_blocks_that_fit(
+                lambda block: log_probabilities(
+                    models, self.recipe.split, self.data.pixels, rows, join=self.recipe.join, block_photos=block
+                )
+            )
 
     @contextmanager
     def at_best(self) -> Iterator[list[Model]]:
@@ -234,16 +252,38 @@ class Fit:
         return result
 
     def _validate(self, epoch: int) -> Scores:
-        log_probs = member_log_probs(  # members x (n, k)
-            self.eval_models,
-            self.data.pixels,
-            self.data.validation,
-            features=[_eval_features(fit) for fit in self.model_fits],
+        log_probs = self._in_blocks_that_fit(  # members x (n, k)
+            lambda block: member_log_probs(
+                self.eval_models,
+                self.data.pixels,
+                self.data.validation,
+                features=[_eval_features(fit) for fit in self.model_fits],
+                block_photos=block,
+            )
         )
         if not all(np.isfinite(member).all() for member in log_probs):
             raise Diverged(f"Probabilities are not finite after epoch {epoch + 1}. A lower learning rate may help.")
         joined = self.recipe.split.join(log_probs, self.recipe.join)  # (n, 18)
         return scores(self.data.labels[self.data.validation], joined.argmax(1))
+
+    def _in_blocks_that_fit(self, evaluate: Callable[[int], _Evaluated]) -> _Evaluated:
+        """Evaluate in blocks of `validation_block` photos, or half of it, and so on, until the memory suffices.
+
+        Raises OutOfMemory where not even single photos fit.
+        """
+        while True:
+            try:
+                return evaluate(self.validation_block)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                if self.validation_block == 1:
+                    raise OutOfMemory(f"Not even one photo at a time fits in validation. {error}") from error
+                traceback.clear_frames(error.__traceback__)  # they keep what did not suffice
+            machine.give_back_memory()
+            self.validation_block = -(-self.validation_block // 2)
+            for fit in self.model_fits:
+                fit.validate_in_blocks_of(self.validation_block)
 
 
 def _eval_features(fit: ModelFit) -> RowFeatures | None:

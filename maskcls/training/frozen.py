@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -23,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from maskcls.data.augment import Augmenter
 from maskcls.data.sampling import DrawStream
@@ -36,12 +36,18 @@ from maskcls.training.fit_data import FitData
 
 Integers = NDArray[np.int64]
 
+MakeViews = Callable[[Integers, Integers], Tensor]
+
 log = logging.getLogger("maskcls")
 
 UNAUGMENTED = -1
 """The view of a photo as it is."""
 READ_BYTES_PER_S = 1e9
 """How fast a store is read, for the estimate whether caching pays: as fast as a good disk, slower than memory."""
+FLOP_PER_S = {"cpu": 2e10, "cuda": 2e13}
+"""How fast a thread of a CPU, or a GPU, computes, likewise. A constant, because a trial must decide as others do that
+compute the same, and as it did before it was resumed. One thread of a Xeon did 24 and 32 GFLOP/s of resnet10t at 112
+and 64 px (n = 1); for GPUs it is an order of magnitude."""
 _CODE = 2
 """Raise it where the code here or in models.prefix changes what is stored."""
 
@@ -57,6 +63,7 @@ class NotCached(StrEnum):
     MIXED = "photos are mixed before they go through the frozen stages"
     NEW_VIEWS = "every draw is a new view (views = 0)"
     NO_VALIDATION = "nobody is validated on"
+    MEMORY_SHORT = "the memory is too short to compute them in blocks of one size"
 
 
 class CachedFeatures:
@@ -64,8 +71,8 @@ class CachedFeatures:
 
     Args:
         rows: (n,) of the data that a store has room for, in ascending order.
-        unaugmented: whether every view is the photo as it is.
-        augmenter: makes the views.
+        augmenter: what the views are augmented by, for the stores' keys; None: every view is the photo as it is.
+        make: rows (m,) of the data and views (m,) -> pixels uint8 (m, s, s, 3); not called without an augmenter.
     """
 
     def __init__(
@@ -74,18 +81,17 @@ class CachedFeatures:
         stores: FeatureStores,
         rows: Integers,
         precision: torch.dtype,
-        *,
-        unaugmented: bool,
-        augmenter: Augmenter,
+        augmenter: Augmenter | None = None,
+        make: MakeViews | None = None,
     ) -> None:
         self._frozen, self._stores, self._rows, self.precision = frozen, stores, rows, precision
-        self._augmenter = augmenter
-        self.unaugmented = unaugmented
+        self._augmenter, self._make = augmenter, make
+        self.unaugmented = augmenter is None
         self._open: dict[int, FeatureStore | None] = {}  # by view; None: the cache gave none
         self.problem = ""
         """What is wrong with the cache, so that not all features are cached; "" where nothing is."""
         # One photo through the prefix tells the shape of a photo's features as they are stored, without the leading 1.
-        self._shape = as_rows(frozen.compute(rows[:1], np.array([UNAUGMENTED]), precision, block=1)).shape[1:]
+        self._shape = as_rows(frozen.compute(rows[:1], precision, block=1)).shape[1:]
 
     @property
     def bytes_per_view(self) -> int:
@@ -97,7 +103,7 @@ class CachedFeatures:
         if self._stores.holds(self._key(UNAUGMENTED if self.unaugmented else 0)):
             return ""
         reading_s = self.bytes_per_view / len(self._rows) / READ_BYTES_PER_S
-        computing_s = self._frozen.seconds_per_photo(self.precision)
+        computing_s = self._frozen.seconds_per_photo
         if reading_s < computing_s:
             return ""
         reading_ms, computing_ms = 1e3 * reading_s, 1e3 * computing_s
@@ -169,15 +175,18 @@ class CachedFeatures:
             log.warning("The %s. Training goes on, more slowly.", named)
 
     def _compute(self, rows: Integers, views: Integers) -> Tensor:
-        return self._frozen.compute(rows, views, self.precision, self._augmenter)
+        if self._make is None or self.unaugmented:
+            return self._frozen.compute(rows, self.precision)
+        return self._frozen.of_pixels(self._make(rows, views), self.precision)
 
     def _key(self, view: int) -> Key:
-        augmented = {
-            "augmentation": self._augmenter.strengths,
-            "seed": self._augmenter.seed,
-            "albumentations": version("albumentations"),
-        }
-        parts = {**self._frozen.key_parts(self._rows), **(augmented if view != UNAUGMENTED else {})}
+        parts = self._frozen.key_parts(self._rows)
+        if self._augmenter is not None and view != UNAUGMENTED:
+            parts |= {
+                "augmentation": self._augmenter.strengths,
+                "seed": self._augmenter.seed,
+                "albumentations": version("albumentations"),
+            }
         named = "as it is" if view == UNAUGMENTED else f"view {view}"
         return Key({**parts, "view": named}, len(self._rows), self._shape, self.precision)
 
@@ -211,36 +220,27 @@ class FrozenStages:
     Args:
         prefix: of the model's backbone.
         data: whose pixels go through the prefix.
+        micro_batch: photos that the memory has room for in training; 0: a whole batch.
     """
 
-    def __init__(self, model: Model, prefix: Prefix, data: FitData) -> None:
+    def __init__(self, model: Model, prefix: Prefix, data: FitData, micro_batch: int = 0) -> None:
         self.model, self.prefix, self.data = model, prefix, data
         self.device = model.mean.device
         self.block = BLOCK[self.device.type]
+        if self.device.type != "cpu" and micro_batch:
+            self.block = min(self.block, micro_batch)  # else smaller micro-batches would not help the prefix
 
-    def compute(
-        self,
-        rows: Integers,
-        views: Integers,
-        precision: torch.dtype,
-        augmenter: Augmenter | None = None,
-        *,
-        block: int = 0,
-    ) -> Tensor:
-        """Features (m, ...) of rows (m,) of the data in these views (m,), computed now, on the model's device.
+    def compute(self, rows: Integers, precision: torch.dtype, *, block: int = 0) -> Tensor:
+        """Features (m, ...) of rows (m,) of the data as they are, computed now, on the model's device.
 
         Args:
-            augmenter: makes the views; None where all are UNAUGMENTED.
             block: photos per forward pass; 0: the device's block.
         """
-        photos = [self.data.pixels[row] for row in rows]  # m of (s, s, 3) uint8
-        if augmenter is not None:
-            photos = [
-                photo if view == UNAUGMENTED else augmenter.view(photo, self.data.keys[row], view)
-                for photo, row, view in zip(photos, rows.tolist(), views.tolist(), strict=True)
-            ]
-        images = self.model.normalise(torch.from_numpy(np.stack(photos)).to(self.device))  # (m, 3, s, s)
-        return self.of_images(images, precision, block or self.block)
+        return self.of_pixels(torch.from_numpy(self.data.pixels[rows]), precision, block)
+
+    def of_pixels(self, pixels: Tensor, precision: torch.dtype, block: int = 0) -> Tensor:
+        """Pixels uint8 (m, s, s, 3) -> features (m, ...), on the model's device, as `compute` gives them."""
+        return self.of_images(self.model.normalise(pixels.to(self.device)), precision, block or self.block)
 
     def of_images(self, images: Tensor, precision: torch.dtype, block: int) -> Tensor:
         """Normalised images (m, 3, s, s) -> features (m, ...), in forward passes of `block` photos."""
@@ -250,15 +250,15 @@ class FrozenStages:
     def _autocast(self, precision: torch.dtype) -> torch.autocast:
         return torch.autocast(self.device.type, precision, enabled=precision != torch.float32)
 
-    def seconds_per_photo(self, precision: torch.dtype) -> float:
-        """How long the frozen stages alone take, measured on one block of black photos."""
+    @cached_property
+    def seconds_per_photo(self) -> float:
+        """How long the frozen stages take, by the number of their floating-point operations."""
         size = self.model.recipe.image_size
-        images = self.model.normalise(torch.zeros(self.block, size, size, 3, dtype=torch.uint8, device=self.device))
-        for _ in range(2):  # the first pass warms up
-            began = time.perf_counter()
-            with self._autocast(precision):
-                self.prefix.features(images, self.block)[0].sum().item()  # waits for the device
-        return (time.perf_counter() - began) / self.block
+        image = self.model.normalise(torch.zeros(1, size, size, 3, dtype=torch.uint8, device=self.device))
+        with FlopCounterMode(display=False) as counter:
+            self.prefix.features(image, 1)
+        threads = torch.get_num_threads() if self.device.type == "cpu" else 1
+        return float(counter.get_total_flops() / (FLOP_PER_S[self.device.type] * threads))
 
     def key_parts(self, rows: Integers) -> dict[str, object]:
         """All that the numbers depend on, except for the view: for a store's key."""
@@ -285,9 +285,18 @@ class FrozenStages:
 
 
 def cache_for_training(
-    frozen: FrozenStages | None, stores: FeatureStores | None, recipe: Recipe, precision: torch.dtype, draws: DrawStream
+    frozen: FrozenStages | None,
+    stores: FeatureStores | None,
+    recipe: Recipe,
+    precision: torch.dtype,
+    draws: DrawStream,
+    make: MakeViews,
 ) -> CacheDecision:
-    """Decide whether training views' features are cached. A store has room for all photos: every split shares it."""
+    """Decide whether training views' features are cached. A store has room for all photos: every split shares it.
+
+    Args:
+        make: as of `CachedFeatures`.
+    """
     if frozen is None:
         return CacheDecision(None, NotCached.NOTHING_FROZEN)
     if stores is None or not frozen.data.pixels_digest:
@@ -300,7 +309,7 @@ def cache_for_training(
         return CacheDecision(None, NotCached.NEW_VIEWS)
     views = 1 if unaugmented else recipe.views
     everyone = np.arange(len(frozen.data.labels))  # (photos,)
-    cached = CachedFeatures(frozen, stores, everyone, precision, unaugmented=unaugmented, augmenter=augmenter)
+    cached = CachedFeatures(frozen, stores, everyone, precision, None if unaugmented else augmenter, make)
     distinct = 0 if stores.shared else _distinct_views(draws, recipe.epochs, views)
     return _decision(cached, stores.refusal(views * cached.bytes_per_view, recipe.epochs * draws.n, distinct))
 
@@ -323,7 +332,7 @@ def cache_for_validation(
     rows = np.sort(frozen.data.validation)
     if not len(rows):
         return CacheDecision(None, NotCached.NO_VALIDATION)
-    cached = CachedFeatures(frozen, stores, rows, torch.float32, unaugmented=True, augmenter=Augmenter({}, 0))
+    cached = CachedFeatures(frozen, stores, rows, torch.float32)
     return _decision(cached, stores.refusal(cached.bytes_per_view, recipe.epochs * len(rows), len(rows)))
 
 

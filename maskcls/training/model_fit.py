@@ -7,25 +7,34 @@ s the edge of the square that the model sees in px. Positions count the photos t
 from __future__ import annotations
 
 import math
+from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from maskcls.data.sampling import DrawStream
-from maskcls.errors import Diverged
+from maskcls.errors import Diverged, RunError
 from maskcls.models.model import Model
 from maskcls.models.prefix import Prefix
 from maskcls.recipe import Recipe
 from maskcls.seeds import torch_seed
 from maskcls.stores.features import FeatureStores
 from maskcls.tasks import Task, task
-from maskcls.training.batches import Batches, FeatureBatches, ViewBatches
+from maskcls.training.batches import Batches, FeatureBatches, ViewBatches, ViewLoader
 from maskcls.training.fit_data import FitData, TrainingPhotos
-from maskcls.training.frozen import UNAUGMENTED, FrozenStages, cache_for_training, cache_for_validation
+from maskcls.training.frozen import (
+    CacheDecision,
+    FrozenStages,
+    NotCached,
+    cache_for_training,
+    cache_for_validation,
+)
 from maskcls.training.losses import age_loss, create_loss, shares_of
 from maskcls.training.mixing import mix
 
@@ -86,7 +95,7 @@ class ModelFit:
         recipe: the fit's, from which the heads take their members' values; the rest follows the model's own recipe.
         number: of the model in the task split, from 0; a part of its seeds.
         precision: float32, or bfloat16 for autocast in training. Validation is always in float32.
-        workers: processes that augment; 0 augments in this one.
+        loader: makes augmented views for this model and the fit's others.
         stores: where features from frozen stages are cached; None: they are computed whenever they are needed.
         micro_batch: how many photos go through the model at once at most; 0: a whole batch.
     """
@@ -99,7 +108,7 @@ class ModelFit:
         number: int,
         *,
         precision: torch.dtype,
-        workers: int,
+        loader: ViewLoader,
         stores: FeatureStores | None = None,
         micro_batch: int = 0,
     ) -> None:
@@ -111,12 +120,14 @@ class ModelFit:
         drawn = model.tasks[0] if len(model.tasks) == 1 else task("classes")
         draws = DrawStream(drawn.of(photos.classes), drawn.n_labels, self.recipe.sampler, self.recipe.seed, number)
         prefix = Prefix.of(model.backbone, self.recipe.image_size)
-        self.frozen = None if prefix is None else FrozenStages(model, prefix, data)
-        self.training_cache = cache_for_training(self.frozen, stores, self.recipe, precision, draws)
+        self.frozen = None if prefix is None else FrozenStages(model, prefix, data, micro_batch)
+        in_loader = loader.add(self.recipe, data)
+        make = partial(loader.made, in_loader)
+        self.training_cache = cache_for_training(self.frozen, stores, self.recipe, precision, draws, make)
         self.validation_cache = cache_for_validation(self.frozen, stores, self.recipe, self.training_cache)
         cached, pin = self.training_cache.features, self.device.type == "cuda"
         self.batches: Batches = (
-            ViewBatches(self.recipe, data, photos.rows, draws, workers=workers, pin=pin)
+            ViewBatches(self.recipe, photos.rows, draws, loader, in_loader, pin=pin)
             if cached is None
             else FeatureBatches(self.recipe, photos.rows, draws, cached, pin=pin)
         )
@@ -127,6 +138,8 @@ class ModelFit:
         self._backbone = (
             torch.compile(model.backbone) if self.recipe.compile and self.frozen is None else model.backbone
         )
+        self._fit_recipe = recipe
+        self._single_values: bool | None = None  # of `_normalises_single_values`; None: not found out yet
         self.optimizer = create_optimizer(recipe, model)
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.average = (
@@ -144,6 +157,16 @@ class ModelFit:
             return self.model
         averaged: Model = self.average.module
         return averaged
+
+    def load_optimizer(self, state: dict[str, Any]) -> None:
+        """Load the optimizer's state from a checkpoint.
+
+        A fit that was begun when the weights that timm exempts still decayed goes on as it began.
+        """
+        sizes = [len(group["params"]) for group in state["param_groups"]]
+        if sizes != [len(group["params"]) for group in self.optimizer.param_groups]:
+            self.optimizer = create_optimizer(self._fit_recipe, self.model, exempts=False)
+        self.optimizer.load_state_dict(state)
 
     def train_epoch(self, epoch: int) -> tuple[float, int]:
         """Train one epoch (0-based); returns the mean loss of its photos, and their number.
@@ -166,7 +189,8 @@ class ModelFit:
     def step(self, inputs: Tensor, positions: Tensor, number: int = 0) -> Tensor:
         """Take training step `number` of the fit on one batch; returns the batch's loss, a scalar.
 
-        The batch goes through the model in equal parts of at most `micro_batch` photos. Their gradients add up to those
+        The batch goes through the model in equal parts of at most `micro_batch` photos, or of two and three where a
+        single photo cannot be normalised. Their gradients add up to those
         of the whole batch, up to rounding: the losses divide by the whole batch (`training.losses`), and photos are
         mixed across all of it. Three things depend on the part alone: the statistics that BatchNorm normalises by,
         soft F1, and which units dropout drops.
@@ -181,7 +205,7 @@ class ModelFit:
             inputs, shares = self._mixed(inputs, number)
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
-        for part in parts(len(positions), self.micro_batch):
+        for part in self._parts(inputs):
             with self._autocast():
                 features = self._features(inputs[part])  # (p, n_features)
                 logits, ages = self.model.logits(features), self.model.ages(features)
@@ -195,6 +219,36 @@ class ModelFit:
         if self.average is not None:
             self.average.update(self.model, step=number + 1)  # its warm-up counts steps from 1
         return total
+
+    def _parts(self, inputs: Tensor) -> list[slice]:
+        """The batch's parts; none of a single photo where BatchNorm would have one value to take statistics of."""
+        cut = parts(len(inputs), self.micro_batch)
+        if all(part.stop - part.start > 1 for part in cut) or not self._normalises_single_values(inputs):
+            return cut
+        if len(inputs) == 1:
+            raise RunError(
+                f"A batch of one photo cannot be trained on: {self.recipe.backbone} at {self.recipe.image_size} px "
+                "normalises maps of 1 x 1 by the batch (BatchNorm). Choose a batch_size of 3 or more, or larger photos."
+            )
+        return parts(len(inputs), self.micro_batch, least=2)
+
+    def _normalises_single_values(self, inputs: Tensor) -> bool:
+        """Whether a BatchNorm that is trained sees maps of 1 x 1: found out once, on one photo in eval()."""
+        if self._single_values is None:
+            seen: list[bool] = []
+            norms = [norm for norm in self.model.modules() if isinstance(norm, _BatchNorm) and norm.training]
+            hooks = [
+                norm.register_forward_pre_hook(lambda _, given: seen.append(_is_single(given[0]))) for norm in norms
+            ]
+            self.model.eval()
+            with torch.no_grad(), self._autocast():
+                # Not through the compiled backbone, which does not call the hooks of its parts.
+                _ = self.model.backbone(inputs[:1]) if self.frozen is None else self._features(inputs[:1])
+            self.model.train()
+            for hook in hooks:
+                hook.remove()
+            self._single_values = any(seen)
+        return self._single_values
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
@@ -224,8 +278,15 @@ class ModelFit:
         cached = self.validation_cache.features
         if cached is None:
             assert self.frozen is not None
-            return self.frozen.compute(rows, np.full(len(rows), UNAUGMENTED), torch.float32)
+            # On the CPU in the stores' blocks, so that live and cached features agree to the bit.
+            block = self.frozen.block if self.device.type == "cpu" else min(self.frozen.block, len(rows))
+            return self.frozen.compute(rows, torch.float32, block=block)
         return cached.of(rows).to(self.device)
+
+    def validate_in_blocks_of(self, photos: int) -> None:
+        """Give up cached features of validation photos if they are computed in larger blocks: memory is short."""
+        if self.frozen is not None and photos < self.frozen.block:
+            self.validation_cache = CacheDecision(None, NotCached.MEMORY_SHORT)
 
     @property
     def frozen_features(self) -> str:
@@ -249,11 +310,20 @@ class ModelFit:
             raise Diverged(f"The loss of {name} is not finite in epoch {epoch + 1}. A lower learning rate may help.")
 
 
-def parts(n: int, most: int) -> list[slice]:
-    """Cut n photos into the fewest parts of at most `most`, whose sizes differ by one at most; 0: one part."""
+def parts(n: int, most: int, least: int = 1) -> list[slice]:
+    """Cut n photos into the fewest parts of at most `most`, whose sizes differ by one at most; 0: one part.
+
+    Where that would make parts of fewer than `least`, there are fewer parts, which may exceed `most`.
+    """
     count = -(-n // most) if most else 1  # rounded up
+    count = max(1, min(count, n // least))
     ends = [n * number // count for number in range(count + 1)]
     return [slice(*pair) for pair in pairwise(ends)]
+
+
+def _is_single(maps: Tensor) -> bool:
+    """Whether maps (1, c, ...) of one photo have one value per channel."""
+    return maps.numel() == maps.shape[1]
 
 
 def rate_factor(recipe: Recipe, epochs: float) -> float:
@@ -273,15 +343,18 @@ def rate_factor(recipe: Recipe, epochs: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
 
 
-def create_optimizer(recipe: Recipe, model: Model) -> torch.optim.Optimizer:
+def create_optimizer(recipe: Recipe, model: Model, *, exempts: bool = True) -> torch.optim.Optimizer:
     """Create the optimizer of the trainable parameters: the backbone at `lr_body`, each head at its member's `lr_head`.
 
-    Weights decay; biases and the parameters of norms, which have one dimension, do not, as in timm. AdamW: Loshchilov
-    and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019.
+    Weights decay; biases, the parameters of norms, which have one dimension, and what the network itself exempts, such
+    as a transformer's position embedding, do not: as timm's `param_groups_weight_decay` has it. AdamW: Loshchilov and
+    Hutter, "Decoupled Weight Decay Regularization", ICLR 2019.
 
     Args:
         recipe: the fit's, from which members' own rates are taken.
+        exempts: whether what the network exempts does not decay. It did once, and a fit of that time goes on so.
     """
+    exempt = set(map(id, model.backbone.exempt_from_decay())) if exempts else set()
     parts: list[tuple[nn.Module, float]] = []
     for name, head in model.heads.items():
         rate = recipe.of_member(name).lr_head
@@ -292,7 +365,9 @@ def create_optimizer(recipe: Recipe, model: Model) -> torch.optim.Optimizer:
     for module, rate in (*parts, (model.backbone, model.recipe.lr_body)):
         trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
         for decays in (True, False):
-            parameters = [parameter for parameter in trainable if (parameter.ndim > 1) == decays]
+            parameters = [
+                parameter for parameter in trainable if (parameter.ndim > 1 and id(parameter) not in exempt) == decays
+            ]
             if parameters:
                 groups.append({"params": parameters, "lr": rate, "weight_decay": model.recipe.weight_decay * decays})
     if model.recipe.optimizer == "adam":

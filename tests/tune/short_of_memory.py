@@ -32,6 +32,7 @@ def of_the_allocator() -> None:
 class Memory:
     """Args:
     most: photos that fit in a training step.
+    most_validated: photos that fit in a pass outside training.
     after: batches, or parts of them, before it gets short.
     fail: what then happens.
     """
@@ -39,6 +40,9 @@ class Memory:
     most: int
     after: int = 0
     fail: Callable[[], None] = of_torch
+    most_validated: int = 1_000
+    validated: list[int] = field(default_factory=list)
+    """Photos of each pass through a backbone outside training, those that failed included."""
     seen: list[int] = field(default_factory=list)
     """Photos of each pass through a backbone in training, those that failed included."""
     models: list[weakref.ref[Any]] = field(default_factory=list)
@@ -66,6 +70,9 @@ class Memory:
 
     def _look(self, backbone: Any, inputs: tuple[Any, ...]) -> None:
         if not backbone.training:
+            self.validated.append(len(inputs[0]))
+            if len(inputs[0]) > self.most_validated:
+                self.fail()
             return
         self.seen.append(len(inputs[0]))
         if len(inputs[0]) > self.most and len(self.seen) > self.after:

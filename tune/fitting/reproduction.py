@@ -124,7 +124,12 @@ class Reproduction:
             set_threads(here.threads)
             use_deterministic_kernels()
             self.fit = Fit(
-                self.trial.recipe, self._data, here.device, here.loader_workers, micro_batch=here.micro_batch
+                self.trial.recipe,
+                self._data,
+                here.device,
+                here.loader_workers,
+                micro_batch=here.micro_batch,
+                validation_block=here.validation_block,
             )
             for result in self.fit.epochs(self.folder, last=end):
                 if result.epoch > len(self.compared):
@@ -147,6 +152,7 @@ class Reproduction:
             threads=recorded.threads,
             loader_workers=workers,
             micro_batch=recorded.micro_batch,
+            validation_block=recorded.validation_block,
         )
 
     def _compare(self, result: EpochResult) -> ReproducedEpoch:

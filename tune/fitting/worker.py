@@ -6,7 +6,7 @@ import json
 import traceback
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from maskcls.errors import OutOfMemory, RunError
 from maskcls.files import write_atomically
 from maskcls.machine import default_loader_workers, give_back_memory, set_threads, use_deterministic_kernels
+from maskcls.text import counted
 from maskcls.training.conditions import at_epoch, segments, whole_batch
 from maskcls.training.fit_data import FitData
 from tune.fitting.curve import NO_EPOCH, curve, read_curve
@@ -118,7 +119,9 @@ def run_fit(
 
 
 def _fit(request: FitRequest, cache: CacheOptions, after: After, treatment: Treatment | None, shared: bool) -> Rows:
-    dataset = request.dataset(cache)
+    # Other fits of the run may use all the room that decoded photos have. A fit uses those of one size, so none waits
+    # for one that waits for it.
+    dataset = request.dataset(replace(cache, waits=True))
     request.take_trials_checkpoint()
     after.before_fit(request, dataset)
     fit = yield from _smaller_until_it_fits(request, dataset, after, treatment, shared)
@@ -134,9 +137,9 @@ def _smaller_until_it_fits(
     """
     build = _Builder(request, dataset, treatment, shared)
     whole = whole_batch(build.recipe)
-    micro_batch, yielded = _first_micro_batch(request, whole), 0
+    (micro_batch, validation_block), yielded = _first_sizes(request, whole), 0
     while True:
-        fit = build(micro_batch)
+        fit = build(micro_batch, validation_block)
         last = int(request.recipe["epochs"])
         hook = _Hook(after)
         epochs = fit.epochs(request.checkpoint_folder, last=last, before_saving=hook)
@@ -147,12 +150,15 @@ def _smaller_until_it_fits(
                     yield _row(result, fit, request, whole)
             return fit
         except Exception as error:
-            if hook.is_running or state_of(error) != TrialState.OUT_OF_MEMORY:
+            # OutOfMemory comes from validation, which takes smaller blocks by itself.
+            in_training = not hook.is_running and not isinstance(error, OutOfMemory)
+            if not in_training or state_of(error) != TrialState.OUT_OF_MEMORY:
                 raise
+            validation_block = fit.validation_block
             del fit, epochs
             free_memory(error)
             if micro_batch == 1:
-                raise OutOfMemory(f"Not even one photo at a time fits. {error}") from error
+                raise OutOfMemory(f"Not even the smallest part of a batch fits. {error}") from error
         micro_batch = halved(micro_batch)
 
 
@@ -184,21 +190,33 @@ class _Builder:
         # A treatment may change what the digest of the photos does not tell, so its features are its own.
         self.stores = None if treatment is not None else dataset.feature_stores(shared=shared)
 
-    def __call__(self, micro_batch: int) -> Fit:
+    def __call__(self, micro_batch: int, validation_block: int) -> Fit:
         from maskcls.training.fit import Fit
 
-        fit = Fit(self.recipe, self.data, self.device, self.loader_workers, micro_batch=micro_batch, stores=self.stores)
+        fit = Fit(
+            self.recipe,
+            self.data,
+            self.device,
+            self.loader_workers,
+            stores=self.stores,
+            micro_batch=micro_batch,
+            validation_block=validation_block,
+        )
         if self.treatment is not None:
             self.treatment.prepared(fit)
         return fit
 
 
-def _first_micro_batch(request: FitRequest, whole: int) -> int:
-    """Return what the fit, or the trial that its recipe is of, had come to: what did not fit is not tried again."""
+def _first_sizes(request: FitRequest, whole: int) -> tuple[int, int]:
+    """Return the micro-batch and the validation block that the fit, or its recipe's trial, had come to.
+
+    What did not fit is not tried again.
+    """
     own = segments(request.checkpoint_folder)
     of_trial = segments(request.trial_folder) if request.trial_folder else []
     recorded = own[-1:] or of_trial
-    return min([whole, *(segment.conditions.micro_batch for segment in recorded)])
+    micro_batch = min([whole, *(segment.conditions.micro_batch for segment in recorded)])
+    return micro_batch, recorded[-1].conditions.validation_block if recorded else 0
 
 
 def _row(result: EpochResult, fit: Fit, request: FitRequest, whole: int) -> Row:
@@ -217,7 +235,12 @@ def _notes(epoch: int, fit: Fit, request: FitRequest, whole: int) -> Row:
     """Say whether frozen features are kept, and the epoch's micro-batch, if whole batches did not fit."""
     notes = fit.notes()
     conditions = at_epoch(segments(request.checkpoint_folder), epoch)
-    if conditions is None or conditions.micro_batch >= whole:
+    if conditions is None:
+        return notes
+    if conditions.validation_block:
+        in_blocks = f"validated in blocks of {counted(conditions.validation_block, 'photo')}: more did not fit"
+        notes["message"] = "; ".join(filter(None, (in_blocks, notes.get("message"))))
+    if conditions.micro_batch >= whole:
         return notes
     too_large = whole
     while halved(too_large) > conditions.micro_batch:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import json
+import multiprocessing
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +22,8 @@ from maskcls.training.fit import Fit
 from maskcls.training.model_fit import rate_factor
 from maskcls.training.result import EpochResult
 from tests.maskcls.training.small import RECIPE, data
+
+CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000  # sched.h
 
 
 @pytest.fixture(autouse=True)
@@ -111,6 +116,47 @@ def test_the_number_of_loader_workers_changes_nothing() -> None:
     alone, helped = Fit(recipe, data()), Fit(recipe, data(), loader_workers=2)
     assert [numbers(r) for r in alone.epochs()] == [numbers(r) for r in helped.epochs()]
     assert same_tensors(alone.best_states(), helped.best_states())
+
+
+def test_the_models_of_a_split_share_the_loader_processes() -> None:
+    recipe = RECIPE.override({"task_split": "five_binary", "epochs": 2, "members.worn.augment_flip": 0.0})
+    before = set(multiprocessing.active_children())
+    alone, helped = Fit(recipe, data()), Fit(recipe, data(), loader_workers=2)
+    processes, curve = set(), []
+    for result in helped.epochs():
+        curve.append(numbers(result))
+        processes |= set(multiprocessing.active_children()) - before
+    assert len(processes) == 2, "in all, and the same in each epoch"
+    assert curve == [numbers(result) for result in alone.epochs()]
+
+
+def test_where_shared_memory_is_small_batches_go_through_pipes() -> None:
+    """In a mount namespace of its own, /dev/shm has no room for a batch, as in a container with a default of 64 MB."""
+    recipe = RECIPE.override({"task_split": "single", "epochs": 2, "batch_size": 72, "sampler": "none"})
+    expected = [numbers(result) for result in Fit(recipe, data()).epochs()]
+    fork = multiprocessing.get_context("fork")
+    there, here = fork.Pipe()
+
+    def trained() -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        is_root = os.geteuid() == 0
+        if libc.unshare(CLONE_NEWNS | (0 if is_root else CLONE_NEWUSER)) or libc.mount(
+            b"tmpfs", b"/dev/shm", b"tmpfs", 0, b"size=256k"
+        ):
+            there.send(None)
+        else:
+            there.send([numbers(result) for result in Fit(recipe, data(), loader_workers=2).epochs()])
+
+    process = fork.Process(target=trained)
+    process.start()
+    there.close()
+    try:
+        found = here.recv()
+    finally:
+        process.join(60)
+    if found is None:
+        pytest.skip("no mount namespace may be made here")
+    assert found == expected
 
 
 def test_another_seed_gives_another_fit() -> None:

@@ -7,6 +7,7 @@ import errno
 import multiprocessing
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,13 +16,14 @@ import numpy as np
 import pytest
 import torch
 
+from maskcls.data.augment import Augmenter
 from maskcls.data.sampling import DrawStream
 from maskcls.recipe import Recipe
 from maskcls.stores.arrays import StoreInfo
 from maskcls.stores.features import FeatureStore, FeatureStores, Key, fill, list_stores, prune
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
-from maskcls.training.frozen import FrozenStages
+from maskcls.training.frozen import FLOP_PER_S, FrozenStages
 from tests.maskcls.training.small import RECIPE, data
 
 VIEWS = 2
@@ -232,6 +234,52 @@ def test_what_would_take_longer_to_read_than_to_compute_is_not_kept(
     assert not list_stores(tmp_path)
     monkeypatch.undo()
     assert curve(Fit(KEPT, known(), stores=kept)) == before
+
+
+def test_whether_features_are_kept_depends_on_no_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial decides as others do that share its features, and as it did before it was resumed."""
+    with monkeypatch.context() as hurried:
+        hurried.setattr(time, "perf_counter", lambda: 0.0)
+        quick = Fit(KEPT, known(), stores=FeatureStores(tmp_path, shared=True))
+    assert quick.frozen_features == "kept"
+    frozen = quick.model_fits[0].frozen
+    assert frozen is not None
+    assert frozen.seconds_per_photo == pytest.approx(2 * multiplications(frozen) / FLOP_PER_S["cpu"], rel=1e-6)
+
+
+def multiplications(frozen: FrozenStages) -> int:
+    """Of the convolutions that one photo goes through, counted by their shapes; this backbone has nothing else."""
+    counted: list[int] = []
+
+    def count(layer: torch.nn.Module, given: object, maps: torch.Tensor) -> None:
+        assert isinstance(layer, torch.nn.Conv2d)
+        counted.append(maps.numel() * layer.weight[0].numel())
+
+    for layer in frozen.model.backbone.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.register_forward_hook(count)
+    frozen.compute(np.array([0]), torch.float32, block=1)
+    return sum(counted)
+
+
+def test_loader_processes_make_the_views_whose_features_are_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here: list[int] = []
+    real, process = Augmenter.view, os.getpid()
+
+    def noted(augmenter: Augmenter, rgb: Any, key: str, view: int) -> Any:
+        if os.getpid() == process:
+            here.append(view)
+        return real(augmenter, rgb, key, view)
+
+    monkeypatch.setattr(Augmenter, "view", noted)
+    recipe = KEPT.override({"task_split": "mask_gender_ages", "epochs": 2, "members.mask3.frozen_stages": 0})
+    helped = Fit(recipe, known(), loader_workers=2, stores=FeatureStores(tmp_path / "helped", shared=True))
+    found = curve(helped)
+    assert here == []
+    assert found == curve(Fit(recipe, known(), stores=FeatureStores(tmp_path / "alone", shared=True)))
+    assert len(here) > 0
 
 
 def test_where_one_view_finds_no_room_it_is_computed_live(tmp_path: Path) -> None:

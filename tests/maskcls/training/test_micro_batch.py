@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from maskcls.errors import RunError
 from maskcls.recipe import Recipe
 from maskcls.seeds import torch_seed
 from maskcls.training.conditions import Conditions, whole_batch
@@ -88,6 +90,48 @@ def test_parts_are_few_and_alike(n: int, most: int) -> None:
     assert max(sizes) - min(sizes) <= 1
     assert len(cut) == -(-n // most)
     assert parts(n, 0) == [slice(0, n)]
+
+
+@given(n=st.integers(2, 300), most=st.integers(1, 300))
+def test_parts_of_at_least_two_photos_are_as_few_and_as_alike(n: int, most: int) -> None:
+    cut = parts(n, most, least=2)
+    assert [number for part in cut for number in range(n)[part]] == list(range(n))
+    sizes = [part.stop - part.start for part in cut]
+    assert min(sizes) >= 2
+    assert max(sizes) - min(sizes) <= 1
+    assert max(sizes) <= max(most, 3)
+    assert cut == parts(n, most) or min(part.stop - part.start for part in parts(n, most)) == 1
+
+
+def note_photos(seen: list[int], head: nn.Module, given: tuple[torch.Tensor]) -> None:
+    seen.append(len(given[0]))
+
+
+def test_a_part_of_one_photo_does_not_meet_a_batch_norm_over_single_values() -> None:
+    """The last maps of photos of 32 px are 1 x 1: of one photo there is nothing to take statistics of."""
+    recipe = RECIPE.override({"task_split": "single", "backbone": "mobilenetv3_small_050", "frozen_stages": 0})
+    for values in ({}, {"frozen_stages": 2}):
+        model_fit = begun(recipe.override(values), 2)
+        seen: list[int] = []
+        model_fit.model.heads["classes"].register_forward_pre_hook(partial(note_photos, seen))
+        inputs, positions = next(iter(model_fit.batches.epoch(0)))
+        assert len(positions) == 15
+        assert torch.isfinite(model_fit.step(inputs, positions))
+        assert sorted(seen) == [2, 2, 2, 2, 2, 2, 3]
+        with pytest.raises(RunError, match=r"A batch of one photo .*mobilenetv3_small_050 at 32 px .*batch_size of 3"):
+            model_fit.step(inputs[:1], positions[:1])
+
+
+def test_one_photo_at_a_time_goes_through_larger_maps_and_other_norms() -> None:
+    for backbone in ("resnet10t", "convnext_atto"):
+        model_fit = begun(NO_BATCH.override({"backbone": backbone}), 1)
+        seen: list[int] = []
+        model_fit.model.heads["classes"].register_forward_pre_hook(partial(note_photos, seen))
+        inputs, positions = next(iter(model_fit.batches.epoch(0)))
+        if backbone == "resnet10t":  # maps of 2 x 2 at the end
+            inputs = inputs.repeat_interleave(2, 1).repeat_interleave(2, 2)
+        model_fit.step(inputs, positions)
+        assert seen == [1] * 15, backbone
 
 
 def plain_step(model_fit: ModelFit, pixels: torch.Tensor, positions: torch.Tensor, number: int) -> None:

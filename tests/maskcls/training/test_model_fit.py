@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from timm.optim import param_groups_weight_decay
 
+from maskcls.models.backbones import Backbone
 from maskcls.recipe import Recipe
 from maskcls.training.fit import Fit
 from tests.maskcls.training.small import RECIPE, data
@@ -93,6 +95,38 @@ def test_each_head_learns_at_its_own_rate_and_weight() -> None:
     logits, positions = torch.zeros(4, 3), torch.arange(4)
     mask, age = (model_fit.head_losses[at](logits, None, positions, None).item() for at in (0, 2))
     assert age == pytest.approx(3 * mask)
+
+
+def test_weight_decay_exempts_what_timm_exempts() -> None:
+    for backbone in ("vit_tiny_patch16_224", "resnet10t", "mobilenetv3_small_050"):
+        recipe = SINGLE.override({"backbone": backbone, "frozen_stages": 0, "weight_decay": 0.1})
+        model_fit = Fit(recipe, data()).model_fits[0]
+        network = model_fit.model.backbone.model
+        exempt: set[str] = getattr(network, "no_weight_decay", set)()
+        by_timm = param_groups_weight_decay(network, 0.1, exempt)
+        decayed = [id(p) for group in by_timm if group["weight_decay"] for p in group["params"]]
+        ours = [id(p) for group in model_fit.optimizer.param_groups if group["weight_decay"] for p in group["params"]]
+        heads = {id(p) for p in model_fit.model.heads.parameters()}
+        assert {p for p in ours if p not in heads} == set(decayed), backbone
+        assert ("pos_embed" in exempt) == backbone.startswith("vit")
+
+
+def test_a_fit_that_was_begun_before_the_exemptions_goes_on_as_it_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = SINGLE.override(
+        {"backbone": "vit_tiny_patch16_224", "frozen_stages": 0, "weight_decay": 0.1, "lr_body": 1e-2, "epochs": 2}
+    )
+    with monkeypatch.context() as before:
+        before.setattr(Backbone, "exempt_from_decay", lambda self: [])
+        unbroken = [numbers(result) for result in Fit(recipe, data()).epochs()]
+        killed = Fit(recipe, data())
+        next(iter(killed.epochs()))
+        killed.save(tmp_path)
+    resumed = Fit(recipe, data())
+    assert resumed.resume(tmp_path)
+    assert [numbers(result) for result in resumed.epochs()] == unbroken
+    assert [numbers(result) for result in Fit(recipe, data()).epochs()] != unbroken
 
 
 def test_a_members_own_values_are_its_models() -> None:

@@ -91,7 +91,7 @@ def test_a_comparison_that_found_no_memory_at_all_begins_with_whole_batches_wher
     request = of_comparison(*made)
     with Memory(0).short():
         outcome = work_on(request, lambda asked: fit_and_evaluate(asked, cache=CacheOptions(demo_cache, 1.0)))
-    assert (outcome.state, outcome.message[:17]) == (TrialState.OUT_OF_MEMORY, "Not even one phot")
+    assert (outcome.state, outcome.message[:17]) == (TrialState.OUT_OF_MEMORY, "Not even the smal")
     outcome = work_on(request, lambda asked: fit_and_evaluate(asked, cache=CacheOptions(demo_cache, 1.0)))
     assert outcome.state == TrialState.COMPLETE, outcome.message
     assert not any("micro_batch" in row for row in read_curve(request.folder))

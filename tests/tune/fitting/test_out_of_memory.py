@@ -130,6 +130,39 @@ def test_epochs_that_were_done_stand_and_the_curve_can_be_had_again(
     assert "micro-batch 8, torch" in said.out
 
 
+def test_short_memory_in_validation_halves_its_blocks_and_not_the_training(
+    request_: TrialRequest, faces: FaceDataset, tmp_path: Path
+) -> None:
+    with Memory(16, most_validated=20).short() as memory:
+        reported = rows(request_, faces)
+    assert len(memory.models) == 1, "nothing is built or trained again"
+    assert set(memory.seen) == {14}, "whole batches"
+    assert len(memory.seen) == 3 * STEPS
+    assert memory.validated[:3] == [64, 32, 16]
+    assert set(memory.validated[3:]) == {16}, "what did not fit is not tried again"
+    assert {(row.get("micro_batch"), row["message"]) for row in reported} == {
+        (None, "validated in blocks of 16 photos: more did not fit")
+    }
+    (segment,) = segments(request_.folder)
+    assert (segment.from_epoch, segment.conditions.micro_batch, segment.conditions.validation_block) == (1, 16, 16)
+    # A convolution gives the same bits in blocks of 16, 32 and 64.
+    assert all(unequal(row, expected) == [] for row, expected in zip(reported, fitted(faces, 0), strict=True))
+    said = call(
+        main, "--cache", faces.cache.folder, "--trial", request_.folder.parents[1] / "0", "--out", tmp_path / "again"
+    )
+    assert "3 of 3 recorded epochs of trial 0000 of one are equal to the bit." in said.out
+
+
+def test_no_memory_at_all_in_validation_ends_the_fit_as_it_is(request_: TrialRequest, faces: FaceDataset) -> None:
+    with (
+        Memory(16, most_validated=0).short() as memory,
+        pytest.raises(OutOfMemory, match=r"Not even one photo at a time fits in validation\. CUDA out of memory"),
+    ):
+        rows(request_, faces)
+    assert memory.validated == [64, 32, 16, 8, 4, 2, 1]
+    assert len(memory.models) == 1, "smaller batches in training would not help"
+
+
 def test_a_trial_taken_up_again_begins_with_what_it_had_come_to(request_: TrialRequest, faces: FaceDataset) -> None:
     with Memory(8).short():
         objective = run_fit(request_, cache=faces.cache, shared=False)
@@ -147,10 +180,10 @@ def test_a_trial_taken_up_again_begins_with_what_it_had_come_to(request_: TrialR
 def test_it_gives_up_where_not_even_one_photo_fits(request_: TrialRequest, faces: FaceDataset) -> None:
     with (
         Memory(0).short() as memory,
-        pytest.raises(OutOfMemory, match=r"Not even one photo at a time fits\. CUDA out of memory") as reported,
+        pytest.raises(OutOfMemory, match=r"the smallest part of a batch fits\. CUDA out of memory") as reported,
     ):
         rows(request_, faces)
-    assert memory.seen == [14, 7, 3, 2, 1], "the first parts"
+    assert memory.seen == [14, 7, 3, 2, 2], "the first parts; of one photo the last maps cannot be normalised"
     assert state_of(reported.value) == TrialState.OUT_OF_MEMORY
     assert not (request_.folder / "state.pt").exists()
 

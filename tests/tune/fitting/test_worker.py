@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,3 +58,18 @@ def test_a_cache_that_takes_no_features_is_reported_with_the_trial_which_goes_on
     for row in reported:
         assert row["frozen_features"].startswith(row["message"])
         assert row["message"].startswith(f"the cache for frozen features, {faces.cache.folder}, takes none: ")
+
+
+def test_a_fit_waits_for_room_that_other_fits_photos_take(faces: FaceDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Photos of 40 px are in use, and there is no room for those of 32 px beside them."""
+    in_use, waited = [faces.pixels(40)], []
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        in_use.clear()
+
+    monkeypatch.setattr("maskcls.data.pixels.sleep", wait)
+    budget_gb = (in_use[0].nbytes + 10_000) * 1e-9
+    small = replace(faces, cache=replace(faces.cache, pixel_gb=budget_gb))
+    assert [row["epoch"] for row in rows(small, "waits")] == [1, 2]
+    assert len(waited) == 1
