@@ -65,15 +65,27 @@ def set_threads(n: int) -> None:
     cv2.setNumThreads(0)
 
 
-def use_deterministic_kernels() -> None:
-    """Let cuDNN choose its kernels by a rule, not by timing, and only among those that add in one order.
+def use_deterministic_kernels(*, cuda: bool | None = None) -> None:
+    """Let a GPU compute with kernels that are chosen by a rule, not by timing, and that add in one order.
 
-    Changes nothing on a CPU.
+    Of attention that is only its plain formula: the backward passes of the fused kernels add in any order. Changes
+    nothing on a machine without a GPU.
+
+    Args:
+        cuda: whether there is a GPU; None: as torch finds.
     """
     import torch
 
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
+    if torch.cuda.is_available() if cuda is None else cuda:
+        torch.backends.cuda.enable_math_sdp(True)
+        for enable in (
+            torch.backends.cuda.enable_flash_sdp,
+            torch.backends.cuda.enable_mem_efficient_sdp,
+            torch.backends.cuda.enable_cudnn_sdp,
+        ):
+            enable(False)
 
 
 def default_loader_workers(device: str, cpus: int | None = None) -> int:

@@ -4,8 +4,8 @@
 
 The other spaces in one, each part drawn as they draw it: `backbones` (with `freezing`), `imbalance`, `task_split`,
 `augmentation` with one strength for geometry and one for colour, at both scales; and what no other space asks: mixed
-photos (on the CPU scale), the crop to the face, and a moving average of the weights. `views` is left out: four fixed
-views scored like fresh ones in a prototype.
+photos (on the CPU scale), the crop to the face, and a moving average of the weights. `views` follows from the rest
+(see `freezing`).
 
 It wants hundreds of trials, so a box with GPUs, or several; with a few dozen the narrower spaces answer more. --set
 fixes what is known already: `--set task_split=single` spares the splits that train up to five models. What depends on

@@ -8,7 +8,7 @@ from typing import Any
 
 from maskcls.errors import CallError
 from maskcls.models.weights import HUB, NONE
-from maskcls.recipe import Recipe, parse_settings
+from maskcls.recipe import N_STAGES, Recipe, parse_settings
 
 PRESETS: dict[str, dict[str, Any]] = {
     # NAVER Boostcamp AI Tech mask contest, 2021: rank 145 of 224, accuracy 75.05 %, macro F1 0.6951. Its defects are
@@ -48,6 +48,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "epochs": 5,
     },
 }
+VIEWS = 4
+"""Fixed views of a photo where frozen features are kept."""
 DEFAULT_PRESET = "contest-2021"
 
 SCALES: dict[str, dict[str, Any]] = {
@@ -77,6 +79,23 @@ def resolve_scale(scale: str, *, gpu: bool) -> str:
     if scale != "auto":
         return scale
     return "gpu" if gpu else "cpu"
+
+
+def fixed_views(recipe: Recipe, *, shared: bool) -> int:
+    """How many views a photo has if nobody says so: VIEWS where their frozen features are kept and pay, else 0.
+
+    They pay where the whole backbone of every model is frozen: a photo's features are one vector, which any store has
+    room for, and an epoch of them costs next to nothing. Behind fewer stages they are maps, which at larger photos no
+    store holds. They cannot be kept where photos are mixed first, and there is but one view without augmentation.
+
+    Args:
+        shared: whether other fits draw the same views; if not, they pay only if the fit itself draws them repeatedly.
+    """
+    models = [recipe.of_model(tasks) for tasks in recipe.split.models]
+    kept = all(model.frozen_stages == N_STAGES and model.mix == "none" for model in models)
+    others = [strength for name, strength in recipe.augmentation.items() if name not in ("flip", "probability")]
+    augmented = recipe.augment_flip > 0 or (recipe.augment_probability > 0 and any(others))
+    return VIEWS if kept and augmented and (shared or recipe.epochs > VIEWS) else 0
 
 
 def base_recipe(name: str, scale: str, explicit: Mapping[str, Any], *, demo: bool) -> Recipe:

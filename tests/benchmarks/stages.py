@@ -39,7 +39,7 @@ from maskcls.stores.features import FeatureStores
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
 from maskcls.training.losses import create_loss
-from search_spaces.freezing import VIEWS
+from maskcls.training.presets import VIEWS
 from tests.benchmarks import plain_ray
 from tests.benchmarks.report import summary, write
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from maskcls import machine
 
@@ -67,3 +68,24 @@ def test_a_process_with_a_fit_keeps_what_it_frees() -> None:
 
 def test_what_is_free_is_given_back() -> None:
     assert alone(f"from maskcls import machine\n{GIVEN_BACK}") > PAGES / 2
+
+
+def test_on_a_gpu_attention_is_its_plain_formula() -> None:
+    """The flag's effect on the CPU's kernels stands for the GPU's: both obey the same switches."""
+    switches = ("flash", "mem_efficient", "cudnn", "math")
+    before = {name: getattr(torch.backends.cuda, f"{name}_sdp_enabled")() for name in switches}
+    cudnn = (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic)
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, 2, 9, 8, generator=generator) for _ in range(3))
+    plain = (q @ k.transpose(-2, -1) * 8**-0.5).softmax(-1) @ v
+    try:
+        machine.use_deterministic_kernels(cuda=False)
+        assert {name: getattr(torch.backends.cuda, f"{name}_sdp_enabled")() for name in switches} == before
+        machine.use_deterministic_kernels(cuda=True)
+        on = [name for name in switches if getattr(torch.backends.cuda, f"{name}_sdp_enabled")()]
+        assert on == ["math"]
+        torch.testing.assert_close(torch.nn.functional.scaled_dot_product_attention(q, k, v), plain)
+    finally:
+        for name, was in before.items():
+            getattr(torch.backends.cuda, f"enable_{name}_sdp")(was)
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = cudnn

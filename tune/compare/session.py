@@ -23,8 +23,9 @@ from tune.fitting.gpu_sharing import share_gpus
 from tune.runs import cluster, events, output
 from tune.runs.cluster import Cluster
 from tune.runs.durations import duration
-from tune.runs.estimates import PHOTOS_PER_SECOND, count_photos
+from tune.runs.estimates import PHOTOS_PER_SECOND, count_photos, pixel_room
 from tune.runs.folder import ComparisonRun, remove
+from tune.runs.nodes import check_nodes
 from tune.runs.record import DataRecord, Session, noted
 from tune.runs.session import (
     begin_or_resume,
@@ -152,9 +153,9 @@ def _make_ready(options: CompareOptions, plan: ComparePlan, run: ComparisonRun) 
     faces = faces_of(run, options)
     splits = repeat_splits(run, faces, plan.repeats, plan.folds, options.split_seed)
     comparisons, left_out = _possible(plan, faces, splits, study=options.study is not None)
-    for size, face_crop in sorted(
-        {(arm.recipe.image_size, arm.recipe.face_crop) for planned in comparisons for arm in planned.arms}
-    ):
+    kinds = {(arm.recipe.image_size, arm.recipe.face_crop) for planned in comparisons for arm in planned.arms}
+    say_all(pixel_room(kinds, len(faces.photos), options.pixel_store_gb, at_a_time=plan.share.parallel, unit="fit"))
+    for size, face_crop in sorted(kinds):
         faces.pixels(size, progress=True, face_crop=face_crop)
     return _Ready(comparisons, faces, splits, left_out)
 
@@ -190,6 +191,7 @@ def _compare(options: CompareOptions, plan: ComparePlan, run: ComparisonRun, rea
     typer.echo(f"Run {run.name}: {len(asked)} fits, {share.parallel} at a time, in {run.path}")
     if to_do(asked, is_evaluated):
         say_dashboard(stack.enter_context(cluster.connected(options.address)))
+        check_nodes(run)
     work = functools.partial(fit_and_evaluate, cache=faces.cache)
     with noted(run, Session.begun(repeats=plan.repeats, parallel=share.parallel)) as note:
         outcome = run_fits(asked, work, parallel=share.parallel, budget_s=plan.time_budget_s, is_done=is_evaluated)

@@ -129,7 +129,7 @@ class SearchRecord(RunRecord):
     """search.json."""
 
     KEYS: ClassVar[tuple[str, ...]] = (
-        *("format", "created", "call", "space", "base_recipe", "notes", "has_weights", "parts"),
+        *("format", "created", "call", "space", "base_recipe", "notes", "has_weights", "fixes_views", "parts"),
         *("data", "split_digest", "choice", "holdout"),
     )
 
@@ -138,6 +138,8 @@ class SearchRecord(RunRecord):
     """Of trial 0."""
     has_weights: dict[str, bool] | None = None
     """Each backbone that the space asked for when the run began."""
+    fixes_views: bool = False
+    """Whether views are fixed by `presets.fixed_views`: in runs that were begun since there is that rule."""
     split_digest: str | None = None
     choice: dict[str, Any] | None = None
     """Of finalists, as `tune.selection.record` reads and writes it; None: none were repeated."""

@@ -123,6 +123,7 @@ class Resolved:
             base_recipe=self.plan.base.model_dump(),
             notes=list(self.notes),
             has_weights=dict(self.has_weights),
+            fixes_views=self.plan.fixes_views,
             sessions=[],
         )
 
@@ -133,6 +134,8 @@ def resolve(
     space_file: Path | None = None,
     has_weights: Mapping[str, bool] | None = None,
     base_recipe: Mapping[str, Any] | None = None,
+    *,
+    fixes_views: bool = True,
 ) -> Resolved:
     """Make the plan for the options and the machine. Precedence: preset < scale < space < explicit. Raises CallError.
 
@@ -141,6 +144,7 @@ def resolve(
             change in a study.
         base_recipe: of a run that is resumed, which keeps it also where another version has another preset; None, or
             empty: the preset's.
+        fixes_views: as of SearchPlan; a run keeps the rule that it began with.
     """
     try:
         space = get(str(space_file or options.space))
@@ -181,7 +185,9 @@ def resolve(
         sampler=options.sampler,
         scheduler=options.scheduler,
         learn_from=options.learn_from,
+        fixes_views=fixes_views,
     )
+    plan = replace(plan, base=Recipe.model_validate(plan.recipe({})))
     return Resolved(plan, space, tuple(notes), served.known)
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from maskcls.errors import CallError
 from maskcls.recipe import Recipe
+from maskcls.training import presets
 from search_spaces import Choices, Domain, Floats, Setting, Space, SpaceError, Suggest, Suggester
 
 TPE: Final = "tpe"
@@ -52,6 +54,8 @@ class SearchPlan:
     sampler, scheduler: what suggests trials, of SAMPLERS, and what stops those that fall behind, of SCHEDULERS.
     learn_from: runs whose trials the sampler is to know.
     random_start: how many trials must have ended before the sampler's model suggests; None: as in MODEL_AFTER.
+    fixes_views: whether photos have fixed views where that pays (`presets.fixed_views`) and nothing else says how many;
+        not in a run that was begun before this was so.
     """
 
     space: Space
@@ -69,6 +73,7 @@ class SearchPlan:
     scheduler: str = ASHA
     learn_from: tuple[Path, ...] = ()
     random_start: int | None = None
+    fixes_views: bool = True
 
     @property
     def model_after(self) -> int:
@@ -98,7 +103,7 @@ class SearchPlan:
                 "Its from_recipe must return a dict of them by name."
             ) from error
 
-    @property
+    @cached_property
     def shares_features(self) -> bool:
         """Whether trials with the same frozen stages use the same frozen features: the space varies no augmentation."""
         return not any("augment" in name for name in self.space.parameters(self.setting))
@@ -110,9 +115,19 @@ class SearchPlan:
                 f"Space {self.space.name}'s suggest must return a dict of recipe values, but it returned {overrides!r}."
             )
         try:
-            return self.base.override({**overrides, **self.explicit}).model_dump()
+            recipe = self.base.override({**overrides, **self.explicit})
         except CallError as error:
             raise CallError(f"Space {self.space.name} gives an invalid recipe. {error}") from None
+        if "views" in overrides or "views" in self.explicit:
+            return recipe.model_dump()
+        return recipe.model_copy(update={"views": self._views(recipe)}).model_dump()
+
+    def _views(self, recipe: Recipe) -> int:
+        """How many views a photo has in a trial where neither the call nor the space says so."""
+        if self.fixes_views:
+            return presets.fixed_views(recipe, shared=self.shares_features)
+        # Before there was a rule, the space freezing had one of its own.
+        return presets.VIEWS if self.space.name == "freezing" and recipe.frozen_stages else self.base.views
 
 
 def modelled(plan: SearchPlan, ahead: int, known: int = 0, begun: int = 0, unknown: int = 0) -> int:
@@ -146,6 +161,14 @@ def drawn_recipes(plan: SearchPlan) -> Iterator[Recipe]:
     """The preset's recipe, then those of many draws from the space. Draws nothing before it is asked for the first."""
     yield plan.base
     yield from map(Recipe.model_validate, vet(plan))
+
+
+def geometries(plan: SearchPlan) -> set[tuple[int, str]]:
+    """The kinds of decoded photos of all trials, preset and draws: image size in px and face crop."""
+    drawn = _Recorder()
+    base = {"image_size": plan.base.image_size, "face_crop": plan.base.face_crop}
+    all_values = [base, *({**base, **plan.draw(drawn), **plan.explicit} for _ in range(_DRAWS))]
+    return {(values["image_size"], values["face_crop"]) for values in all_values}
 
 
 def pinned_space(space: Space, explicit: Mapping[str, Any], setting: Setting) -> tuple[Space, list[str]]:

@@ -20,7 +20,9 @@ from search_spaces import names
 from tune.fitting.gpu_sharing import share_gpus
 from tune.runs import cluster, output
 from tune.runs.cluster import Cluster
+from tune.runs.estimates import pixel_room
 from tune.runs.folder import SearchRun, remove
+from tune.runs.nodes import check_nodes
 from tune.runs.record import DataRecord, Session, noted
 from tune.runs.session import (
     begin_or_resume,
@@ -38,7 +40,7 @@ from tune.runs.stopping import Outcome, Reason
 from tune.search.dry_run import print_plan
 from tune.search.ending import SearchOutcome, choose, design_of, emit_done, hand_over, handed_over, retrain
 from tune.search.options import SPACE_COPY, Resolved, SearchOptions, at_a_time, resolve
-from tune.search.plan import SearchPlan, drawn_recipes, vet
+from tune.search.plan import SearchPlan, drawn_recipes, geometries, vet
 from tune.search.warm_start import known_trials, n_importable, study_for_space
 
 
@@ -124,7 +126,14 @@ def _resume(stated: SearchOptions, place: str, caller: Caller) -> int:
         machine = machine_of(options, stack)
         space_file, is_other = _space_of(options, found)
         record = found.record()
-        resolved = resolve(options, machine, space_file, record.has_weights, record.base_recipe)
+        resolved = resolve(
+            options,
+            machine,
+            space_file,
+            record.has_weights,
+            record.base_recipe,
+            fixes_views=record.fixes_views,
+        )
         if options.finalists:
             design_of(options)
         if is_other:
@@ -136,6 +145,7 @@ def _resume(stated: SearchOptions, place: str, caller: Caller) -> int:
             known = known_trials(resolved.plan, found).known + n_importable(resolved.plan)
             print_plan(options, resolved, ended, known)
             return 0
+        _check_pixel_room(options, resolved.plan, found.record().data.photos)
         found.write_record(found.record().changed(call={**found.record().call, **options.to_record()}))
         if is_other:
             _take_space(options, resolved, found)
@@ -212,6 +222,7 @@ def _search(options: SearchOptions, resolved: Resolved, run: SearchRun, there: C
     trials = "trials" if options.trials is None else f"{options.trials} trials"
     typer.echo(f"Run {run.name}: {trials} of space {resolved.space.name}, {plan.parallel} at a time, in {run.path}")
     say_dashboard(there)
+    check_nodes(run)
     objective = functools.partial(run_fit, cache=options.cache_options, shared=plan.shares_features)
     began = time.monotonic()
     # What was chosen was chosen among other trials; its fits are kept, so choosing again trains only what is missing.
@@ -247,6 +258,7 @@ def _prepare_data(options: SearchOptions, resolved: Resolved, run: SearchRun) ->
     faces = prepared(options)
     base, plan = resolved.plan.base, resolved.plan
     check_trainable(base, faces)
+    _check_pixel_room(options, plan, len(faces.photos))
     faces.pixels(base.image_size, progress=True, face_crop=base.face_crop)
     if "face_crop" in plan.space.parameters(plan.setting):  # its log says how many photos have no face, at any size
         faces.pixels(base.image_size, progress=True, face_crop="haar")
@@ -254,6 +266,15 @@ def _prepare_data(options: SearchOptions, resolved: Resolved, run: SearchRun) ->
     faces.save(run.data)
     data = DataRecord(photos=len(faces.photos), people=n_people(faces), digest=faces.digest)
     run.write_record(run.record().changed(data=data, split_digest=faces.split.digest))
+
+
+def _check_pixel_room(options: SearchOptions, plan: SearchPlan, photos: int) -> None:
+    """Say what decoded photos need, if it is more than they may take. Raises CallError if some trials could not run.
+
+    Args:
+        photos: 0 where they have not been read yet.
+    """
+    say_all(pixel_room(geometries(plan), photos, options.pixel_store_gb, at_a_time=plan.parallel, unit="trial"))
 
 
 def _keep_space(options: SearchOptions, run: SearchRun) -> None:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
+from maskcls.data.augment import Augmenter
 from maskcls.errors import CallError
-from maskcls.training.presets import preset
-from search_spaces import Setting, Space
+from maskcls.recipe import N_STAGES, Recipe
+from maskcls.training.presets import VIEWS, preset
+from search_spaces import NAMES, Setting, Space, get
 from tests.tune.asked import ask, begin, plan_of, report
 from tests.tune.searches import new_run
 from tests.tune.synthetic import SPACE
 from tests.tune.two_spaces import ended_every_way
 from tune.runs.study import records
 from tune.search.dry_run import sampler_line
-from tune.search.plan import GP, RANDOM, TPE, SearchPlan, modelled, vet
+from tune.search.plan import GP, RANDOM, TPE, SearchPlan, modelled, pinned_space, vet
 from tune.search.warm_start import n_importable
 from tune.states import TrialState
 
@@ -127,3 +130,41 @@ def test_the_plan_says_who_suggests() -> None:
     assert sampler_line(plan_of(SPACE, 12, sampler=GP), None, 0, 4) == (
         "Suggested by gp: its model needs 10 trials with a score, 4 of which are there."
     )
+
+
+def of_space(name: str, scale: Literal["cpu", "gpu"], explicit: dict[str, Any], **values: Any) -> SearchPlan:
+    setting = Setting(scale)
+    space, _ = pinned_space(get(name), explicit, setting)
+    return SearchPlan(space, setting, preset("contest-2021", scale).override(explicit), explicit, **values)
+
+
+@pytest.mark.parametrize("scale", ["cpu", "gpu"])
+@pytest.mark.parametrize("name", NAMES)
+def test_views_are_fixed_exactly_where_all_of_the_backbone_is_frozen(name: str, scale: Literal["cpu", "gpu"]) -> None:
+    plan = of_space(name, scale, {})
+    assert plan.recipe({})["views"] == VIEWS, "the preset's backbone is frozen"
+    for recipe in map(Recipe.model_validate, vet(plan)):
+        frozen = all(recipe.of_model(tasks).frozen_stages == N_STAGES for tasks in recipe.split.models)
+        augmented = bool(Augmenter(recipe.augmentation, 0).transforms)
+        assert recipe.views == (VIEWS if frozen and augmented and recipe.mix == "none" else 0), recipe
+
+
+def test_views_that_no_other_trial_shares_are_fixed_where_the_fit_draws_them_repeatedly() -> None:
+    """`augmentation` varies the augmentation, so every trial has views of its own."""
+    found = [of_space("augmentation", "cpu", {"epochs": n}).recipe({})["views"] for n in (VIEWS, VIEWS + 1)]
+    assert found == [0, VIEWS]
+    assert of_space("imbalance", "cpu", {"epochs": 2}).recipe({})["views"] == VIEWS
+
+
+def test_stated_views_win() -> None:
+    for views in (0, 7):
+        assert of_space("imbalance", "cpu", {"views": views}).recipe({})["views"] == views
+    own = replace(of_space("imbalance", "cpu", {}), space=Space("mine", "?", lambda trial, setting: {}, lambda _: []))
+    assert own.recipe({"views": 2})["views"] == 2
+
+
+def test_a_run_from_before_the_rule_keeps_its_recipes() -> None:
+    """There `freezing` had four views behind any frozen stage, and the other spaces none that are fixed."""
+    before = of_space("freezing", "cpu", {}, fixes_views=False)
+    assert [before.recipe({"frozen_stages": n})["views"] for n in (0, 1, 5)] == [0, VIEWS, VIEWS]
+    assert of_space("backbones", "cpu", {}, fixes_views=False).recipe({"frozen_stages": 5})["views"] == 0

@@ -1,0 +1,83 @@
+"""Whether every node of a cluster sees the run's folder and the photos, found out before work is given to it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from maskcls.errors import RunError
+from maskcls.text import counted, first
+from tune.runs.folder import RunFolder
+
+ANSWER_S = 60.0
+"""How long a node may take to start a worker and to look."""
+
+
+def check_nodes(run: RunFolder, *, fewest: int = 2) -> None:
+    """Raises RunError that names the nodes of Ray's cluster which do not see the run or its photos, or do not answer.
+
+    Each node must find in the run's folder what the driver has just written there, and the first photo.
+
+    Args:
+        fewest: a cluster of fewer nodes is not asked, since a fit there sees what the driver sees.
+    """
+    import ray
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if len(nodes) < fewest:
+        return
+    # A name that no node has asked for before, so that no file system answers from memory.
+    written = run.path / f".seen-by-nodes-{ray.get_runtime_context().get_job_id()}"
+    written.touch()
+    try:
+        problems = _problems(nodes, [written, *_first_photo(run)])
+    finally:
+        written.unlink(missing_ok=True)
+    if problems:
+        raise RunError(
+            f"{len(problems)} of {counted(len(nodes), 'node')} of the cluster cannot take part: "
+            f"{first(sorted(problems), 3)}. All nodes must see the photos and {run.path} under the same paths: put "
+            "both on a file system that they share (--data, --runs), or start Ray without these nodes."
+        )
+
+
+def _first_photo(run: RunFolder) -> list[Path]:
+    with (run.data / "photos.csv").open(encoding="utf-8", newline="") as table:
+        return [Path(row["file"]) for row in islice(csv.DictReader(table), 1)]
+
+
+def _problems(nodes: Sequence[dict[str, Any]], files: Sequence[Path]) -> list[str]:
+    """What is wrong on a node, after its address; empty if nothing is."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    look: Callable[..., Any] = ray.remote(num_cpus=0, max_retries=0)(unseen).options
+    asked = {
+        look(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(list(files)): node
+        for node in nodes
+    }
+    answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_S)
+    problems = [f"{_address(asked[one])} did not answer within {ANSWER_S:g} s" for one in silent]
+    for one in answered:
+        try:
+            missing = ray.get(one)
+        except Exception as error:  # the node's environment lacks a package, or the node has just gone
+            problems.append(f"{_address(asked[one])} answered: {' '.join(str(error).split())[-200:]}")
+            continue
+        if missing:
+            # The folder of the file that the driver has written says more than that file.
+            named = missing[0].parent if missing[0] == files[0] else missing[0]
+            problems.append(f"{_address(asked[one])} does not see {named}")
+    return problems
+
+
+def unseen(files: Sequence[Path]) -> list[Path]:
+    """The files that this machine does not see. Runs in a worker of each node."""
+    return [file for file in files if not file.exists()]
+
+
+def _address(node: dict[str, Any]) -> str:
+    return str(node["NodeManagerAddress"])
