@@ -8,6 +8,7 @@ from typing import Any
 import timm
 import torch
 from timm.models import PretrainedCfg
+from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
 
 from maskcls.errors import CallError, RunError, is_out_of_memory
@@ -50,11 +51,10 @@ class Backbone(nn.Module):
         return self.stages[tensor_name.rpartition(".")[0]]
 
     def exempt_from_decay(self) -> list[nn.Parameter]:
-        """Parameters that the timm model names as exempt from weight decay, and biases of any shape."""
-        names = set(getattr(self.model, "no_weight_decay", set)())
-        return [
-            parameter for name, parameter in self.model.named_parameters() if name in names or name.endswith(".bias")
-        ]
+        """Trainable parameters whose weights timm does not decay: biases, those of norms, and what the model names."""
+        named = getattr(self.model, "no_weight_decay", set)()  # as `pos_embed`; may be patterns, which timm resolves
+        groups = param_groups_weight_decay(self.model, weight_decay=1.0, no_weight_decay_list=named)
+        return [parameter for group in groups if not group["weight_decay"] for parameter in group["params"]]
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (b, 3, s, s) -> features (b, n_features)."""

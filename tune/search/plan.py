@@ -120,14 +120,15 @@ class SearchPlan:
             raise CallError(f"Space {self.space.name} gives an invalid recipe. {error}") from None
         if "views" in overrides or "views" in self.explicit:
             return recipe.model_dump()
-        return recipe.model_copy(update={"views": self._views(recipe)}).model_dump()
+        return recipe.model_copy(update={"views": self._views(recipe, overrides)}).model_dump()
 
-    def _views(self, recipe: Recipe) -> int:
+    def _views(self, recipe: Recipe, overrides: Mapping[str, Any]) -> int:
         """How many views a photo has in a trial where neither the call nor the space says so."""
         if self.fixes_views:
             return presets.fixed_views(recipe, shared=self.shares_features)
-        # Before there was a rule, the space freezing had one of its own.
-        return presets.VIEWS if self.space.name == "freezing" and recipe.frozen_stages else self.base.views
+        # Before there was a rule, the space freezing gave views together with the frozen stages that it drew.
+        drew = self.space.name == "freezing" and "frozen_stages" in overrides
+        return presets.VIEWS if drew and recipe.frozen_stages else self.base.views
 
 
 def modelled(plan: SearchPlan, ahead: int, known: int = 0, begun: int = 0, unknown: int = 0) -> int:

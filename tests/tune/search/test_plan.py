@@ -167,4 +167,5 @@ def test_a_run_from_before_the_rule_keeps_its_recipes() -> None:
     """There `freezing` had four views behind any frozen stage, and the other spaces none that are fixed."""
     before = of_space("freezing", "cpu", {}, fixes_views=False)
     assert [before.recipe({"frozen_stages": n})["views"] for n in (0, 1, 5)] == [0, VIEWS, VIEWS]
+    assert before.recipe({})["views"] == 0, "the preset, trial 0"
     assert of_space("backbones", "cpu", {}, fixes_views=False).recipe({"frozen_stages": 5})["views"] == 0
