@@ -52,7 +52,8 @@ class Backbone(nn.Module):
 
     def exempt_from_decay(self) -> list[nn.Parameter]:
         """Trainable parameters whose weights timm does not decay: biases, those of norms, and what the model names."""
-        named = getattr(self.model, "no_weight_decay", set)()  # as `pos_embed`; may be patterns, which timm resolves
+        # As `pos_embed`; they may be patterns, which timm resolves.
+        named: set[str] = getattr(self.model, "no_weight_decay", set)()
         groups = param_groups_weight_decay(self.model, weight_decay=1.0, no_weight_decay_list=named)
         return [parameter for group in groups if not group["weight_decay"] for parameter in group["params"]]
 
