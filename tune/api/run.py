@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from maskcls.errors import RunError
 from maskcls.files import relative
+from maskcls.text import command
 
 if TYPE_CHECKING:
     import optuna
@@ -128,10 +129,10 @@ class Run:
 
         best = self._folder.best
         if not (best / MANIFEST).is_file():
+            export = command("tune.export", "--run", self.path, "--trial", 0, "--out", "DIR")
             raise RunError(
                 f"Run {self.name} has no bundle in {best} yet: it is written when a search ends. Go on with the run, "
-                f"run_search(resume={relative(self.path)!r}), or export a trial: python -m tune.export --run "
-                f"{self.path} --trial 0 --out DIR."
+                f"run_search(resume={relative(self.path)!r}), or export a trial: {export}"
             )
         return Predictor(best, device, flip=flip)
 

@@ -152,10 +152,9 @@ def resolve(
         raise CallError(str(error)) from None
     scale, notes = resolve_scale(options.scale, machine)
     explicit = options.explicit_values(seed=options.seed)
-    if base_recipe:
-        base = Recipe.model_validate(base_recipe)
-    else:
-        base = presets.base_recipe(options.preset, scale, explicit, demo=options.data is None)
+    demo = options.data is None
+    preset = Recipe.model_validate(base_recipe) if base_recipe else None
+    base = preset or presets.base_recipe(options.preset, scale, explicit, demo=demo)
     served = _Weights(options.weights, has_weights or {})
     setting = Setting("gpu" if scale == "gpu" else "cpu", served, pretrained=options.weights != weights.NONE)
     if not setting.pretrained and "frozen_stages" not in explicit:

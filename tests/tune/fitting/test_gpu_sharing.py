@@ -268,12 +268,12 @@ def test_fits_of_a_search_and_of_a_comparison_share_a_gpu(
     main: Any, words: tuple[str, ...], unit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scale = Scale(61_000.0)  # 64 px, 64 photos: 16.0 GB
+    monkeypatch.setattr("tune.runs.cluster.is_up", lambda: False)  # a Ray of earlier tests
     monkeypatch.setattr("tune.runs.cluster.here", lambda: ONE_GPU)
     monkeypatch.setattr(Gpu, "here", lambda: CARD)
     monkeypatch.setattr("maskcls.training.gpu_memory.gpu_bytes", scale)
-    said = commands.call(
-        main, *words, *("--plan", "--set", "batch_size=64", "--gpus-per-trial", "auto", "--cache", tmp_path)
-    )
+    words = (*words, "--image-size", "64", "--set", "batch_size=64")
+    said = commands.call(main, *words, *("--plan", "--gpus-per-trial", "auto", "--cache", tmp_path))
     assert said.status == 0, said.err
     assert (
         said.err.count(f"--gpus-per-trial auto is 0.25: up to 4 {unit}s share a GPU. resnext101_32x8d.tv_in1k at 64")

@@ -71,7 +71,7 @@ def test_the_preset_is_trial_0_and_the_sampler_learns_from_it(tmp_path: Path) ->
     run_search(plan, run, Synthetic())
     first, second = records(run)
     assert first.origin == "preset"
-    assert first.recipe == plan.base.model_dump()
+    assert first.recipe == plan.recipe({})
     assert first.params == {"frozen_stages": 5, "lr_head": 1e-3}
     assert second.origin == "point 1"
     assert second.params == {"frozen_stages": 2, "lr_head": 1e-3, "lr_body": 1e-4}

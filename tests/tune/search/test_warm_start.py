@@ -186,7 +186,7 @@ def test_what_is_learnt_counts_for_nobody(tmp_path: Path) -> None:
     search(plan, new)
     assert [record.origin for record in records(new)] == ["preset", "sampled", "sampled"]
     assert records(new)[0].trial_id == "0000"
-    assert records(new)[0].recipe == plan.base.model_dump()
+    assert records(new)[0].recipe == plan.recipe({})
     assert n_left(open_study(new), 3) == 0
     fresh = schedulers.EpochASHA(4)
     fresh.replay(trial for trial in open_study(new).get_trials() if is_own(trial))

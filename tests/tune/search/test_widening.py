@@ -217,7 +217,7 @@ def test_a_preset_that_waits_is_widened_to_the_point_that_it_is(tmp_path: Path) 
     search(plan, run)
     (record,) = records(run)
     assert record.origin == PRESET
-    assert record.recipe == plan.base.model_dump()
+    assert record.recipe == plan.recipe({})
     assert record.params == {name: record.recipe[name] for name in record.params}
     assert "label_smoothing" in record.params
 
