@@ -31,7 +31,7 @@ REPLACED = {
     "--seeds 5": "--seeds 2",
 }
 ELSEWHERE = {
-    "make search": "tests/tune/search/test_kill.py searches the demo faces by the same command, and .ci/run calls make",
+    "make search": "tests/tune/search/test_command.py and test_events.py search drawn faces by the same command",
     "make test": "this is it",
     "python -m tune.search --space everything --data ../shared/faces/dev": "half an hour; README shows what it found",
     "python -m tune.compare --study contest": "an hour; tests/tune/compare/test_contest_study.py tests its parts",

@@ -23,6 +23,7 @@ from tests.commands import call
 FIGURES = ("seconds", "cpu_s", "machine_cpu_s", "peak_pss_mb", "seconds_an_epoch")
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(600)  # two searches, each with a Ray of its own
 def test_both_sides_search_and_are_recorded(tmp_path: Path) -> None:
     draw(tmp_path / "faces", 20, seed=0)

@@ -15,6 +15,7 @@ from tests.commands import call
 STEPS = ["reading the folder", "splitting the people", "decoding into the pixel store", "opening the pixel store"]
 
 
+@pytest.mark.soak
 def test_more_photos_are_measured_and_recorded(tmp_path: Path) -> None:
     out = tmp_path / "growth.json"
     words = [
@@ -49,6 +50,7 @@ def test_more_photos_are_measured_and_recorded(tmp_path: Path) -> None:
             )
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(300)
 def test_trials_share_the_pixels(tmp_path: Path) -> None:
     out = tmp_path / "growth.json"

@@ -12,6 +12,7 @@ from tests.benchmarks import search_cost
 from tests.commands import call
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(600)  # a dozen actors start, one after the other
 def test_search_cost_measures_and_records(tmp_path: Path) -> None:
     out = tmp_path / "search_cost.json"

@@ -7,21 +7,26 @@ README.md says how the files here were made.
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import timm.models.resnet
+import torch
 from safetensors.numpy import load_file
 
+from maskcls.machine import set_threads
+from tests.commands import call_module
+from tests.conftest import TINY_BACKBONE
+
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
 PLACEHOLDER = "/DATA"
 """Stands in the kept files for the folder of the drawn faces."""
 WITH_PATHS = ("search.json", "comparison.json", "data/photos.csv")
@@ -38,28 +43,39 @@ pytestmark = pytest.mark.timeout(600)
 
 
 class Commands:
-    """The commands, called in a folder with a cache of its own, and with the tiny backbone that is not timm's."""
+    """The commands, called in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        paths = [str(HERE / "plugin"), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        self.environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "MASKCLS_CACHE": str(folder / "cache")}
-        self.environment.pop("RAY_ADDRESS", None)
 
     def __call__(self, module: str, *words: object) -> str:
         """What `python -m module words…` said; fails where its exit status is not 0."""
-        command = [sys.executable, "-m", module, *map(str, words)]
-        done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
-        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
-        return done.stdout + done.stderr
+        said = call_module(module, *words)
+        assert said.status == 0, f"{module} {words}\n{said.out}\n{said.err}"
+        return said.out + said.err
 
 
 @pytest.fixture(scope="module")
-def commands(tmp_path_factory: pytest.TempPathFactory) -> Commands:
-    """The commands, and a folder `drawn` of the faces that the kept runs were made with."""
+def commands(tmp_path_factory: pytest.TempPathFactory, ray_cluster: str) -> Iterator[Commands]:
+    """The commands, in a folder with a cache of its own and with `drawn`, the faces that the kept runs were made with.
+
+    Ray's workers know the tiny backbone, which is not timm's, and so does this process.
+    """
     made = Commands(tmp_path_factory.mktemp("legacy"))
-    made("maskcls.demo", "--out", "drawn", "--persons", PEOPLE, "--seed", SEED)
-    return made
+    spec = importlib.util.spec_from_file_location("tests.legacy.tiny", TINY_BACKBONE / "sitecustomize.py")
+    assert spec is not None
+    assert spec.loader is not None
+    plugin = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = plugin  # timm asks there for whoever registers
+    spec.loader.exec_module(plugin)
+    plugin.register(timm.models.resnet)
+    before = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(made.folder)
+        patch.setenv("MASKCLS_CACHE", str(made.folder / "cache"))
+        made("maskcls.demo", "--out", "drawn", "--persons", PEOPLE, "--seed", SEED)
+        yield made
+    set_threads(before)
 
 
 @pytest.fixture(scope="module")

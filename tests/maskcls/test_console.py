@@ -108,8 +108,8 @@ def test_only_the_command_that_is_asked_for_is_imported(
         ["search", "--spaces"],
         ["check", "--data", "nowhere"],
         ["cache", "list", "--cache", "nowhere"],
-        ["evaluate", "--images", "nowhere"],
-        ["export", "--run", "nowhere", "--out", "x"],
+        pytest.param(["evaluate", "--images", "nowhere"], marks=pytest.mark.soak),
+        pytest.param(["export", "--run", "nowhere", "--out", "x"], marks=pytest.mark.soak),
     ],
 )
 def test_errors_and_statuses_are_those_of_python_m(words: list[str], script: Path, tmp_path: Path) -> None:

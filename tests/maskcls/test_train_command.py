@@ -148,13 +148,16 @@ def test_a_folder_in_the_way_is_left_alone(faces: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "status", "message"), [(signal.SIGINT, 130, "Interrupted"), (signal.SIGTERM, 143, "Terminated")]
+    ("number", "status", "message"),
+    [
+        (signal.SIGINT, 130, "Interrupted"),
+        pytest.param(signal.SIGTERM, 143, "Terminated", marks=pytest.mark.soak),
+    ],
 )
 def test_ctrl_c_and_sigterm_are_no_traceback(
     number: int, status: int, message: str, faces: Path, cache: Path, tmp_path: Path
 ) -> None:
-    words: list[str | Path] = ["--data", faces, "--cache", cache, *SMALL, "--set", "task_split=three"]
-    words += ["--out", tmp_path / "out"]
+    words: list[str | Path] = ["--data", faces, "--cache", cache, *SMALL, "--out", tmp_path / "out"]
     with subprocess.Popen(command(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None

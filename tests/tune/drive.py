@@ -1,7 +1,7 @@
 """A driver in a process of its own, for tests that kill or interrupt it.
 
 python drive.py RUN TRIALS SLEEP_S PARALLEL [EPOCHS [RUNGS]]; RUNGS is a file that gets a line each time that the
-scheduler's rungs change.
+scheduler's rungs change. It starts a Ray of its own, or joins the one at RAY_ADDRESS.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main() -> None:
     if len(sys.argv) > 6:
         log_rungs(Path(sys.argv[6]))
     run = SearchRun.open(path) if path.exists() else SearchRun.create(path.parent, path.name)
-    with cluster.connected(None):
+    with cluster.connected(os.environ.get("RAY_ADDRESS")):
         outcome = run_search(make_plan(trials, epochs, parallel=parallel), run, Synthetic(sleep_s=sleep_s))
     print(outcome.reason, outcome.remaining)
     sys.exit(outcome.exit_status)

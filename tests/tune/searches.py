@@ -6,10 +6,13 @@ import csv
 from pathlib import Path
 from typing import Any
 
+from maskcls.training.conditions import NUMBERS
 from maskcls.training.presets import preset
 from search_spaces import Setting
 from tests.tune.synthetic import SPACE
+from tune.fitting.curve import read_curve
 from tune.runs.folder import SearchRun
+from tune.runs.study import open_study, records
 from tune.search.plan import SearchPlan, pinned_space
 
 SETTING = Setting("cpu")
@@ -31,6 +34,22 @@ def table(run: SearchRun, *, seconds: bool = True) -> list[dict[str, str]]:
     with run.leaderboard.open() as file:
         rows = list(csv.DictReader(file))
     return rows if seconds else [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+def reported(run: SearchRun) -> dict[str, dict[str, Any]]:
+    """Every trial that was begun, as the study and its folders have it, without times."""
+    trials = {f"{trial.number:04d}": trial for trial in open_study(run).get_trials(deepcopy=False)}
+    return {
+        record.trial_id: {
+            "state": record.state,
+            "params": record.params,
+            "reported": trials[record.trial_id].intermediate_values,
+            "value": trials[record.trial_id].values,
+            "recipe": record.recipe,
+            "curve": [{name: row.get(name) for name in NUMBERS} for row in read_curve(run.trial(record.trial_id))],
+        }
+        for record in records(run)
+    }
 
 
 def computed(run: SearchRun, trial_id: str) -> list[int]:

@@ -31,7 +31,13 @@ def backbone(name: str, frozen_stages: int) -> Backbone:
     return create_backbone(name, weights="none", frozen_stages=frozen_stages, image_size=FAMILIES[name])
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+LARGE = ("vgg11_bn", "swin_tiny_patch4_window7_224")
+"""A minute each."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.soak] if name in LARGE else []) for name in FAMILIES]
+)
 def test_prefix_and_rest_are_the_backbone_to_the_bit(name: str) -> None:
     size = FAMILIES[name]
     n = 16 if size == 64 else 4

@@ -57,6 +57,9 @@ FAMILIES: dict[str, tuple[list[str], list[int]]] = {
 }
 SIZE_PX = 64
 
+LARGE = (("vgg11_bn", 0), ("vgg11_bn", 3))
+"""Ten seconds each."""
+
 
 def test_eight_families_are_covered() -> None:
     assert len(FAMILIES) == 8
@@ -89,8 +92,14 @@ def test_stages_run_in_order(name: str) -> None:
     assert set(entered) == set(range(1, N_STAGES + 1))
 
 
-@pytest.mark.parametrize("frozen_stages", [0, 3, 5])
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    ("name", "frozen_stages"),
+    [
+        pytest.param(name, frozen_stages, marks=[pytest.mark.soak] if (name, frozen_stages) in LARGE else [])
+        for name in FAMILIES
+        for frozen_stages in (0, 3, 5)
+    ],
+)
 def test_what_moves_in_a_training_step(name: str, frozen_stages: int) -> None:
     torch.manual_seed(0)
     backbone = create_backbone(name, weights="none", frozen_stages=frozen_stages, image_size=SIZE_PX)

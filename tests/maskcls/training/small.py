@@ -11,7 +11,7 @@ SIZE_PX = 32
 RECIPE = Recipe().override(
     {
         "task_split": "three",
-        "backbone": "resnet10t",
+        "backbone": "test_resnet",
         "weights": "none",
         "frozen_stages": 1,
         "head": "mlp",

@@ -236,9 +236,10 @@ def test_memory_that_is_short_while_a_state_is_read_does_not_make_it_a_damaged_o
 
 
 FULL_DISK = """
-import errno, resource, signal, sys
+import errno, resource, signal, sys, torch
 from pathlib import Path
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+torch.set_num_threads(1)
 from maskcls.training.fit import Fit
 from tests.maskcls.training.small import RECIPE, data
 fit = Fit(RECIPE, data())

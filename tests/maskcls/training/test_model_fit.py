@@ -131,7 +131,7 @@ def test_a_members_own_values_are_its_models() -> None:
     fit = Fit(CHOICES["own_values"], data())
     mask, gender, age = fit.model_fits
     assert (mask.recipe.mix, gender.recipe.mix) == ("mixup", "none")
-    assert (age.recipe.backbone, mask.recipe.backbone) == ("resnet18", "resnet10t")
+    assert (age.recipe.backbone, mask.recipe.backbone) == ("resnet18", RECIPE.backbone)
     assert (mask.average, gender.average) == (None, None)
     assert age.average is not None
 

@@ -358,6 +358,7 @@ def more_than(n: int, found: list[Record]) -> bool:
     return sum(record.state.ended for record in found) > n
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_ctrl_c_and_sigterm_end_a_search_cleanly_and_the_program_goes_on(
     tmp_path: Path, faces: Path, cache: Path

@@ -5,14 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests import commands
-from tests.tune.compare.test_command import ROOT, SMALL
+from tests.tune.compare.test_command import SMALL
 from tests.tune.runs.documented_events import read_events
 from tune.compare.__main__ import main
 from tune.compare.options import CompareOptions
@@ -24,13 +23,12 @@ from tune.runs.record import ComparisonRecord
 VARIED = ("--vary", "loss=focal,cross_entropy", "--seeds", "2", "--epochs", "1", *SMALL, "--parallel", "1")
 
 
-def words(folder: Path, cache: Path, *more: str) -> list[str]:
-    return [*VARIED, "--name", "one", "--begin-or-resume", "--runs", str(folder), "--cache", str(cache), *more]
+def words(folder: Path, faces: tuple[str, ...], *more: str) -> list[str]:
+    return [*VARIED, "--name", "one", "--begin-or-resume", "--runs", str(folder), *faces, *more]
 
 
-def started(folder: Path, cache: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tune.compare", *words(folder, cache, "--json")]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def started(folder: Path, faces: tuple[str, ...], address: str) -> subprocess.Popen[str]:
+    return commands.start("-m", "tune.compare", *words(folder, faces, "--json"), address=address)
 
 
 def of(found: list[dict[str, Any]], event: str) -> list[dict[str, Any]]:
@@ -49,16 +47,18 @@ def lines_to(process: subprocess.Popen[str], event: str) -> list[str]:
 
 
 @pytest.mark.timeout(600)
-def test_the_same_words_after_a_kill_make_one_comparison(tmp_path: Path, demo_cache: Path) -> None:
+def test_the_same_words_after_a_kill_make_one_comparison(
+    tmp_path: Path, few_faces: tuple[str, ...], ray_cluster: str
+) -> None:
     run = ComparisonRun(tmp_path / "one")
-    first = started(tmp_path, demo_cache)
+    first = started(tmp_path, few_faces, ray_cluster)
     before = read_events(lines_to(first, "repeat_ended"))
     first.kill()
     first.communicate()
     assert [one["event"] for one in before] == ["run", "repeat_begun", "epoch", "repeat_ended"]
     assert (before[0]["command"], before[0]["resumed"], before[0]["wanted"]) == ("tune.compare", False, 2)
 
-    second = started(tmp_path, demo_cache)
+    second = started(tmp_path, few_faces, ray_cluster)
     out, err = second.communicate()
     assert second.returncode == 0, err
     found = read_events(out.splitlines(keepends=True))
@@ -78,11 +78,11 @@ def test_the_same_words_after_a_kill_make_one_comparison(tmp_path: Path, demo_ca
     assert (done["event"], done["reason"], done["status"], done["remaining"]) == ("done", "finished", 0, 0)
     assert (done["table"], done["report"], done["bundle"]) == (str(run.table_csv), str(run.report), None)
 
-    again = commands.call(main, *words(tmp_path, demo_cache, "--quiet"))
+    again = commands.call(main, *words(tmp_path, few_faces, "--quiet"))
     assert (again.status, again.err) == (0, "")
     assert again.out.split()[0] == "variant", "the table is the result"
     assert f"Comparison finished. Page: {run.report}, table: {run.table_csv}" in again.out
-    other = commands.call(main, *words(tmp_path, demo_cache, "--split-seed", "3"))
+    other = commands.call(main, *words(tmp_path, few_faces, "--split-seed", "3"))
     assert other.status == 2
     assert "found the run one, which has other settings: --split-seed is 0 in the run, but 3 was given" in other.err
 

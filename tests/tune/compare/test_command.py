@@ -1,4 +1,4 @@
-"""The door: what it refuses, and real comparisons of demo faces that are killed, resumed and extended."""
+"""The door: what it refuses, and real comparisons of drawn faces that are killed, resumed and extended."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from maskcls.training.fit_data import FitData
 from maskcls.training.result import EpochResult
 from tests import commands
 from tests.tune.fitting.test_pool import wait_for
-from tests.tune.search.test_kill import none_left
+from tests.tune.search.test_kill import no_worker_left
 from tune.compare import __main__ as compare
 from tune.compare.options import CompareOptions
 from tune.compare.treatments import Treatment
@@ -221,9 +221,9 @@ def test_the_plan_trains_nothing(tmp_path: Path) -> None:
         "--runs",
         tmp_path,
     )
-    assert "  lr_head=0.0001: lr_head 0.002 -> 0.0001\n" in said
+    assert "  lr_head=0.0001: lr_head 0.001 -> 0.0001\n" in said
     assert "  head=linear: head mlp -> linear\n" in said
-    assert "12 fits of 8 epochs: 3 repeats over 3 folds, 1 at a time, 1 core each." in said
+    assert "12 fits of 4 epochs: 3 repeats over 3 folds, 1 at a time, 1 core each." in said
     said = call(
         "--vary",
         "lr_head=1e-4,3e-4",
@@ -237,7 +237,7 @@ def test_the_plan_trains_nothing(tmp_path: Path) -> None:
         "--runs",
         tmp_path,
     )
-    assert "  lr_head=0.0003, head=linear: head mlp -> linear, lr_head 0.002 -> 0.0003\n" in said
+    assert "  lr_head=0.0003, head=linear: head mlp -> linear, lr_head 0.001 -> 0.0003\n" in said
     assert "One repeat gives no verdict: another seed may reverse every difference." in said
     assert list(tmp_path.iterdir()) == []
 
@@ -290,7 +290,7 @@ def test_a_resume_that_contradicts_the_run(words: tuple[str, ...], message: str,
 def test_a_resume_may_add_repeats_and_values(tmp_path: Path) -> None:
     recorded(tmp_path)
     said = call("--resume", "one", "--seeds", 4, "--vary", "lr_head=0.1", "--epochs", 3, "--plan", "--runs", tmp_path)
-    assert "  loss=cross_entropy: loss focal -> cross_entropy\n  lr_head=0.1: lr_head 0.002 -> 0.1\n" in said
+    assert "  loss=cross_entropy: loss focal -> cross_entropy\n  lr_head=0.1: lr_head 0.001 -> 0.1\n" in said
     assert "12 fits of 3 epochs: 4 repeats over 3 folds" in said
 
 
@@ -316,35 +316,34 @@ def test_a_search_is_no_comparison_and_the_other_way_round(tmp_path: Path) -> No
     assert "one is a comparison, not a search. Go on with it: python -m tune.compare --resume" in other.err
 
 
-@pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.timeout(600)
-def test_a_comparison_is_killed_resumed_and_extended(tmp_path: Path, demo_cache: Path) -> None:
+def test_a_comparison_is_killed_resumed_and_extended(
+    tmp_path: Path, few_faces: tuple[str, ...], ray_cluster: str
+) -> None:
     words = [
         "--vary",
         "lr_head=2e-2,1e-4",
+        "--set",
+        "lr_head=2e-3",
         "--seeds",
         "2",
         "--epochs",
         "2",
         *SMALL,
-        "--cache",
-        str(demo_cache),
+        *few_faces,
         "--runs",
         str(tmp_path),
     ]
     run = tmp_path / "killed"
-    command = [sys.executable, "-m", "tune.compare", *words, "--name", "killed"]
-    driver = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    driver = commands.start("-m", "tune.compare", *words, "--name", "killed", address=ray_cluster)
     wait_for(lambda: len(list(run.glob("fits/*/result.json"))) >= 2, 240)
     driver.kill()
     driver.communicate()
-    assert none_left(driver, "ray::work_on", limit_s=15)
+    assert no_worker_left("ray::work_on")
     done = {file: file.stat().st_mtime_ns for file in run.glob("fits/*/result.json")}
     assert 2 <= len(done) < 6
 
-    said = call("--resume", "killed", "--cache", demo_cache, "--runs", tmp_path)
+    said = call("--resume", "killed", *few_faces, "--runs", tmp_path)
     assert {file: file.stat().st_mtime_ns for file in done} == done, "no fit was done twice"
     assert f"Comparison finished. Page: {run / 'report.html'}, table: {run / 'table.csv'}" in said
     assert max(len(line) for line in said.splitlines() if "±" in line) <= 80
@@ -363,7 +362,7 @@ def test_a_comparison_is_killed_resumed_and_extended(tmp_path: Path, demo_cache:
     call(*words, "--name", "unbroken")
     assert table(tmp_path / "unbroken") == reported, "as an unbroken one has it"
 
-    call("--resume", "killed", "--seeds", 3, "--vary", "lr_head=2e-2", "--cache", demo_cache, "--runs", tmp_path)
+    call("--resume", "killed", "--seeds", 3, "--vary", "lr_head=2e-2", *few_faces, "--runs", tmp_path)
     assert {file: file.stat().st_mtime_ns for file in done} == done
     assert len(list(run.glob("fits/*/result.json"))) == 9
     assert {row["n"] for row in table(run).values()} == {"3"}
@@ -385,7 +384,7 @@ def _nobody_tested_was_seen(run: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_study_with_treatments(tmp_path: Path, demo_cache: Path) -> None:
+def test_a_study_with_treatments(tmp_path: Path, few_faces: tuple[str, ...]) -> None:
     file, run = tmp_path / "tricks.py", tmp_path / "one"
     file.write_text(STUDY)
     words = [
@@ -396,8 +395,7 @@ def test_a_study_with_treatments(tmp_path: Path, demo_cache: Path) -> None:
         "--epochs",
         2,
         *SMALL,
-        "--cache",
-        demo_cache,
+        *few_faces,
         "--runs",
         tmp_path,
         "--name",
@@ -422,7 +420,7 @@ def test_a_study_with_treatments(tmp_path: Path, demo_cache: Path) -> None:
     (half,) = (result for result in results if result["settings"]["treatment"])
     assert list(half["readings"]) == [f"{HERE}:HalfThePhotos"]
     file.unlink()
-    assert "Comparison finished." in call("--resume", "one", "--cache", demo_cache, "--runs", tmp_path), "by its copy"
+    assert "Comparison finished." in call("--resume", "one", *few_faces, "--runs", tmp_path), "by its copy"
     note = "reading, nowhere is left out: these photos have no names."
     assert json.loads((run / "comparison.json").read_text())["left_out"] == [note]
     assert (run / "table.md").read_text().endswith(f"\n\n- {note}\n")
@@ -433,7 +431,9 @@ def test_a_study_with_treatments(tmp_path: Path, demo_cache: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_how_it_ends_is_said_and_noted(tmp_path: Path, demo_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_it_ends_is_said_and_noted(
+    tmp_path: Path, few_faces: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def ends(how: Outcome | BaseException) -> commands.Said:
         def run_fits(*arguments: Any, **settings: Any) -> Outcome:
             if isinstance(how, BaseException):
@@ -446,7 +446,7 @@ def test_how_it_ends_is_said_and_noted(tmp_path: Path, demo_cache: Path, monkeyp
             if (tmp_path / "one").exists()
             else ["--vary", "head=linear", "--seeds", 2, *SMALL, "--name", "one"]
         )
-        return commands.call(compare.main, *words, "--cache", demo_cache, "--runs", tmp_path)
+        return commands.call(compare.main, *words, *few_faces, "--runs", tmp_path)
 
     resume = f"python -m tune.compare --resume {tmp_path / 'one'}"
     said = ends(Outcome(Reason.INTERRUPTED, 4))
@@ -475,14 +475,16 @@ def test_how_it_ends_is_said_and_noted(tmp_path: Path, demo_cache: Path, monkeyp
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_variant_whose_fits_fail_or_diverge_leaves_the_others_their_table(tmp_path: Path, demo_cache: Path) -> None:
+def test_a_variant_whose_fits_fail_or_diverge_leaves_the_others_their_table(
+    tmp_path: Path, few_faces: tuple[str, ...]
+) -> None:
     (tmp_path / "tricks.py").write_text(
         "from tune.compare.studies import Comparison, Study, Variant\n"
         f"broken = Variant('broken', treatment='{HERE}:Broken')\n"
         "STUDY = Study('s', '?', [Comparison('one', variants=[broken, Variant('far', {'lr_head': 1e30})])])\n"
     )
     words = ["--study", tmp_path / "tricks.py", "--seeds", 2, "--epochs", 1, *SMALL, "--set", "optimizer=sgd"]
-    said = commands.call(compare.main, *words, "--cache", demo_cache, "--runs", tmp_path, "--name", "one")
+    said = commands.call(compare.main, *words, *few_faces, "--runs", tmp_path, "--name", "one")
     assert said.status == 1, said.err
     assert "broken, repeat 1: failed, KeyError: 'a defect of its own'; " in said.err
     reported = table(tmp_path / "one")
@@ -492,8 +494,10 @@ def test_a_variant_whose_fits_fail_or_diverge_leaves_the_others_their_table(tmp_
     assert "2 fits are left to do (finished). To go on:\n  python -m tune.compare --resume" in said.out
 
 
-def test_what_cannot_be_trained_leaves_no_run_behind_and_a_run_as_it_was(tmp_path: Path, demo_cache: Path) -> None:
-    where = ("--cache", demo_cache, "--runs", tmp_path)
+def test_what_cannot_be_trained_leaves_no_run_behind_and_a_run_as_it_was(
+    tmp_path: Path, few_faces: tuple[str, ...]
+) -> None:
+    where = (*few_faces, "--runs", tmp_path)
     said = refused(2, "--vary", 'ages_left_out=["18-29"]', *SMALL, *where, "--name", "two")
     assert "ages_left_out=18-29: " in said
     assert "leave nobody to train" in said

@@ -18,6 +18,7 @@ from maskcls.stores.arrays import CacheOptions
 from maskcls.training.fit import Fit
 from maskcls.training.presets import base_recipe
 from maskcls.training.result import EpochResult
+from tests.conftest import DemoFaces
 from tune.compare import table as compare_table
 from tune.compare.arms import PlannedComparison, plan_comparison, repeat_splits
 from tune.compare.fits import fit_and_evaluate, is_evaluated, requests
@@ -79,9 +80,9 @@ class NeedsMemory(Treatment):
 
 
 @pytest.fixture
-def run(tmp_path: Path, demo_cache: Path) -> ComparisonRun:
+def run(tmp_path: Path, demo_faces: DemoFaces, demo_cache: Path) -> ComparisonRun:
     made = ComparisonRun.create(tmp_path, "one")
-    prepare(None, cache=CacheOptions(demo_cache)).save(made.data)
+    prepare(demo_faces(24, 4), cache=CacheOptions(demo_cache)).save(made.data)
     return made
 
 

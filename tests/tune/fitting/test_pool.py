@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Generator
 from dataclasses import replace
@@ -20,6 +19,7 @@ import pytest
 from rich.console import Console
 
 from maskcls.errors import RunError
+from tests.commands import start
 from tests.tune.search.test_kill import none_left
 from tests.tune.works import EPOCHS, Work, computed, make_requests
 from tune.fitting import pool as fits
@@ -38,8 +38,7 @@ WORKS = Path(__file__).parents[1] / "works.py"
 
 def drive(folder: Path, n: int, sleep_s: float, parallel: int = 1) -> subprocess.Popen[str]:
     """A driver at the head of its own process group, as a shell would start it."""
-    command = [sys.executable, str(WORKS), str(folder), str(n), str(sleep_s), str(parallel)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return start(WORKS, folder, n, sleep_s, parallel)
 
 
 def wait_for(what: Callable[[], bool], limit_s: float = 90) -> None:

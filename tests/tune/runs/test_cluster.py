@@ -1,4 +1,7 @@
-"""What is said where Ray is not."""
+"""Ray is joined or started, interrupted at every moment of it, and nothing is left behind.
+
+Each start of Ray takes seconds; the moments that differ least are for `make soak`.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import time
 import pytest
 
 from maskcls.errors import RunError
+from tests.commands import start
 from tests.tune.search.test_kill import none_left
 from tune.runs import cluster
 
@@ -44,7 +48,7 @@ from tune.runs import cluster
 """
 
 
-def test_ray_starts_beside_the_block_and_stays_until_its_end() -> None:
+def test_ray_starts_beside_the_block_and_stays_until_its_end_however_it_ends() -> None:
     """Its processes would be ended with the thread that started them."""
     alone("""
 with cluster.starting(None) as ready:
@@ -54,13 +58,8 @@ with cluster.starting(None) as ready:
     assert ray.get(ray.remote(lambda: 7).remote(), timeout=60) == 7
     assert ready() is there
 assert not ray.is_initialized()
-""")
-
-
-def test_what_goes_wrong_in_the_block_leaves_no_ray_behind() -> None:
-    alone("""
 try:
-    with cluster.starting(None):
+    with cluster.starting(None):  # a second one, in whose block something goes wrong
         1 / 0
 except ZeroDivisionError:
     assert not ray.is_initialized()
@@ -85,8 +84,7 @@ with cluster.starting("127.0.0.1:1"):
 
 def asked(code: str) -> subprocess.Popen[str]:
     """As a shell would start it: at the head of its own process group."""
-    command = [sys.executable, "-c", BEGIN + code]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return start("-c", BEGIN + code)
 
 
 def begun(code: str) -> subprocess.Popen[str]:
@@ -101,7 +99,14 @@ GOES_ON = "while True: time.sleep(0.1)"
 """As a driver does. In one long sleep, Python would not see a signal that comes while another thread forks."""
 
 
-@pytest.mark.parametrize(("goes_on", "after_s"), [(GOES_ON, 1.0), (GOES_ON, 3.0), ("1 / 0", 1.0)])
+@pytest.mark.parametrize(
+    ("goes_on", "after_s"),
+    [
+        (GOES_ON, 3.0),
+        pytest.param(GOES_ON, 1.0, marks=pytest.mark.soak),
+        pytest.param("1 / 0", 1.0, marks=pytest.mark.soak),
+    ],
+)
 def test_ctrl_c_while_ray_starts_leaves_nothing_behind(goes_on: str, after_s: float) -> None:
     """A terminal sends it to the whole group, Ray's half-started processes too. A block that failed waits for Ray."""
     driver = begun(f"""
@@ -114,13 +119,13 @@ with cluster.starting(None):
     interrupted(driver)
 
 
-@pytest.mark.parametrize("start", ["starting", "connected"])
-def test_sigterm_ends_a_command_with_its_own_status_and_leaves_nothing_behind(start: str) -> None:
+@pytest.mark.parametrize("how", ["starting", pytest.param("connected", marks=pytest.mark.soak)])
+def test_sigterm_ends_a_command_with_its_own_status_and_leaves_nothing_behind(how: str) -> None:
     """Ray has a handler of its own, which would exit with 15."""
     driver = begun(f"""
 from maskcls.cli import run
 def main():
-    with cluster.{start}(None):
+    with cluster.{how}(None):
         print("begun", flush=True)
         {GOES_ON}
 run(main)
@@ -173,6 +178,7 @@ with cluster.starting(None):
     interrupted(driver)
 
 
+@pytest.mark.soak
 def test_ctrl_c_as_ray_comes_up_does_not_wait_for_what_it_has_ended() -> None:
     """Ray is connected then, and would tell its GCS of the exception."""
     interrupted(
@@ -190,6 +196,7 @@ with cluster.starting(None):
     )
 
 
+@pytest.mark.soak
 def test_ctrl_c_while_ray_shuts_down_leaves_nothing_behind() -> None:
     """It comes when Ray's connection is gone and its processes are not; Ray would end this process and leave them."""
     interrupted(

@@ -44,22 +44,24 @@ def some_at_work(found: list[Record]) -> bool:
 
 
 @pytest.mark.timeout(600)
-def test_the_same_words_again_and_again_make_one_search(tmp_path: Path, demo_cache: Path) -> None:
+def test_the_same_words_again_and_again_make_one_search(
+    tmp_path: Path, few_faces: tuple[str, ...], ray_cluster: str
+) -> None:
     run = SearchRun(tmp_path / "one")
-    first = started(tmp_path, demo_cache, *WORDS)
+    first = started(tmp_path, few_faces, ray_cluster, *WORDS)
     wait_until_there(run.record_file)
     kill(first)
     assert not has_data(run), "killed before its data lay there"
 
-    second = started(tmp_path, demo_cache, *WORDS)
+    second = started(tmp_path, few_faces, ray_cluster, *WORDS)
     kept = {record.trial_id: record for record in wait_for(run.path, some_at_work) if record.state in ENDED}
     kill(second)
 
-    third = started(tmp_path, demo_cache, *WORDS, "--json")
+    third = started(tmp_path, few_faces, ray_cluster, *WORDS, "--json")
     assert third.stdout is not None
     line = third.stdout.readline()
     assert [(one["event"], one["resumed"]) for one in read_events([line])] == [("run", True)]
-    beside = commands.call(main, *TINY, *WORDS, "--runs", tmp_path, "--cache", demo_cache)
+    beside = commands.call(main, *TINY, *WORDS, "--runs", tmp_path, *few_faces)
     assert beside.status == 1
     assert beside.err.endswith(
         f"Error: Another driver is working on {run.path}. Wait for it, or end it, and try again.\n"
@@ -78,7 +80,7 @@ def test_the_same_words_again_and_again_make_one_search(tmp_path: Path, demo_cac
     assert (run.best / "bundle.json").exists()
 
     before = run.record_file.read_text()
-    again = commands.call(main, *TINY, *WORDS, "--runs", tmp_path, "--cache", demo_cache)
+    again = commands.call(main, *TINY, *WORDS, "--runs", tmp_path, *few_faces)
     assert again.status == 0
     assert "Nothing is left to do: one has 3 trials, and 3 are wanted." in again.out
     assert run.record_file.read_text() == before

@@ -1,4 +1,4 @@
-"""The command: what it refuses, what its plan says, and a search of demo faces that is killed, resumed and extended."""
+"""The command: what it refuses, what its plan says, and a search of drawn faces, killed, resumed and extended."""
 
 from __future__ import annotations
 
@@ -286,12 +286,13 @@ def assert_the_winner_was_chosen(path: Path, said: str) -> None:
     assert bundle["scores"]["trial"] == choice["winner"]
 
 
-@pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.timeout(600)
-def test_a_search_of_demo_faces_is_killed_resumed_and_extended(tmp_path: Path, demo_cache: Path) -> None:
+def test_a_search_of_drawn_faces_is_killed_resumed_and_extended(
+    tmp_path: Path, few_faces: tuple[str, ...], ray_cluster: str
+) -> None:
     """Also the machine's whole way: from drawn faces to a bundle."""
     path = tmp_path / "runs" / "demo"
-    common = ["--runs", str(tmp_path / "runs"), "--cache", str(demo_cache), "--parallel", "1"]
+    common = ["--runs", str(tmp_path / "runs"), "--parallel", "1", *few_faces]
     begin = [
         "--space",
         "freezing",
@@ -312,9 +313,7 @@ def test_a_search_of_demo_faces_is_killed_resumed_and_extended(tmp_path: Path, d
         "--repeats",
         "2",
     ]
-    driver = subprocess.Popen(
-        door(*begin, *common), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    driver = commands.start("-m", "tune.search", *begin, *common, address=ray_cluster)
     before = wait_for(path, lambda reported: {TrialState.UNFINISHED} < {r.state for r in reported}, 120)
     driver.kill()
     driver.communicate()
@@ -327,7 +326,7 @@ def test_a_search_of_demo_faces_is_killed_resumed_and_extended(tmp_path: Path, d
     assert all(record.state in ENDED for record in reported.values())
     assert {name: reported[name] for name in kept} == kept
     assert {name: read_curve(path / "trials" / name) for name in kept} == curves
-    assert "Gain over the preset (trial 0000" in resumed
+    assert "Gain over the preset, 2 repeats: " in resumed
     assert f"python -m maskcls.predict --bundle {path / 'best'}" in resumed
     assert (path / "best" / "bundle.json").exists()
     assert (path / "report.html").exists()
@@ -341,7 +340,7 @@ def test_a_search_of_demo_faces_is_killed_resumed_and_extended(tmp_path: Path, d
     shutil.rmtree(path / "best")
     os.utime(path / "report.html", (0, 0))
     (path / "leaderboard.csv").unlink()
-    assert "Gain over the preset (trial 0000" in call("--resume", "demo", *common)
+    assert "Gain over the preset, 2 repeats: " in call("--resume", "demo", *common)
     assert (path / "best" / "bundle.json").exists()
     assert (path / "report.html").stat().st_mtime > written
     assert table(SearchRun(path)) == ranks
@@ -356,4 +355,4 @@ def test_a_search_of_demo_faces_is_killed_resumed_and_extended(tmp_path: Path, d
     assert [part["why"] for part in kept_call["parts"]] == ["killed, or still running", *["finished"] * 3]
     again = commands.read(search.main, SearchOptions.stated, "--config", path / "config.toml")
     assert again.to_record() == kept_call["call"], "as the run has it after the resume"
-    assert (again.name, again.resume, again.runs, again.cache) == (None, None, tmp_path / "runs", demo_cache)
+    assert (again.name, again.resume, again.runs, again.cache) == (None, None, tmp_path / "runs", Path(few_faces[-1]))

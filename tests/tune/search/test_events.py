@@ -1,10 +1,9 @@
-"""A real search of demo faces, followed line by line by a program: what it says is what the run holds."""
+"""A real search of drawn faces, followed line by line by a program: what it says is what the run holds."""
 
 from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,16 +20,15 @@ from tune.runs.study import records
 from tune.search.__main__ import main
 from tune.states import TrialState
 
-ROOT = Path(__file__).parents[3]
 TINY = ["--space", "freezing", "--image-size", "32", "--set", "batch_size=128", "--set", "backbone=lcnet_050"]
 TINY += ["--parallel", "1", "--cpus-per-trial", "1"]
 Events = list[dict[str, Any]]
 
 
-def started(folder: Path, cache: Path, *words: str) -> subprocess.Popen[str]:
-    """The command, on its way."""
-    command = [sys.executable, "-m", "tune.search", *TINY, "--runs", str(folder), "--cache", str(cache), *words]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def started(folder: Path, faces: tuple[str, ...], address: str, *words: str) -> subprocess.Popen[str]:
+    """The command, as a process of its own that joins the Ray at the address."""
+    words = (*TINY, "--runs", str(folder), *faces, *words)
+    return commands.start("-m", "tune.search", *words, address=address)
 
 
 def of(found: Events, event: str) -> Events:
@@ -38,11 +36,13 @@ def of(found: Events, event: str) -> Events:
 
 
 @pytest.fixture(scope="module")
-def followed(tmp_path_factory: pytest.TempPathFactory, demo_cache: Path) -> tuple[SearchRun, Events, str]:
+def followed(
+    tmp_path_factory: pytest.TempPathFactory, few_faces: tuple[str, ...], ray_cluster: str
+) -> tuple[SearchRun, Events, str]:
     """The run, its events, and stderr. The lines are read while the search works."""
     folder = tmp_path_factory.mktemp("followed")
     words = ("--name", "one", "--trials", "3", "--epochs", "2", "--finalists", "2", "--repeats", "2")
-    search = started(folder, demo_cache, *words, "--retrain-on-all", "--json")
+    search = started(folder, few_faces, ray_cluster, *words, "--retrain-on-all", "--json")
     assert search.stdout is not None
     assert search.stderr is not None
     lines: list[str] = []
@@ -156,9 +156,9 @@ def test_repeats_choice_and_holdout_are_the_records(followed: tuple[SearchRun, E
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_quiet_leaves_the_result(tmp_path: Path, demo_cache: Path) -> None:
+def test_quiet_leaves_the_result(tmp_path: Path, few_faces: tuple[str, ...]) -> None:
     words = ("--name", "one", "--trials", "1", "--epochs", "1", "--finalists", "0", "--quiet")
-    said = commands.call(main, *TINY, "--runs", tmp_path, "--cache", demo_cache, *words)
+    said = commands.call(main, *TINY, "--runs", tmp_path, *few_faces, *words)
     assert (said.status, said.err) == (0, "")
     best, *where = said.out.splitlines()
     (record,), run = records(SearchRun(tmp_path / "one")), tmp_path / "one"

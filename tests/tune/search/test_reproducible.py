@@ -7,60 +7,24 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from maskcls.training.conditions import NUMBERS, segments
-from tests.commands import call
+from maskcls.training.conditions import segments
+from tests.commands import start
 from tests.tune.search.test_kill import DRIVE, none_left, wait_for
-from tests.tune.searches import make_plan, new_run, table
+from tests.tune.searches import make_plan, new_run, reported, table
 from tests.tune.synthetic import Synthetic
 from tune.fitting.curve import read_curve
 from tune.runs.folder import SearchRun
-from tune.runs.study import open_study, records
-from tune.search import __main__ as search_command
+from tune.runs.study import records
 from tune.search.driver import run_search
 from tune.states import TrialState
 
-ROOT = Path(__file__).parents[3]
-REAL = ["--space", "freezing", "--scale", "cpu", "--image-size", "32", "--weights", "none"]
-REAL += [
-    "--set",
-    "backbone=mobilenetv3_small_050",
-    "--set",
-    "batch_size=128",
-    "--cpus-per-trial",
-    "1",
-    "--finalists",
-    "0",
-]
-
-
-def reported(run: SearchRun) -> dict[str, dict[str, Any]]:
-    """Every trial that was begun, as study and folders tell of it, without times."""
-    trials = {f"{trial.number:04d}": trial for trial in open_study(run).get_trials(deepcopy=False)}
-    return {
-        record.trial_id: {
-            "state": record.state,
-            "params": record.params,
-            "reported": trials[record.trial_id].intermediate_values,
-            "value": trials[record.trial_id].values,
-            "recipe": record.recipe,
-            "curve": [{name: row.get(name) for name in NUMBERS} for row in read_curve(run.trial(record.trial_id))],
-        }
-        for record in records(run)
-    }
-
-
-def search(*words: str | Path) -> subprocess.Popen[str]:
-    """`tune.search` at the head of its own session."""
-    command = [sys.executable, "-m", "tune.search", *map(str, words)]
-    return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+SMALL = ["--space", "freezing", "--scale", "cpu", "--image-size", "32", "--weights", "none", "--cpus-per-trial", "1"]
+SMALL += ["--set", "backbone=mobilenetv3_small_050", "--set", "batch_size=128", "--finalists", "0"]
+TRIALS, EPOCHS = 14, 6
 
 
 def finished(process: subprocess.Popen[str]) -> str:
@@ -72,50 +36,33 @@ def finished(process: subprocess.Popen[str]) -> str:
     return out
 
 
-@pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.timeout(300)
-def test_the_same_seed_gives_the_same_study_in_a_fresh_process(tmp_path: Path) -> None:
-    run_search(make_plan(24, {"epochs": 6}), new_run(tmp_path, "one"), Synthetic(), plain=True)
-    command = [sys.executable, str(DRIVE), str(tmp_path / "two"), "24", "0", "1", "6"]
-    finished(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
-    one, two = (reported(SearchRun(tmp_path / name)) for name in ("one", "two"))
-    assert len(one) == 24
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory, ray_cluster: str) -> SearchRun:
+    run = new_run(tmp_path_factory.mktemp("unbroken"))
+    run_search(make_plan(TRIALS, {"epochs": EPOCHS}), run, Synthetic(), plain=True)
+    return run
+
+
+def test_the_same_seed_gives_the_same_study_in_a_fresh_process(
+    unbroken: SearchRun, tmp_path: Path, ray_cluster: str
+) -> None:
+    """So do real fits: tests/tune/search/test_session.py."""
+    finished(start(DRIVE, tmp_path / "two", TRIALS, 0, 1, EPOCHS, address=ray_cluster))
+    one, two = (reported(run) for run in (unbroken, SearchRun(tmp_path / "two")))
+    assert len(one) == TRIALS
     assert {trial["state"] for trial in one.values()} == {TrialState.COMPLETE, TrialState.STOPPED_EARLY}
     assert one == two
-    assert table(SearchRun(tmp_path / "one"), seconds=False) == table(SearchRun(tmp_path / "two"), seconds=False)
+    assert table(unbroken, seconds=False) == table(SearchRun(tmp_path / "two"), seconds=False)
 
 
-@pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.timeout(900)
-def test_the_same_seed_gives_the_same_fits_in_a_fresh_process(tmp_path: Path, demo_cache: Path) -> None:
-    words: list[str | Path] = [
-        *REAL,
-        "--trials",
-        "3",
-        "--epochs",
-        "2",
-        "--parallel",
-        "1",
-        "--runs",
-        tmp_path,
-        "--cache",
-        demo_cache,
-    ]
-    said = call(search_command.main, *words, "--name", "one")
-    assert said.status == 0, said.err
-    finished(search(*words, "--name", "two"))
-    one, two = (reported(SearchRun(tmp_path / name)) for name in ("one", "two"))
-    assert len(one) == 3
-    assert all(trial["curve"] for trial in one.values())
-    assert one == two
-
-
+@pytest.mark.soak
 @pytest.mark.timeout(1200)
 def test_a_trial_is_trained_again_to_the_bit(tmp_path: Path, demo_cache: Path) -> None:
     """Trials that ran beside others, one of them killed with the driver and resumed, each again alone in a process."""
     path = tmp_path / "runs" / "first"
     where: list[str | Path] = ["--runs", tmp_path / "runs", "--cache", demo_cache, "--parallel", "2"]
-    driver = search(*REAL, "--name", "first", "--trials", "3", "--epochs", "4", *where)
+    search = ("-m", "tune.search")
+    driver = start(*search, *SMALL, "--name", "first", "--trials", "3", "--epochs", "4", *where)
     at_kill = wait_for(
         path, lambda now: any(trial.state == TrialState.UNFINISHED and trial.epochs for trial in now), 240
     )
@@ -123,7 +70,7 @@ def test_a_trial_is_trained_again_to_the_bit(tmp_path: Path, demo_cache: Path) -
     driver.communicate()
     assert none_left(driver, "ray::ImplicitFunc", limit_s=40)
     alive = {trial.trial_id for trial in at_kill if trial.state == TrialState.UNFINISHED}
-    finished(search("--resume", path, *where))
+    finished(start(*search, "--resume", path, *where))
 
     run = SearchRun(path)
     assert [record.state in (TrialState.COMPLETE, TrialState.STOPPED_EARLY) for record in records(run)] == [True] * 3
@@ -132,33 +79,15 @@ def test_a_trial_is_trained_again_to_the_bit(tmp_path: Path, demo_cache: Path) -
         assert (segment.from_epoch, segment.conditions.threads, segment.conditions.device) == (1, 1, "cpu")
     for trial_id in sorted(alive) or ["0000"]:
         recorded = read_curve(run.trial(trial_id))
-        command = [
-            sys.executable,
-            "-m",
-            "maskcls.train",
-            "--trial",
-            path / trial_id,
-            "--out",
-            tmp_path / trial_id,
-            "--cache",
-            demo_cache,
-        ]
-        again = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, check=False)
-        assert again.returncode == 0, again.stdout + again.stderr
-        assert again.stdout.count("equal to the recorded epoch") == len(recorded) > 0
+        words = ("--trial", path / trial_id, "--out", tmp_path / trial_id, "--cache", demo_cache)
+        said = finished(start("-m", "maskcls.train", *words))
+        assert said.count("equal to the recorded epoch") == len(recorded) > 0
         assert (
             f"{len(recorded)} of {len(recorded)} recorded epochs of trial {trial_id} of first are equal to the bit"
-            in again.stdout
+            in said
         )
         scores = json.loads((tmp_path / trial_id / "bundle.json").read_text())["scores"]
         assert scores["validation"]["f1"] >= max(row["validation_f1"] for row in recorded)
-
-
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> SearchRun:
-    run = new_run(tmp_path_factory.mktemp("unbroken"))
-    run_search(make_plan(14, {"epochs": 6}), run, Synthetic(), plain=True)
-    return run
 
 
 def journal(run: SearchRun) -> list[bytes]:
@@ -173,7 +102,7 @@ def goes_on_as_unbroken(run: SearchRun, cut: int, folder: Path) -> bool:
     broken = new_run(folder, f"cut-{cut}")
     shutil.copytree(run.trials, broken.trials, dirs_exist_ok=True)
     broken.journal.write_bytes(b"".join(journal(run)[:cut]))
-    run_search(make_plan(14, {"epochs": 6}), broken, Synthetic(), plain=True)
+    run_search(make_plan(TRIALS, {"epochs": EPOCHS}), broken, Synthetic(), plain=True)
     return reported(broken) == reported(run) and table(broken, seconds=False) == table(run, seconds=False)
 
 
@@ -185,13 +114,15 @@ def records_of(run: SearchRun, number: int) -> list[int]:
 
 
 @pytest.mark.timeout(300)
-def test_a_kill_after_any_record_of_a_trial_changes_nothing(unbroken: SearchRun, tmp_path: Path) -> None:
-    """Of one that is drawn at random, for random draws depend on those before them, and that the scheduler stops."""
+def test_a_kill_within_a_trial_changes_nothing(unbroken: SearchRun, tmp_path: Path) -> None:
+    """Of one that is drawn at random, for random draws depend on those before them, and that the scheduler stops: after
+    its first, a middle and its last record. The long test below tries all."""
     state = {record.trial_id: record.state for record in records(unbroken)}
     number = next(n for n in range(2, 10) if state[f"{n:04d}"] == TrialState.STOPPED_EARLY)
     cuts = [cut for cut in records_of(unbroken, number) if cut < len(journal(unbroken))]
     assert len(cuts) >= 8
-    assert [cut for cut in cuts if not goes_on_as_unbroken(unbroken, cut, tmp_path)] == []
+    some = (cuts[0], cuts[len(cuts) // 2], cuts[-1])
+    assert [cut for cut in some if not goes_on_as_unbroken(unbroken, cut, tmp_path)] == []
 
 
 @pytest.mark.soak

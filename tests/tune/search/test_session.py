@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +14,9 @@ from optuna.trial import TrialState as OptunaState
 
 from maskcls.errors import RunError
 from tests import commands
-from tests.tune.search.test_command import ROOT, call, door, recorded_run, refused
+from tests.tune.search.test_command import call, recorded_run, refused
 from tests.tune.search.test_kill import none_left, wait_for
-from tests.tune.searches import table
+from tests.tune.searches import reported, table
 from tests.tune.synthetic import fit_and_tell_threads
 from tune.fitting.curve import read_curve
 from tune.runs import cluster
@@ -51,7 +49,7 @@ def test_a_search_in_which_nothing_scored_has_failed(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(500)
-def test_sigterm_ends_a_search_cleanly_and_what_it_prints_goes_on(tmp_path: Path, demo_cache: Path) -> None:
+def test_sigterm_ends_a_search_cleanly_and_what_it_prints_goes_on(tmp_path: Path, few_faces: tuple[str, ...]) -> None:
     runs = tmp_path / "it's my runs"
     words = ["--space", "freezing", "--name", "one", "--trials", "40", "--epochs", "3", "--image-size", "32"]
     words += [
@@ -61,14 +59,11 @@ def test_sigterm_ends_a_search_cleanly_and_what_it_prints_goes_on(tmp_path: Path
         "backbone=lcnet_050",
         "--runs",
         str(runs),
-        "--cache",
-        str(demo_cache),
         "--parallel",
         "1",
+        *few_faces,
     ]
-    driver = subprocess.Popen(
-        door(*words), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    driver = commands.start("-m", "tune.search", *words)
     wait_for(runs / "one", lambda found: any(record.epochs for record in found), 300)
     driver.send_signal(signal.SIGTERM)
     out, err = driver.communicate(timeout=120)
@@ -80,7 +75,7 @@ def test_sigterm_ends_a_search_cleanly_and_what_it_prints_goes_on(tmp_path: Path
     (resume,) = re.findall(r"trials are left to do \(interrupted\).* To go on:\n  (.*)\n", out)
     python, dash_m, module, *copied = shlex.split(resume)
     assert (python, dash_m, module) == ("python", "-m", "tune.search")
-    assert "Trials: 40" in call(*copied, "--plan", "--cache", demo_cache)
+    assert "Trials: 40" in call(*copied, "--plan", *few_faces)
 
 
 def test_a_second_driver_is_refused_and_changes_nothing(tmp_path: Path) -> None:
@@ -128,9 +123,8 @@ def test_the_plan_is_for_the_cluster_that_is_joined(words: tuple[str, ...], monk
     assert "2 at a time, 4 cores, 1 GPUs each" in " ".join(call("--space", "freezing", "--plan", *words).split())
 
 
-@pytest.mark.usefixtures("ray_cluster")
-def test_the_same_search_finds_the_same_also_at_an_address(
-    tmp_path: Path, demo_cache: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_same_search_finds_the_same_also_in_a_fresh_process_at_an_address(
+    tmp_path: Path, few_faces: tuple[str, ...], ray_cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import ray
 
@@ -150,18 +144,18 @@ def test_the_same_search_finds_the_same_also_at_an_address(
         "5",
     ]
     common += ["--finalists", "0"]
-    common += ["--parallel", "1", "--cpus-per-trial", "1", "--runs", str(tmp_path / "runs"), "--cache", str(demo_cache)]
+    common += ["--parallel", "1", "--cpus-per-trial", "1", "--runs", str(tmp_path / "runs"), *few_faces]
     call(*common, "--name", "one")
-    address = ray.get_runtime_context().gcs_address
-    joined = [sys.executable, "-m", "tune.search", *common, "--name", "two", "--address", address]
-    again = subprocess.run(joined, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert again.returncode == 0, again.stderr
-    assert f"Ray's dashboard: http://{ray.init(ignore_reinit_error=True).dashboard_url}" in again.stdout, (
+    again = commands.start("-m", "tune.search", *common, "--name", "two", "--address", ray_cluster)
+    out, err = again.communicate()
+    assert again.returncode == 0, err
+    assert f"Ray's dashboard: http://{ray.init(ignore_reinit_error=True).dashboard_url}" in out, (
         "it ran in the tests' own Ray"
     )
 
     one, two = (SearchRun(tmp_path / "runs" / name) for name in ("one", "two"))
     assert table(one, seconds=False) == table(two, seconds=False)
-    assert len(table(one)) == 3
-    reported = [(row["torch_threads"], row["opencv_threads"]) for row in read_curve(one.trial("0000"))]
-    assert reported == [(1, 1)], "a trial keeps to the cores it was given"
+    assert reported(one) == reported(two)
+    assert len(reported(one)) == 3
+    threads = [(row["torch_threads"], row["opencv_threads"]) for row in read_curve(one.trial("0000"))]
+    assert threads == [(1, 1)], "a trial keeps to the cores it was given"
