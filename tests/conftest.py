@@ -44,9 +44,11 @@ LONGEST = (
     "tune/compare/test_begin_or_resume.py",
 )
 """Files that take half a minute and more. They begin first, so that no worker is left alone with one at the end."""
-# Tests assert results, not times: on a busy machine the first example may take long.
-hypothesis.settings.register_profile("no deadline", deadline=None)
-hypothesis.settings.load_profile("no deadline")
+# Tests assert results, not times: on a busy machine an example may take long.
+hypothesis.settings.register_profile(
+    "at any speed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("at any speed")
 DemoFaces = Callable[[int, int], Path]
 DEMO_CACHE_PEOPLE = 90
 TRAIN_PEOPLE = ("000001_male_Asian_25", "000002_male_Asian_45")
