@@ -9,8 +9,9 @@ import logging
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -121,7 +122,8 @@ def open_or_build(
             if stamps is not None and list(stamps) != now:
                 log.warning(_changed(files, stamps, now))
             store = kind.folder / digest(keys, now, geometry)
-            pixels, is_new = _open_or_build(kind, store, files, geometry, budget_gb, progress, waits)
+            build = partial(_build, kind, store, files, geometry, budget_gb, progress, waits)
+            pixels, is_new = _open_or(build, kind, store, shape)
             is_known = not is_new or read_stamps(files) == now
     if geometry.face_crop != "none":
         manifest = read_manifest(store) or {}
@@ -129,17 +131,8 @@ def open_or_build(
     return pixels, store.name if is_known else ""
 
 
-def _open_or_build(
-    kind: Stores,
-    store: Path,
-    files: Sequence[str],
-    geometry: Geometry,
-    budget_gb: float,
-    progress: bool,
-    waits: bool,
-) -> tuple[Image, bool]:
+def _open_or(build: Callable[[], Image], kind: Stores, store: Path, shape: tuple[int, ...]) -> tuple[Image, bool]:
     """Return the store's pixels, and whether they were decoded just now."""
-    shape = (len(files), geometry.image_size, geometry.image_size, 3)
     pixels = kind.open(store, shape, np.uint8)
     if pixels is not None:
         return pixels, False
@@ -149,7 +142,7 @@ def _open_or_build(
         pixels = kind.open(store, shape, np.uint8)  # built by another process while this one waited
         if pixels is not None:
             return pixels, False
-        return _build(kind, store, files, geometry, budget_gb, progress, waits), True
+        return build(), True
 
 
 def digest(keys: Sequence[str], stamps: Sequence[Stamp], geometry: Geometry) -> str:

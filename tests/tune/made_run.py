@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,10 @@ from maskcls.training.presets import preset
 from search_spaces import Setting
 from tune.runs import study as records
 from tune.runs.folder import SearchRun
+from tune.runs.holdout_record import HoldoutEvaluation, HoldoutScore, with_evaluations
 from tune.runs.record import SearchRecord
 from tune.runs.stopping import Outcome, Reason
 from tune.selection.finalists import Design, Finalist, RepeatResult, pick_winner, top_trials
-from tune.selection.holdout import HoldoutEvaluation, HoldoutScore
 from tune.selection.record import ChoiceRecord
 from tune.states import TrialState
 
@@ -107,7 +107,7 @@ def add_choice(run: SearchRun, design: Design, *, confirmed: bool = True, lacks:
         f1 = best.mean - 0.03
         score = (f"trial {best.trial_id}", "2030-01-01", f1, f1 - 0.06, f1 + 0.05, 69, 483, "0" * 12)
         record = replace(record, holdout=HoldoutScore(*score))
-        search = search.changed(holdout={"looks": [asdict(HoldoutEvaluation(*score, scores={}))]})
+        search = with_evaluations(search, [HoldoutEvaluation(*score, scores={})])
     run.write_record(search.changed(choice=record.to_json()))
     return best.trial_id
 

@@ -28,6 +28,7 @@ from tests.tune.answered_run import add_trained_trial, let_answer, note_data, on
 from tests.tune.selection.small_run import fitted, small_run, two_trials, write_end
 from tune import ensemble
 from tune.runs.folder import SearchRun
+from tune.runs.holdout_record import holdout_evaluations
 from tune.runs.record import DataRecord
 from tune.runs.study import records
 from tune.selection.choice import choose
@@ -36,7 +37,6 @@ from tune.selection.ensembles import LeftOutComparison
 from tune.selection.export import export_trial
 from tune.selection.finalists import Design, RepeatBy, read_finalists, repeat_requests
 from tune.selection.fits import repeat_fit
-from tune.selection.holdout import holdout_evaluations
 from tune.selection.library import PARTS, build_library, find_candidates
 from tune.states import TrialState
 from tune.statistics.paired import Difference

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from maskcls.serving.predictor import Predictor
     from tune.runs.folder import SearchRun
-    from tune.selection.holdout import HoldoutScore
+    from tune.runs.holdout_record import HoldoutScore
     from tune.selection.record import ChoiceRecord
 
 

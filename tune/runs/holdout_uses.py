@@ -16,6 +16,7 @@ from pathlib import Path
 from maskcls.errors import DataError
 from maskcls.serving.holdout_uses import HoldoutUse, describe, different, read_uses
 from tune.runs.folder import ComparisonRun, RunFolder, SearchRun
+from tune.runs.holdout_record import holdout_evaluations
 
 log = logging.getLogger("maskcls")
 
@@ -50,12 +51,12 @@ def _noted_by(run: SearchRun) -> Iterator[HoldoutUse]:
     """The uses in a search's own record; none, and a warning, where it cannot be read."""
     try:
         data, split = digests(run)
-        holdout = run.record().holdout or {}
+        evaluations = holdout_evaluations(run.record())
     except DataError as error:
         log.warning("Uses of the holdout by %s are not counted. %s", run.name, error)
         return
-    for look in holdout.get("looks", ()):
-        yield HoldoutUse(data, split, look["bundle"], run.name, look["when"])
+    for one in evaluations:
+        yield HoldoutUse(data, split, one.bundle, run.name, one.when)
 
 
 def _tested_by(comparison: ComparisonRun, run: RunFolder, data: str, split: str) -> Iterator[HoldoutUse]:

@@ -19,12 +19,12 @@ from tune.fitting.curve import read_curve
 from tune.runs import leaderboard
 from tune.runs.durations import duration
 from tune.runs.folder import SearchRun
+from tune.runs.holdout_record import holdout_evaluations
 from tune.runs.holdout_uses import holdout_note
 from tune.runs.record import SearchRecord
 from tune.runs.study import Record, is_own, open_study, records
 from tune.search import report_choice, report_plots
 from tune.selection.finish import finish_request
-from tune.selection.holdout import holdout_evaluations
 from tune.selection.record import ChoiceRecord, read_choice
 
 Curves = Mapping[str, Sequence[Mapping[str, Any]]]

@@ -13,8 +13,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from maskcls.reports.page import Html
 from maskcls.reports.plots import ACCENT, BLUE, GREY, INK, STYLE, legend, new_figure, to_svg
+from tune.runs.holdout_record import HoldoutScore
 from tune.runs.study import PRESET, Record
-from tune.selection.holdout import HoldoutScore
 from tune.selection.record import ChoiceRecord, FinalistScores
 from tune.states import TrialState
 

@@ -23,6 +23,7 @@ from tune.fitting.result import FitResult
 from tune.fitting.worker import FitOutcome
 from tune.runs import events
 from tune.runs.folder import SearchRun
+from tune.runs.holdout_record import HoldoutEvaluation, HoldoutScore, holdout_evaluations
 from tune.runs.holdout_uses import holdout_note, holdout_uses
 from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import Record, records
@@ -37,7 +38,7 @@ from tune.selection.finalists import (
 )
 from tune.selection.finish import finish_request, has_ended, is_left, with_end
 from tune.selection.gain import gain_over_preset
-from tune.selection.holdout import HoldoutEvaluation, HoldoutScore, evaluate_on_holdout, holdout_evaluations
+from tune.selection.holdout import evaluate_on_holdout
 from tune.selection.record import ChoiceRecord, FinalistScores, read_choice
 from tune.states import TrialState
 

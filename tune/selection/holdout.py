@@ -9,19 +9,19 @@ read from the record and counted once.
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from maskcls.errors import DataError
 from maskcls.labels import stratum
 from maskcls.serving.holdout_uses import bundle_digest, note_uses
-from maskcls.text import counted, first
+from maskcls.text import first
 from tune.runs.folder import SearchRun
+from tune.runs.holdout_record import HoldoutEvaluation, holdout_evaluations, with_evaluations
 from tune.runs.holdout_uses import digests, holdout_uses
-from tune.runs.record import SearchRecord, now
+from tune.runs.record import now
 from tune.statistics.intervals import f1_interval
 
 if TYPE_CHECKING:
@@ -30,44 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("maskcls")
 
-EVALUATIONS = "looks"
-"""Key of search.json: {"holdout": {"looks": [a HoldoutEvaluation, ...]}}."""
 _SHOWN_PEOPLE = 5
 """How many people an error names."""
-
-
-@dataclass(frozen=True)
-class HoldoutScore:
-    """A bundle's macro F1 on the holdout people, with its 95 % interval over people."""
-
-    what: str
-    """For people, as in `trial 0007`."""
-    when: str
-    f1: float
-    low: float
-    high: float
-    people: int
-    photos: int
-    bundle: str
-    """Digest of the bundle."""
-
-    @property
-    def interval(self) -> str:
-        """The interval as text, as in `[0.4711, 0.5912]`."""
-        return f"[{self.low:.4f}, {self.high:.4f}]"
-
-    @property
-    def people_text(self) -> str:
-        """The number of people as text, as in `69 people`."""
-        return counted(self.people, "person", "people")
-
-
-@dataclass(frozen=True)
-class HoldoutEvaluation(HoldoutScore):
-    """A bundle's score on the holdout people with every metric."""
-
-    scores: dict[str, Any]
-    """All of `maskcls.training.metrics.Scores`, ready for JSON."""
 
 
 def evaluate_on_holdout(run: SearchRun, faces: FaceDataset, folder: Path, what: str) -> HoldoutEvaluation:
@@ -96,15 +60,9 @@ def evaluate_on_holdout(run: SearchRun, faces: FaceDataset, folder: Path, what: 
     found = _evaluate(bundle, faces, what, digest)
     # Evaluations are added, never replaced: their number says how much the holdout was used.
     search = run.record()
-    all_evaluations = [asdict(one) for one in (*holdout_evaluations(search), found)]
-    run.write_record(search.changed(holdout={EVALUATIONS: all_evaluations}))
+    run.write_record(with_evaluations(search, [*holdout_evaluations(search), found]))
     _note_for_other_runs(run)
     return found
-
-
-def holdout_evaluations(search: SearchRecord) -> list[HoldoutEvaluation]:
-    """Every evaluation on the holdout in the content of a search.json, oldest first."""
-    return [HoldoutEvaluation(**one) for one in (search.holdout or {}).get(EVALUATIONS, ())]
 
 
 def _note_for_other_runs(run: SearchRun) -> None:

@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tune.runs.holdout_record import HoldoutScore
 from tune.runs.record import SearchRecord
 from tune.runs.stopping import Outcome, Reason
 from tune.selection.finalists import Design, Finalist, TrainedToEnd
-from tune.selection.holdout import HoldoutScore
 from tune.statistics.paired import Difference
 
 

@@ -13,6 +13,7 @@ from maskcls.data.dataset import FaceDataset
 from tests.tune.answered_run import let_answer, one_knows
 from tests.tune.selection.small_run import add_trial, small_run, write_end
 from tune.runs.folder import SearchRun
+from tune.runs.holdout_record import HoldoutScore
 from tune.runs.record import SearchRecord
 from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import PRESET, records
@@ -22,7 +23,6 @@ from tune.search.report import write_report
 from tune.search.report_choice import sections
 from tune.selection import choice
 from tune.selection.finalists import Design
-from tune.selection.holdout import HoldoutScore
 from tune.selection.record import ChoiceRecord, read_choice
 from tune.states import TrialState
 

@@ -116,7 +116,7 @@ def test_known_trials_count_for_the_model(tmp_path: Path) -> None:
     assert n_importable(plan) == 15
     assert modelled(plan, ahead=2, known=15) == 10
     assert modelled(plan, ahead=2, known=5) == 7
-    assert modelled(plan, ahead=2, unknown=1) == 1, "a preset that is none of the space's points teaches it nothing"
+    assert modelled(plan, ahead=2, unknown=1) == 1, "a preset outside the space teaches it nothing"
     assert modelled(plan, ahead=0, known=8, begun=8) == 2
 
 

@@ -14,13 +14,13 @@ from maskcls.training.fit_data import FitData
 from tests.tune.selection.small_run import BASE, small_run, two_trials
 from tune.fitting.pool import run_fits
 from tune.runs.folder import SearchRun
+from tune.runs.holdout_record import holdout_evaluations
 from tune.runs.stopping import Reason
 from tune.runs.study import Record, records
 from tune.selection import choice
 from tune.selection.choice import choose, confirm, fits_to_do, is_made
 from tune.selection.export import export_trial, export_winner
 from tune.selection.finalists import Design, RepeatBy
-from tune.selection.holdout import holdout_evaluations
 
 DESIGN = Design(2, 2)
 

@@ -21,9 +21,10 @@ from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
 from tests.tune.selection.small_run import BASE, small_run
 from tune.runs.folder import ComparisonRun, SearchRun
+from tune.runs.holdout_record import holdout_evaluations
 from tune.runs.holdout_uses import holdout_note, holdout_uses
 from tune.runs.record import ComparisonRecord, DataRecord
-from tune.selection.holdout import evaluate_on_holdout, holdout_evaluations
+from tune.selection.holdout import evaluate_on_holdout
 from tune.statistics import intervals
 from tune.statistics.intervals import Interval, f1_interval
 
