@@ -75,7 +75,7 @@ def main(
 
     A killed run goes on from its last epoch when the same command is given again.
     """
-    from maskcls.serving.bundle import check_writable
+    from maskcls.serving.export import check_writable
 
     check_writable(out, overwrite=overwrite)
     if trial is not None:

@@ -17,7 +17,7 @@ import pytest
 from filelock import FileLock
 
 if TYPE_CHECKING:
-    from maskcls.serving.bundle import Trained
+    from maskcls.serving.export import Trained
 
 ROOT = Path(__file__).parents[1]
 TINY_BACKBONE = ROOT / "tests" / "legacy" / "plugin"
@@ -33,6 +33,7 @@ LONGEST = (
     "tune/search/test_command.py",
     "tune/search/test_kill.py",
     "tune/runs/test_cluster.py",
+    "tune/compare/test_comparisons.py",
     "tune/compare/test_command.py",
     "tune/search/test_driver.py",
     "tune/fitting/test_pool.py",
@@ -183,7 +184,7 @@ def _random(task_split: str, **recipe: object) -> Trained:
 
     from maskcls.models.model import build_models
     from maskcls.recipe import Recipe
-    from maskcls.serving.bundle import Trained
+    from maskcls.serving.export import Trained
 
     small = {"backbone": "mobilenetv3_small_050", "weights": "none", "image_size": 64, "frozen_stages": 0}
     made = Recipe().override({**small, "task_split": task_split, **recipe})
@@ -204,7 +205,7 @@ def _weighted(trained: Trained, weight: float) -> Trained:
 
 
 def _write(folder: Path, *classifiers: Trained) -> Path:
-    from maskcls.serving.bundle import write_bundle
+    from maskcls.serving.export import write_bundle
 
     write_bundle(
         folder,

@@ -39,7 +39,7 @@ def main(
     confirms; each use of it is counted.
     """
     from maskcls.data.dataset import FaceDataset
-    from maskcls.serving.bundle import check_writable
+    from maskcls.serving.export import check_writable
     from maskcls.stores.arrays import CacheOptions
     from tune.runs.folder import SearchRun
     from tune.selection.ensemble_bundle import confirm, decide, table, verdict, write

@@ -46,7 +46,7 @@ def main(
     call goes on where it was.
     """
     from maskcls.data.dataset import FaceDataset
-    from maskcls.serving.bundle import check_writable
+    from maskcls.serving.export import check_writable
     from maskcls.serving.standalone import checkpoint_folder, epoch_line, kept_on_interrupt, say_where, write_bundle_of
     from tune.fitting.reproduction import RecordedTrial, Reproduction
 

@@ -12,7 +12,7 @@ import typer
 from maskcls.data.dataset import FaceDataset
 from maskcls.machine import default_loader_workers, resolve_device, use_deterministic_kernels
 from maskcls.recipe import Recipe
-from maskcls.serving.bundle import export
+from maskcls.serving.export import export
 from maskcls.text import predict_command
 from maskcls.training.checkpoint import STATE_FILE
 from maskcls.training.fit import Fit

@@ -38,7 +38,7 @@ from maskcls.data.photos import read_contest
 from maskcls.machine import resolve_device, set_threads
 from maskcls.models.model import build_models
 from maskcls.recipe import Recipe
-from maskcls.serving.bundle import Trained, write_bundle
+from maskcls.serving.export import Trained, write_bundle
 from maskcls.serving.predictor import Predictor
 from maskcls.training.presets import resolve_weights
 from tests.benchmarks.report import ROOT, summary, table, write

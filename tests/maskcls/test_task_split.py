@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from maskcls.errors import CallError
 from maskcls.labels import N_CLASSES
-from maskcls.serving.bundle import Trained, write_bundle
+from maskcls.serving.export import Trained, write_bundle
 from maskcls.serving.predictor import Predictor
 from maskcls.task_split import JOINS, TASK_SPLITS, TaskSplit, task_split
 from maskcls.tasks import Task, task

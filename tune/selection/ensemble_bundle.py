@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from maskcls.data.dataset import FaceDataset
-from maskcls.serving.bundle import export_classifiers, note_scores
+from maskcls.serving.export import export_classifiers, note_scores
 from maskcls.serving.predictor import probabilities_of
 from maskcls.text import counted
 from maskcls.training.metrics import scores

@@ -10,7 +10,8 @@ from torch import Tensor
 from maskcls.data.dataset import FaceDataset
 from maskcls.models.model import build_models
 from maskcls.recipe import Recipe
-from maskcls.serving.bundle import Trained, check_writable, export, read_bundle
+from maskcls.serving.bundle import read_bundle
+from maskcls.serving.export import Trained, check_writable, export
 from maskcls.stores.arrays import CacheOptions
 from maskcls.training.checkpoint import STATE_FILE, load_best
 from maskcls.training.fit import complete_state

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maskcls.data.dataset import FaceDataset
-from maskcls.serving.bundle import export
+from maskcls.serving.export import export
 from tune.fitting.request import FitRequest, Rows
 from tune.fitting.worker import After, run_fit
 from tune.runs.folder import SearchRun

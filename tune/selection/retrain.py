@@ -93,7 +93,7 @@ def retrain_on_all(
 
     Raises DataError, RunError as `run_fits` does, and CallError if best-on-all/ exists and is no bundle.
     """
-    from maskcls.serving.bundle import check_writable
+    from maskcls.serving.export import check_writable
     from tune.selection.fits import fit_on_all
 
     request = retrain_request(run, winner, faces, cpus=cpus, gpus=gpus)

@@ -20,7 +20,8 @@ from maskcls.labels import CLASS_NAMES
 from maskcls.models.backbones import normalisation
 from maskcls.models.model import build_models, log_probabilities
 from maskcls.recipe import Recipe
-from maskcls.serving.bundle import Trained, check_writable, note_scores, read_bundle, write_bundle
+from maskcls.serving.bundle import read_bundle
+from maskcls.serving.export import Trained, check_writable, note_scores, write_bundle
 from maskcls.serving.people import person_hash
 from maskcls.task_split import task_split
 from tests.conftest import Ensemble

@@ -12,7 +12,8 @@ import torch
 
 from maskcls.data.dataset import FaceDataset
 from maskcls.machine import set_threads
-from maskcls.serving.bundle import export_classifiers, read_bundle
+from maskcls.serving.bundle import read_bundle
+from maskcls.serving.export import export_classifiers
 from maskcls.serving.predictor import probabilities_of
 from maskcls.stores.arrays import CacheOptions
 from maskcls.training.fit import Fit

@@ -15,7 +15,8 @@ from sklearn.metrics import f1_score
 from maskcls.data.dataset import FaceDataset
 from maskcls.data.splits import Split
 from maskcls.errors import CallError, DataError
-from maskcls.serving.bundle import export, read_bundle
+from maskcls.serving.bundle import read_bundle
+from maskcls.serving.export import export
 from maskcls.serving.holdout_uses import USES, bundle_digest
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
