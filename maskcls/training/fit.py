@@ -166,7 +166,20 @@ class Fit:
         )
 
     def resume(self, folder: Path) -> bool:
-        """Load the folder's checkpoint; False if it has none. Raises RunError if it is another fit's or damaged."""
+        """Load the folder's checkpoint; False if it has none.
+
+        Raises:
+            RunError: it is another fit's or damaged.
+            OutOfMemory: the device has no room for it. Smaller batches would not change that.
+        """
+        try:
+            return self._resume(folder)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfMemory(f"The checkpoint in {folder} does not fit into the memory. {error}") from error
+
+    def _resume(self, folder: Path) -> bool:
         saved = state.load(folder, self.recipe, self.data.digest)
         if saved is None:
             return False

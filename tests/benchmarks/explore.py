@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import csv
 import itertools
-import os
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ import numpy as np
 
 from maskcls.data.demo.folder import MIN_PERSONS, SHOTS, draw
 from maskcls.data.photos import read_contest
+from maskcls.machine import usable_cores
 from tests.benchmarks import report
 
 DRAWN_PEOPLE = 60
@@ -82,7 +82,7 @@ def _written(folder: Path, people: int, size: tuple[int, int]) -> Path:
         ]
     with (data / "train/train.csv").open("w", newline="", encoding="utf-8") as table:
         csv.writer(table).writerows([("id", "gender", "race", "age", "path"), *rows])
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         list(pool.map(lambda task: _write_photo(task[0], task[1], task[2], size), tasks))
     return data
 

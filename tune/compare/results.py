@@ -98,6 +98,11 @@ class Results:
         )
 
     @property
+    def lack_scores(self) -> bool:
+        """Whether no fit of any arm is complete, so that there is nothing to compare."""
+        return not any(row.states.get(TrialState.COMPLETE) for row in self.rows)
+
+    @property
     def chance_note(self) -> str:
         """A sentence on how many verdicts are to be expected where nothing differs."""
         return (

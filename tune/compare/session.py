@@ -196,8 +196,9 @@ def _compare(options: CompareOptions, plan: ComparePlan, run: ComparisonRun, rea
     with noted(run, Session.begun(repeats=plan.repeats, parallel=share.parallel)) as note:
         outcome = run_fits(asked, work, parallel=share.parallel, budget_s=plan.time_budget_s, is_done=is_evaluated)
         note(outcome.reason)
-    _hand_over(run, ready, outcome)
-    status = outcome.exit_status or int(outcome.remaining > 0 and outcome.reason == Reason.FINISHED)
+    results = _hand_over(run, ready, outcome)
+    is_failure = outcome.reason == Reason.FINISHED and (outcome.remaining > 0 or results.lack_scores)
+    status = outcome.exit_status or int(is_failure)
     made = {"table": str(run.table_csv), "report": str(run.report)}
     events.emit(events.Done(outcome.reason, status, remaining=outcome.remaining, **made))
     return status
@@ -221,8 +222,8 @@ def time_line(options: CompareOptions, plan: ComparePlan) -> str:
     return f"Time: very roughly {duration(seconds)}; backbones and machines vary."
 
 
-def _hand_over(run: ComparisonRun, ready: _Ready, outcome: Outcome) -> None:
-    """Tables, plot and page over what is complete, and the table said."""
+def _hand_over(run: ComparisonRun, ready: _Ready, outcome: Outcome) -> Results:
+    """Write tables, plot and page over what is complete, print the table, and return its rows."""
     from rich.console import Console
 
     from tune.compare import table as compare_table
@@ -241,7 +242,10 @@ def _hand_over(run: ComparisonRun, ready: _Ready, outcome: Outcome) -> None:
         lines.append(f"{outcome.remaining} fits are left to do ({outcome.reason}). To go on:\n  {run.resume_command}")
     if any(row.states.get(TrialState.OUT_OF_MEMORY) for row in results.rows):
         lines.append("Some fits ran out of memory: go on with less --parallel, or more --gpus-per-trial.")
+    if not outcome.remaining and results.lack_scores:
+        lines.append("No fit has a score, so nothing is compared. Lower learning rates may help where fits diverged.")
     print("\n".join(lines), file=output.results())
+    return results
 
 
 def _report_variants(results: Results) -> None:

@@ -150,7 +150,7 @@ def _smaller_until_it_fits(
                     yield _row(result, fit, request, whole)
             return fit
         except Exception as error:
-            # OutOfMemory comes from validation, which takes smaller blocks by itself.
+            # OutOfMemory comes from validation, which takes smaller blocks by itself, or from loading the checkpoint.
             in_training = not hook.is_running and not isinstance(error, OutOfMemory)
             if not in_training or state_of(error) != TrialState.OUT_OF_MEMORY:
                 raise

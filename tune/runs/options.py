@@ -37,6 +37,8 @@ from tune.runs.folder import DEFAULT_RUNS
 
 AUTO: Literal["auto"] = "auto"
 """Of --gpus-per-trial: as many trials share a GPU as its memory holds, which `tune.fitting.gpu_sharing` measures."""
+RAY_CLIENT = "ray://"
+"""How an address of Ray Client begins. Its driver is another process, of which this one knows too little."""
 RECORDED = "recorded"
 """Validation context of options that a run recorded: the files that they name may be gone since."""
 
@@ -68,7 +70,14 @@ def _duration(text: str | None) -> str | None:
 
 def _address(given: str | None) -> str | None:
     """RAY_ADDRESS is set in a job that was submitted to a cluster."""
-    return given or os.environ.get("RAY_ADDRESS")
+    address = given or os.environ.get("RAY_ADDRESS")
+    if address and address.startswith(RAY_CLIENT):
+        host = address.removeprefix(RAY_CLIENT).rpartition(":")[0] or "HOST"
+        raise CallError(
+            f"--address {address} is one of Ray Client, through which no search or comparison can be driven. Expected "
+            f"host:port of the cluster itself, by default {host}:6379, or `auto` on one of its machines."
+        )
+    return address
 
 
 def _absolute(path: Path | None) -> Path | None:

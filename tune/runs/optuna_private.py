@@ -1,7 +1,7 @@
 """The only module that uses private names of Optuna, three of them.
 
 They are `Study._storage`, `Study._get_trials` and `_trial_id` of a trial. Optuna's version range in pyproject.toml is
-as wide as what the contract tests (tests/tune/contracts/test_optuna.py) ran on; `make contracts` runs them against the
+as wide as what the contract tests (tests/tune/contracts) ran on; `make contracts` runs them against the
 newest release.
 """
 

@@ -20,6 +20,7 @@ from maskcls.train import main
 from maskcls.training.conditions import segments, unequal
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
+from maskcls.training.model_fit import ModelFit
 from tests.commands import call
 from tests.conftest import DemoFaces
 from tests.tune.searches import make_plan, new_run, table
@@ -202,6 +203,25 @@ def test_a_model_that_does_not_fit_itself_is_not_tried_again(
         rows(request_, faces)
     assert len(tried) == 1
     assert state_of(reported.value) == TrialState.OUT_OF_MEMORY
+
+
+def test_a_checkpoint_that_does_not_fit_is_not_tried_with_smaller_batches(
+    request_: TrialRequest, faces: FaceDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objective = run_fit(request_, cache=faces.cache, shared=False)
+    next(objective)
+    objective.close()
+    tried = []
+
+    def too_large(fit: ModelFit, state: dict[str, Any]) -> None:
+        tried.append(fit.micro_batch)
+        of_the_allocator()
+
+    monkeypatch.setattr(ModelFit, "load_optimizer", too_large)
+    with pytest.raises(OutOfMemory, match=r"The checkpoint in .*0000 does not fit into the memory\. .*allocate"):
+        rows(request_, faces)
+    assert tried == [16]
+    assert (request_.folder / "state.pt").exists()
 
 
 def test_another_error_is_not_tried_again(request_: TrialRequest, faces: FaceDataset) -> None:

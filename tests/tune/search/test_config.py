@@ -117,6 +117,20 @@ def test_only_what_differs_from_the_defaults_is_kept(tmp_path: Path, monkeypatch
     }
 
 
+@pytest.mark.parametrize(("main", "words"), [(search.main, ("--space", "freezing")), (compare.main, ("--seeds", "2"))])
+def test_an_address_of_ray_client_is_refused_before_anything_begins(
+    main: Any, words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = "Expected host:port of the cluster itself, by default head:6379, or `auto` on one of its machines."
+    given = call(main, *words, "--runs", tmp_path, "--address", "ray://head:10001")
+    monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
+    for said in (given, call(main, *words, "--runs", tmp_path)):
+        assert said.status == 2
+        assert said.err.startswith("Error: --address ray://head:10001 is one of Ray Client")
+        assert expected in said.err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_comparison_keeps_its_values_as_vary_takes_them(tmp_path: Path) -> None:
     words = ["--vary", "loss=focal,cross_entropy", "--vary", 'head=["mlp", null, "a,b=c"]', "--seeds", 3, "--folds", 2]
     stated = read(compare.main, CompareOptions.stated, *words)
