@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import io
 import logging
 import os
 import signal
@@ -23,6 +24,8 @@ from typer.core import TyperGroup
 
 from maskcls.command_line.config_file import with_config_file
 from maskcls.errors import MaskclsError, Terminated
+from maskcls.files import unreadable
+from maskcls.text import shown
 
 INTERRUPTED = 128 + signal.SIGINT  # as shells have it
 TERMINATED = 128 + signal.SIGTERM
@@ -145,6 +148,9 @@ def run(main: Callable[..., Any] | typer.Typer) -> None:
     """
     app = app_of(main)
     _log_to_stderr()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that is not UTF-8 must not end a message
     try:
         app(standalone_mode=True)
     except MaskclsError as error:
@@ -153,20 +159,35 @@ def run(main: Callable[..., Any] | typer.Typer) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        message = unwritable(error)
+        message = disk_message(error)
         if not message:
             raise
         fail(message, 1)
 
 
-def unwritable(error: OSError) -> str:
-    """Return a message for a file that could not be written, as on a full disk; an empty one for other errors."""
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS):
-        return ""
-    return (
-        f"{error.filename or 'A file'} could not be written: {error.strerror}. "
-        "Free some space or name another folder, then go on."
-    )
+def disk_message(error: OSError) -> str:
+    """Return a message for a file that could not be written or read, as on a full disk; empty for other errors."""
+    name = error.filename or "A file"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return (
+            f"{shown(name)} could not be written: {error.strerror}. Free some space or name another folder, then go on."
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno != errno.EROFS and error.filename and _is_unreadable(os.fsdecode(error.filename)):
+            return unreadable(error.filename, error)
+        return (
+            f"{shown(name)} could not be written: {error.strerror}. Give yourself the right to write there, or name "
+            "another folder, then go on."
+        )
+    return unreadable(name, error) if error.errno == errno.ENAMETOOLONG else ""
+
+
+def _is_unreadable(name: str) -> bool:
+    """Whether the file or folder is there, and this user may not read it, or not look into its folder."""
+    effective = os.access in os.supports_effective_ids
+    if Path(name).parent.is_dir() and not os.access(Path(name).parent, os.X_OK, effective_ids=effective):
+        return True
+    return os.access(name, os.F_OK, effective_ids=effective) and not os.access(name, os.R_OK, effective_ids=effective)
 
 
 def _interruptible(main: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,6 +6,8 @@ A message names what is wrong and where (file, row, option), what was expected, 
 
 from __future__ import annotations
 
+from maskcls.text import printable
+
 _MEMORY_TEXTS = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed")
 
 
@@ -13,6 +15,10 @@ class MaskclsError(Exception):
     """An error that users see as a message instead of a traceback; commands print it and exit with `exit_status`."""
 
     exit_status = 1
+
+    def __str__(self) -> str:
+        """Return the message, whatever names stand in it, as text that any stream takes."""
+        return printable(super().__str__())
 
 
 class CallError(MaskclsError):

@@ -1,18 +1,34 @@
-"""Files that are written whole or not at all, files that grow by whole lines, and CSV files."""
+"""Files that are written whole or not at all, files that grow by whole lines, and why a file could not be read."""
 
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+from zlib import crc32
 
-from maskcls.errors import DataError
-from maskcls.text import plural
+from maskcls.text import shown
+
+_REMEDIES = {
+    errno.EACCES: "Give yourself the right to read it (chmod u+rX)",
+    errno.EPERM: "Give yourself the right to read it (chmod u+rX)",
+    errno.ENOENT: "Check the path",
+    errno.ENOTDIR: "Check the path",
+    errno.EISDIR: "It is a folder: name a file",
+    errno.ELOOP: "It is a link that leads to itself: remove it",
+    errno.ENAMETOOLONG: "Give it a shorter name",
+}
+
+
+def unreadable(path: object, error: OSError) -> str:
+    """Return the message that a file or folder could not be read: why, and what to do about it."""
+    remedy = _REMEDIES.get(error.errno or 0, "Check the disk, or copy it again")
+    return f"{shown(path)} cannot be read: {error.strerror or error}. {remedy}."
 
 
 @contextmanager
@@ -26,7 +42,8 @@ def replacing(file: Path, *, wait: bool = True) -> Iterator[IO[bytes]]:
 
     Raises OSError naming the file, errno kept, where it cannot be written.
     """
-    passing = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    # Short, so that the longest name that a folder takes can be written, too.
+    passing = file.with_name(f".{crc32(os.fsencode(file.name)):08x}.{os.getpid()}.tmp")
     try:
         with passing.open("wb") as stream:
             yield stream
@@ -91,50 +108,3 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def write_csv(file: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a table by `replacing`."""
     write_atomically(file, csv_text(columns, rows))
-
-
-@dataclass(frozen=True)
-class CsvTable:
-    """A CSV file as it was read: for each row the line where it ends, and its values by column, stripped."""
-
-    file: Path
-    columns: tuple[str, ...]
-    rows: list[tuple[int, dict[str, str]]]
-    """Lines are counted from 1, the heading's; a missing cell is empty."""
-
-    def lacking(self, expected: Sequence[str]) -> str:
-        """Return which expected columns are missing, as a message that follows the file's name; empty if none is."""
-        missing = [name for name in expected if name not in self.columns]
-        if not missing:
-            return ""
-        has = ", ".join(self.columns) or "nothing"
-        return (
-            f"lacks the {plural(len(missing), 'column')} {', '.join(missing)}; it has {has}. "
-            f"Expected {', '.join(expected)}. Rename or add what is missing."
-        )
-
-    def require(self, expected: Sequence[str]) -> None:
-        """Raise DataError where one of these columns is missing."""
-        message = self.lacking(expected)
-        if message:
-            raise DataError(f"{self.file} {message}")
-
-
-def read_csv(file: Path) -> CsvTable:
-    """Read comma-separated text in UTF-8, with or without a byte order mark; the first line names the columns.
-
-    Raises DataError where the file holds something else.
-    """
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as lines:
-            reader = csv.DictReader(lines, restval="")
-            reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
-            rows = [
-                (reader.line_num, {name: value.strip() for name, value in row.items() if name})  # None: cells too many
-                for row in reader
-            ]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            f"{file} can't be read as a table ({error}). Expected comma-separated text in UTF-8. Save it as such."
-        ) from None
-    return CsvTable(file, tuple(reader.fieldnames), rows)

@@ -1,14 +1,37 @@
-"""Phrases of messages and reports: lists that end in "and 5 more", counts, the nearest of some names, and commands to
-copy.
+"""Phrases of messages and reports: lists that end in "and 5 more", counts, the nearest of some names, names that a
+terminal can't show, and commands to copy.
 """
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+
+_NOT_SHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def shown(name: object) -> str:
+    """Return a name or path for people, in one line: control characters, and bytes that are not UTF-8, are escaped.
+
+    Python has such a byte as a lone surrogate: `\\udcb1` is shown as `\\xb1`.
+    """
+    return _NOT_SHOWN.sub(_escaped, str(name))
+
+
+def printable(text: str) -> str:
+    """Return a text, of one line or several, that can be written in UTF-8: other bytes are escaped, as by `shown`."""
+    return _SURROGATES.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    code = code - 0xDC00 if 0xDC80 <= code <= 0xDCFF else code
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def first(names: Sequence[str], limit: int, more: str = "more") -> str:

@@ -2,7 +2,7 @@
 
 Only names and sizes are read here; `checks.py` decodes the photos. The layout and its oddities: ids are strings with
 leading zeros, some end in -1 or -2, one stands in two rows, so `path` is the key; files that begin with `.` are
-litter; .jpg, .jpeg and .png stand in one folder.
+litter; .jpg, .jpeg and .png stand in one folder. Folders are found by the rows' paths as `names.match` compares them.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from maskcls.data.names import match, normal
 from maskcls.data.problems import Problem
+from maskcls.data.tables import Row, read_table
 from maskcls.errors import DataError
-from maskcls.files import read_csv
+from maskcls.files import unreadable
 from maskcls.labels import GENDERS
+from maskcls.text import printable, shown
 
 TABLE = "train/train.csv"
 IMAGES = "train/images"
@@ -39,6 +42,7 @@ class Person:
     race: str
     age: int
     path: str
+    """The name of the folder, in the form in which names are compared, whatever the table and the disk have."""
 
 
 @dataclass(frozen=True)
@@ -63,20 +67,33 @@ class Contents:
     unlabelled: list[str] = field(default_factory=list)
     """Photo files of people whose rows are bad."""
     rows: int = 0
+    paths: set[str] = field(default_factory=set)
+    """Of everybody in train.csv, whether their rows are valid or not; in the form of `Person.path`."""
+
+    def problem(self, kind: str, where: str, message: str) -> None:
+        """Add a problem; `message` follows the place."""
+        self.problems.append(Problem(kind, shown(where), f"{shown(where)} {message}"))
 
 
 def scan(data: Path) -> Contents:
     """Read train/train.csv and list train/images under `data`, all problems in one pass; no photo is opened."""
     contents = Contents()
-    contents.problems += _missing(data)
+    try:
+        contents.problems += _missing(data)
+    except OSError as error:
+        contents.problems.append(Problem("folder", ".", unreadable(error.filename or data, error)))
     if contents.problems:
         return contents
     rows = _read_table(data / TABLE, contents)
     contents.rows = len(rows)
+    folders = _folders(data / IMAGES, contents)
+    folder_of = _find_folders(rows, folders, contents)
+    contents.paths = {row["path"] for _, row in rows}
     people = {person.path: person for person in _good_people(rows, contents)}
     # Paths of invalid rows as well: their folders are known, and their photos are checked, too.
     paths = dict.fromkeys(row["path"] for _, row in rows if _is_folder_name(row["path"]))
-    _list_photos(data / IMAGES, {path: people.get(path) for path in paths}, contents)
+    if folders:
+        _list_photos(data / IMAGES, {path: people.get(path) for path in paths}, folder_of, contents)
     return contents
 
 
@@ -84,7 +101,10 @@ def _missing(data: Path) -> Iterator[Problem]:
     layout = f"Expected the contest's layout: {TABLE} and {IMAGES}/<path>/ under the folder that --data names."
     if not data.is_dir():
         what = "is a file, not a folder" if data.exists() else "does not exist"
-        yield Problem("folder", ".", f"{data} {what}. {layout} Check the path.")
+        yield Problem("folder", ".", f"{shown(data)} {what}. {layout} Check the path.")
+    elif str(data) != printable(str(data)):
+        message = f"{shown(data)}: the folder's name is not UTF-8. Rename it, or name a link to it."
+        yield Problem("folder", ".", message)
     elif (data / "train.csv").is_file() and not (data / TABLE).exists():  # --data names train/ itself
         yield Problem(
             "folder", ".", f"{data} has train.csv itself, but no {TABLE}. {layout} Did you mean --data {data.parent}?"
@@ -99,17 +119,13 @@ def _missing(data: Path) -> Iterator[Problem]:
         )
 
 
-Row = tuple[int, dict[str, str]]
-"""Line in train.csv (the heading is line 1), and the row by COLUMNS."""
-
-
 def _read_table(table: Path, contents: Contents) -> list[Row]:
     def refuse(kind: str, message: str) -> list[Row]:
         contents.problems.append(Problem(kind, TABLE, f"{table} {message}"))
         return []
 
     try:
-        found = read_csv(table)
+        found = read_table(table)
     except DataError as error:
         contents.problems.append(Problem("table", TABLE, str(error)))
         return []
@@ -122,7 +138,66 @@ def _read_table(table: Path, contents: Contents) -> list[Row]:
         return refuse("column", lacking)
     if not found.rows:
         return refuse("table", "has a heading, but no rows. Expected one row per person. Copy it again.")
+    contents.notes += filter(None, [found.note])
     return [(line, {name: row[name] for name in COLUMNS}) for line, row in found.rows]
+
+
+def _folders(images: Path, contents: Contents) -> list[str]:
+    """Return the names of the people's folders, as the disk has them."""
+    try:
+        with os.scandir(images) as entries:
+            folders = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+    except OSError as error:
+        contents.problems.append(Problem("folder", IMAGES, unreadable(images, error)))
+        return []
+    if not folders:
+        message = (
+            f"{images} is empty. Expected one folder per person, named like the rows' path in {TABLE}. "
+            "Copy the photos there."
+        )
+        contents.problems.append(Problem("folder", IMAGES, message))
+    return folders
+
+
+def _find_folders(rows: list[Row], folders: list[str], contents: Contents) -> dict[str, str | None]:
+    """Return the folder of each path that has one, and put the folder's name, normalised, into the rows.
+
+    None stands for a folder whose name is not UTF-8, for which a problem is added.
+    """
+    matches = match((row["path"] for _, row in rows), folders)
+    contents.notes += filter(None, [matches.note(f"the paths in {TABLE}")])
+    not_utf8 = [folder for folder in folders if folder != printable(folder)]
+    strangers = sorted(set(folders) - set(matches.found.values()) - set(not_utf8))
+    if strangers and rows:
+        contents.notes.append(
+            f"{len(strangers):,} folders of {IMAGES} stand in no row of {TABLE} and are not used, as "
+            f"{shown(strangers[0])}."
+        )
+    folder_of: dict[str, str | None] = {}
+    for folder in not_utf8:
+        guess = _in_cp949(folder)
+        says = f" (in cp949 it is {guess})" if guess else ""
+        contents.problem(
+            "person folder",
+            f"{IMAGES}/{folder}",
+            f"has a name that is not UTF-8{says}, so no row can name it. "
+            "Rename it, or unpack the archive again under the right encoding (unzip -O cp949).",
+        )
+        folder_of[normal(guess)] = None
+    for _, row in rows:
+        found = matches.found.get(row["path"])
+        row["path"] = normal(found or row["path"])
+        if found:
+            folder_of[row["path"]] = found
+    return folder_of
+
+
+def _in_cp949(name: str) -> str:
+    """Return what a name that is not UTF-8 is in the encoding of Korean Windows; empty if it is none there."""
+    try:
+        return os.fsencode(name).decode("cp949")
+    except UnicodeDecodeError:
+        return ""
 
 
 def _good_people(rows: list[Row], contents: Contents) -> Iterator[Person]:
@@ -133,7 +208,7 @@ def _good_people(rows: list[Row], contents: Contents) -> Iterator[Person]:
         path, where, who = (
             row["path"],
             f"{TABLE}, line {line}",
-            f"{TABLE}, line {line} ({row['path'] or row['id'] or 'no id'})",
+            f"{TABLE}, line {line} ({shown(row['path'] or row['id'] or 'no id')})",
         )
         problems = []
         if not _is_folder_name(path):
@@ -170,35 +245,29 @@ def _years(text: str) -> int | None:
     return int(years) if 1 <= years <= MAX_AGE else None  # None for nan, too: it compares as false
 
 
-def _list_photos(images: Path, people: Mapping[str, Person | None], contents: Contents) -> None:
+def _list_photos(
+    images: Path, people: Mapping[str, Person | None], folder_of: Mapping[str, str | None], contents: Contents
+) -> None:
     """Add the photos of people, given by their path; the person is None where the row is invalid."""
-    with os.scandir(images) as entries:
-        folders = {entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()}
-    if not folders:
-        message = (
-            f"{images} is empty. Expected one folder per person, named like the rows' path in {TABLE}. "
-            "Copy the photos there."
-        )
-        contents.problems.append(Problem("folder", IMAGES, message))
-        return
-    strangers = sorted(folders - set(people))
-    if strangers:
-        contents.notes.append(
-            f"{len(strangers):,} folders of {IMAGES} stand in no row of {TABLE} and are not used, as {strangers[0]}."
-        )
     litter: list[str] = []
     for path, person in people.items():
-        if path in folders:
-            _list_person(images / path, person, contents, litter)
-        else:
-            message = (
-                f"{IMAGES}/{path} is missing, but stands in {TABLE}. "
-                "Expected a folder with seven photos. Copy it again."
+        folder = folder_of.get(path, "")
+        if folder:
+            try:
+                _list_person(images / folder, person, contents, litter)
+            except OSError as error:  # of one folder: the others are listed
+                where = f"{IMAGES}/{folder}"
+                contents.problems.append(Problem("person folder", where, unreadable(where, error)))
+        elif folder is not None:
+            contents.problem(
+                "person folder",
+                f"{IMAGES}/{path}",
+                f"is missing, but stands in {TABLE}. Expected a folder with seven photos. Copy it again.",
             )
-            contents.problems.append(Problem("person folder", f"{IMAGES}/{path}", message))
     if litter:
         contents.notes.append(
-            f"{len(litter):,} files that are not photos (hidden, or of another kind) are not used, as {litter[0]}."
+            f"{len(litter):,} files that are not photos (hidden, or of another kind) are not used, as "
+            f"{shown(litter[0])}."
         )
 
 
@@ -206,9 +275,6 @@ def _list_person(folder: Path, person: Person | None, contents: Contents, litter
     """Add a person's photos, one for each name of MASK_OF."""
     found: dict[str, str] = {}  # the photo's name without its extension -> the file
     where = f"{IMAGES}/{folder.name}"
-
-    def problem(kind: str, place: str, message: str) -> None:
-        contents.problems.append(Problem(kind, place, f"{place} {message}"))
 
     with os.scandir(folder) as entries:
         # Sorted, because scandir's order depends on the file system, and of two photos of one name the first counts.
@@ -218,22 +284,22 @@ def _list_person(folder: Path, person: Person | None, contents: Contents, litter
         if name.startswith(".") or suffix not in IMAGE_SUFFIXES:
             litter.append(f"{where}/{name}")
         elif stem not in MASK_OF:
-            problem(
+            contents.problem(
                 "photo name",
                 f"{where}/{name}",
                 f"is none of {SEVEN}. Expected one of these names. Rename or remove it.",
             )
         elif stem in found:
-            problem(
+            contents.problem(
                 "photo name",
                 f"{where}/{name}",
-                f"stands beside {found[stem]}. Expected one photo of each name. Remove one of them.",
+                f"stands beside {shown(found[stem])}. Expected one photo of each name. Remove one of them.",
             )
         else:
             found[stem] = name  # before its size: an empty photo is not missing
             status = entry.stat()
             if not status.st_size:
-                problem("photo", f"{where}/{name}", "is empty (0 bytes). Expected a photo. Copy it again.")
+                contents.problem("photo", f"{where}/{name}", "is empty (0 bytes). Expected a photo. Copy it again.")
             elif person is None:
                 contents.unlabelled.append(entry.path)
             else:
@@ -241,7 +307,7 @@ def _list_person(folder: Path, person: Person | None, contents: Contents, litter
                 contents.photos.append(Photo(person, entry.path, name, MASK_OF[stem], *stamp))
     missing = [name for name in MASK_OF if name not in found]
     if missing:
-        problem(
+        contents.problem(
             "missing photos",
             where,
             f"has {len(found)} photos instead of seven: {', '.join(missing)} missing. Copy the folder again.",
@@ -250,4 +316,4 @@ def _list_person(folder: Path, person: Person | None, contents: Contents, litter
 
 def table_paths(data: Path) -> set[str]:
     """Return the paths of everybody in train.csv, whether their rows are valid or not."""
-    return {row["path"] for _, row in _read_table(data / TABLE, Contents())}
+    return scan(data).paths

@@ -5,6 +5,7 @@ A CSV file with one correction per row, columns in any order:
     what    `swap` (exchange a person's incorrect_mask and normal), `gender`, `age`, or `mask` (of one photo)
     path    whose: train.csv's path; or
     id      train.csv's id, if only one person has it (003397 is two people: give the path)
+            (both are found as `names.match` compares them, so that 000020 is also 20, if only one person has that)
     value   gender: male, female; age: years, `under 30`, `over 59`; mask: worn, incorrect, not worn; swap: nothing
     file    mask only: the photo's name without its extension, as incorrect_mask
     was     optional: the correction applies only where the label was this (a value as above)
@@ -27,8 +28,9 @@ from pathlib import Path
 import pandas as pd
 
 from maskcls.data.contest_folder import MASK_OF, MAX_AGE
+from maskcls.data.names import match
+from maskcls.data.tables import Row, read_table
 from maskcls.errors import CallError, DataError
-from maskcls.files import read_csv
 from maskcls.labels import AGE_CUTS, AGES, GENDERS, MASKS, age_group
 from maskcls.text import counted, first, first_lines
 
@@ -86,7 +88,9 @@ class Corrections:
             )
             return photos
         photos = photos.copy()  # the caller's table stays as it is
-        people = _People(photos)
+        people = _People(photos, self.rows)
+        for note in people.notes:
+            log.info("Corrections (%s): %s", self.source, note)
         outcomes: dict[str, list[Correction]] = {"applied": [], "absent": [], "was something else": []}
         for row in self.rows:
             rows = people.rows(row, self.source)
@@ -98,18 +102,23 @@ class Corrections:
 class _People:
     """Rows of the photo table by path and by id."""
 
-    def __init__(self, photos: pd.DataFrame) -> None:
+    def __init__(self, photos: pd.DataFrame, corrections: Iterable[Correction]) -> None:
         # `indices` are positions; in a table numbered from 0 they are the labels that `loc` takes.
         self._by_path = {str(path): list(rows) for path, rows in photos.groupby("person").indices.items()}
         self._paths: dict[str, list[str]] = {}  # by id, which may be that of two people (003397)
         for id_, path in photos[["person_id", "person"]].drop_duplicates().itertuples(index=False):
             self._paths.setdefault(str(id_), []).append(str(path))
+        corrections = list(corrections)
+        by_path = match((row.path for row in corrections if row.path), self._by_path)
+        by_id = match((row.id for row in corrections if not row.path), self._paths)
+        self._path_of, self._id_of = by_path.found, by_id.found
+        self.notes = list(filter(None, [by_path.note("the corrections' paths"), by_id.note("the corrections' ids")]))
 
     def rows(self, row: Correction, source: str) -> list[int] | None:
         """Return the person's rows, or None where the person isn't there."""
         if row.path:
-            return self._by_path.get(row.path)
-        paths = self._paths.get(row.id, [])
+            return self._by_path.get(self._path_of.get(row.path, row.path))
+        paths = self._paths.get(self._id_of.get(row.id, row.id), [])
         if len(paths) > 1:
             raise DataError(
                 f"{source}, line {row.line}: id {row.id} stands for {len(paths)} people ({', '.join(sorted(paths))}). "
@@ -126,7 +135,7 @@ def is_contest(photos: pd.DataFrame, ids: Iterable[str]) -> bool:
     """
     wanted = set(ids)
     people = photos.drop_duplicates("person")
-    present = len(wanted & set(people["person_id"])) / max(1, len(wanted))
+    present = len(match(wanted, people["person_id"]).found) / max(1, len(wanted))
     return len(people) >= CONTEST_PEOPLE and present >= CONTEST_IDS and bool((people["race"] == CONTEST_RACE).all())
 
 
@@ -193,8 +202,9 @@ def read_corrections(which: str) -> Corrections:
     if which == "none":
         return Corrections()
     if which == "published":
-        rows = [_checked(line, row) for line, row in _read(PUBLISHED)]
-        trusted = [_trusted(row) for _, row in _read(PUBLISHED)]
+        table = _read(PUBLISHED)
+        rows = [_checked(line, row) for line, row in table]
+        trusted = [_trusted(row) for _, row in table]
         return Corrections(tuple(row for row, trust in zip(rows, trusted, strict=True) if trust), which, published=True)
     file = Path(which)
     if not file.is_file():
@@ -215,8 +225,10 @@ def _trusted(row: Mapping[str, str]) -> bool:
     return int(row["teams"]) >= MIN_TEAMS or row["source"] == OWN_SOURCE
 
 
-def _read(file: Path) -> list[tuple[int, dict[str, str]]]:
-    table = read_csv(file)
+def _read(file: Path) -> list[Row]:
+    table = read_table(file)
+    if table.note:
+        log.info(table.note)
     if "what" not in table.columns or not {"path", "id"} & set(table.columns):
         raise DataError(
             f"{file} has the columns {', '.join(table.columns) or 'nothing'}. Expected what, value, and path or id. "

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
 
 from maskcls.data.contest_folder import IMAGE_SUFFIXES, Contents, scan
 from maskcls.data.corrections import Corrections
+from maskcls.data.names import match
 from maskcls.data.problems import FATAL, refusal
+from maskcls.data.tables import read_table, read_text
 from maskcls.errors import DataError
-from maskcls.files import read_csv
+from maskcls.files import unreadable
 from maskcls.labels import AGE_CUTS, age_group, encode
 from maskcls.text import counted, first
 
@@ -136,21 +140,53 @@ def _in_folder(images: Path) -> tuple[list[str], list[Path]]:
 
 
 def _in_info(info: Path) -> tuple[list[str], list[Path]]:
-    table = read_csv(info)
+    table = read_table(info)
     table.require(["ImageID"])
+    if table.note:
+        log.info(table.note)
+    for line, row in table.rows:
+        if not row["ImageID"]:
+            raise DataError(f"{info}, line {line}: ImageID is empty. Expected a photo's name. Correct the row.")
     keys = [row["ImageID"] for _, row in table.rows]
     if not keys:
         raise DataError(f"{info} has no rows. Expected ImageID,ans and one row per photo. Copy it again.")
-    return keys, [info.parent / "images" / key for key in keys]
+    return keys, _named_in(info.parent / "images", keys, info)
+
+
+def _named_in(folder: Path, keys: list[str], table: Path) -> list[Path]:
+    """Return the files of a folder that a table names, under the names that they have there."""
+    matches = match(keys, _names_in(folder))
+    if matches.by_number:
+        log.warning(matches.note(f"the photos in {table}"))
+    return [folder / matches.found.get(key, key) for key in keys]
 
 
 def _in_list(listing: Path) -> tuple[list[str], list[Path]]:
-    try:
-        # utf-8-sig: with or without a byte order mark.
-        lines = [line.strip() for line in listing.read_text(encoding="utf-8-sig").splitlines()]
-    except UnicodeDecodeError:
-        raise DataError(f"{listing} is neither a photo nor text. Expected one path per line, in UTF-8.") from None
-    keys = [line for line in lines if line]
+    lines = read_text(listing, "one photo's path per line").replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    keys = [line.strip() for line in lines if line.strip()]
     if not keys:
         raise DataError(f"{listing} is empty. Expected one photo's path per line.")
-    return keys, [Path(key) if Path(key).is_file() else listing.parent / key for key in keys]
+    names_in = cache(_names_in)  # of this list alone: a folder may change
+
+    def found(key: str) -> Path:
+        places = (Path(key), listing.parent / key)
+        return next(filter(None, (_found(place, names_in) for place in places)), places[1])
+
+    return keys, list(map(found, keys))
+
+
+def _found(file: Path, names_in: Callable[[Path], Iterable[str]]) -> Path | None:
+    """Return the file under the name that it has on the disk; None if it isn't there."""
+    if file.is_file():
+        return file
+    name = match([file.name], names_in(file.parent)).found.get(file.name)
+    return file.with_name(name) if name and file.with_name(name).is_file() else None
+
+
+def _names_in(folder: Path) -> tuple[str, ...]:
+    try:
+        return tuple(sorted(os.listdir(folder)))  # noqa: PTH208 - a Path for each photo would double the time
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+    except OSError as error:
+        raise DataError(unreadable(folder, error)) from None

@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 
 from maskcls.data.identical import identical_groups, identical_photos
+from maskcls.data.names import match
+from maskcls.data.tables import read_text
 from maskcls.errors import CallError, DataError
 from maskcls.labels import N_CLASSES, age_group, stratum
 from maskcls.text import first
@@ -106,11 +108,9 @@ def read_split(file: Path, photos: pd.DataFrame, ignore: Collection[str] = ()) -
         raise CallError(
             f"--split {file}: there is no such file. Expected JSON with lists of people: {', '.join(SIDES)}."
         )
-    try:
-        split = Split.from_json(file.read_text(encoding="utf-8-sig"), str(file))
-    except UnicodeDecodeError:
-        raise DataError(f"{file} is not text. Expected JSON with lists of people: {', '.join(SIDES)}.") from None
+    split = Split.from_json(read_text(file, f"JSON with lists of people ({', '.join(SIDES)})"), str(file))
     there = set(photos["person"])
+    split = _with_names_of(split, there | set(ignore))
     named = {person for name in SIDES for person in split.side(name)}
     unknown = sorted(named - there - set(ignore))
     if unknown:
@@ -124,6 +124,14 @@ def read_split(file: Path, photos: pd.DataFrame, ignore: Collection[str] = ()) -
             raise DataError(f"{file}: nobody stands in {name}. Expected at least one person. Add some.")
     _log_oddities(file, split, photos, sorted(there - named))
     return split
+
+
+def _with_names_of(split: Split, there: Collection[str]) -> Split:
+    """Return the split with people named as they are there, where they are."""
+    matches = match((person for name in SIDES for person in split.side(name)), sorted(there))
+    if matches.by_number:
+        log.warning(matches.note("the split's people"))
+    return Split(*(tuple(sorted(matches.found.get(person, person) for person in split.side(name))) for name in SIDES))
 
 
 def _log_oddities(file: Path, split: Split, photos: pd.DataFrame, unnamed: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -9,10 +10,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from maskcls.data.names import match
 from maskcls.data.photos import list_photos
+from maskcls.data.tables import read_table
 from maskcls.errors import CallError, DataError
-from maskcls.files import read_csv, write_csv
+from maskcls.files import write_csv
 from maskcls.labels import CLASS_NAMES, N_CLASSES
+
+log = logging.getLogger("maskcls")
 
 INFO, IMAGE, ANSWER = "info.csv", "ImageID", "ans"
 PROBABILITY_COLUMNS = tuple(
@@ -23,16 +28,20 @@ PROBABILITY_COLUMNS = tuple(
 
 def read_classes(file: Path) -> dict[str, int]:
     """Read the class 0..17 of each ImageID; other columns are ignored. Raises DataError that names the wrong line."""
-    if not file.is_file():
+    if not file.exists():
         raise DataError(f"{file} does not exist. Expected a CSV file with the columns {IMAGE},{ANSWER}.")
-    table = read_csv(file)
+    table = read_table(file)
     table.require([IMAGE, ANSWER])
+    if table.note:
+        log.info(table.note)
     classes: dict[str, int] = {}
     for line, row in table.rows:
         image, class_ = row[IMAGE], row[ANSWER]
+        if not image:
+            raise DataError(f"{file}, line {line}: {IMAGE} is empty. Expected a photo's name. Correct the row.")
         if image in classes:
             raise DataError(f"{file}, line {line}: {image} stands there a second time. Leave one row per photo.")
-        if not class_.isdecimal() or int(class_) >= N_CLASSES:  # isdecimal: no sign, no decimal point
+        if not (class_.isascii() and class_.isdecimal() and int(class_) < N_CLASSES):  # no sign, no decimal point
             raise DataError(f"{file}, line {line}: {ANSWER} must be a class 0..{N_CLASSES - 1}, but is {class_!r}.")
         classes[image] = int(class_)
     if not classes:
@@ -42,12 +51,15 @@ def read_classes(file: Path) -> dict[str, int]:
 
 def classes_of(images: Sequence[str], classes: dict[str, int], file: Path) -> NDArray[np.int64]:
     """The classes (n,) of the images. Raises DataError if `classes`, read from `file`, lack some."""
-    missing = [image for image in images if image not in classes]
+    matches = match(images, classes)
+    if matches.by_number:
+        log.warning(matches.note(f"the photos in {file}"))
+    missing = [image for image in images if image not in matches.found]
     if missing:
         raise DataError(
             f"{file} lacks {len(missing):,} of {len(images):,} photos, {missing[0]} the first. Add their rows."
         )
-    return np.array([classes[image] for image in images], np.int64)
+    return np.array([classes[matches.found[image]] for image in images], np.int64)
 
 
 def write_submission(file: Path, images: Iterable[str], classes: Iterable[int]) -> None:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from maskcls.errors import DataError
-from maskcls.files import append_line, read_csv, replacing, whole_lines, write_atomically, write_csv
+from maskcls.files import append_line, replacing, whole_lines, write_atomically
 
 
 def test_a_file_is_replaced_in_one_step(tmp_path: Path) -> None:
@@ -73,40 +72,7 @@ def test_a_full_disk_names_the_file_that_should_have_grown() -> None:
     assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, "/dev/full")
 
 
-def test_a_table_comes_back_as_it_was_written(tmp_path: Path) -> None:
-    file = tmp_path / "a.csv"
-    write_csv(file, ("key", "text"), [("ü,1", 'said "no"'), (2, "two\nlines")])
-    assert file.read_bytes() == 'key,text\n"ü,1","said ""no"""\n2,"two\nlines"\n'.encode()
-    table = read_csv(file)
-    assert table.columns == ("key", "text")
-    assert table.rows == [(2, {"key": "ü,1", "text": 'said "no"'}), (4, {"key": "2", "text": "two\nlines"})]
-
-
-def test_a_table_may_have_a_byte_order_mark_blanks_and_cells_too_few_or_too_many(tmp_path: Path) -> None:
-    file = tmp_path / "a.csv"
-    file.write_bytes(b"\xef\xbb\xbfid , age\r\n 1 ,\r\n\r\n2\r\n3,4,5\r\n")
-    assert read_csv(file).rows == [
-        (2, {"id": "1", "age": ""}),
-        (4, {"id": "2", "age": ""}),
-        (5, {"id": "3", "age": "4"}),
-    ]
-
-
-def test_missing_columns_are_named(tmp_path: Path) -> None:
-    file = tmp_path / "a.csv"
-    file.write_text("id,age\n")
-    read_csv(file).require(["age"])
-    with pytest.raises(
-        DataError, match=r"a\.csv lacks the columns sex, race; it has id, age\. Expected id, sex, race\."
-    ):
-        read_csv(file).require(["id", "sex", "race"])
-
-
-@pytest.mark.parametrize("content", [b"id\n\xff\n", b"id\n" + b"x" * 200_000], ids=["not UTF-8", "an endless cell"])
-def test_what_is_no_table_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
-    file = tmp_path / "a.csv"
-    file.write_bytes(content)
-    with pytest.raises(
-        DataError, match=r"a\.csv can't be read as a table \(.*\)\. Expected comma-separated text in UTF-8"
-    ):
-        read_csv(file)
+def test_the_longest_name_that_a_folder_takes_can_be_written(tmp_path: Path) -> None:
+    file = tmp_path / ("a" * 250 + ".csv")
+    write_atomically(file, "whole")
+    assert [(found.name, found.read_text()) for found in tmp_path.iterdir()] == [(file.name, "whole")]

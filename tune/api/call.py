@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
-from maskcls.cli import INTERRUPTED, TERMINATED, terminable, unwritable
+from maskcls.cli import INTERRUPTED, TERMINATED, disk_message, terminable
 from maskcls.errors import CallError, RunError, Terminated
 from maskcls.files import relative
 from search_spaces import Setting, Space, SpaceError, Suggest
@@ -122,7 +122,7 @@ def run_search(*, plan: bool = False, **options: Unpack[SearchCall]) -> Run | No
         except KeyboardInterrupt as interrupt:
             raise type(interrupt)(_interrupted(found)) from None
         except OSError as error:
-            message = unwritable(error)
+            message = disk_message(error)
             if not message:
                 raise
             raise RunError(message) from error

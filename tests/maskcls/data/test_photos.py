@@ -331,7 +331,7 @@ def test_nothing_to_predict(tmp_path):
         with pytest.raises(DataError, match=message):
             list_photos(tmp_path / name)
     (tmp_path / "bytes.dat").write_bytes(b"\xff\xfe\xfd")
-    with pytest.raises(DataError, match=r"bytes\.dat is neither a photo nor text\."):
+    with pytest.raises(DataError, match=r"bytes\.dat can't be read as text \(it is in UTF-16\)"):
         list_photos(tmp_path / "bytes.dat")
     with pytest.raises(DataError, match=r"nowhere does not exist\. Expected a folder of photos"):
         list_photos(tmp_path / "nowhere")

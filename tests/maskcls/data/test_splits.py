@@ -256,7 +256,7 @@ BAD_SPLITS: dict[str, tuple[str | bytes, str]] = {
         '{"train": ["0000_p"], "validation": [], "holdout": []}',
         r"nobody stands in validation\. Expected at least one person\.",
     ),
-    "not text": (b"\xff\xfe", r"split\.json is not text\. Expected JSON"),
+    "not text": (b"\xff\xfe", r"split\.json can't be read as text \(it is in UTF-16\)\. Expected JSON"),
 }
 
 
