@@ -15,14 +15,14 @@ import cv2
 import pandas as pd
 
 from maskcls.data.contest_folder import IMAGES, TABLE, scan
-from maskcls.data.geometry import decode
+from maskcls.data.decoding.decode import decode, limits
 from maskcls.data.identical import identical_photos
 from maskcls.data.photos import tabulate
 from maskcls.data.pool import over_photos, photo_bar
 from maskcls.data.problems import FATAL, Problem, ordered
 from maskcls.data.splits import SIDES, Split, missing_classes, split_people
 from maskcls.errors import DataError
-from maskcls.files import write_atomically
+from maskcls.files import unreadable, write_atomically
 from maskcls.labels import CLASS_NAMES
 
 __all__ = [
@@ -36,6 +36,9 @@ __all__ = [
 ]
 
 log = logging.getLogger("maskcls")
+
+_RULES = 2
+"""Raised where `decode` refuses or takes other photos than before, so that none of its earlier results is read."""
 
 CONVERTED = {
     "EXIF-turned": "turned as their EXIF data say",
@@ -167,15 +170,16 @@ def _try_decode(file: str) -> tuple[str, tuple[str, ...]]:
 def bad_photos(photos: pd.DataFrame, cache: Path, progress: bool = False) -> dict[str, str]:
     """Return the photos that can't be decoded: key -> message.
 
-    The result is kept under `cache`/checks by the photos' keys, sizes and times, and OpenCV's version, which decides
-    what can be decoded. So a second run decodes nothing, also where the folder was moved.
+    The result is kept under `cache`/checks by the photos' keys, sizes and times, and by what decides what can be
+    decoded: OpenCV's version, `decode`'s rules and its limits. So a second run decodes nothing, also where the folder
+    was moved.
     """
-    identity = hashlib.sha256(f"{cv2.__version__}\n".encode())
+    identity = hashlib.sha256(f"{cv2.__version__} {_RULES} {limits()}\n".encode())
     for file, key in zip(photos["file"], photos["key"], strict=True):
         try:
             stat = Path(file).stat()
         except OSError as error:
-            raise DataError(f"{file} cannot be read: {error.strerror}.") from None
+            raise DataError(unreadable(file, error)) from None
         # With size and time, so that a photo that was mended is decoded again.
         identity.update(f"{key}\t{stat.st_size}\t{stat.st_mtime_ns}\n".encode())
     remembered = cache / "checks" / f"{identity.hexdigest()[:24]}.json"

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from maskcls.data.decoding.kinds import READ_SUFFIXES, is_photo
 from maskcls.data.names import match, normal
 from maskcls.data.problems import Problem
 from maskcls.data.tables import Row, read_table
@@ -29,8 +30,6 @@ MAX_AGE = 120
 MASK_OF = {**{f"mask{i}": 0 for i in range(1, 6)}, "incorrect_mask": 1, "normal": 2}
 """A photo's name, without its extension -> index into MASKS."""
 SEVEN = "mask1 to mask5, incorrect_mask and normal"
-
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"))
 
 
 @dataclass(frozen=True)
@@ -274,14 +273,17 @@ def _list_photos(
 def _list_person(folder: Path, person: Person | None, contents: Contents, litter: list[str]) -> None:
     """Add a person's photos, one for each name of MASK_OF."""
     found: dict[str, str] = {}  # the photo's name without its extension -> the file
+    oddities: dict[str, str] = {}  # likewise -> which file of that name is no photo, and why
     where = f"{IMAGES}/{folder.name}"
 
     with os.scandir(folder) as entries:
         # Sorted, because scandir's order depends on the file system, and of two photos of one name the first counts.
-        files = sorted(((entry.name, entry) for entry in entries if entry.is_file()), key=lambda pair: pair[0])
+        files = sorted(((entry.name, entry) for entry in entries), key=lambda pair: pair[0])
     for name, entry in files:
         stem, suffix = os.path.splitext(name.lower())  # noqa: PTH122 - a Path for each photo would double the time
-        if name.startswith(".") or suffix not in IMAGE_SUFFIXES:
+        odd = _odd(entry, suffix)
+        if odd:
+            oddities.setdefault(stem, f"{name} {odd}")
             litter.append(f"{where}/{name}")
         elif stem not in MASK_OF:
             contents.problem(
@@ -307,11 +309,26 @@ def _list_person(folder: Path, person: Person | None, contents: Contents, litter
                 contents.photos.append(Photo(person, entry.path, name, MASK_OF[stem], *stamp))
     missing = [name for name in MASK_OF if name not in found]
     if missing:
+        there = "; ".join(shown(oddities[name]) for name in missing if name in oddities)
+        remedy = f"But {there}. Replace it by a photo." if there else "Copy the folder again."
         contents.problem(
             "missing photos",
             where,
-            f"has {len(found)} photos instead of seven: {', '.join(missing)} missing. Copy the folder again.",
+            f"has {len(found)} photos instead of seven: {', '.join(missing)} missing. {remedy}",
         )
+
+
+def _odd(entry: os.DirEntry[str], suffix: str) -> str:
+    """Return why an entry of a person's folder is no photo, in words that follow its name; empty if it is one."""
+    if entry.name.startswith("."):
+        return "is hidden"
+    try:
+        if not entry.is_file():
+            link = entry.is_symlink() and not entry.is_dir()
+            return "is a link to what is not there" if link else "is not a file"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return "" if suffix in READ_SUFFIXES or is_photo(Path(entry.path)) else "is not a photo"
 
 
 def table_paths(data: Path) -> set[str]:

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
 import pandas as pd
 
-from maskcls.data.contest_folder import IMAGE_SUFFIXES, Contents, scan
+from maskcls.data.contest_folder import Contents, scan
 from maskcls.data.corrections import Corrections
+from maskcls.data.decoding.kinds import READ_SUFFIXES, is_photo
 from maskcls.data.names import match
 from maskcls.data.problems import FATAL, refusal
 from maskcls.data.tables import read_table, read_text
 from maskcls.errors import DataError
 from maskcls.files import unreadable
 from maskcls.labels import AGE_CUTS, age_group, encode
-from maskcls.text import counted, first
+from maskcls.text import counted, first, shown
 
 log = logging.getLogger("maskcls")
+
+NAMED = 5
+"""Files that a message names at most."""
 
 
 def read_contest(
@@ -92,11 +96,12 @@ def list_photos(images: Path) -> pd.DataFrame:
     """Return the photos to predict: columns file (absolute path) and key (ImageID, or the path as found).
 
     Args:
-        images: a folder (searched with all its subfolders, litter left out, sorted by path), the contest's info.csv
+        images: a folder (searched with all its subfolders, links followed, sorted by path), the contest's info.csv
             (its rows and order, files in images/ beside it), a text file with one path per line (relative to the
-            current folder, or to the file), or one photo.
+            current folder, or to the file), or one photo. What is a photo in a folder, `kinds.is_photo` says; the log
+            counts what is not.
 
-    Raises DataError naming what is missing.
+    Raises DataError naming what is missing, what cannot be read, and photos whose names no table can hold.
     """
     if images.is_dir():
         keys, files = _in_folder(images)
@@ -107,7 +112,7 @@ def list_photos(images: Path) -> pd.DataFrame:
         )
     elif images.suffix.lower() == ".csv":
         keys, files = _in_info(images)
-    elif images.suffix.lower() in IMAGE_SUFFIXES:
+    elif is_photo(images):
         keys, files = [images.name], [images]
     else:
         keys, files = _in_list(images)
@@ -121,22 +126,57 @@ def list_photos(images: Path) -> pd.DataFrame:
 
 
 def _in_folder(images: Path) -> tuple[list[str], list[Path]]:
-    files = []
-    for folder, below, names in os.walk(images):
-        # In place: os.walk does not enter what is removed here.
-        below[:] = [name for name in below if not name.startswith(".")]
-        files += [
-            Path(folder, name)
-            for name in names
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
-        ]
-    if not files:
-        raise DataError(
-            f"{images} holds no photo. Expected files that end in {', '.join(sorted(IMAGE_SUFFIXES))}. Check the path."
+    photos: list[tuple[str, Path]] = []
+    others: list[str] = []
+    for key, file in _files_below(images, "", ()):
+        if is_photo(file):
+            photos.append((key, file))
+        else:
+            others.append(key)
+    if others:
+        log.info(
+            "%s: %s of another kind than photos %s passed over: %s.",
+            shown(images),
+            counted(len(others), "file"),
+            "is" if len(others) == 1 else "are",
+            first(list(map(shown, sorted(others))), NAMED),
         )
-    # os.walk's order depends on the file system.
-    pairs = sorted((file.relative_to(images).as_posix(), file) for file in files)
-    return [key for key, _ in pairs], [file for _, file in pairs]
+    if not photos:
+        raise DataError(
+            f"{shown(images)} holds no photo. Expected files that end in {', '.join(sorted(READ_SUFFIXES))}. "
+            "Check the path."
+        )
+    unwritable = sorted(shown(key) for key, _ in photos if key != shown(key))
+    if unwritable:
+        raise DataError(
+            f"{shown(images)} has {counted(len(unwritable), 'photo')} whose names are not UTF-8, or have line breaks, "
+            f"so that no table can hold them: {first(unwritable, NAMED)}. Rename them."
+        )
+    photos.sort()  # the order of a folder depends on the file system
+    return [key for key, _ in photos], [file for _, file in photos]
+
+
+def _files_below(folder: Path, prefix: str, parents: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, Path]]:
+    """Yield the files of a folder and of all below it, each with its path from the first one; hidden ones are not.
+
+    Links are followed, unless they lead back to a folder that holds them, which the log says.
+    """
+    try:
+        status = folder.stat()
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(unreadable(folder, error)) from None
+    here = (status.st_dev, status.st_ino)
+    if here in parents:
+        log.warning("%s is a link to a folder that holds it, and is not entered again.", shown(folder))
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _files_below(folder / entry.name, f"{prefix}{entry.name}/", (*parents, here))
+        else:  # a link to nothing, too: it is named as missing
+            yield f"{prefix}{entry.name}", folder / entry.name
 
 
 def _in_info(info: Path) -> tuple[list[str], list[Path]]:

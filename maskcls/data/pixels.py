@@ -18,10 +18,11 @@ from time import monotonic, sleep
 import cv2
 import numpy as np
 
-from maskcls.data.geometry import CONVERSIONS, Geometry, Image, decode, missed_faces_note
+from maskcls.data.decoding.decode import CONVERSIONS, Image, decode
+from maskcls.data.geometry import Geometry, missed_faces_note
 from maskcls.data.pool import over_photos, photo_bar
 from maskcls.errors import CallError, DataError, NoRoomYet, RunError
-from maskcls.files import write_atomically
+from maskcls.files import unreadable, write_atomically
 from maskcls.stores.arrays import (
     MANIFEST,
     WRITE_ERRORS,
@@ -163,7 +164,7 @@ def read_stamps(files: Sequence[str]) -> list[Stamp]:
         try:
             status = os.stat(file)  # noqa: PTH116 - a Path for each photo would double the time
         except OSError as error:
-            raise DataError(f"{file} cannot be read: {error.strerror}.") from None
+            raise DataError(unreadable(file, error)) from None
         found.append((status.st_size, status.st_mtime_ns))
     return found
 

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from maskcls import machine
 from maskcls.data import geometry
-from maskcls.data.geometry import Photo
+from maskcls.data.decoding import decode as decoding
+from maskcls.data.decoding.decode import Image, Photo
 from maskcls.data.pool import over_photos, photo_bar
 from maskcls.errors import CallError, DataError
 from maskcls.labels import AGES, GENDERS, MASKS, N_CLASSES, decode
@@ -81,7 +82,7 @@ class Predictor:
             for model in classifier.models:
                 model.to(self.device)
 
-    def predict(self, photos: Sequence[Photo] | geometry.Image, *, skip_bad: bool = False) -> pd.DataFrame:
+    def predict(self, photos: Sequence[Photo] | Image, *, skip_bad: bool = False) -> pd.DataFrame:
         """Classify photos: one row per photo, in their order.
 
         The columns are `photo` (the path, or `photos[3]` for what is no file), `mask`, `gender` and `age_group` in the
@@ -116,7 +117,7 @@ class Predictor:
 
     def crops(self, photo: Photo) -> Crops:
         """A photo's pixels, uint8 (s, s, 3), for each geometry: to the bit what the pixel store holds."""
-        rgb = geometry.rgb_of(photo)
+        rgb = decoding.rgb_of(photo)
         return {each: each.crop(rgb) for each in self.geometries}
 
     def probabilities(self, photos: Sequence[Photo], *, progress: bool = False) -> NDArray[np.float64]:
@@ -128,7 +129,7 @@ class Predictor:
             )
         return predictions.probabilities
 
-    def at_once(self, photo: geometry.Image) -> NDArray[np.float64]:
+    def at_once(self, photo: Image) -> NDArray[np.float64]:
         """Predict (18,) for one photo without padding it to a block: faster, but last bits may differ."""
         pixels = {each: cropped.pixels[None] for each, cropped in self.crops(photo).items()}  # (1, s, s, 3)
         return self._probabilities(pixels, block_photos=1)[0]  # type: ignore[no-any-return]

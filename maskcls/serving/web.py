@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from maskcls.data.geometry import decode_bytes
+from maskcls.data.decoding.decode import decode_bytes
 from maskcls.errors import CallError, DataError, RunError
 from maskcls.labels import CLASS_NAMES
 from maskcls.serving.bundle import Bundle

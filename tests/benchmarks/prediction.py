@@ -32,8 +32,8 @@ import typer
 
 from maskcls import cli
 from maskcls.cli import run
+from maskcls.data.decoding.decode import decode_bytes
 from maskcls.data.demo.folder import draw
-from maskcls.data.geometry import decode_bytes
 from maskcls.data.photos import read_contest
 from maskcls.machine import resolve_device, set_threads
 from maskcls.models.model import build_models

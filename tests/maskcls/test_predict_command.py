@@ -91,6 +91,23 @@ def test_unreadable_photos_are_refused_together_and_skipped_when_reported(
     assert "2 of 4 photos could not be read; their answer is class 0." in capsys.readouterr().err
 
 
+def test_the_exit_status_says_that_not_all_were_predicted(
+    random_bundle: RandomBundle, evaluation_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = evaluation_folder / "images"
+    (images / NAMES[0]).rename(images / "b2.jfif")
+    (images / "phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    out = tmp_path / "s.csv"
+    call = ("--bundle", random_bundle("single"), "--images", images, "--out", out)
+    assert command(*call) == 1
+    error = capsys.readouterr().err
+    assert "1 of 5 photos cannot be read; nothing was written." in error
+    assert "phone.HEIC is a HEIC photo" in error
+    (images / "phone.HEIC").unlink()
+    assert command(*call) == 0
+    assert len(out.read_text().splitlines()) == 1 + len(NAMES)
+
+
 def test_wrong_calls_exit_with_2_and_bad_input_with_1(
     random_bundle: RandomBundle, evaluation_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

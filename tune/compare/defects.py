@@ -38,7 +38,7 @@ class SqueezedPhotos(Treatment):
     def predict(self, models: Sequence[Model], fit: Fit, faces: FaceDataset, rows: Integers) -> Integers:
         import cv2
 
-        from maskcls.data.geometry import decode
+        from maskcls.data.decoding.decode import decode
 
         size = (fit.recipe.image_size, fit.recipe.image_size)
         files = faces.photos["file"].to_numpy(object)[rows]

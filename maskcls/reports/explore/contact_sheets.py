@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from maskcls import seeds
-from maskcls.data.geometry import Image
+from maskcls.data.decoding.decode import Image
 from maskcls.labels import CLASS_NAMES
 from maskcls.reports.explore.photo_looks import THUMBNAIL_PX
 from maskcls.reports.plots import INK, STYLE, quiet_about_glyphs

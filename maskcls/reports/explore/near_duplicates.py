@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from maskcls.data.geometry import Image
+from maskcls.data.decoding.decode import Image
 
 EDGE_PX, LOW = 32, 16
 BITS = LOW * LOW - 1

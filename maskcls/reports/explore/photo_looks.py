@@ -11,24 +11,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from maskcls.data.geometry import Image, decode_bytes
+from maskcls.data.decoding.decode import Image, decode_bytes
+from maskcls.data.decoding.kinds import HEAD_BYTES, kind_of
 from maskcls.data.pool import over_photos, photo_bar
 from maskcls.errors import DataError
+from maskcls.files import unreadable
 from maskcls.reports.explore.near_duplicates import perceptual_hash
 
 THUMBNAIL_PX = (120, 160)
 """Width and height of the box that a thumbnail fits in."""
 THUMBNAIL_QUALITY = 82
 
-KINDS = (
-    (0, b"\xff\xd8\xff", "JPEG"),
-    (0, b"\x89PNG", "PNG"),
-    (8, b"WEBP", "WebP"),
-    (0, b"BM", "BMP"),
-    (0, b"II*\0", "TIFF"),
-    (0, b"MM\0*", "TIFF"),
-)
-"""Position in a file, the bytes that stand there, and the kind of file that they mean."""
 OTHER = "another kind"
 
 
@@ -56,14 +49,14 @@ def look(file: str) -> Look:
     try:
         data = Path(file).read_bytes()
     except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror}.") from None
+        raise DataError(unreadable(file, error)) from None
     decoded = decode_bytes(data, file)
     height, width = decoded.rgb.shape[:2]
     small = _fitted(decoded.rgb)
     return Look(
         width,
         height,
-        next((name for place, mark, name in KINDS if data.startswith(mark, place)), OTHER),
+        kind_of(data[:HEAD_BYTES], file) or OTHER,
         decoded.conversions,
         float(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).mean()),
         hashlib.blake2b(data, digest_size=16).digest(),

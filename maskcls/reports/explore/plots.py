@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from maskcls.data.geometry import Image
+from maskcls.data.decoding.decode import Image
 from maskcls.labels import AGES, CLASS_NAMES, GENDERS, MASKS
 from maskcls.reports.explore.facts import Facts
 from maskcls.reports.explore.near_duplicates import NEVER

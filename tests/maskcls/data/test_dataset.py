@@ -12,7 +12,8 @@ import pytest
 
 from maskcls.data import dataset as facedata
 from maskcls.data.dataset import FaceDataset, demo_folder, prepare
-from maskcls.data.geometry import Geometry, decode
+from maskcls.data.decoding.decode import decode
+from maskcls.data.geometry import Geometry
 from maskcls.data.pixels import prune
 from maskcls.errors import CallError, DataError
 from maskcls.recipe import Recipe

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 
 from maskcls.data import face_crop
+from maskcls.data.decoding.decode import Image, decode
 from maskcls.data.demo.folder import MIN_PERSONS
 from maskcls.data.face_crop import MARGIN, Box, face_square, find_face
-from maskcls.data.geometry import Geometry, Image, decode
+from maskcls.data.geometry import Geometry
 from maskcls.errors import RunError
 from tests.conftest import DemoFaces
 

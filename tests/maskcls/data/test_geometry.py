@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
+from maskcls.data.decoding.decode import decode, decode_bytes, exif_orientation
 from maskcls.data.face_crop import DETECTOR
-from maskcls.data.geometry import Geometry, decode, decode_bytes, exif_orientation, load
+from maskcls.data.geometry import Geometry, load
 from maskcls.errors import CallError, DataError
 
 FACES = Path(__file__).parents[4] / "shared/faces/dev/train/images"
@@ -171,6 +172,28 @@ def test_geometry_squeezes_nothing() -> None:
     lit = Geometry(75).apply(rgb)[:, :, 0] > 127
     assert lit.any(axis=0).sum() == pytest.approx(40, abs=1)
     assert lit.any(axis=1).sum() == pytest.approx(40, abs=1)
+
+
+@pytest.mark.parametrize("edges", [(10, 20_000), (20_001, 11), (30, 1234)])
+def test_a_thin_photo_is_cut_before_it_is_enlarged(edges: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its middle is that of the photo that was enlarged as a whole, but for the rounding of the resampling."""
+    ramp = (np.arange(max(edges)) * 2 % 200).astype(np.uint8)
+    rgb = np.broadcast_to(ramp[:, None, None] if edges[0] > edges[1] else ramp[None, :, None], (*edges, 3)).copy()
+    largest = []
+    resize = cv2.resize
+
+    def noted(pixels: np.ndarray, size: tuple[int, int], **how: int) -> np.ndarray:
+        largest.append(size[0] * size[1])
+        return resize(pixels, size, **how)
+
+    monkeypatch.setattr(cv2, "resize", noted)
+    found = Geometry(64).apply(rgb)
+    assert largest[0] <= 3 * 64 * 64
+    scale = 64 / min(edges)
+    whole = resize(rgb, (round(edges[1] * scale), round(edges[0] * scale)), interpolation=cv2.INTER_CUBIC)
+    top, left = (whole.shape[0] - 64) // 2, (whole.shape[1] - 64) // 2
+    wanted = whole[top : top + 64, left : left + 64]
+    assert abs(found.astype(int) - wanted).mean() < 6
 
 
 def test_a_square_of_the_right_size_is_untouched() -> None:

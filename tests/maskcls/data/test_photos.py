@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import logging
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from maskcls.data.checks import check_folder
 from maskcls.data.contest_folder import scan
 from maskcls.data.corrections import read_corrections
 from maskcls.data.photos import list_photos, read_contest
@@ -282,8 +285,9 @@ def photo(file: Path) -> Path:
 
 
 def test_list_of_a_folder(tmp_path):
-    for name in ("b.jpg", "a/z.PNG", "a/._z.png", ".git/x.png", "a/notes.txt"):
+    for name in ("b.jpg", "a/z.PNG", "a/._z.png", ".git/x.png"):
         photo(tmp_path / "in" / name)
+    (tmp_path / "in/a/notes.txt").write_text("not a photo")
     photos = list_photos(tmp_path / "in")
     assert photos["key"].tolist() == ["a/z.PNG", "b.jpg"]
     assert photos["file"].tolist() == [str(tmp_path / "in/a/z.PNG"), str(tmp_path / "in/b.jpg")]
@@ -336,7 +340,7 @@ def test_nothing_to_predict(tmp_path):
     with pytest.raises(DataError, match=r"nowhere does not exist\. Expected a folder of photos"):
         list_photos(tmp_path / "nowhere")
     (tmp_path / "none").mkdir()
-    with pytest.raises(DataError, match=r"none holds no photo\. Expected files that end in \.bmp"):
+    with pytest.raises(DataError, match=r"none holds no photo\. Expected files that end in \.avif, \.bmp"):
         list_photos(tmp_path / "none")
 
 
@@ -347,3 +351,86 @@ def test_real_eval_table():
     assert photos["key"].tolist() == [
         line.split(",")[0] for line in (DEV / "eval/info.csv").read_text().splitlines()[1:]
     ]
+
+
+# Photos that were left out without a word
+
+
+def test_every_photo_of_a_folder_is_listed_by_what_it_is_and_the_rest_is_counted(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "maskcls")
+    for name in ("a.jfif", "b.HEIC", "c.gif", "d", "e.png.download"):
+        photo(tmp_path / "in" / name)
+    (tmp_path / "in/f.txt").write_text("text")
+    (tmp_path / "in/g.mov").write_bytes(b"\0\0\0\x14ftypqt  ")
+    assert list_photos(tmp_path / "in")["key"].tolist() == ["a.jfif", "b.HEIC", "c.gif", "d", "e.png.download"]
+    assert caplog.messages == [f"{tmp_path}/in: 2 files of another kind than photos are passed over: f.txt, g.mov."]
+
+
+def test_links_are_followed_and_loops_noticed(tmp_path, caplog):
+    photo(tmp_path / "elsewhere/a.png")
+    (tmp_path / "in/sub").mkdir(parents=True)
+    (tmp_path / "in/linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in/b.png").symlink_to(tmp_path / "elsewhere/a.png")
+    (tmp_path / "in/sub/loop").symlink_to(tmp_path / "in")
+    assert list_photos(tmp_path / "in")["key"].tolist() == ["b.png", "linked/a.png"]
+    assert caplog.messages == [f"{tmp_path}/in/sub/loop is a link to a folder that holds it, and is not entered again."]
+    (tmp_path / "in/c.png").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"names 3 photos, but there is no .*/in/c\.png"):
+        list_photos(tmp_path / "in")
+
+
+def test_a_folder_below_that_may_not_be_read_is_named(unprivileged):
+    (unprivileged / "a").mkdir(mode=0)
+    with pytest.raises(DataError, match=r"/a cannot be read: Permission denied\. Give yourself the right to read it"):
+        list_photos(unprivileged)
+
+
+def test_names_that_no_table_can_hold_are_shown_escaped(tmp_path):
+    for name in (b"\xb1\xe8.png".decode(errors="surrogateescape"), "a\nb.png", "good.png"):
+        photo(tmp_path / name)
+    with pytest.raises(DataError, match=r"has 2 photos whose names are not UTF-8, .*: \\xb1\\xe8\.png, a\\x0ab\.png\."):
+        list_photos(tmp_path)
+
+
+def replaced(make: Callable[[Path], object]) -> Callable[[Path], None]:
+    """A change of a data folder: in place of its first person's mask5 stands something else."""
+
+    def change(data: Path) -> None:
+        folder = person_folder(data, 0)
+        (folder / "mask5.png").unlink()
+        make(folder)
+
+    return change
+
+
+WRONG_DIAGNOSES = {
+    "a film": (lambda folder: (folder / "mask5.mov").write_bytes(b"film"), r"But mask5\.mov is not a photo\."),
+    "a folder": (lambda folder: (folder / "mask5.jpg").mkdir(), r"But mask5\.jpg is not a file\."),
+    "a link": (
+        lambda folder: (folder / "mask5.jpg").symlink_to("nowhere"),
+        r"But mask5\.jpg is a link to what is not there\.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_DIAGNOSES)
+def test_what_stands_in_the_place_of_a_missing_photo_is_named(make_contest, name):
+    data = make_contest(6)
+    make, message = WRONG_DIAGNOSES[name]
+    replaced(make)(data)
+    (problem,) = scan(data).problems
+    assert re.search(
+        rf"has 6 photos instead of seven: mask5 missing\. {message} Replace it by a photo\.", problem.message
+    )
+
+
+def test_a_heic_photo_in_a_persons_folder_is_not_missing(make_contest):
+    data = make_contest(24)
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
+    replaced(lambda folder: (folder / "mask5.HEIC").write_bytes(heic))(data)
+    (problem,) = check_folder(data)
+    assert problem.where == "train/images/000001_male_Asian_25/mask5.HEIC"
+    assert (
+        "mask5.HEIC is a HEIC photo, as phones write them, which is not read here. Save it as JPEG" in problem.message
+    )
+    assert len(read_contest(data)) == 24 * 7

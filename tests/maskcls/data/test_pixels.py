@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 
 from maskcls.data import pixels
+from maskcls.data.decoding.decode import decode
 from maskcls.data.demo.folder import MIN_PERSONS
-from maskcls.data.geometry import Geometry, decode, load
+from maskcls.data.geometry import Geometry, load
 from maskcls.data.pixels import default_cache, list_stores, open_or_build, prune
 from maskcls.errors import CallError, DataError, RunError
 from maskcls.stores.arrays import SAMPLED_ROWS, sampled_checksum

@@ -11,7 +11,7 @@ import PIL.Image
 import pytest
 
 from maskcls import Predictor
-from maskcls.data.geometry import decode, rgb_of
+from maskcls.data.decoding.decode import decode, rgb_of
 from maskcls.errors import CallError, DataError
 from maskcls.labels import encode
 from maskcls.serving.submission import PROBABILITY_COLUMNS

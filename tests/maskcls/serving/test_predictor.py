@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from maskcls.data import geometry, pixels
+from maskcls.data import pixels
 from maskcls.data.dataset import FaceDataset
+from maskcls.data.decoding import decode as decoding
+from maskcls.data.decoding.decode import decode
 from maskcls.data.demo.folder import MIN_PERSONS
-from maskcls.data.geometry import FACE_CROPS, Geometry, decode
+from maskcls.data.geometry import FACE_CROPS, Geometry
 from maskcls.data.splits import Split
 from maskcls.errors import CallError, DataError
 from maskcls.models.model import log_probabilities
@@ -234,7 +236,7 @@ class TestEnsemble:
         predictor = Predictor(random_ensemble.folder, "cpu")
         decoded: list[Path] = []
         cropped: list[int] = []
-        decode_, crop = geometry.decode, Geometry.crop
+        decode_, crop = decoding.decode, Geometry.crop
 
         def counted_decode(file: Path) -> object:
             decoded.append(file)
@@ -244,7 +246,7 @@ class TestEnsemble:
             cropped.append(self.image_size)
             return crop(self, rgb)
 
-        monkeypatch.setattr(geometry, "decode", counted_decode)
+        monkeypatch.setattr(decoding, "decode", counted_decode)
         monkeypatch.setattr(Geometry, "crop", counted_crop)
         predictor.probabilities(photo_kinds)
         assert sorted(decoded) == sorted(photo_kinds)

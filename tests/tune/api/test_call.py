@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from maskcls.data.geometry import decode
+from maskcls.data.decoding.decode import decode
 from maskcls.errors import CallError, RunError
 from search_spaces import Setting, Suggest
 from tests import commands

@@ -13,7 +13,7 @@ import torch
 
 from maskcls.data.corrections import read_corrections
 from maskcls.data.dataset import FaceDataset
-from maskcls.data.geometry import decode
+from maskcls.data.decoding.decode import decode
 from maskcls.data.photos import read_contest
 from maskcls.data.splits import split_people
 from maskcls.labels import decode as decode_class

@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from maskcls.data.decoding.decode import decode
 from maskcls.data.demo import face as demo_face
 from maskcls.data.demo.folder import ANSWERS, MIN_PERSONS, SHOTS, draw
-from maskcls.data.geometry import Geometry, decode, load
+from maskcls.data.geometry import Geometry, load
 from maskcls.data.photos import list_photos, read_contest
 from maskcls.errors import CallError
 from maskcls.labels import N_CLASSES
