@@ -22,6 +22,7 @@ from maskcls.errors import CallError
 COMMANDS = {
     "search": ("tune.search.__main__:main", "Search for the best recipe; the winner becomes a bundle."),
     "compare": ("tune.compare.__main__:main", "Say whether a choice helps, over several seeds and people."),
+    "dashboard": ("tune.dashboard.__main__:main", "Serve a search's trials as pages, also while it runs."),
     "ensemble": ("tune.ensemble:main", "Average the finalists of searches, if that is better."),
     "export": ("tune.export:main", "Export any trial of a search as a bundle."),
     "reproduce": ("tune.reproduce:main", "Train a recorded trial again, to the bit."),

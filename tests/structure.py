@@ -35,6 +35,7 @@ HEAVY = {
     "matplotlib",
     "numpy",
     "optuna",
+    "optuna_dashboard",
     "pandas",
     "pyarrow",
     "pydantic",  # a recipe's model alone takes 0.3 s to build

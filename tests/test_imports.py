@@ -28,6 +28,7 @@ BELOW = {
     "tune/compare": ("statistics", "runs", "fitting"),
     "tune/selection": ("statistics", "runs", "fitting"),
     "tune/search": ("statistics", "runs", "fitting", "selection"),
+    "tune/dashboard": ("statistics", "runs", "fitting", "selection", "search"),
     "tune/api": ("statistics", "runs", "fitting", "selection", "search"),
 }
 """For each folder, the other folders of its package that it may import from.

@@ -11,7 +11,7 @@ from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import typer
-from typer.models import OptionInfo
+from typer.models import ArgumentInfo, OptionInfo
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,10 @@ class Option:
 
 
 def options_of(main: Callable[..., Any]) -> list[Option]:
-    """Return the options of a command's function, in their order."""
+    """Return the options of a command's function, in their order. What it takes by position is no option."""
     parameters = inspect.signature(main, eval_str=True).parameters.values()
-    return [_option(one) for one in parameters if get_origin(one.annotation) is Annotated]
+    annotated = [one for one in parameters if get_origin(one.annotation) is Annotated]
+    return [_option(one) for one in annotated if not isinstance(get_args(one.annotation)[1], ArgumentInfo)]
 
 
 def _option(parameter: inspect.Parameter) -> Option:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,8 @@ IMPORTED, DUPLICATE = "learnt", "withdrawn"
 """Attributes of trials that are not the run's own: another run's, for the sampler; duplicates, which are not run."""
 COPYING = "copying"
 """Attribute of a study that is a copy of another: False when it is complete."""
+METRIC_NAME = "validation macro F1"
+"""Of a trial's value, for people: on the axes of Optuna's plots and of its dashboard."""
 _DIRECTION = "maximize" if MODE == "max" else "minimize"
 _STATES = {
     OptunaState.COMPLETE: TrialState.COMPLETE,
@@ -92,7 +96,16 @@ def open_study(run: SearchRun) -> optuna.Study:
     study = _current(store)
     if study is not None:
         return study
-    return optuna.create_study(study_name=run.name, storage=store, direction=_DIRECTION)
+    return new_study(run.name, store)
+
+
+def new_study(name: str, store: optuna.storages.BaseStorage) -> optuna.Study:
+    """Create a study of a search in the storage. Its value has a name for people."""
+    study = optuna.create_study(study_name=name, storage=store, direction=_DIRECTION)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of metric names, since Optuna 3.2
+        study.set_metric_names([METRIC_NAME])
+    return study
 
 
 def in_memory(run: SearchRun) -> optuna.Study:
@@ -113,11 +126,18 @@ def trials_of(run: SearchRun) -> list[FrozenTrial]:
 
 
 def _current(store: optuna.storages.BaseStorage) -> optuna.Study | None:
-    """Return the journal's latest complete study: there is another one for each wider space (`warm_start.widen`)."""
-    names = optuna.get_all_study_names(store)
-    for name in reversed(names):
-        study = optuna.load_study(study_name=name, storage=store)
-        if name == names[0] or study.user_attrs.get(COPYING) is False:
+    """Return the storage's current study; None if it has none."""
+    study = current(store.get_all_studies())
+    return None if study is None else optuna.load_study(study_name=study.study_name, storage=store)
+
+
+def current(studies: Sequence[Any]) -> Any:
+    """Return the latest complete one of a journal's studies, as `BaseStorage.get_all_studies` gives them, or None.
+
+    There is another study for each wider space (`warm_start.widen`).
+    """
+    for study in reversed(studies):
+        if study is studies[0] or study.user_attrs.get(COPYING) is False:
             return study
     return None
 

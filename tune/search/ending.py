@@ -264,6 +264,9 @@ def what_next(run: SearchRun, options: SearchOptions, *, exported: bool, reporte
     if reported:
         browser = shlex.join(["python", "-m", "webbrowser", run.report.absolute().as_uri()])
         steps.append(("See the report in a browser:", browser))
+        steps.append(
+            ("See each trial, its curve and what mattered in Optuna's dashboard:", command("tune.dashboard", run.path))
+        )
     if exported:
         steps.append(("Try the model on a page, with a camera:", command("maskcls.serve", "--bundle", run.best)))
         steps.append(("Predict photos:", predict_command(run.best)))

@@ -29,7 +29,7 @@ from maskcls.training.equivalence import differing_keys
 from search_spaces import Choices, Domain, Floats, Setting, Space, Suggester
 from tune.runs.folder import SearchRun
 from tune.runs.optuna_private import storage_of
-from tune.runs.study import COPYING, IMPORTED, ORIGIN, PRESET, RECIPE, is_own, trial_id, trials_of
+from tune.runs.study import COPYING, IMPORTED, ORIGIN, PRESET, RECIPE, is_own, new_study, trial_id, trials_of
 from tune.search.plan import SearchPlan
 from tune.search.samplers import distribution_of
 
@@ -240,7 +240,7 @@ def widen(study: optuna.Study, plan: SearchPlan, fingerprint: str = "") -> optun
     """
     storage = storage_of(study)
     names = optuna.get_all_study_names(storage)
-    wider = optuna.create_study(study_name=f"{names[0]}+{len(names)}", storage=storage, direction=study.direction)
+    wider = new_study(f"{names[0]}+{len(names)}", storage)
     wider.set_user_attr(SPACE, fingerprint)
     for trial in study.get_trials(deepcopy=False):
         if RECIPE not in trial.user_attrs and trial.user_attrs.get(ORIGIN) == PRESET:

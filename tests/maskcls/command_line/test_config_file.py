@@ -29,6 +29,8 @@ MODULES = sorted(
     if '__name__ == "__main__"' in file.read_text() and file != ROOT / "maskcls" / "__main__.py"  # which has them all
 )
 """The commands, as `python -m` takes them."""
+FOLDERS = ("tune.search", "tune.compare", "tune.dashboard")
+"""Those that are folders of modules."""
 
 
 @pytest.fixture
@@ -49,11 +51,11 @@ def functions() -> list[Callable[..., Any]]:
 
 
 def _imported(name: str) -> Any:
-    return importlib.import_module(f"{name}.__main__" if name in ("tune.search", "tune.compare") else name)
+    return importlib.import_module(f"{name}.__main__" if name in FOLDERS else name)
 
 
 def test_every_command_has_both_options() -> None:
-    assert len(MODULES) == 13
+    assert len(MODULES) == 14
     for name in MODULES:
         for part in [("list",), ("prune",)] if name == "maskcls.cache" else [()]:
             said = call_module(name, *part, "--help")
@@ -67,7 +69,7 @@ def test_a_table_may_have_the_name_of_every_command() -> None:
 
 
 def test_an_option_has_the_same_name_in_a_file_and_on_the_command_line() -> None:
-    assert len(functions()) == 14
+    assert len(functions()) == 15
     for main in functions():
         parts = {"list_": ("list",), "prune": ("prune",)}.get(main.__name__, ())
         shown = call_module(module_of(main), *parts, "--help").out

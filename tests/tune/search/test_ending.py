@@ -179,13 +179,14 @@ def test_the_end_says_what_to_do_next_and_names_what_is_there(tmp_path: Path, mo
     lines = ending.what_next(run, demo, exported=True, reported=True)
     assert [line.strip() for line in lines if line.startswith("  ")] == [
         f"python -m webbrowser file://{tmp_path}/a%20b/one/report.html",
+        f"python -m tune.dashboard '{tmp_path}/a b/one'",
         f"python -m maskcls.serve --bundle {where}",
         f"python -m maskcls.predict --bundle {where} --images DIR --out submission.csv",
         "python -m tune.search --space freezing --data DIR",
     ]
     assert all(len(line) <= ending.WIDTH for line in lines if not line.startswith("  "))
     assert ending.what_next(run, own, exported=True, reported=True) == lines[:-2]
-    assert ending.what_next(run, own, exported=False, reported=True) == lines[:2]
+    assert ending.what_next(run, own, exported=False, reported=True) == lines[:4]
     assert ending.what_next(run, demo, exported=False, reported=False) == []
 
 
