@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maskcls import cli
 from maskcls.cli import run
 from maskcls.data.problems import remedy
 from maskcls.errors import DataError
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 def main(
     data: Annotated[Path, typer.Option("--data", help="Folder in the contest's layout (with train/train.csv).")],
+    max_megapixels: cli.MaxMegapixels = None,
+    max_aspect: cli.MaxAspect = None,
 ) -> None:
     """Read every row and decode every photo; exit with 1 if training would refuse the folder."""
     from maskcls.data.checks import inspect_folder

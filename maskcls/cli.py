@@ -23,6 +23,7 @@ import typer
 from typer.core import TyperGroup
 
 from maskcls.command_line.config_file import with_config_file
+from maskcls.data.decoding.limits import MAX_ASPECT, MAX_MEGAPIXELS, Limits
 from maskcls.errors import MaskclsError, Terminated
 from maskcls.files import unreadable
 from maskcls.text import shown
@@ -30,6 +31,38 @@ from maskcls.text import shown
 INTERRUPTED = 128 + signal.SIGINT  # as shells have it
 TERMINATED = 128 + signal.SIGTERM
 
+
+def _set_limit(variable: str) -> Callable[[float | None], float | None]:
+    """Return an option's callback that sets an environment variable, which processes started later have as well."""
+
+    def keep(value: float | None) -> float | None:
+        if value is not None:
+            os.environ[variable] = f"{value:g}"
+        return value
+
+    return keep
+
+
+MaxMegapixels = Annotated[
+    float | None,
+    typer.Option(
+        "--max-megapixels",
+        min=0.001,
+        help="Refuse photos with more pixels, by their header, 10**6 px.",
+        show_default=f"${MAX_MEGAPIXELS} or {Limits.megapixels:g}",
+        callback=_set_limit(MAX_MEGAPIXELS),
+    ),
+]
+MaxAspect = Annotated[
+    float | None,
+    typer.Option(
+        "--max-aspect",
+        min=1,
+        help="Refuse photos whose long edge is more times as long as the short one.",
+        show_default=f"${MAX_ASPECT} or {Limits.aspect:g}",
+        callback=_set_limit(MAX_ASPECT),
+    ),
+]
 Data = Annotated[
     Path | None,
     typer.Option(

@@ -47,6 +47,8 @@ def main(
     corrections: cli.Corrections = "published",
     skip_bad: cli.SkipBad = False,
     tta: cli.Tta = False,
+    max_megapixels: cli.MaxMegapixels = None,
+    max_aspect: cli.MaxAspect = None,
     runs: Annotated[
         Path, typer.Option("--runs", help="Folder of all runs, in which a use of a search's holdout is noted.")
     ] = Path("runs"),

@@ -22,6 +22,8 @@ def main(
     data: cli.Data = None,
     corrections: cli.Corrections = "published",
     cache: cli.Cache = None,
+    max_megapixels: cli.MaxMegapixels = None,
+    max_aspect: cli.MaxAspect = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the exploration in --out.")] = False,
 ) -> None:
     """Count and plot people, classes and photos; find duplicates; draw a contact sheet per class.

@@ -6,12 +6,14 @@ import csv
 import errno
 import io
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 from zlib import crc32
 
+from maskcls.errors import CallError
 from maskcls.text import shown
 
 _REMEDIES = {
@@ -29,6 +31,37 @@ def unreadable(path: object, error: OSError) -> str:
     """Return the message that a file or folder could not be read: why, and what to do about it."""
     remedy = _REMEDIES.get(error.errno or 0, "Check the disk, or copy it again")
     return f"{shown(path)} cannot be read: {error.strerror or error}. {remedy}."
+
+
+def check_writable_name(path: Path, option: str, more: str = "") -> None:
+    """Raise CallError where no file or folder of this name could be made, to be asked before the work.
+
+    Args:
+        more: what the longest name that is made beside it has in addition.
+    """
+    longest = path.with_name(path.name + more)
+    try:
+        longest.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise CallError(f"{option} {shown(path)}: {error.strerror}. Give it a shorter name.") from None
+    folder = next((parent for parent in path.absolute().parents if parent.exists()), Path("/"))
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise CallError(
+            f"{option} {shown(path)}: {shown(folder)} may not be written. Give yourself the right to write there, or "
+            "name another folder."
+        )
+
+
+def refuse_address(value: object, option: str) -> None:
+    """Raise CallError where an address, as in s3://bucket/faces, stands in place of a path on this machine."""
+    # A Path has made one slash of two; one letter before the colon is a disk of Windows.
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(value)):
+        raise CallError(
+            f"{option} {shown(value)} is an address. Expected a path of this machine's file system: copy the files "
+            "there, or mount the storage as a folder."
+        )
 
 
 @contextmanager

@@ -33,13 +33,23 @@ def main(
         bool, typer.Option("--skip-bad", help="Answer class 0 for photos that cannot be read, instead of refusing.")
     ] = False,
     tta: cli.Tta = False,
+    max_megapixels: cli.MaxMegapixels = None,
+    max_aspect: cli.MaxAspect = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Classify photos: the mask, gender and age group of each, as one of 18 classes."""
     from maskcls.serving.predictor import Predictor
-    from maskcls.serving.submission import check_out, find_photos, write_probabilities, write_submission
+    from maskcls.serving.submission import (
+        check_out,
+        find_photos,
+        probabilities_file,
+        write_probabilities,
+        write_submission,
+    )
 
     check_out(out)
+    if probabilities:
+        check_out(probabilities_file(out))
     photos = find_photos(images)
     predictor = Predictor(bundle, device, flip=tta)
     files, keys = photos["file"].tolist(), photos["key"].tolist()
@@ -56,7 +66,7 @@ def main(
     else:
         found = predictor.probabilities(files, progress=True)
     if probabilities:
-        table = out.with_suffix(".probabilities.csv")
+        table = probabilities_file(out)
         write_probabilities(table, keys, found)
         typer.echo(f"Wrote the probabilities to {table}.")
     write_submission(out, keys, found.argmax(axis=1).tolist())

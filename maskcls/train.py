@@ -64,6 +64,8 @@ def main(
     split: cli.SplitFile = None,
     corrections: cli.Corrections = "published",
     skip_bad: cli.SkipBad = False,
+    max_megapixels: cli.MaxMegapixels = None,
+    max_aspect: cli.MaxAspect = None,
     cache: cli.Cache = None,
     pixel_store_gb: cli.PixelStoreGb = 20.0,
     feature_store_gb: cli.FeatureStoreGb = 20.0,

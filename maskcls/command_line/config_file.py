@@ -26,7 +26,7 @@ import typer
 
 from maskcls.command_line.options import Option, module_of, options_of, stated
 from maskcls.errors import CallError
-from maskcls.files import replacing
+from maskcls.files import refuse_address, replacing
 from maskcls.text import meant
 
 COMMANDS = frozenset(
@@ -37,6 +37,8 @@ COMMANDS = frozenset(
 )
 """Names that a table may have: it holds options of this command alone."""
 _ONLY_ON_THE_COMMAND_LINE = ("config", "save-config")
+_PATHS_OR_WORDS = ("weights", "corrections", "resume", "learn-from")
+"""Options that take a path or a word."""
 _META = "maskcls.config_file"
 _EXPECTED = {
     bool: "true or false",
@@ -78,6 +80,7 @@ def with_config_file(main: Callable[..., Any]) -> Callable[..., Any]:
         if call.save is not None:
             _save(call.save, _stated_values(context, options), module_of(main))
         own = {name: value for name, value in arguments.items() if name in parameters}
+        _refuse_addresses(own, options)
         try:
             return main(**own)
         except CallError as error:
@@ -89,6 +92,15 @@ def with_config_file(main: Callable[..., Any]) -> Callable[..., Any]:
     context_name = next((name for name, one in parameters.items() if one.annotation is typer.Context), "context")
     configured.__signature__ = _signature(parameters, context_name, read, save)  # type: ignore[attr-defined]
     return configured
+
+
+def _refuse_addresses(values: Mapping[str, Any], options: Sequence[Option]) -> None:
+    """Raise CallError for an address, as in s3://bucket/faces, in place of a path."""
+    for option in options:
+        if option.kind is Path or option.name in _PATHS_OR_WORDS:
+            given = values.get(option.parameter)
+            for value in given if isinstance(given, list | tuple) else [given]:
+                refuse_address(value, f"--{option.name}")
 
 
 def _signature(

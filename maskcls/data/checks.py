@@ -15,7 +15,8 @@ import cv2
 import pandas as pd
 
 from maskcls.data.contest_folder import IMAGES, TABLE, scan
-from maskcls.data.decoding.decode import decode, limits
+from maskcls.data.decoding.decode import decode
+from maskcls.data.decoding.limits import limits
 from maskcls.data.identical import identical_photos
 from maskcls.data.photos import tabulate
 from maskcls.data.pool import over_photos, photo_bar

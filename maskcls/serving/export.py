@@ -19,7 +19,7 @@ from torch import Tensor
 
 from maskcls.data.geometry import Geometry
 from maskcls.errors import CallError
-from maskcls.files import replacing, write_atomically
+from maskcls.files import check_writable_name, replacing, write_atomically
 from maskcls.labels import CLASS_NAMES
 from maskcls.models.backbones import normalisation
 from maskcls.recipe import Recipe
@@ -136,7 +136,10 @@ def note_scores(folder: Path, scores: Mapping[str, Any]) -> None:
 
 
 def check_writable(folder: Path, *, overwrite: bool) -> None:
-    """Raises CallError if `write_bundle` would refuse the folder: to be asked before the training, not after it."""
+    """Raise CallError if `write_bundle` would refuse the folder: to be asked before the training, not after it."""
+    check_writable_name(
+        folder, "--out", f".{os.getpid()}.state"
+    )  # beside it stand the checkpoint and a bundle half done
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not (folder / MANIFEST).is_file():

@@ -14,7 +14,7 @@ from maskcls.data.names import match
 from maskcls.data.photos import list_photos
 from maskcls.data.tables import read_table
 from maskcls.errors import CallError, DataError
-from maskcls.files import write_csv
+from maskcls.files import check_writable_name, write_csv
 from maskcls.labels import CLASS_NAMES, N_CLASSES
 
 log = logging.getLogger("maskcls")
@@ -73,14 +73,20 @@ def write_probabilities(file: Path, images: Iterable[str], probabilities: NDArra
     write_csv(file, (IMAGE, *PROBABILITY_COLUMNS), rows)
 
 
+def probabilities_file(out: Path) -> Path:
+    """Return where the probabilities go that belong to a submission: beside it."""
+    return out.with_suffix(".probabilities.csv")
+
+
 def find_photos(images: Path) -> pd.DataFrame:
     """List photos as `photos.list_photos` does; for a folder with an info.csv (the contest's eval/), that table."""
     # A submission has the rows of the contest's table, in its order.
     return list_photos(images / INFO if (images / INFO).is_file() else images)
 
 
-def check_out(file: Path) -> None:
-    """Raises CallError if a table could not be written there: to be asked before the work, not after it."""
+def check_out(file: Path, option: str = "--out") -> None:
+    """Raise CallError if a table could not be written there: to be asked before the work, not after it."""
+    check_writable_name(file, option)
     if file.is_dir():
         raise CallError(f"--out {file} is a folder. Name a file, as in {file / 'submission.csv'}.")
     if not file.parent.is_dir():

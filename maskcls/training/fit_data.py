@@ -108,10 +108,20 @@ class TrainingPhotos:
 
 
 def check_trainable(recipe: Recipe, faces: FaceDataset) -> None:
-    """Raises CallError if age cuts or bands of the recipe, or of a member, leave a label without training photos."""
+    """Raise CallError if the recipe cannot be trained on these photos, before they are decoded.
+
+    Either age cuts or bands of the recipe, or of a member, leave a label without training photos, or a batch would be
+    one photo where BatchNorm needs more.
+    """
     labels, ages = (faces.photos[name].to_numpy(np.int64) for name in ("label", "age"))
-    for tasks in recipe.split.models:
-        TrainingPhotos.of(recipe.of_model(tasks), tasks, labels, ages, faces.rows("train"))
+    photos = [
+        len(TrainingPhotos.of(recipe.of_model(tasks), tasks, labels, ages, faces.rows("train")).rows)
+        for tasks in recipe.split.models
+    ]
+    if any(recipe.of_model(tasks).batch_size < 3 for tasks in recipe.split.models):  # else no batch is one photo
+        from maskcls.training.batch_norm import check_batches  # imports torch and timm
+
+        check_batches(recipe, photos)
 
 
 def _refusal(recipe: Recipe, task: Task, label: int, ages: Integers, photos: TrainingPhotos) -> str:

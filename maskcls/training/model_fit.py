@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from maskcls.data.sampling import DrawStream
 from maskcls.errors import Diverged, RunError
@@ -26,6 +25,7 @@ from maskcls.recipe import Recipe
 from maskcls.seeds import torch_seed
 from maskcls.stores.features import FeatureStores
 from maskcls.tasks import Task, task
+from maskcls.training.batch_norm import normalises_single_values, refusal
 from maskcls.training.batches import Batches, FeatureBatches, ViewBatches, ViewLoader
 from maskcls.training.fit_data import FitData, TrainingPhotos
 from maskcls.training.frozen import (
@@ -226,28 +226,19 @@ class ModelFit:
         if all(part.stop - part.start > 1 for part in cut) or not self._normalises_single_values(inputs):
             return cut
         if len(inputs) == 1:
-            raise RunError(
-                f"A batch of one photo cannot be trained on: {self.recipe.backbone} at {self.recipe.image_size} px "
-                "normalises maps of 1 x 1 by the batch (BatchNorm). Choose a batch_size of 3 or more, or larger photos."
-            )
+            raise RunError(refusal(self.recipe))
         return parts(len(inputs), self.micro_batch, least=2)
 
     def _normalises_single_values(self, inputs: Tensor) -> bool:
         """Whether a BatchNorm that is trained sees maps of 1 x 1: found out once, on one photo in eval()."""
         if self._single_values is None:
-            seen: list[bool] = []
-            norms = [norm for norm in self.model.modules() if isinstance(norm, _BatchNorm) and norm.training]
-            hooks = [
-                norm.register_forward_pre_hook(lambda _, given: seen.append(_is_single(given[0]))) for norm in norms
-            ]
-            self.model.eval()
-            with torch.no_grad(), self._autocast():
-                # Not through the compiled backbone, which does not call the hooks of its parts.
-                _ = self.model.backbone(inputs[:1]) if self.frozen is None else self._features(inputs[:1])
-            self.model.train()
-            for hook in hooks:
-                hook.remove()
-            self._single_values = any(seen)
+
+            def run() -> object:
+                with self._autocast():
+                    # Not through the compiled backbone, which does not call the hooks of its parts.
+                    return self.model.backbone(inputs[:1]) if self.frozen is None else self._features(inputs[:1])
+
+            self._single_values = normalises_single_values(self.model, run)
         return self._single_values
 
     def _autocast(self) -> torch.autocast:
@@ -319,11 +310,6 @@ def parts(n: int, most: int, least: int = 1) -> list[slice]:
     count = max(1, min(count, n // least))
     ends = [n * number // count for number in range(count + 1)]
     return [slice(*pair) for pair in pairwise(ends)]
-
-
-def _is_single(maps: Tensor) -> bool:
-    """Whether maps (1, c, ...) of one photo have one value per channel."""
-    return maps.numel() == maps.shape[1]
 
 
 def rate_factor(recipe: Recipe, epochs: float) -> float:

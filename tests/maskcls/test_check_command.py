@@ -70,3 +70,14 @@ def test_help_is_quick():
         durations.append(time.perf_counter() - start)
         assert done.returncode == 0
     assert min(durations) < 1.0, durations  # half a second on a machine with nothing else to do
+
+
+def test_the_limits_of_size_are_options(make_contest, monkeypatch):
+    data = make_contest(24)
+    monkeypatch.setenv("MASKCLS_MAX_MEGAPIXELS", "1000")  # so that the option's value does not outlive this test
+    monkeypatch.setenv("MASKCLS_MAX_ASPECT", "1.2")
+    done = check("--data", data, "--max-megapixels", "0.0003")
+    assert done.status == 1
+    assert "is 16x20 px, 0 megapixels: at most 0.0003 expected" in done.out
+    assert "1 times as long as wide: at most 1.2 times" in check("--data", data, "--max-megapixels", "1").out
+    assert check("--data", data, "--max-aspect", "2").status == 0

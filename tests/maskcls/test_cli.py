@@ -8,8 +8,9 @@ import pytest
 
 from maskcls.cli import disk_message
 from maskcls.errors import DataError
-from maskcls.files import write_atomically
+from maskcls.files import refuse_address, write_atomically
 from maskcls.text import shown
+from tests.commands import call_module
 
 
 def message_of(call: object) -> str:
@@ -46,3 +47,30 @@ def test_a_message_can_be_written_whatever_names_stand_in_it() -> None:
     name = b"\xb1\xe8\n.jpg".decode("utf-8", "surrogateescape")
     assert shown(name) == r"\xb1\xe8\x0a.jpg"
     assert str(DataError(f"{name}\nis bad")).encode() == b"\\xb1\\xe8\n.jpg\nis bad"
+
+
+@pytest.mark.parametrize(
+    ("module", "option"),
+    [
+        ("maskcls.check", "--data"),
+        ("maskcls.predict", "--images"),
+        ("tune.search", "--data"),
+        ("tune.search", "--runs"),
+    ],
+)
+def test_an_address_in_place_of_a_path_is_refused_with_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, option: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    others = ("--bundle", "b") if module == "maskcls.predict" else ()
+    done = call_module(module, *others, option, "s3://bucket/faces")
+    assert done.status == 2
+    assert done.err.startswith(
+        f"Error: {option} s3:/bucket/faces is an address. Expected a path of this machine's file"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_path_that_looks_a_little_like_an_address_is_none() -> None:
+    for path in ("runs/a:b", "C:/faces", "./s3:/x", "a:b"):
+        refuse_address(path, "--data")

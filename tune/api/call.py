@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
 from maskcls.cli import INTERRUPTED, TERMINATED, disk_message, terminable
 from maskcls.errors import CallError, RunError, Terminated
-from maskcls.files import relative
+from maskcls.files import refuse_address, relative
 from search_spaces import Setting, Space, SpaceError, Suggest
 from search_spaces.as_file import name_or_file
 from tune.api.run import Run
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tune.search.plan import Sampler, Scheduler
 
 AnyPath = str | os.PathLike[str]
+_PATHS = ("data", "weights", "split", "corrections", "runs", "resume", "cache")
 
 
 class SearchCall(TypedDict, total=False):
@@ -171,6 +172,8 @@ def _checked(stated: Mapping[str, object], folder: Path) -> SearchOptions:
         value = values.get(name)
         if isinstance(value, str | os.PathLike):
             values[name] = (value,)
+    for name in _PATHS:
+        refuse_address(values.get(name), f"--{name}")
     for name, value in values.items():
         if isinstance(value, os.PathLike):
             values[name] = os.fspath(value)

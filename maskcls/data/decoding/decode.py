@@ -7,12 +7,10 @@ The same file gives the same pixels in training, in prediction and on the web pa
 from __future__ import annotations
 
 import io
-import os
 import struct
 import threading
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +21,8 @@ from numpy.typing import NDArray
 
 from maskcls.data.decoding import jpeg, png
 from maskcls.data.decoding.kinds import HEAD_BYTES, UNREAD, Size, header_size, kind_of
-from maskcls.errors import CallError, DataError
+from maskcls.data.decoding.limits import MAX_ASPECT, MAX_MEGAPIXELS, limits
+from maskcls.errors import DataError
 from maskcls.files import unreadable
 from maskcls.text import shown
 
@@ -39,24 +38,9 @@ Photo = str | Path | Image | PIL.Image.Image
 MIN_EDGE_PX = 8
 """A photo with a shorter edge shows nothing to recognise; most often it is 1x1, a placeholder."""
 
-MAX_MEGAPIXELS, MAX_ASPECT = "MASKCLS_MAX_MEGAPIXELS", "MASKCLS_MAX_ASPECT"
-"""Environment variables of the limits, which every process that is started has, too."""
-
 EXIF_ORIENTATION = 0x0112
 
 _ONE_WITH_PILLOW = threading.Lock()
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The largest photo, in 10**6 px, and the most elongated one, long edge by short, that are decoded.
-
-    They are asked of the header. A photo takes about six bytes per pixel while it is decoded, in each thread: 0.8 GB
-    at the limit, which no phone's usual photo reaches (108 megapixels).
-    """
-
-    megapixels: float = 128.0
-    aspect: float = 20.0
 
 
 class Decoded(NamedTuple):
@@ -67,19 +51,6 @@ class Decoded(NamedTuple):
 
 
 CONVERSIONS = ("EXIF-turned", "16-bit", "grayscale", "transparent")
-
-
-def limits() -> Limits:
-    """Return the limits that the environment states, or the default ones. Raises CallError for what is no number."""
-    values = {}
-    for name, variable in (("megapixels", MAX_MEGAPIXELS), ("aspect", MAX_ASPECT)):
-        text = os.environ.get(variable)
-        if text:
-            try:
-                values[name] = float(text)
-            except ValueError:
-                raise CallError(f"{variable} is {text!r}. Expected a number, as in {variable}=200.") from None
-    return Limits(**values)
 
 
 def decode(file: str | Path) -> Decoded:

@@ -60,14 +60,44 @@ def test_missing_weights_say_which_file_was_expected(tmp_path: Path) -> None:
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "resnet10t.safetensors").write_bytes(b"no tensors here")
+    (tmp_path / "resnet10t.safetensors").write_bytes((9).to_bytes(8, "little") + b"{no json}")
     with pytest.raises(RunError, match=r"could not be read from .*resnet10t.safetensors"):
         create("resnet10t", tmp_path)
 
 
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 102400\n"
+NO_WEIGHTS = {
+    "a pointer": (POINTER, r"it is a pointer of Git LFS, in whose place `git lfs pull` puts them"),
+    "a page": (b"\n<!DOCTYPE html><html>Sign in</html>", r"it is a web page"),
+    "nothing": (b"", r"it is empty"),
+    "text": (b"no tensors here", r"it does not begin as a (safetensors file|file of torch\.save) does"),
+}
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("name", NO_WEIGHTS)
+def test_a_file_that_holds_no_weights_is_said_to_be_what_it_is(tmp_path: Path, suffix: str, name: str) -> None:
+    content, what = NO_WEIGHTS[name]
+    file = tmp_path / f"resnet10t{suffix}"
+    file.write_bytes(content)
+    with pytest.raises(
+        RunError, match=rf"^{file} holds no weights: {what}\b?.*\. Put the real file there .*--weights hub"
+    ):
+        check_reachable("resnet10t", str(tmp_path))
+
+
+def test_weights_that_were_cut_off_are_known_by_their_header(tmp_path: Path) -> None:
+    file = tmp_path / "resnet10t.safetensors"
+    save_file({"a": torch.zeros(9)}, file)
+    check_reachable("resnet10t", str(tmp_path))
+    file.write_bytes(file.read_bytes()[:20])
+    with pytest.raises(RunError, match="holds no weights: it is cut off after 20 bytes"):
+        check_reachable("resnet10t", str(tmp_path))
+
+
 def test_memory_that_is_short_is_not_blamed_on_the_weights_or_the_size(tmp_path: Path) -> None:
     """Position embeddings for 2**40 patches fit into no machine; neither does what a built model may need."""
-    (tmp_path / "vit_tiny_patch16_224.safetensors").touch()
+    save_file({"a": torch.zeros(1)}, tmp_path / "vit_tiny_patch16_224.safetensors")
     for weights in (str(tmp_path), "none"):
         with pytest.raises(RuntimeError, match="can't allocate memory"):
             create_backbone("vit_tiny_patch16_224", weights=weights, frozen_stages=0, image_size=2**24)

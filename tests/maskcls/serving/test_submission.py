@@ -7,6 +7,7 @@ import pytest
 
 from maskcls.errors import CallError, DataError
 from maskcls.labels import CLASS_NAMES
+from maskcls.serving.export import check_writable
 from maskcls.serving.submission import (
     PROBABILITY_COLUMNS,
     check_out,
@@ -74,6 +75,22 @@ def test_where_no_table_can_go_is_reported_before_the_work(tmp_path: Path) -> No
         check_out(tmp_path)
     with pytest.raises(CallError, match=r"there is no folder .*nowhere\. Make it first"):
         check_out(tmp_path / "nowhere/s.csv")
+
+
+def test_a_name_that_is_too_long_is_refused_before_the_work(tmp_path: Path) -> None:
+    check_out(tmp_path / ("a" * 255))
+    with pytest.raises(CallError, match=r"--out .*: File name too long\. Give it a shorter name\."):
+        check_out(tmp_path / ("a" * 256))
+    write_submission(tmp_path / ("a" * 254), ["a.jpg"], [1])
+    with pytest.raises(CallError, match="File name too long"):
+        check_writable(tmp_path / ("a" * 250), overwrite=False)
+    check_writable(tmp_path / ("a" * 230), overwrite=False)
+
+
+def test_a_folder_that_may_not_be_written_is_refused_before_the_work(unprivileged: Path) -> None:
+    (unprivileged / "out").mkdir(mode=0o500)
+    with pytest.raises(CallError, match=r"--out .*/s\.csv: .*/out may not be written\. Give yourself the right"):
+        check_out(unprivileged / "out/s.csv")
 
 
 def test_a_writing_that_fails_leaves_the_old_table(tmp_path: Path) -> None:

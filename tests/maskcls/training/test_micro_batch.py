@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from maskcls.errors import RunError
+from maskcls.errors import CallError, RunError
 from maskcls.recipe import Recipe
 from maskcls.seeds import torch_seed
+from maskcls.training.batch_norm import check_batches
 from maskcls.training.conditions import Conditions, whole_batch
 from maskcls.training.fit import Fit
 from maskcls.training.losses import CrossEntropy, FocalLoss, SoftF1, Sum, age_loss
@@ -120,6 +121,19 @@ def test_a_part_of_one_photo_does_not_meet_a_batch_norm_over_single_values() -> 
         assert sorted(seen) == [2, 2, 2, 2, 2, 2, 3]
         with pytest.raises(RunError, match=r"A batch of one photo .*mobilenetv3_small_050 at 32 px .*batch_size of 3"):
             model_fit.step(inputs[:1], positions[:1])
+
+
+@pytest.mark.parametrize(
+    ("size", "photos", "is_refused"), [(1, 40, True), (2, 41, True), (2, 40, False), (3, 40, False)]
+)
+def test_batches_of_one_photo_are_refused_before_the_work(size: int, photos: int, is_refused: bool) -> None:
+    recipe = RECIPE.override({"task_split": "single", "backbone": "mobilenetv3_small_050", "batch_size": size})
+    if not is_refused:
+        check_batches(recipe, [photos])
+        check_batches(recipe.override({"image_size": 96, "batch_size": 1}), [photos])
+        return
+    with pytest.raises(CallError, match=r"A batch of one photo .*mobilenetv3_small_050 at 32 px .*batch_size of 3"):
+        check_batches(recipe, [photos])
 
 
 def test_one_photo_at_a_time_goes_through_larger_maps_and_other_norms() -> None:

@@ -18,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskcls.data.decoding import jpeg
-from maskcls.data.decoding.decode import MAX_ASPECT, MAX_MEGAPIXELS, decode, decode_bytes
+from maskcls.data.decoding.decode import decode, decode_bytes
 from maskcls.data.decoding.kinds import header_size, is_photo, kind_of
+from maskcls.data.decoding.limits import MAX_ASPECT, MAX_MEGAPIXELS
 from maskcls.errors import CallError, DataError
 
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
