@@ -47,7 +47,7 @@ MaxMegapixels = Annotated[
     float | None,
     typer.Option(
         "--max-megapixels",
-        min=0.001,
+        min=0,
         help="Refuse photos with more pixels, by their header, 10**6 px.",
         show_default=f"${MAX_MEGAPIXELS} or {Limits.megapixels:g}",
         callback=_set_limit(MAX_MEGAPIXELS),

@@ -13,6 +13,7 @@ from maskcls.errors import CallError
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+    from rich.console import Console
 
     from maskcls.serving.evaluation import Evaluation
     from maskcls.serving.predictor import Predictor
@@ -60,8 +61,6 @@ def main(
     or of --submission with --answers. Where people of the holdout of the bundle's search are scored, that is noted and
     counted.
     """
-    from rich.console import Console
-
     from maskcls.serving.evaluation import note_use_of_holdout, render, warning
 
     _check_call(bundle, data, images, answers, submission)
@@ -77,11 +76,16 @@ def main(
         predictor = Predictor(bundle, device, flip=tta)
         evaluation = _evaluate(predictor, photos, skip_bad)
         use = note_use_of_holdout(evaluation, predictor, runs)
-    console = Console()
-    console = console if console.is_terminal else Console(width=WIDTH_IN_FILES)
-    console.print(render(evaluation))
+    _console().print(render(evaluation))
     for text in filter(None, (warning(evaluation), use)):
         typer.echo(text, err=True)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDTH_IN_FILES)
 
 
 def _check_call(

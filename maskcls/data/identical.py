@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -63,4 +64,4 @@ def _hash(file: str, tail_bytes: int | None) -> bytes:
                 lines.seek(max(0, lines.seek(0, 2) - tail_bytes))  # seek(0, 2) goes to the end and gives the size
             return hashlib.blake2b(lines.read(), digest_size=16).digest()
     except OSError:
-        return file.encode()
+        return os.fsencode(file)
