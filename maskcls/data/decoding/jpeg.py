@@ -20,8 +20,10 @@ from maskcls.data.decoding.kinds import Size
 
 START, EXIF = b"\xff\xd8\xff", b"Exif\0\0"
 _END, _SCAN, _APP1 = 0xD9, 0xDA, 0xE1
-_ALONE = {0x00, 0x01, *range(0xD0, 0xD8)}
-"""Markers without a length: fill, and restarts."""
+_ALONE = {0x01, *range(0xD0, 0xD8)}
+"""Markers without a length: one for arithmetic coding, and restarts."""
+_MARKER = re.compile(rb"\xff[^\x00\xff]")
+"""Several 0xFF may stand before a marker, to fill; 0x00 makes it a byte of a scan."""
 _FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """Starts of a frame, which give the size."""
 _PROGRESSIVE = {0xC2, 0xCA}
@@ -56,16 +58,15 @@ def layout(data: bytes) -> Layout:
     """Walk the segments of a JPEG from its start to its end. Thumbnails stand inside segments, and are stepped over."""
     found = Layout()
     place = 2
-    while 0 <= place < len(data) - 1:
-        if data[place] != 0xFF:  # not where a marker should be: the decoder steps to the next one, too
-            place = data.find(b"\xff", place)
-            continue
+    # What stands before a marker, and is none, the decoder steps over, too.
+    while match := _MARKER.search(data, place):
+        place = match.start()
         marker = data[place + 1]
         if marker == _END:
             found.is_whole = True
             break
-        if marker == 0xFF or marker in _ALONE:
-            place += 1 if marker == 0xFF else 2
+        if marker in _ALONE:
+            place += 2
             continue
         length = int.from_bytes(data[place + 2 : place + 4], "big")
         content = place + 4

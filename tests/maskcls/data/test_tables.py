@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from maskcls.data.contest_folder import scan
 from maskcls.data.corrections import read_corrections
@@ -230,60 +226,3 @@ def test_one_folder_that_may_not_be_read_does_not_end_the_check(unprivileged):
         assert f"{unprivileged / place}" in problem.message
         assert "cannot be read: Permission denied. Give yourself the right" in problem.message
     (unprivileged / "train").chmod(0o700)
-
-
-# Any table
-
-# Code points as numbers: the strategies for text build tables of all of them first, which takes seconds.
-_NAMES = st.lists(
-    st.integers(1, 0x10FFFF) | st.sampled_from(tuple(map(ord, "00012. -aé\u0301가\udcb1"))), max_size=5
-).map(lambda codes: "".join(map(chr, codes)))
-_TEXT = _NAMES.map(lambda name: name.encode(errors="ignore").decode())
-_CELLS = st.lists(st.lists(_TEXT | st.sampled_from(["", " ", '"', ",", "\n", "1"]), max_size=4), max_size=5)
-
-
-@settings(max_examples=150)
-@given(
-    rows=_CELLS,
-    # With other ends the module writes some line breaks without quotes, so that a row is two in the file as well.
-    style=st.sampled_from(((csv.QUOTE_MINIMAL, "\r\n"), (csv.QUOTE_ALL, "\n"), (csv.QUOTE_ALL, "\r"))),
-    encoding=st.sampled_from(("utf-8", "utf-8-sig", "utf-16")),
-)
-def test_any_table_is_read_right_or_refused(tmp_path_factory, rows, style, encoding):
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, quoting=style[0], lineterminator=style[1])
-    writer.writerow(["a", "b"])
-    writer.writerows(rows)
-    try:
-        table = read(tmp_path_factory.getbasetemp(), text.getvalue().encode(encoding))
-    except DataError:
-        return
-    wanted = [[cell.strip().strip("\ufeff\u200b\u2060").strip() for cell in row] for row in rows]
-    wanted = [row for row in wanted if any(row)]
-    assert [[row["a"], row["b"]] for _, row in table.rows] == [[*row, "", ""][:2] for row in wanted]
-    assert not any(any(row[2:]) for row in wanted)
-    assert table.blank == len(rows) - len(wanted)
-
-
-@settings(max_examples=150)
-@given(
-    st.binary(max_size=60)
-    | st.lists(st.sampled_from(tuple('a,b"\r\n \ufeff가'))).map(lambda one: "".join(one).encode())
-)
-def test_any_bytes_are_a_table_or_refused(tmp_path_factory, content):
-    try:
-        table = read(tmp_path_factory.getbasetemp(), b"a,b\n" + content)
-    except DataError:
-        return
-    lines = content.decode().replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
-    assert len(table.rows) + table.blank == (len(lines) if content else 0)
-
-
-@settings(max_examples=100)
-@given(st.lists(_NAMES, max_size=5), st.lists(_NAMES, max_size=5))
-def test_any_names_match_at_most_one_and_what_is_there_is_found(wanted, there):
-    found = match(wanted, there).found
-    assert all(found[name] == name for name in set(wanted) & set(there))
-    assert set(found) <= set(wanted)
-    assert set(found.values()) <= set(there)
-    assert len(set(found.values())) == len(found)
