@@ -58,7 +58,7 @@ def serving(run: SearchRun, port: int) -> Iterator[Server]:
     except OSError as error:
         raise CallError(f"{LOOPBACK}:{port} cannot be served on: {error.strerror}. Name another --port.") from None
     with server:
-        server.set_app(application)  # type: ignore[arg-type]
+        server.set_app(application)
         yield server
 
 
