@@ -21,6 +21,7 @@ from maskcls.errors import CallError
 
 COMMANDS = {
     "search": ("tune.search.__main__:main", "Search for the best recipe; the winner becomes a bundle."),
+    "report": ("tune.report.__main__:main", "Write a search's page again, with more than it has at the end."),
     "compare": ("tune.compare.__main__:main", "Say whether a choice helps, over several seeds and people."),
     "dashboard": ("tune.dashboard.__main__:main", "Serve a search's trials as pages, also while it runs."),
     "ensemble": ("tune.ensemble:main", "Average the finalists of searches, if that is better."),

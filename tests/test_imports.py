@@ -27,9 +27,10 @@ BELOW = {
     "tune/fitting": ("statistics", "runs"),
     "tune/compare": ("statistics", "runs", "fitting"),
     "tune/selection": ("statistics", "runs", "fitting"),
-    "tune/search": ("statistics", "runs", "fitting", "selection"),
-    "tune/dashboard": ("statistics", "runs", "fitting", "selection", "search"),
-    "tune/api": ("statistics", "runs", "fitting", "selection", "search"),
+    "tune/report": ("statistics", "runs", "fitting", "selection"),
+    "tune/search": ("statistics", "runs", "fitting", "selection", "report"),
+    "tune/dashboard": ("statistics", "runs", "fitting", "selection", "report", "search"),
+    "tune/api": ("statistics", "runs", "fitting", "selection", "report", "search"),
 }
 """For each folder, the other folders of its package that it may import from.
 

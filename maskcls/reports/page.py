@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,37 +12,75 @@ from markupsafe import Markup, escape
 Html = Markup
 """Markup that may stand in a page as it is; a plain string in its place is text, and is escaped."""
 
-_STYLE = """
-:root { color-scheme: light; --ink: #2b3640; --faint: #6b7883; --line: #e3e7ea; --accent: #d1495b; --blue: #1f6f8b; }
+COLOURS = {
+    # name: on light, on dark
+    "ink": ("#2b3640", "#e3e8ec"),
+    "faint": ("#5d6a75", "#a3b1bc"),
+    "line": ("#e3e7ea", "#333d46"),
+    "edge": ("#8a96a0", "#75838f"),
+    "grid": ("#edf0f2", "#2a333b"),
+    "paper": ("#ffffff", "#1c2329"),
+    "ground": ("#f5f6f7", "#12171b"),
+    "marked": ("#fdf3f4", "#38262c"),
+    "accent": ("#d1495b", "#f2808c"),
+    "blue": ("#1f6f8b", "#5cb6d6"),
+    "grey": ("#a9b4be", "#6d7a86"),
+    "yellow": ("#e3a72f", "#e9b44c"),
+    "red": ("#c4472f", "#f0846e"),
+    "violet": ("#7b3f98", "#c08fd8"),
+    "black": ("#222222", "#f5f5f5"),
+}
+"""Every colour of pages and plots: readers who have chosen a dark screen get the second one."""
+_NAMES = {light: name for name, (light, _) in COLOURS.items()}
+
+
+def css_colour(colour: str) -> str:
+    """Return a light colour of COLOURS as a CSS value that follows the reader's screen; others as they are."""
+    name = _NAMES.get(colour)
+    return colour if name is None else f"var(--{name})"
+
+
+_VARIABLES = tuple("; ".join(f"--{name}: {values[dark]}" for name, values in COLOURS.items()) for dark in (0, 1))
+_STYLE = (
+    f":root {{ color-scheme: light dark; {_VARIABLES[0]} }}\n"
+    f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {_VARIABLES[1]} }} }}\n"
+    """
 * { box-sizing: border-box; }
 body {
-  margin: 0; background: #f5f6f7; color: var(--ink);
+  margin: 0; background: var(--ground); color: var(--ink);
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif;
 }
 main { max-width: 1040px; margin: 0 auto; padding: 36px 20px 60px; }
 h1 { margin: 0 0 4px; font-size: 26px; font-weight: 650; letter-spacing: -.01em; overflow-wrap: anywhere; }
 h2 { margin: 0 0 4px; font-size: 17px; font-weight: 650; }
+h3 { margin: 16px 0 2px; font-size: 14.5px; font-weight: 650; }
 p { margin: 0 0 12px; color: var(--faint); }
+a { color: var(--blue); }
+:focus-visible { outline: 2px solid var(--blue); outline-offset: 2px; border-radius: 3px; }
+nav ul { display: flex; flex-wrap: wrap; gap: 4px 16px; margin: 4px 0 18px; padding: 0; list-style: none; }
 section {
-  margin: 0 0 18px; padding: 20px 24px; background: #fff; border: 1px solid var(--line); border-radius: 10px;
-  overflow-x: auto;
+  margin: 0 0 18px; padding: 20px 24px; background: var(--paper); border: 1px solid var(--line); border-radius: 10px;
+  scroll-margin-top: 12px;
 }
+.scroll { overflow-x: auto; }
 svg { display: block; width: 100%; height: auto; }
 svg text { font-family: inherit !important; }
+svg.medium { min-width: 440px; max-width: 780px; margin: 0 auto; }
+svg.wide { min-width: 560px; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(210px, 1fr)); gap: 14px; margin: 0 0 12px; }
 .tiles.wide { grid-template-columns: repeat(auto-fit, minmax(min(290px, 100%), 1fr)); }
-.tile { padding: 16px 18px; background: #fff; border: 1px solid var(--line); border-radius: 10px; }
+.tile { padding: 16px 18px; background: var(--paper); border: 1px solid var(--line); border-radius: 10px; }
 .tile:first-child { border-top: 3px solid var(--accent); padding-top: 14px; }
 .tile b { display: block; font-size: 27px; font-weight: 650; line-height: 1.25; font-variant-numeric: tabular-nums; }
 .tile span { display: block; color: var(--faint); font-size: 13px; overflow-wrap: anywhere; }
 table {
   width: 100%; border-collapse: collapse; font-size: 13.5px; font-variant-numeric: tabular-nums; margin: 8px 0 14px;
 }
-th { text-align: left; font-weight: 600; color: var(--faint); border-bottom: 1px solid #c9d0d6; }
+th { text-align: left; font-weight: 600; color: var(--faint); border-bottom: 1px solid var(--edge); }
 td { border-bottom: 1px solid var(--line); vertical-align: top; }
 th, td { padding: 5px 10px 5px 0; white-space: nowrap; }
 td:last-child { white-space: normal; overflow-wrap: anywhere; }
-tr.best td { background: #fdf3f4; font-weight: 600; }
+tr.best td { background: var(--marked); font-weight: 600; }
 .bar {
   display: inline-block; width: 260px; height: 10px; margin-top: 5px; border-radius: 5px; background: var(--line);
   overflow: hidden;
@@ -56,24 +95,40 @@ dt { color: var(--faint); } dd { margin: 0; overflow-wrap: anywhere; }
   display: grid; grid-template-columns: repeat(auto-fill, minmax(min(420px, 100%), 1fr)); gap: 14px 26px;
   margin: 10px 0 0;
 }
+.plots.small { grid-template-columns: repeat(auto-fill, minmax(min(290px, 100%), 1fr)); }
 .plots > div { min-width: 0; overflow-x: auto; }
 .plots table { font-size: 12.5px; margin: 0; }
 .plots th, .plots td { padding: 4px 8px 4px 0; }
 .photos { display: flex; flex-wrap: wrap; gap: 12px 10px; margin: 10px 0 16px; }
 figure { width: 80px; margin: 0; }
-figure img { display: block; width: 80px; height: 107px; object-fit: contain; background: #f5f6f7; }
+figure img { display: block; width: 80px; height: 107px; object-fit: contain; background: var(--ground); }
 figcaption { font-size: 10px; line-height: 1.3; color: var(--faint); overflow-wrap: anywhere; }
 .pair {
   display: flex; flex-wrap: wrap; gap: 2px 4px; width: 178px; padding: 6px; border: 1px solid var(--line);
   border-radius: 8px;
 }
+.strip { width: auto; gap: 6px 10px; }
+.strip figure, .strip img { width: 76px; } .strip img { height: 76px; }
 .pair p { flex-basis: 100%; margin: 0; font-size: 12px; }
+@media (max-width: 600px) {
+  main { padding: 20px 10px 40px; } section { padding: 14px 12px; }
+  td:last-child { min-width: 22em; }
+  dl { grid-template-columns: 1fr; } dd { margin-bottom: 5px; }
+}
 @media print { body { background: #fff; } section { break-inside: avoid; } }
 """
+)
+
+
+class Section(Markup):
+    """A titled part of a page, to which its list of contents leads."""
+
+    heading: str
+    anchor: str
 
 
 def page(title: str, text: str, sections: Sequence[Html]) -> Html:
-    """Return a whole document, with a line of text under its title.
+    """Return a whole document, with a line of text and the list of its sections under its title.
 
     Its policy forbids every request, whatever a value contains. Pictures may stand in it as data: addresses.
     """
@@ -85,12 +140,38 @@ def page(title: str, text: str, sections: Sequence[Html]) -> Html:
         f"<style>{_STYLE}</style>\n"
     )
     top = Markup("<title>{}</title>\n</head>\n<body><main>\n<h1>{}</h1>\n<p>{}</p>\n").format(title, title, text)
-    return head + top + Markup("\n").join(sections) + Markup("\n</main></body>\n</html>\n")
+    return head + top + _contents(sections) + Markup("\n").join(sections) + Markup("\n</main></body>\n</html>\n")
 
 
-def section(title: str, text: str, content: Html) -> Html:
-    """Return a titled part of the page with a line of text."""
-    return Markup("<section><h2>{}</h2>{}{}</section>").format(title, _line(text), content)
+def section(title: str, text: str, content: Html) -> Section:
+    """Return a titled part of the page with a line of text. Titles differ within a page."""
+    anchor = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+    made = Section(
+        Markup('<section id="{0}" aria-labelledby="{0}-title"><h2 id="{0}-title">{1}</h2>{2}{3}</section>').format(
+            anchor, title, _line(text), content
+        )
+    )
+    made.heading, made.anchor = title, anchor
+    return made
+
+
+def _contents(sections: Sequence[Html]) -> Html:
+    """Return links to the titled sections; nothing for a short page."""
+    titled = [each for each in sections if isinstance(each, Section)]
+    if len(titled) < 4:
+        return Markup()
+    links = (Markup('<li><a href="#{}">{}</a></li>').format(each.anchor, each.heading) for each in titled)
+    return Markup('<nav aria-label="Contents"><ul>{}</ul></nav>\n').format(Markup("").join(links))
+
+
+def part(title: str, text: str, content: Html) -> Html:
+    """Return a part of a section, under a title of its own."""
+    return Markup("<h3>{}</h3>{}{}").format(title, _line(text), content)
+
+
+def scrolling(content: Html, label: str) -> Html:
+    """Return content that scrolls sideways where the screen is narrow, with the keyboard as well."""
+    return Markup('<div class="scroll" role="group" tabindex="0" aria-label="{}">{}</div>').format(label, content)
 
 
 def tiles(shown: Sequence[tuple[str, str, str]], text: str) -> Html:
@@ -103,7 +184,7 @@ def tiles(shown: Sequence[tuple[str, str, str]], text: str) -> Html:
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str | Html]], marked: int | None = None) -> Html:
     """Return a table; row `marked` stands out."""
-    head = Markup("").join(Markup("<th>{}</th>").format(header) for header in headers)
+    head = Markup("").join(Markup('<th scope="col">{}</th>').format(header) for header in headers)
     body = Markup("").join(
         Markup("<tr{}>{}</tr>").format(
             " class=best" if number == marked else "",
@@ -111,19 +192,20 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str | Html]], marked: 
         )
         for number, row in enumerate(rows)
     )
-    return Markup("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>").format(head, body)
+    whole = Markup("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>").format(head, body)
+    return scrolling(whole, f"table: {', '.join(filter(None, headers))}")
 
 
-def pairs(values: Mapping[str, Any], title: str) -> Html:
-    """Return names and values, folded under a title; nothing if there is no value."""
+def pairs(values: Mapping[str, Any], title: str, *, unfolded: bool = True) -> Html:
+    """Return names and values under a title that folds them; nothing if there is no value."""
     each = Markup("").join(Markup("<dt>{}</dt><dd>{}</dd>").format(name, str(value)) for name, value in values.items())
-    return folded(title, Markup("<dl>{}</dl>").format(each), unfolded=True) if values else Markup()
+    return folded(title, Markup("<dl>{}</dl>").format(each), unfolded) if values else Markup()
 
 
-def grid(plots: Sequence[Html]) -> Html:
-    """Return plots, or what stands beside them, two per line if there is room."""
+def grid(plots: Sequence[Html], *, small: bool = False) -> Html:
+    """Return plots, or what stands beside them, two per line if there is room; three of `small` ones."""
     each = Markup("").join(Markup("<div>{}</div>").format(plot) for plot in plots)
-    return Markup('<div class="plots">{}</div>').format(each)
+    return Markup('<div class="plots{}">{}</div>').format(" small" * small, each)
 
 
 def picture(jpeg: bytes, lines: Sequence[str]) -> Html:
@@ -145,6 +227,11 @@ def photos(pictures: Sequence[Html]) -> Html:
 def pair(pictures: Sequence[Html], text: str) -> Html:
     """Return pictures that belong together, under a line of text."""
     return Markup('<div class="pair"><p>{}</p>{}</div>').format(text, Markup("").join(pictures))
+
+
+def strip(pictures: Sequence[Html], text: str) -> Html:
+    """Return pictures side by side that belong together, under a line of text."""
+    return Markup('<div class="pair strip"><p>{}</p>{}</div>').format(text, Markup("").join(pictures))
 
 
 def folded(title: str, content: Html, unfolded: bool = False) -> Html:
@@ -170,7 +257,7 @@ def bar(share: float) -> Html:
 
 def dot(colour: str) -> Html:
     """Return a coloured dot, which stands before the word that it marks."""
-    return Markup('<span class="dot" style="background:{}"></span>').format(colour)
+    return Markup('<span class="dot" style="background:{}"></span>').format(css_colour(colour))
 
 
 def breaking(text: str) -> Html:

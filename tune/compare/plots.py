@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from maskcls.reports.page import Html
-from maskcls.reports.plots import ACCENT, BLUE, INK, STYLE, new_figure, quiet_about_glyphs, to_png, to_svg
+from maskcls.reports.plots import ACCENT, BLUE, EDGE, INK, STYLE, VIOLET, new_figure, quiet_about_glyphs, to_png, to_svg
 from tune.compare.results import Results, Row
 from tune.states import TrialState
 from tune.statistics.paired import Verdict
@@ -19,8 +19,8 @@ from tune.statistics.paired import Verdict
 COLOURS: dict[str, str] = {
     Verdict.BETTER: BLUE,
     Verdict.WORSE: ACCENT,
-    Verdict.CANT_TELL: "#8a96a0",
-    TrialState.DIVERGED: "#7b3f98",
+    Verdict.CANT_TELL: EDGE,
+    TrialState.DIVERGED: VIOLET,
 }
 _MARKERS: dict[str, str] = {Verdict.BETTER: "o", Verdict.WORSE: "s", Verdict.CANT_TELL: "D", TrialState.DIVERGED: "X"}
 _LONGEST = 52
@@ -31,7 +31,9 @@ def differences_svg(results: Results) -> Html:
     """The figure for a page; "" where there is no difference yet."""
     with mpl.rc_context(STYLE), quiet_about_glyphs():
         figure = _figure(results)
-        return Html() if figure is None else to_svg(figure)
+        return (
+            Html() if figure is None else to_svg(figure, "Differences of macro F1 to the base, as in the tables below")
+        )
 
 
 def differences_png(results: Results) -> bytes:

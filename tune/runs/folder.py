@@ -12,6 +12,7 @@ A search (`SearchRun`):
     leaderboard.csv   rewritten after every trial
     best/             the best trial as a bundle
     best-on-all/      the winner's recipe trained on train and validation people together, a bundle that has no score
+    predictions/      <side>-<bundle>/answers.npz: what a bundle predicts for the people of one side of the split
     report.html       the search, to look at
     data/             photos.csv and split.json: the photos and people that every trial sees
 
@@ -240,6 +241,10 @@ class SearchRun(RunFolder):
     def finalist_split(self, folds: int, number: int) -> Path:
         """The file that holds one of so many folds, by its number from 0."""
         return self.finalists / "splits" / f"folds-{folds}-{number}.json"
+
+    def predictions(self, side: str, bundle: str) -> Path:
+        """The folder of what a bundle, by its digest, predicts for one side of the split."""
+        return self.path / "predictions" / f"{side}-{bundle}"
 
     def trial(self, trial_id: str) -> Path:
         """The folder of a trial, whether or not it was begun."""

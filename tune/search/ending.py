@@ -138,9 +138,9 @@ def _share(plan: SearchPlan, options: SearchOptions) -> dict[str, Any]:
 
 def hand_over(run: SearchRun, options: SearchOptions, outcome: SearchOutcome) -> int:
     """Write best/ and report.html and print the summary, and what cannot be made. Returns the exit status."""
+    from tune.report.page import ReportOptions, write_report
     from tune.runs import leaderboard
     from tune.runs.study import records
-    from tune.search.report import write_report
     from tune.selection.choice import confirm
 
     trials, chosen = records(run), outcome.chosen
@@ -152,7 +152,8 @@ def hand_over(run: SearchRun, options: SearchOptions, outcome: SearchOutcome) ->
     if exported and chosen is not None and outcome.goes_on:
         faces = faces_of(run, options)
         _try("The holdout could not be asked", lambda: confirm(run, faces, chosen, run.best))
-    reported = _try("The report could not be written", lambda: write_report(run))
+    report = ReportOptions(options.cache_options, predicts=outcome.goes_on)
+    reported = _try("The report could not be written", lambda: write_report(run, report))
     if options.quiet:
         lines = short_summary(run, trials, bool(exported), reported)
     else:

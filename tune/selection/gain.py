@@ -22,17 +22,23 @@ def gain_over_preset(winner: Finalist, preset: Finalist, faces: FaceDataset) -> 
 
     Raises DataError where two repeats have predictions for different photos.
     """
-    of_preset = {one.repeat: one for one in preset.repeats}
-    pairs = [(of_preset[one.repeat], one) for one in winner.repeats if one.repeat in of_preset]
-    if winner.trial_id == preset.trial_id or not pairs:
-        return None
-    return difference([_paired(base, variant, faces) for base, variant in pairs])
+    return None if winner.trial_id == preset.trial_id else repeats_difference(preset, winner, faces)
+
+
+def repeats_difference(base: Finalist, variant: Finalist, faces: FaceDataset) -> Difference | None:
+    """The variant's macro F1 minus the base's, over the repeats that are complete of both; None where there is none.
+
+    Raises DataError where two repeats have predictions for different photos.
+    """
+    of_base = {one.repeat: one for one in base.repeats}
+    pairs = [(of_base[one.repeat], one) for one in variant.repeats if one.repeat in of_base]
+    return difference([_paired(one, other, faces) for one, other in pairs]) if pairs else None
 
 
 def _paired(base: RepeatResult, variant: RepeatResult, faces: FaceDataset) -> Repeat:
     if base.keys != variant.keys:
         raise DataError(
-            f"Repeat {variant.repeat + 1} of the winner and of the preset have predictions for different photos, so "
+            f"Repeat {variant.repeat + 1} of two finalists have predictions for different photos, so "
             "they cannot be compared. Remove the run's folder finalists/, and resume it."
         )
     predicted = base.log_probabilities.argmax(1), variant.log_probabilities.argmax(1)  # (n,) each

@@ -22,6 +22,7 @@ from tune.runs.folder import SearchRun
 from tune.runs.holdout_record import HoldoutEvaluation, holdout_evaluations, with_evaluations
 from tune.runs.holdout_uses import digests, holdout_uses
 from tune.runs.record import now
+from tune.selection.bundle_predictions import keep_predictions
 from tune.statistics.intervals import f1_interval
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def evaluate_on_holdout(run: SearchRun, faces: FaceDataset, folder: Path, what: 
     if before is not None:
         return before
     _refuse_seen(bundle, faces)  # before anything is predicted, so that no such score exists
-    found = _evaluate(bundle, faces, what, digest)
+    found = _evaluate(run, bundle, faces, what, digest)
     # Evaluations are added, never replaced: their number says how much the holdout was used.
     search = run.record()
     run.write_record(with_evaluations(search, [*holdout_evaluations(search), found]))
@@ -86,8 +87,8 @@ def _refuse_seen(bundle: Bundle, faces: FaceDataset) -> None:
         )
 
 
-def _evaluate(bundle: Bundle, faces: FaceDataset, what: str, digest: str) -> HoldoutEvaluation:
-    """Predict the holdout's photos, and score that. Raises DataError where a probability is not finite."""
+def _evaluate(run: SearchRun, bundle: Bundle, faces: FaceDataset, what: str, digest: str) -> HoldoutEvaluation:
+    """Predict the holdout's photos, keep that in the run, and score it. Raises DataError where it is not finite."""
     from maskcls.serving.predictor import probabilities_of
     from maskcls.training.metrics import scores
 
@@ -99,6 +100,8 @@ def _evaluate(bundle: Bundle, faces: FaceDataset, what: str, digest: str) -> Hol
         raise DataError(
             f"{bundle.folder} gives probabilities that are not finite, so it has no score. Export another trial."
         )
+    # For the report, so that nothing has to be predicted there again.
+    keep_predictions(run, faces, "holdout", digest, probabilities)
     # The interval resamples people, not photos: the photos of one person are right or wrong together.
     strata = np.array(list(map(stratum, photos["gender"], photos["age"])), np.int64)  # (n,) 0..5
     interval = f1_interval(truth, probabilities.argmax(1), photos["person"].to_numpy(object), strata)

@@ -1,4 +1,4 @@
-"""What a repeat predicts, next to its result: answers.npz with the photos' keys, true classes and log probabilities."""
+"""What a repeat or a bundle predicts, on disk: answers.npz with the photos' keys, true classes, log probabilities."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def write_predictions(
     """Write the predictions for n photos into the folder, without pickle.
 
     Args:
-        folder: the repeat's.
+        folder: the repeat's, or the bundle's for one side of the split.
         keys: of the photos, n.
         truth: (n,) classes 0..17.
         log_probabilities: (n, 18), stored as float32.
@@ -42,5 +42,5 @@ def read_predictions(folder: Path) -> tuple[tuple[str, ...], NDArray[np.int64], 
             return tuple(arrays["keys"].tolist()), arrays["truth"], arrays["log_probabilities"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(
-            f"{file} cannot be read ({error}). Remove the folder {folder}, and the fit is done again."
+            f"{file} cannot be read ({error}). Remove the folder {folder}, and they are made again."
         ) from None

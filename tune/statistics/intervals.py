@@ -23,6 +23,7 @@ Each cell is the share of the intervals that held the true score, and half their
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,6 +100,33 @@ def _resample_group(weights: Floats, members: Integers, generator: np.random.Gen
         weights[:, members] = drawn * k / (k - 1)  # Rao and Wu's rescaling; each row sums to k
 
 
+def degrees_of_freedom(
+    group: Integers, statistic: Callable[[Floats], Floats], generator: np.random.Generator, resamples: int
+) -> Floats:
+    """Satterthwaite's degrees of freedom, (...), of the variance of some scores; nan where a score does not vary.
+
+    They are few where the variance comes from a group of two or three people, which can only guess it.
+
+    Args:
+        group: (people,) stratum of the person.
+        statistic: of how often each person counts, (resamples, people), the scores (resamples, ...).
+    """
+    variances, own = [], []
+    for name in np.unique(group):
+        members = np.flatnonzero(group == name)
+        # Only this group is resampled, so this is its own part of the variance.
+        weights = np.ones((resamples, len(group)))
+        _resample_group(weights, members, generator)
+        # A resample in which nobody has a class has no score of that class.
+        variances.append(np.nanvar(statistic(weights), axis=0))  # (...)
+        own.append(max(len(members) - 1, 1))
+    # (sum of v)^2 / sum of v^2 / df, over the groups' variances v.
+    squares = np.asarray(sum(variance**2 / n for variance, n in zip(variances, own, strict=True)))
+    varies = squares > 0
+    total: Floats = np.where(varies, sum(variances) ** 2 / np.where(varies, squares, 1.0), np.nan)
+    return total
+
+
 @dataclass(frozen=True)
 class PredictionCounts:
     """A classifier's predictions, counted by person: all that is needed to score any resample of the people."""
@@ -132,21 +160,8 @@ class PredictionCounts:
         return self._weighted_f1(resample_weights(self.group, generator, resamples))
 
     def degrees_of_freedom(self, generator: np.random.Generator, resamples: int) -> float:
-        """Satterthwaite's degrees of freedom of the resamples' variance; nan where nothing varies.
-
-        They are few where the variance comes from a group of two or three people, which can only guess it.
-        """
-        variances, own = [], []
-        for name in np.unique(self.group):
-            members = np.flatnonzero(self.group == name)
-            # Only this group is resampled, so this is its own part of the variance.
-            weights = np.ones((resamples, len(self.group)))
-            _resample_group(weights, members, generator)
-            variances.append(float(self._weighted_f1(weights).var()))
-            own.append(max(len(members) - 1, 1))
-        # (sum of v)^2 / sum of v^2 / df, over the groups' variances v.
-        squares = sum(variance**2 / n for variance, n in zip(variances, own, strict=True))
-        return sum(variances) ** 2 / squares if squares else np.nan
+        """Satterthwaite's degrees of freedom of the resamples' variance; nan where nothing varies."""
+        return float(degrees_of_freedom(self.group, self._weighted_f1, generator, resamples))
 
     def _weighted_f1(self, weights: Floats) -> Floats:
         """Macro F1 of each resample, (resamples,), from how often each person counts, (resamples, people)."""

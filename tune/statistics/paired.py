@@ -52,15 +52,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskcls.errors import CallError
+from maskcls.labels import N_CLASSES
 from tune.statistics.intervals import (
     CONFIDENCE,
     RESAMPLES,
+    Floats,
     Integers,
     class_counts,
     macro_f1,
     merge_single_strata,
     resample_weights,
 )
+from tune.statistics.people import PeopleResamples
 
 
 class Verdict(StrEnum):
@@ -135,6 +138,49 @@ def difference(repeats: Sequence[Repeat], seed: int = 0) -> Difference:
     return Difference(n, mean, mean - half, mean + half)
 
 
+@dataclass(frozen=True)
+class ModelDifference:
+    """The variant's macro F1 minus the base's, of two trained models on the same photos, with its 95 % interval.
+
+    The interval is over other people alone: it says nothing of the same recipes trained with other seeds.
+    """
+
+    people: int
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """Better or worse where zero is outside the interval."""
+        if self.low <= 0 <= self.high:
+            return Verdict.CANT_TELL
+        return Verdict.BETTER if self.low > 0 else Verdict.WORSE
+
+
+def model_difference(pair: Repeat, seed: int = 0) -> ModelDifference:
+    """The difference of two models on the same people, who are resampled as for a single model's score.
+
+    Raises CallError where the arrays do not fit together.
+    """
+    _check_shapes(pair)
+    resamples = PeopleResamples(pair.person, pair.stratum, seed)
+    eye = np.eye(N_CLASSES)
+    truth = resamples.sums(eye[pair.truth])  # (people, 18)
+    tables = [
+        (resamples.sums(eye[found]), resamples.sums(eye[found] * (found == pair.truth)[:, None]))
+        for found in (pair.variant, pair.base)
+    ]
+
+    def statistic(weights: Floats) -> Floats:
+        drawn = weights @ truth  # (r, 18)
+        variant, base = (macro_f1(drawn, weights @ predicted, weights @ hits) for predicted, hits in tables)
+        return (variant - base)[:, None]
+
+    found = resamples.intervals(statistic, low=-1.0)
+    return ModelDifference(resamples.people, float(found.value[0]), float(found.low[0]), float(found.high[0]))
+
+
 def half_width(by_repeats: float, n: int, by_people: float, people: int) -> float:
     """Half the interval's width.
 
@@ -160,11 +206,15 @@ def expected_by_chance(comparisons: int) -> float:
     return (1 - CONFIDENCE) * comparisons
 
 
-def _measure(repeat: Repeat, generator: np.random.Generator) -> tuple[float, float]:
-    """A repeat's difference of macro F1, and the variance of that difference over other tested people."""
+def _check_shapes(repeat: Repeat) -> None:
     shapes = {np.shape(values) for values in (repeat.truth, repeat.base, repeat.variant, repeat.person, repeat.stratum)}
     if len(shapes) != 1 or len(next(iter(shapes))) != 1 or not len(repeat.truth):
         raise CallError(f"A repeat's arrays must all be (n,) with n > 0, but got shapes {sorted(map(str, shapes))}.")
+
+
+def _measure(repeat: Repeat, generator: np.random.Generator) -> tuple[float, float]:
+    """A repeat's difference of macro F1, and the variance of that difference over other tested people."""
+    _check_shapes(repeat)
     _, first, person = np.unique(repeat.person, return_index=True, return_inverse=True)  # (people,), (n,) from 0
     _, stratum = np.unique(repeat.stratum[first], return_inverse=True)  # (people,)
     truth = class_counts(person, repeat.truth)  # (people, 18)

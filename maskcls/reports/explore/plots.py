@@ -19,11 +19,11 @@ from maskcls.labels import AGES, CLASS_NAMES, GENDERS, MASKS
 from maskcls.reports.explore.facts import Facts
 from maskcls.reports.explore.near_duplicates import NEVER
 from maskcls.reports.page import Html
-from maskcls.reports.plots import ACCENT, BLUE, GREY, INK, STYLE, new_figure, quiet_about_glyphs, to_png, to_svg
+from maskcls.reports.plots import ACCENT, BLUE, GREY, INK, STYLE, YELLOW, new_figure, quiet_about_glyphs, to_png, to_svg
 
 WIDTH_IN = 4.8  # narrow enough that its letters can be read on a phone
 GENDER_COLOURS = (BLUE, ACCENT)
-MASK_COLOURS = (BLUE, "#e3a72f", GREY)
+MASK_COLOURS = (BLUE, YELLOW, GREY)
 MAX_BARS = 14
 """Bars of a plot; rarer values are counted together in the last one."""
 MAX_LETTERS = 32
@@ -46,7 +46,7 @@ def drawn(plot: Plot, facts: Facts) -> tuple[Html, bytes]:
     with mpl.rc_context(STYLE), quiet_about_glyphs():
         figure, axes = new_figure(1, 1, plot.height_in(facts), WIDTH_IN)
         plot.draw(axes[0], facts)
-        return to_svg(figure), to_png(figure)
+        return to_svg(figure, axes[0].get_title(loc="left") or plot.name), to_png(figure)
 
 
 def overview(pngs: Sequence[bytes]) -> bytes:

@@ -29,7 +29,7 @@ MODULES = sorted(
     if '__name__ == "__main__"' in file.read_text() and file != ROOT / "maskcls" / "__main__.py"  # which has them all
 )
 """The commands, as `python -m` takes them."""
-FOLDERS = ("tune.search", "tune.compare", "tune.dashboard")
+FOLDERS = ("tune.search", "tune.compare", "tune.report", "tune.dashboard")
 """Those that are folders of modules."""
 
 

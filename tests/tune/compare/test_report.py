@@ -18,7 +18,7 @@ from markupsafe import escape
 from rich.console import Console
 
 from maskcls.recipe import Recipe
-from tests.tune.search.test_report import Balanced
+from tests.tune.report.test_page import Balanced
 from tune.compare import table as compare_table
 from tune.compare.arms import Arm, PlannedComparison
 from tune.compare.plots import differences_png, differences_svg

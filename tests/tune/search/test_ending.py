@@ -12,6 +12,8 @@ import pytest
 from maskcls.data.dataset import FaceDataset
 from tests.tune.answered_run import let_answer, one_knows
 from tests.tune.selection.small_run import add_trial, small_run, write_end
+from tune.report.choice import sections
+from tune.report.page import write_report
 from tune.runs.folder import SearchRun
 from tune.runs.holdout_record import HoldoutScore
 from tune.runs.record import SearchRecord
@@ -19,8 +21,6 @@ from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import PRESET, records
 from tune.search import ending
 from tune.search.options import SearchOptions
-from tune.search.report import write_report
-from tune.search.report_choice import sections
 from tune.selection import choice
 from tune.selection.finalists import Design
 from tune.selection.record import ChoiceRecord, read_choice

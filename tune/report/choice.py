@@ -10,7 +10,7 @@ import math
 
 from maskcls.reports.page import Html, listed, section, table
 from maskcls.text import counted
-from tune.search import report_plots
+from tune.report import plots
 from tune.selection.finalists import RepeatBy
 from tune.selection.record import ChoiceRecord, FinalistScores
 
@@ -80,7 +80,7 @@ def sections(choice: ChoiceRecord | None) -> list[Html]:
     if choice is None or not choice.finalists:
         return []
     n = choice.design.repeats
-    headers = ["trial", "validation", "mean", "spread", *(f"repeat {number + 1}" for number in range(n)), ""]
+    headers = ["trial", "validation", "mean", "spread", *(f"repeat {number + 1}" for number in range(n)), "remark"]
     cells = [_row(one, n, choice.winner_id) for one in choice.finalists]
     trials = [one.trial for one in choice.finalists]
     if choice.preset is not None and choice.preset.trial not in trials:
@@ -89,7 +89,7 @@ def sections(choice: ChoiceRecord | None) -> list[Html]:
     missing = [f"Trial {one.trial}, {line}" for one in choice.finalists for line in one.missing]
     if choice.preset is not None and choice.preset.trial not in trials:
         missing += [f"The preset, trial {choice.preset.trial}, {line}" for line in choice.preset.missing]
-    plot = report_plots.finalists(choice) if any(one.repeats for one in choice.finalists) else Html()
+    plot = plots.finalists(choice) if any(one.repeats for one in choice.finalists) else Html()
     return [section("The choice", _introduction(choice), plot + table(headers, cells, marked) + listed(missing))]
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -13,12 +11,14 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.tune.made_run import add_choice, made_run
+from tune.report.page import gain, write_report
+from tune.report.parameters import MIN_COMPLETE
 from tune.runs import leaderboard
 from tune.runs.folder import SearchRun
-from tune.runs.study import open_study, records
-from tune.search.report import MIN_COMPLETE, gain, importance, write_report
+from tune.runs.study import records
 from tune.selection.finalists import Design, RepeatBy
 
+PARAMETERS = ("frozen_stages", "head", "head_dropout", "head_width", "lr_body", "lr_head")
 VOID = {"meta", "br", "img", "link"}
 
 
@@ -75,7 +75,7 @@ def test_headline(run: SearchRun, text: str) -> None:
 
 
 def test_leaderboard_has_every_trial_best_first(run: SearchRun, text: str) -> None:
-    body = re.search(r"<h2>Leaderboard</h2>.*?<tbody>(.*?)</tbody>", text, re.DOTALL)
+    body = re.search(r"<h2[^>]*>Leaderboard</h2>.*?<tbody>(.*?)</tbody>", text, re.DOTALL)
     assert body
     ids = re.findall(r"<tr[^>]*><td>\d*</td><td>(\d{4})</td>", body[1])
     assert ids == [trial.trial_id for trial in leaderboard.ranked(records(run))]
@@ -84,24 +84,20 @@ def test_leaderboard_has_every_trial_best_first(run: SearchRun, text: str) -> No
 
 def test_figures_are_whole_and_show_every_trial(text: str) -> None:
     figures = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
-    assert len(figures) == 4
+    assert len(figures) == 2 + len(PARAMETERS)
     for figure in figures:
         ElementTree.fromstring(figure)
     assert "best so far" in figures[0]
     assert "preset&#39;s recipe" in figures[0] or "preset's recipe" in figures[0]
     assert all(state in figures[0] for state in ("complete", "stopped early", "diverged"))
     assert "best trial, " in figures[1]
-    assert "share of the importance" in figures[2]
-    assert all(name in figures[3] for name in ("frozen_stages", "lr_body", "lr_head", "head_dropout"))
+    assert [name for name in PARAMETERS if name not in "".join(figures[2:])] == []
+    assert "<title>trial 0001, complete: 0." in figures[0], "pointing at a mark shows its value"
 
 
 def test_it_asks_nothing_of_a_network(text: str) -> None:
     addresses = {address for address in re.findall(r"https?://[^\s\"'<>]+", text) if "www.w3.org" not in address}
-    assert addresses <= {
-        "http://purl.org/dc/elements/1.1/",
-        "http://creativecommons.org/ns#",
-        "http://purl.org/dc/dcmitype/StillImage",
-    }
+    assert addresses == set()
     assert not re.search(r"<(script|img|link|iframe|object)\b", text)
     assert "@import" not in text
     assert "default-src 'none'" in text
@@ -125,24 +121,14 @@ def test_the_call_is_kept(text: str) -> None:
     assert "<dt>parts.1.why</dt><dd>complete</dd>" in text
 
 
-def test_importance_names_what_the_formula_depends_on(tmp_path: Path) -> None:
-    made = made_run(tmp_path, 60)
-    shares, note = importance(open_study(made).get_trials())
-    assert set(shares) == {"frozen_stages", "lr_head", "head"}
-    assert max(shares, key=lambda name: shares[name]) == "frozen_stages"
-    assert sum(shares.values()) == pytest.approx(1)
-    assert "PED-ANOVA over" in note
-
-
 def test_few_trials_have_no_importance(tmp_path: Path) -> None:
-    made = made_run(tmp_path, 3)
-    shares, note = importance(open_study(made).get_trials())
-    assert shares == {}
-    assert (
-        note == f"Importances need {MIN_COMPLETE} complete trials of the space in which a parameter varied; "
-        "this search has 2."
+    note = (
+        f"Too few trials to tell: importances need {MIN_COMPLETE} complete trials of the space in which a parameter "
+        "varied; this search has 2."
     )
-    assert note in read(made)
+    text = read(made_run(tmp_path, 3))
+    assert note in text
+    assert "share of the importance" not in text
 
 
 def test_a_search_without_an_epoch_has_a_page(tmp_path: Path) -> None:
@@ -174,8 +160,8 @@ def test_the_choice_leads_the_page(chosen: SearchRun) -> None:
     assert f"<b>{recorded['validation_f1']:.4f}</b><span>trial {winner}, resnet10t" in text
     assert f"<b>{recorded['validation_f1'] - found['f1']:+.4f}</b>" in text
     assert "The holdout has been used 1 time." in text
-    assert "<h2>F1 of the winner, by task and class</h2>" in text
-    assert f"<h2>The winner&#39;s recipe, trial {winner}</h2>" in text
+    assert ">F1 of the winner, by task and class</h2>" in text
+    assert f">The winner&#39;s recipe, trial {winner}</h2>" in text
     assert f"winner, {winner}" in text
     assert "2030-01-01" not in text
     assert "choice.winner" not in text, "the choice has its own section, and is not repeated with search.json"
@@ -185,7 +171,7 @@ def test_the_choice_leads_the_page(chosen: SearchRun) -> None:
 
 def test_the_finalists_have_a_table_and_a_figure(chosen: SearchRun) -> None:
     text, recorded = read(chosen), json.loads(chosen.record_file.read_text())["choice"]
-    part = re.search(r"<h2>The choice</h2>(.*?)</section>", text, re.DOTALL)
+    part = re.search(r"<h2[^>]*>The choice</h2>(.*?)</section>", text, re.DOTALL)
     assert part
     assert "The best 4 trials by validation were trained again 3 times, each repeat on another fold" in part[1]
     rows = re.findall(r"<tr( class=best)?><td>(\d{4})</td>(.*?)</tr>", part[1])
@@ -214,25 +200,3 @@ def test_a_choice_that_was_not_confirmed_says_so(tmp_path: Path) -> None:
     assert "The holdout has not been used." in text
     assert "the winner on the holdout" not in text
     assert "trained again once, each repeat with another seed, on the search&#39;s own split." in text
-
-
-@pytest.mark.browser
-def test_a_browser_draws_it(run: SearchRun, text: str, tmp_path: Path) -> None:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium here")
-    picture = tmp_path / "report.png"
-    options = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        f"--user-data-dir={tmp_path / 'profile'}",
-        "--window-size=1200,2400",
-    ]
-    subprocess.run(
-        [chromium, *options, f"--screenshot={picture}", run.report.as_uri()],
-        check=True,
-        capture_output=True,
-        timeout=120,
-    )
-    assert picture.stat().st_size > 50_000

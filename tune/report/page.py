@@ -5,42 +5,63 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import optuna
-from optuna.distributions import BaseDistribution
-from optuna.trial import TrialState as OptunaState
-
+from maskcls.data.dataset import FaceDataset
 from maskcls.files import write_atomically
 from maskcls.labels import CLASS_NAMES
-from maskcls.reports.page import Html, bar, dot, page, pairs, section, table, tiles
+from maskcls.reports.page import Html, Section, bar, dot, page, pairs, section, table, tiles
 from maskcls.reports.plots import INK
+from maskcls.stores.arrays import CacheOptions
 from tune.fitting.curve import read_curve
+from tune.report import choice as choice_part
+from tune.report import how_good, mistakes, origin, parameters, plots
+from tune.report.groups import check_columns
+from tune.report.people import people_table, search_data
+from tune.report.predicted import read_sets
 from tune.runs import leaderboard
 from tune.runs.durations import duration
 from tune.runs.folder import SearchRun
 from tune.runs.holdout_record import holdout_evaluations
 from tune.runs.holdout_uses import holdout_note
 from tune.runs.record import SearchRecord
-from tune.runs.study import Record, is_own, open_study, records
-from tune.search import report_choice, report_plots
+from tune.runs.session import has_data
+from tune.runs.study import Record, records
 from tune.selection.finish import finish_request
 from tune.selection.record import ChoiceRecord, read_choice
 
 Curves = Mapping[str, Sequence[Mapping[str, Any]]]
 """By trial: one row per epoch."""
 
-MIN_COMPLETE = 10
-"""Complete trials below which importances would be noise."""
 MAX_ROWS = 200
 """Rows of the page's leaderboard; leaderboard.csv has all."""
 
 
-def write_report(run: SearchRun) -> None:
-    """Write report.html from the run's study, curves and search.json, whole or not at all.
+@dataclass(frozen=True)
+class ReportOptions:
+    """What a report may use, and what it shows beside what every report shows."""
 
-    The search may still be running.
+    cache: CacheOptions = CacheOptions()  # noqa: RUF009 - frozen
+    predicts: bool = False
+    """Whether the winner may predict for people for whom no predictions are stored, which decodes photos."""
+    with_photos: bool = False
+    """Whether the page holds photos of mistakes, which are of people."""
+    group_by: tuple[str, ...] = ()
+    """Columns of the people's table by whose values scores are shown as well."""
+
+
+def write_report(run: SearchRun, options: ReportOptions | None = None, out: Path | None = None) -> Path:
+    """Write a search's page from the run's study, curves, predictions and search.json, whole or not at all.
+
+    The search may still be running. Returns the page's file.
+
+    Args:
+        out: the file; None: report.html in the run.
+
+    Raises CallError where a column to group by does not exist.
     """
+    options = options or ReportOptions()
     trials = records(run)
     curves = {trial.trial_id: read_curve(run.trial(trial.trial_id)) for trial in trials}
     search = run.record()
@@ -49,16 +70,39 @@ def write_report(run: SearchRun) -> None:
     model = _model(run, best, choice, curves) if best else None
     title = "winner" if choice and choice.winner_id else "best trial"
     caution = holdout_note(run) if holdout_evaluations(search) else "The holdout has not been used."
-    sections = [_headline(trials, curves, model, choice, caution), *report_choice.sections(choice)]
+    sections = [_headline(trials, curves, model, choice, caution), *choice_part.sections(choice)]
     if best is not None and model is not None:
         sections += [
-            section("How the search went", "", report_plots.progress(trials)),
-            section("Learning curves", "", report_plots.learning_curves(trials, curves, best.trial_id, title)),
-            *_parameters(run, trials),
-            *_scores(model, title),
+            *_how_good(run, options, trials, choice, model, title),
+            section("How the search went", "", plots.progress(trials)),
+            section("Learning curves", "", plots.learning_curves(trials, curves, best.trial_id, title)),
+            *parameters.sections(run, trials),
         ]
-    sections += [_leaderboard(trials, best), *_best_recipe(best, title), _origin(search)]
-    write_atomically(run.report, page(f"Search {run.name}", _question(search), sections))
+    sections += [_leaderboard(trials, best), *_best_recipe(best, title), *origin.sections(run, search, trials)]
+    file = out or run.report
+    write_atomically(file, page(f"Search {run.name}", _question(search), sections))
+    return file
+
+
+def _how_good(
+    run: SearchRun,
+    options: ReportOptions,
+    trials: Sequence[Record],
+    choice: ChoiceRecord | None,
+    model: _Model,
+    title: str,
+) -> list[Section]:
+    """How good the winner is, and for whom; of a run without stored predictions what the curve has."""
+    if not has_data(run):
+        return _scores(model, title)
+    faces = FaceDataset.load(run.data, options.cache)
+    people = people_table(faces, search_data(run))
+    check_columns(options.group_by, people)
+    named = f"trial {model.trial.trial_id}"
+    sets = read_sets(run, faces, trials, choice, named, predicts=options.predicts)
+    found = how_good.sections(sets, options.group_by, people)
+    wrong = mistakes.sections(run, faces, sets.validation, with_photos=options.with_photos)
+    return [*(found if sets.shown else [*_scores(model, title), *found]), *wrong]
 
 
 @dataclass(frozen=True)
@@ -128,8 +172,8 @@ def _headline(
     gain_tile = ("gain over the preset's recipe", figure, _preset_f1(trials))
     winner = choice.winner if choice else None
     if model is not None and choice is not None and winner is not None:
-        figures = report_choice.figures(choice, winner, model.place)
-        return tiles([*figures, *cost], report_choice.caution(choice, note, gain_tile))
+        figures = choice_part.figures(choice, winner, model.place)
+        return tiles([*figures, *cost], choice_part.caution(choice, note, gain_tile))
     if model is None:
         shown = [("best validation macro F1", "–", ""), gain_tile, *cost]
         return tiles(shown, "No trial has finished an epoch yet.")
@@ -148,51 +192,7 @@ def _preset_f1(trials: Sequence[Record]) -> str:
     return f"trial {preset.trial_id}: " + ("no score" if preset.f1 is None else f"{preset.f1:.4f}")
 
 
-def _parameters(run: SearchRun, trials: Sequence[Record]) -> list[Html]:
-    """Which parameters mattered, and the scores over the values of each; nothing where no trial drew one."""
-    frozen = [trial for trial in open_study(run).get_trials(deepcopy=False) if is_own(trial)]
-    distributions: dict[str, BaseDistribution] = {}
-    for trial in frozen:
-        distributions |= {name: drawn for name, drawn in trial.distributions.items() if name not in distributions}
-    if not distributions:
-        return []
-    found, note = importance(frozen)
-    sections = [section("What mattered", note, report_plots.importances(found) if found else Html())]
-    note = (
-        "Each point is a trial at its best epoch. A parameter that depends on another one has points only where it was "
-        "drawn."
-    )
-    return [*sections, section("Values and scores", note, report_plots.slices(trials, distributions))]
-
-
-def importance(trials: Sequence[optuna.trial.FrozenTrial]) -> tuple[dict[str, float], str]:
-    """Each parameter's share of the importance, and a note on how it was estimated.
-
-    By PED-ANOVA (Watanabe, Bansal and Hutter, PED-ANOVA: Efficiently Quantifying Hyperparameter Importance in Arbitrary
-    Subspaces, IJCAI 2023), over the complete trials that drew parameters (the preset's recipe may lie outside the
-    space) and the parameters that all of these drew. Empty for fewer trials than MIN_COMPLETE.
-    """
-    complete = [trial for trial in trials if trial.state == OptunaState.COMPLETE and trial.params]
-    common = set.intersection(*(set(trial.params) for trial in complete)) if complete else set()
-    varied = [name for name in sorted(common) if len({str(trial.params[name]) for trial in complete}) > 1]
-    if len(complete) < MIN_COMPLETE or not varied:
-        note = (
-            f"Importances need {MIN_COMPLETE} complete trials of the space in which a parameter varied; "
-            f"this search has {len(complete)}."
-        )
-        return {}, note
-    study = optuna.create_study(direction="maximize")
-    study.add_trials(complete)
-    evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=0.25)
-    shares = optuna.importance.get_param_importances(study, evaluator=evaluator, params=varied)
-    note = (
-        f"PED-ANOVA over {len(complete)} complete trials: which parameters distinguish the best quarter. "
-        "Only parameters that all of these trials drew."
-    )
-    return shares, note
-
-
-def _scores(model: _Model, title: str) -> list[Html]:
+def _scores(model: _Model, title: str) -> list[Section]:
     """F1 of each task and of each class, of the model's best epoch; nothing where its curve has no scores."""
     row = next((row for row in model.rows if row["epoch"] == model.epoch), {})
     scores = row.get("scores")
@@ -206,7 +206,7 @@ def _scores(model: _Model, title: str) -> list[Html]:
     photos, accuracy = scores["n"], scores["accuracy"]
     trial = model.trial.trial_id
     note = f"Trial {trial}, epoch {model.epoch}: {photos} validation photos, accuracy {accuracy:.1%}."
-    content = table(["task", "", "F1"], tasks) + table(["class", "name", "", "F1"], classes)
+    content = table(["task", "of 1", "F1"], tasks) + table(["class", "name", "of 1", "F1"], classes)
     return [section(f"F1 of the {title}, by task and class", note, content)]
 
 
@@ -214,13 +214,13 @@ def _leaderboard(trials: Sequence[Record], best: Record | None) -> Html:
     rows = leaderboard.ranked(trials)
     cells = [_row(place, trial) for place, trial in enumerate(rows[:MAX_ROWS], start=1)]
     more = f" The first {MAX_ROWS} of {len(rows)}; leaderboard.csv has all." if len(rows) > MAX_ROWS else ""
-    headers = ["", "trial", "F1", "epoch", "state", "from", "time", "recipe's overrides"]
+    headers = ["place", "trial", "F1", "epoch", "state", "from", "time", "recipe's overrides"]
     marked = next((number for number, trial in enumerate(rows[:MAX_ROWS]) if trial is best), None)
     return section("Leaderboard", f"By the best validation macro F1 of any epoch.{more}", table(headers, cells, marked))
 
 
 def _row(place: int, trial: Record) -> list[str | Html]:
-    colour = report_plots.STATE_COLOURS.get(trial.state, INK)
+    colour = plots.STATE_COLOURS.get(trial.state, INK)
     values = trial.overrides or trial.params
     text = ", ".join(f"{key} {_value(value)}" for key, value in values.items()) or "the preset's own recipe"
     if trial.message:
@@ -242,15 +242,11 @@ def _best_recipe(best: Record | None, title: str) -> list[Html]:
         return []
     changed = {key: value for key, value in best.recipe.items() if key in best.overrides}
     rest = {key: value for key, value in best.recipe.items() if key not in best.overrides}
-    content = pairs(changed, "chosen by the search") + pairs(rest, "from the preset, the scale and the call")
+    content = pairs(changed, "chosen by the search") + pairs(
+        rest, "from the preset, the scale and the call", unfolded=False
+    )
     heading = "The winner's recipe" if title == "winner" else "The best recipe"
     return [section(f"{heading}, trial {best.trial_id}", "", content)]
-
-
-def _origin(search: SearchRecord) -> Html:
-    note = "The run's own record, search.json: options, versions, commit, hardware and data."
-    rest = search.flat("choice", "holdout")  # the choice has its own section
-    return section("Where this comes from", note, pairs(rest, "search.json"))
 
 
 def _last(rows: Sequence[Mapping[str, Any]], key: str) -> float:

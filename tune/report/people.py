@@ -1,0 +1,47 @@
+"""The people's table, by whose columns a report groups scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from maskcls.data.contest_folder import TABLE
+from maskcls.data.dataset import FaceDataset
+from maskcls.errors import DataError
+from maskcls.files import read_csv
+from tune.runs.folder import SearchRun
+
+_KNOWN = ("race", "gender", "age")
+"""Columns of the run's photo table that describe a person; gender and age are those after corrections."""
+_NOT_GROUPS = ("id", "path")
+
+
+def search_data(run: SearchRun) -> Path | None:
+    """The folder of a search's photos; None for drawn faces."""
+    data = run.record().call.get("data")
+    return Path(data) if data else None
+
+
+def people_table(faces: FaceDataset, data: Path | None) -> pd.DataFrame:
+    """One row per person, indexed by person: what the run knows, and further columns of train.csv where it is there.
+
+    Args:
+        data: the folder that holds train/train.csv.
+    """
+    people = faces.photos.drop_duplicates("person").set_index("person")[list(_KNOWN)]
+    if data is None or not (data / TABLE).is_file():
+        return people
+    try:
+        table = read_csv(data / TABLE)
+    except DataError:  # the run has what it needs; only further columns are lost
+        return people
+    if "path" not in table.columns:
+        return people
+    further = [name for name in table.columns if name not in (*_KNOWN, *_NOT_GROUPS)]
+    rows = {row["path"]: [row[name] for name in further] for _, row in table.rows}
+    known = pd.DataFrame.from_dict(rows, orient="index", columns=further)
+    for name in further:
+        numbers = pd.to_numeric(known[name], errors="coerce")
+        known[name] = numbers if numbers.notna().all() else known[name]
+    return people.join(known)
