@@ -12,7 +12,7 @@ from maskcls.data.dataset import FaceDataset
 from maskcls.files import write_atomically
 from maskcls.labels import CLASS_NAMES
 from maskcls.reports.page import Html, Section, bar, dot, page, pairs, section, table, tiles
-from maskcls.reports.plots import INK
+from maskcls.reports.plots import INK, quiet_about_glyphs
 from maskcls.stores.arrays import CacheOptions
 from tune.fitting.curve import read_curve
 from tune.report import choice as choice_part
@@ -72,12 +72,13 @@ def write_report(run: SearchRun, options: ReportOptions | None = None, out: Path
     caution = holdout_note(run) if holdout_evaluations(search) else "The holdout has not been used."
     sections = [_headline(trials, curves, model, choice, caution), *choice_part.sections(choice)]
     if best is not None and model is not None:
-        sections += [
-            *_how_good(run, options, trials, choice, model, title),
-            section("How the search went", "", plots.progress(trials)),
-            section("Learning curves", "", plots.learning_curves(trials, curves, best.trial_id, title)),
-            *parameters.sections(run, trials),
-        ]
+        with quiet_about_glyphs():  # of a column's values, in whatever language
+            sections += [
+                *_how_good(run, options, trials, choice, model, title),
+                section("How the search went", "", plots.progress(trials)),
+                section("Learning curves", "", plots.learning_curves(trials, curves, best.trial_id, title)),
+                *parameters.sections(run, trials),
+            ]
     sections += [_leaderboard(trials, best), *_best_recipe(best, title), *origin.sections(run, search, trials)]
     file = out or run.report
     write_atomically(file, page(f"Search {run.name}", _question(search), sections))
