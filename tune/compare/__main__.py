@@ -33,6 +33,14 @@ OneAtATime = Annotated[
     bool, typer.Option("--one-at-a-time", help="Vary one key at a time, the others as the base has them.")
 ]
 Grid = Annotated[bool, typer.Option("--grid", help="Combine all values of --vary, instead of one at a time.")]
+EqualTime = Annotated[
+    bool,
+    typer.Option(
+        "--equal-time",
+        help="Then train the faster variants again, for as many epochs as fit into the time of the slowest one, and "
+        "compare that as well.",
+    ),
+]
 Seeds = Annotated[
     int | None,
     typer.Option(
@@ -92,6 +100,7 @@ def main(
     study: Study = None,
     one_at_a_time: OneAtATime = False,
     grid: Grid = False,
+    equal_time: EqualTime = False,
     data: cli.Data = None,
     seeds: Seeds = None,
     folds: Folds = None,

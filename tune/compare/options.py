@@ -50,7 +50,7 @@ class CompareOptions(SharedOptions):
     )
     CALL: ClassVar[tuple[str, ...]] = (
         *("vary", "study", "grid", "data", "preset", "set", "epochs", "image_size", "weights", "scale", "split_seed"),
-        *("split", "corrections", "skip_bad", "folds", "seeds", *SharedOptions.MACHINE),
+        *("split", "corrections", "skip_bad", "folds", "seeds", "equal_time", *SharedOptions.MACHINE),
     )
     FOLLOWING: ClassVar[tuple[str, ...]] = ("folds", "one_at_a_time")
     WORK: ClassVar[str] = "a comparison"
@@ -62,6 +62,7 @@ class CompareOptions(SharedOptions):
     )
     grid: bool = Field(False, description="combine all values of vary")
     one_at_a_time: bool = Field(False, description="vary one key at a time, which is done without it as well")
+    equal_time: bool = Field(False, description="compare at equal time as well")
     seeds: int = Field(DEFAULT_SEEDS, ge=1, description="repeats")
     folds: int = Field(default_factory=lambda given: default_folds(given.get("seeds", DEFAULT_SEEDS)))
 
@@ -126,6 +127,7 @@ class CompareOptions(SharedOptions):
                 f"{' and '.join(own.vary)} can be added; for another key, start a new run."
             )
         values = self.machine_values(own) | {"vary": merge_vary(own.vary, self.vary)}
+        values["equal_time"] = own.equal_time or self.equal_time
         if "seeds" in self.model_fields_set:
             values["seeds"] = self.seeds
         return own.model_copy(update=values)
@@ -143,6 +145,7 @@ class ComparePlan:
     folds: int
     share: Share
     time_budget_s: float | None
+    equal_time: bool
     notes: tuple[str, ...]
 
     @property
@@ -170,7 +173,12 @@ class ComparePlan:
         epochs = sorted({arm.recipe.epochs for comparison in self.comparisons for arm in comparison.arms})
         fits = f"{self.n_fits} fits of {' or '.join(map(str, epochs))} epochs"
         fits += f": {self.repeats} repeats over {self.folds} folds"
-        return [*lines, f"{fits}, {share.parallel} at a time, {cores} each."]
+        lines.append(f"{fits}, {share.parallel} at a time, {cores} each.")
+        if self.equal_time:
+            lines.append(
+                "Then, at equal time: the faster ones again, for as many epochs as fit into the time of the slowest."
+            )
+        return lines
 
     def record(self, options: CompareOptions) -> ComparisonRecord:
         """For a new comparison.json. A resume must compare what was compared, so the scale is kept as it was found."""
@@ -230,6 +238,7 @@ def resolve(options: CompareOptions, machine: Cluster, study_file: Path | None =
         folds=options.folds,
         share=Share(1, 1, 0.0),
         time_budget_s=options.time_budget_s,
+        equal_time=options.equal_time,
         notes=tuple(notes),
     )
     return replace(plan, share=share(options, machine, scale, plan.n_fits))

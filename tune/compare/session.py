@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import shutil
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -179,22 +180,21 @@ def _possible(
 
 
 def _compare(options: CompareOptions, plan: ComparePlan, run: ComparisonRun, ready: _Ready, stack: ExitStack) -> int:
-    from tune.compare.fits import fit_and_evaluate, is_evaluated, requests
-    from tune.fitting.pool import run_fits, to_do
+    from tune.compare.equal_time import comparisons_at_equal_time
 
-    comparisons, faces, splits, share = ready.comparisons, ready.faces, ready.splits, plan.share
+    faces, splits = ready.faces, ready.splits
     measured = run.record().changed(
         data=_data_record(faces), repeats=[split.digest for split in splits], left_out=list(ready.left_out)
     )
     run.write_record(measured)
-    asked = requests(run, comparisons, splits, faces.digest, folds=plan.folds, cpus=share.cpus, gpus=share.gpus)
-    typer.echo(f"Run {run.name}: {len(asked)} fits, {share.parallel} at a time, in {run.path}")
-    if to_do(asked, is_evaluated):
-        say_dashboard(stack.enter_context(cluster.connected(options.address)))
-        check_nodes(run)
-    work = functools.partial(fit_and_evaluate, cache=faces.cache)
-    with noted(run, Session.begun(repeats=plan.repeats, parallel=share.parallel)) as note:
-        outcome = run_fits(asked, work, parallel=share.parallel, budget_s=plan.time_budget_s, is_done=is_evaluated)
+    began = time.monotonic()
+    with noted(run, Session.begun(repeats=plan.repeats, parallel=plan.share.parallel)) as note:
+        outcome = _fit_all(options, plan, run, ready, stack, plan.time_budget_s)
+        if plan.equal_time and outcome.remaining == 0:
+            later = comparisons_at_equal_time(run, ready.comparisons, splits, faces.digest)
+            ready = replace(ready, comparisons=(*ready.comparisons, *later))
+            left_s = plan.time_budget_s and max(0.0, plan.time_budget_s - (time.monotonic() - began))
+            outcome = _fit_all(options, plan, run, ready, stack, left_s)
         note(outcome.reason)
     results = _hand_over(run, ready, outcome)
     is_failure = outcome.reason == Reason.FINISHED and (outcome.remaining > 0 or results.lack_scores)
@@ -202,6 +202,36 @@ def _compare(options: CompareOptions, plan: ComparePlan, run: ComparisonRun, rea
     made = {"table": str(run.table_csv), "report": str(run.report)}
     events.emit(events.Done(outcome.reason, status, remaining=outcome.remaining, **made))
     return status
+
+
+def _fit_all(
+    options: CompareOptions,
+    plan: ComparePlan,
+    run: ComparisonRun,
+    ready: _Ready,
+    stack: ExitStack,
+    budget_s: float | None,
+) -> Outcome:
+    """Train what is missing of the fits of these comparisons; Ray is connected where anything is."""
+    from tune.compare.fits import fit_and_evaluate, is_evaluated, requests
+    from tune.fitting.pool import run_fits, to_do
+
+    share = plan.share
+    asked = requests(
+        run,
+        ready.comparisons,
+        ready.splits,
+        ready.faces.digest,
+        folds=plan.folds,
+        cpus=share.cpus,
+        gpus=share.gpus,
+    )
+    typer.echo(f"Run {run.name}: {len(asked)} fits, {share.parallel} at a time, in {run.path}")
+    if to_do(asked, is_evaluated) and not cluster.is_up():
+        say_dashboard(stack.enter_context(cluster.connected(options.address)))
+        check_nodes(run)
+    work = functools.partial(fit_and_evaluate, cache=ready.faces.cache)
+    return run_fits(asked, work, parallel=share.parallel, budget_s=budget_s, is_done=is_evaluated)
 
 
 def _print_plan(options: CompareOptions, plan: ComparePlan) -> None:

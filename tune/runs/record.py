@@ -170,7 +170,7 @@ class ComparisonRecord(RunRecord):
 
     KEYS: ClassVar[tuple[str, ...]] = (
         *("format", "created", "call", "title", "question", "comparisons", "notes", "parts"),
-        *("data", "repeats", "left_out"),
+        *("data", "repeats", "left_out", "equal_time"),
     )
 
     title: str = ""
@@ -180,6 +180,8 @@ class ComparisonRecord(RunRecord):
     """Digest of each repeat's split."""
     left_out: list[str] = []
     """What the photos left out of the comparisons, and why."""
+    equal_time: dict[str, dict[str, int]] = {}
+    """Epochs at equal time, by comparison and arm; empty until they are measured."""
 
 
 @contextmanager

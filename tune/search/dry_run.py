@@ -59,7 +59,7 @@ def print_plan(options: SearchOptions, resolved: Resolved, ended: int = 0, known
     )
     for note in room:
         console.print(note, highlight=False)
-    if plan.fits_after:
+    if options.finalists:
         console.print(
             f"Then: the best {options.finalists} and the preset are repeated, {options.repeats} {options.repeat_by} "
             "each; the winner is scored on the holdout.",

@@ -19,7 +19,7 @@ from tune.runs.folder import SearchRun
 from tune.runs.options import RECORDED, SharedOptions, name_or_file
 from tune.runs.record import SearchRecord, SpaceRecord, now, refuse_contradictions
 from tune.runs.shares import Share, resolve_scale, share
-from tune.search.plan import ASHA, MANY, TPE, Sampler, Scheduler, SearchPlan, pinned_space
+from tune.search.plan import ASHA, MANY, NONE, TPE, Sampler, Scheduler, SearchPlan, pinned_space
 
 DEFAULT_TRIALS, DEFAULT_FINALISTS, DEFAULT_REPEATS = 12, 3, 3
 SPACE_COPY = "space.py"
@@ -180,7 +180,7 @@ def resolve(
         cpus=shared.cpus,
         gpus=shared.gpus,
         time_budget_s=options.time_budget_s,
-        fits_after=(options.finalists + 1) * options.repeats if options.finalists else 0,  # and the preset's repeats
+        fits_after=fits_after(options),
         sampler=options.sampler,
         scheduler=options.scheduler,
         learn_from=options.learn_from,
@@ -188,6 +188,16 @@ def resolve(
     )
     plan = replace(plan, base=Recipe.model_validate(plan.recipe({})))
     return Resolved(plan, space, tuple(notes), served.known)
+
+
+def fits_after(options: SearchOptions) -> int:
+    """Count the fits that may follow a search: repeats of the finalists and of the preset, and the fit on all people.
+
+    Where trials are stopped early, each finalist may have to be trained to its end as well.
+    """
+    repeats = (options.finalists + 1) * options.repeats if options.finalists else 0
+    finishing = options.finalists if options.scheduler != NONE else 0
+    return repeats + finishing + int(options.retrain_on_all)
 
 
 def at_a_time(trials: int) -> int:

@@ -50,7 +50,7 @@ class SearchPlan:
     parallel: trials at a time.
     cpus, gpus: of a trial.
     time_budget_s: no new trial after that many seconds; None: no bound.
-    fits_after: that follow the search, to repeat its finalists and the preset; a time budget leaves room for them.
+    fits_after: that may follow the search (`options.fits_after`); a time budget leaves room for them.
     sampler, scheduler: what suggests trials, of SAMPLERS, and what stops those that fall behind, of SCHEDULERS.
     learn_from: runs whose trials the sampler is to know.
     random_start: how many trials must have ended before the sampler's model suggests; None: as in MODEL_AFTER.

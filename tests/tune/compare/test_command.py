@@ -157,7 +157,7 @@ def test_help_imports_nothing_heavy_and_states_every_default() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, env=environment
     ).stdout
     assert shown.rstrip().endswith("[]")
-    assert len(re.findall(r"^  --", shown, re.M)) == 35
+    assert len(re.findall(r"^  --", shown, re.M)) == 36
     for option in ("--vary", "--study", "--seeds", "--folds", "--grid", "--one-at-a-time", "--resume", "--plan"):
         assert f"  {option} " in shown
 
@@ -420,7 +420,14 @@ def test_a_study_with_treatments(tmp_path: Path, few_faces: tuple[str, ...]) -> 
     (half,) = (result for result in results if result["settings"]["treatment"])
     assert list(half["readings"]) == [f"{HERE}:HalfThePhotos"]
     file.unlink()
-    assert "Comparison finished." in call("--resume", "one", *few_faces, "--runs", tmp_path), "by its copy"
+    _set_seconds(run, {f"{HERE}:HalfThePhotos": 1.0, "": 2.0})
+    said = call("--resume", "one", "--equal-time", *few_faces, "--runs", tmp_path)
+    assert "Comparison finished." in said, "by its copy"
+    assert "training, at equal time" in said
+    reported = table(run)
+    assert float(reported["half, 4 epochs"]["f1_mean"]) >= 0
+    assert reported["base, 2 epochs"]["f1_mean"] == reported["base"]["f1_mean"]
+    assert len(list(run.glob("fits/*/result.json"))) == 3
     note = "reading, nowhere is left out: these photos have no names."
     assert json.loads((run / "comparison.json").read_text())["left_out"] == [note]
     assert (run / "table.md").read_text().endswith(f"\n\n- {note}\n")
@@ -428,6 +435,13 @@ def test_a_study_with_treatments(tmp_path: Path, few_faces: tuple[str, ...]) -> 
     assert f"<li>{note}</li>" in page
     assert "Answering the same is worse. (nobody)" in page
     assert (run / "differences.png").read_bytes().startswith(b"\x89PNG")
+
+
+def _set_seconds(run: Path, seconds: dict[str, float]) -> None:
+    """Give each fit the time of its treatment's, as if it had taken that."""
+    for file in run.glob("fits/*/result.json"):
+        result = json.loads(file.read_text())
+        file.write_text(json.dumps({**result, "seconds": seconds[result["settings"]["treatment"]]}))
 
 
 @pytest.mark.usefixtures("ray_cluster")

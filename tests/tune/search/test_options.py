@@ -213,10 +213,20 @@ def test_durations_that_are_none(text: str) -> None:
 def test_what_follows_the_search_and_how_it_goes_has_defaults() -> None:
     plan = resolved(2, 0).plan
     assert (plan.sampler, plan.scheduler, plan.learn_from) == ("tpe", "asha", ())
-    assert (plan.trials, plan.fits_after) == (12, 12), "three finalists and the preset, three repeats each"
-    assert resolved(2, 0, finalists=0).plan.fits_after == 0
+    assert plan.trials == 12
     assert resolved(2, 0, time_budget="1h").plan.trials >= 10_000, "only the time bounds them"
     assert resolved(2, 0, time_budget="1h", trials=5).plan.trials == 5
+
+
+def test_fits_after_a_search_are_counted() -> None:
+    def fits(**stated: Any) -> int:
+        return resolved(2, 0, **stated).plan.fits_after
+
+    assert fits(scheduler="none") == 12, "three finalists and the preset, three repeats each"
+    assert fits(scheduler="asha") == 15, "each finalist may have been stopped early"
+    assert fits(scheduler="median", finalists=2, repeats=1) == 5
+    assert fits(scheduler="none", finalists=0) == 0
+    assert fits(scheduler="none", retrain_on_all=True) == 13
 
 
 def recorded(folder: Path, name: str, **stated: Any) -> SearchRun:
@@ -297,7 +307,7 @@ def test_a_command_and_its_options_agree(main: Any, kind: type[SharedOptions]) -
     ("kind", "kept", "merged", "derived"),
     [
         (SearchOptions, SearchOptions.KEPT, {"learn_from", "retrain_on_all"}, set()),
-        (CompareOptions, (), {"vary", "seeds"}, {"one_at_a_time"}),
+        (CompareOptions, (), {"vary", "seeds", "equal_time"}, {"one_at_a_time"}),
     ],
 )
 def test_no_option_is_lost_on_a_resume(
