@@ -13,7 +13,7 @@ search: .venv/installed
 
 test: .venv/installed lint
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not soak and not alone"
-	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest -m alone $$(grep -rl --include='test_*.py' pytest.mark.alone tests)
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -50,6 +50,9 @@ hypothesis.settings.register_profile(
     "at any speed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("at any speed")
+FEW_WORKERS = {"RAY_num_workers_soft_limit": "4", "RAY_prestart_worker_first_driver": "0"}
+"""How the tests' Ray treats its workers: up to four that have nothing to do stay, for a fit in a new one begins with
+seconds of imports; none is started before it has work."""
 DemoFaces = Callable[[int, int], Path]
 DEMO_CACHE_PEOPLE = 90
 TRAIN_PEOPLE = ("000001_male_Asian_25", "000002_male_Asian_45")
@@ -127,7 +130,10 @@ def ray_cluster() -> Iterator[str]:
     os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (ROOT, TINY_BACKBONE)))
     import ray
 
-    ray.init(address="local", num_cpus=2, log_to_driver=False, logging_level="ERROR")
+    with pytest.MonkeyPatch.context() as patch:  # Ray leaves variables of its own, which other processes need
+        for name, value in FEW_WORKERS.items():
+            patch.setenv(name, value)
+        ray.init(address="local", num_cpus=2, log_to_driver=False, logging_level="ERROR")
     yield str(ray.get_runtime_context().gcs_address)
     ray.shutdown()
 

@@ -16,12 +16,13 @@ from tests.conftest import DemoFaces
 from tune.search import __main__ as search
 
 ROOT = Path(__file__).parents[1]
-SMALL = ["--weights", "none", "--image-size", "32", "--parallel", "2", "--set", "head_width=8"]
+SMALL = ["--weights", "none", "--image-size", "32", "--parallel", "1", "--set", "head_width=8"]
+SMALL += ["--set", "backbone=test_resnet"]
 DOCUMENTS = ("README.md", "docs/guide.md")
 # What is added so that a command takes seconds; the rest of it is as documented.
 CHEAPER = {
     "python -m tune.search --space freezing": [*SMALL, "--finalists", "2", "--repeats", "2"],
-    "python -m maskcls.train": ["--epochs", "1", *SMALL[:4]],
+    "python -m maskcls.train": ["--epochs", "1", *SMALL[:4], *SMALL[-2:]],
     "python -m tune.compare --data faces": ["--epochs", "1", *SMALL],
 }
 REPLACED = {
@@ -29,6 +30,7 @@ REPLACED = {
     "--trials 14": "--trials 4",
     "--persons 60": "--persons 8",
     "--seeds 5": "--seeds 2",
+    "frozen_stages=0,3,5": "frozen_stages=0",
 }
 ELSEWHERE = {
     "make search": "tests/tune/search/test_command.py and test_events.py search drawn faces by the same command",

@@ -9,7 +9,6 @@ import pytest
 
 from tests.benchmarks import beats_luck
 from tests.benchmarks.recorded_table import EPOCHS, base_recipe, every_recipe, read_table, row_key
-from tune.runs import cluster
 
 
 def test_the_table_holds_every_recipe_once_with_a_whole_curve() -> None:
@@ -40,9 +39,9 @@ def test_a_search_has_found_one_of_the_best_when_a_trial_reports_it() -> None:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_replayed_search_is_the_drivers_own_over_real_curves(tmp_path: Path) -> None:
-    with cluster.connected(None):
-        plain, stopped = (beats_luck.search(method, 0, tmp_path, trials=8) for method in ("TPE", "TPE + ASHA"))
+    plain, stopped = (beats_luck.search(method, 0, tmp_path, trials=8) for method in ("TPE", "TPE + ASHA"))
     assert len(plain.reported) == 8 * EPOCHS
     assert len(stopped.reported) < len(plain.reported)
     curves = {max(curve) for curve in read_table().values()}

@@ -3,30 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
-from tests.benchmarks import report
+from tests.commands import call_module
 
 
 def test_exploring_is_measured_and_recorded(tmp_path: Path) -> None:
     out = tmp_path / "explore.json"
-    call = [
-        sys.executable,
-        "-m",
-        "tests.benchmarks.explore",
-        "--people",
-        "6",
-        "--width",
-        "48",
-        "--height",
-        "64",
-        "--out",
-        str(out),
-    ]
-    done = subprocess.run(call, capture_output=True, text=True, cwd=report.ROOT, check=False)
-    assert done.returncode == 0, done.stderr
+    said = call_module("tests.benchmarks.explore", "--people", 6, "--width", 48, "--height", 64, "--out", out)
+    assert said.status == 0, said.err
     record = json.loads(out.read_text())
     (measured,) = record["results"].values()
     assert list(record["results"]) == ["exploring 42 photos"]

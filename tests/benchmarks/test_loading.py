@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.benchmarks import report
+from tests.commands import call_module
 
 
 def test_loading_measures_and_records(tmp_path: Path) -> None:
     out = tmp_path / "loading.json"
-    call = [
-        sys.executable,
-        "-m",
-        "tests.benchmarks.loading",
-        "--photos",
-        "42",
-        "--image-size",
-        "32",
-        "--repeats",
-        "2",
-        "--out",
-        str(out),
-    ]
-    done = subprocess.run(call, capture_output=True, text=True, cwd=report.ROOT)
-    assert done.returncode == 0, done.stderr
-    assert "decoding into the pixel store" in done.stdout
+    said = call_module("tests.benchmarks.loading", "--photos", 42, "--image-size", 32, "--repeats", 2, "--out", out)
+    assert said.status == 0, said.err
+    assert "decoding into the pixel store" in said.out
     record = json.loads(out.read_text())
     assert record["command"].startswith("python -m tests.benchmarks.loading --photos 42")
     assert record["settings"] == {"photos": 42, "image_size": 32, "data": "demo faces"}

@@ -14,7 +14,7 @@ def test_training_measures_and_records(tmp_path: Path) -> None:
     out = tmp_path / "training.json"
     words = [
         "--backbone",
-        "resnet10t",
+        "test_resnet",
         "--image-size",
         "32",
         "--frozen-stages",

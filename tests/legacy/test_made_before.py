@@ -82,7 +82,7 @@ def commands(tmp_path_factory: pytest.TempPathFactory, ray_cluster: str) -> Iter
 def resumed(commands: Commands) -> Path:
     """The kept search, gone on with and extended."""
     run = copied("search", commands.folder / "resumed", commands.folder / "drawn")
-    commands("tune.search", "--resume", run, "--trials", WANTED, "--cpus-per-trial", 1)
+    commands("tune.search", "--resume", run, "--trials", WANTED, "--cpus-per-trial", 1, "--parallel", 1)
     return run
 
 

@@ -16,6 +16,7 @@ from typer.main import get_command
 
 from maskcls.__main__ import COMMANDS, app, load
 from maskcls.cli import app_of
+from tests.commands import call_module
 from tests.structure import HEAVY
 
 ROOT = Path(__file__).parents[2]
@@ -112,15 +113,18 @@ def test_only_the_command_that_is_asked_for_is_imported(
         pytest.param(["export", "--run", "nowhere", "--out", "x"], marks=pytest.mark.soak),
     ],
 )
-def test_errors_and_statuses_are_those_of_python_m(words: list[str], script: Path, tmp_path: Path) -> None:
+def test_errors_and_statuses_are_those_of_python_m(
+    words: list[str], script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     command, *options = words
     module = COMMANDS[command][0].partition(":")[0].removesuffix(".__main__")
-    alone = started(sys.executable, "-m", module, *options, cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    alone = call_module(module, *options)
     together = started(script, *words, cwd=tmp_path)
-    assert alone.returncode in (1, 2)
+    assert alone.status in (1, 2)
     assert "Traceback" not in together.stderr
-    spelled = alone.stderr.replace(f"python -m {module}", f"maskcls {command}")
-    assert (together.returncode, together.stdout, together.stderr) == (alone.returncode, alone.stdout, spelled)
+    spelled = alone.err.replace(f"python -m {module}", f"maskcls {command}")
+    assert (together.returncode, together.stdout, together.stderr) == (alone.status, alone.out, spelled)
 
 
 def test_a_command_that_does_not_exist(script: Path) -> None:

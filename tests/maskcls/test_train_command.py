@@ -27,6 +27,8 @@ SMALL = [
     "head_width=8",
     "--set",
     "batch_size=64",
+    "--set",
+    "backbone=test_resnet",
     "--weights",
     "none",
 ]

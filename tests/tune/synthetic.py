@@ -1,6 +1,7 @@
-"""A synthetic objective: a curve that is a function of the recipe, quick to reach, with no torch.
+"""Synthetic objectives: a curve that is a function of the recipe, quick to reach, with no torch.
 
-It keeps its state as a fit does.
+They keep their state as a fit does. They stand here, and not in tests, because a worker imports the module of its
+objective.
 """
 
 from __future__ import annotations
@@ -82,6 +83,49 @@ class Synthetic:
         if how == "exit" and not died.exists():
             died.touch()
             os._exit(1)
+
+
+@dataclass(frozen=True)
+class Second(Synthetic):
+    """An epoch takes a second, as far as it says."""
+
+    def __call__(self, request: FitRequest) -> Generator[dict[str, Any], None, Any]:
+        for row in super().__call__(request):
+            yield {**row, "seconds": 1.0}
+
+
+@dataclass(frozen=True)
+class InTurn(Second):
+    """Trial 0001 begins when 0000 has only its last epoch to compute, which follows when 0001 has computed `until`."""
+
+    until: int = 0
+
+    def __call__(self, request: FitRequest) -> Generator[dict[str, Any], None, Any]:
+        if request.trial_id == "0001":
+            _wait_for(request, "0000", 19)
+        for row in super().__call__(request):
+            yield row
+            if request.trial_id == "0000" and row["epoch"] == 19:
+                _wait_for(request, "0001", self.until)
+
+
+def _wait_for(request: FitRequest, other: str, epochs: int) -> None:
+    """Until another trial has computed so many epochs."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        file = request.folder.parent / other / "synthetic.json"
+        if file.exists() and len(json.loads(file.read_text())) >= epochs:
+            return
+        time.sleep(0.05)
+    raise TimeoutError(f"Trial {other} has not come to epoch {epochs}.")
+
+
+class Nonsense(Synthetic):
+    """Fails before its first epoch."""
+
+    def __call__(self, request: FitRequest) -> Generator[dict[str, Any], None, Any]:
+        raise KeyError("nonsense")
+        yield
 
 
 class LoadsHereAlone(Synthetic):

@@ -26,7 +26,7 @@ from tune.runs.folder import SearchRun
 from tune.selection.export import complete_states, export_trial
 from tune.states import TrialState
 
-SMALL = {"backbone": "lcnet_050", "weights": "none", "image_size": 32, "epochs": 2, "batch_size": 18, "lr_body": 1e-3}
+SMALL = {"backbone": "test_resnet", "weights": "none", "image_size": 32, "epochs": 2, "batch_size": 18, "lr_body": 1e-3}
 RECIPES = {
     "0000": Recipe().override({**SMALL, "frozen_stages": 5, "head": "mlp", "head_width": 8}),
     "0001": Recipe().override({**SMALL, "frozen_stages": 3, "task_split": "three"}),

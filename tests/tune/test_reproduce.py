@@ -23,7 +23,7 @@ from tests.conftest import DemoFaces
 from tune.reproduce import main
 
 RECIPE = Recipe(
-    backbone="mobilenetv3_small_050",
+    backbone="test_resnet",
     weights="none",
     image_size=32,
     frozen_stages=0,

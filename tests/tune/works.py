@@ -2,7 +2,7 @@
 state.
 
 As a program, a driver of such fits in a process of its own, for tests that kill it: python works.py FOLDER FITS SLEEP_S
-PARALLEL.
+PARALLEL. It starts a Ray of its own, or joins the one at RAY_ADDRESS.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def main() -> None:
     from tune.runs import cluster
 
     folder, n, sleep_s, parallel = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
-    with cluster.connected(None):
+    with cluster.connected(os.environ.get("RAY_ADDRESS")):
         outcome = run_fits(make_requests(folder, n), Work(sleep_s), parallel=parallel)
     print(outcome.reason, outcome.remaining)
 

@@ -10,14 +10,13 @@ from tune.runs.durations import duration
 from tune.runs.estimates import PHOTOS_PER_SECOND, count_photos, decoded_bytes, gigabytes, pixel_room
 from tune.runs.study import PRESET
 from tune.search import points
+from tune.search.disk import run_bytes
 from tune.search.first_trials import initial_trials
 from tune.search.options import Resolved, SearchOptions
 from tune.search.plan import GRID, MODEL_AFTER, NONE, SearchPlan, geometries, modelled, parameters
 
 # ASHA's rungs let few trials come to their last epoch; about so many of all epochs are really run.
 SHARE_OF_EPOCHS = 0.6
-# Checkpoint and best weights of a trial whose whole backbone, the preset's, is trained: weights twice, two moments.
-TRIAL_MB = {"cpu": 80, "gpu": 1_400}
 TRAIN_SHARE = 0.7
 
 
@@ -72,7 +71,7 @@ def print_plan(options: SearchOptions, resolved: Resolved, ended: int = 0, known
     )
     decoded = sum(decoded_bytes(photos, size) for size, _ in kinds)
     console.print(
-        f"Disk: up to {gigabytes(options.trials * TRIAL_MB[plan.setting.scale] * 1e6)} in the run, "
+        f"Disk: up to {gigabytes(run_bytes(plan, options, photos))} in the run, "
         f"{gigabytes(min(decoded, options.pixel_store_gb * 1e9))} of decoded photos in the cache, "
         f"and at most {options.feature_store_gb:g} GB of frozen features.",
         highlight=False,

@@ -162,7 +162,7 @@ def hand_over(run: SearchRun, options: SearchOptions, outcome: SearchOutcome) ->
     if not options.quiet:
         lines += what_next(run, options, exported=bool(exported), reported=reported)
     print("\n".join(lines), file=output.results())
-    if handed is None:
+    if handed is None and outcome.reason != Reason.INTERRUPTED:
         print(f"Error: {no_model(run, trials)}", file=output.errors())
     status = outcome.ended.exit_status or (0 if exported else 1)
     emit_done(run, outcome.reason, status, remaining=outcome.searched.remaining)
@@ -241,8 +241,9 @@ def summary(run: SearchRun, trials: list[Record], outcome: Outcome, reported: bo
     states = [trial.state for trial in trials]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)) or "none"
     best, preset = leaderboard.best(trials), leaderboard.preset(trials)
-    without = " without a model" if best is None else ""
-    lines = [f"Search {outcome.reason}{without}. Trials: {counts}.", f"Leaderboard: {run.leaderboard}"]
+    without = "before any trial gave a model" if outcome.reason == Reason.INTERRUPTED else "without a model"
+    ended = f"Search {outcome.reason}" if best else f"Search {outcome.reason} {without}"
+    lines = [f"{ended}. Trials: {counts}.", f"Leaderboard: {run.leaderboard}"]
     lines += [f"Report: {run.report}"] * reported
     if best is None or best.f1 is None:
         return lines

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import errno
 import json
 import multiprocessing
 import os
+import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -235,30 +238,32 @@ def test_memory_that_is_short_while_a_state_is_read_does_not_make_it_a_damaged_o
         Fit(RECIPE, data()).resume(tmp_path)
 
 
-FULL_DISK = """
-import errno, resource, signal, sys, torch
-from pathlib import Path
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-torch.set_num_threads(1)
-from maskcls.training.fit import Fit
-from tests.maskcls.training.small import RECIPE, data
-fit = Fit(RECIPE, data())
-epochs = fit.epochs()
-next(epochs)
-fit.save(Path(sys.argv[1]))
-next(epochs)
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # no file may grow: what a full disk does to a write
-try:
-    fit.save(Path(sys.argv[1]))
-except OSError as error:
-    print(error.errno == errno.EFBIG, error.filename)
-"""
-
-
 def test_a_full_disk_is_reported_and_the_state_before_it_is_unharmed(tmp_path: Path) -> None:
-    run = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, check=True)
-    trained, file = run.stdout.split()
-    assert trained == "True"
+    """In a process of its own, in which no file may grow: what a full disk does to a write."""
+    fork = multiprocessing.get_context("fork")
+    there, here = fork.Pipe()
+
+    def trained() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        fit = Fit(RECIPE, data())
+        epochs = fit.epochs()
+        next(epochs)
+        fit.save(tmp_path)
+        next(epochs)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        try:
+            fit.save(tmp_path)
+        except OSError as error:
+            there.send((error.errno, error.filename))
+
+    process = fork.Process(target=trained)
+    process.start()
+    there.close()
+    try:
+        number, file = here.recv()
+    finally:
+        process.join(60)
+    assert number == errno.EFBIG
     assert Path(file).parent == tmp_path
     fit = Fit(RECIPE, data())
     assert fit.resume(tmp_path)

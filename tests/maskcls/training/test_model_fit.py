@@ -26,7 +26,7 @@ CHOICES: dict[str, Recipe] = {
     "shared_heads": SHARED,
     "soft_f1": SHARED.override({"loss": "soft_f1", "sampler": "weighted"}),
     "own_values": RECIPE.override(
-        {"members.age3.ema_decay": 0.5, "members.age3.backbone": "resnet18", "members.mask3.mix": "mixup"}
+        {"members.age3.ema_decay": 0.5, "members.age3.backbone": "test_efficientnet", "members.mask3.mix": "mixup"}
     ),
 }
 
@@ -131,7 +131,7 @@ def test_a_members_own_values_are_its_models() -> None:
     fit = Fit(CHOICES["own_values"], data())
     mask, gender, age = fit.model_fits
     assert (mask.recipe.mix, gender.recipe.mix) == ("mixup", "none")
-    assert (age.recipe.backbone, mask.recipe.backbone) == ("resnet18", RECIPE.backbone)
+    assert (age.recipe.backbone, mask.recipe.backbone) == ("test_efficientnet", RECIPE.backbone)
     assert (mask.average, gender.average) == (None, None)
     assert age.average is not None
 

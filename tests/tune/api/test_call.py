@@ -40,7 +40,7 @@ from tune.search.plan import SAMPLERS, SCHEDULERS
 ROOT = Path(__file__).parents[3]
 SMALL: dict[str, Any] = {"epochs": 1, "image_size": 32, "parallel": 1, "scale": "cpu", "weights": "none"}
 FEW: dict[str, Any] = {"trials": 2, "finalists": 1, "repeats": 2}
-TINY = {"batch_size": 128, "backbone": "lcnet_050"}
+TINY = {"batch_size": 128, "backbone": "test_resnet"}
 WIDTHS = (8, 16, 32)
 
 

@@ -1,4 +1,4 @@
-"""The door: what it refuses, and real comparisons of drawn faces that are killed, resumed and extended."""
+"""The door: what it refuses, and studies of drawn faces. A comparison that is killed: test_begin_or_resume.py."""
 
 from __future__ import annotations
 
@@ -17,18 +17,13 @@ import pytest
 from sklearn.metrics import f1_score
 
 from maskcls.data.dataset import FaceDataset
-from maskcls.data.splits import Split
 from maskcls.errors import RunError, Terminated
 from maskcls.recipe import Recipe
-from maskcls.stores.arrays import CacheOptions
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
 from maskcls.training.result import EpochResult
 from tests import commands
-from tests.tune.fitting.test_pool import wait_for
-from tests.tune.search.test_kill import no_worker_left
 from tune.compare import __main__ as compare
-from tune.compare.options import CompareOptions
 from tune.compare.treatments import Treatment
 from tune.runs.folder import ComparisonRun, SearchRun
 from tune.runs.record import ComparisonRecord
@@ -42,10 +37,12 @@ SMALL = (
     "--image-size",
     "32",
     "--set",
-    "backbone=lcnet_050",
+    "backbone=test_resnet",
     "--set",
     "batch_size=64",
     "--cpus-per-trial",
+    "1",
+    "--parallel",
     "1",
     "--scale",
     "cpu",
@@ -314,73 +311,6 @@ def test_a_search_is_no_comparison_and_the_other_way_round(tmp_path: Path) -> No
     other = commands.call(search.main, "--resume", "one", "--runs", tmp_path)
     assert other.status == 2
     assert "one is a comparison, not a search. Go on with it: python -m tune.compare --resume" in other.err
-
-
-@pytest.mark.timeout(600)
-def test_a_comparison_is_killed_resumed_and_extended(
-    tmp_path: Path, few_faces: tuple[str, ...], ray_cluster: str
-) -> None:
-    words = [
-        "--vary",
-        "lr_head=2e-2,1e-4",
-        "--set",
-        "lr_head=2e-3",
-        "--seeds",
-        "2",
-        "--epochs",
-        "2",
-        *SMALL,
-        *few_faces,
-        "--runs",
-        str(tmp_path),
-    ]
-    run = tmp_path / "killed"
-    driver = commands.start("-m", "tune.compare", *words, "--name", "killed", address=ray_cluster)
-    wait_for(lambda: len(list(run.glob("fits/*/result.json"))) >= 2, 240)
-    driver.kill()
-    driver.communicate()
-    assert no_worker_left("ray::work_on")
-    done = {file: file.stat().st_mtime_ns for file in run.glob("fits/*/result.json")}
-    assert 2 <= len(done) < 6
-
-    said = call("--resume", "killed", *few_faces, "--runs", tmp_path)
-    assert {file: file.stat().st_mtime_ns for file in done} == done, "no fit was done twice"
-    assert f"Comparison finished. Page: {run / 'report.html'}, table: {run / 'table.csv'}" in said
-    assert max(len(line) for line in said.splitlines() if "±" in line) <= 80
-    reported = table(run)
-    assert list(reported) == ["base", "lr_head=0.02", "lr_head=0.0001"]
-    base, fast = (answers(run, lr_head=rate) for rate in (2e-3, 2e-2))
-    scores = [[by_sklearn(one) for one in arm] for arm in (base, fast)]
-    assert float(reported["base"]["f1_mean"]) == pytest.approx(np.mean(scores[0]), abs=1e-6)
-    assert float(reported["lr_head=0.02"]["f1_sd"]) == pytest.approx(np.std(scores[1], ddof=1), abs=1e-6)
-    assert float(reported["lr_head=0.02"]["difference"]) == pytest.approx(
-        np.mean(scores[1]) - np.mean(scores[0]), abs=1e-6
-    )
-    assert {row["n"] for row in reported.values()} == {"2"}
-    _nobody_tested_was_seen(run)
-
-    call(*words, "--name", "unbroken")
-    assert table(tmp_path / "unbroken") == reported, "as an unbroken one has it"
-
-    call("--resume", "killed", "--seeds", 3, "--vary", "lr_head=2e-2", *few_faces, "--runs", tmp_path)
-    assert {file: file.stat().st_mtime_ns for file in done} == done
-    assert len(list(run.glob("fits/*/result.json"))) == 9
-    assert {row["n"] for row in table(run).values()} == {"3"}
-    record = json.loads((run / "comparison.json").read_text())
-    assert [part["why"] for part in record["parts"]] == ["killed, or still running", "finished", "finished"]
-    assert (record["call"]["seeds"], record["call"]["folds"]) == (3, 2)
-    again = commands.read(compare.main, CompareOptions.stated, "--config", run / "config.toml")
-    assert again.to_record() == record["call"], "as the run has it after the resume"
-    assert (again.name, again.resume) == (None, None)
-
-
-def _nobody_tested_was_seen(run: Path) -> None:
-    faces = FaceDataset.load(run / "data", CacheOptions(run))
-    for repeat, said in enumerate(answers(run, lr_head=2e-3)):
-        split = Split.from_json((run / "data" / "repeats" / f"2-{repeat:03d}.json").read_text())
-        people = faces.photos.set_index("key").loc[said.index, "person"]
-        assert set(people) == set(split.holdout)
-        assert not set(people) & {*split.train, *split.validation, *faces.split.holdout}
 
 
 @pytest.mark.usefixtures("ray_cluster")

@@ -40,7 +40,7 @@ from tune.compare.treatments import TREATMENTS, find
 STUDY = studies.get("contest")
 SMALL = Recipe().override(
     {
-        "backbone": "resnet10t",
+        "backbone": "test_resnet",
         "weights": "none",
         "image_size": 32,
         "frozen_stages": 0,

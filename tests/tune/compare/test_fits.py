@@ -32,7 +32,7 @@ from tune.runs.folder import ComparisonRun
 from tune.states import TrialState
 
 HERE = __name__
-SMALL = {"image_size": 32, "backbone": "lcnet_050", "batch_size": 64, "epochs": 3, "weights": "none"}
+SMALL = {"image_size": 32, "backbone": "test_resnet", "batch_size": 64, "epochs": 3, "weights": "none"}
 
 
 class Fours(Treatment):

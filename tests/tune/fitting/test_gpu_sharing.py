@@ -285,7 +285,7 @@ def test_fits_of_a_search_and_of_a_comparison_share_a_gpu(
 
 
 SMALL = Recipe(
-    backbone="mobilenetv3_small_050", image_size=32, frozen_stages=0, batch_size=40, lr_head=1e6, lr_body=1e6, epochs=9
+    backbone="test_resnet", image_size=32, frozen_stages=0, batch_size=40, lr_head=1e6, lr_body=1e6, epochs=9
 )
 
 

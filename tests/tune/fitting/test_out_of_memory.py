@@ -36,7 +36,7 @@ from tune.states import TrialState
 
 # 84 photos to train on in six batches of 14.
 RECIPE = Recipe(
-    backbone="mobilenetv3_small_050",
+    backbone="test_resnet",
     weights="none",
     image_size=32,
     frozen_stages=0,

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from maskcls.errors import RunError
 from tests.commands import start
-from tests.tune.search.test_kill import none_left
+from tests.tune.search.test_kill import no_worker_left, none_left
 from tests.tune.works import EPOCHS, Work, computed, make_requests
 from tune.fitting import pool as fits
 from tune.fitting.curve import NO_EPOCH, read_curve
@@ -36,9 +36,9 @@ WORDY = "task split: a variant of many words, five binary models"
 WORKS = Path(__file__).parents[1] / "works.py"
 
 
-def drive(folder: Path, n: int, sleep_s: float, parallel: int = 1) -> subprocess.Popen[str]:
-    """A driver at the head of its own process group, as a shell would start it."""
-    return start(WORKS, folder, n, sleep_s, parallel)
+def drive(folder: Path, n: int, sleep_s: float, parallel: int, address: str) -> subprocess.Popen[str]:
+    """A driver at the head of its own process group, as a shell would start it, that joins the tests' Ray."""
+    return start(WORKS, folder, n, sleep_s, parallel, address=address)
 
 
 def wait_for(what: Callable[[], bool], limit_s: float = 90) -> None:
@@ -289,15 +289,14 @@ def test_progress_fits_80_columns(tmp_path: Path) -> None:
     assert re.match(r"201 of 240 fits · about \d+ s left$", progress.headline())
 
 
-@pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.timeout(200)
-def test_killed_it_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_killed_it_goes_on_where_it_was(tmp_path: Path, ray_cluster: str) -> None:
     requests = make_requests(tmp_path, 6)
-    driver = drive(tmp_path, 6, 0.7, parallel=2)
+    driver = drive(tmp_path, 6, 0.7, 2, ray_cluster)
     wait_for(lambda: in_the_middle(requests))
     driver.kill()
     driver.communicate()
-    assert none_left(driver, "ray::work_on", limit_s=15), "what works on fits is gone before a resume does"
+    assert no_worker_left("ray::work_on"), "what works on fits is gone before a resume does"
     done = {
         request.trial_id: (request.folder / "result.json").read_text()
         for request in requests
@@ -314,14 +313,16 @@ def test_killed_it_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(200)
-def test_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:
+def test_ctrl_c_ends_it_cleanly(tmp_path: Path, ray_cluster: str) -> None:
+    """For Ctrl-C that Ray's own processes get, too, see tests/tune/search/test_kill.py."""
     requests = make_requests(tmp_path, 20)
-    driver = drive(tmp_path, 20, 0.4)
+    driver = drive(tmp_path, 20, 0.4, 1, ray_cluster)
     wait_for(lambda: in_the_middle(requests))
-    os.killpg(driver.pid, signal.SIGINT)  # a terminal sends it to the whole group, Ray's processes included
+    os.killpg(driver.pid, signal.SIGINT)
     out, err = driver.communicate(timeout=60)
     assert driver.returncode == 0, err
     assert out.startswith("interrupted 1"), err
     assert "Stopping: what is done is kept. Press Ctrl-C again to abort at once." in err
     assert "Traceback" not in err
     assert none_left(driver)
+    assert no_worker_left("ray::work_on")

@@ -18,7 +18,7 @@ from tune.fitting.request import TrialRequest
 from tune.fitting.worker import run_fit
 
 RECIPE = Recipe(
-    backbone="mobilenetv3_small_050",
+    backbone="test_resnet",
     weights="none",
     image_size=32,
     frozen_stages=5,

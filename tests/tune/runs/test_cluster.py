@@ -33,12 +33,6 @@ def test_names_that_are_no_host_and_port_are_left_to_ray() -> None:
         cluster._refuse_silence(address)
 
 
-def alone(code: str) -> None:
-    """Run in a process of its own: other tests' Ray runs in this one."""
-    done = subprocess.run([sys.executable, "-c", BEGIN + code], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-
-
 BEGIN = """
 import time
 import ray
@@ -48,43 +42,7 @@ from tune.runs import cluster
 """
 
 
-def test_ray_starts_beside_the_block_and_stays_until_its_end_however_it_ends() -> None:
-    """Its processes would be ended with the thread that started them."""
-    alone("""
-with cluster.starting(None) as ready:
-    there = ready()
-    assert there.nodes[0].cpus == machine.usable_cores()
-    time.sleep(2)
-    assert ray.get(ray.remote(lambda: 7).remote(), timeout=60) == 7
-    assert ready() is there
-assert not ray.is_initialized()
-try:
-    with cluster.starting(None):  # a second one, in whose block something goes wrong
-        1 / 0
-except ZeroDivisionError:
-    assert not ray.is_initialized()
-else:
-    raise AssertionError("nothing was raised")
-""")
-
-
-def test_a_start_that_takes_too_long_is_one_message() -> None:
-    """Ray waits for its own processes for half a minute, and then raises a plain Exception."""
-    alone("""
-def late(**settings):
-    raise Exception("The current node timed out during startup.")
-
-ray.init = late
-try:
-    with cluster.connected(None):
-        raise SystemExit("It started.")
-except RunError as error:
-    assert str(error).startswith("Ray could not be started here: The current node timed out"), error
-""")
-
-
-def test_a_silent_address_is_refused_when_the_cluster_is_asked_for() -> None:
-    alone("""
+STARTED_BESIDE = """
 try:
     with cluster.starting("127.0.0.1:1") as ready:
         ready()
@@ -94,7 +52,37 @@ else:
     raise AssertionError("nothing was raised")
 with cluster.starting("127.0.0.1:1"):
     pass  # nobody asked
-""")
+try:
+    with cluster.starting(None) as ready:
+        there = ready()
+        assert there.nodes[0].cpus == machine.usable_cores()
+        time.sleep(2)
+        assert ray.get(ray.remote(lambda: 7).remote(), timeout=60) == 7
+        assert ready() is there
+        1 / 0  # something goes wrong in the block
+except ZeroDivisionError:
+    assert not ray.is_initialized()
+else:
+    raise AssertionError("nothing was raised")
+
+def late(**settings):
+    raise Exception("The current node timed out during startup.")
+
+ray.init = late
+try:
+    with cluster.connected(None):
+        raise SystemExit("It started.")
+except RunError as error:
+    assert str(error).startswith("Ray could not be started here: The current node timed out"), error
+"""
+
+
+def test_ray_starts_beside_the_block_and_stays_until_its_end_however_it_ends() -> None:
+    """Its processes would be ended with the thread that started them. A silent address is refused when the cluster is
+    asked for. Where Ray waits for its own processes for half a minute, and then raises a plain Exception, that is one
+    message. All in a process of its own, for other tests' Ray runs in this one."""
+    done = subprocess.run([sys.executable, "-c", BEGIN + STARTED_BESIDE], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def asked(code: str) -> subprocess.Popen[str]:

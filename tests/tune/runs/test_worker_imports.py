@@ -26,18 +26,19 @@ def test_a_module_or_a_package_of_the_name_shadows_ours(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_workers_pass_by_files_of_the_current_folder(tmp_path: Path) -> None:
+def test_workers_pass_by_files_of_the_current_folder(tmp_path: Path, ray_cluster: str) -> None:
     for package in worker_imports.PACKAGES:
         (tmp_path / f"{package}.py").write_text("raise RuntimeError('a foreign file was imported')\n")
     (tmp_path / "driver").mkdir()
     driver = tmp_path / "driver" / "drive.py"  # in a folder of its own: a script's folder comes first, too
     driver.write_text("""
+import os
 import ray
 from tune.runs import cluster, durations
 from maskcls import text
 import search_spaces
 
-with cluster.connected(None):
+with cluster.connected(os.environ["RAY_ADDRESS"]):
     remote = [ray.remote(function) for function in (durations.duration, text.first_lines, search_spaces.names)]
     print(ray.get([remote[0].remote(40), remote[1].remote(["a"], 1), remote[2].remote()])[:2])
 """)
@@ -47,6 +48,6 @@ with cluster.connected(None):
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_ADDRESS": ray_cluster},
     )
     assert done.stdout == "['40 s', ['  a']]\n", done.stderr

@@ -1,26 +1,34 @@
-"""--begin-or-resume: the very same words begin a search, go on with it after each kill, and find it complete."""
+"""--begin-or-resume: the very same words begin a search, go on with it after a kill and a signal, and find it complete.
+
+What they find in pieces is what an unbroken search finds.
+"""
 
 from __future__ import annotations
 
-import subprocess
+import re
+import shlex
+import shutil
+import signal
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from tests import commands
 from tests.tune.runs.documented_events import read_events
-from tests.tune.search.test_command import ENDED, recorded_run
+from tests.tune.search.test_command import call, recorded_run
 from tests.tune.search.test_events import TINY, started
-from tests.tune.search.test_kill import wait_for
+from tests.tune.search.test_kill import no_worker_left, none_left, wait_for
+from tests.tune.searches import reported, table
+from tests.tune.synthetic import fit_and_tell_threads
 from tune.fitting.curve import read_curve
 from tune.runs.folder import SearchRun
 from tune.runs.record import Session
 from tune.runs.session import has_data
 from tune.runs.stopping import Reason
-from tune.runs.study import Record, records
+from tune.runs.study import records
 from tune.search.__main__ import main
-from tune.states import TrialState
 
 WORDS = ("--name", "one", "--begin-or-resume", "--trials", "3", "--epochs", "2", "--finalists", "0")
 
@@ -32,58 +40,150 @@ def wait_until_there(file: Path, limit_s: float = 120) -> None:
         time.sleep(0.005)
 
 
-def kill(search: subprocess.Popen[str]) -> None:
-    search.kill()
-    search.communicate()
+class Interrupted(NamedTuple):
+    """A run whose second driver was ended by SIGTERM, how it exited, what it printed, and what the run says of it."""
+
+    run: SearchRun
+    status: int
+    out: str
+    err: str
+    session: Session
 
 
-def some_at_work(found: list[Record]) -> bool:
-    """A trial has ended, and another has begun."""
-    states = {record.state for record in found}
-    return TrialState.UNFINISHED in states and bool(states & set(ENDED))
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory, few_faces: tuple[str, ...], ray_cluster: str) -> Interrupted:
+    """The first driver was killed before the run had its data; the second got SIGTERM when its first trial began."""
+    runs = tmp_path_factory.mktemp("it's my runs")
+    run = SearchRun(runs / "one")
+    first = started(runs, few_faces, ray_cluster, *WORDS)
+    wait_until_there(run.record_file)
+    first.kill()
+    first.communicate()
+    assert not has_data(run), "killed before its data lay there"
+
+    second = started(runs, few_faces, ray_cluster, *WORDS)
+    wait_for(run.path, lambda found: len(found) == 1, 300)
+    second.send_signal(signal.SIGTERM)
+    out, err = second.communicate(timeout=120)
+    assert none_left(second)
+    assert no_worker_left("ray::ImplicitFunc")
+    return Interrupted(run, second.returncode, out, err, run.record().sessions[-1])
 
 
 @pytest.mark.timeout(600)
-def test_the_same_words_again_and_again_make_one_search(
-    tmp_path: Path, few_faces: tuple[str, ...], ray_cluster: str
+def test_sigterm_ends_a_search_cleanly_and_what_it_prints_goes_on(
+    interrupted: Interrupted, few_faces: tuple[str, ...]
 ) -> None:
-    run = SearchRun(tmp_path / "one")
-    first = started(tmp_path, few_faces, ray_cluster, *WORDS)
-    wait_until_there(run.record_file)
-    kill(first)
-    assert not has_data(run), "killed before its data lay there"
+    assert interrupted.status == 143, interrupted.err
+    assert interrupted.session.reason == Reason.INTERRUPTED
+    assert "Traceback" not in interrupted.err
+    assert "Error" not in interrupted.err, "that there is no model yet is no failure"
+    assert "Search interrupted before any trial gave a model. Trials: 1 unfinished." in interrupted.out
+    (resume,) = re.findall(r"3 trials are left to do \(interrupted\).* To go on:\n  (.*)\n", interrupted.out)
+    python, dash_m, module, *copied = shlex.split(resume)
+    assert (python, dash_m, module) == ("python", "-m", "tune.search")
+    assert "Trials: 3" in call(*copied, "--plan", *few_faces)
 
-    second = started(tmp_path, few_faces, ray_cluster, *WORDS)
-    kept = {record.trial_id: record for record in wait_for(run.path, some_at_work) if record.state in ENDED}
-    kill(second)
 
-    third = started(tmp_path, few_faces, ray_cluster, *WORDS, "--json")
+class Completed(NamedTuple):
+    """The same run after a third driver, whose reader of events went away; and what was said meanwhile."""
+
+    run: SearchRun
+    first_line: str
+    err: str
+    beside: commands.Said
+    """Of another driver, while the third was at work."""
+
+
+@pytest.fixture(scope="module")
+def completed(interrupted: Interrupted, few_faces: tuple[str, ...], ray_cluster: str) -> Completed:
+    run = interrupted.run
+    third = started(run.path.parent, few_faces, None, *WORDS, "--json", "--address", ray_cluster)
     assert third.stdout is not None
-    line = third.stdout.readline()
-    assert [(one["event"], one["resumed"]) for one in read_events([line])] == [("run", True)]
-    beside = commands.call(main, *TINY, *WORDS, "--runs", tmp_path, *few_faces)
+    assert third.stderr is not None
+    first_line = third.stdout.readline()
+    beside = commands.call(main, *TINY, *WORDS, "--runs", run.path.parent, *few_faces)
+    third.stdout.close()
+    err = third.stderr.read()
+    assert third.wait() == 0, err
+    return Completed(run, first_line, err, beside)
+
+
+@pytest.mark.timeout(600)
+def test_the_same_words_again_and_again_make_one_search(completed: Completed, few_faces: tuple[str, ...]) -> None:
+    run, beside = completed.run, completed.beside
+    assert [(one["event"], one["resumed"]) for one in read_events([completed.first_line])] == [("run", True)]
     assert beside.status == 1
     assert beside.err.endswith(
         f"Error: Another driver is working on {run.path}. Wait for it, or end it, and try again.\n"
     )
-    third.stdout.close()  # the reader goes away, and the run goes on
-    assert third.stderr is not None
-    err = third.stderr.read()
-    assert third.wait() == 0, err
-    assert err.count("No more events are written (Broken pipe); the run goes on.") == 1
-
-    found = {record.trial_id: record for record in records(run)}
-    assert list(found) == ["0000", "0001", "0002"]
-    assert {trial: found[trial] for trial in kept} == kept
-    assert all(record.state in ENDED for record in found.values())
-    assert [len(read_curve(run.trial(trial))) for trial in found] == [record.epochs for record in found.values()]
+    assert completed.err.count("No more events are written (Broken pipe); the run goes on.") == 1
+    assert f"Ray's dashboard: http://{dashboard()}" in completed.err, "it ran in the tests' own Ray"
+    assert [record.trial_id for record in records(run)] == ["0000", "0001", "0002"]
+    assert all(record.state.ended for record in records(run))
     assert (run.best / "bundle.json").exists()
 
     before = run.record_file.read_text()
-    again = commands.call(main, *TINY, *WORDS, "--runs", tmp_path, *few_faces)
+    again = commands.call(main, *TINY, *WORDS, "--runs", run.path.parent, *few_faces)
     assert again.status == 0
     assert "Nothing is left to do: one has 3 trials, and 3 are wanted." in again.out
     assert run.record_file.read_text() == before
+
+
+def dashboard() -> str:
+    import ray
+
+    return str(ray.init(ignore_reinit_error=True).dashboard_url)
+
+
+@pytest.mark.timeout(600)
+def test_an_unbroken_search_finds_the_same(
+    completed: Completed, few_faces: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In another process, and with the threads that it was given."""
+    run = completed.run
+    monkeypatch.setattr("tune.fitting.worker.run_fit", fit_and_tell_threads)
+    words = ["unbroken" if word == "one" else word for word in WORDS]
+    call(*TINY, *words, "--runs", run.path.parent, *few_faces)
+    unbroken = SearchRun(run.path.parent / "unbroken")
+    assert table(unbroken, seconds=False) == table(run, seconds=False)
+    assert reported(unbroken) == reported(run)
+    threads = [(row["torch_threads"], row["opencv_threads"]) for row in read_curve(unbroken.trial("0000"))]
+    assert threads == [(1, 1)] * len(threads), "a trial keeps to the cores it was given"
+
+
+def test_the_run_takes_no_more_of_the_disk_than_its_plan_says(completed: Completed, few_faces: tuple[str, ...]) -> None:
+    taken = sum(file.stat().st_size for file in completed.run.path.rglob("*") if file.is_file())
+    words = ["planned" if word == "one" else word for word in WORDS]
+    said = call(*TINY, *words, "--plan", "--runs", completed.run.path.parent, *few_faces)
+    (megabytes,) = re.findall(r"Disk: up to (\d+) MB in the run", said)
+    assert taken <= int(megabytes) * 1e6 <= 5 * taken
+
+
+@pytest.mark.timeout(600)
+def test_quiet_leaves_the_result(completed: Completed) -> None:
+    run = completed.run
+    shutil.rmtree(run.best)  # as a driver leaves it that is killed after its last trial's end
+    said = commands.call(main, "--resume", run.path, "--quiet")
+    assert (said.status, said.err) == (0, "")
+    best, *where = said.out.splitlines()
+    first = max(records(run), key=lambda record: record.f1 or 0.0)
+    assert best == (
+        f"Best: trial {first.trial_id}, validation macro F1 {first.f1:.4f} at epoch {first.best_epoch} of "
+        f"{first.epochs}."
+    )
+    assert where == [f"Bundle: {run.best}", f"Report: {run.report}"]
+
+    again = commands.call(main, "--resume", run.path, "--quiet", "--json")
+    run_event, done = read_events(again.out.splitlines(keepends=True))
+    assert (again.status, again.err) == (0, "")
+    assert (run_event["event"], run_event["resumed"]) == ("run", True)
+    assert (done["event"], done["reason"], done["bundle"]) == ("done", "finished", str(run.best))
+    said = commands.call(main, "--resume", run.path, "--quiet")
+    assert (said.out, said.err) == (
+        "Nothing is left to do: one has 3 trials, and 3 are wanted. More with --trials N.\n",
+        "",
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,7 @@ import pytest
 from search_spaces import Setting, Space, Suggest
 from tests.tune.asked import ask, begin, plan_of
 from tests.tune.searches import computed, new_run, table
-from tests.tune.synthetic import SPACE, Synthetic, f1
-from tune.fitting.request import FitRequest
+from tests.tune.synthetic import SPACE, InTurn, Second, f1
 from tune.runs.folder import SearchRun
 from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import open_study, records
@@ -222,15 +219,6 @@ class EpochClock:
         return float(sum(len(trial.intermediate_values) for trial in self._study.get_trials(deepcopy=False)))
 
 
-@dataclass(frozen=True)
-class Second(Synthetic):
-    """An epoch takes a second, as far as it says."""
-
-    def __call__(self, request: FitRequest) -> Generator[dict[str, Any], None, Any]:
-        for row in super().__call__(request):
-            yield {**row, "seconds": 1.0}
-
-
 def budget(
     run: SearchRun, trials: int, seconds: float | None, monkeypatch: pytest.MonkeyPatch, **values: Any
 ) -> SearchPlan:
@@ -285,38 +273,12 @@ def test_a_trial_that_waits_for_room_when_the_time_is_up_does_not_begin(
 ) -> None:
     """Two at a time are asked for, but each takes both of the machine's cores."""
     run = new_run(tmp_path)
-    plan = budget(run, 2, 30.5, monkeypatch, epochs=60, parallel=2, cpus=2)
+    plan = budget(run, 2, 10.5, monkeypatch, parallel=2, cpus=2)
     assert run_search(plan, run, Second()) == Outcome(Reason.TIME_UP, 2)
     assert [folder.name for folder in run.trials.iterdir()] == ["0000"]
-    assert records(run)[0].epochs == 32, "31 s, and the result that was the first after the time"
-    assert run_search(budget(run, 2, None, monkeypatch, epochs=60), run, Second()) == Outcome(Reason.FINISHED, 0)
-    assert [computed(run, record.trial_id) for record in records(run)] == [list(range(1, 61))] * 2
-
-
-@dataclass(frozen=True)
-class InTurn(Second):
-    """Trial 0001 begins when 0000 has only its last epoch to compute, which follows when 0001 has computed `until`."""
-
-    until: int = 0
-
-    def __call__(self, request: FitRequest) -> Generator[dict[str, Any], None, Any]:
-        if request.trial_id == "0001":
-            wait_for(request, "0000", 19)
-        for row in super().__call__(request):
-            yield row
-            if request.trial_id == "0000" and row["epoch"] == 19:
-                wait_for(request, "0001", self.until)
-
-
-def wait_for(request: FitRequest, other: str, epochs: int) -> None:
-    """Until another trial has computed so many epochs."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        file = request.folder.parent / other / "synthetic.json"
-        if file.exists() and len(json.loads(file.read_text())) >= epochs:
-            return
-        time.sleep(0.05)
-    raise TimeoutError(f"Trial {other} has not come to epoch {epochs}.")
+    assert records(run)[0].epochs == 12, "11 s, and the result that was the first after the time"
+    assert run_search(budget(run, 2, None, monkeypatch), run, Second()) == Outcome(Reason.FINISHED, 0)
+    assert [computed(run, record.trial_id) for record in records(run)] == [list(range(1, 21))] * 2
 
 
 def long(trial: Suggest, setting: Setting) -> dict[str, Any]:

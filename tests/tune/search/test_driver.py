@@ -13,9 +13,10 @@ from optuna.trial import TrialState as OptunaState
 
 from maskcls.errors import CallError, RunError
 from search_spaces import Setting, Space
+from tests.tune.asked import search
 from tests.tune.rungs import rungs_of
 from tests.tune.searches import computed, make_plan, new_run, table
-from tests.tune.synthetic import LoadsHereAlone, Synthetic, f1
+from tests.tune.synthetic import LoadsHereAlone, Nonsense, Synthetic, f1
 from tune.runs.folder import SearchRun
 from tune.runs.stopping import Reason
 from tune.runs.study import open_study, records
@@ -68,7 +69,7 @@ def test_states_are_recorded_in_the_study_and_on_the_leaderboard(tmp_path: Path)
 
 def test_the_preset_is_trial_0_and_the_sampler_learns_from_it(tmp_path: Path) -> None:
     run, plan = new_run(tmp_path), make_plan(2)
-    run_search(plan, run, Synthetic())
+    search(plan, run)
     first, second = records(run)
     assert first.origin == "preset"
     assert first.recipe == plan.recipe({})
@@ -80,7 +81,7 @@ def test_the_preset_is_trial_0_and_the_sampler_learns_from_it(tmp_path: Path) ->
 def test_a_preset_outside_the_space_is_no_point_of_it(tmp_path: Path) -> None:
     run, plan = new_run(tmp_path), make_plan(2, {"lr_head": 0.2, "weights": "none"})
     outside = SearchPlan(make_plan().space, plan.setting, plan.base, {"epochs": 4}, 2)
-    run_search(outside, run, Synthetic())
+    search(outside, run)
     first, second = records(run)
     assert first.params == {}
     assert first.recipe["lr_head"] == 0.2
@@ -89,18 +90,9 @@ def test_a_preset_outside_the_space_is_no_point_of_it(tmp_path: Path) -> None:
 
 def test_explicit_values_win_and_are_not_drawn(tmp_path: Path) -> None:
     run = new_run(tmp_path)
-    run_search(make_plan(3, {"lr_head": 0.02}), run, Synthetic())
+    search(make_plan(3, {"lr_head": 0.02}), run)
     assert [record.recipe["lr_head"] for record in records(run)] == [0.02] * 3
     assert all("lr_head" not in record.params for record in records(run))
-
-
-def test_the_same_seed_gives_the_same_leaderboard(tmp_path: Path) -> None:
-    first, second, other = (new_run(tmp_path, name) for name in ("first", "second", "other"))
-    run_search(make_plan(16, seed=1), first, Synthetic())
-    run_search(make_plan(16, seed=1), second, Synthetic())
-    run_search(make_plan(4, seed=2), other, Synthetic())
-    assert table(first, seconds=False) == table(second, seconds=False)
-    assert records(other)[3].params != records(first)[3].params
 
 
 def test_an_extended_search_is_the_one_that_was_asked_at_once(tmp_path: Path) -> None:
@@ -111,6 +103,9 @@ def test_an_extended_search_is_the_one_that_was_asked_at_once(tmp_path: Path) ->
     run_search(make_plan(15, seed=3), twice, Synthetic())
     assert table(once, seconds=False) == table(twice, seconds=False)
     assert run_search(make_plan(15, seed=3), twice, Synthetic()).remaining == 0
+    other = new_run(tmp_path, "other")
+    search(make_plan(4, seed=2), other)
+    assert records(other)[3].params != records(once)[3].params, "another seed draws others"
 
 
 def test_rungs_are_given_back(tmp_path: Path) -> None:
@@ -159,7 +154,7 @@ def test_a_search_whose_trials_all_fail_ends_at_once(tmp_path: Path) -> None:
         RunError,
         match=r"The first 3 trials all failed before their first epoch, the last one with: .*'nonsense' See (\S+)",
     ) as found:
-        run_search(make_plan(500), run, _Nonsense())
+        run_search(make_plan(500), run, Nonsense())
     assert "KeyError" in Path(str(found.value).rpartition(" See ")[2].rstrip(".")).read_text()
     assert [record.state for record in records(run)] == [TrialState.FAILED] * 3
 
@@ -194,12 +189,6 @@ def test_what_the_driver_cannot_write_is_one_message(tmp_path: Path, monkeypatch
     with pytest.raises(RunError, match=r"The disk is full: OSError: .*leaderboard\.csv.*--resume .*one$") as found:
         run_search(make_plan(2), new_run(tmp_path), Synthetic())
     assert "Traceback" not in str(found.value)
-
-
-class _Nonsense(Synthetic):
-    def __call__(self, request):  # type: ignore[no-untyped-def]
-        raise KeyError("nonsense")
-        yield
 
 
 def test_a_space_that_gives_no_recipe_is_named(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_optimism_is_of_the_model_that_is_handed_over(run_and_faces: tuple[Searc
     assert all(len(line) <= 80 for line in said)
     write_report(run)
     page = run.report.read_text()
-    assert "<b>0.6250</b><span>trial 0001, lcnet_050, epoch 2 of 2</span>" in page
+    assert "<b>0.6250</b><span>trial 0001, test_resnet, epoch 2 of 2</span>" in page
     assert "<b>+0.1250</b><span>the winner&#39;s validation minus holdout</span>" in page
     assert "stopped the winner early, at a validation score of 0.2500" in page
     assert "The search&#39;s best validation score is 0.5000, of trial 0000." in page

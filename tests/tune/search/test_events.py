@@ -20,13 +20,13 @@ from tune.runs.study import records
 from tune.search.__main__ import main
 from tune.states import TrialState
 
-TINY = ["--space", "freezing", "--image-size", "32", "--set", "batch_size=128", "--set", "backbone=lcnet_050"]
+TINY = ["--space", "freezing", "--image-size", "32", "--set", "batch_size=128", "--set", "backbone=test_resnet"]
 TINY += ["--parallel", "1", "--cpus-per-trial", "1"]
 Events = list[dict[str, Any]]
 
 
-def started(folder: Path, faces: tuple[str, ...], address: str, *words: str) -> subprocess.Popen[str]:
-    """The command, as a process of its own that joins the Ray at the address."""
+def started(folder: Path, faces: tuple[str, ...], address: str | None, *words: str) -> subprocess.Popen[str]:
+    """The command, as a process of its own that joins the Ray at the address; None: at what the words say."""
     words = (*TINY, "--runs", str(folder), *faces, *words)
     return commands.start("-m", "tune.search", *words, address=address)
 
@@ -153,28 +153,6 @@ def test_repeats_choice_and_holdout_are_the_records(followed: tuple[SearchRun, E
     assert (done["reason"], done["status"], done["remaining"]) == ("finished", 0, 0)
     paths = [str(path) for path in (run.best, run.best_on_all, run.leaderboard, run.report)]
     assert [done[key] for key in ("bundle", "bundle_on_all", "table", "report")] == paths
-
-
-@pytest.mark.usefixtures("ray_cluster")
-def test_quiet_leaves_the_result(tmp_path: Path, few_faces: tuple[str, ...]) -> None:
-    words = ("--name", "one", "--trials", "1", "--epochs", "1", "--finalists", "0", "--quiet")
-    said = commands.call(main, *TINY, "--runs", tmp_path, *few_faces, *words)
-    assert (said.status, said.err) == (0, "")
-    best, *where = said.out.splitlines()
-    (record,), run = records(SearchRun(tmp_path / "one")), tmp_path / "one"
-    assert best == f"Best: trial 0000, validation macro F1 {record.f1:.4f} at epoch 1 of 1."
-    assert where == [f"Bundle: {run / 'best'}", f"Report: {run / 'report.html'}"]
-
-    again = commands.call(main, "--resume", run, "--quiet", "--json")
-    run_event, done = read_events(again.out.splitlines(keepends=True))
-    assert (again.status, again.err) == (0, "")
-    assert (run_event["event"], run_event["resumed"]) == ("run", True)
-    assert (done["event"], done["reason"], done["bundle"]) == ("done", "finished", str(run / "best"))
-    said = commands.call(main, "--resume", run, "--quiet")
-    assert (said.out, said.err) == (
-        "Nothing is left to do: one has 1 trials, and 1 are wanted. More with --trials N.\n",
-        "",
-    )
 
 
 def test_an_error_is_heard_with_quiet_and_as_an_event(tmp_path: Path) -> None:

@@ -24,9 +24,11 @@ ENDED = (TrialState.COMPLETE, TrialState.STOPPED_EARLY)
 DRIVE = Path(__file__).parents[1] / "drive.py"
 
 
-def drive(path: Path, trials: int, sleep_s: float, parallel: int = 1) -> subprocess.Popen[str]:
-    """A driver with a Ray of its own."""
-    return start(DRIVE, path, trials, sleep_s, parallel)
+def drive(
+    path: Path, trials: int, sleep_s: float, parallel: int = 1, address: str | None = None
+) -> subprocess.Popen[str]:
+    """A driver with a Ray of its own, or in the one at the address."""
+    return start(DRIVE, path, trials, sleep_s, parallel, address=address)
 
 
 def wait_for(run: Path, what: Callable[[list[Record]], bool], limit_s: float = 120) -> list[Record]:
@@ -114,7 +116,7 @@ def test_a_killed_search_is_resumed_and_extended(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(300)
 def test_ctrl_c_ends_a_search_cleanly_with_what_there_is(tmp_path: Path) -> None:
-    """For SIGTERM see tests/tune/search/test_session.py."""
+    """For SIGTERM see tests/tune/search/test_begin_or_resume.py."""
     path = tmp_path / "one"
     driver = drive(path, 50, 0.5)
     wait_for(path, in_the_middle)
@@ -132,9 +134,9 @@ def test_ctrl_c_ends_a_search_cleanly_with_what_there_is(tmp_path: Path) -> None
 
 
 @pytest.mark.timeout(300)
-def test_a_second_ctrl_c_aborts(tmp_path: Path) -> None:
+def test_a_second_ctrl_c_aborts(tmp_path: Path, ray_cluster: str) -> None:
     path = tmp_path / "one"
-    driver = drive(path, 50, 30)
+    driver = drive(path, 50, 30, address=ray_cluster)
     wait_for(path, lambda found: any(record.state == TrialState.UNFINISHED for record in found))
     driver.send_signal(signal.SIGINT)
     assert driver.stderr is not None
@@ -146,3 +148,4 @@ def test_a_second_ctrl_c_aborts(tmp_path: Path) -> None:
     assert "KeyboardInterrupt" in err, (driver.returncode, err)
     assert records(SearchRun(path))[0].epochs == 0, "it did not wait for the epoch that ran"
     assert none_left(driver)
+    assert no_worker_left("ray::ImplicitFunc")

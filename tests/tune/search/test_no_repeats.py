@@ -55,10 +55,23 @@ HUNDRED = Space("hundred", "Which of a hundred?", hundred)
 
 
 @RAY
-@pytest.mark.parametrize("sampler", [TPE, RANDOM, GRID])
-def test_a_finite_space_ends_after_each_of_its_points_once(tmp_path: Path, sampler: str) -> None:
-    run, plan = new_run(tmp_path), plan_of(SIX, 20, sampler=sampler, scheduler="none")
+def test_a_finite_space_ends_after_each_of_its_points_once(tmp_path: Path) -> None:
+    run, plan = new_run(tmp_path), plan_of(SIX, 20, scheduler="none")
+    assert run_search(plan_of(SIX, 6, scheduler="none"), run, Synthetic()) == Outcome(Reason.FINISHED, 0)
+    assert len(set(recipes(records(run)))) == 6
     assert run_search(plan, run, Synthetic()) == Outcome(Reason.USED_UP, 14)
+    shown, found = table(run), records(run)
+    assert sorted(row["trial"] for row in shown) == IDS, "what was not run is on no leaderboard"
+    assert run_search(plan, run, Synthetic()) == Outcome(Reason.USED_UP, 14)
+    assert (table(run), records(run), folders(run)) == (shown, found, IDS), (
+        "a used-up search that is resumed ends at once"
+    )
+
+
+@pytest.mark.parametrize("sampler", [TPE, RANDOM, GRID])
+def test_each_point_of_a_finite_space_is_drawn_once(tmp_path: Path, sampler: str) -> None:
+    run, plan = new_run(tmp_path), plan_of(SIX, 20, sampler=sampler)
+    assert search(plan, run).used_up
     found = records(run)
     assert [record.trial_id for record in found] == IDS
     assert found[0].origin == "preset"
@@ -69,19 +82,6 @@ def test_a_finite_space_ends_after_each_of_its_points_once(tmp_path: Path, sampl
     )
     assert choices(found) == sorted(heads + bodies)
     assert len(set(recipes(found))) == 6
-    shown = table(run)
-    assert sorted(row["trial"] for row in shown) == IDS, "what was not run is on no leaderboard"
-    assert run_search(plan, run, Synthetic()) == Outcome(Reason.USED_UP, 14)
-    assert (table(run), records(run), folders(run)) == (shown, found, IDS), (
-        "a used-up search that is resumed ends at once"
-    )
-
-
-@RAY
-def test_a_space_that_has_as_many_points_as_trials_wanted_is_finished(tmp_path: Path) -> None:
-    run = new_run(tmp_path)
-    assert run_search(plan_of(SIX, 6), run, Synthetic()) == Outcome(Reason.FINISHED, 0)
-    assert len(set(recipes(records(run)))) == 6
 
 
 @RAY
@@ -103,12 +103,11 @@ def test_what_failed_or_diverged_is_not_tried_again_by_two_at_a_time(tmp_path: P
     assert sorted(row["trial"] for row in table(run)) == folders(run) == IDS
 
 
-@RAY
-def test_the_same_seed_gives_the_same_table_of_a_used_up_space(tmp_path: Path) -> None:
+def test_the_same_seed_draws_the_same_in_a_used_up_space(tmp_path: Path) -> None:
     first, second = new_run(tmp_path, "first"), new_run(tmp_path, "second")
     for run in (first, second):
-        run_search(plan_of(SIX, 9, seed=5), run, Synthetic())
-    assert table(first, seconds=False) == table(second, seconds=False)
+        assert search(plan_of(SIX, 9, seed=5), run).used_up
+    assert records(first) == records(second)
 
 
 def test_a_repeat_is_replaced_by_the_samplers_next_suggestion(tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def test_the_summary_tells_the_gain_over_the_preset(tmp_path: Path) -> None:
     assert "Gain over the preset (trial 0000, 0.6000): +0.1000 by validation, so too high." in complete_trial
     none: list[Record] = []
     without = handover.summary(run, none, Outcome(Reason.INTERRUPTED, 1), reported=False)
-    assert without[0] == "Search interrupted without a model. Trials: none."
+    assert without[0] == "Search interrupted before any trial gave a model. Trials: none."
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(40, "40 s"), (89, "89 s"), (720, "12 min"), (12000, "3 h 20 min")])

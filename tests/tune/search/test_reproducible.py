@@ -24,7 +24,7 @@ from tune.states import TrialState
 
 SMALL = ["--space", "freezing", "--scale", "cpu", "--image-size", "32", "--weights", "none", "--cpus-per-trial", "1"]
 SMALL += ["--set", "backbone=mobilenetv3_small_050", "--set", "batch_size=128", "--finalists", "0"]
-TRIALS, EPOCHS = 14, 6
+TRIALS, EPOCHS = 10, 6
 
 
 def finished(process: subprocess.Popen[str]) -> str:

@@ -29,7 +29,7 @@ from tune.states import TrialState
 PEOPLE = 36
 BASE = Recipe().override(
     {
-        "backbone": "lcnet_050",
+        "backbone": "test_resnet",
         "weights": "none",
         "image_size": 32,
         "epochs": 2,

@@ -29,7 +29,7 @@ def chosen_by(
     run: SearchRun, trials: list[Record], faces: FaceDataset, design: Design, budget_s: float | None = None
 ) -> choice.Choice:
     cache = faces.cache
-    return choose(run, trials, faces, design, parallel=2, cpus=1, gpus=0.0, cache=cache, budget_s=budget_s, plain=True)
+    return choose(run, trials, faces, design, parallel=1, cpus=1, gpus=0.0, cache=cache, budget_s=budget_s, plain=True)
 
 
 def train(run: SearchRun, trial: Record, faces: FaceDataset) -> None:
