@@ -1,4 +1,4 @@
-"""The rungs of ASHA, for tests: Ray keeps them in private attributes, as tests/tune/contracts/test_ray.py holds."""
+"""The rungs of ASHA, for tests: Ray keeps them in private attributes, as the contract tests hold."""
 
 from __future__ import annotations
 

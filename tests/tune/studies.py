@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from tune.runs.optuna_private import id_of, storage_of
 from tune.search import samplers
@@ -63,3 +66,8 @@ def draft(
 ) -> samplers.Proposal:
     """A draft of a new trial, or of one that waits."""
     return samplers.Proposal(seen(study), id_of(study.ask()), sampler, point)
+
+
+def journal(file: Path) -> JournalStorage:
+    """A storage in Optuna's journal of that file."""
+    return JournalStorage(JournalFileBackend(str(file)))

@@ -8,7 +8,7 @@ trial.
 
 This is the only module that uses private names of Ray, four of `ray.tune.execution.tune_controller.TuneController`:
 `_maybe_reuse_cached_actor` (replaced), `_trial_to_actor`, `_resetting_trials` and `_actor_manager` (read). Ray's
-version range in pyproject.toml is as wide as what the contract tests (tests/tune/contracts/test_ray.py) ran on; `make
+version range in pyproject.toml is as wide as what the contract tests (tests/tune/contracts) ran on; `make
 contracts` runs them against the newest release.
 """
 
