@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from maskcls.machine import matrix_precision
 from maskcls.models.backbones import create_backbone, normalisation
 from maskcls.models.heads import create_head
 from maskcls.models.weights import NONE
@@ -145,6 +146,8 @@ def member_log_probs(
 
     Runs in eval() and float32, whatever the precision of training, in padded blocks of one size. So a photo's
     prediction depends neither on its neighbours nor on their number; another `block_photos` may change the last bits.
+    On a GPU, what is multiplied is rounded to TF32, in matrices as in convolutions. Not bfloat16: a bundle must give
+    on any machine what it was chosen by, and a rounding to 8 bits changes classes (docs/performance.md).
 
     Args:
         flip: predict the mean of a photo's and its mirror image's probabilities.
@@ -174,7 +177,7 @@ def member_log_probs(
 
 def _block_log_probs(model: Model, batch: Tensor, flip: bool, features: Callable[[], Tensor] | None) -> MemberLogProbs:
     """For each task of the model, log probabilities (b, k) of a block of pixels (b, s, s, 3), or of its features."""
-    with torch.inference_mode():
+    with torch.inference_mode(), matrix_precision():
         logits = model(batch) if features is None else model.logits(features())
         log_probs = [each.double().log_softmax(1) for each in logits]  # in float64: joins add them up
         if flip:

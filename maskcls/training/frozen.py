@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from maskcls.data.augment import Augmenter
 from maskcls.data.sampling import DrawStream
 from maskcls.errors import RunError
-from maskcls.machine import hardware_name
+from maskcls.machine import hardware_name, matrix_precision
 from maskcls.models.model import Model
 from maskcls.models.prefix import BLOCK, Prefix
 from maskcls.recipe import Recipe
@@ -244,7 +244,7 @@ class FrozenStages:
 
     def of_images(self, images: Tensor, precision: torch.dtype, block: int) -> Tensor:
         """Normalised images (m, 3, s, s) -> features (m, ...), in forward passes of `block` photos."""
-        with self._autocast(precision):
+        with self._autocast(precision), matrix_precision():  # in float32 as in validation and prediction
             return self.prefix.features(images, block).to(precision)
 
     def _autocast(self, precision: torch.dtype) -> torch.autocast:
@@ -279,6 +279,7 @@ class FrozenStages:
             "hardware": hardware_name(self.device.type),
             "block": self.block,
             "threads": torch.get_num_threads() if self.device.type == "cpu" else 0,  # they decide the order of sums
+            **({} if self.device.type == "cpu" else {"float32 products": "tf32"}),
             "torch": torch.__version__,
             "timm": version("timm"),
         }

@@ -89,3 +89,18 @@ def test_on_a_gpu_attention_is_its_plain_formula() -> None:
         for name, was in before.items():
             getattr(torch.backends.cuda, f"enable_{name}_sdp")(was)
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = cudnn
+
+
+def test_products_of_float32_are_rounded_to_tf32_inside_the_block_alone() -> None:
+    products = torch.backends.cuda.matmul
+    before = products.fp32_precision
+    with machine.matrix_precision():
+        assert products.fp32_precision == "tf32"
+        with machine.matrix_precision("ieee"):
+            assert products.fp32_precision == "ieee"
+        assert products.fp32_precision == "tf32"
+    assert products.fp32_precision == before
+    with pytest.raises(KeyError), machine.matrix_precision():
+        raise KeyError
+    assert products.fp32_precision == before
+    assert torch.get_float32_matmul_precision() == "highest", "torch's older switches can still be read"

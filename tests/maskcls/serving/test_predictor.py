@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from maskcls.data import pixels
 from maskcls.data.dataset import FaceDataset
@@ -88,6 +89,18 @@ def test_a_photo_of_each_kind_is_one_tensor_in_validation_predict_and_evaluate(
     assert np.array_equal(np.stack([predictor.crops(file)[classifier.geometry].pixels for file in files]), store)
     assert np.array_equal(predicted, np.exp(validated))
     assert evaluation.everyone.to_dict() == scores(labels, validated).to_dict()
+
+
+def test_on_a_gpu_prediction_multiplies_as_validation_does(predictor: Predictor, drawn_faces: list[Path]) -> None:
+    """Both are `log_probabilities`, which rounds to TF32 while a model runs, and not after it."""
+    used = []
+    backbone = predictor.bundle.classifiers[0].models[0].backbone
+    hook = backbone.register_forward_pre_hook(lambda _, inputs: used.append(torch.backends.cuda.matmul.fp32_precision))
+    before = torch.backends.cuda.matmul.fp32_precision
+    predictor.probabilities(drawn_faces[:2])
+    hook.remove()
+    assert used == ["tf32"]
+    assert torch.backends.cuda.matmul.fp32_precision == before
 
 
 def test_faces_that_are_not_found_are_reported_when_predicting(
