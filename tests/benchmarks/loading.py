@@ -33,10 +33,10 @@ def main() -> None:
         files, keys = photos["file"].tolist(), photos["key"].tolist()
         results = {
             "decoding into the pixel store": report.summary(
-                report.rates(_decoding(files, keys, call.image_size, Path(folder)), call.repeats)
+                report.rates(decoding(files, keys, call.image_size, Path(folder)), call.repeats)
             ),
             "augmentation alone, one thread": report.summary(
-                report.rates(_augmentation(files, keys, call.image_size, Path(folder)), call.repeats)
+                report.rates(augmentation(files, keys, call.image_size, Path(folder)), call.repeats)
             ),
         }
     print(report.table(results))
@@ -65,7 +65,8 @@ def _drawn(folder: Path, photos: int) -> Path:
     return folder / "demo"
 
 
-def _decoding(files: list[str], keys: list[str], size: int, folder: Path) -> Callable[[], int]:
+def decoding(files: list[str], keys: list[str], size: int, folder: Path) -> Callable[[], int]:
+    """Work that decodes all files into a new pixel store, with all cores; returns how many it decoded."""
     caches = itertools.count()
 
     def work() -> int:
@@ -74,7 +75,8 @@ def _decoding(files: list[str], keys: list[str], size: int, folder: Path) -> Cal
     return work
 
 
-def _augmentation(files: list[str], keys: list[str], size: int, folder: Path) -> Callable[[], int]:
+def augmentation(files: list[str], keys: list[str], size: int, folder: Path) -> Callable[[], int]:
+    """Work that augments all photos as the default recipe does, in this thread; returns how many there are."""
     pixels, _ = open_or_build(files, keys, Geometry(size), folder / "cache0", BUDGET_GB)
     augmenter, views = Augmenter(Recipe().augmentation, seed=0), itertools.count()
 

@@ -12,6 +12,7 @@ once.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
@@ -64,6 +65,21 @@ class Tree:
 
     def sample(self) -> None:
         """Find the command's processes among all that run now, and read their CPU ticks and memory."""
+        own = self._find()
+        self.peak_pss_mb = max(self.peak_pss_mb, sum(pss_mb(process.pid) for process in own))
+        self.peak_processes = max(self.peak_processes, len(own))
+
+    def kill(self) -> None:
+        """End all of the command's processes, those too that have left their parents."""
+        killed: set[Process] = set()
+        while new := self._find() - killed:
+            for process in new:
+                with suppress(OSError):  # it has ended
+                    os.kill(process.pid, signal.SIGKILL)
+            killed |= new
+
+    def _find(self) -> set[Process]:
+        """The command's processes that run now; their CPU ticks are noted."""
         there = _processes()
         own = {process for process in there if process in self.ticks or process.pid == self.root}
         found = own
@@ -72,8 +88,7 @@ class Tree:
             found = {process for process, seen in there.items() if seen.parent in parents} - own
             own |= found
         self.ticks |= {process: there[process].ticks for process in own}
-        self.peak_pss_mb = max(self.peak_pss_mb, sum(pss_mb(process.pid) for process in own))
-        self.peak_processes = max(self.peak_processes, len(own))
+        return own
 
 
 def usage(call: Sequence[str], log: Path) -> Usage:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -31,8 +31,16 @@ def environment() -> dict[str, Any]:
             "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
             "load_average_1_min": os.getloadavg()[0],
         },
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+        "versions": {"python": platform.python_version(), **{name: installed(name) for name in LIBRARIES}},
     }
+
+
+def installed(name: str) -> str:
+    """The version of a package, or `missing`."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "missing"
 
 
 def rates(work: Callable[[], int], repeats: int, unmeasured: int = 1) -> list[float]:

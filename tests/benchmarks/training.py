@@ -1,8 +1,8 @@
 """`python -m tests.benchmarks.training`: photos per second of training, beside the bare training step.
 
-(c) training from the store: draw, augment, batch, step. (d) the step alone, on one batch that stays in memory, as
-often. c/d is the figure: what feeding the model costs. Rounds of the two alternate, so that a drift in the machine's
-speed affects both.
+(c) training from the store: draw, augment, batch, step. (d) the step alone, on one batch that stays in the device's
+memory, as often. c/d is the figure: what feeding the model costs. Rounds of the two alternate, so that a drift in the
+machine's speed affects both.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def alternate(fit, steps: int, rounds: int) -> tuple[list[float], list[float]]: 
     """Photos per second of each round of (c) and of (d), after one round of each that does not count."""
     model_fit = fit.model_fits[0]
     batches = (batch for epoch in cycle([0]) for batch in model_fit.batches.epoch(epoch))
-    first = next(batches)
+    first = [tensor.to(model_fit.device) for tensor in next(batches)]
     stored, fixed = [], []
     model_fit.model.train()
     for _ in range(rounds + 1):
