@@ -90,7 +90,7 @@ def _decode_jpeg(data: bytes, name: str) -> Decoded:
     if any(map(any, found.bits_left.values())):
         raise _damaged(name, "a part of its scans is missing")
     try:
-        pixels = jpeg.decode(data)
+        pixels = jpeg.decode(data, found.components)
     except jpeg.Damaged as error:
         raise _damaged(name, str(error)) from None
     except ValueError as error:
@@ -109,7 +109,10 @@ def _decode_png(data: bytes, name: str) -> Decoded:
         raise _damaged(name, found.damage)
     if not found.is_whole:
         raise _truncated(data, name)
-    pixels = cv2.imdecode(np.frombuffer(found.content, np.uint8), cv2.IMREAD_UNCHANGED)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(found.content, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise DataError(f"{name} cannot be decoded: {error.err}.") from None
     if pixels is None:
         raise _damaged(name, "its pixels do not unpack")
     return _to_rgb(pixels, exif_orientation(found.exif), name)
@@ -141,7 +144,9 @@ def _decode_with_pillow(data: bytes, kind: str, name: str) -> Decoded:
             image = PIL.Image.open(io.BytesIO(data))
             _refuse_size(Size(*image.size), name)
             return _decode_pillow(image, name)
-    except (OSError, SyntaxError, ValueError, TypeError, EOFError, PIL.Image.DecompressionBombError, struct.error):
+    except DataError:
+        raise
+    except Exception:  # a file that is cut or made up: its formats' readers raise whatever they come upon
         pass
     if kind in UNREAD:
         raise DataError(f"{name} {UNREAD[kind]}, which is not read here. Save it as JPEG (.jpg), or leave it out.")
@@ -262,6 +267,11 @@ def _to_rgb(pixels: NDArray[Any], orientation: int, name: str) -> Decoded:
             f"{name} holds {pixels.dtype} values: 8 or 16 bits a colour expected. Convert it, or leave it out."
         )
     pixels = pixels.astype(np.uint8, copy=False)
+    if pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4):
+        raise DataError(
+            f"{name} has {pixels.shape[2]} values per pixel: grey, RGB or RGB with transparency expected. "
+            "Convert it, or leave it out."
+        )
     if pixels.ndim == 2 or pixels.shape[2] == 1:
         rgb = cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
         conversions.append("grayscale")

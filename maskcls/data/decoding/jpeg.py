@@ -47,6 +47,8 @@ class Layout:
     """What the segments of a JPEG say."""
 
     size: Size | None = None
+    components: int = 3
+    """Grey, three colours, or the four of print."""
     exif: bytes = b""
     bits_left: dict[int, list[int]] = field(default_factory=dict)
     """Of a progressive JPEG: for each component (by its number) how many bits its 64 coefficients still lack."""
@@ -70,9 +72,9 @@ def layout(data: bytes) -> Layout:
             continue
         length = int.from_bytes(data[place + 2 : place + 4], "big")
         content = place + 4
-        if marker in _FRAMES and found.size is None and content + 5 <= len(data):
+        if marker in _FRAMES and found.size is None and content + 6 <= len(data):
             height, width = struct.unpack_from(">HH", data, content + 1)  # behind the bits per sample
-            found.size = Size(width, height)
+            found.size, found.components = Size(width, height), data[content + 5]
             if marker in _PROGRESSIVE:
                 parts = data[content + 6 : place + 2 + length : 3]  # of each component its number, and two bytes more
                 found.bits_left = {number: [_ALL_BITS] * 64 for number in parts}
@@ -96,24 +98,31 @@ def _note_scan(header: bytes, found: Layout) -> None:
             found.bits_left[number][first : last + 1] = [bits & 15] * len(found.bits_left[number][first : last + 1])
 
 
-def decode(data: bytes) -> NDArray[Any]:
+def decode(data: bytes, components: int) -> NDArray[Any]:
     """Return RGB (h, w, 3) or grey (h, w) uint8, not turned by EXIF.
+
+    Args:
+        components: of its `Layout`.
 
     Raises Damaged where a part of the picture is lost, ValueError where nothing can be decoded.
     """
-    try:
-        colours = simplejpeg.decode_jpeg_header(data, strict=False)[2]
-    except KeyError:
-        raise ValueError("its header cannot be read") from None
-    if colours in ("CMYK", "YCCK"):
-        _strictly(data, "CMYK")
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-        if pixels is None:
-            raise ValueError("its four colours cannot be read")
-        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
-    if colours == "Gray":
+    if components == 1:
         return np.asarray(_strictly(data, "GRAY")[:, :, 0])
-    return _strictly(data, "RGB")
+    try:
+        if components == 3:
+            return _strictly(data, "RGB")
+        _strictly(data, "CMYK")
+    except ValueError as error:
+        if "subsampling" not in str(error):
+            raise
+    # Colours of print, and colours that are sampled in an unusual way: simplejpeg does not take both to RGB.
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        raise ValueError(str(error.err)) from None
+    if pixels is None:
+        raise ValueError("its colours cannot be read")
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
 
 
 def _strictly(data: bytes, colours: str) -> NDArray[Any]:

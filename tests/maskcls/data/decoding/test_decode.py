@@ -67,6 +67,14 @@ def test_a_jpegs_pixels_are_opencvs_to_the_bit(options: dict[str, Any]) -> None:
     assert np.array_equal(decode_bytes(cmyk.getvalue(), "a").rgb, wanted[:, :, ::-1])
 
 
+@pytest.mark.parametrize("factors", [0x31, 0x42])
+def test_colours_that_are_sampled_in_an_unusual_way_are_read_as_opencv_reads_them(factors: int) -> None:
+    data = bytearray(saved("JPEG", subsampling=0))
+    data[data.index(b"\xff\xc0") + 11] = factors  # of the first component, horizontally and vertically
+    wanted = np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR))
+    assert np.array_equal(decode_bytes(bytes(data), "a").rgb, wanted[:, :, ::-1])
+
+
 @pytest.mark.parametrize("behind", [b"\xff\xda", b"\xff\xd8\xff" + JPEG[3:-2], bytes(9), b"ftypmp42\xff\xd9\xff\xda"])
 def test_bytes_behind_the_end_of_a_jpeg_are_fine(silent: None, behind: bytes) -> None:
     """As the film of a motion photo."""
