@@ -200,14 +200,15 @@ def test_size_and_aspect_are_refused_by_the_header(monkeypatch: pytest.MonkeyPat
 # Any file
 
 
-@settings(max_examples=80)
-@given(
+CUT_OR_FLIPPED = given(
     of=st.sampled_from(("JPEG", "progressive", "PNG")),
     cut=st.none() | st.floats(0, 1),
     flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=3),
     behind=st.sampled_from((b"", b"\xff\xda", b"\xff\xd9", JPEG, bytes(30))),
 )
-def test_any_cut_or_flipped_file_is_read_or_refused_by_name(of, cut, flips, behind) -> None:
+
+
+def any_cut_or_flipped_file(of: str, cut: float | None, flips: list[tuple[float, int]], behind: bytes) -> None:
     data = bytearray(ANY[of])
     for share, value in flips:
         data[int(share * len(data))] = value
@@ -223,6 +224,14 @@ def test_any_cut_or_flipped_file_is_read_or_refused_by_name(of, cut, flips, behi
         assert found.rgb.dtype == np.uint8
         assert changed or np.array_equal(found.rgb, decode_bytes(ANY[of], "a").rgb)
         assert cut is None or flips or not changed or cut * len(ANY[of]) >= len(ANY[of]) - 12 or behind, "cut"
+
+
+test_any_cut_or_flipped_file_is_read_or_refused_by_name = settings(max_examples=80)(
+    CUT_OR_FLIPPED(any_cut_or_flipped_file)
+)
+test_many_cut_or_flipped_files = pytest.mark.soak(
+    settings(max_examples=20_000)(CUT_OR_FLIPPED(any_cut_or_flipped_file))
+)
 
 
 ANY = {"JPEG": JPEG, "progressive": saved("JPEG", progressive=True), "PNG": saved("PNG", blobs(24, 18))}
