@@ -27,6 +27,8 @@ from tune.states import TrialState
 
 ROOT = Path(__file__).parents[3]
 ENDED = (TrialState.COMPLETE, TrialState.STOPPED_EARLY)
+NO_TENSORS = b"\2" + bytes(7) + b"{}"
+"""A file of weights whose header says that it holds none."""
 
 
 def call(*words: object) -> str:
@@ -226,7 +228,7 @@ def test_options_that_agree_with_the_run_are_welcome(tmp_path: Path) -> None:
 def test_the_plan_trains_nothing(tmp_path: Path) -> None:
     weights = tmp_path / "weights"
     weights.mkdir()
-    (weights / "resnet10t.safetensors").touch()
+    (weights / "resnet10t.safetensors").write_bytes(NO_TENSORS)
     words = (
         "--space",
         "freezing",
@@ -255,7 +257,7 @@ def test_the_plan_trains_nothing(tmp_path: Path) -> None:
 
 
 def test_backbones_without_weights_are_left_out_by_name(tmp_path: Path) -> None:
-    (tmp_path / "resnet10t.safetensors").touch()
+    (tmp_path / "resnet10t.safetensors").write_bytes(NO_TENSORS)
     reported = call("--space", "backbones", "--plan", "--scale", "cpu", "--weights", str(tmp_path))
     assert f"Left out, without weights in {tmp_path}: mobilenetv3_small_100" in reported
     assert "resnet10t |" not in reported
