@@ -33,7 +33,6 @@ LONGEST = (
     "tune/search/test_command.py",
     "tune/search/test_kill.py",
     "tune/runs/test_cluster.py",
-    "tune/compare/test_comparisons.py",
     "tune/compare/test_command.py",
     "tune/search/test_driver.py",
     "tune/fitting/test_pool.py",
