@@ -33,6 +33,7 @@ HEAVY = {
     "httpx",
     "huggingface_hub",
     "matplotlib",
+    "mlflow",
     "numpy",
     "optuna",
     "optuna_dashboard",
@@ -46,6 +47,7 @@ HEAVY = {
     "timm",
     "torch",
     "torchvision",
+    "wandb",
 }
 # Folders whose steps and shapes want comments; each with the paths that it had before it was a folder.
 COMMENTED = {

@@ -23,7 +23,7 @@ from tune.api.run import Run
 
 if TYPE_CHECKING:
     from tune.search.options import SearchOptions
-    from tune.search.plan import Sampler, Scheduler
+    from tune.search.plan import Logger, Sampler, Scheduler
 
 AnyPath = str | os.PathLike[str]
 _PATHS = ("data", "weights", "split", "corrections", "runs", "resume", "cache")
@@ -57,6 +57,7 @@ class SearchCall(TypedDict, total=False):
     repeats: int | None
     repeat_by: Literal["folds", "seeds"] | None
     retrain_on_all: bool | None
+    log: Logger | Iterable[Logger] | None
     parallel: int | None
     gpus_per_trial: float | Literal["auto"] | None
     cpus_per_trial: int | None
@@ -168,7 +169,7 @@ def _checked(stated: Mapping[str, object], folder: Path) -> SearchOptions:
     settings = values.get("set")
     if isinstance(settings, Mapping):
         values["set"] = tuple(f"{key}={_text(key, value)}" for key, value in settings.items())
-    for name in ("set", "learn_from"):
+    for name in ("set", "learn_from", "log"):
         value = values.get(name)
         if isinstance(value, str | os.PathLike):
             values[name] = (value,)

@@ -91,6 +91,14 @@ RetrainOnAll = Annotated[
         help="Fit the winner once more on train and validation people: a second bundle, of which no score is known.",
     ),
 ]
+Log = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--log",
+        help="Log the trials to tensorboard, mlflow or wandb as well; may be given again.",
+        show_default="none, or the run's",
+    ),
+]
 Parallel = Annotated[
     int | None,
     typer.Option(
@@ -139,6 +147,7 @@ def main(
     repeats: Repeats = None,
     repeat_by: RepeatBy = None,
     retrain_on_all: RetrainOnAll = False,
+    log: Log = None,
     parallel: Parallel = None,
     gpus_per_trial: GpusPerTrial = None,
     cpus_per_trial: CpusPerTrial = None,

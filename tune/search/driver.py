@@ -6,11 +6,12 @@ import functools
 import math
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 from ray import tune
-from ray.tune import Stopper
+from ray.tune import Callback, Stopper
 from ray.tune.error import TuneError
 
 from maskcls.errors import CallError, RunError
@@ -20,7 +21,7 @@ from tune.runs import cluster, leaderboard
 from tune.runs.folder import SearchRun
 from tune.runs.stopping import Outcome, Reason, StopRequest, stoppable
 from tune.runs.study import begun, is_own, open_study
-from tune.search import actors, samplers, schedulers
+from tune.search import actors, loggers, samplers, schedulers
 from tune.search.first_trials import enqueue_initial_trials, n_left
 from tune.search.plan import SearchPlan
 from tune.search.progress import Progress
@@ -37,7 +38,9 @@ CLOSE = 0.05
 """By what share of the time budget a trial may exceed it, if it is expected to end by then."""
 
 
-def run_search(plan: SearchPlan, run: SearchRun, objective: Work, *, plain: bool | None = None) -> Outcome:
+def run_search(
+    plan: SearchPlan, run: SearchRun, objective: Work, *, plain: bool | None = None, log: Sequence[str] = ()
+) -> Outcome:
     """Search until `plan.trials` trials have ended, the time or the space is used up, or somebody stops it.
 
     Ray must be connected (`cluster.connected`). Writes the journal, trials/, experiment/ and leaderboard.csv. The first
@@ -45,17 +48,21 @@ def run_search(plan: SearchPlan, run: SearchRun, objective: Work, *, plain: bool
 
     Args:
         plain: progress as lines instead of a table; None: as the terminal can.
+        log: loggers of `tune.search.loggers`.
 
     Raises:
-        RunError: another driver holds the run, the disk is full, or the first trials all failed.
+        RunError: another driver holds the run, the disk is full, the first trials all failed, or a logger's server does
+            not answer.
         CallError: the space gave an invalid recipe.
         KeyboardInterrupt: a second signal.
     """
     with run.driving():
-        return drive(plan, run, objective, plain)
+        return drive(plan, run, objective, plain, log)
 
 
-def drive(plan: SearchPlan, run: SearchRun, objective: Work, plain: bool | None = None) -> Outcome:
+def drive(
+    plan: SearchPlan, run: SearchRun, objective: Work, plain: bool | None = None, log: Sequence[str] = ()
+) -> Outcome:
     """Do what `run_search` does, for a run that the caller holds (`RunFolder.driving`)."""
     cluster.quiet()
     samplers.check_serves(plan.sampler, plan.space, plan.setting)
@@ -74,13 +81,14 @@ def drive(plan: SearchPlan, run: SearchRun, objective: Work, plain: bool | None 
     scheduler = schedulers.create(plan.scheduler, plan.base.epochs, searcher.note_error)
     scheduler.replay(trial for trial in searcher.study.get_trials(deepcopy=False) if is_own(trial))
     stop = _Stop(searcher, plan)
+    logging_to = loggers.create(log, run)
     with (
         Progress(plan, run, searcher.study, plain) as progress,
         stoppable(stop.asked, progress.say),
         actors.reuse_started(),
     ):
         try:
-            _tuner(plan, run, objective, searcher, scheduler, stop, progress, left).fit()
+            _tuner(plan, run, objective, searcher, scheduler, stop, [progress, *logging_to], left).fit()
         except TuneError as error:
             raise _explained(error, run) from None
         finally:
@@ -123,7 +131,7 @@ def _tuner(
     searcher: StudySearch,
     scheduler: EpochScheduler,
     stop: _Stop,
-    progress: Progress,
+    callbacks: list[Callback],
     left: int,
 ) -> tune.Tuner:
     trainable = functools.partial(train, work=objective, run=run.path, cpus=plan.cpus, gpus=plan.gpus)
@@ -135,13 +143,15 @@ def _tuner(
             num_samples=left,
             max_concurrent_trials=plan.parallel,
             reuse_actors=True,
+            trial_name_creator=loggers.trial_name,
+            trial_dirname_creator=loggers.trial_name,
         ),
         run_config=tune.RunConfig(
             name=run.next_part(),
             storage_path=str(run.experiment),
             stop=stop,
             failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
-            callbacks=[progress],
+            callbacks=callbacks,
             # In a notebook Ray would choose another reporter, which clears all that the cell has shown so far.
             progress_reporter=tune.CLIReporter(),
             verbose=0,

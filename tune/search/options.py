@@ -19,7 +19,7 @@ from tune.runs.folder import SearchRun
 from tune.runs.options import RECORDED, SharedOptions, name_or_file
 from tune.runs.record import SearchRecord, SpaceRecord, now, refuse_contradictions
 from tune.runs.shares import Share, resolve_scale, share
-from tune.search.plan import ASHA, MANY, NONE, TPE, Sampler, Scheduler, SearchPlan, pinned_space
+from tune.search.plan import ASHA, LOGGERS, MANY, NONE, TPE, Sampler, Scheduler, SearchPlan, pinned_space
 
 DEFAULT_TRIALS, DEFAULT_FINALISTS, DEFAULT_REPEATS = 12, 3, 3
 SPACE_COPY = "space.py"
@@ -39,9 +39,11 @@ class SearchOptions(SharedOptions):
     CALL: ClassVar[tuple[str, ...]] = (
         *("space", "data", "preset", "set", "epochs", "image_size", "weights", "scale"),
         *("seed", "split_seed", "split", "corrections", "skip_bad", "trials", *SharedOptions.MACHINE),
-        *("sampler", "scheduler", "learn_from", "finalists", "repeats", "repeat_by", "retrain_on_all"),
+        *("sampler", "scheduler", "learn_from", "finalists", "repeats", "repeat_by", "retrain_on_all", "log"),
     )
-    KEPT: ClassVar[tuple[str, ...]] = ("trials", "sampler", "scheduler", "finalists", "repeats", "repeat_by", "space")
+    KEPT: ClassVar[tuple[str, ...]] = (
+        *("trials", "sampler", "scheduler", "finalists", "repeats", "repeat_by", "space", "log"),
+    )
     """Options of which a resume keeps the run's own value, unless it states another."""
     WORK: ClassVar[str] = "a search"
     RECIPE_OPTIONS: ClassVar[Mapping[str, str]] = {"seed": "--seed", "weights": "--weights"}
@@ -58,6 +60,16 @@ class SearchOptions(SharedOptions):
     repeats: int = Field(DEFAULT_REPEATS, ge=1, description="of each finalist")
     repeat_by: Literal["folds", "seeds"] = Field("folds", description="what the repeats differ in")
     retrain_on_all: bool = Field(False, description="fit the winner on train and validation people, too")
+
+    log: tuple[str, ...] = Field((), description="of LOGGERS: where Ray Tune logs the trials as well")
+
+    @field_validator("log")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in LOGGERS:
+                raise CallError(f"--log must be one of {', '.join(LOGGERS)}, but got {name!r}.")
+        return tuple(dict.fromkeys(names))
 
     @field_validator("learn_from")
     @classmethod

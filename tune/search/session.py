@@ -83,6 +83,7 @@ def _begin(options: SearchOptions, caller: Caller) -> int:
         vet(resolved.plan)
         if options.finalists:
             design_of(options)  # refuses what cannot be repeated so
+        _check_loggers(options)
         _check_weights(resolved)
         resolved = _shared(resolved, options, machine)
         if options.plan:
@@ -136,6 +137,7 @@ def _resume(stated: SearchOptions, place: str, caller: Caller) -> int:
         )
         if options.finalists:
             design_of(options)
+        _check_loggers(options)
         if is_other:
             vet(resolved.plan)
             say(f"The search goes on under another space, {resolved.space.name}: {known_trials(resolved.plan, found)}")
@@ -216,12 +218,14 @@ def _take_space(options: SearchOptions, resolved: Resolved, run: SearchRun) -> N
 def _search(options: SearchOptions, resolved: Resolved, run: SearchRun, there: Cluster, caller: Caller) -> int:
     from tune.fitting.worker import run_fit
     from tune.runs.study import open_study
+    from tune.search import loggers
     from tune.search.driver import drive
 
     plan = resolved.plan
     trials = "trials" if options.trials is None else f"{options.trials} trials"
     typer.echo(f"Run {run.name}: {trials} of space {resolved.space.name}, {plan.parallel} at a time, in {run.path}")
     say_dashboard(there)
+    say_all(loggers.where(name, run) for name in options.log)
     check_nodes(run)
     objective = functools.partial(run_fit, cache=options.cache_options, shared=plan.shares_features)
     began = time.monotonic()
@@ -232,7 +236,7 @@ def _search(options: SearchOptions, resolved: Resolved, run: SearchRun, there: C
     )
     with noted(run, session) as note:
         study_for_space(open_study(run), plan, _fingerprint(options, run))
-        outcome = SearchOutcome(drive(plan, run, objective))
+        outcome = SearchOutcome(drive(plan, run, objective, log=options.log))
         if outcome.goes_on and options.finalists:
             outcome = replace(outcome, chosen=choose(run, options, plan, _left_s(plan, began)))
         if outcome.goes_on and options.retrain_on_all:
@@ -281,6 +285,14 @@ def _keep_space(options: SearchOptions, run: SearchRun) -> None:
     """Copy a user-supplied space into the run, for a resume to go on with."""
     if options.space.endswith(".py") and not (run.path / SPACE_COPY).exists():
         shutil.copyfile(options.space, run.path / SPACE_COPY)
+
+
+def _check_loggers(options: SearchOptions) -> None:
+    """Raise RunError, before anything is begun, if a logger's package is not installed."""
+    if options.log:
+        from tune.search.loggers import check_installed  # imports Ray
+
+        check_installed(options.log)
 
 
 def _check_weights(resolved: Resolved) -> None:
