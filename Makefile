@@ -6,7 +6,7 @@ WORKERS ?= 2
 # Every process that a test starts would otherwise compile all modules again where this is set.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: search test lint soak contracts clean
+.PHONY: search test lint soak contracts monitoring clean
 
 search: .venv/installed
 	$(BIN)/python -m tune.search --space backbones --scale cpu
@@ -32,6 +32,12 @@ contracts: .venv/installed
 	.venv-contracts/bin/python -m pip install --quiet --upgrade 'ray[default,tune]' optuna cmaes
 	.venv-contracts/bin/python -m pip freeze | grep -E '^(ray|optuna|cmaes)=='
 	.venv-contracts/bin/python -m pytest tests/tune/contracts
+
+# Prometheus on this machine alone, at http://127.0.0.1:9090, for the Ray that runs here. README of deploy/monitoring.
+monitoring:
+	@command -v prometheus > /dev/null || { echo "Prometheus is missing. On Debian or Ubuntu: apt-get install prometheus"; exit 1; }
+	mkdir -p .prometheus
+	prometheus --config.file deploy/monitoring/prometheus.yml --storage.tsdb.path .prometheus --web.listen-address 127.0.0.1:9090
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'

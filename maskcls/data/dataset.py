@@ -73,6 +73,10 @@ class FaceDataset:
             waits=self.cache.waits,
         )
 
+    def decoding_s(self, digest: str) -> float:
+        """Return the CPU seconds that a photo took when the pixels of this digest were decoded; 0 where unknown."""
+        return pixel_stores.decoding_s(self.cache.folder, digest)
+
     @property
     def _stamps(self) -> list[pixel_stores.Stamp] | None:
         """The photos' stamps when the table was made, so that no fit of a run looks at every file again.

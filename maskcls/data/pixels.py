@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic, sleep, thread_time
 
 import cv2
 import numpy as np
@@ -39,6 +39,8 @@ __all__ = ["StoreInfo", "default_cache", "list_stores", "open_or_build", "prune"
 
 log = logging.getLogger("maskcls")
 
+DECODING_S = "decoding_s"
+"""The manifest's key for the CPU seconds that a photo took on average."""
 FACES_MISSED = "faces_missed"
 """The manifest's key for how many photos have the plain crop because no face was found."""
 
@@ -146,6 +148,12 @@ def _open_or(build: Callable[[], Image], kind: Stores, store: Path, shape: tuple
         return build(), True
 
 
+def decoding_s(cache: Path, digest: str) -> float:
+    """Return the CPU seconds that a photo took when the store of this digest was made; 0 where that is unknown."""
+    manifest = (read_manifest(stores(cache).folder / digest) if digest else None) or {}
+    return float(manifest.get(DECODING_S, 0.0))
+
+
 def digest(keys: Sequence[str], stamps: Sequence[Stamp], geometry: Geometry) -> str:
     """Return 24 hex digits of everything that the pixels depend on.
 
@@ -209,7 +217,7 @@ def _build(
     try:
         _take_room(kind, store, n_bytes, budget_gb, waits)
         rows = np.memmap(folder / PIXELS, np.uint8, "r+", shape=shape)
-        counts = _decode_into(rows, files, geometry, progress)
+        counts, decoding_s = _decode_into(rows, files, geometry, progress)
         conversions = {name: counts[name] for name in CONVERSIONS if counts[name]}
         # Before the manifest, which vouches for the pixels, and before the folder has the store's name.
         rows.flush()
@@ -222,6 +230,7 @@ def _build(
             "source": os.path.commonpath([Path(file).absolute().parent for file in files]),
             "conversions": conversions,
             FACES_MISSED: counts[FACES_MISSED],
+            DECODING_S: decoding_s / len(files),
         }
         write_atomically(folder / MANIFEST, json.dumps(manifest, indent=2))
         # Opened first: once it has its name, another process that makes room may remove a store that nobody uses.
@@ -262,10 +271,18 @@ def _take_room(kind: Stores, store: Path, n_bytes: int, budget_gb: float, waits:
         sleep(_POLL_S)
 
 
-def _decode_into(rows: Image, files: Sequence[str], geometry: Geometry, progress: bool) -> Counter[str]:
-    """Fill the rows (n, s, s, 3) in threads; count each conversion, and FACES_MISSED."""
+def _decode_into(rows: Image, files: Sequence[str], geometry: Geometry, progress: bool) -> tuple[Counter[str], float]:
+    """Fill the rows (n, s, s, 3) in threads; count each conversion, and FACES_MISSED, and the threads' CPU seconds."""
+    took: list[float] = []
 
     def one(row: int) -> tuple[str, ...] | DataError:
+        began = thread_time()
+        try:
+            return decoded_into(row)
+        finally:
+            took.append(thread_time() - began)
+
+    def decoded_into(row: int) -> tuple[str, ...] | DataError:
         try:
             decoded = decode(files[row])
         except DataError as error:
@@ -284,7 +301,7 @@ def _decode_into(rows: Image, files: Sequence[str], geometry: Geometry, progress
             advance(1)
     if errors:
         raise _refusal(errors, len(files))
-    return counts
+    return counts, sum(took)
 
 
 def _refusal(errors: Sequence[DataError], n_files: int) -> DataError:

@@ -33,6 +33,7 @@ from maskcls.training.fit_data import FitData
 from maskcls.training.metrics import UNSCORED, Scores, scores
 from maskcls.training.model_fit import ModelFit
 from maskcls.training.result import EpochResult
+from maskcls.training.savings import Savings
 
 _Evaluated = TypeVar("_Evaluated")
 
@@ -86,6 +87,10 @@ class Fit:
             for number, model in enumerate(self.models)
         ]
         self.history: list[EpochResult] = []
+        caches = [cache for fit in self.model_fits for cache in (fit.training_cache, fit.validation_cache)]
+        self.savings = Savings(self.data, [cache.features for cache in caches])
+        self.waited_share = 0.0
+        """Of the last epoch's training time, how much was waiting for data, 0 to 1."""
         self.resumed_epochs = 0
         """How many epochs were read from a checkpoint."""
         self.best_epoch = 0
@@ -143,8 +148,10 @@ class Fit:
 
     def notes(self) -> dict[str, Any]:
         """What an epoch's row says besides numbers: whether frozen features are cached, and the cache's problem."""
-        return {"frozen_features": self.frozen_features} | (
-            {"message": self.cache_trouble} if self.cache_trouble else {}
+        return (
+            {"frozen_features": self.frozen_features, "wait_share": self.waited_share}
+            | self.savings.of_epoch
+            | ({"message": self.cache_trouble} if self.cache_trouble else {})
         )
 
     def save(self, folder: Path) -> None:
@@ -258,6 +265,8 @@ class Fit:
             seconds=time.perf_counter() - started,
             photos_per_second=sum(photos) / (trained - started),
         )
+        self.waited_share = sum(fit.waited_s for fit in self.model_fits) / (trained - started)
+        self.savings.note_epoch(result.photos)
         self.history.append(result)
         if not validates or not self._best or result.validation_f1 > self.best.validation_f1:
             self.best_epoch = result.epoch

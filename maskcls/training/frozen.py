@@ -17,6 +17,7 @@ from enum import StrEnum
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 import torch
@@ -88,6 +89,11 @@ class CachedFeatures:
         self._augmenter, self._make = augmenter, make
         self.unaugmented = augmenter is None
         self._open: dict[int, FeatureStore | None] = {}  # by view; None: the cache gave none
+        self.read = 0
+        """Photos whose features were copied out of stores, in every call again."""
+        self.filled = 0
+        """Features that were computed here and put into stores."""
+        self._computed, self._computing_s = 0, 0.0
         self.problem = ""
         """What is wrong with the cache, so that not all features are cached; "" where nothing is."""
         # One photo through the prefix tells the shape of a photo's features as they are stored, without the leading 1.
@@ -119,6 +125,7 @@ class CachedFeatures:
             stored = np.zeros(len(at), bool) if store is None else ~store.lacks(positions)
             if store is not None:
                 store.copy(positions[stored], features, at[stored])
+                self.read += len(np.unique(positions[stored]))  # a block is padded with copies of its last photo
             live[at[~stored]] = True
         if live.any():
             features[live] = as_rows(self._compute(rows[live], views[live]))
@@ -139,6 +146,7 @@ class CachedFeatures:
                 wanted += [(store, position) for position in positions[lacking].tolist()]
                 missing += at[lacking].tolist()
         rows, views = rows[missing], views[missing]
+        self.filled += len(rows)
         try:
             fill(wanted, lambda numbers: self._compute(rows[numbers], views[numbers]), self._frozen.block)
         except OSError as error:  # the disk is full, or fails: from now on everything is computed live
@@ -174,10 +182,19 @@ class CachedFeatures:
             _warned.add(self._stores.cache)
             log.warning("The %s. Training goes on, more slowly.", named)
 
+    @property
+    def seconds_each(self) -> float:
+        """How long a photo's features take: as measured here, or by an estimate where none were computed."""
+        return self._computing_s / self._computed if self._computed else self._frozen.seconds_per_photo
+
     def _compute(self, rows: Integers, views: Integers) -> Tensor:
+        began = perf_counter()
         if self._make is None or self.unaugmented:
-            return self._frozen.compute(rows, self.precision)
-        return self._frozen.of_pixels(self._make(rows, views), self.precision)
+            features = self._frozen.compute(rows, self.precision)
+        else:
+            features = self._frozen.of_pixels(self._make(rows, views), self.precision)
+        self._computed, self._computing_s = self._computed + len(rows), self._computing_s + perf_counter() - began
+        return features
 
     def _key(self, view: int) -> Key:
         parts = self._frozen.key_parts(self._rows)

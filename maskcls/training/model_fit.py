@@ -7,8 +7,10 @@ s the edge of the square that the model sees in px. Positions count the photos t
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -26,7 +28,7 @@ from maskcls.seeds import torch_seed
 from maskcls.stores.features import FeatureStores
 from maskcls.tasks import Task, task
 from maskcls.training.batch_norm import normalises_single_values, refusal
-from maskcls.training.batches import Batches, FeatureBatches, ViewBatches, ViewLoader
+from maskcls.training.batches import Batch, Batches, FeatureBatches, ViewBatches, ViewLoader
 from maskcls.training.fit_data import FitData, TrainingPhotos
 from maskcls.training.frozen import (
     CacheDecision,
@@ -141,6 +143,8 @@ class ModelFit:
         self._fit_recipe = recipe
         self._single_values: bool | None = None  # of `_normalises_single_values`; None: not found out yet
         self.optimizer = create_optimizer(recipe, model)
+        self.waited_s = 0.0
+        """How long the last epoch waited for its batches."""
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.average = (
             ModelEmaV3(model, decay=self.recipe.ema_decay, use_warmup=True) if self.recipe.ema_decay else None
@@ -177,7 +181,9 @@ class ModelFit:
         self.model.train()
         total = torch.zeros((), device=self.device)  # stays on the device, so that the host need not wait
         photos = 0
-        for step, (inputs, positions) in enumerate(self.batches.epoch(epoch), start=epoch * self.batches.steps):
+        self.waited_s = 0.0
+        batches = self._timed(self.batches.epoch(epoch))
+        for step, (inputs, positions) in enumerate(batches, start=epoch * self.batches.steps):
             self._set_rates(step)
             total += self.step(inputs, positions, step) * len(positions)
             photos += len(positions)
@@ -185,6 +191,14 @@ class ModelFit:
                 self._check(total, epoch)
         self._check(total, epoch)
         return total.item() / photos, photos
+
+    def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Yield the batches, and add the time that each is waited for to `waited_s`."""
+        began = perf_counter()
+        for batch in batches:
+            self.waited_s += perf_counter() - began
+            yield batch
+            began = perf_counter()
 
     def step(self, inputs: Tensor, positions: Tensor, number: int = 0) -> Tensor:
         """Take training step `number` of the fit on one batch; returns the batch's loss, a scalar.

@@ -26,7 +26,8 @@ from tune.fitting.failures import (
     state_of,
     write_error,
 )
-from tune.fitting.gauges import Gauges
+from tune.fitting.gauges import FitGauges
+from tune.fitting.log_lines import naming_the_fit
 from tune.fitting.request import FitRequest, Row, Rows, Work
 from tune.states import FIDELITY, TrialState
 
@@ -42,7 +43,7 @@ NO_SCORE = 0.0
 No bundle and no page shows it.
 """
 
-NOTES = ("frozen_features", "micro_batch", "message")
+NOTES = ("frozen_features", "wait_share", "feature_hits", "saved_s", "micro_batch", "message")
 """What a row says besides the epoch's numbers."""
 
 HAS_ERRORS = "has_errors"
@@ -275,9 +276,13 @@ def run_and_report(request: FitRequest, work: Work, report: Report | None = None
 
     try:
         _prepare_folder(request)
-        with Gauges(request.run.name, request.trial_id, str(request.recipe.get("backbone", ""))) as gauges:
+        done = len(read_curve(request.folder))
+        with (
+            naming_the_fit(request.run.name, request.trial_id),
+            FitGauges(request.run.name, request.trial_id, request.recipe) as gauges,
+        ):
             for last in curve(request, kept):
-                gauges.set(last)
+                gauges.set(last, is_new=int(last[FIDELITY]) > done)
                 state = TrialState.COMPLETE if last["finished"] else TrialState.RUNNING
                 # Ray may end this thread here, by SystemExit, so nothing may be left to do for this epoch.
                 report(last, state, str(last.get("message", "")))

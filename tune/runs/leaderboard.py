@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 
 import optuna
@@ -11,6 +12,7 @@ from maskcls.files import write_csv
 from tune.runs.folder import SearchRun
 from tune.runs.optuna_private import storage_of
 from tune.runs.study import PRESET, Record, begun, record
+from tune.states import TrialState
 
 COLUMNS = (
     "rank",
@@ -75,6 +77,8 @@ class LiveRanking:
         self._study_id = self._storage.get_study_id_from_name(study.study_name)
         self._records: dict[str, Record] = {}
         self.ended = 0
+        self.states: Counter[TrialState] = Counter()
+        """How many trials are in each state."""
         self.best: Record | None = None
         self.preset: Record | None = None
         for one in begun(study):
@@ -97,6 +101,9 @@ class LiveRanking:
         before = self._records.get(now.trial_id)
         had_ended = before is not None and before.state.ended
         self.ended += now.state.ended - had_ended
+        if before is not None:
+            self.states[before.state] -= 1
+        self.states[now.state] += 1
         self._records[now.trial_id] = now
         if now.origin == PRESET:
             self.preset = now

@@ -33,6 +33,8 @@ class LivePicture:
         self.console = console(stderr=True)
         self.plain = not self.console.is_terminal if plain is None else plain
         self.began = time.monotonic()
+        self.is_over = False
+        """Whether the work has ended, so that the picture is the last one."""
         self._stays = stays
         self._live: Live | None = None
 
@@ -51,16 +53,22 @@ class LivePicture:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.is_over = True
         if self._live:
-            self._live.stop()
+            self._live.stop()  # draws once more
 
     def say(self, text: str) -> None:
         """Print a line above the picture."""
         self.console.print(text, style="bold", highlight=False, soft_wrap=True)
 
     def picture(self) -> Group:
-        """Return the table, and below it the headline."""
-        return Group(self.table(), Text(self.headline(), style="bold"))
+        """Return the table, and below it the remarks and the headline."""
+        remarks = [Text(remark, no_wrap=True, overflow="ellipsis") for remark in self.remarks()]
+        return Group(self.table(), *remarks, Text(self.headline(), style="bold"))
+
+    def remarks(self) -> list[str]:
+        """Return lines between the table and the headline. What is too long for the terminal is cut."""
+        return []
 
     def table(self) -> Table:
         """Return one row per trial or fit that is shown."""

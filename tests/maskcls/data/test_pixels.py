@@ -21,7 +21,7 @@ from maskcls.data.demo.folder import MIN_PERSONS
 from maskcls.data.geometry import Geometry, load
 from maskcls.data.pixels import default_cache, list_stores, open_or_build, prune
 from maskcls.errors import CallError, DataError, RunError
-from maskcls.stores.arrays import SAMPLED_ROWS, sampled_checksum
+from maskcls.stores.arrays import MANIFEST, SAMPLED_ROWS, sampled_checksum
 from tests.conftest import DemoFaces
 from tests.maskcls.data.tiny_store import GB, ROOMY, SIZE, STORE_BYTES, N, build, drawn, store_of
 
@@ -279,3 +279,14 @@ def test_the_checksum_sees_a_lost_page() -> None:
         damaged = rows.copy()
         damaged[row, 3] = 0
         assert sampled_checksum(damaged) != before
+
+
+def test_a_store_knows_what_decoding_a_photo_took(files: list[str], cache: Path) -> None:
+    _, name = open_or_build(files, keys(files), Geometry(SIZE), cache, ROOMY)
+    assert pixels.decoding_s(cache, name) > 0
+    manifest = store_of(cache) / MANIFEST
+    content = json.loads(manifest.read_text())
+    del content["decoding_s"]
+    manifest.write_text(json.dumps(content))
+    assert pixels.decoding_s(cache, name) == 0.0, "an earlier version made it"
+    assert pixels.decoding_s(cache, "") == pixels.decoding_s(cache, "nowhere") == 0.0

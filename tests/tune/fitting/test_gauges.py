@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.tune.searches import make_plan, new_run
-from tests.tune.synthetic import Synthetic
+from tests.tune.synthetic import NUMBERS, Synthetic
 from tune.search.driver import run_search
 
 LINE = re.compile(r"^ray_maskcls_(\w+)\{(.*)\} (\S+)$")
@@ -52,15 +52,21 @@ def test_gauges_show_on_rays_metrics_endpoint_and_vanish(tmp_path: Path) -> None
         ended.set()
         watcher.join()
     assert seen, "no gauge was ever shown"
-    assert set(seen[-1]) == {"validation_f1", "best_f1", "epoch", "photos_per_second"}
-    labels, best = seen[-1]["best_f1"]
-    assert (labels["run"], labels["trial"], labels["backbone"]) == ("watched", "0000", "resnet10t")
-    assert seen[-1]["photos_per_second"][1] == 100
+    of_trial = [gauges for gauges in seen if "best_f1" in gauges][-1]
+    assert set(of_trial) >= {"validation_f1", "best_f1", "epoch", *NUMBERS} - {"feature_hits", "saved_s"}
+    labels, best = of_trial["best_f1"]
+    named = (labels["run"], labels["trial"], labels["backbone"], labels["split"])
+    assert named == ("watched", "0000", "resnet10t", "single")
+    assert (of_trial["photos_per_second"][1], of_trial["train_loss"][1], of_trial["wait_share"][1]) == (100, 0.75, 0.25)
+    hits = [gauges["feature_hits_total"][1] for gauges in seen if "feature_hits_total" in gauges]
+    assert set(hits) <= {7, 14, 21, 28}, "each epoch's are counted once"
+    assert len(set(hits)) > 1
+    assert any(gauges["trials"][0]["state"] == "running" for gauges in seen if "trials" in gauges)
     epochs = [gauges["epoch"][1] for gauges in seen if "epoch" in gauges]
     assert epochs == sorted(epochs)
     assert len(set(epochs)) > 1
     assert 0 < best < 1
     deadline = time.monotonic() + 40
-    while read_gauges(address, "watched") and time.monotonic() < deadline:
+    while "best_f1" in read_gauges(address, "watched") and time.monotonic() < deadline:
         time.sleep(1)
-    assert not read_gauges(address, "watched"), "a trial that has ended still shows"
+    assert "best_f1" not in read_gauges(address, "watched"), "a trial that has ended still shows"

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import optuna
 import pytest
 from ray.tune.error import TuneError
@@ -79,6 +80,98 @@ def test_the_table_fits_into_80_columns(tmp_path: Path) -> None:
     assert lines[0].split() == ["trial", "state", "epoch", "F1", "best", "photos/s", "left"]
     assert "0029   running        11/12  0.6390  0.6500    12,346" in screen.getvalue()
     assert "3 of 40 trials · best 0.7000 (trial 0001) · preset 0.6000" in lines[-1]
+
+
+def stopped_search(tmp_path: Path) -> tuple[Progress, SearchRun]:
+    """A search with one trial at work, and another one that was stopped behind three of four others."""
+    run = new_run(tmp_path)
+    study = open_study(run)
+    progress = Progress(make_plan(40), run, study, plain=False)
+    for number, value in enumerate((0.5, 0.6, 0.7, 0.2, 0.3, 0.65)):
+        assert complete_trial(study, value) == number if number < 4 else study.ask().number == number
+        ray_trial = ray_trial_of(number)
+        progress.on_trial_start(0, [], ray_trial)
+        result = {"epoch": 1, "validation_f1": value, "best_f1": value, "photos_per_second": 9e4, "saved_s": 410.0}
+        progress.on_trial_result(0, [], ray_trial, result)
+        if number < 4:
+            progress.on_trial_complete(0, [], ray_trial)
+    trial = optuna.Trial(study, 4)
+    trial.report(0.3, 1)
+    trial.set_user_attr(STATE, "stopped early")
+    study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    progress.on_trial_complete(0, [], ray_trial_of(4))
+    return progress, run
+
+
+def screen_of(progress: Progress, width: int) -> list[str]:
+    screen = io.StringIO()
+    progress.console = Console(file=screen, width=width, force_terminal=False)
+    progress.console.print(progress.picture())
+    return screen.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_why_a_trial_stopped_and_what_is_expected_are_shown_at_any_width(tmp_path: Path, width: int) -> None:
+    progress, _ = stopped_search(tmp_path)
+    progress._people = 70
+    lines = screen_of(progress, width)
+    assert max(len(line.rstrip()) for line in lines) <= width
+    header, rows = lines[0].split(), {line.split()[0]: line for line in lines[1:7]}
+    assert header == [
+        "trial",
+        "state",
+        "epoch",
+        "F1",
+        "best",
+        *["photos/s"] * (width >= 70),
+        "left",
+        *["why"] * (width > 99),
+    ]
+    assert "0.3000  0.3000" in rows["0004"]
+    assert ("behind 4 of 5 at epoch 1" in rows["0004"]) == (width == 200)
+    assert ("0004 stopped early: behind 4 of 5 at epoch 1" in lines[7]) == (width < 200)
+    remark = next(line for line in lines if line.startswith("expected optimism"))
+    scores = np.array([0.5, 0.6, 0.7, 0.2, 0.3])
+    optimism = 0.7 * 0.3 / 70 / scores.var(ddof=1) * (0.7 - scores.mean())
+    assert remark.strip() == f"expected optimism of the best {optimism:.3f} · saved 41 min"
+    assert "5 of 40 trials · best 0.7000 (trial 0002)" in "\n".join(lines)
+
+
+def test_the_last_frame_of_a_search_that_is_aborted_shows_nobody_at_work(tmp_path: Path) -> None:
+    progress, _ = stopped_search(tmp_path)
+    screen = io.StringIO()
+    progress.console = Console(file=screen, width=80, force_terminal=True, color_system=None)
+
+    def abort() -> None:
+        with progress:
+            progress.say("Stopping: what is done is kept.")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        abort()
+    frames = screen.getvalue().split("trial  state")
+    assert "0005   running" in frames[1]
+    assert "about" in frames[1]
+    last = frames[-1]
+    assert "0005   unfinished" in last
+    assert "running" not in last
+    assert "left" not in last.partition("\n")[2], "nothing is left to be waited for"
+    assert last.count("5 of 40 trials") == 1
+    assert last.endswith("\n\x1b[?25h"), "the cursor is shown again, below the picture"
+
+
+def test_a_line_of_a_log_says_why_as_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, study = began_search(tmp_path)
+    progress = Progress(make_plan(40), run, study, plain=True)
+    trial = study.ask()
+    progress.on_trial_start(0, [], ray_trial_of(3))
+    progress.on_trial_result(0, [], ray_trial_of(3), {"epoch": 1, "validation_f1": 0.4, "best_f1": 0.4, "saved_s": 5.0})
+    trial.report(0.4, 1)
+    study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    progress.on_trial_complete(0, [], ray_trial_of(3))
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("0003 stopped early (behind 2 of 2 at epoch 1), best F1 0.4000 at epoch 1; 4 of 40 trials")
+    assert line.endswith(" · saved 5 s")
 
 
 def test_of_many_trials_the_table_shows_the_best_and_the_latest(tmp_path: Path) -> None:
