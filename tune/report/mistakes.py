@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskcls.labels import CLASS_NAMES
+from maskcls.recipe import N_STAGES
 from maskcls.reports.page import Html, Section, folded, grid, paragraph, picture, section, strip, table
 from maskcls.text import counted
 from tune.report.predicted import Predicted
@@ -110,22 +111,23 @@ def _pictures(run: SearchRun, faces: FaceDataset, mistakes: Sequence[Mistake]) -
     pixels = faces.pixels(classifier.geometry.image_size, face_crop=classifier.geometry.face_crop)
     row_of = {key: row for row, key in enumerate(faces.photos["key"].tolist())}
     rows = np.array([row_of[one.key] for one in mistakes], np.int64)
-    heat = grad_cam(classifier.models, pixels[rows], np.array([one.predicted for one in mistakes], np.int64))
+    saliency = grad_cam(classifier.models, pixels[rows], np.array([one.predicted for one in mistakes], np.int64))
     nearest, likeness = _nearest(classifier.models, faces, pixels, rows)
     labels, keys = faces.photos["label"].tolist(), faces.photos["key"].tolist()
     cards = []
     for at, (one, row) in enumerate(zip(mistakes, rows, strict=True)):
         shown = [picture(_jpeg(pixels[row]), ["the photo", one.key])]
-        if heat is not None:
-            shown.append(picture(_jpeg(_heated(pixels[row], heat[at])), ["what it looked at"]))
+        if saliency is not None:
+            shown.append(picture(_jpeg(_heated(pixels[row], saliency.heat[at])), ["what it looked at"]))
         for other, alike in zip(nearest[at], likeness[at], strict=True):
             lines = [f"alike {alike:.2f}", CLASS_NAMES[labels[other]], keys[other]]
             shown.append(picture(_jpeg(pixels[other]), lines))
         cards.append(strip(shown, one.text))
     seen = (
-        "Red: where the evidence for the predicted class lies, by Grad-CAM on the last trained stage."
-        if heat is not None
-        else "Grad-CAM is left out: the last stage of this backbone has no map, or one that is too coarse at this size."
+        "Red: where the evidence for the predicted class lies, by Grad-CAM on the backbone's stage "
+        f"{saliency.stage} of {N_STAGES}."
+        if saliency is not None
+        else "Grad-CAM is left out: no stage of this backbone gives a map."
     )
     alike_text = (
         f"Then the {NEIGHBOURS} photos of training people that are most alike in the features behind the backbone."

@@ -51,16 +51,19 @@ def test_photos_are_in_the_page_only_if_they_are_asked_for(
     assert set(alike) <= names["train"]
 
 
-def test_a_map_has_a_value_from_0_to_1_for_each_pixel() -> None:
+def test_the_map_is_of_the_last_stage_that_is_fine_enough() -> None:
     models = build_models(RECIPE, pretrained=False)
     pixels = np.random.default_rng(0).integers(0, 256, (4, 96, 96, 3), dtype=np.uint8)
-    heat = grad_cam(models, pixels, np.array([0, 5, 11, 17]))
-    assert heat is not None
-    assert heat.shape == (4, 96, 96)
-    assert heat.min() >= 0
-    assert heat.max() <= 1
-    assert heat.std() > 0
-    assert grad_cam(models, pixels[:, :32, :32], np.zeros(4, np.int64)) is None, "one cell says nothing of a place"
+    found = grad_cam(models, pixels, np.array([0, 5, 11, 17]))
+    assert found is not None
+    assert found.heat.shape == (4, 96, 96)
+    assert found.heat.min() >= 0
+    assert 0.3 < found.heat.max() <= 1
+    assert found.heat.std() > 0
+    assert found.stage == 5
+    small = grad_cam(models, pixels[:, :48, :48], np.zeros(4, np.int64))
+    assert small is not None
+    assert small.stage == 4, "the last stage would have two cells along an edge"
 
 
 def test_a_photo_is_most_alike_to_itself() -> None:
