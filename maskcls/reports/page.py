@@ -112,7 +112,8 @@ figcaption { font-size: 10px; line-height: 1.3; color: var(--faint); overflow-wr
 .pair p { flex-basis: 100%; margin: 0; font-size: 12px; }
 @media (max-width: 600px) {
   main { padding: 20px 10px 40px; } section { padding: 14px 12px; }
-  td:last-child { min-width: 22em; }
+  .tiles, .tiles.wide { grid-template-columns: 1fr 1fr; gap: 8px; } .tile { padding: 10px 12px; }
+  .tile b { font-size: 21px; } td:last-child { min-width: 22em; }
   dl { grid-template-columns: 1fr; } dd { margin-bottom: 5px; }
 }
 @media print { body { background: #fff; } section { break-inside: avoid; } }

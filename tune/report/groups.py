@@ -234,6 +234,12 @@ def score_text(score: tuple[float, float, float], people: int, digits: int = 3) 
     return alone if people < FEW_PEOPLE else f"{alone} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
+def percent_text(score: tuple[float, float, float], people: int) -> str:
+    """A share with its interval in percent, as in `36 [29, 43]`; of too few people without one."""
+    value, low, high = (100 * each for each in score)
+    return f"{value:.0f}" if people < FEW_PEOPLE else f"{value:.0f} [{low:.0f}, {high:.0f}]"
+
+
 def support_text(photos: int, people: int) -> str:
     """How many photos and people a score is of."""
     return f"{photos:,} of {counted(people, 'person', 'people')}"

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from maskcls.labels import CLASS_NAMES
-from maskcls.reports.page import Html, Section, breaking, folded, grid, listed, paragraph, part, section, table
+from maskcls.reports.page import Html, Section, folded, grid, listed, paragraph, part, section, table
 from maskcls.text import counted
 from maskcls.training.metrics import BASE_TASKS
 from tune.report import group_plots
@@ -22,6 +22,7 @@ from tune.report.groups import (
     confusion,
     group_scores,
     groupings,
+    percent_text,
     score_text,
     support_text,
 )
@@ -99,28 +100,25 @@ def _groups(shown: Sequence[Predicted], columns: Sequence[str], people: pd.DataF
 
 
 def _group_table(found: Sequence[GroupScores]) -> Html:
-    rows: list[list[str | Html]] = []
-    for at, one in enumerate(found):
-        first = at == 0 or found[at - 1].grouping != one.grouping
-        rows.append(
-            [
-                one.grouping if first else "",
-                breaking(one.name),
-                f"{one.photos:,} / {one.people:,}",
-                score_text(one.f1, one.people, 2),
-                *(score_text(each, one.people, 2) for each in one.errors),
-                _verdict(one),
-            ]
-        )
-    headers = ["by", "group", "photos / people", "macro F1", "class wrong", "mask wrong", "gender wrong", "age wrong"]
-    return table([*headers, "against all others"], rows)
+    rows: list[list[str | Html]] = [
+        [
+            f"{one.grouping}: {one.name}",
+            f"{one.photos:,} / {one.people:,}",
+            score_text(one.f1, one.people, 2),
+            *(percent_text(each, one.people) for each in one.errors),
+            _verdict(one),
+        ]
+        for one in found
+    ]
+    wrong = ["wrong class, %", "mask, %", "gender, %", "age, %"]
+    return table(["group", "photos / people", "macro F1", *wrong, "against others, %"], rows)
 
 
 def _verdict(one: GroupScores) -> str:
-    value, low, high = one.more
+    value, low, high = (100 * each for each in one.more)
     if one.verdict == TOO_FEW or np.isnan(value):
         return one.verdict
-    return f"{one.verdict}: {value:+.2f} [{low:+.2f}, {high:+.2f}]"
+    return f"{one.verdict}: {value:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def _classes(classes: dict[str, ClassScores]) -> Html:
