@@ -55,7 +55,7 @@ def _imported(name: str) -> Any:
 
 
 def test_every_command_has_both_options() -> None:
-    assert len(MODULES) == 14
+    assert len(MODULES) == 15
     for name in MODULES:
         for part in [("list",), ("prune",)] if name == "maskcls.cache" else [()]:
             said = call_module(name, *part, "--help")
@@ -69,7 +69,7 @@ def test_a_table_may_have_the_name_of_every_command() -> None:
 
 
 def test_an_option_has_the_same_name_in_a_file_and_on_the_command_line() -> None:
-    assert len(functions()) == 15
+    assert len(functions()) == 16
     for main in functions():
         parts = {"list_": ("list",), "prune": ("prune",)}.get(main.__name__, ())
         shown = call_module(module_of(main), *parts, "--help").out
