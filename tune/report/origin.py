@@ -23,6 +23,7 @@ from tune.states import TrialState
 
 _FAILURES = (TrialState.FAILED, TrialState.DIVERGED, TrialState.OUT_OF_MEMORY)
 _MAX_CHARACTERS = 200
+_JOULES_PER_WH = 3600
 
 
 def sections(run: SearchRun, search: SearchRecord, trials: Sequence[Record]) -> list[Section]:
@@ -100,8 +101,28 @@ def _time(run: SearchRun, search: SearchRecord, trials: Sequence[Record]) -> Htm
         f"Repeats and other fits after the search: {duration(sum(one.seconds for one in fits))} in "
         f"{counted(len(fits), 'fit')}.",
         f"Drivers, from begin to end: {duration(sum(map(session_seconds, search.sessions)))}.",
+        _energy(search.sessions),
     ]
-    return part("The time", "", listed(lines))
+    return part("Time and energy", "", listed(lines))
+
+
+def _energy(sessions: Sequence[Session]) -> str:
+    """What the drivers' machines said of the energy."""
+    parts = [
+        (name, sum(joules for joules in values if joules is not None), sum(joules is not None for joules in values))
+        for name, values in (
+            ("CPUs (RAPL)", [one.cpu_joules for one in sessions]),
+            ("GPUs (nvidia-smi)", [one.gpu_joules for one in sessions]),
+        )
+    ]
+    known = [
+        f"{joules / _JOULES_PER_WH:,.1f} Wh by the {name} in {n} of {counted(len(sessions), 'session')}"
+        for name, joules, n in parts
+        if n
+    ]
+    if not known:
+        return "Energy: the machine does not tell it."
+    return f"Energy of the driver's machine, all that ran on it included: {'; '.join(known)}."
 
 
 @dataclass(frozen=True)

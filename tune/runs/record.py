@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from maskcls.errors import CallError
 from maskcls.machine import usable_cores
 from tune.runs import cluster, output
+from tune.runs.energy import EnergyMeter, metered
 
 if TYPE_CHECKING:
     from tune.runs.folder import RunFolder
@@ -69,6 +70,9 @@ class Session(JsonRecord):
     ended: str = ""
     reason: str = Field("", alias="why")
     """Why it ended."""
+    cpu_joules: float | None = None
+    """Energy that the driver's machine took, all that ran on it included; None where it does not tell."""
+    gpu_joules: float | None = None
 
     @classmethod
     def begun(cls, words: Sequence[str] | None = None, **values: object) -> Session:
@@ -190,17 +194,21 @@ def noted(run: RunFolder, session: Session) -> Iterator[Callable[[str], None]]:
 
     The block is given a function, and calls it with the reason why it ends.
     """
-    before = run.record().sessions
+    before, meter = run.record().sessions, EnergyMeter()
 
     def write(noted: Session) -> None:
         run.write_record(run.record().changed(sessions=[*before, noted]))
 
     def end(reason: str) -> None:
-        write(session.changed(ended=now(), reason=reason))
+        meter.sample()
+        energy = {"cpu_joules": meter.cpu_j, "gpu_joules": meter.gpu_j}
+        known = {name: round(joules) for name, joules in energy.items() if joules is not None}
+        write(session.changed(ended=now(), reason=reason, **known))
 
     write(session)
     try:
-        yield end
+        with metered(meter):
+            yield end
     except BaseException as error:
         with suppress(OSError):  # the disk may be what was full
             end("aborted" if isinstance(error, KeyboardInterrupt) else f"failed: {error}")

@@ -50,3 +50,12 @@ def test_a_search_in_which_nothing_failed_does_not_speak_of_it(tmp_path: Path) -
 )
 def test_a_driver_that_was_killed_has_no_time(began: str, ended: str, seconds: float) -> None:
     assert session_seconds(Session(began=began, ended=ended)) == seconds
+
+
+def test_energy_is_said_where_a_session_knows_it(tmp_path: Path) -> None:
+    run = made_run(tmp_path, 3)
+    silent, known = Session(), Session(cpu_joules=7200, gpu_joules=36000)
+    found = sections(run, run.record().changed(sessions=[silent]), [])[0]
+    assert "Energy: the machine does not tell it." in found
+    found = sections(run, run.record().changed(sessions=[silent, known]), [])[0]
+    assert "2.0 Wh by the CPUs (RAPL) in 1 of 2 sessions; 10.0 Wh by the GPUs (nvidia-smi) in 1 of 2 sessions" in found
