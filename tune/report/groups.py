@@ -22,6 +22,8 @@ ERRORS = ("classes", "mask3", "gender2", "age3")
 MAX_GROUPS = 8
 """Values of a column that are groups of their own; the rarer ones are counted together."""
 TOO_FEW = "too few to tell"
+UNKNOWN = "not stated"
+"""Group of the people of whom the table does not say it."""
 CONFIDENCE_BINS = 10
 
 
@@ -93,7 +95,7 @@ def _of_column(name: str, values: pd.Series) -> Grouping:
         cut = pd.qcut(values, 4, duplicates="drop")
         order = tuple(f"{one.left:g} to {one.right:g}" for one in cut.cat.categories)
         return Grouping(name, np.array([order[code] for code in cut.cat.codes], object), order)
-    words = values.astype(str).to_numpy(object)
+    words = values.astype(object).where(values.notna(), UNKNOWN).astype(str).to_numpy(object)
     common = pd.Series(words).value_counts().index[:MAX_GROUPS].tolist()
     rest = "all others"
     kept = np.array([word if word in common else rest for word in words], object)

@@ -8,8 +8,9 @@ import pandas as pd
 
 from maskcls.data.contest_folder import TABLE
 from maskcls.data.dataset import FaceDataset
+from maskcls.data.names import normal
+from maskcls.data.tables import read_table
 from maskcls.errors import DataError
-from maskcls.files import read_csv
 from tune.runs.folder import SearchRun
 
 _KNOWN = ("race", "gender", "age")
@@ -33,13 +34,13 @@ def people_table(faces: FaceDataset, data: Path | None) -> pd.DataFrame:
     if data is None or not (data / TABLE).is_file():
         return people
     try:
-        table = read_csv(data / TABLE)
+        table = read_table(data / TABLE)
     except DataError:  # the run has what it needs; only further columns are lost
         return people
     if "path" not in table.columns:
         return people
     further = [name for name in table.columns if name not in (*_KNOWN, *_NOT_GROUPS)]
-    rows = {row["path"]: [row[name] for name in further] for _, row in table.rows}
+    rows = {normal(row["path"]): [row[name] for name in further] for _, row in table.rows}
     known = pd.DataFrame.from_dict(rows, orient="index", columns=further)
     for name in further:
         numbers = pd.to_numeric(known[name], errors="coerce")

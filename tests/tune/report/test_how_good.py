@@ -15,6 +15,7 @@ from tests.tune.answered_run import add_trained_trial, let_answer, note_data, on
 from tests.tune.selection.small_run import small_run
 from tune.report.groups import TOO_FEW, calibration, class_scores, confusion, group_scores, groupings
 from tune.report.page import ReportOptions, write_report
+from tune.report.people import people_table
 from tune.report.predicted import Predicted, PredictedSets, read_sets
 from tune.runs.folder import SearchRun
 from tune.runs.holdout_record import holdout_evaluations
@@ -165,6 +166,25 @@ def test_a_column_of_the_peoples_table_groups_as_well(judged: tuple[SearchRun, F
     assert "age: " in text
     with pytest.raises(CallError, match="--group-by eyes: there is no such column. The people's table has race"):
         write_report(run, ReportOptions(faces.cache, group_by=("eyes",)))
+
+
+def test_further_columns_of_train_csv_group_too(judged: tuple[SearchRun, FaceDataset], tmp_path: Path) -> None:
+    run, faces = judged
+    first, second, *_ = sorted(set(faces.photos["person"]))
+    (tmp_path / "train").mkdir()
+    lines = (
+        "id,gender,race,age,path,glasses,height_cm",
+        f"1,male,x,20,{first},yes,180",
+        f"2,male,x,20,{second},no,170",
+    )
+    (tmp_path / "train" / "train.csv").write_text("\n".join(lines))
+    people = people_table(faces, tmp_path)
+    assert list(people.columns) == ["race", "gender", "age", "glasses", "height_cm"]
+    assert people.loc[[first, second], "height_cm"].tolist() == [180, 170]
+    sets = sets_of(run, faces)
+    assert sets.repeats is not None
+    *_, glasses = groupings(sets.repeats, ["glasses"], people)
+    assert glasses.order == ("no", "not stated", "yes")
 
 
 @pytest.mark.browser
