@@ -94,12 +94,17 @@ def _of_column(name: str, values: pd.Series) -> Grouping:
     if pd.api.types.is_numeric_dtype(values) and values.nunique() > MAX_GROUPS:
         cut = pd.qcut(values, 4, duplicates="drop")
         order = tuple(f"{one.left:g} to {one.right:g}" for one in cut.cat.categories)
-        return Grouping(name, np.array([order[code] for code in cut.cat.codes], object), order)
+        # A missing number has the code -1.
+        return _with_rest(name, [order[code] if code >= 0 else UNKNOWN for code in cut.cat.codes], order, UNKNOWN)
     words = values.astype(object).where(values.notna(), UNKNOWN).astype(str).to_numpy(object)
     common = pd.Series(words).value_counts().index[:MAX_GROUPS].tolist()
     rest = "all others"
-    kept = np.array([word if word in common else rest for word in words], object)
-    return Grouping(name, kept, (*sorted(common), *([rest] if rest in kept else [])))
+    return _with_rest(name, [word if word in common else rest for word in words], tuple(sorted(common)), rest)
+
+
+def _with_rest(name: str, groups: Sequence[str], order: tuple[str, ...], rest: str) -> Grouping:
+    """The grouping, with one more group at its end if anybody is in it."""
+    return Grouping(name, np.array(groups, object), (*order, rest) if rest in groups else order)
 
 
 def check_columns(columns: Sequence[str], table: pd.DataFrame) -> None:

@@ -185,6 +185,11 @@ def test_further_columns_of_train_csv_group_too(judged: tuple[SearchRun, FaceDat
     assert sets.repeats is not None
     *_, glasses = groupings(sets.repeats, ["glasses"], people)
     assert glasses.order == ("no", "not stated", "yes")
+    numbers = pd.DataFrame({"cm": [float("nan"), *range(150, 189)]}, index=[f"p{at:03d}" for at in range(40)])
+    made = predicted(40, np.zeros(120, bool))
+    *_, height = groupings(made, ["cm"], numbers)
+    assert len(height.order) == 5
+    assert (height.values == "not stated").sum() == 3
 
 
 @pytest.mark.browser
