@@ -62,7 +62,12 @@ def worst_mistakes(found: Predicted, limit: int) -> list[Mistake]:
     keys = found.photos["key"].tolist()
     return [
         Mistake(
-            row, keys[row], *(int(one[row]) for one in (found.truth, found.predicted)), p_predicted[row], p_truth[row]
+            row,
+            keys[row],
+            truth=int(found.truth[row]),
+            predicted=int(found.predicted[row]),
+            p_predicted=p_predicted[row],
+            p_truth=p_truth[row],
         )
         for row in wrong[:limit]
     ]
@@ -146,7 +151,7 @@ def _nearest(
     among = faces.rows("train")
     if len(among) > MOST_TRAINING_PHOTOS:
         among = np.sort(np.random.default_rng(0).choice(among, MOST_TRAINING_PHOTOS, replace=False))
-    alike = features(models, pixels, rows) @ features(models, pixels, among).T  # type: ignore[arg-type]  # (m, n)
+    alike = features(models, pixels, rows) @ features(models, pixels, among).T  # type: ignore[arg-type, operator]  # (m, n)
     order = np.argsort(-alike, axis=1)[:, :NEIGHBOURS]
     return among[order], np.take_along_axis(alike, order, axis=1)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from maskcls.data import pixels
-from maskcls.data.geometry import decode
+from maskcls.data.decoding.decode import decode
 from tests.maskcls.data.tiny_store import drawn
 
 

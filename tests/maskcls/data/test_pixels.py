@@ -23,7 +23,7 @@ from maskcls.data.pixels import default_cache, list_stores, open_or_build, prune
 from maskcls.errors import CallError, DataError, RunError
 from maskcls.stores.arrays import MANIFEST, SAMPLED_ROWS, sampled_checksum
 from tests.conftest import DemoFaces
-from tests.maskcls.data.tiny_store import GB, ROOMY, SIZE, STORE_BYTES, N, build, drawn, store_of
+from tests.maskcls.data.tiny_store import GB, ROOMY, SIZE, STORE_BYTES, N, build, drawn, keys, store_of
 
 
 def test_rows_are_the_geometrys_result_to_the_bit_and_read_only(files: list[str], cache: Path) -> None:
