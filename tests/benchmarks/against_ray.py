@@ -52,7 +52,7 @@ from tune.runs.folder import SearchRun
 from tune.runs.study import records
 from tune.search.first_trials import initial_trials
 from tune.search.options import SearchOptions, resolve
-from tune.search.schedulers import grace_period, reduction_factor
+from tune.search.schedulers import REDUCTION, grace_period
 from tune.states import TrialState
 
 SPACE, SCALE, PRESET = "freezing", "cpu", "contest-2021"
@@ -190,7 +190,7 @@ class Search:
         job = {name: self.settings[name] for name in ("space", "trials", "epochs", "parallel", "loader_workers")}
         job |= {"seed": seed, "cpus": plan.cpus, "base": plan.base.model_dump(), "explicit": dict(plan.explicit)}
         job |= {"points": [point for point in initial_trials(plan).values() if point]}
-        job |= {"grace_period": grace_period(epochs), "reduction_factor": reduction_factor(epochs)}
+        job |= {"grace_period": grace_period(epochs), "reduction_factor": REDUCTION}
         job["weights_file"] = (
             None if self.weights == "none" else str(find_weights(self.settings["backbone"], self.weights))
         )

@@ -71,6 +71,13 @@ def table(results: Mapping[str, Mapping[str, Any]], unit: str = "photos/s") -> s
     return "\n".join(lines)
 
 
+def paired(values: Sequence[float], base: Sequence[float]) -> str:
+    """Mean, and in parentheses the mean difference to the base with its standard error; both have one order."""
+    differences = [one - other for one, other in zip(values, base, strict=True)]
+    error = statistics.stdev(differences) / len(differences) ** 0.5
+    return f"{statistics.fmean(values):.4f} ({statistics.fmean(differences):+.4f} +- {error:.4f})"
+
+
 def write(file: Path, results: Mapping[str, Any], **settings: Any) -> None:
     """Write the record as JSON: environment, settings, results. The file is replaced in one step."""
     record = {**environment(), "settings": settings, "results": results}

@@ -47,7 +47,7 @@ from tune.runs.folder import SearchRun
 from tune.runs.study import records
 from tune.search.driver import run_search
 from tune.search.plan import SearchPlan
-from tune.search.schedulers import grace_period, reduction_factor
+from tune.search.schedulers import REDUCTION, grace_period
 
 SPACE = "freezing"
 OURS, PLAIN, DEFAULTS = "tune.search", "plain Ray Tune", "plain Ray Tune, its defaults"
@@ -158,7 +158,7 @@ def plain_search(trials: int, epochs: int, parallel: int, *, reuse_actors: bool 
         "max",
         max_t=epochs,
         grace_period=grace_period(epochs),
-        reduction_factor=reduction_factor(epochs),
+        reduction_factor=REDUCTION,
     )
     with tempfile.TemporaryDirectory() as folder:
         tuned = tune.Tuner(

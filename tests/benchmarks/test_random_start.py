@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import pytest
 
 from tests.benchmarks import random_start
-from tests.benchmarks.beats_luck import threshold
-from tests.benchmarks.recorded_table import EPOCHS
-from tune.search.plan import ASHA, NONE
 
 
 @pytest.mark.parametrize(("parallel", "same"), [(1, 3), (2, 4)])
 def test_searches_are_the_same_until_the_model_suggests(tmp_path: Path, parallel: int, same: int) -> None:
     """With two at a time, the fourth trial is suggested when only two have ended."""
-    found = [random_start.replay(start, seed, parallel, 8, tmp_path) for start in ("random", "3") for seed in range(4)]
+    found = [
+        random_start.best_after(start, seed, parallel, 8, tmp_path) for start in ("random", "3") for seed in range(4)
+    ]
     by_chance, by_model = found[:4], found[4:]
     assert [search[:same] for search in by_chance] == [search[:same] for search in by_model]
     assert by_chance != by_model
     assert all(search == sorted(search) for search in found)
 
 
-def test_epochs_are_counted_until_one_of_the_best_is_reported(tmp_path: Path) -> None:
-    every, stopped = (
-        random_start.epochs_to_best("4", scheduler, 3, tmp_path / scheduler) for scheduler in (NONE, ASHA)
-    )
-    best = random_start.replay("4", 3, 1, math.ceil(every / EPOCHS), tmp_path)
-    assert best[-1] >= threshold() > best[-2]
-    assert stopped != every
+def test_known_points_follow_trial_0(tmp_path: Path) -> None:
+    plain, pointed = (random_start.best_after("4", 0, 1, 4, tmp_path / name, points=name == "b") for name in "ab")
+    assert plain[0] == pointed[0]
+    assert plain != pointed
 
 
 def test_a_difference_comes_with_its_standard_error() -> None:

@@ -51,7 +51,7 @@ Scheduler = Annotated[
     str | None,
     typer.Option(
         "--scheduler",
-        help="What stops trials that fall behind, epoch by epoch: asha, median or none.",
+        help="What stops trials that fall behind, after half of their epochs: asha, median or none.",
         show_default="asha, or the run's",
     ),
 ]

@@ -15,8 +15,8 @@ from tune.search.first_trials import initial_trials
 from tune.search.options import Resolved, SearchOptions
 from tune.search.plan import GRID, MODEL_AFTER, NONE, SearchPlan, geometries, modelled, parameters
 
-# ASHA's rungs let few trials come to their last epoch; about so many of all epochs are really run.
-SHARE_OF_EPOCHS = 0.6
+# Of all epochs, about so many are run where the worse half of the trials is stopped at their half.
+SHARE_OF_EPOCHS = 0.75
 TRAIN_SHARE = 0.7
 
 
