@@ -147,7 +147,7 @@ def member_log_probs(
     Runs in eval() and float32, whatever the precision of training, in padded blocks of one size. So a photo's
     prediction depends neither on its neighbours nor on their number; another `block_photos` may change the last bits.
     On a GPU, what is multiplied is rounded to TF32, in matrices as in convolutions. Not bfloat16: a bundle must give
-    on any machine what it was chosen by, and a rounding to 8 bits changes classes (docs/performance.md).
+    on any machine what it was chosen by (docs/performance.md).
 
     Args:
         flip: predict the mean of a photo's and its mirror image's probabilities.
