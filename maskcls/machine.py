@@ -1,4 +1,5 @@
-"""What this machine has (cores, devices, libraries), and how a process uses it: threads, kernels, freed memory."""
+"""What this machine has (cores, devices, libraries), how a process uses it (threads, kernels, freed memory), and what
+energy it takes."""
 
 from __future__ import annotations
 
@@ -6,7 +7,11 @@ import ctypes
 import math
 import os
 import platform
+import shutil
+import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +20,9 @@ from typing import Any
 from maskcls.errors import CallError
 
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+POWERCAP = Path("/sys/class/powercap")
+SAMPLED_EACH_S = 20.0
+_POWER_QUERY = ("--query-gpu=power.draw", "--format=csv,noheader,nounits")
 
 # mallopt's parameters, from malloc.h of glibc; its manual, "Malloc Tunable Parameters"
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
@@ -173,3 +181,85 @@ def _glibc() -> Any:
     """The functions of the C library if it is glibc, else None."""
     libc = ctypes.CDLL(None)
     return libc if hasattr(libc, "gnu_get_libc_version") else None
+
+
+class EnergyMeter:
+    """Sums up the energy of this machine between calls of `sample`: of CPUs by RAPL, of GPUs by nvidia-smi.
+
+    RAPL counts microjoules of each CPU package since some moment, and wraps after minutes to hours; nvidia-smi tells
+    the power of this moment. So both are sampled from time to time (`metered`). It is the whole machine's energy,
+    whatever else runs on it.
+
+    Args:
+        powercap: the kernel's folder of RAPL's counters.
+    """
+
+    def __init__(self, powercap: Path = POWERCAP) -> None:
+        # intel-rapl:0 is a package (also on AMD); intel-rapl:0:1 is a part of it.
+        self._packages = [folder for folder in sorted(powercap.glob("intel-rapl:*")) if folder.name.count(":") == 1]
+        self._smi = shutil.which("nvidia-smi")
+        self._counters = {folder: _number_in(folder / "energy_uj") for folder in self._packages}
+        self._at = time.monotonic()
+        self._lock = threading.Lock()
+        self.cpu_j: float | None = None
+        """Joules of the CPUs; None where the machine does not tell, as to a user who may not read the counters."""
+        self.gpu_j: float | None = None
+        """Joules of the GPUs; None where there is none."""
+
+    def sample(self) -> None:
+        """Add the energy since the last call."""
+        with self._lock:
+            self._sample(time.monotonic())
+
+    def _sample(self, now: float) -> None:
+        for folder, before in self._counters.items():
+            counter = _number_in(folder / "energy_uj")
+            if counter is not None and before is not None:
+                # A counter that wrapped begins again at 0.
+                range_uj = _number_in(folder / "max_energy_range_uj") or 0
+                used = counter - before if counter >= before else counter - before + range_uj
+                self.cpu_j = (self.cpu_j or 0.0) + used / 1e6
+            self._counters[folder] = counter
+        power_w = _gpu_power_w(self._smi) if self._smi else None
+        if power_w is not None:
+            self.gpu_j = (self.gpu_j or 0.0) + power_w * (now - self._at)
+        self._at = now
+
+    @property
+    def is_any(self) -> bool:
+        """Whether this machine tells anything."""
+        return self._smi is not None or any(counter is not None for counter in self._counters.values())
+
+
+@contextmanager
+def metered(meter: EnergyMeter) -> Iterator[None]:
+    """Sample in a thread until the block ends, for counters wrap and power changes."""
+    ended = threading.Event()
+
+    def sample() -> None:
+        while not ended.wait(SAMPLED_EACH_S):
+            meter.sample()
+
+    thread = threading.Thread(target=sample, name="energy", daemon=True)
+    if meter.is_any:
+        thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+def _number_in(file: Path) -> int | None:
+    try:
+        return int(file.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _gpu_power_w(smi: str) -> float | None:
+    """What all GPUs draw now, W; None where nvidia-smi does not say it."""
+    try:
+        said = subprocess.run([smi, *_POWER_QUERY], capture_output=True, text=True, timeout=10, check=False).stdout
+        return sum(float(line) for line in said.split()) if said.split() else None
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return None

@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from maskcls.errors import CallError
-from maskcls.machine import usable_cores
+from maskcls.machine import EnergyMeter, metered, usable_cores
 from tune.runs import cluster, output
-from tune.runs.energy import EnergyMeter, metered
 
 if TYPE_CHECKING:
     from tune.runs.folder import RunFolder

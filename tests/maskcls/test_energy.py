@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tune.runs.energy import EnergyMeter, metered
+from maskcls.machine import EnergyMeter, metered
 
 
 def package(powercap: Path, name: str, counter: int) -> Path:
