@@ -29,7 +29,7 @@ DOCS = ("README.md", "CONTRIBUTING.md", "docs")  # CHANGELOG.md is left out: wha
 HEAVY = {
     "albumentations",
     "cv2",
-    "gradio",
+    "fastapi",
     "httpx",
     "huggingface_hub",
     "matplotlib",
@@ -39,14 +39,17 @@ HEAVY = {
     "optuna_dashboard",
     "pandas",
     "pyarrow",
+    "prometheus_client",
     "pydantic",  # a recipe's model alone takes 0.3 s to build
     "ray",
     "rich",
     "scipy",
     "sklearn",
+    "starlette",
     "timm",
     "torch",
     "torchvision",
+    "uvicorn",
     "wandb",
 }
 # Folders whose steps and shapes want comments; each with the paths that it had before it was a folder.

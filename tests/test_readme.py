@@ -38,7 +38,7 @@ ELSEWHERE = {
     "python -m tune.search --space everything --data ../shared/faces/dev": "half an hour; README shows what it found",
     "python -m tune.compare --study contest": "an hour; tests/tune/compare/test_contest_study.py tests its parts",
     "source": "the test's interpreter is the environment's",
-    "python -m maskcls.serve": "tests/maskcls/serving/test_web.py, in a browser",
+    "python -m maskcls.serve": "tests/maskcls/serving/web/test_page.py, in a browser",
     "ray start": "needs a port of its own",
     "python -m tune.search --space backbones": "tests/tune/runs/test_cluster.py and tests/tune/search, with an address",
     "ray job submit": "a cluster's command around a call that is tested",

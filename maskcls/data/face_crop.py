@@ -85,6 +85,24 @@ def face_square(rgb: Image) -> Image | None:
     return rgb[top : top + edge, left : left + edge]
 
 
+def count_faces(rgb: Image) -> int:
+    """Return how many faces are found anywhere in the photo. Masks hide faces, so 0 does not prove that there is none.
+
+    A box whose edge is below half of the largest one's is a bystander or a mistake; of boxes that overlap so far that
+    one holds the other's centre, the larger counts.
+    """
+    gray, _ = _reduced(rgb)
+    for cascade in _cascades():
+        boxes = sorted(_detected(cascade, gray), key=lambda box: -box.edge)
+        faces: list[Box] = []
+        for box in boxes:
+            if box.edge >= boxes[0].edge / 2 and not any(_holds_centre(face, box) for face in faces):
+                faces.append(box)
+        if faces:
+            return len(faces)
+    return 0
+
+
 def find_face(rgb: Image) -> Box | None:
     """Return the largest face whose centre is in the photo's MIDDLE; None if there is none.
 
@@ -93,12 +111,8 @@ def find_face(rgb: Image) -> Box | None:
     """
     gray, scale = _reduced(rgb)
     height, width = gray.shape
-    min_edge = round(MIN_EDGE * min(height, width))
     for cascade in _cascades():
-        found = cascade.detectMultiScale(gray, SCALE_STEP, NEIGHBOURS, minSize=(min_edge, min_edge))
-        # (found, 4) left, top, width, height in px; () if there are none. The cascades' windows are square.
-        faces = [Box(left, top, edge) for left, top, edge, _ in np.asarray(found).reshape(-1, 4).tolist()]
-        faces = [face for face in faces if _in_the_middle(face, height, width)]
+        faces = [face for face in _detected(cascade, gray) if _in_the_middle(face, height, width)]
         if faces:
             best = min(faces, key=lambda face: (-face.edge, face.top, face.left))
             return Box(best.left / scale, best.top / scale, best.edge / scale)  # px of the photo itself
@@ -117,6 +131,19 @@ def _reduced(rgb: Image) -> tuple[Image, float]:
         wanted = (max(1, round(width * scale)), max(1, round(height * scale)))  # width first, as cv2 wants it
         gray = cv2.resize(gray, wanted, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     return cv2.equalizeHist(gray), scale
+
+
+def _detected(cascade: cv2.CascadeClassifier, gray: Image) -> list[Box]:
+    """Return the boxes that a cascade finds in a gray photo (h, w), px of that."""
+    min_edge = round(MIN_EDGE * min(gray.shape))
+    found = cascade.detectMultiScale(gray, SCALE_STEP, NEIGHBOURS, minSize=(min_edge, min_edge))
+    # (found, 4) left, top, width, height in px; () if there are none. The cascades' windows are square.
+    return [Box(left, top, edge) for left, top, edge, _ in np.asarray(found).reshape(-1, 4).tolist()]
+
+
+def _holds_centre(outer: Box, inner: Box) -> bool:
+    x, y = inner.left + inner.edge / 2, inner.top + inner.edge / 2
+    return outer.left <= x <= outer.left + outer.edge and outer.top <= y <= outer.top + outer.edge
 
 
 def _in_the_middle(face: Box, height: int, width: int) -> bool:

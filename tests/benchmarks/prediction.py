@@ -120,7 +120,7 @@ def alternate(predictor: Predictor, files: Sequence[str], rounds: int) -> dict[s
 def _latency(predictor: Predictor, file: Path) -> float:
     content = file.read_bytes()
     began = perf_counter()
-    predictor.at_once(decode_bytes(content, file.name).rgb)
+    predictor.at_once([predictor.crops(decode_bytes(content, file.name).rgb)])
     return perf_counter() - began
 
 

@@ -134,7 +134,7 @@ from maskcls import cli, {module}
 try:
     cli.run({module}.main)
 except SystemExit as ended:
-    heavy = {{"numpy", "torch", "pandas", "pydantic", "gradio", "timm"}} & set(sys.modules)
+    heavy = {{"numpy", "torch", "pandas", "pydantic", "fastapi", "uvicorn", "timm"}} & set(sys.modules)
     sys.exit(f"{{ended.code}} {{sorted(heavy)}}")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -10,7 +10,7 @@ import io
 import struct
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +37,9 @@ Photo = str | Path | Image | PIL.Image.Image
 
 MIN_EDGE_PX = 8
 """A photo with a shorter edge shows nothing to recognise; most often it is 1x1, a placeholder."""
+
+STRIP_PX = 1_000_000
+"""Pixels that are converted at a time, where they need a wider type in between."""
 
 EXIF_ORIENTATION = 0x0112
 
@@ -259,14 +262,12 @@ def _to_rgb(pixels: NDArray[Any], orientation: int, name: str) -> Decoded:
     """Convert what IMREAD_UNCHANGED gives, (h, w) or (h, w, 1, 3 or 4) in BGR, to upright uint8 RGB (h, w, 3)."""
     conversions = []
     if pixels.dtype == np.uint16:
-        # In uint32, because the products exceed 16 bits.
-        pixels = (pixels.astype(np.uint32) * 255 + 32767) // 65535  # rounded to the nearest of 256 values
+        pixels = _in_strips(_to_8_bits, pixels)
         conversions.append("16-bit")
     elif pixels.dtype != np.uint8:
         raise DataError(
             f"{name} holds {pixels.dtype} values: 8 or 16 bits a colour expected. Convert it, or leave it out."
         )
-    pixels = pixels.astype(np.uint8, copy=False)
     if pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4):
         raise DataError(
             f"{name} has {pixels.shape[2]} values per pixel: grey, RGB or RGB with transparency expected. "
@@ -276,7 +277,7 @@ def _to_rgb(pixels: NDArray[Any], orientation: int, name: str) -> Decoded:
         rgb = cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
         conversions.append("grayscale")
     elif pixels.shape[2] == 4:
-        rgb = _over_white(pixels)
+        rgb = _in_strips(_over_white, pixels)
         conversions.append("transparent")
     else:
         rgb = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
@@ -288,6 +289,19 @@ def _upright(rgb: Image, conversions: Sequence[str], orientation: int) -> Decode
         rgb = _turn(rgb, orientation)
         conversions = [*conversions, "EXIF-turned"]
     return Decoded(rgb, tuple(sorted(conversions, key=CONVERSIONS.index)))
+
+
+def _in_strips(convert: Callable[[NDArray[Any]], Image], pixels: NDArray[Any]) -> Image:
+    """Convert pixels, each by itself, in strips of rows: the wider type in between then takes little memory."""
+    rows = max(1, STRIP_PX // max(1, pixels.shape[1]))
+    if len(pixels) <= rows:
+        return convert(pixels)
+    return np.concatenate([convert(pixels[top : top + rows]) for top in range(0, len(pixels), rows)])
+
+
+def _to_8_bits(pixels: NDArray[Any]) -> Image:
+    # Rounded to the nearest of 256 values; in uint32, because the products exceed 16 bits.
+    return ((pixels.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
 
 
 def _over_white(bgra: Image) -> Image:

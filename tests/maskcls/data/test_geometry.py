@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from maskcls.data.decoding import decode as decoding
 from maskcls.data.decoding.decode import decode, decode_bytes, exif_orientation
 from maskcls.data.face_crop import DETECTOR
 from maskcls.data.geometry import Geometry, load
@@ -83,6 +84,16 @@ def test_sixteen_bit_is_scaled_not_cut() -> None:
     grey, conversions = decode_bytes(encoded(".png", np.full((9, 9), 40000, np.uint16)), "a")
     assert conversions == ("16-bit", "grayscale")
     assert grey[0, 0].tolist() == [round(40000 / 65535 * 255)] * 3
+
+
+@pytest.mark.parametrize("kind", ["transparent", "16-bit", "both", "grey"])
+def test_strips_of_a_large_photo_are_converted_as_the_whole(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.random.default_rng(0).integers(0, 2**16, (64, 48, 4), np.uint16)
+    shown = {"transparent": (pixels >> 8).astype(np.uint8), "16-bit": pixels[:, :, :3], "grey": pixels[:, :, 0]}
+    data = encoded(".png", shown.get(kind, pixels))
+    whole = decode_bytes(data, "a").rgb
+    monkeypatch.setattr(decoding, "STRIP_PX", 500)  # ten rows of 48, so the last strip is shorter
+    assert np.array_equal(decode_bytes(data, "a").rgb, whole)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

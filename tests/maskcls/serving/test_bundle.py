@@ -123,8 +123,8 @@ from pathlib import Path
 import numpy as np
 from maskcls.serving.predictor import Predictor
 Predictor(Path(sys.argv[1]), "cpu").probabilities([np.zeros((80, 60, 3), np.uint8)])
-import maskcls.predict, maskcls.evaluate, maskcls.serve, maskcls.serving.evaluation, maskcls.serving.web
-print(sorted({"ray", "optuna", "albumentations", "gradio"} & set(sys.modules)))
+import maskcls.predict, maskcls.evaluate, maskcls.serve, maskcls.serving.evaluation, maskcls.serving.web.app
+print(sorted({"ray", "optuna", "albumentations"} & set(sys.modules)))
 """
     done = subprocess.run(
         [sys.executable, "-c", code, random_bundle("single")], capture_output=True, text=True, check=True

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from starlette.testclient import TestClient
 
 from maskcls.data import pixels
 from maskcls.data.dataset import FaceDataset
@@ -22,6 +23,9 @@ from maskcls.errors import CallError, DataError
 from maskcls.models.model import log_probabilities
 from maskcls.serving.evaluation import evaluate
 from maskcls.serving.predictor import Predictor, probabilities_of
+from maskcls.serving.web.access import Access
+from maskcls.serving.web.app import build_app
+from maskcls.serving.web.limits import Limits
 from maskcls.stores.arrays import CacheOptions
 from maskcls.training.metrics import scores
 from tests.conftest import DemoFaces, Ensemble
@@ -62,8 +66,21 @@ class Spy:
         return seen[:n]
 
 
+def served(predictor: Predictor, files: list[str], spy: Spy) -> np.ndarray:
+    """The tensors of photos that are sent to the service: all in one form, then each alone, as the page sends them."""
+    app = build_app(predictor, Limits(photos=len(files)), Access("127.0.0.1"))
+    form = [("file", ("photo", Path(file).read_bytes())) for file in files]
+    with TestClient(app, base_url="http://127.0.0.1") as client:
+        spy.seen.clear()  # of the service's own check
+        for sent in (form, *([one] for one in form)):
+            assert client.post("/v1/predict", files=sent).status_code == 200
+    seen = spy.take(2 * len(files))
+    assert np.array_equal(seen[: len(files)], seen[len(files) :])
+    return seen[: len(files)]
+
+
 @pytest.mark.parametrize("face_crop", FACE_CROPS)
-def test_a_photo_of_each_kind_is_one_tensor_in_validation_predict_and_evaluate(
+def test_a_photo_of_each_kind_is_one_tensor_in_validation_predict_evaluate_and_serve(
     random_bundle: RandomBundle, face_crop: str, photo_kinds: list[Path], drawn_faces: list[Path], tmp_path: Path
 ) -> None:
     bundle = random_bundle("three")
@@ -80,11 +97,13 @@ def test_a_photo_of_each_kind_is_one_tensor_in_validation_predict_and_evaluate(
     labels = np.arange(n)
     evaluation = evaluate(predictor, pd.DataFrame({"file": files, "label": labels}))
     in_evaluate = spy.take(n)
+    in_service = served(predictor, files, spy)
     spy.hook.remove()
 
     assert in_validation.shape == (n, 3, 64, 64)
     assert np.array_equal(in_validation, in_predict)
     assert np.array_equal(in_validation, in_evaluate)
+    assert np.array_equal(in_validation, in_service)
     assert len({tensor.tobytes() for tensor in in_validation}) == n  # the kinds are different photos indeed
     assert np.array_equal(np.stack([predictor.crops(file)[classifier.geometry].pixels for file in files]), store)
     assert np.array_equal(predicted, np.exp(validated))
@@ -216,7 +235,7 @@ def test_the_mirrored_answer_is_the_mean_over_a_photo_and_its_mirror_image(rando
     np.testing.assert_allclose(both.probabilities(photos), expected, rtol=1e-5)
     np.testing.assert_allclose(both.probabilities(mirrored), expected, rtol=1e-5)
     assert not np.allclose(plain.probabilities(photos), expected, rtol=1e-2)
-    np.testing.assert_allclose(both.at_once(photos[0]), expected[0], rtol=1e-3)
+    np.testing.assert_allclose(both.at_once([both.crops(photos[0])])[0], expected[0], rtol=1e-3)
     assert both.probabilities(photos).sum(1) == pytest.approx(1)
 
 
@@ -239,7 +258,7 @@ class TestEnsemble:
             found = together.probabilities(photo_kinds)
             np.testing.assert_allclose(found, expected, rtol=1e-12)
             assert found.sum(axis=1) == pytest.approx(1)
-            at_once = np.stack([together.at_once(decode(file).rgb) for file in photo_kinds])
+            at_once = together.at_once([together.crops(file) for file in photo_kinds])
             np.testing.assert_allclose(at_once, expected, rtol=1e-3, atol=1e-6)
         assert together.geometries == (Geometry(64), Geometry(96))
 

@@ -1,0 +1,140 @@
+"""What the service answers, as models from which OpenAPI describes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field
+
+from maskcls.labels import AGES, CLASS_NAMES, GENDERS, MASKS, decode
+from maskcls.serving.bundle import Bundle
+from maskcls.serving.web.limits import FORMATS, Limits
+from maskcls.serving.web.service import Predicted
+from maskcls.tasks import task
+
+TASKS = {"mask": "mask3", "gender": "gender2", "age_group": "age3"}
+"""What an answer has probabilities of, and the task's name."""
+
+
+class Prediction(BaseModel):
+    """What a classifier says of a photo."""
+
+    class_: int = Field(alias="class", ge=0, le=17, description="The likeliest of the 18 classes.")
+    probability: float = Field(description="Of that class, 0 to 1.")
+    mask: str = Field(description=f"The class's mask state: {', '.join(MASKS)}.")
+    gender: str = Field(description=f"The class's gender: {', '.join(GENDERS)}.")
+    age_group: str = Field(description=f"The class's age group: {', '.join(AGES)}.")
+    marginals: dict[str, dict[str, float]] = Field(
+        description="For each of mask, gender and age_group the probability of each label, summed over the classes."
+    )
+    probabilities: list[float] = Field(description="Of the 18 classes, adding up to 1.")
+    faces: int | None = Field(
+        description="How many faces a simple detector finds; null: it was not asked. It misses some faces with masks."
+    )
+
+
+class Answer(BaseModel):
+    """Predictions in the order of the request's photos."""
+
+    predictions: list[Prediction]
+
+
+class Error(BaseModel):
+    """Why a request is refused."""
+
+    code: str = Field(description="One word for programs.")
+    message: str = Field(description="What is wrong, what was expected, what to do.")
+    photo: int | None = Field(default=None, description="Which of the request's photos, from 0, if it is about one.")
+
+
+class ErrorAnswer(BaseModel):
+    """A refusal."""
+
+    error: Error
+
+
+class ClassifierFacts(BaseModel):
+    """One classifier of the bundle."""
+
+    backbone: str
+    image_size: int = Field(description="Edge of the square that it sees, px.")
+    face_crop: str
+    task_split: str
+    weight: float = Field(description="Its share of the prediction.")
+
+
+class ModelFacts(BaseModel):
+    """What answers, and within which limits."""
+
+    name: str = Field(description="The bundle's folder.")
+    created: str
+    versions: dict[str, str]
+    classes: list[str]
+    classifiers: list[ClassifierFacts]
+    scores: dict[str, Any] = Field(description="Macro F1 and more, by the people on whom they were measured.")
+    formats: list[str]
+    limits: dict[str, float]
+
+
+class State(BaseModel):
+    """Whether the service works."""
+
+    status: str
+
+
+def marginals(probabilities: NDArray[np.float64]) -> dict[str, dict[str, float]]:
+    """Sum the probabilities (18,) of the classes to those of each label, by its name, for each of TASKS."""
+    return {
+        key: dict(
+            # (18,) probabilities -> (k,): each class adds to its label.
+            zip(task(name).label_names, np.bincount(task(name).labels, weights=probabilities).tolist(), strict=True)
+        )
+        for key, name in TASKS.items()
+    }
+
+
+def prediction(predicted: Predicted) -> Prediction:
+    """Return a photo's prediction as an answer has it."""
+    probabilities = predicted.probabilities  # (18,)
+    best = int(probabilities.argmax())
+    found = decode(best)
+    return Prediction(
+        **{"class": best},
+        probability=float(probabilities[best]),
+        mask=MASKS[found.mask],
+        gender=GENDERS[found.gender],
+        age_group=AGES[found.age],
+        marginals=marginals(probabilities),
+        probabilities=probabilities.tolist(),
+        faces=predicted.faces,
+    )
+
+
+def model_facts(bundle: Bundle, limits: Limits) -> ModelFacts:
+    """Return what is known of a bundle."""
+    return ModelFacts(
+        name=bundle.folder.absolute().name,
+        created=str(bundle.manifest.get("created", "")),
+        versions={str(name): str(value) for name, value in bundle.manifest.get("versions", {}).items()},
+        classes=list(CLASS_NAMES),
+        classifiers=[
+            ClassifierFacts(
+                backbone=each.recipe.backbone,
+                image_size=each.geometry.image_size,
+                face_crop=each.geometry.face_crop,
+                task_split=each.task_split.name,
+                weight=each.weight,
+            )
+            for each in bundle.classifiers
+        ],
+        scores=bundle.scores,
+        formats=list(FORMATS),
+        limits={
+            "body_mb": limits.body_mb,
+            "megapixels": limits.megapixels,
+            "aspect": limits.aspect,
+            "photos": limits.photos,
+        },
+    )

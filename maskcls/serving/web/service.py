@@ -1,0 +1,141 @@
+"""From the bytes of photos to predictions: a bounded queue, threads that decode, and the batcher."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskcls.data.decoding.decode import decode_bytes
+from maskcls.data.face_crop import count_faces
+from maskcls.errors import DataError, RunError
+from maskcls.serving.predictor import Crops, Predictor
+from maskcls.serving.web.batcher import Batcher
+from maskcls.serving.web.limits import Limits
+from maskcls.serving.web.metrics import Metrics
+from maskcls.serving.web.photo_header import check_header
+from maskcls.serving.web.refusal import Refused
+from maskcls.serving.web.request_body import read_photos
+
+_Result = TypeVar("_Result")
+
+DECODERS = 2
+"""Threads that decode. Each may hold a photo of the most pixels, so their number bounds memory."""
+
+
+class Prepared(NamedTuple):
+    """A photo that is ready to be predicted."""
+
+    crops: Crops
+    faces: int | None
+    """How many were found, or None if they were not looked for."""
+
+
+class Predicted(NamedTuple):
+    """A photo's (18,) probabilities, and how many faces were found, None if they were not looked for."""
+
+    probabilities: NDArray[np.float64]
+    faces: int | None
+
+
+class Service:
+    """A bundle that answers requests within limits. To be used from one event loop, and closed.
+
+    Raises:
+        RunError: the bundle's probabilities are not finite.
+    """
+
+    def __init__(self, predictor: Predictor, limits: Limits, *, face_check: bool = True) -> None:
+        self.predictor = predictor
+        self.limits = limits
+        self.metrics = Metrics()
+        self._face_check = face_check
+        self._admitted = 0  # photos, from their arrival to the answer
+        self._check_model()
+        self._decoders = ThreadPoolExecutor(DECODERS, "decoder")
+        self._batcher = Batcher(predictor.at_once, limits.batch, self.metrics.batch_photos.observe)
+
+    def _check_model(self) -> None:
+        """Predict one photo: a bundle whose weights are not finite must not come up; and the first pass is slow."""
+        gray = np.full((64, 64, 3), 128, np.uint8)
+        if not np.isfinite(self.predictor.at_once([self.predictor.crops(gray)])).all():
+            raise RunError(
+                f"The probabilities of {self.predictor.bundle.folder} are not finite: its weights are damaged. "
+                "Export it again."
+            )
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no further photo is admitted now."""
+        return self._admitted >= self.limits.queue
+
+    async def predict(self, content_type: str, body: bytes) -> list[Predicted]:
+        """Predict the photos of a request's body, in their order. Raises Refused."""
+        try:
+            async with asyncio.timeout(self.limits.request_s):
+                with self._admit(1):
+                    photos = await self._in_decoder(read_photos, content_type, body, self.limits)
+                    with self._admit(len(photos) - 1):
+                        return await self._predict(photos)
+        except TimeoutError:
+            message = f"The answer took longer than {self.limits.request_s:g} s. Try again later."
+            raise Refused(503, "timeout", message) from None
+        except MemoryError:
+            raise Refused(503, "out_of_memory", "The service is short of memory. Try again later.") from None
+
+    def check_room(self) -> None:
+        """Raise Refused if the queue is full."""
+        if self.is_full:
+            message = f"{self._admitted} photos are waiting, and {self.limits.queue} may. Try again later."
+            raise Refused(429, "busy", message)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._decoders.shutdown(cancel_futures=True)
+        self._batcher.close()
+
+    async def _predict(self, photos: list[bytes]) -> list[Predicted]:
+        prepared = [await self._in_decoder(self._prepare, data, place) for place, data in enumerate(photos)]
+        answers: list[asyncio.Future[NDArray[np.float64]]] = []
+        try:
+            answers += [asyncio.wrap_future(self._batcher.submit(each.crops)) for each in prepared]
+            found = await asyncio.gather(*answers)
+        except RunError as error:
+            raise Refused(503, "classifier_failed", str(error)) from None
+        finally:
+            for answer in answers:
+                answer.cancel()  # after a timeout those that still wait need no prediction
+        self.metrics.photos.inc(len(photos))
+        return [Predicted(each, one.faces) for each, one in zip(found, prepared, strict=True)]
+
+    def _prepare(self, data: bytes, place: int) -> Prepared:
+        """Decode a photo and crop it: pixels to the bit as `maskcls.predict` has them of the same file."""
+        check_header(data, self.limits, place)
+        try:
+            rgb = decode_bytes(data, "The photo").rgb
+        except DataError as error:
+            raise Refused(422, "unreadable", str(error), place) from None
+        return Prepared(self.predictor.crops(rgb), count_faces(rgb) if self._face_check else None)
+
+    async def _in_decoder(self, work: Callable[..., _Result], *arguments: object) -> _Result:
+        """Call `work` in a thread that decodes. If it is given up it does not begin, but it is not interrupted."""
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, work, *arguments)
+
+    @contextmanager
+    def _admit(self, photos: int) -> Iterator[None]:
+        if photos and self._admitted + photos > self.limits.queue:
+            self.check_room()
+            message = f"{photos} more photos do not fit behind the {self._admitted} that wait. Send fewer, or later."
+            raise Refused(429, "busy", message)
+        self._admitted += photos
+        self.metrics.waiting.set(self._admitted)
+        try:
+            yield
+        finally:
+            self._admitted -= photos
+            self.metrics.waiting.set(self._admitted)
