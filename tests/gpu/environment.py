@@ -94,8 +94,10 @@ def look(python: str, modules: Sequence[str], problems: list[str]) -> Environmen
     call = [python, "-c", _LOOK, *modules]
     try:
         done = subprocess.run(call, capture_output=True, text=True, timeout=LOOK_S, cwd=ROOT, check=True)
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        raise SystemExit(f"{python} cannot be used: {error} {error.stderr or ''}".strip()) from None
+    except subprocess.CalledProcessError as error:
+        raise SystemExit(f"{python} cannot be used: {error} {error.stderr}".strip()) from None
+    except subprocess.TimeoutExpired as error:
+        raise SystemExit(f"{python} cannot be used: {error}") from None
     found = json.loads(done.stdout.splitlines()[-1])
     return Environment(python, found["versions"], found["missing"], found["gpu"], problems)
 
