@@ -81,7 +81,7 @@ def test_how_a_driver_failed_is_noted(tmp_path: Path, monkeypatch: pytest.Monkey
     for name in ("photos.csv", "split.json"):
         (run.data / name).touch()
 
-    def fails(*arguments: object) -> None:
+    def fails(*arguments: object, **settings: object) -> None:
         raise RunError("The disk is full.")
 
     monkeypatch.setattr("tune.search.driver.drive", fails)
