@@ -28,22 +28,27 @@ if PARALLEL:
     # other worker.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 LONGEST = (
-    "tune/search/test_session.py",
     "test_readme.py",
-    "tune/search/test_command.py",
-    "tune/search/test_kill.py",
-    "tune/runs/test_cluster.py",
-    "tune/compare/test_command.py",
-    "tune/search/test_driver.py",
-    "tune/fitting/test_pool.py",
-    "tune/search/test_events.py",
     "tune/search/test_begin_or_resume.py",
-    "tune/fitting/test_out_of_memory.py",
-    "maskcls/training/test_micro_batch.py",
-    "tune/search/test_budget.py",
+    "tune/search/test_kill.py",
+    "tune/search/test_command.py",
+    "tune/runs/test_cluster.py",
+    "tune/search/test_driver.py",
+    "tune/search/test_events.py",
     "tune/compare/test_begin_or_resume.py",
+    "tune/search/test_budget.py",
+    "maskcls/serving/test_web.py",
+    "tune/search/test_reproducible.py",
+    "tune/test_ensemble.py",
+    "tune/api/test_call.py",
+    "maskcls/test_train_command.py",
+    "tune/fitting/test_pool.py",
+    "tune/fitting/test_out_of_memory.py",
+    "maskcls/training/test_frozen.py",
+    "tune/compare/test_command.py",
+    "tune/fitting/test_gauges.py",
 )
-"""Files that take half a minute and more. They begin first, so that no worker is left alone with one at the end."""
+"""Files that take a quarter of a minute and more. They begin first, so that no worker is left alone at the end."""
 # Tests assert results, not times: on a busy machine an example may take long.
 hypothesis.settings.register_profile(
     "at any speed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
