@@ -16,6 +16,7 @@ from maskcls.models.model import build_models
 from maskcls.training.checkpoint import load
 from maskcls.training.fit_data import FitData
 from tests.benchmarks.report import ROOT
+from tests.conftest import DemoFaces
 from tests.gpu import bench, device, fits, memory, resume, speed
 from tests.gpu.bench import Bench
 from tests.gpu.findings import Findings, read_findings
@@ -23,11 +24,11 @@ from tests.gpu.steps import STEPS, State
 
 
 @pytest.fixture
-def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, demo_faces: DemoFaces) -> Bench:
     """One of the four networks."""
     sizes = dataclasses.replace(bench.SIZES["cpu"], networks=("test_resnet",), transformer_px=32)
     monkeypatch.setattr(bench, "SIZES", {"cpu": sizes})
-    return Bench("cpu", tmp_path)
+    return Bench("cpu", tmp_path, demo_faces(18, 1))
 
 
 def test_fits_are_resumed_to_the_bit_go_on_without_memory_and_are_measured(small: Bench) -> None:
