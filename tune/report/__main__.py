@@ -9,6 +9,7 @@ import typer
 
 from maskcls import cli
 from maskcls.cli import run as run_command
+from maskcls.errors import CallError
 
 GROUP_HELP = (
     "Column of the people's table (the contest's train.csv has race) by whose values scores are shown as well; may be "
@@ -47,6 +48,10 @@ def main(
     from tune.report.page import ReportOptions, write_report
     from tune.runs.folder import SearchRun
 
+    if compare is not None and (group_by or with_photos):
+        raise CallError(
+            "--group-by and --with-photos belong to a report, not to --compare. Leave them out, or call twice."
+        )
     found = SearchRun.open(run, runs)
     options = ReportOptions(
         CacheOptions(cache, pixel_store_gb), predicts=True, with_photos=with_photos, group_by=tuple(group_by or ())
