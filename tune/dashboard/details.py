@@ -50,7 +50,7 @@ def of_trial(trial: FrozenTrial, choice: ChoiceRecord | None) -> Attributes:
     if one.recipe:
         shown["backbone"] = str(one.recipe.get("backbone", ""))
         shown["task_split"] = str(one.recipe.get("task_split", ""))
-    return shown | _chosen(one.trial_id, choice)
+    return _chosen(one.trial_id, choice) | shown  # what came of it first: the page shows a few lines at a time
 
 
 def _chosen(trial_id: str, choice: ChoiceRecord | None) -> Attributes:

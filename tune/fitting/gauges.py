@@ -64,12 +64,12 @@ class _Gauges:
     ) -> None:
         self._ended.set()
         self._thread.join()
+        self._set_all()
 
-    def _show(self, values: Mapping[str, float], tags: Mapping[str, str]) -> None:
-        """Show these values from now on."""
+    def _keep(self, values: Mapping[str, float], tags: Mapping[str, str]) -> None:
+        """Show these values from the next time on that the gauges are set."""
         with self._lock:
             self._values |= {(name, tuple(tags.items())): value for name, value in values.items()}
-        self._set_all()
 
     def _repeat(self) -> None:
         while not self._ended.wait(_AGAIN_S):
@@ -106,7 +106,8 @@ class FitGauges(_Gauges):
             is_new: whether the epoch was trained just now, and is to be counted.
         """
         values = {name: float(row[name]) for name in FIT_GAUGES if isinstance(row.get(name), int | float)}
-        self._show(values | gpu_memory(), self._tags)
+        self._keep(values | gpu_memory(), self._tags)
+        self._set_all()
         for name, counter in self._counters.items():
             if is_new and row.get(name):
                 counter.inc(float(row[name]), tags=self._tags)
@@ -129,9 +130,9 @@ class SearchGauges(_Gauges):
         return super().__enter__()
 
     def set(self, trials: Mapping[str, int]) -> None:
-        """Show the number of trials by state from now on."""
+        """Show the number of trials by state from the next second on: a search may end hundreds of trials in one."""
         for state, number in trials.items():
-            self._show({TRIALS: float(number)}, {"run": self._run, "state": state})
+            self._keep({TRIALS: float(number)}, {"run": self._run, "state": state})
 
     def count_failure(self, kind: str) -> None:
         """Count a trial that failed, by its state, or a worker that died."""
