@@ -6,9 +6,11 @@ A CSV file with one correction per row, columns in any order:
     path    whose: train.csv's path; or
     id      train.csv's id, if only one person has it (003397 is two people: give the path)
             (both are found as `names.match` compares them, so that 000020 is also 20, if only one person has that)
-    value   gender: male, female; age: years, `under 30`, `over 59`; mask: worn, incorrect, not worn; swap: nothing
+    value   gender: male, female; age: years, or `under 30`, `30 to 59`, `over 59`, which moves an age outside of the
+            group to its nearest year; mask: worn, incorrect, not worn; swap: nothing
     file    mask only: the photo's name without its extension, as incorrect_mask
     was     optional: the correction applies only where the label was this (a value as above)
+    judged  optional: `accepted`, or `rejected`, which is not applied: somebody looked, and the label is right
     teams   optional: how many of the contest's teams made it; it says how far to trust it
 
 `corrections_published.csv` holds the corrections that the contest's teams published. Applied by default are those that
@@ -41,6 +43,9 @@ MIN_TEAMS = 11
 OWN_SOURCE = "original project"
 
 WHAT = ("swap", "gender", "age", "mask")
+COLUMNS = ("what", "path", "id", "value", "file", "was", "judged")
+"""Of a file that this project writes, before columns of its own."""
+ACCEPTED, REJECTED = "accepted", "rejected"
 CONTEST_PEOPLE = 2000  # it has 2,700: room for a contest folder from which people were taken out
 CONTEST_RACE = "Asian"
 CONTEST_IDS = 0.9  # share of the published corrections' ids that must be there
@@ -58,6 +63,7 @@ class Correction:
     value: str = ""
     file: str = ""
     was: str = ""
+    judged: str = ""
 
     @property
     def whom(self) -> str:
@@ -72,6 +78,19 @@ class Corrections:
     rows: tuple[Correction, ...] = ()
     source: str = "none"
     published: bool = False
+    rejected: tuple[Correction, ...] = ()
+    """Those that somebody looked at and did not accept."""
+
+    def applicable(self, photos: pd.DataFrame) -> bool:
+        """Whether there are any for these photos: the published ones are for the contest's people alone."""
+        return bool(self.rows) and (not self.published or is_contest(photos, {row.id for row in self.rows}))
+
+    def judged_people(self, photos: pd.DataFrame) -> set[str]:
+        """Return the people (paths) of the photo table whom a correction names, accepted or rejected."""
+        rows = (*self.rows, *self.rejected)
+        people = _People(photos, rows)
+        found = (people.rows(row, self.source) for row in rows)
+        return {str(photos["person"].iloc[places[0]]) for places in found if places}
 
     def apply(self, photos: pd.DataFrame) -> pd.DataFrame:
         """Return a copy of the photo table with gender, age and mask corrected.
@@ -81,7 +100,7 @@ class Corrections:
         """
         if not self.rows:
             return photos
-        if self.published and not is_contest(photos, {row.id for row in self.rows}):
+        if not self.applicable(photos):
             log.info(
                 "The published corrections are not applied: these are not the contest's people. "
                 "Your own: --corrections FILE."
@@ -167,10 +186,9 @@ def _new_value(row: Correction, before: int) -> int:
         return GENDERS.index(row.value)
     if row.what == "mask":
         return MASKS.index(row.value)
-    if row.value == AGES[0]:
-        return min(before, AGE_CUTS[0] - 1)  # an age in the group already stays
-    if row.value == AGES[2]:
-        return max(before, AGE_CUTS[1])
+    if row.value in AGES:
+        group, starts = AGES.index(row.value), (1, *AGE_CUTS, MAX_AGE + 1)
+        return min(max(before, starts[group]), starts[group + 1] - 1)  # an age in the group stays
     return int(row.value)
 
 
@@ -218,7 +236,8 @@ def read_corrections(which: str) -> Corrections:
     if bad:
         heading = f"{file} has {counted(len(bad), 'correction')} that can't be understood:"
         raise DataError("\n".join([heading, *first_lines(bad, NAMED)]))
-    return Corrections(tuple(good), which)
+    rejected = tuple(row for row in good if row.judged == REJECTED)
+    return Corrections(tuple(row for row in good if row.judged != REJECTED), which, rejected=rejected)
 
 
 def _trusted(row: Mapping[str, str]) -> bool:
@@ -239,7 +258,7 @@ def _read(file: Path) -> list[Row]:
 
 def _checked(line: int, row: Mapping[str, str]) -> Correction:
     """Return the row as a correction. Raises DataError saying what is wrong with it."""
-    what, value, was, file = (row.get(name, "") for name in ("what", "value", "was", "file"))
+    what, value, was, file, judged = (row.get(name, "") for name in ("what", "value", "was", "file", "judged"))
     file = Path(file).stem.lower() if file else ""
     if what not in WHAT:
         raise DataError(f"what is {what!r}. Expected {', '.join(WHAT)}.")
@@ -249,19 +268,20 @@ def _checked(line: int, row: Mapping[str, str]) -> Correction:
         raise DataError(f"file is {file!r}. Expected one of {', '.join(MASK_OF)}.")
     if what == "swap" and (value or was):
         raise DataError(f"a swap has no value, but got {value or was!r}.")
+    if judged not in ("", ACCEPTED, REJECTED):
+        raise DataError(f"judged is {judged!r}. Expected {ACCEPTED}, {REJECTED} or nothing.")
     for name, text in (("value", value), ("was", was)):
         if what != "swap" and (text or name == "value"):
             _check_value(what, name, text)
-    return Correction(line, what, row.get("path", ""), row.get("id", ""), value, file if what == "mask" else "", was)
+    file = file if what == "mask" else ""
+    return Correction(line, what, row.get("path", ""), row.get("id", ""), value, file, was, judged)
 
 
 def _check_value(what: str, name: str, text: str) -> None:
     if what == "age":
-        # `was` may be any age group; for a new age `_new_value` has rules for the first and the last group alone.
-        words = AGES if name == "was" else (AGES[0], AGES[2])
-        if text in words or (re.fullmatch(r"\d+", text) and 1 <= int(text) <= MAX_AGE):
+        if text in AGES or (re.fullmatch(r"\d+", text) and 1 <= int(text) <= MAX_AGE):
             return
-        raise DataError(f"{name} is {text!r}. Expected an age of 1 to {MAX_AGE} years, {' or '.join(words)}.")
+        raise DataError(f"{name} is {text!r}. Expected an age of 1 to {MAX_AGE} years, or {', '.join(AGES)}.")
     names = GENDERS if what == "gender" else MASKS
     if text not in names:
         raise DataError(f"{name} is {text!r}. Expected {', '.join(names)}.")

@@ -68,6 +68,31 @@ def test_every_kind_of_correction(tmp_path, caplog):
     assert f"Corrections ({mine}): 6 of 6 applied." in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("group", "before", "after"),
+    [("under 30", 45, 29), ("30 to 59", 25, 30), ("30 to 59", 71, 59), ("30 to 59", 44, 44), ("over 59", 59, 60)],
+)
+def test_an_age_group_moves_an_age_to_its_nearest_year(tmp_path, group, before, after):
+    mine = write(tmp_path, f"what,path,value\nage,a,{group}\n")
+    assert labels(read_corrections(mine).apply(table(("1", "a", 0, before))), "a")[1] == after
+
+
+def test_what_was_judged_and_rejected_is_not_applied(tmp_path, caplog):
+    mine = write(
+        tmp_path,
+        "what,path,value,judged,score\ngender,a,female,rejected,0.9\nage,b,over 59,accepted,0.8\nswap,c,,,0.7\n"
+        "gender,nobody,male,rejected,0.6\n",
+    )
+    photos = table(("1", "a", 0, 25), ("2", "b", 0, 35), ("3", "c", 1, 45), ("4", "d", 1, 60))
+    corrections = read_corrections(mine)
+    after = corrections.apply(photos)
+    assert labels(after, "a") == (0, 25, NAMES)
+    assert labels(after, "b") == (0, 60, NAMES)
+    assert labels(after, "c") == (1, 45, {**NAMES, "incorrect_mask": 2, "normal": 1})
+    assert corrections.judged_people(photos) == {"a", "b", "c"}
+    assert "2 of 2 applied." in caplog.text
+
+
 def test_people_who_are_not_there_are_named(tmp_path, caplog):
     mine = write(tmp_path, "what,id,value\ngender,9,male\ngender,1,female\ngender,8,male\n")
     after = read_corrections(mine).apply(table(("1", "a", 0, 25)))
@@ -112,18 +137,18 @@ def test_an_id_of_two_people_needs_the_path(tmp_path):
 BAD_ROWS = {
     "turn,a,,": "what is 'turn'. Expected swap, gender, age, mask.",
     "gender,a,man,": "value is 'man'. Expected male, female.",
-    "age,a,,": "value is ''. Expected an age of 1 to 120 years, under 30 or over 59.",
-    "age,a,30 to 59,": "value is '30 to 59'. Expected an age of 1 to 120 years, under 30 or over 59.",
+    "age,a,,": "value is ''. Expected an age of 1 to 120 years, or under 30, 30 to 59, over 59.",
     "age,a,200,": "value is '200'. Expected an age",
     "mask,a,worn,mask9": "file is 'mask9'. Expected one of mask1, mask2,",
     "mask,a,off,normal": "value is 'off'. Expected worn, incorrect, not worn.",
     "swap,a,male,": "a swap has no value, but got 'male'.",
+    "gender,a,male,,maybe": "judged is 'maybe'. Expected accepted, rejected or nothing.",
     "swap,,,": "neither path nor id is given. Expected one of them.",
 }
 
 
 def test_bad_rows_are_listed_with_their_lines(tmp_path):
-    mine = write(tmp_path, "what,id,value,file\n" + "\n".join(BAD_ROWS) + "\nswap,good,,\n")
+    mine = write(tmp_path, "what,id,value,file,judged\n" + "\n".join(BAD_ROWS) + "\nswap,good,,\n")
     with pytest.raises(DataError) as refused:
         read_corrections(mine)
     first, *lines = str(refused.value).splitlines()
