@@ -24,6 +24,7 @@ COMMANDS = {
     "report": ("tune.report.__main__:main", "Write a search's page again, with more than it has at the end."),
     "compare": ("tune.compare.__main__:main", "Say whether a choice helps, over several seeds and people."),
     "dashboard": ("tune.dashboard.__main__:main", "Serve a search's trials as pages, also while it runs."),
+    "audit": ("tune.audit.__main__:main", "Find labels that are probably wrong, to judge on a page."),
     "ensemble": ("tune.ensemble:main", "Average the finalists of searches, if that is better."),
     "export": ("tune.export:main", "Export any trial of a search as a bundle."),
     "reproduce": ("tune.reproduce:main", "Train a recorded trial again, to the bit."),

@@ -28,6 +28,7 @@ DOCS = ("README.md", "CONTRIBUTING.md", "docs")  # CHANGELOG.md is left out: wha
 # What takes so long to import that a command's --help should not wait for it.
 HEAVY = {
     "albumentations",
+    "cleanlab",
     "cv2",
     "fastapi",
     "httpx",

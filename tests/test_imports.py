@@ -27,6 +27,7 @@ BELOW = {
     "tune/fitting": ("statistics", "runs"),
     "tune/compare": ("statistics", "runs", "fitting"),
     "tune/selection": ("statistics", "runs", "fitting"),
+    "tune/audit": ("statistics", "runs", "fitting", "selection"),
     "tune/report": ("statistics", "runs", "fitting", "selection"),
     "tune/search": ("statistics", "runs", "fitting", "selection", "report"),
     "tune/dashboard": ("statistics", "runs", "fitting", "selection", "report", "search"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -128,20 +129,27 @@ class Section(Markup):
     anchor: str
 
 
-def page(title: str, text: str, sections: Sequence[Html]) -> Html:
+def page(title: str, text: str, sections: Sequence[Html], *, style: str = "", script: str = "") -> Html:
     """Return a whole document, with a line of text and the list of its sections under its title.
 
     Its policy forbids every request, whatever a value contains. Pictures may stand in it as data: addresses.
+
+    Args:
+        style: more CSS, after that of all pages.
+        script: JavaScript at the page's end; the policy allows this one alone. Without it the page has none.
     """
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    if script:
+        policy += f"; script-src 'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
     head = Markup(
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<style>{_STYLE}</style>\n"
+        f"<style>{_STYLE}{style}</style>\n"
     )
     top = Markup("<title>{}</title>\n</head>\n<body><main>\n<h1>{}</h1>\n<p>{}</p>\n").format(title, title, text)
-    return head + top + _contents(sections) + Markup("\n").join(sections) + Markup("\n</main></body>\n</html>\n")
+    end = Markup(f"\n</main>{f'<script>{script}</script>' if script else ''}</body>\n</html>\n")
+    return head + top + _contents(sections) + Markup("\n").join(sections) + end
 
 
 def section(title: str, text: str, content: Html) -> Section:

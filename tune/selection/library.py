@@ -55,7 +55,7 @@ def check_runs(runs: Sequence[SearchRun]) -> Design:
     for one, other in itertools.combinations(runs, 2):
         if one.path.resolve() == other.path.resolve():
             raise CallError(f"--run {one.name} is given twice. Name each run once.")
-    first, designs = runs[0], [_design(run) for run in runs]
+    first, designs = runs[0], [design_of_run(run) for run in runs]
     for run, design in zip(runs[1:], designs[1:], strict=True):
         for what, digest in (("data set", _data_digest), ("split of the people", _split_digest)):
             if digest(run) != digest(first):
@@ -89,7 +89,7 @@ def find_candidates(runs: Sequence[SearchRun], faces: FaceDataset) -> list[Candi
     """
     found = []
     for run in runs:
-        design, trials = _design(run), records(run)
+        design, trials = design_of_run(run), records(run)
         # Folds and fit ids depend on split and photos, which `check_runs` found to be the same in all runs.
         for finalist in (with_end(run, one) for one in read_finalists(run, trials, faces, design)):
             reason = f"{'; '.join(finalist.failed)}." if finalist.failed else ""
@@ -107,7 +107,7 @@ def find_candidates(runs: Sequence[SearchRun], faces: FaceDataset) -> list[Candi
         raise CallError(
             "An ensemble needs at least two finalists that are complete and have complete repeats, "
             f"but {names} has {len(found)}. "
-            f"Train more: {_more(runs[0], '--finalists', max(3, _design(runs[0]).finalists + 1))}"
+            f"Train more: {_more(runs[0], '--finalists', max(3, design_of_run(runs[0]).finalists + 1))}"
         )
     return found
 
@@ -151,7 +151,8 @@ def build_library(found: Sequence[Candidate], faces: FaceDataset, design: Design
     )
 
 
-def _design(run: SearchRun) -> Design:
+def design_of_run(run: SearchRun) -> Design:
+    """The design of a run's finalists. Raises CallError where none were repeated."""
     choice = read_choice(run.record())
     if choice is None:
         raise CallError(f"{run.name} has no finalists yet. Train them: {_more(run, '--finalists', 3)}")

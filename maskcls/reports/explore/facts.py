@@ -87,7 +87,7 @@ def gather(data: Path, *, corrections: str = "published", name: str | None = Non
     photos = _with_looks(table.iloc[good].reset_index(drop=True), seen)
     contents_ = numbered([found.content for found in seen])
     persons = numbered(photos["person"].tolist())
-    across, within = _identical(contents_, persons)
+    across, within = identical_rows(contents_, persons)
     return Facts(
         name=name,
         n_rows=contents.rows,
@@ -135,7 +135,7 @@ def _problems(contents: Contents, undecodable: dict[str, str], data: Path) -> li
     return [Problem(problem.kind, problem.where, problem.message.replace(f"{data}/", "")) for problem in ordered(found)]
 
 
-def _identical(contents: NDArray[np.int64], persons: NDArray[np.int64]) -> tuple[list[list[int]], list[list[int]]]:
+def identical_rows(contents: NDArray[np.int64], persons: NDArray[np.int64]) -> tuple[list[list[int]], list[list[int]]]:
     """Return the rows of each content that stands more than once: under several people, and under one."""
     repeated = {number for number, count in Counter(contents.tolist()).items() if count > 1}
     rows: dict[int, list[int]] = {}

@@ -52,7 +52,7 @@ def look(file: str) -> Look:
         raise DataError(unreadable(file, error)) from None
     decoded = decode_bytes(data, file)
     height, width = decoded.rgb.shape[:2]
-    small = _fitted(decoded.rgb)
+    small = fitted(decoded.rgb)
     return Look(
         width,
         height,
@@ -88,9 +88,9 @@ def encode_jpeg(rgb: Image, quality: int) -> bytes:
     return bytes(encoded)
 
 
-def _fitted(rgb: Image) -> Image:
-    """Shrink into THUMBNAIL_PX, proportions kept; a smaller photo is not changed."""
+def fitted(rgb: Image, box_px: tuple[int, int] = THUMBNAIL_PX) -> Image:
+    """Shrink into a box of that width and height, proportions kept; a smaller photo is not changed."""
     height, width = rgb.shape[:2]
-    scale = min(1.0, THUMBNAIL_PX[0] / width, THUMBNAIL_PX[1] / height)
+    scale = min(1.0, box_px[0] / width, box_px[1] / height)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return rgb if scale == 1 else np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
