@@ -19,7 +19,7 @@ from maskcls.errors import CallError, DataError
 from maskcls.files import write_atomically
 from maskcls.recipe import Recipe
 from tune.compare.studies import Comparison, Variant
-from tune.compare.treatments import find
+from tune.compare.treatments import CORRECTIONS, corrections_name, find
 from tune.runs.folder import ComparisonRun
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ class PlannedComparison:
     source: str
     base: Arm
     variants: tuple[Arm, ...]
+    judged: bool = False
+    """Whether it is tested only on people of whom somebody judged a label (`tune.compare.corrected`)."""
 
     @property
     def arms(self) -> tuple[Arm, ...]:
@@ -104,6 +106,8 @@ def merge_vary(before: Mapping[str, Sequence[Any]], more: Mapping[str, Sequence[
 def comparison_of_values(base: Recipe, vary: Mapping[str, Sequence[Any]], grid: bool) -> Comparison:
     """The comparison of `--vary`: one variant per value that is not the base's own, or with `grid` one per combination.
 
+    `corrections` is no key of a recipe: its values are treatments, and the base has the first.
+
     Raises CallError for a key or value that no recipe can have, and where nothing is left to vary.
     """
     keys = list(vary)
@@ -112,16 +116,28 @@ def comparison_of_values(base: Recipe, vary: Mapping[str, Sequence[Any]], grid: 
         if grid
         else [{key: value} for key in keys for value in vary[key]]
     )
-    variants = [Variant(variant_name(overrides), overrides) for overrides in chosen if base.override(overrides) != base]
+    own = _treatment(vary[CORRECTIONS][0]) if CORRECTIONS in vary else ""
+    variants = []
+    for values in chosen:
+        overrides = {key: value for key, value in values.items() if key != CORRECTIONS}
+        treatment = _treatment(values[CORRECTIONS]) if CORRECTIONS in values else own
+        if base.override(overrides) != base or treatment != own:
+            variants.append(Variant(variant_name(values), overrides, treatment))
     if not variants:
-        own = ", ".join(f"{key}={format_value(value)}" for overrides in chosen for key, value in overrides.items())
-        raise CallError(f"Nothing is left to vary: the base has {own} itself. Give --vary another value.")
-    return Comparison("variants", base={}, variants=variants)
+        listed = ", ".join(f"{key}={format_value(value)}" for values in chosen for key, value in values.items())
+        raise CallError(f"Nothing is left to vary: the base has {listed} itself. Give --vary another value.")
+    return Comparison("variants", base={}, variants=variants, treatment=own)
+
+
+def _treatment(corrections: str) -> str:
+    """The treatment that trains with the labels of these corrections."""
+    return f"{CORRECTIONS}={corrections_name(corrections)}"
 
 
 def variant_name(overrides: Mapping[str, Any]) -> str:
     """The name of a variant with these overrides, as in `loss=focal, frozen_stages=0`."""
-    return ", ".join(f"{key}={format_value(value)}" for key, value in overrides.items())
+    shown = {key: corrections_name(value) if key == CORRECTIONS else value for key, value in overrides.items()}
+    return ", ".join(f"{key}={format_value(value)}" for key, value in shown.items())
 
 
 def format_value(value: Any) -> str:

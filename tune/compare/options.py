@@ -27,7 +27,9 @@ from tune.compare.arms import (
     parse_vary,
     plan_comparison,
 )
+from tune.compare.corrected import EVERYBODY, JUDGED_PEOPLE, checked, claims
 from tune.compare.studies import Comparison, Study, get, names
+from tune.compare.treatments import CORRECTIONS
 from tune.runs.cluster import Cluster
 from tune.runs.folder import ComparisonRun
 from tune.runs.options import RECORDED, SharedOptions, name_or_file
@@ -79,6 +81,13 @@ class CompareOptions(SharedOptions):
             return vary
         return {**vary, "weights": [presets.resolve_weights(one, info.data.get("data")) for one in vary["weights"]]}
 
+    @field_validator("vary")
+    @classmethod
+    def _varied_corrections_there(cls, vary: dict[str, list[Any]], info: ValidationInfo) -> dict[str, list[Any]]:
+        if CORRECTIONS not in vary or info.context == RECORDED:
+            return vary
+        return {**vary, CORRECTIONS: checked(vary[CORRECTIONS])}
+
     @field_validator("folds")
     @classmethod
     def _some_to_train_on(cls, folds: int) -> int:
@@ -90,6 +99,8 @@ class CompareOptions(SharedOptions):
     def _consistent(self) -> Self:
         if self.vary and self.study:
             raise CallError("--vary and --study both say what to compare. Give one of them.")
+        if CORRECTIONS in self.vary and "corrections" in self.model_fields_set and self.corrections != "published":
+            raise CallError("--vary corrections says which labels the arms have, so leave out --corrections.")
         if self.grid and self.one_at_a_time:
             raise CallError("--grid and --one-at-a-time exclude each other. Give one of them.")
         if self.grid and self.study:
@@ -126,7 +137,13 @@ class CompareOptions(SharedOptions):
                 "Values of "
                 f"{' and '.join(own.vary)} can be added; for another key, start a new run."
             )
-        values = self.machine_values(own) | {"vary": merge_vary(own.vary, self.vary)}
+        merged = merge_vary(own.vary, self.vary)
+        if merged.get(CORRECTIONS) != own.vary.get(CORRECTIONS):
+            raise CallError(
+                "--vary corrections cannot be added to a run, for its labels are what everybody is tested by. Start a "
+                "new run."
+            )
+        values = self.machine_values(own) | {"vary": merged}
         values["equal_time"] = own.equal_time or self.equal_time
         if "seeds" in self.model_fields_set:
             values["seeds"] = self.seeds
@@ -226,6 +243,10 @@ def resolve(options: CompareOptions, machine: Cluster, study_file: Path | None =
     study = _study(options, study_file)
     comparisons = study.comparisons if study else [comparison_of_values(base, options.vary, options.grid)]
     made, left_out = _planned(comparisons, base, explicit)
+    if CORRECTIONS in options.vary:
+        if options.data is None:
+            raise CallError("--vary corrections is about labels of your own: give --data.")
+        made = _on_judged_and_on_all(made, options.vary[CORRECTIONS])
     notes += left_out
     if options.seeds < 2:
         notes.append("One repeat gives no verdict: another seed may reverse every difference. Use --seeds 3 or more.")
@@ -258,6 +279,16 @@ def _planned(
             "Nothing is left to compare: with this call every variant is its base itself. Leave out what fixes them."
         )
     return tuple(made), notes
+
+
+def _on_judged_and_on_all(
+    comparisons: Sequence[PlannedComparison], corrections: Sequence[str]
+) -> tuple[PlannedComparison, ...]:
+    """The comparison twice, with the same fits: on people of whom a label was judged, and on everybody."""
+    above = claims(corrections)
+    (one,) = comparisons
+    judged = replace(one, name=JUDGED_PEOPLE, claim=above[JUDGED_PEOPLE], judged=True)
+    return judged, replace(one, name=EVERYBODY, claim=above[EVERYBODY])
 
 
 def _study(options: CompareOptions, study_file: Path | None) -> Study | None:

@@ -14,7 +14,9 @@ import pandas as pd
 
 from maskcls.labels import stratum
 from maskcls.text import counted
+from maskcls.training.metrics import Scores, scores
 from tune.compare.arms import Arm, PlannedComparison
+from tune.compare.corrected import JUDGED
 from tune.compare.fits import ANSWERS, Evaluation, column
 from tune.fitting.result import FitResult
 from tune.runs.folder import ComparisonRun
@@ -115,9 +117,10 @@ def read_results(
     run: ComparisonRun, comparisons: Sequence[PlannedComparison], splits: Sequence[Split], faces: FaceDataset
 ) -> Results:
     """The rows of all comparisons, from the fits that are done so far."""
-    fits = _FinishedFits(run, splits, faces)
-    rows = [row for comparison in comparisons for row in _rows(comparison, fits)]
-    return Results(tuple(rows), len(splits), *fits.tested())
+    everybody = _FinishedFits(run, splits, faces)
+    some = _FinishedFits(run, splits, faces, only_judged=True) if any(one.judged for one in comparisons) else everybody
+    rows = [row for one in comparisons for row in _rows(one, some if one.judged else everybody)]
+    return Results(tuple(rows), len(splits), *everybody.tested())
 
 
 def _rows(comparison: PlannedComparison, fits: _FinishedFits) -> list[Row]:
@@ -134,17 +137,22 @@ def _rows(comparison: PlannedComparison, fits: _FinishedFits) -> list[Row]:
 class _FinishedFits:
     """The results of a run's fits, each file read once."""
 
-    def __init__(self, run: ComparisonRun, splits: Sequence[Split], faces: FaceDataset) -> None:
+    def __init__(
+        self, run: ComparisonRun, splits: Sequence[Split], faces: FaceDataset, *, only_judged: bool = False
+    ) -> None:
         self._run, self._splits, self._digest = run, splits, faces.digest
         people = faces.photos.set_index("key")
+        self._judged = people.index[people[JUDGED] == 1] if only_judged else None
+        """Keys of the photos that count; None: all."""
         self._person = people["person"]
         self._stratum = pd.Series(list(map(stratum, people["gender"], people["age"])), people.index, dtype="int64")
         self._results: dict[str, FitResult | None] = {}
         self._predictions: dict[str, pd.DataFrame] = {}
 
     def complete(self, arm: Arm) -> list[int]:
-        """The repeats in which the arm's fit is complete and was evaluated for the arm."""
-        return [number for number in range(len(self._splits)) if self._evaluation(arm, number) is not None]
+        """The repeats in which the arm's fit is complete and was evaluated for the arm, on any photo that counts."""
+        evaluated = [number for number in range(len(self._splits)) if self._evaluation(arm, number) is not None]
+        return [number for number in evaluated if self._judged is None or len(self._table(arm, number))]
 
     def pair(self, number: int, base: Arm, variant: Arm) -> Repeat:
         """What base and variant predicted for the tested photos of a repeat."""
@@ -164,16 +172,16 @@ class _FinishedFits:
     ) -> Row:
         """The arm's row over these repeats."""
         evaluations = {number: one for number in repeats if (one := self._evaluation(arm, number)) is not None}
-        scored = {number: one.scores for number, one in evaluations.items() if one.scores is not None}
+        scored = {number: its for number in evaluations if (its := self._scores(arm, number)) is not None}
         results = [self._result(arm, number) for number in range(len(self._splits))]
         seconds = [result.seconds for result in results if result and result.state == TrialState.COMPLETE]
         validation = [one.validation_f1 for one in evaluations.values()]
-        tasks = [scores.task_f1 for scores in scored.values()]
+        tasks = [one.task_f1 for one in scored.values()]
         return Row(
             comparison=comparison,
             variant=arm.name,
             n=len(repeats),
-            f1={number: scores.f1 for number, scores in scored.items()},
+            f1={number: one.f1 for number, one in scored.items()},
             difference=found,
             seconds_mean=float(np.mean(seconds)) if seconds else math.nan,
             states=Counter(self._state(arm, result) for result in results),
@@ -203,6 +211,14 @@ class _FinishedFits:
         found = Evaluation.of(result, arm.treatment) if result else None
         return found if found is not None and found.scores is not None else None
 
+    def _scores(self, arm: Arm, number: int) -> Scores | None:
+        """The scores of the arm's evaluation in a repeat, on the photos that count."""
+        if self._judged is None:
+            found = self._evaluation(arm, number)
+            return found.scores if found is not None else None
+        table = self._table(arm, number)
+        return scores(table["truth"].to_numpy(np.int64), table[column(arm.treatment)].to_numpy(np.int64))
+
     @staticmethod
     def _state(arm: Arm, result: FitResult | None) -> str:
         if result is None:
@@ -215,10 +231,11 @@ class _FinishedFits:
         return NOT_DONE if found is None else TrialState.COMPLETE if found.scores else TrialState.FAILED
 
     def _table(self, arm: Arm, number: int) -> pd.DataFrame:
-        """answers.csv of the arm's fit: one row per tested photo, indexed by its key."""
+        """answers.csv of the arm's fit: one row per tested photo that counts, indexed by its key."""
         fit_id = self._id(arm, number)
         if fit_id not in self._predictions:
-            self._predictions[fit_id] = pd.read_csv(
-                self._run.fit(fit_id) / ANSWERS, dtype={"key": str}, keep_default_na=False
-            ).set_index("key")
+            table = pd.read_csv(self._run.fit(fit_id) / ANSWERS, dtype={"key": str}, keep_default_na=False).set_index(
+                "key"
+            )
+            self._predictions[fit_id] = table if self._judged is None else table[table.index.isin(self._judged)]
         return self._predictions[fit_id]

@@ -19,7 +19,9 @@ import typer
 from maskcls.errors import CallError
 from maskcls.files import write_atomically
 from tune.compare.arms import PlannedComparison, find_inapplicable, find_untrainable, leave_out, repeat_splits
+from tune.compare.corrected import with_labels
 from tune.compare.options import CompareOptions, ComparePlan, resolve
+from tune.compare.treatments import CORRECTIONS
 from tune.fitting.gpu_sharing import share_gpus
 from tune.runs import cluster, events, output
 from tune.runs.cluster import Cluster
@@ -150,7 +152,7 @@ def _make_ready(options: CompareOptions, plan: ComparePlan, run: ComparisonRun) 
     Raises CallError or DataError for what cannot be trained on them.
     """
     if not has_data(run):
-        prepared(options).save(run.data)
+        _prepared(options).save(run.data)
     faces = faces_of(run, options)
     splits = repeat_splits(run, faces, plan.repeats, plan.folds, options.split_seed)
     comparisons, left_out = _possible(plan, faces, splits, study=options.study is not None)
@@ -159,6 +161,15 @@ def _make_ready(options: CompareOptions, plan: ComparePlan, run: ComparisonRun) 
     for size, face_crop in sorted(kinds):
         faces.pixels(size, progress=True, face_crop=face_crop)
     return _Ready(comparisons, faces, splits, left_out)
+
+
+def _prepared(options: CompareOptions) -> FaceDataset:
+    """The photos; where corrections are varied, with the labels of the last as those that everybody is tested by."""
+    varied = options.vary.get(CORRECTIONS)
+    if not varied or options.data is None:
+        return prepared(options)
+    faces = prepared(options.model_copy(update={"corrections": varied[-1]}))
+    return with_labels(faces, varied, options.data, options.skip_bad)
 
 
 def _possible(

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskcls.errors import CallError
@@ -41,6 +42,14 @@ TREATMENTS: dict[str, str] = {
     "test-time flip": "tune.compare.evaluations:Flipped",
 }
 """Name -> `module:Class`."""
+CORRECTIONS = "corrections"
+WITH_VALUE: dict[str, str] = {CORRECTIONS: "tune.compare.corrected:LabelsOf"}
+"""Kind -> `module:Class`, for names such as `corrections=accepted.csv`; the class is given what follows the `=`."""
+
+
+def corrections_name(value: str) -> str:
+    """The name of corrections in tables and treatments: `none`, `published`, or the file's name without its folder."""
+    return Path(value).name
 
 
 class Treatment:
@@ -57,6 +66,8 @@ class Treatment:
 
     retrains = False
     """Whether training changes: `data` or `prepared` is overridden."""
+    keeps_features = False
+    """Whether the fit sees the same photos in the same views, so that it may use cached features of frozen stages."""
     picks = False
     """Whether the choice of the epoch changes: `better` is overridden."""
 
@@ -112,7 +123,8 @@ class Treatment:
 
 def find(name: str) -> Treatment:
     """A new treatment of that name. Raises CallError where there is none."""
-    place = TREATMENTS.get(name, name)
+    kind, _, value = name.partition("=")
+    place = WITH_VALUE.get(kind) or TREATMENTS.get(name, name)
     module, colon, attribute = place.partition(":")
     if not colon:
         listed = ", ".join(known for known in TREATMENTS if known) or "none is named yet"
@@ -130,4 +142,5 @@ def find(name: str) -> Treatment:
         raise CallError(
             f"Treatment {name!r} must be a subclass of tune.compare.treatments.Treatment, but {place} is {found!r}."
         )
-    return found()
+    make: Callable[..., Treatment] = found
+    return make(value) if kind in WITH_VALUE else make()

@@ -73,6 +73,9 @@ class After:
 class Treatment(Protocol):
     """A change of a fit that no recipe can say (`tune.compare.treatments`)."""
 
+    keeps_features: bool
+    """Whether features of frozen stages are those of an untreated fit."""
+
     def data(self, faces: FaceDataset, data: FitData, generator: np.random.Generator) -> FitData:
         """The data that the fit is given in place of `data`."""
         ...
@@ -188,8 +191,9 @@ class _Builder:
             # Depends on the split alone, so that a fit that was killed is given the same data again.
             generator = np.random.default_rng(int(dataset.split.digest, 16))
             self.data = treatment.data(dataset, self.data, generator)
-        # A treatment may change what the digest of the photos does not tell, so its features are its own.
-        self.stores = None if treatment is not None else dataset.feature_stores(shared=shared)
+        # A treatment may change what the digest of the photos does not tell; then its features are its own.
+        is_own = treatment is not None and not treatment.keeps_features
+        self.stores = None if is_own else dataset.feature_stores(shared=shared)
 
     def __call__(self, micro_batch: int, validation_block: int) -> Fit:
         from maskcls.training.fit import Fit
