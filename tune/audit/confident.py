@@ -29,8 +29,8 @@ class Doubts:
     proposed: Integers
     """(n,): the most probable one of the other labels."""
     score: Floats
-    """(n,) 0 to 1: the proposed label's probability as a share of both; above one half where it is the more probable
-    one."""
+    """(n,) 0 to 1: (1 + margin) / 2, where the margin is the proposed label's probability minus the given one's; above
+    one half where the proposed label is the more probable one."""
 
 
 def doubts(labels: Integers, probabilities: Floats) -> Doubts:
@@ -47,9 +47,7 @@ def doubts(labels: Integers, probabilities: Floats) -> Doubts:
     others[everyone, labels] = -np.inf
     proposed = others.argmax(1).astype(np.int64)
     given, best = probabilities[everyone, labels], probabilities[everyone, proposed]
-    # Both may be zero where a classifier is sure of a third label.
-    score = best / np.maximum(given + best, np.finfo(np.float64).tiny)
-    return Doubts(_label_issues(labels, probabilities), proposed, score)
+    return Doubts(_label_issues(labels, probabilities), proposed, (1 + best - given) / 2)
 
 
 def check_installed() -> None:

@@ -65,16 +65,16 @@ def _of_people(predictions: OutOfFold, what: str, one: int, other: int, how: str
     labels = [int(photos[column].iloc[row]) for row in (one, other)]
     if labels[0] == labels[1]:
         return None
-    shares = [
-        _share(probabilities[predictions.number[row]], given, instead)
+    scores = [
+        _score(probabilities[predictions.number[row]], given, instead)
         for row, given, instead in ((one, *labels), (other, *reversed(labels)))
     ]
-    if shares[1] > shares[0]:
-        one, other, labels, shares = other, one, labels[::-1], shares[::-1]
+    if scores[1] > scores[0]:
+        one, other, labels, scores = other, one, labels[::-1], scores[::-1]
     return Finding(
         what,
         str(photos["person"].iloc[one]),
-        shares[0],
+        scores[0],
         f"{photos['key'].iloc[one]}: {how} as {photos['key'].iloc[other]}, which is labelled {names[labels[1]]}",
         (one, other),
         value=names[labels[1]] if what == "gender" else str(photos["age"].iloc[other]),
@@ -88,13 +88,13 @@ def _of_photos(predictions: OutOfFold, one: int, other: int, how: str) -> Findin
     labels = [int(photos["mask"].iloc[row]) for row in (one, other)]
     if labels[0] == labels[1]:
         return None
-    shares = [_share(probabilities[one], *labels), _share(probabilities[other], *reversed(labels))]
-    if shares[1] > shares[0]:
-        one, other, labels, shares = other, one, labels[::-1], shares[::-1]
+    scores = [_score(probabilities[one], *labels), _score(probabilities[other], *reversed(labels))]
+    if scores[1] > scores[0]:
+        one, other, labels, scores = other, one, labels[::-1], scores[::-1]
     return Finding(
         "mask",
         str(photos["person"].iloc[one]),
-        shares[0],
+        scores[0],
         f"{how} as {file_of(photos, other)}, which is labelled {MASKS[labels[1]]}",
         (one, other),
         value=MASKS[labels[1]],
@@ -103,7 +103,6 @@ def _of_photos(predictions: OutOfFold, one: int, other: int, how: str) -> Findin
     )
 
 
-def _share(probabilities: np.ndarray, given: int, instead: int) -> float:
-    """The other label's probability as a share of both."""
-    both = probabilities[given] + probabilities[instead]
-    return float(probabilities[instead] / both) if both > 0 else 0.5
+def _score(probabilities: np.ndarray, given: int, instead: int) -> float:
+    """The score of another label than the given one, as `tune.audit.confident.Doubts` has it."""
+    return float(1 + probabilities[instead] - probabilities[given]) / 2

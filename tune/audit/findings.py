@@ -33,7 +33,7 @@ class Finding:
     """swap, gender, age or mask, as in `maskcls.data.corrections`."""
     person: str
     score: float
-    """0 to 1: how probable the proposed label is beside the given one."""
+    """0 to 1, one half where the proposed label is as probable as the given one; see `tune.audit.confident.Doubts`."""
     why: str
     rows: tuple[int, ...]
     """Of `OutOfFold.photos`, the photos to look at."""

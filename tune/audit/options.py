@@ -9,6 +9,7 @@ from typing import ClassVar, Self
 from pydantic import Field, field_validator, model_validator
 
 from maskcls.errors import CallError
+from maskcls.files import check_writable_name
 from tune.runs.options import SharedOptions
 
 DEFAULT_FOLDS = 5
@@ -66,7 +67,8 @@ def _option(name: str) -> str:
 
 
 def check_writable(out: Path) -> Path:
-    """Return the folder. Raises CallError if it is a file, or holds something else than an audit."""
+    """Return the folder. Raises CallError if it is a file, holds something else than an audit, or can't be made."""
+    check_writable_name(out, "--out")
     if out.exists() and not out.is_dir():
         raise CallError(f"--out {out} is a file. Name a folder.")
     if out.exists() and any(out.iterdir()) and not any((out / name).exists() for name in ("audit.html", "fits")):

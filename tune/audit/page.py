@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from maskcls.data.corrections import Correction
-from maskcls.data.geometry import decode
+from maskcls.data.decoding.decode import decode
 from maskcls.data.pool import over_photos
 from maskcls.errors import DataError
 from maskcls.files import write_atomically
@@ -116,7 +116,7 @@ def _title(finding: Finding) -> Html:
 
 
 def _reason(finding: Finding) -> str:
-    return f"{finding.score:.2f} for the correction, {1 - finding.score:.2f} for the label; {finding.why}."
+    return f"Score {finding.score:.2f}: {finding.why}."
 
 
 def _caption(finding: Finding, table: pd.DataFrame, row: int) -> list[str]:

@@ -12,7 +12,7 @@ from tune.audit.findings import Finding
 ALL_COLUMNS = (*COLUMNS, "score", "why")
 Row = tuple[str, ...]
 """The cells of one line, by ALL_COLUMNS."""
-EARLIER = "applied before the audit"
+EARLIER = "there before the audit"
 
 
 def row_of(finding: Finding) -> Row:
@@ -22,7 +22,7 @@ def row_of(finding: Finding) -> Row:
 
 
 def row_of_earlier(correction: Correction) -> Row:
-    """The line of a correction that the audited labels had already, and without which a new file would undo it."""
+    """The line of a correction that was there before, which a new file would undo or forget without it."""
     values = (getattr(correction, name) for name in COLUMNS)
     return *values, "", EARLIER
 

@@ -43,10 +43,12 @@ def run(options: AuditOptions) -> None:
     """The command's work."""
     check_installed()  # before hours of training
     audit = _of_run(options) if options.run is not None else _of_data(options)
-    looks = look_at(audit.predictions.photos["file"].tolist(), progress=True)
-    findings = find(audit.predictions, contradictions(audit.predictions, looks))
     known = read_corrections(audit.corrections)
-    earlier = known.rows if known.applicable(audit.predictions.photos) else ()
+    rejected = {(row.what, row.path, row.file) for row in known.rejected}
+    looks = look_at(audit.predictions.photos["file"].tolist(), progress=True)
+    found = find(audit.predictions, contradictions(audit.predictions, looks))
+    findings = [finding for finding in found if finding.key not in rejected]
+    earlier = (*(known.rows if known.applicable(audit.predictions.photos) else ()), *known.rejected)
     audit.out.mkdir(parents=True, exist_ok=True)
     write_proposals(audit.out / CSV, findings, earlier)
     notes = (*audit.notes, *_about(findings, earlier, options.limit))
@@ -77,14 +79,15 @@ def _about(findings: Sequence[Finding], earlier: Sequence[Correction], limit: in
         "A label is doubtful by confident learning (Northcutt, Jiang and Chuang, JAIR 70, 2021), gender and age group "
         "by the mean of a person's photos; two mask photos are, if together they are more probable exchanged; and so "
         "is a label in which two photos differ that are the same or look the same.",
+        "The score is one half where the proposed label is as probable as the given one, and 1 where it is certain.",
         "A proposal is a guess of classifiers that learnt from these very labels, other people's. Accept what you see.",
     ]
     if len(findings) > limit:
         notes.append(f"The page has the first {limit:,} of {len(findings):,}; {CSV} has all. --limit shows more.")
     if earlier:
         notes.append(
-            f"{counted(len(earlier), 'correction')} that these labels had already come first in the saved file, so "
-            "that it can take the place of the former one."
+            f"{counted(len(earlier), 'correction')} that these labels had already, or that were rejected before, come "
+            "first in the saved file, so that it can take the place of the former one."
         )
     return notes
 

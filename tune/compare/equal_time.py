@@ -80,7 +80,8 @@ def _at_equal_time(comparison: PlannedComparison, epochs: Mapping[str, int]) -> 
     if comparison.base not in arms or len(arms) < 2 or not more:
         return None
     base, *variants = (_with_epochs(arm, epochs[arm.name]) for arm in arms)
-    return PlannedComparison(f"{comparison.name}, at equal time", CLAIM, "", base, tuple(variants))
+    name = f"{comparison.name}, at equal time"
+    return replace(comparison, name=name, claim=CLAIM, source="", base=base, variants=tuple(variants))
 
 
 def _with_epochs(arm: Arm, epochs: int) -> Arm:

@@ -22,9 +22,9 @@ WRONG_AGES = (20, 45, 68)
 def mislabel(data: Path, out: Path, seed: int = 0, share: float = SHARE) -> Mapping[str, set[str]]:
     """Copy a contest folder's train/ with errors: `swap` (incorrect_mask and normal), `gender` and `age` (group).
 
-    Nobody has two. Returns the people (paths) of each kind. Photos are hard links.
+    Nobody has two. Returns the people (paths) of each kind. Photos are hard links where they can be.
     """
-    shutil.copytree(data / "train", out / "train", copy_function=os.link)
+    shutil.copytree(data / "train", out / "train", copy_function=_linked)
     table = pd.read_csv(out / "train" / "train.csv", dtype=str)
     n = max(1, round(share * len(table)))
     drawn = generator(seed, len(table)).permutation(len(table))[: 3 * n].reshape(3, n)
@@ -43,6 +43,13 @@ def mislabel(data: Path, out: Path, seed: int = 0, share: float = SHARE) -> Mapp
     (out / "train" / "train.csv").unlink()  # it is a link to the original
     table.to_csv(out / "train" / "train.csv", index=False)
     return {"swap": swapped, "gender": turned, "age": aged}
+
+
+def _linked(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # on another disk
+        shutil.copyfile(source, target)
 
 
 def _swap_photos(folder: Path) -> None:

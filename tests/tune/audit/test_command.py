@@ -130,6 +130,14 @@ def test_a_folder_is_audited_by_fits_of_its_folds_which_are_kept(
     )
     again = audited(*words, "--limit", 1)
     assert again.out.splitlines()[-4:] == first.out.splitlines()[-4:]
+    first_row = table.rows[0]
+    mine = tmp_path / "mine.csv"
+    cells = (first_row.what, first_row.path, first_row.value, first_row.file, "rejected")
+    mine.write_text(f"what,path,value,file,judged\n{','.join(cells)}\n")
+    audited(*words, "--corrections", mine)
+    later = read_corrections(str(out / "corrections.csv"))
+    assert [(row.what, row.path, row.file) for row in later.rejected] == [(cells[0], cells[1], cells[3])]
+    assert len(later.rows) == len(table.rows) - 1, "what was rejected is not proposed again, and stays in the file"
     assert {file: file.read_bytes() for file in out.glob("fits/*/result.json")} == results, "nothing is trained again"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +11,12 @@ import pandas as pd
 import pytest
 
 from maskcls.data.corrections import Correction, read_corrections
+from tests.browser import DESK, PHONE, opened, serious_findings
 from tests.tune.audit.conftest import Knowing
 from tune.audit.findings import Finding
 from tune.audit.page import write_page
 from tune.audit.proposals import write_proposals
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 EARLIER = Correction(2, "gender", path='somebody,"else"', value="male")
 
 
@@ -55,23 +54,9 @@ def test_without_a_script_the_page_shows_all_and_promises_no_key(page_file: Path
 
 @pytest.fixture
 def visit(page_file: Path) -> Iterator[Any]:
-    """The page in Chromium; complaints of the console, and any request but for the file, fail the test."""
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium here (Debian: apt-get install chromium)")
-    playwright = pytest.importorskip("playwright.sync_api", reason="browser tests need playwright (the extra `dev`)")
-    complaints: list[str] = []
-    requests: list[str] = []
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        page = browser.new_context(viewport={"width": 390, "height": 800}, accept_downloads=True).new_page()
-        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda request: requests.append(request.url))
-        page.goto(page_file.as_uri())
+    """The page on a phone; complaints of the console, and any request but for the file, fail the test."""
+    with opened(page_file, PHONE) as page:
         yield page
-        browser.close()
-    assert complaints == []
-    assert {url.partition(":")[0] for url in requests} <= {"file", "data", "blob"}
 
 
 def status(visit: Any) -> str:
@@ -117,12 +102,19 @@ def test_keys_judge_and_the_saved_file_is_read_back(
 
 
 @pytest.mark.browser
-def test_a_card_that_is_judged_passes_the_focus_on_and_fits_a_phone(visit: Any) -> None:
+def test_a_card_that_is_judged_passes_the_focus_on(visit: Any) -> None:
     visit.keyboard.press("a")
     assert visit.evaluate("document.activeElement === document.querySelectorAll('.finding')[1]")
-    for width in (390, 1280):
-        visit.set_viewport_size({"width": width, "height": 800})
-        assert visit.evaluate("document.documentElement.scrollWidth") <= width
-    assert visit.evaluate("[...document.images].filter(image => !image.complete || !image.naturalWidth).length") == 0
-    pressed = visit.get_attribute(".finding button[value=accepted]", "aria-pressed")
-    assert pressed == "true"
+    assert visit.get_attribute(".finding button[value=accepted]", "aria-pressed") == "true"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("size", "dark"), [(PHONE, True), (DESK, False)])
+def test_every_photo_is_shown_and_axe_finds_nothing_serious(page_file: Path, size: tuple[int, int], dark: bool) -> None:
+    with opened(page_file, size, dark=dark) as page:
+        page.keyboard.press("a")
+        page.keyboard.press("r")
+        assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+        unseen = "[...document.images].filter(image => !image.complete || !image.naturalWidth).length"
+        assert page.evaluate(unseen) == 0
+        assert serious_findings(page) == []
