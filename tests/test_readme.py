@@ -36,6 +36,7 @@ ELSEWHERE = {
     "make search": "tests/tune/search/test_command.py and test_events.py search drawn faces by the same command",
     "make test": "this is it",
     "python -m tune.search --space everything --data ../shared/faces/dev": "half an hour; README shows what it found",
+    "python -m tune.compare --data faces --vary corrections": "tests/tune/compare/test_corrected.py",
     "python -m tune.compare --study contest": "an hour; tests/tune/compare/test_contest_study.py tests its parts",
     "source": "the test's interpreter is the environment's",
     "python -m maskcls.serve": "tests/maskcls/serving/web/test_page.py, in a browser",
