@@ -19,6 +19,7 @@ from ray.tune.experiment import Trial
 
 from maskcls.errors import RunError
 from tune.runs.folder import SearchRun
+from tune.search import actors
 
 PROJECT = "maskcls"
 """Name of MLflow's experiment, and of W&B's project unless WANDB_PROJECT says another."""
@@ -111,11 +112,9 @@ def _tensorboard(run: SearchRun) -> list[Callback]:
 
 
 def _wandb(run: SearchRun) -> list[Callback]:
-    from ray.air.integrations.wandb import WandbLoggerCallback
-
     # A worker of Ray that began before this variable was set does not have it.
     mode = {"mode": os.environ["WANDB_MODE"]} if "WANDB_MODE" in os.environ else {}
-    return [WandbLoggerCallback(project=os.environ.get("WANDB_PROJECT") or PROJECT, group=run.name, **mode)]
+    return [actors.wandb_callback(project=os.environ.get("WANDB_PROJECT") or PROJECT, group=run.name, **mode)]
 
 
 def _mlflow_uri(run: SearchRun) -> str:
