@@ -59,8 +59,8 @@ def _has_many_chunks(data: bytes) -> bool:
     return True
 
 
-def check_header(data: bytes, limits: Limits, photo: int) -> None:
-    """Raise Refused for a photo that must not be decoded; `photo` is its place in the request."""
+def check_header(data: bytes, limits: Limits, photo: int) -> Size:
+    """Return a photo's size. Raises Refused where it must not be decoded; `photo` is its place in the request."""
     if not data:
         raise Refused(422, "empty", "The photo is empty (0 bytes). Send it again.", photo)
     if is_costly(data):
@@ -76,6 +76,7 @@ def check_header(data: bytes, limits: Limits, photo: int) -> None:
         raise Refused(422, "truncated", message, photo)
     if header.size is None:
         raise Refused(422, "unreadable", "The photo is damaged: it does not say its size. Send it again.", photo)
+    return header.size
 
 
 def _check_size(size: Size, limits: Limits, photo: int) -> None:

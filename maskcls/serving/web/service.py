@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from maskcls.data.decoding.decode import decode_bytes
 from maskcls.data.face_crop import count_faces
 from maskcls.errors import DataError, RunError
+from maskcls.machine import usable_cores
 from maskcls.serving.predictor import Crops, Predictor
 from maskcls.serving.web.batcher import Batcher
 from maskcls.serving.web.limits import Limits
@@ -24,8 +25,11 @@ from maskcls.serving.web.request_body import read_photos
 
 _Result = TypeVar("_Result")
 
-DECODERS = 2
-"""Threads that decode. Each may hold a photo of the most pixels, so their number bounds memory."""
+LARGE_PX = 4_000_000
+"""Photos of more pixels are decoded one at a time, in a thread of their own.
+
+So a few that take seconds keep nobody waiting who sends what a camera in a browser gives, and memory is bounded.
+"""
 
 
 class Prepared(NamedTuple):
@@ -57,7 +61,8 @@ class Service:
         self._face_check = face_check
         self._admitted = 0  # photos, from their arrival to the answer
         self._check_model()
-        self._decoders = ThreadPoolExecutor(DECODERS, "decoder")
+        self._decoders = ThreadPoolExecutor(max(2, usable_cores()), "decoder")
+        self._large_decoder = ThreadPoolExecutor(1, "large-decoder")
         self._batcher = Batcher(predictor.at_once, limits.batch, self.metrics.batch_photos.observe)
 
     def _check_model(self) -> None:
@@ -79,7 +84,7 @@ class Service:
         try:
             async with asyncio.timeout(self.limits.request_s):
                 with self._admit(1):
-                    photos = await self._in_decoder(read_photos, content_type, body, self.limits)
+                    photos = await _in(self._decoders, read_photos, content_type, body, self.limits)
                     with self._admit(len(photos) - 1):
                         return await self._predict(photos)
         except TimeoutError:
@@ -96,11 +101,12 @@ class Service:
 
     def close(self) -> None:
         """End the threads."""
-        self._decoders.shutdown(cancel_futures=True)
+        for decoders in (self._decoders, self._large_decoder):
+            decoders.shutdown(cancel_futures=True)
         self._batcher.close()
 
     async def _predict(self, photos: list[bytes]) -> list[Predicted]:
-        prepared = [await self._in_decoder(self._prepare, data, place) for place, data in enumerate(photos)]
+        prepared = [await self._prepare(data, place) for place, data in enumerate(photos)]
         answers: list[asyncio.Future[NDArray[np.float64]]] = []
         try:
             answers += [asyncio.wrap_future(self._batcher.submit(each.crops)) for each in prepared]
@@ -113,18 +119,18 @@ class Service:
         self.metrics.photos.inc(len(photos))
         return [Predicted(each, one.faces) for each, one in zip(found, prepared, strict=True)]
 
-    def _prepare(self, data: bytes, place: int) -> Prepared:
+    async def _prepare(self, data: bytes, place: int) -> Prepared:
+        size = await _in(self._decoders, check_header, data, self.limits, place)
+        decoders = self._large_decoder if size.width * size.height > LARGE_PX else self._decoders
+        return await _in(decoders, self._decode, data, place)
+
+    def _decode(self, data: bytes, place: int) -> Prepared:
         """Decode a photo and crop it: pixels to the bit as `maskcls.predict` has them of the same file."""
-        check_header(data, self.limits, place)
         try:
             rgb = decode_bytes(data, "The photo").rgb
         except DataError as error:
             raise Refused(422, "unreadable", str(error), place) from None
         return Prepared(self.predictor.crops(rgb), count_faces(rgb) if self._face_check else None)
-
-    async def _in_decoder(self, work: Callable[..., _Result], *arguments: object) -> _Result:
-        """Call `work` in a thread that decodes. If it is given up it does not begin, but it is not interrupted."""
-        return await asyncio.get_running_loop().run_in_executor(self._decoders, work, *arguments)
 
     @contextmanager
     def _admit(self, photos: int) -> Iterator[None]:
@@ -139,3 +145,8 @@ class Service:
         finally:
             self._admitted -= photos
             self.metrics.waiting.set(self._admitted)
+
+
+async def _in(threads: ThreadPoolExecutor, work: Callable[..., _Result], *arguments: object) -> _Result:
+    """Call `work` in one of the threads. If it is given up before it begins it never does; later, it goes on."""
+    return await asyncio.get_running_loop().run_in_executor(threads, work, *arguments)

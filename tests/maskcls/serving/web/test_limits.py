@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -86,6 +88,20 @@ def test_a_request_that_takes_too_long_is_answered_and_leaves_the_queue(
             assert error_of(answer) == (503, "timeout")
             assert answer.headers["retry-after"] == "1"
         held.go.set()
+
+
+def test_a_large_photo_that_takes_long_keeps_no_small_one_waiting(serving: Serving, drawn_face: bytes) -> None:
+    large = cv2.imencode(".png", np.zeros((2100, 2000, 3), np.uint8))[1].tobytes()
+    go = threading.Event()
+    with serving() as client, ThreadPoolExecutor(1) as pool:
+        service = client.app._service
+        service._large_decoder.submit(go.wait, 60)
+        waiting = pool.submit(client.post, "/v1/predict", files=form(large))
+        until(lambda: service._large_decoder._work_queue.qsize() == 1)
+        assert client.post("/v1/predict", files=form(drawn_face)).status_code == 200
+        assert not waiting.done()
+        go.set()
+        assert waiting.result(60).status_code == 200
 
 
 def test_photos_that_wait_are_predicted_together_up_to_the_batch(
