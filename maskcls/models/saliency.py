@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -68,14 +68,15 @@ def _grad_cam(model: Model, pixels: Tensor, classes: NDArray[np.int64]) -> Salie
     ]
     (gradient,) = torch.autograd.grad(torch.stack(log_probs).sum(), kept[-1])
     heat = _heat(kept[-1].detach(), gradient)
-    whole = nn.functional.interpolate(heat, size=pixels.shape[1:3], mode="bilinear", align_corners=False)[:, 0]
+    whole = nn.functional.interpolate(heat, size=list(pixels.shape[1:3]), mode="bilinear", align_corners=False)[:, 0]
     return Saliency(whole.cpu().numpy(), model.backbone.stages[name])  # (b, s, s)
 
 
 def _mapped_module(model: Model, images: Tensor) -> str | None:
     """The name of the last module at the end of a stage whose output is a map of COARSEST cells along an edge."""
     timm_model = model.backbone.model
-    levels = [level["module"] for level in timm_model.feature_info]  # type: ignore[union-attr]
+    info: Iterable[Mapping[str, Any]] = getattr(timm_model, "feature_info", [])
+    levels = [level["module"] for level in info]
     shapes: dict[str, torch.Size] = {}
     known = dict(timm_model.named_modules())
     hooks = [

@@ -171,8 +171,8 @@ def _over_repeats(both: Sequence[Searched], options: ReportOptions) -> list[str]
         return ["Over repeats: no difference, because the searches repeated on other people, or in another way."]
     faces = FaceDataset.load(base.run.data, options.cache)
     try:
-        finalists = [_winner(one, faces) for one in both]
-        found = repeats_difference(finalists[0], finalists[1], faces) if all(finalists) else None  # type: ignore[arg-type]
+        winners = _winner(base, faces), _winner(variant, faces)
+        found = repeats_difference(winners[0], winners[1], faces) if winners[0] and winners[1] else None
     except DataError as error:
         return [f"Over repeats: no difference. {error}"]
     if found is None:
