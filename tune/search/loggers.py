@@ -1,8 +1,9 @@
 """--log: Ray Tune's own callbacks for TensorBoard, MLflow and Weights & Biases, with the run's names.
 
 A trial is named by its id and its backbone, as in `0007-resnet10t`, and lies under its run: TensorBoard's files in
-`experiment/<part>/<trial>`, MLflow's runs below a parent run of the search's name, W&B's runs in a group of that name.
-The driver calls these callbacks, not the workers. One that fails is switched off, and the search goes on.
+`experiment/<part>/<trial>` (Ray writes them in its session's folder and copies them when the search ends), MLflow's
+runs below a parent run of the search's name, W&B's runs in a group of that name. The driver calls these callbacks, not
+the workers. One that fails is switched off, and the search goes on.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from ray.tune.experiment import Trial
 
 from maskcls.errors import RunError
 from tune.runs.folder import SearchRun
-from tune.search import actors
 
 PROJECT = "maskcls"
 """Name of MLflow's experiment, and of W&B's project unless WANDB_PROJECT says another."""
+LIVE_FILES = "/tmp/ray/session_latest/artifacts"
+"""Where Ray keeps TensorBoard's files while a search runs."""
 _PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
 _HOOKS = ("setup", "on_trial_start", "on_trial_result", "on_trial_complete", "on_trial_error", "on_experiment_end")
 _MLFLOW_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
@@ -57,12 +59,12 @@ def create(names: Sequence[str], run: SearchRun) -> list[Callback]:
 def where(name: str, run: SearchRun) -> str:
     """Say where a logger's pages are to be seen."""
     if name == "tensorboard":
-        return f"TensorBoard: tensorboard --logdir {run.experiment}"
+        return f"TensorBoard: tensorboard --logdir {LIVE_FILES}, and after the search --logdir {run.experiment}"
     if name == "mlflow":
         uri = _mlflow_uri(run)
         return f"MLflow: {uri}" if uri.startswith("http") else f"MLflow: mlflow server --backend-store-uri {uri}"
     if os.environ.get("WANDB_MODE") == "offline":
-        return f"W&B, offline: wandb sync {run.experiment}/*/*/wandb/offline-run-*"
+        return f"W&B, offline: wandb sync {run.experiment}/wandb/offline-run-*"
     return f"W&B: project {os.environ.get('WANDB_PROJECT') or PROJECT}, group {run.name}"
 
 
@@ -112,9 +114,14 @@ def _tensorboard(run: SearchRun) -> list[Callback]:
 
 
 def _wandb(run: SearchRun) -> list[Callback]:
+    from ray.air.integrations.wandb import WandbLoggerCallback
+
     # A worker of Ray that began before this variable was set does not have it.
     mode = {"mode": os.environ["WANDB_MODE"]} if "WANDB_MODE" in os.environ else {}
-    return [actors.wandb_callback(project=os.environ.get("WANDB_PROJECT") or PROJECT, group=run.name, **mode)]
+    # Ray would let W&B write in the session's folder, and copy the files of the last trial before they are whole.
+    place = {} if "WANDB_DIR" in os.environ else {"dir": str(run.experiment)}
+    project = os.environ.get("WANDB_PROJECT") or PROJECT
+    return [WandbLoggerCallback(project=project, group=run.name, **mode, **place)]
 
 
 def _mlflow_uri(run: SearchRun) -> str:
