@@ -7,9 +7,9 @@ next trial, and so on until the search ends: one worker does all the work, while
 trial.
 
 This is the only module that uses private names of Ray, four of `ray.tune.execution.tune_controller.TuneController`:
-`_maybe_reuse_cached_actor` (replaced), `_trial_to_actor`, `_resetting_trials` and `_actor_manager` (read), and two of
-its callback for W&B (`wandb_callback`). Ray's version range in pyproject.toml is as wide as what the contract tests
-(tests/tune/contracts) ran on; `make contracts` runs them against the newest release.
+`_maybe_reuse_cached_actor` (replaced), `_trial_to_actor`, `_resetting_trials` and `_actor_manager` (read). Ray's
+version range in pyproject.toml is as wide as what the contract tests (tests/tune/contracts) ran on; `make
+contracts` runs them against the newest release.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ray.tune import Callback
 from ray.tune.execution.tune_controller import TuneController
 
 
@@ -47,25 +46,3 @@ def reuse_started() -> Iterator[None]:
         yield
     finally:
         TuneController._maybe_reuse_cached_actor = reuse
-
-
-def wandb_callback(**settings: Any) -> Callback:
-    """Return Ray's callback for W&B, with settings of its own, whose processes stay until W&B has written its files.
-
-    Why: the callback ends a trial's process when `wandb.finish()` has returned there, and W&B writes on after that: the
-    last trial's file was empty (wandb 0.31). It uses `WandbLoggerCallback._logger_actor_cls` (replaced) and
-    `_WandbLoggingActor` (derived from). Held by: test_wandbs_callback_has_what_we_replace, and
-    tests/tune/search/test_loggers.py for the behaviour.
-    """
-    from ray.air.integrations.wandb import WandbLoggerCallback, _WandbLoggingActor
-
-    class WaitingForFiles(_WandbLoggingActor):  # type: ignore[misc]
-        def run(self) -> None:
-            import wandb
-
-            super().run()
-            wandb.teardown()  # ends W&B's own process, and waits for it
-
-    callback = WandbLoggerCallback(**settings)
-    callback._logger_actor_cls = WaitingForFiles
-    return callback

@@ -15,7 +15,6 @@ import optuna
 import pytest
 import ray
 from optuna.trial import TrialState as OptunaState
-from ray.air.integrations import wandb
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
@@ -273,7 +272,7 @@ def test_ray_pickles_searcher_stopper_and_callbacks_and_saves_the_searcher_as_it
 
 
 def test_the_controller_has_what_we_patch(run: tuple[Events, Path]) -> None:
-    """Leans: tune.search.actors.reuse_started.
+    """Leans: tune.search.actors.reuse_started, the only use of private names of Ray.
 
     If it fails: read how TuneController gives a trial its worker by now; see whether the patch is still needed
     (test_actors).
@@ -282,17 +281,6 @@ def test_the_controller_has_what_we_patch(run: tuple[Events, Path]) -> None:
     assert list(inspect.signature(TuneController._maybe_reuse_cached_actor).parameters) == ["self", "trial"]
     (end,) = events.of("full", "scheduler.on_trial_complete")
     assert end.details["private"] == (True, False), "its worker has started, and is not being reset"
-
-
-def test_wandbs_callback_has_what_we_replace() -> None:
-    """Leans: tune.search.actors.wandb_callback. It needs no wandb.
-
-    If it fails: read how the callback makes its processes by now; see whether it still ends them before W&B has written
-    its files (tests/tune/search/test_loggers.py, with `-m soak`).
-    """
-    assert wandb.WandbLoggerCallback._logger_actor_cls is wandb._WandbLoggingActor
-    assert "self._logger_actor_cls" in inspect.getsource(wandb.WandbLoggerCallback._start_logging_actor)
-    assert list(inspect.signature(wandb._WandbLoggingActor.run).parameters) == ["self"]
 
 
 def test_ray_says_its_nodes_and_where_its_dashboard_is(ray_cluster: None) -> None:
