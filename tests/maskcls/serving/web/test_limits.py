@@ -94,7 +94,7 @@ def test_a_large_photo_that_takes_long_keeps_no_small_one_waiting(serving: Servi
     large = cv2.imencode(".png", np.zeros((2100, 2000, 3), np.uint8))[1].tobytes()
     go = threading.Event()
     with serving() as client, ThreadPoolExecutor(1) as pool:
-        service = client.app._service
+        service = service_of(client)
         service._large_decoder.submit(go.wait, 60)
         waiting = pool.submit(client.post, "/v1/predict", files=form(large))
         until(lambda: service._large_decoder._work_queue.qsize() == 1)
@@ -111,14 +111,14 @@ def test_photos_that_wait_are_predicted_together_up_to_the_batch(
         first = pool.submit(client.post, "/v1/predict", files=form(drawn_face))
         assert held.begun.wait(60)
         second = pool.submit(client.post, "/v1/predict", files=form(*[drawn_face] * 6))
-        until(lambda: len(_waiting(client)) == 6)
+        until(lambda: len(service_of(client)._batcher._waiting) == 6)
         held.go.set()
         assert [each.result(60).status_code for each in (first, second)] == [200, 200]
     assert held.batches == [1, 1, 4, 2]  # the service's own check, the first photo alone, then those that waited
 
 
-def _waiting(client: Any) -> Any:
-    return client.app._service._batcher._waiting
+def service_of(client: Any) -> Any:
+    return client.app._service
 
 
 @pytest.fixture
