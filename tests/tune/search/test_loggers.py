@@ -145,7 +145,11 @@ def mlflow_server(tmp_path: Path) -> Iterator[str]:
     )
     words = ("-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port, "--workers", 1, *store)
     with (tmp_path / "server.log").open("w") as log:
-        server = subprocess.Popen([sys.executable, *map(str, words)], stdout=log, stderr=log, start_new_session=True)
+        # Without its job runners, of which it would start seven processes.
+        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        server = subprocess.Popen(
+            [sys.executable, *map(str, words)], stdout=log, stderr=log, env=environment, start_new_session=True
+        )
         try:
             address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + START_S
             while not _answers(f"{address}/health"):
