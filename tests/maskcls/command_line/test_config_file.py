@@ -29,7 +29,7 @@ MODULES = sorted(
     if '__name__ == "__main__"' in file.read_text() and file != ROOT / "maskcls" / "__main__.py"  # which has them all
 )
 """The commands, as `python -m` takes them."""
-FOLDERS = ("tune.search", "tune.compare", "tune.report", "tune.dashboard")
+FOLDERS = ("tune.search", "tune.compare", "tune.report", "tune.dashboard", "tune.audit")
 """Those that are folders of modules."""
 
 
@@ -55,7 +55,7 @@ def _imported(name: str) -> Any:
 
 
 def test_every_command_has_both_options() -> None:
-    assert len(MODULES) == 15
+    assert len(MODULES) == 16
     for name in MODULES:
         for part in [("list",), ("prune",)] if name == "maskcls.cache" else [()]:
             said = call_module(name, *part, "--help")
@@ -69,7 +69,7 @@ def test_a_table_may_have_the_name_of_every_command() -> None:
 
 
 def test_an_option_has_the_same_name_in_a_file_and_on_the_command_line() -> None:
-    assert len(functions()) == 16
+    assert len(functions()) == 17
     for main in functions():
         parts = {"list_": ("list",), "prune": ("prune",)}.get(main.__name__, ())
         shown = call_module(module_of(main), *parts, "--help").out
