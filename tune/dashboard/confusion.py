@@ -7,13 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
 
-from maskcls.labels import CLASS_NAMES, N_CLASSES
-from maskcls.reports.plots import STYLE, new_figure, to_png
+from maskcls.labels import N_CLASSES
+from maskcls.reports.plots import to_png
 from tune.fitting.result import FitResult
+from tune.report.group_plots import CONFUSION_STYLE, draw_confusion
 from tune.runs.folder import SearchRun
 from tune.selection.predictions import PREDICTIONS, read_predictions
-
-_DPI = 100
 
 
 def trials_with_predictions(run: SearchRun) -> frozenset[str]:
@@ -45,16 +44,5 @@ def confusion_png(truth: NDArray[np.int64], predictions: NDArray[np.int64], titl
         predictions: (n,) classes 0..17.
     """
     counts = confusion_matrix(truth, predictions, labels=range(N_CLASSES))  # (18, 18): a row per true class
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    with mpl.rc_context({**STYLE, "axes.grid": False}):
-        figure, (ax,) = new_figure(1, 1, 8.5)
-        ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        for row, column in zip(*np.nonzero(counts), strict=True):
-            colour = "white" if shares[row, column] > 0.5 else "#2b3640"
-            ax.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=8, color=colour)
-        ax.set_xticks(range(N_CLASSES), CLASS_NAMES, rotation=90)
-        ax.set_yticks(range(N_CLASSES), CLASS_NAMES)
-        ax.set_xlabel("predicted")
-        ax.set_ylabel("true; colour: share of the row")
-        ax.set_title(f"{title}: {len(truth):,} predictions", loc="left", fontsize=11)
-        return to_png(figure, _DPI)
+    with mpl.rc_context(CONFUSION_STYLE):
+        return to_png(draw_confusion(counts, "classes", f"{title}: {len(truth):,} predictions"))

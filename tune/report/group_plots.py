@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
@@ -21,34 +22,44 @@ from tune.statistics.people import FEW_PEOPLE
 
 SERIES = ((BLUE, "o"), (ACCENT, "s"), (INK, "D"))
 """Colour and marker of each set of predictions; both differ, for readers who do not see the hues."""
+CONFUSION_STYLE = {**STYLE, "axes.grid": False}
+"""For `matplotlib.rc_context`, around `draw_confusion` and writing."""
 _STRONGEST = 0.8
 """Opacity of a cell that holds all photos of its row."""
 
 
 def confusion(counts: NDArray[np.int64], task: str, title: str) -> Html:
-    """True labels downwards, predicted ones across; a cell is as dark as its share of the photos of its row."""
-    names = TASKS[task].label_names
-    k = len(names)
-    with mpl.rc_context({**STYLE, "axes.grid": False}):
-        width = MEDIUM_IN if k > 4 else SMALL_IN
-        figure, axes = new_figure(1, 1, 5.6 if k > 4 else 3.0, width)
-        ax = axes[0]
-        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)  # (k, k)
-        for row, column in zip(*np.nonzero(counts), strict=True):
-            _cell(ax, int(row), int(column), int(counts[row, column]), float(shares[row, column]), names)
-        ax.set_xlim(-0.5, k - 0.5)
-        ax.set_ylim(k - 0.5, -0.5)
-        ax.set_yticks(range(k), [f"{at} {name}" if k > 4 else name for at, name in enumerate(names)])
-        ax.set_xticks(range(k), [str(at) if k > 4 else name for at, name in enumerate(names)])
-        ax.tick_params(length=0)
-        for edge in range(1, k):
-            heavy = k > 4 and edge % 6 == 0
-            for line in (ax.axhline, ax.axvline):
-                line(edge - 0.5, color=EDGE, lw=1.0 if heavy else 0.25, zorder=0.5)
-        ax.set(xlabel="predicted", ylabel="true")
-        ax.set_title(title, loc="left", fontsize=10)
+    """Return a confusion matrix for a page."""
+    with mpl.rc_context(CONFUSION_STYLE):
+        figure = draw_confusion(counts, task, title)
         right = int(np.trace(counts))
         return to_svg(figure, f"Confusion matrix, {title}: {right:,} of {counts.sum():,} photos on the diagonal")
+
+
+def draw_confusion(counts: NDArray[np.int64], task: str, title: str) -> Figure:
+    """True labels downwards, predicted ones across; a cell is as dark as its share of the photos of its row.
+
+    Args:
+        counts: (k, k) photos by true and predicted label of the task.
+    """
+    names = TASKS[task].label_names
+    k = len(names)
+    figure, (ax,) = new_figure(1, 1, 5.6 if k > 4 else 3.0, MEDIUM_IN if k > 4 else SMALL_IN)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)  # (k, k)
+    for row, column in zip(*np.nonzero(counts), strict=True):
+        _cell(ax, int(row), int(column), int(counts[row, column]), float(shares[row, column]), names)
+    ax.set_xlim(-0.5, k - 0.5)
+    ax.set_ylim(k - 0.5, -0.5)
+    ax.set_yticks(range(k), [f"{at} {name}" if k > 4 else name for at, name in enumerate(names)])
+    ax.set_xticks(range(k), [str(at) if k > 4 else name for at, name in enumerate(names)])
+    ax.tick_params(length=0)
+    for edge in range(1, k):
+        heavy = k > 4 and edge % 6 == 0
+        for line in (ax.axhline, ax.axvline):
+            line(edge - 0.5, color=EDGE, lw=1.0 if heavy else 0.25, zorder=0.5)
+    ax.set(xlabel="predicted", ylabel="true")
+    ax.set_title(title, loc="left", fontsize=10)
+    return figure
 
 
 def _cell(ax: Axes, row: int, column: int, count: int, share: float, names: Sequence[str]) -> None:

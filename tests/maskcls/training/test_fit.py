@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from maskcls.errors import Diverged, RunError
+from maskcls.errors import Diverged, OutOfMemory, RunError
 from maskcls.recipe import Recipe
 from maskcls.training import checkpoint as state
 from maskcls.training.fit import Fit
@@ -234,7 +234,7 @@ def test_memory_that_is_short_while_a_state_is_read_does_not_make_it_a_damaged_o
 ) -> None:
     (tmp_path / state.STATE_FILE).touch()
     monkeypatch.setattr(torch, "load", lambda *_, **__: torch.empty(2**50, dtype=torch.uint8))
-    with pytest.raises(RuntimeError, match="can't allocate memory"):
+    with pytest.raises(OutOfMemory, match="does not fit into the memory. .*can't allocate memory"):
         Fit(RECIPE, data()).resume(tmp_path)
 
 
