@@ -29,6 +29,7 @@ def test_a_table_holds_every_recipe_once_with_a_whole_curve(table: Table, n: int
     assert table.key(table.base_recipe().override(table.first).model_dump()) in table.rows
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.timeout(300)
 def test_a_replayed_search_is_the_drivers_own(tmp_path: Path) -> None:

@@ -141,6 +141,7 @@ run(main)
     assert none_left(driver, limit_s=5)
 
 
+@pytest.mark.soak
 def test_ctrl_c_while_ray_starts_leaves_the_program_that_called_alone() -> None:
     """A notebook goes on: Ray's start is waited for, its own children and handlers of signals stay."""
     host = asked("""

@@ -288,6 +288,7 @@ def assert_the_winner_was_chosen(path: Path, said: str) -> None:
     assert bundle["scores"]["trial"] == choice["winner"]
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_a_search_of_drawn_faces_is_killed_resumed_and_extended(
     tmp_path: Path, few_faces: tuple[str, ...], ray_cluster: str
