@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from maskcls.errors import CallError
 
@@ -99,7 +99,7 @@ def use_deterministic_kernels(*, cuda: bool | None = None) -> None:
 
 
 @contextmanager
-def matrix_precision(precision: str = "tf32") -> Iterator[None]:
+def matrix_precision(precision: Literal["tf32", "ieee"] = "tf32") -> Iterator[None]:
     """Let a GPU compute products of float32 matrices inside the block as it does convolutions by torch's default.
 
     With `tf32` it rounds what it multiplies to 10 bits of mantissa and adds in float32, several times as fast; with
@@ -109,11 +109,13 @@ def matrix_precision(precision: str = "tf32") -> Iterator[None]:
 
     products = torch.backends.cuda.matmul
     before = products.fp32_precision
-    products.fp32_precision = precision
+    # By torch's older switch, which sets the newer one as well: where the two differ, torch.compile cannot read them.
+    products.allow_tf32 = precision == "tf32"
     try:
         yield
     finally:
-        products.fp32_precision = before
+        products.allow_tf32 = before == "tf32"
+        products.fp32_precision = before  # "none" and "ieee" are one to the older switch
 
 
 def default_loader_workers(device: str, cpus: int | None = None) -> int:

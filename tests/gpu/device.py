@@ -6,6 +6,7 @@ from time import perf_counter
 
 import torch
 
+from maskcls.machine import matrix_precision
 from tests.gpu.bench import Bench
 from tests.gpu.findings import Findings
 
@@ -27,8 +28,8 @@ def measure(bench: Bench, findings: Findings) -> None:
             findings.measured("bfloat16 peak by the data sheet", peak, "TFLOP/s")
     findings.measured("products in bfloat16", product_tflop_per_s(bench, torch.bfloat16), "TFLOP/s")
     findings.measured("products in float32", product_tflop_per_s(bench, torch.float32), "TFLOP/s")
-    torch.backends.cuda.matmul.fp32_precision = "tf32"
-    findings.measured("products in float32 with TF32", product_tflop_per_s(bench, torch.float32), "TFLOP/s")
+    with matrix_precision():
+        findings.measured("products in float32 with TF32", product_tflop_per_s(bench, torch.float32), "TFLOP/s")
     findings.measured("copy from the host", copy_gb_per_s(bench), "GB/s")
 
 

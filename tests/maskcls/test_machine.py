@@ -96,6 +96,7 @@ def test_products_of_float32_are_rounded_to_tf32_inside_the_block_alone() -> Non
     before = products.fp32_precision
     with machine.matrix_precision():
         assert products.fp32_precision == "tf32"
+        assert torch.get_float32_matmul_precision() == "high", "torch.compile reads the older switch"
         with machine.matrix_precision("ieee"):
             assert products.fp32_precision == "ieee"
         assert products.fp32_precision == "tf32"
@@ -103,4 +104,4 @@ def test_products_of_float32_are_rounded_to_tf32_inside_the_block_alone() -> Non
     with pytest.raises(KeyError), machine.matrix_precision():
         raise KeyError
     assert products.fp32_precision == before
-    assert torch.get_float32_matmul_precision() == "highest", "torch's older switches can still be read"
+    assert torch.get_float32_matmul_precision() == "highest"
