@@ -31,7 +31,7 @@ HEAVY = {
     "cleanlab",
     "cv2",
     "fastapi",
-    "httpx",
+    "httpx2",
     "huggingface_hub",
     "matplotlib",
     "mlflow",

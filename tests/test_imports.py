@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -141,3 +144,20 @@ def test_modules_and_public_functions_say_what_they_are_for(file: Path) -> None:
     ]
     assert silent == []
     assert file.name == "__init__.py" or ast.get_docstring(tree)
+
+
+def test_whatever_is_imported_is_installed_by_name() -> None:
+    """What comes only with another package's dependencies is gone when that package changes them."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    listed = [
+        *project["dependencies"],
+        *(entry for extra in project["optional-dependencies"].values() for entry in extra),
+    ]
+    names = {re.split(r"[\[<>=]", entry)[0].lower().replace("_", "-") for entry in listed}
+    found = packages_distributions()  # without extras that are not installed here: their modules are called as they are
+
+    def installed_by_name(module: str) -> bool:
+        return any(name.lower().replace("_", "-") in names for name in found.get(module, [module]))
+
+    third_party = set().union(*map(imported, MODULES)) - sys.stdlib_module_names - set(FORBIDDEN) - {""}
+    assert {module for module in third_party if not installed_by_name(module)} == set()

@@ -104,13 +104,15 @@ def _in_hub_cache(backbone: str) -> bool:
 
 def _hub_out_of_reach() -> str:
     """Why the hub cannot be reached, or "" if it can."""
-    import httpx
+    import httpx2
     from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
 
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
     try:
-        httpx.head(constants.ENDPOINT, timeout=HUB_TIMEOUT_S)  # any answer will do, even an error's: the hub is there
-    except httpx.HTTPError as error:
+        # Any answer will do, even an error's: the hub is there.
+        get_session().head(constants.ENDPOINT, timeout=HUB_TIMEOUT_S)
+    except httpx2.HTTPError as error:
         return str(error) or type(error).__name__
     return ""
