@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from scipy.cluster.hierarchy import DisjointSet  # type: ignore[import-untyped]
 
 from maskcls.data.pool import over_photos
 
@@ -24,6 +23,9 @@ def identical_groups(photos: pd.DataFrame) -> dict[str, str]:
 
     For most people that is themselves.
     """
+    # Imported here, as scikit-learn is in splits.py: they are a fifth of the imports of a worker, which draws no split.
+    from scipy.cluster.hierarchy import DisjointSet  # type: ignore[import-untyped]
+
     groups = DisjointSet(sorted(set(photos["person"])))
     for persons in identical_photos(photos):
         for one, other in pairwise(persons):  # a chain through all of them joins them

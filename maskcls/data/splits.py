@@ -18,7 +18,6 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 
 from maskcls.data.identical import identical_groups, identical_photos
 from maskcls.data.names import match
@@ -199,6 +198,8 @@ def folds(photos: pd.DataFrame, k: int, seed: int = 0, persons: Collection[str] 
             f"`2 <= folds <= people` must hold, but got {k} folds of {len(units)} people "
             "(identical photos make one of several)."
         )
+    from sklearn.model_selection import StratifiedKFold  # here: see identical.py
+
     # Where every stratum has fewer people than folds, scikit-learn refuses them, and people are drawn from all alike.
     strata = units["stratum"] if units["stratum"].value_counts().max() >= k else pd.Series(0, index=units.index)
     splitter = StratifiedKFold(k, shuffle=True, random_state=seed)
@@ -258,6 +259,8 @@ def _draw(units: pd.DataFrame, n: int, generator: np.random.Generator) -> tuple[
 
     They are drawn by gender x age group, or where people are too few for that by age group, or else from all alike.
     """
+    from sklearn.model_selection import StratifiedShuffleSplit  # here: see identical.py
+
     seed = int(generator.integers(2**31))  # scikit-learn takes no Generator
     if n == 0 or n >= len(units):
         return (units, units[:0]) if n == 0 else (units[:0], units)

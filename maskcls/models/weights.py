@@ -105,8 +105,7 @@ def _in_hub_cache(backbone: str) -> bool:
 def _hub_out_of_reach() -> str:
     """Why the hub cannot be reached, or "" if it can."""
     import httpx2
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
+    from huggingface_hub import constants, get_session
 
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.commands import call_module
 
 
+@pytest.mark.soak
 def test_exploring_is_measured_and_recorded(tmp_path: Path) -> None:
     out = tmp_path / "explore.json"
     said = call_module("tests.benchmarks.explore", "--people", 6, "--width", 48, "--height", 64, "--out", out)

@@ -12,6 +12,7 @@ from tests.benchmarks import prediction
 from tests.commands import call
 
 
+@pytest.mark.soak
 def test_prediction_measures_and_records(tmp_path: Path) -> None:
     out = tmp_path / "prediction.json"
     words = [

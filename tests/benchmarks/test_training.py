@@ -6,10 +6,13 @@ import json
 import math
 from pathlib import Path
 
+import pytest
+
 from tests.benchmarks import training
 from tests.commands import call
 
 
+@pytest.mark.soak
 def test_training_measures_and_records(tmp_path: Path) -> None:
     out = tmp_path / "training.json"
     words = [

@@ -31,6 +31,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, demo_faces: DemoFaces
     return Bench("cpu", tmp_path, demo_faces(18, 1))
 
 
+@pytest.mark.soak
 def test_fits_are_resumed_to_the_bit_go_on_without_memory_and_are_measured(small: Bench) -> None:
     threads = torch.get_num_threads()
     found = {}

@@ -107,8 +107,8 @@ def test_only_the_command_that_is_asked_for_is_imported(
     [
         ["search", "--space", "freezig"],
         ["search", "--spaces"],
-        ["check", "--data", "nowhere"],
-        ["cache", "list", "--cache", "nowhere"],
+        pytest.param(["check", "--data", "nowhere"], marks=pytest.mark.soak),
+        pytest.param(["cache", "list", "--cache", "nowhere"], marks=pytest.mark.soak),
         pytest.param(["evaluate", "--images", "nowhere"], marks=pytest.mark.soak),
         pytest.param(["export", "--run", "nowhere", "--out", "x"], marks=pytest.mark.soak),
     ],

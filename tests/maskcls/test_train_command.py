@@ -149,12 +149,9 @@ def test_a_folder_in_the_way_is_left_alone(faces: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "thesis.txt").read_text() == "precious"
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
-    ("number", "status", "message"),
-    [
-        (signal.SIGINT, 130, "Interrupted"),
-        pytest.param(signal.SIGTERM, 143, "Terminated", marks=pytest.mark.soak),
-    ],
+    ("number", "status", "message"), [(signal.SIGINT, 130, "Interrupted"), (signal.SIGTERM, 143, "Terminated")]
 )
 def test_ctrl_c_and_sigterm_are_no_traceback(
     number: int, status: int, message: str, faces: Path, cache: Path, tmp_path: Path

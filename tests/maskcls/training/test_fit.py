@@ -94,6 +94,7 @@ fit.save(Path(sys.argv[2]))
 """
 
 
+@pytest.mark.soak
 def test_a_fit_killed_after_an_epoch_goes_on_to_the_bit_in_a_fresh_process(tmp_path: Path) -> None:
     unbroken = Fit(RECIPE, data())
     results = finish(unbroken)

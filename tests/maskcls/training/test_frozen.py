@@ -28,20 +28,30 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.mark.parametrize("frozen_stages", [1, 3, 5])
+OF_EACH_KIND: list[dict[str, Any]] = [
+    {},
+    {"sampler": "oversample", "views": 3},
+    {"augment_flip": 0.0, "augment_probability": 0.0, "views": 0},
+    {"ema_decay": 0.9, "head": "mlp", "head_width": 8, "head_dropout": 0.5},
+    {"task_split": "shared_heads", "age_regression": 0.1},
+    {"task_split": "mask_gender_ages", "members.mask3.frozen_stages": 2, "epochs": 1},
+    {"mix": "mixup"},
+    {"views": 0},
+]
+
+
 @pytest.mark.parametrize(
-    "values",
+    ("frozen_stages", "values"),
     [
-        {},
-        {"sampler": "oversample", "views": 3},
-        {"augment_flip": 0.0, "augment_probability": 0.0, "views": 0},
-        {"ema_decay": 0.9, "head": "mlp", "head_width": 8, "head_dropout": 0.5},
-        {"task_split": "shared_heads", "age_regression": 0.1},
-        {"task_split": "mask_gender_ages", "members.mask3.frozen_stages": 2, "epochs": 1},
-        {"mix": "mixup"},
-        {"views": 0},
+        pytest.param(
+            frozen_stages,
+            values,
+            id="-".join((str(frozen_stages), *values)),
+            marks=[] if frozen_stages == 3 or not values else pytest.mark.soak,
+        )
+        for frozen_stages in (1, 3, 5)
+        for values in OF_EACH_KIND
     ],
-    ids=lambda values: "-".join(values) or "views",
 )
 def test_the_same_curve_with_and_without_kept_features(
     frozen_stages: int, values: dict[str, Any], tmp_path: Path

@@ -36,7 +36,13 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.mark.parametrize("name", CHOICES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("average", "cutmix", "own_values") else pytest.mark.soak)
+        for name in CHOICES
+    ],
+)
 def test_killed_and_resumed_it_goes_on_to_the_bit(name: str, tmp_path: Path) -> None:
     unbroken, killed, resumed = (Fit(CHOICES[name], data()) for _ in range(3))
     results = list(unbroken.epochs())

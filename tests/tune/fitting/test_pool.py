@@ -312,6 +312,7 @@ def test_killed_it_goes_on_where_it_was(tmp_path: Path, ray_cluster: str) -> Non
         assert result["answer"] == pytest.approx(0.85 + 4 * number / 100), "as an unbroken one has it"
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(200)
 def test_ctrl_c_ends_it_cleanly(tmp_path: Path, ray_cluster: str) -> None:
     """For Ctrl-C that Ray's own processes get, too, see tests/tune/search/test_kill.py."""

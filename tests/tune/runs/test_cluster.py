@@ -77,6 +77,7 @@ except RunError as error:
 """
 
 
+@pytest.mark.soak
 def test_ray_starts_beside_the_block_and_stays_until_its_end_however_it_ends() -> None:
     """Its processes would be ended with the thread that started them. A silent address is refused when the cluster is
     asked for. Where Ray waits for its own processes for half a minute, and then raises a plain Exception, that is one
@@ -102,14 +103,8 @@ GOES_ON = "while True: time.sleep(0.1)"
 """As a driver does. In one long sleep, Python would not see a signal that comes while another thread forks."""
 
 
-@pytest.mark.parametrize(
-    ("goes_on", "after_s"),
-    [
-        (GOES_ON, 3.0),
-        pytest.param(GOES_ON, 1.0, marks=pytest.mark.soak),
-        pytest.param("1 / 0", 1.0, marks=pytest.mark.soak),
-    ],
-)
+@pytest.mark.soak
+@pytest.mark.parametrize(("goes_on", "after_s"), [(GOES_ON, 3.0), (GOES_ON, 1.0), ("1 / 0", 1.0)])
 def test_ctrl_c_while_ray_starts_leaves_nothing_behind(goes_on: str, after_s: float) -> None:
     """A terminal sends it to the whole group, Ray's half-started processes too. A block that failed waits for Ray."""
     driver = begun(f"""

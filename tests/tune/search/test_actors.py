@@ -38,6 +38,7 @@ class SlowToStart:
             time.sleep(3)
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("ray_cluster")
 def test_two_workers_do_all_of_many_short_trials(tmp_path: Path) -> None:
     run = new_run(tmp_path)

@@ -83,6 +83,7 @@ def _session(pid: int) -> int:
         return -1
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.timeout(400)
 def test_a_killed_search_is_resumed_and_extended(tmp_path: Path) -> None:

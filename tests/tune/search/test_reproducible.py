@@ -43,6 +43,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory, ray_cluster: str) -> Sear
     return run
 
 
+@pytest.mark.soak
 def test_the_same_seed_gives_the_same_study_in_a_fresh_process(
     unbroken: SearchRun, tmp_path: Path, ray_cluster: str
 ) -> None:
@@ -113,6 +114,7 @@ def records_of(run: SearchRun, number: int) -> list[int]:
     return list(range(own[0], own[-1] + 2))
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(300)
 def test_a_kill_within_a_trial_changes_nothing(unbroken: SearchRun, tmp_path: Path) -> None:
     """Of one that is drawn at random, for random draws depend on those before them, and that the scheduler stops: after

@@ -178,6 +178,7 @@ def test_every_plot_has_a_title_axes_names_and_n(facts: Facts, plot: Any) -> Non
     assert ax.get_ylabel()
 
 
+@pytest.mark.soak
 def test_one_person_makes_a_page_too_and_the_same_when_written_again(make_contest: MakeContest, tmp_path: Path) -> None:
     facts = gather(make_contest(1))
     assert "1 person, 7 photos" in summary(facts)[0]
