@@ -26,6 +26,7 @@ COMMANDS = {
     "dashboard": ("tune.dashboard.__main__:main", "Serve a search's trials as pages, also while it runs."),
     "audit": ("tune.audit.__main__:main", "Find labels that are probably wrong, to judge on a page."),
     "ensemble": ("tune.ensemble:main", "Average the finalists of searches, if that is better."),
+    "runs": ("tune.upkeep.runs:app", "List, show, prune or repair runs."),
     "export": ("tune.export:main", "Export any trial of a search as a bundle."),
     "reproduce": ("tune.reproduce:main", "Train a recorded trial again, to the bit."),
     "train": ("maskcls.train:main", "Train one recipe without a search."),

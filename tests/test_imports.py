@@ -32,7 +32,8 @@ BELOW = {
     "tune/selection": ("statistics", "runs", "fitting"),
     "tune/audit": ("statistics", "runs", "fitting", "selection"),
     "tune/report": ("statistics", "runs", "fitting", "selection"),
-    "tune/search": ("statistics", "runs", "fitting", "selection", "report"),
+    "tune/upkeep": ("statistics", "runs", "fitting"),
+    "tune/search": ("statistics", "runs", "fitting", "upkeep", "selection", "report"),
     "tune/dashboard": ("statistics", "runs", "fitting", "selection", "report", "search"),
     "tune/api": ("statistics", "runs", "fitting", "selection", "report", "search"),
 }

@@ -68,6 +68,7 @@ def made_run(folder: Path, n: int, *, name: str = "made", message: str = "") -> 
             overrides,
             trial,
         )
+        (run.trial(records.trial_id(number)) / "recipe.json").write_text(json.dumps(trial.user_attrs[records.RECIPE]))
         study.tell(trial, best if state == TrialState.COMPLETE else None, state=OPTUNA_STATES[state])
     return run
 

@@ -22,10 +22,10 @@ from tune.compare.arms import PlannedComparison, find_inapplicable, find_untrain
 from tune.compare.corrected import with_labels
 from tune.compare.options import CompareOptions, ComparePlan, resolve
 from tune.compare.treatments import CORRECTIONS
+from tune.durations import duration
 from tune.fitting.gpu_sharing import share_gpus
 from tune.runs import cluster, events, output
 from tune.runs.cluster import Cluster
-from tune.runs.durations import duration
 from tune.runs.estimates import PHOTOS_PER_SECOND, count_photos, pixel_room
 from tune.runs.folder import ComparisonRun, remove
 from tune.runs.nodes import check_nodes

@@ -12,7 +12,7 @@ from rich.text import Text
 from maskcls.files import csv_text
 from tune.compare.arms import PlannedComparison
 from tune.compare.results import Results, Row
-from tune.runs.durations import duration
+from tune.durations import duration
 from tune.statistics.paired import Verdict
 
 COLUMNS = (

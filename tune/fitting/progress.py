@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 from rich.table import Table
 
+from tune.durations import duration
 from tune.fitting.request import EVERYBODY, FitRequest, Row
 from tune.fitting.result import FitResult
 from tune.fitting.worker import FitOutcome
 from tune.runs import events
-from tune.runs.durations import duration
 from tune.runs.live import LivePicture, empty_table
 from tune.states import FIDELITY, METRIC, TrialState
 

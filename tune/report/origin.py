@@ -12,9 +12,9 @@ from maskcls.labels import AGES, GENDERS
 from maskcls.reports.page import Html, Section, breaking, folded, listed, pairs, part, section, table
 from maskcls.stores.arrays import CacheOptions
 from maskcls.text import counted
+from tune.durations import duration
 from tune.fitting.failures import ERROR
 from tune.fitting.result import FitResult
-from tune.runs.durations import duration
 from tune.runs.folder import SearchRun
 from tune.runs.record import SearchRecord, Session
 from tune.runs.session import has_data

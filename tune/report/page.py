@@ -14,6 +14,7 @@ from maskcls.labels import CLASS_NAMES
 from maskcls.reports.page import Html, Section, bar, dot, page, pairs, section, table, tiles
 from maskcls.reports.plots import INK, quiet_about_glyphs
 from maskcls.stores.arrays import CacheOptions
+from tune.durations import duration
 from tune.fitting.curve import read_curve
 from tune.report import choice as choice_part
 from tune.report import how_good, mistakes, origin, parameters, plots
@@ -21,7 +22,6 @@ from tune.report.groups import check_columns
 from tune.report.people import people_table, search_data
 from tune.report.predicted import read_sets
 from tune.runs import leaderboard
-from tune.runs.durations import duration
 from tune.runs.folder import SearchRun
 from tune.runs.holdout_record import holdout_evaluations
 from tune.runs.holdout_uses import holdout_note

@@ -51,6 +51,7 @@ from maskcls.command_line.config_file import write_config
 from maskcls.errors import CallError, DataError, RunError
 from maskcls.files import write_atomically
 from maskcls.text import command
+from tune.runs import journal as journals
 from tune.runs.record import ComparisonRecord, RunRecord, SearchRecord
 
 DEFAULT_RUNS = Path("runs")
@@ -182,6 +183,13 @@ class RunFolder:
     @contextmanager
     def driving(self) -> Iterator[None]:
         """Hold the run as its only driver, mended. Raises RunError if another driver holds it."""
+        with self.held():
+            self.mend()
+            yield
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the run as it is. Raises RunError if a driver holds it."""
         lock = filelock.FileLock(self.path / ".driver.lock")
         try:
             lock.acquire(timeout=0)
@@ -190,7 +198,6 @@ class RunFolder:
                 f"Another driver is working on {self.path}. Wait for it, or end it, and try again."
             ) from None
         try:
-            self.mend()
             yield
         finally:
             lock.release()
@@ -253,6 +260,25 @@ class SearchRun(RunFolder):
     def record(self) -> SearchRecord:
         """What search.json holds. Raises DataError if it is damaged."""
         return self._read(SearchRecord)
+
+    def write_record(self, record: RunRecord) -> None:
+        """Rewrite the record whole, never in place, with a note of how far the journal has come."""
+        if isinstance(record, SearchRecord):
+            record = record.changed(journal=journals.noted(record.journal, self.journal))
+        super().write_record(record)
+
+    def check_journal(self) -> None:
+        """Raise DataError where the journal does not hold what it held, which no search may go on from."""
+        found = journals.damage(self.journal, self.record().journal)
+        if found:
+            raise DataError(
+                f"{self.journal} {found}. Restore it from a backup, or make it again: {self.repair_command}"
+            )
+
+    @property
+    def repair_command(self) -> str:
+        """What makes the journal again from the trials' own files."""
+        return command("tune.upkeep.runs", "repair", self.path)
 
     def next_part(self) -> str:
         """A name under experiment/ that no driver used before."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections import Counter
 from collections.abc import Iterable
@@ -48,6 +49,16 @@ def preset(records: Iterable[Record]) -> Record | None:
 def write(run: SearchRun, records: Iterable[Record]) -> None:
     """Write leaderboard.csv as a whole."""
     write_csv(run.leaderboard, COLUMNS, (_row(rank, one) for rank, one in enumerate(ranked(records), start=1)))
+
+
+def read(run: SearchRun) -> dict[str, dict[str, str]]:
+    """Return the rows of leaderboard.csv by trial, as text; none where there is no such table with its columns."""
+    try:
+        with run.leaderboard.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error):  # it is written again from the study anyway
+        return {}
+    return {row["trial"]: row for row in rows if None not in row.values() and set(COLUMNS) <= row.keys()}
 
 
 def _row(rank: int, record: Record) -> tuple[object, ...]:

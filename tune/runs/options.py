@@ -32,7 +32,7 @@ from maskcls.recipe import parse_settings
 from maskcls.stores.arrays import DEFAULT_GB, CacheOptions
 from maskcls.text import meant
 from maskcls.training import presets
-from tune.runs.durations import budget_s
+from tune.durations import budget_s
 from tune.runs.folder import DEFAULT_RUNS
 
 AUTO: Literal["auto"] = "auto"

@@ -121,6 +121,15 @@ class RunRecord(JsonRecord):
         return _flatten({key: value for key, value in self.to_dict().items() if key not in without})
 
 
+class JournalMark(JsonRecord):
+    """How far a journal had come: its whole lines."""
+
+    lines: int
+    n_bytes: int
+    sha256: str
+    """Of these bytes."""
+
+
 class SpaceRecord(JsonRecord):
     """The space of a search."""
 
@@ -133,7 +142,7 @@ class SearchRecord(RunRecord):
 
     KEYS: ClassVar[tuple[str, ...]] = (
         *("format", "created", "call", "space", "base_recipe", "notes", "has_weights", "fixes_views", "parts"),
-        *("data", "split_digest", "choice", "holdout"),
+        *("data", "split_digest", "journal", "choice", "holdout"),
     )
 
     space: SpaceRecord | None = None
@@ -144,6 +153,8 @@ class SearchRecord(RunRecord):
     fixes_views: bool = False
     """Whether views are fixed by `presets.fixed_views`: in runs that were begun since there is that rule."""
     split_digest: str | None = None
+    journal: JournalMark | None = None
+    """Of the journal when the record was written; in runs that were begun since there is that note."""
     choice: dict[str, Any] | None = None
     """Of finalists, as `tune.selection.record` reads and writes it; None: none were repeated."""
     holdout: dict[str, Any] | None = None

@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from tune.runs.folder import SearchRun
+from tune.runs.optuna_private import storage_of
 from tune.states import MODE, TrialState
 
 # User attributes of a trial in the study
@@ -29,6 +30,8 @@ ENDING = "ending"
 """Attribute of a trial: how it ended, written before everything else that says so."""
 IMPORTED, DUPLICATE = "learnt", "withdrawn"
 """Attributes of trials that are not the run's own: another run's, for the sampler; duplicates, which are not run."""
+SPACE = "space"
+"""Attribute of a study: which space its parameters are of."""
 COPYING = "copying"
 """Attribute of a study that is a copy of another: False when it is complete."""
 METRIC_NAME = "validation macro F1"
@@ -85,7 +88,11 @@ class Record:
 
 
 def storage(run: SearchRun) -> optuna.storages.BaseStorage:
-    """Open the run's journal. The storage keeps its path, which is absolute."""
+    """Open the run's journal. The storage keeps its path, which is absolute.
+
+    Raises DataError where the journal does not hold what it held.
+    """
+    run.check_journal()
     optuna.logging.set_verbosity(logging.WARNING)
     return optuna.storages.JournalStorage(_RunJournal(run.journal))
 
@@ -110,19 +117,24 @@ def new_study(name: str, store: optuna.storages.BaseStorage) -> optuna.Study:
 
 def in_memory(run: SearchRun) -> optuna.Study:
     """Return a copy of the run's study as it is now, without trials if it has none. The run is only read."""
-    store = storage(run) if run.journal.exists() else None
-    study = _current(store) if store is not None else None
+    study = _existing(run)
     if study is None:
         return optuna.create_study(study_name=run.name, direction=_DIRECTION)
     copy = optuna.storages.InMemoryStorage()
-    optuna.copy_study(from_study_name=study.study_name, from_storage=store, to_storage=copy)
+    optuna.copy_study(from_study_name=study.study_name, from_storage=storage_of(study), to_storage=copy)
     return optuna.load_study(study_name=study.study_name, storage=copy)
 
 
 def trials_of(run: SearchRun) -> list[FrozenTrial]:
     """Return every trial of the run's study, none if it has no study. This only reads, so the search may be running."""
-    study = _current(storage(run)) if run.journal.exists() else None
+    study = _existing(run)
     return [] if study is None else study.get_trials(deepcopy=False)
+
+
+def _existing(run: SearchRun) -> optuna.Study | None:
+    """Return the run's current study; None if it has none yet. Raises DataError as `storage` does."""
+    run.check_journal()
+    return _current(storage(run)) if run.journal.exists() else None
 
 
 def _current(store: optuna.storages.BaseStorage) -> optuna.Study | None:
@@ -154,9 +166,7 @@ def trial_id(number: int) -> str:
 
 def records(run: SearchRun) -> list[Record]:
     """Return every trial that was begun, not those that wait, by id. This only reads, so the search may be running."""
-    if not run.journal.exists():
-        return []
-    study = _current(storage(run))
+    study = _existing(run)
     return [] if study is None else begun(study)
 
 
@@ -167,6 +177,18 @@ def begun(study: optuna.Study) -> list[Record]:
         for trial in study.get_trials(deepcopy=False)
         if trial.state != OptunaState.WAITING and is_own(trial)
     ]
+
+
+def end_trial(
+    study: optuna.Study, trial: optuna.Trial, state: TrialState, message: str, value: float | None = None
+) -> None:
+    """Record a trial's last state, ours and Optuna's."""
+    trial.set_user_attr(STATE, state.value)
+    trial.set_user_attr(MESSAGE, message)
+    if state.infeasible:
+        trial.set_constraint(state.value, 1.0)
+    optuna_state = OptunaState[state.optuna]
+    study.tell(trial, value if optuna_state == OptunaState.COMPLETE else None, state=optuna_state)
 
 
 def record(trial: FrozenTrial) -> Record:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.table import Table
 
 from maskcls.text import counted
+from tune.durations import duration
 from tune.runs import live
-from tune.runs.durations import duration
 from tune.runs.estimates import PHOTOS_PER_SECOND, count_photos, decoded_bytes, gigabytes, pixel_room
 from tune.runs.study import PRESET
 from tune.search import points

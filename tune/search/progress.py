@@ -24,9 +24,9 @@ from rich.table import Table
 from maskcls.data.dataset import SPLIT
 from maskcls.data.splits import Split
 from maskcls.errors import DataError
+from tune.durations import duration
 from tune.fitting.gauges import WORKER_DIED, SearchGauges
 from tune.runs import events, leaderboard
-from tune.runs.durations import duration
 from tune.runs.folder import SearchRun
 from tune.runs.live import LivePicture, empty_table
 from tune.runs.study import Record, begun, is_own

@@ -279,12 +279,7 @@ class StudySearch(Searcher):  # type: ignore[misc]
 
     def _end(self, trial: optuna.Trial, state: TrialState, message: str, value: float | None = None) -> None:
         """Record the trial's last state, ours and Optuna's."""
-        trial.set_user_attr(records.STATE, state.value)
-        trial.set_user_attr(records.MESSAGE, message)
-        if state.infeasible:
-            trial.set_constraint(state.value, 1.0)
-        optuna_state = OptunaState[state.optuna]
-        self.study.tell(trial, value if optuna_state == OptunaState.COMPLETE else None, state=optuna_state)
+        records.end_trial(self.study, trial, state, message, value)
 
 
 def _key(recipe: Mapping[str, Any]) -> str:

@@ -105,7 +105,8 @@ def _begin(options: SearchOptions, caller: Caller) -> int:
 
 
 def _resume(stated: SearchOptions, place: str, caller: Caller) -> int:
-    from tune.runs.study import records  # imports optuna
+    from tune.runs.study import records
+    from tune.upkeep.repair import check_trials  # these import optuna
 
     found = SearchRun.open(place, stated.runs)
     options = stated.resumed(found)
@@ -114,6 +115,7 @@ def _resume(stated: SearchOptions, place: str, caller: Caller) -> int:
         if not options.plan:
             stack.enter_context(found.driving())
             emit_run(found, options.trials)
+        check_trials(found)
         trials = records(found)
         ended = sum(trial.state.ended for trial in trials)
         enough = _enough(options, found, ended)

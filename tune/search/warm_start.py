@@ -29,12 +29,10 @@ from maskcls.training.equivalence import differing_keys
 from search_spaces import Choices, Domain, Floats, Setting, Space, Suggester
 from tune.runs.folder import SearchRun
 from tune.runs.optuna_private import storage_of
-from tune.runs.study import COPYING, IMPORTED, ORIGIN, PRESET, RECIPE, is_own, new_study, trial_id, trials_of
+from tune.runs.study import COPYING, IMPORTED, ORIGIN, PRESET, RECIPE, SPACE, is_own, new_study, trial_id, trials_of
 from tune.search.plan import SearchPlan
 from tune.search.samplers import distribution_of
 
-SPACE = "space"
-"""Attribute of a study: which space its parameters are of."""
 _LATEST = 100
 """Trials enough to draw each parameter; a study may have thousands."""
 _SCORED_STATES = (OptunaState.COMPLETE, OptunaState.PRUNED)

@@ -17,9 +17,9 @@ from maskcls.errors import CallError
 from search_spaces import Space
 from tune.compare.__main__ import main as compare_main
 from tune.compare.options import CompareOptions
+from tune.durations import budget_s
 from tune.runs import estimates
 from tune.runs.cluster import Cluster, Node
-from tune.runs.durations import budget_s
 from tune.runs.folder import SearchRun
 from tune.runs.options import SharedOptions
 from tune.runs.record import SearchRecord

@@ -15,8 +15,8 @@ from ray.tune.error import TuneError
 from rich.console import Console
 
 from tests.tune.searches import make_plan, new_run, table
+from tune.durations import duration
 from tune.runs import leaderboard
-from tune.runs.durations import duration
 from tune.runs.folder import SearchRun
 from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import DUPLICATE, ORIGIN, STATE, Record, open_study, records
