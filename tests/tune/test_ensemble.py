@@ -366,6 +366,20 @@ class TestRefusals:
             f"done). To train it: {run.resume_command}" in caplog.messages
         )
 
+    def test_one_that_diverged_on_its_way_to_the_end_is_not_advised_to_be_trained(
+        self, tmp_path: Path, demo_cache: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        run, faces = small_run(tmp_path, demo_cache)
+        _, stopped = two_trials(run)
+        let_answer(run, faces, Design(2, 2), (0, 1), outvoting)
+        write_end(run, stopped, None)
+        with caplog.at_level("WARNING", "maskcls"), pytest.raises(CallError, match="but small has 1"):
+            find_candidates([run], faces)
+        assert caplog.messages == [
+            "Finalist 0001 of small is left out: the trial was stopped early, then trained to its end: diverged. loss "
+            "is nan"
+        ]
+
     def test_one_that_was_then_trained_to_its_end_takes_part(self, tmp_path: Path, demo_cache: Path) -> None:
         run, faces = small_run(tmp_path, demo_cache)
         _, stopped = two_trials(run)

@@ -93,7 +93,9 @@ def find_candidates(runs: Sequence[SearchRun], faces: FaceDataset) -> list[Candi
         # Folds and fit ids depend on split and photos, which `check_runs` found to be the same in all runs.
         for finalist in (with_end(run, one) for one in read_finalists(run, trials, faces, design)):
             reason = f"{'; '.join(finalist.failed)}." if finalist.failed else ""
-            if finalist.unfinished:
+            if finalist.diverged:
+                reason = f"the trial was stopped early, then trained to its end: {finalist.unfinished}"
+            elif finalist.unfinished:
                 reason = (
                     f"the trial was stopped early, and is not trained to its end ({finalist.unfinished}). To train it: "
                     f"{run.resume_command}"
