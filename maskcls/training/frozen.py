@@ -93,6 +93,8 @@ class CachedFeatures:
         """Photos whose features were copied out of stores, in every call again."""
         self.filled = 0
         """Features that were computed here and put into stores."""
+        self.filling_s = 0.0
+        """How long it took to fill stores, and to wait for others that filled them."""
         self._computed, self._computing_s = 0, 0.0
         self.problem = ""
         """What is wrong with the cache, so that not all features are cached; "" where nothing is."""
@@ -147,11 +149,14 @@ class CachedFeatures:
                 missing += at[lacking].tolist()
         rows, views = rows[missing], views[missing]
         self.filled += len(rows)
+        began = perf_counter()
         try:
             fill(wanted, lambda numbers: self._compute(rows[numbers], views[numbers]), self._frozen.block)
         except OSError as error:  # the disk is full, or fails: from now on everything is computed live
             self._note_problem(f"takes none: {error}")
             self._open = dict.fromkeys(self._open)
+        if wanted:
+            self.filling_s += perf_counter() - began
 
     def _views(self, rows: Integers, views: Integers | None) -> Integers:
         return np.full(len(rows), UNAUGMENTED) if views is None or self.unaugmented else views

@@ -43,7 +43,7 @@ NO_SCORE = 0.0
 No bundle and no page shows it.
 """
 
-NOTES = ("frozen_features", "wait_share", "feature_hits", "saved_s", "micro_batch", "message")
+NOTES = ("frozen_features", "wait_share", "feature_hits", "saved_s", "filling_s", "micro_batch", "message")
 """What a row says besides the epoch's numbers."""
 
 HAS_ERRORS = "has_errors"

@@ -30,6 +30,18 @@ def test_a_second_fit_reads_what_the_first_one_computed(tmp_path: Path, monkeypa
     assert hits_of(Fit(KEPT, known(), stores=stores)) == [PHOTOS] * KEPT.epochs
 
 
+def test_filling_the_stores_is_timed_in_the_epochs_that_do_it(tmp_path: Path) -> None:
+    stores = FeatureStores(tmp_path, 1.0, True)
+
+    def filling(fit: Fit) -> list[float]:
+        return [fit.notes()["filling_s"] for _ in fit.epochs()]
+
+    first = filling(Fit(KEPT, known(), stores=stores))
+    assert first[0] > 0
+    assert first[-1] == 0, "the last epoch has the views of the first"
+    assert filling(Fit(KEPT, known(), stores=stores)) == [0] * KEPT.epochs
+
+
 def test_without_a_store_only_decoding_is_saved() -> None:
     fit = Fit(KEPT, dataclasses.replace(known(), decoding_s=DECODING_S))
     for _ in fit.epochs(last=1):

@@ -368,10 +368,11 @@ def test_a_study_with_treatments(tmp_path: Path, few_faces: tuple[str, ...]) -> 
 
 
 def _set_seconds(run: Path, seconds: dict[str, float]) -> None:
-    """Give each fit the time of its treatment's, as if it had taken that."""
+    """Give each epoch of a fit the time of the fit's treatment, as if it had taken that."""
     for file in run.glob("fits/*/result.json"):
-        result = json.loads(file.read_text())
-        file.write_text(json.dumps({**result, "seconds": seconds[result["settings"]["treatment"]]}))
+        taken = {"epoch_seconds": seconds[json.loads(file.read_text())["settings"]["treatment"]], "filling_s": 0.0}
+        curve = file.with_name("epochs.jsonl")
+        curve.write_text("".join(json.dumps(json.loads(row) | taken) + "\n" for row in curve.read_text().splitlines()))
 
 
 @pytest.mark.usefixtures("ray_cluster")
