@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from rich.table import Table
 
 from maskcls.text import counted
 from tune.durations import duration
 from tune.runs import live
 from tune.runs.estimates import PHOTOS_PER_SECOND, count_photos, decoded_bytes, gigabytes, pixel_room
-from tune.runs.study import PRESET
+from tune.runs.study import POINT, PRESET, SAMPLED
 from tune.search import points
 from tune.search.disk import run_bytes
-from tune.search.first_trials import initial_trials
+from tune.search.first_trials import initial_left
 from tune.search.options import Resolved, SearchOptions
 from tune.search.plan import GRID, MODEL_AFTER, NONE, SearchPlan, geometries, modelled, parameters
+from tune.search.warm_start import preset_params
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
 
 # Of all epochs, about so many are run where the worse half of the trials is stopped at their half.
 SHARE_OF_EPOCHS = 0.75
 TRAIN_SHARE = 0.7
 
 
-def print_plan(options: SearchOptions, resolved: Resolved, ended: int = 0, known: int = 0) -> None:
+def print_plan(
+    options: SearchOptions, resolved: Resolved, there: Sequence[FrozenTrial] = (), ended: int = 0, known: int = 0
+) -> None:
     """Print what the search would do.
 
     Args:
-        ended: trials that a run to be resumed has already.
+        there: all trials of a run to be resumed.
+        ended: how many of its own have ended.
         known: trials whose scores the sampler knows before the first one begins.
 
     Raises CallError where decoded photos have no room.
@@ -42,14 +52,14 @@ def print_plan(options: SearchOptions, resolved: Resolved, ended: int = 0, known
     console.print(table)
     gpus = f", {plan.gpus:g} GPUs" if plan.gpus else ""
     trials = None if options.trials is None else max(0, options.trials - ended)
+    ahead = initial_left(there, plan)
     console.print(
         f"Trials: {'as many as the time allows' if trials is None else trials}"
         f"{f' more than the {ended} there are' if ended else ''}, "
-        f"{plan.parallel} at a time, {counted(plan.cpus, 'core')}{gpus} each; "
-        f"first the preset {options.preset}, then {len(initial_trials(plan)) - 1} known points.",
+        f"{plan.parallel} at a time, {counted(plan.cpus, 'core')}{gpus} each{_first(ahead, options.preset)}.",
         highlight=False,
     )
-    console.print(sampler_line(plan, trials, ended, known), highlight=False)
+    console.print(sampler_line(plan, trials, ahead, ended, known), highlight=False)
     console.print(size_line(plan), highlight=False)
     stopped = "" if plan.scheduler == NONE else f"; worse trials are stopped early, by {plan.scheduler}"
     console.print(
@@ -86,25 +96,39 @@ def seconds(plan: SearchPlan, photos: int, trials: int) -> float:
     return (trials * share + plan.fits_after) * plan.base.epochs * per_epoch / plan.parallel
 
 
-def sampler_line(plan: SearchPlan, trials: int | None, ended: int, known: int) -> str:
+def _first(ahead: Sequence[str], preset: str) -> str:
+    """Which trials are begun before the sampler is asked, as the rest of a sentence."""
+    n = sum(origin.startswith(POINT) for origin in ahead)
+    points = counted(n, "known point")
+    if PRESET in ahead:
+        return f"; first the preset {preset}, then {points}"
+    return f"; first {points}" if n else ""
+
+
+def _or_begun(ahead: Sequence[str]) -> str:
+    return ", or were begun before" if SAMPLED in ahead else ""
+
+
+def sampler_line(plan: SearchPlan, trials: int | None, ahead: Sequence[str], ended: int, known: int) -> str:
     """Who suggests the trials, and how many of them by a model of what the earlier ones scored.
 
     Args:
         trials: that are still to begin; None: as many as the time allows.
+        ahead: as `initial_left` gives it.
     """
     by = f"Suggested by {plan.sampler}"
     if plan.sampler not in MODEL_AFTER:
         return f"{by}."
-    initial = initial_trials(plan)
-    ahead = max(0, len(initial) - ended)
     needs = f"its model needs {counted(plan.model_after, 'trial')} with a score, {known} of which are there"
     if trials is None:
         return f"{by}: {needs}."
-    by_model = modelled(plan, ahead, known, ended, unknown=int(ahead == len(initial) and not initial[PRESET]))
-    rest = trials - min(ahead, trials) - by_model
+    unknown = int(PRESET in ahead and not preset_params(plan))
+    by_model = modelled(plan, len(ahead), known, ended, unknown)
+    first = min(len(ahead), trials)
+    rest = trials - first - by_model
     return (
         f"{by}: {needs}. So {by_model} of {counted(trials, 'trial')} are suggested by the model, {rest} at random; "
-        f"{min(ahead, trials)} are the preset and known points."
+        f"{first} are the preset and known points{_or_begun(ahead)}."
     )
 
 

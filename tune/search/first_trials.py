@@ -9,26 +9,43 @@ the number of trials, and crashes if Optuna's record is ahead of Ray's last snap
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import optuna
+from optuna.trial import FrozenTrial
 
-from tune.runs.study import ORIGIN, POINT, PRESET, is_own
+from tune.runs.study import ORIGIN, POINT, PRESET, SAMPLED, is_own
 from tune.search.plan import SearchPlan
 from tune.search.warm_start import preset_params
 
 
 def enqueue_initial_trials(study: optuna.Study, plan: SearchPlan) -> None:
     """Enqueue the preset's recipe as trial 0, then the space's points, unless an earlier driver did so."""
-    there = [
-        (trial.user_attrs.get(ORIGIN, ""), trial.system_attrs.get("fixed_params"))
-        for trial in study.get_trials(deepcopy=False)
-    ]
+    for origin, params in _missing(study.get_trials(deepcopy=False), plan).items():
+        study.enqueue_trial(params, user_attrs={ORIGIN: origin})
+
+
+def initial_left(trials: Sequence[FrozenTrial], plan: SearchPlan) -> list[str]:
+    """Return the origins of the trials that a search with these ones goes on with before its sampler is asked.
+
+    Those that ran or wait, and of the preset and the space's points those that are not there: under another space, its
+    own.
+    """
+    begun = [trial for trial in trials if is_own(trial) and not trial.state.is_finished()]
+    return [*(trial.user_attrs.get(ORIGIN, SAMPLED) for trial in begun), *_missing(trials, plan)]
+
+
+def _missing(trials: Sequence[FrozenTrial], plan: SearchPlan) -> dict[str, dict[str, Any]]:
+    """Return the initial trials that no driver has enqueued."""
+    there = [(trial.user_attrs.get(ORIGIN, ""), trial.system_attrs.get("fixed_params")) for trial in trials]
     origins = {origin for origin, _ in there}
     points = [params for origin, params in there if origin.startswith(POINT)]
-    for origin, params in initial_trials(plan).items():
-        if origin not in origins if origin == PRESET else params not in points:
-            study.enqueue_trial(params, user_attrs={ORIGIN: origin})
+    return {
+        origin: params
+        for origin, params in initial_trials(plan).items()
+        if (origin not in origins if origin == PRESET else params not in points)
+    }
 
 
 def initial_trials(plan: SearchPlan) -> dict[str, dict[str, Any]]:

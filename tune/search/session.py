@@ -105,8 +105,8 @@ def _begin(options: SearchOptions, caller: Caller) -> int:
 
 
 def _resume(stated: SearchOptions, place: str, caller: Caller) -> int:
-    from tune.runs.study import records
-    from tune.upkeep.repair import check_trials  # these import optuna
+    from tune.runs.study import records, trials_of  # these import optuna
+    from tune.upkeep.repair import check_trials
 
     found = SearchRun.open(place, stated.runs)
     options = stated.resumed(found)
@@ -147,7 +147,7 @@ def _resume(stated: SearchOptions, place: str, caller: Caller) -> int:
         resolved = _shared(resolved, options, machine)
         if options.plan:
             known = known_trials(resolved.plan, found).known + n_importable(resolved.plan)
-            print_plan(options, resolved, ended, known)
+            print_plan(options, resolved, trials_of(found), ended, known)
             return 0
         _check_pixel_room(options, resolved.plan, found.record().data.photos)
         found.write_record(found.record().changed(call={**found.record().call, **options.to_record()}))

@@ -8,20 +8,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from optuna.trial import TrialState as OptunaState
 
 from maskcls.data.augment import Augmenter
 from maskcls.errors import CallError
 from maskcls.recipe import N_STAGES, Recipe
 from maskcls.training.presets import VIEWS, preset
 from search_spaces import NAMES, Setting, Space, get
-from tests.tune.asked import ask, begin, plan_of, report
+from tests.tune.asked import ask, begin, plan_of, report, search
 from tests.tune.searches import new_run
 from tests.tune.synthetic import SPACE
 from tests.tune.two_spaces import ended_every_way
-from tune.runs.study import records
+from tune.runs.study import POINT, SAMPLED, open_study, records
 from tune.search.dry_run import sampler_line
+from tune.search.first_trials import enqueue_initial_trials, initial_left
 from tune.search.plan import GP, RANDOM, TPE, SearchPlan, modelled, pinned_space, vet
-from tune.search.warm_start import n_importable
+from tune.search.warm_start import n_importable, widen
 from tune.states import TrialState
 
 
@@ -121,14 +123,36 @@ def test_known_trials_count_for_the_model(tmp_path: Path) -> None:
 
 
 def test_the_plan_says_who_suggests() -> None:
-    assert sampler_line(plan_of(SPACE, 12, sampler=RANDOM), 12, 0, 0) == "Suggested by random."
-    said = sampler_line(plan_of(SPACE, 12, sampler=TPE, random_start=10), 12, 0, 0)
+    ahead = initial_left((), plan_of(SPACE, 12))
+    assert sampler_line(plan_of(SPACE, 12, sampler=RANDOM), 12, ahead, 0, 0) == "Suggested by random."
+    said = sampler_line(plan_of(SPACE, 12, sampler=TPE, random_start=10), 12, ahead, 0, 0)
     assert said == (
         "Suggested by tpe: its model needs 10 trials with a score, 0 of which are there. So 2 of 12 trials are "
         "suggested by the model, 8 at random; 2 are the preset and known points."
     )
-    assert sampler_line(plan_of(SPACE, 12, sampler=GP), None, 0, 4) == (
+    assert sampler_line(plan_of(SPACE, 12, sampler=GP), None, ahead, 0, 4) == (
         "Suggested by gp: its model needs 10 trials with a score, 4 of which are there."
+    )
+
+
+def test_a_wider_space_tries_its_own_points_before_the_model_is_asked(tmp_path: Path) -> None:
+    """And `--plan` of a resume says so: as many as the driver enqueues then, and the trials that were left running."""
+    run = new_run(tmp_path)
+    search(plan_of(get("freezing"), 6), run)
+    study, wider = open_study(run), plan_of(get("everything"), 12)
+    assert initial_left(study.trials, plan_of(get("freezing"), 12)) == []
+    study.ask()
+    ahead = initial_left(study.trials, wider)
+    n = len(wider.space.points(wider.setting))
+    assert ahead == [SAMPLED, *(f"{POINT} {number}" for number in range(1, n + 1))]
+    widen(study, wider)
+    enqueue_initial_trials(open_study(run), wider)
+    assert len(initial_left(open_study(run).trials, wider)) == n + 1
+    waiting = [trial for trial in open_study(run).trials if trial.state == OptunaState.WAITING]
+    assert len(waiting) == n
+    assert sampler_line(wider, 6, ahead, 6, 6) == (
+        f"Suggested by tpe: its model needs 4 trials with a score, 6 of which are there. So {5 - n} of 6 trials are "
+        f"suggested by the model, 0 at random; {n + 1} are the preset and known points, or were begun before."
     )
 
 
