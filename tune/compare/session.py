@@ -240,7 +240,7 @@ def _fit_all(
     typer.echo(f"Run {run.name}: {len(asked)} fits, {share.parallel} at a time, in {run.path}")
     if to_do(asked, is_evaluated) and not cluster.is_up():
         say_dashboard(stack.enter_context(cluster.connected(options.address)))
-        check_nodes(run)
+        check_nodes(run, (recipe.weights for recipe in plan.recipes))
     work = functools.partial(fit_and_evaluate, cache=ready.faces.cache)
     return run_fits(asked, work, parallel=share.parallel, budget_s=budget_s, is_done=is_evaluated)
 

@@ -1,14 +1,15 @@
-"""Whether every node of a cluster sees the run's folder and the photos, found out before work is given to it."""
+"""Whether every node of a cluster sees the run's folder, the photos and the weights, before work is given to it."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from maskcls.errors import RunError
+from maskcls.models.weights import HUB, NONE
 from maskcls.text import counted, first
 from tune.runs.folder import RunFolder
 
@@ -16,12 +17,14 @@ ANSWER_S = 60.0
 """How long a node may take to start a worker and to look."""
 
 
-def check_nodes(run: RunFolder, *, fewest: int = 2) -> None:
-    """Raises RunError that names the nodes of Ray's cluster which do not see the run or its photos, or do not answer.
+def check_nodes(run: RunFolder, weights: Iterable[str], *, fewest: int = 2) -> None:
+    """Raises RunError that names the nodes of Ray's cluster which do not see what their fits need, or do not answer.
 
-    Each node must find in the run's folder what the driver has just written there, and the first photo.
+    Each node must find in the run's folder what the driver has just written there, the first photo, and the folders of
+    weights.
 
     Args:
+        weights: as recipes have them: hub, none, or a folder.
         fewest: a cluster of fewer nodes is not asked, since a fit there sees what the driver sees.
     """
     import ray
@@ -33,14 +36,16 @@ def check_nodes(run: RunFolder, *, fewest: int = 2) -> None:
     written = run.path / f".seen-by-nodes-{ray.get_runtime_context().get_job_id()}"
     written.touch()
     try:
-        problems = _problems(nodes, [written, *_first_photo(run)])
+        folders = [Path(one) for one in sorted(set(weights) - {HUB, NONE})]
+        problems = _problems(nodes, [written, *_first_photo(run), *folders])
     finally:
         written.unlink(missing_ok=True)
     if problems:
         raise RunError(
             f"{len(problems)} of {counted(len(nodes), 'node')} of the cluster cannot take part: "
-            f"{first(sorted(problems), 3)}. All nodes must see the photos and {run.path} under the same paths: put "
-            "both on a file system that they share (--data, --runs), or start Ray without these nodes."
+            f"{first(sorted(problems), 3)}. All nodes must see the photos, the weights and {run.path} under the same "
+            "paths: put them on a file system that they share (--data, --weights, --runs), or start Ray without these "
+            "nodes."
         )
 
 

@@ -228,7 +228,7 @@ def _search(options: SearchOptions, resolved: Resolved, run: SearchRun, there: C
     typer.echo(f"Run {run.name}: {trials} of space {resolved.space.name}, {plan.parallel} at a time, in {run.path}")
     say_dashboard(there)
     say_all(loggers.where(name, run) for name in options.log)
-    check_nodes(run)
+    check_nodes(run, [plan.base.weights])
     objective = functools.partial(run_fit, cache=options.cache_options, shared=plan.shares_features)
     began = time.monotonic()
     # What was chosen was chosen among other trials; its fits are kept, so choosing again trains only what is missing.
