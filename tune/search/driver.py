@@ -6,7 +6,7 @@ import functools
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -20,7 +20,7 @@ from tune.fitting.request import Work
 from tune.runs import cluster, leaderboard
 from tune.runs.folder import SearchRun
 from tune.runs.stopping import Outcome, Reason, StopRequest, stoppable
-from tune.runs.study import begun, is_own, open_study
+from tune.runs.study import Record, begun, is_own, open_study
 from tune.search import actors, loggers, samplers, schedulers
 from tune.search.first_trials import enqueue_initial_trials, n_left
 from tune.search.plan import SearchPlan
@@ -36,6 +36,8 @@ MAX_FAILURES = 2
 _HOPELESS = 3
 CLOSE = 0.05
 """By what share of the time budget a trial may exceed it, if it is expected to end by then."""
+FitsLeft = Callable[[Sequence[Record]], int]
+"""How many fits would follow the search if it ended with these trials."""
 
 
 def run_search(
@@ -61,9 +63,18 @@ def run_search(
 
 
 def drive(
-    plan: SearchPlan, run: SearchRun, objective: Work, plain: bool | None = None, log: Sequence[str] = ()
+    plan: SearchPlan,
+    run: SearchRun,
+    objective: Work,
+    plain: bool | None = None,
+    log: Sequence[str] = (),
+    fits_left: FitsLeft | None = None,
 ) -> Outcome:
-    """Do what `run_search` does, for a run that the caller holds (`RunFolder.driving`)."""
+    """Do what `run_search` does, for a run that the caller holds (`RunFolder.driving`).
+
+    Args:
+        fits_left: of the fits that follow the search, and for which a time budget leaves room; None: of a new run.
+    """
     cluster.quiet()
     samplers.check_serves(plan.sampler, plan.space, plan.setting)
     study = open_study(run)
@@ -80,7 +91,7 @@ def drive(
         return Outcome(Reason.FINISHED, 0)
     scheduler = schedulers.create(plan.scheduler, plan.base.epochs, searcher.note_error)
     scheduler.replay(trial for trial in searcher.study.get_trials(deepcopy=False) if is_own(trial))
-    stop = _Stop(searcher, plan)
+    stop = _Stop(searcher, plan, fits_left)
     logging_to = loggers.create(log, run)
     with (
         Progress(plan, run, searcher.study, plain) as progress,
@@ -166,8 +177,9 @@ class _Stop(Stopper):  # type: ignore[misc]
     where they are, for a resumed search.
     """
 
-    def __init__(self, searcher: StudySearch, plan: SearchPlan) -> None:
+    def __init__(self, searcher: StudySearch, plan: SearchPlan, fits_left: FitsLeft | None = None) -> None:
         self._searcher, self._plan = searcher, plan
+        self._fits_left = fits_left or (lambda trials: plan.fits_after)
         self._began = time.monotonic()
         self._reserve: tuple[int, float] = (-1, 0.0)
         self.asked = StopRequest()
@@ -221,10 +233,11 @@ class _Stop(Stopper):  # type: ignore[misc]
         """Estimate from the trials so far how long the fits after the search will take; at most half the budget."""
         ended = len(self._searcher.ended)
         if self._plan.fits_after and self._reserve[0] != ended:
-            timed = [record for record in begun(self._searcher.study) if record.epochs and record.seconds]
+            trials = begun(self._searcher.study)
+            timed = [record for record in trials if record.epochs and record.seconds]
             best = leaderboard.ranked(timed)[:3]
             an_epoch = max((record.seconds / record.epochs for record in best), default=0.0)
-            fits_in_turn = math.ceil(self._plan.fits_after / self._plan.parallel)
+            fits_in_turn = math.ceil(self._fits_left(trials) / self._plan.parallel)
             needed = fits_in_turn * self._plan.base.epochs * an_epoch
             self._reserve = (ended, min(needed, (self._plan.time_budget_s or 0.0) / 2))
         return self._reserve[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 import sys
@@ -21,7 +22,7 @@ from tune.runs.folder import SearchRun
 from tune.runs.session import faces_of
 from tune.runs.stopping import Outcome, Reason
 from tune.search.options import SPACE_COPY, SearchOptions
-from tune.search.plan import MANY, SearchPlan
+from tune.search.plan import MANY, NONE, SearchPlan
 
 if TYPE_CHECKING:
     from tune.runs.study import Record
@@ -85,6 +86,31 @@ def handed_over(run: SearchRun, options: SearchOptions) -> bool:
         return False
     chosen = not options.finalists or is_made(run, design_of(options))
     return chosen and (not options.retrain_on_all or (run.best_on_all / "bundle.json").exists())
+
+
+def fits_left(run: SearchRun, options: SearchOptions, plan: SearchPlan) -> Callable[[Sequence[Record]], int]:
+    """Return what counts the fits that would follow the search if it ended with some trials: those not done yet.
+
+    Of a finalist that is still to be found, it counts all.
+    """
+    from tune.selection.choice import fits_to_do
+    from tune.selection.finalists import top_trials
+
+    of_one = options.repeats + int(options.scheduler != NONE)
+    faces = functools.cache(lambda: faces_of(run, options))
+
+    def left(trials: Sequence[Record]) -> int:
+        if not options.finalists:
+            return plan.fits_after
+        try:
+            to_do = len(fits_to_do(run, trials, faces(), design_of(options)))
+        except MaskclsError:  # the choice will say it
+            return plan.fits_after
+        to_do += of_one * (options.finalists - len(top_trials(trials, options.finalists)))
+        on_all = options.retrain_on_all and (to_do > 0 or not (run.best_on_all / "bundle.json").exists())
+        return to_do + int(on_all)
+
+    return left
 
 
 def choose(run: SearchRun, options: SearchOptions, plan: SearchPlan, left_s: float | None) -> Choice | None:

@@ -194,6 +194,22 @@ def test_the_fits_after_the_search_have_half_of_the_time_at_most(tmp_path: Path,
     assert search.stop.reason == Reason.TIME_UP
 
 
+def test_fits_that_are_done_need_no_time_again(tmp_path: Path, clock: Clock) -> None:
+    """A resumed search whose finalists were repeated leaves time for those fits alone that a new finalist needs."""
+    search = begun(tmp_path, clock, fits_after=6)
+    search.stop = _Stop(search.searcher, search.searcher.plan, lambda trials: 0 if len(trials) < 3 else 2)
+    search.complete(next_trial(search), each_s=3.0)
+    search.complete(next_trial(search), each_s=3.0)
+    clock.now = 99.9
+    assert not search.stop.stop_all(), "nothing is left to do of the choice"
+    clock.now = 41.0
+    search.complete(next_trial(search), each_s=3.0)
+    assert not search.stop.stop_all(), "two fits of 30 s, but half of the time at most"
+    clock.now = 50.1
+    assert search.stop.stop_all()
+    assert search.stop.reason == Reason.TIME_UP
+
+
 def test_a_resumed_search_knows_the_pace_from_before(tmp_path: Path, clock: Clock) -> None:
     first = begun(tmp_path, clock, fits_after=6, parallel=2)
     first.complete(next_trial(first), each_s=0.8)

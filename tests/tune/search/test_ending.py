@@ -11,7 +11,9 @@ import pytest
 
 from maskcls.data.dataset import FaceDataset
 from tests.tune.answered_run import let_answer, one_knows
+from tests.tune.asked import plan_of
 from tests.tune.selection.small_run import add_trial, small_run, write_end
+from tests.tune.synthetic import SPACE
 from tune.report.choice import sections
 from tune.report.page import write_report
 from tune.runs.folder import SearchRun
@@ -162,6 +164,25 @@ def test_what_runs_beside_the_repeats(run_and_faces: tuple[SearchRun, FaceDatase
     assert labels(DESIGN) == [*repeats, "trial 0002, to its end", *of_preset]
     assert labels(Design(1, 2)) == [repeats[0], repeats[2], *of_preset]
     assert "to its end" in labels(Design(3, 2))[-1], "a finalist's repeats are the preset's"
+
+
+def test_time_is_left_for_the_fits_that_are_not_done(run_and_faces: tuple[SearchRun, FaceDataset]) -> None:
+    run, faces = run_and_faces
+    plan = plan_of(SPACE, 9)
+    options = SearchOptions(space="freezing", finalists=2, repeats=2)
+    left = ending.fits_left(run, options, plan)
+    assert left(records(run)) == 2 * (2 + 1), "two finalists, each perhaps stopped early"
+    add_trial(run, [0.5], {"lr_head": 1e-2})
+    assert left(records(run)) == 2 + 3, "the repeats of one, and another finalist"
+    add_trial(run, [0.4], {"lr_head": 1e-3})
+    let_answer(run, faces, DESIGN, (0, 1), one_knows)
+    assert left(records(run)) == 0
+    on_all = ending.fits_left(run, options.model_copy(update={"retrain_on_all": True}), plan)
+    assert on_all(records(run)) == 1
+    add_trial(run, [0.6], {"lr_head": 1e-1})
+    assert left(records(run)) == 2, "the repeats of the new best one"
+    nobody = ending.fits_left(run, options.model_copy(update={"finalists": 0}), plan)
+    assert nobody(records(run)) == plan.fits_after
 
 
 def test_fits_beside_the_choice_that_were_interrupted_are_the_outcome() -> None:
