@@ -17,7 +17,8 @@ from maskcls.files import write_atomically
 from maskcls.reports.page import Html, Section, listed, page, section, table, tiles
 from maskcls.reports.plots import ACCENT, BLUE, STYLE, hover, legend, new_figure, to_svg
 from maskcls.text import counted
-from tune.report.page import ReportOptions
+from tune.fitting.curve import read_curve
+from tune.report.page import ReportOptions, model_of
 from tune.report.predicted import Predicted, read_sets
 from tune.runs import leaderboard
 from tune.runs.folder import SearchRun
@@ -30,7 +31,8 @@ from tune.selection.record import ChoiceRecord, read_choice
 from tune.statistics.paired import ModelDifference, Repeat, model_difference
 from tune.statistics.people import FEW_PEOPLE
 
-COLOURS = (BLUE, ACCENT)
+LINES = ({"color": BLUE, "lw": 3, "marker": "o", "ms": 6}, {"color": ACCENT, "lw": 1.5, "marker": "s", "ms": 3.5})
+"""How each search is drawn, the second above the first: where both are the same, both are seen."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def write_comparison(base: SearchRun, variant: SearchRun, options: ReportOptions
     sections = [
         _headline(both),
         _winners(both, options),
-        section("How they went", "", _progress(both)),
+        section("How they went", "", _progress(both) + _winners_curves(both)),
         *_differences(both),
     ]
     text = f"{both[1].name} beside {both[0].name}; a difference is {both[1].name} minus {both[0].name}."
@@ -117,6 +119,8 @@ def _on_the_holdout(both: Sequence[Searched], options: ReportOptions) -> list[st
     pair, said = _same_photos(base, variant)
     if pair is None:
         return [f"On the holdout: no difference. {said}"]
+    if (pair.base == pair.variant).all():
+        return [f"On the holdout: no difference, because both models predict the same class for every photo. {said}"]
     result = model_difference(pair)
     return [
         f"On the holdout: {_difference_text(result)}, over {counted(result.people, 'person', 'people')} and not over "
@@ -200,11 +204,11 @@ def _progress(both: Sequence[Searched]) -> Html:
     with mpl.rc_context(STYLE):
         figure, axes = new_figure(1, 1, 3.6)
         ax = axes[0]
-        for one, colour in zip(both, COLOURS, strict=True):
+        for one, look in zip(both, LINES, strict=True):
             scored = [trial for trial in one.trials if trial.f1 is not None]
             best = np.maximum.accumulate([trial.f1 or 0.0 for trial in scored] or [0.0])
             epochs = np.cumsum([trial.epochs for trial in scored] or [0])
-            (line,) = ax.step(epochs, best, where="post", color=colour, lw=2, marker="o", ms=4, label=one.name)
+            (line,) = ax.step(epochs, best, where="post", label=one.name, **look)
             hover(line, [f"{one.name}, trial {trial.trial_id}: {trial.f1:.4f}" for trial in scored])
         ax.set(xlabel="epochs of all trials so far, in the order of the trials", ylabel="best validation macro F1")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -212,28 +216,57 @@ def _progress(both: Sequence[Searched]) -> Html:
         return to_svg(figure, "Best validation macro F1 so far of both searches over the epochs that they trained")
 
 
+def _winners_curves(both: Sequence[Searched]) -> Html:
+    """The learning curves of both winners; nothing where a search has none."""
+    winners = [(one, one.best) for one in both]
+    with mpl.rc_context(STYLE):
+        figure, axes = new_figure(1, 1, 3.2)
+        ax = axes[0]
+        for (one, best), look in zip(winners, LINES, strict=True):
+            if best is None:
+                return Html()
+            curve = {best.trial_id: read_curve(one.run.trial(best.trial_id))}
+            rows = model_of(one.run, best, one.choice, curve).rows
+            epochs, f1s = [row["epoch"] for row in rows], [row["validation_f1"] for row in rows]
+            (line,) = ax.plot(epochs, f1s, label=f"{one.name}, trial {best.trial_id}", **look)
+            hover(line, [f"{one.name}, epoch {at}: {f1:.4f}" for at, f1 in zip(epochs, f1s, strict=True)])
+        ax.set(xlabel="epoch of the winner", ylabel="validation macro F1")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        legend(figure, ax)
+        return to_svg(figure, "Validation macro F1 of both winners over their epochs")
+
+
 def _differences(both: Sequence[Searched]) -> list[Section]:
-    """What differs in call, data and code, and between the winners' recipes."""
+    """What differs in call, data and code, and between the winners' recipes; at the end what does not."""
     recipes = [one.best.recipe if one.best else {} for one in both]
     same = "What is the same is left out."
-    return [
-        _table("What differs in the call", same, both, list(map(_call, both))),
-        _table("What differs in data and split", same, both, list(map(_data, both))),
-        _table("What differs in code and machine", "Of each search's last driver.", both, list(map(_code, both))),
-        _table("What differs between the winners' recipes", same, both, recipes),
-    ]
+    asked = (
+        ("the call", "What differs in the call", same, list(map(_call, both))),
+        ("data and split", "What differs in data and split", same, list(map(_data, both))),
+        (
+            "code and machine",
+            "What differs in code and machine",
+            "Of each search's last driver.",
+            list(map(_code, both)),
+        ),
+        ("the winners' recipes", "What differs between the winners' recipes", same, recipes),
+    )
+    found = [(what, title, text, _different(values)) for what, title, text, values in asked]
+    headers = ["what", *(one.name for one in both)]
+    sections = [section(title, text, table(headers, rows)) for _, title, text, rows in found if rows]
+    equal = [what for what, _, _, rows in found if not rows]
+    return sections + ([section("What is the same", f"{'; '.join(equal).capitalize()}.", Html())] if equal else [])
 
 
-def _table(title: str, text: str, both: Sequence[Searched], values: Sequence[Mapping[str, Any]]) -> Section:
-    names = list(dict.fromkeys(name for one in values for name in one))
-    rows = [
-        [name, *(str(one.get(name, "–")) for one in values)]
-        for name in names
-        if str(values[0].get(name, "–")) != str(values[1].get(name, "–"))
-    ]
-    if not rows:
-        return section(title, "Nothing.", Html())
-    return section(title, text, table(["what", *(one.name for one in both)], rows))
+def _different(values: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """One row for each value that two records do not share: its name, and both."""
+    base, variant = values
+    names = [name for name in dict.fromkeys((*base, *variant)) if str(base.get(name)) != str(variant.get(name))]
+    return [[name, *(_shown(one.get(name, "–")) for one in values)] for name in names]
+
+
+def _shown(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _call(one: Searched) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def write_report(run: SearchRun, options: ReportOptions | None = None, out: Path
     search = run.record()
     choice = read_choice(search)
     best = _best(trials, choice)
-    model = _model(run, best, choice, curves) if best else None
+    model = model_of(run, best, choice, curves) if best else None
     title = "winner" if choice and choice.winner_id else "best trial"
     caution = holdout_note(run) if holdout_evaluations(search) else "The holdout has not been used."
     sections = [_headline(trials, curves, model, choice, caution), *choice_part.sections(choice)]
@@ -90,7 +90,7 @@ def _how_good(
     options: ReportOptions,
     trials: Sequence[Record],
     choice: ChoiceRecord | None,
-    model: _Model,
+    model: Model,
     title: str,
 ) -> list[Section]:
     """How good the winner is, and for whom; of a run without stored predictions what the curve has."""
@@ -107,7 +107,7 @@ def _how_good(
 
 
 @dataclass(frozen=True)
-class _Model:
+class Model:
     """What best/ holds: a trial, after its training to the end where the search had stopped it early."""
 
     trial: Record
@@ -123,12 +123,13 @@ class _Model:
         return f"trial {self.trial.trial_id}, {backbone}, epoch {self.epoch} of {epochs}"
 
 
-def _model(run: SearchRun, best: Record, choice: ChoiceRecord | None, curves: Curves) -> _Model:
+def model_of(run: SearchRun, best: Record, choice: ChoiceRecord | None, curves: Curves) -> Model:
+    """What best/ holds, or would hold, of a search whose winner or best trial is `best`."""
     to_end = choice.winner.to_end if choice and choice.winner else None
     if to_end is None:
-        return _Model(best, best.best_epoch, curves[best.trial_id])
+        return Model(best, best.best_epoch, curves[best.trial_id])
     folder = finish_request(run, best, cpus=1, gpus=0.0).folder
-    return _Model(best, to_end.best_epoch, read_curve(folder))
+    return Model(best, to_end.best_epoch, read_curve(folder))
 
 
 def gain(trials: Sequence[Record]) -> float | None:
@@ -156,7 +157,7 @@ def _question(search: SearchRecord) -> str:
 def _headline(
     trials: Sequence[Record],
     curves: Curves,
-    model: _Model | None,
+    model: Model | None,
     choice: ChoiceRecord | None,
     note: str,
 ) -> Html:
@@ -193,7 +194,7 @@ def _preset_f1(trials: Sequence[Record]) -> str:
     return f"trial {preset.trial_id}: " + ("no score" if preset.f1 is None else f"{preset.f1:.4f}")
 
 
-def _scores(model: _Model, title: str) -> list[Section]:
+def _scores(model: Model, title: str) -> list[Section]:
     """F1 of each task and of each class, of the model's best epoch; nothing where its curve has no scores."""
     row = next((row for row in model.rows if row["epoch"] == model.epoch), {})
     scores = row.get("scores")

@@ -50,7 +50,9 @@ def test_what_differs_is_named_and_the_winners_are_compared(
     text = file.read_text()
     assert file == other.path / "report-with-small.html"
     assert "<td>space</td><td>–</td><td>everything</td>" in text
-    assert "What differs in data and split</h2><p>Nothing.</p>" in text
+    assert "What differs in data and split" not in text
+    assert "What is the same</h2><p>Data and split; code and machine; the winners&#39; recipes.</p>" in text
+    assert "Validation macro F1 of both winners over their epochs" in text
     assert "Both searches have the same holdout people." in text
     assert ", better, over 5 people and not over seeds" in text
     assert "Over 2 repeats with the same seeds and people: +0.0000 [+0.0000, +0.0000], can&#39;t tell" in text
@@ -85,6 +87,18 @@ def test_a_search_without_holdout_says_so(judged: tuple[SearchRun, FaceDataset],
     other.record_file.write_text(json.dumps(content))
     text = write_comparison(run, other, ReportOptions(faces.cache)).read_text()
     assert "On the holdout: no difference, because no predictions are known of other." in text
+
+
+def test_models_that_predict_the_same_are_said_to(
+    judged: tuple[SearchRun, FaceDataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, faces = judged
+    monkeypatch.setattr("tune.report.compare.FEW_PEOPLE", 2)
+    twin = SearchRun(Path(shutil.copytree(run.path, tmp_path / "twin")))
+    text = write_comparison(run, twin, ReportOptions(faces.cache)).read_text()
+    assert "no difference, because both models predict the same class for every photo." in text
+    assert "What differs" not in text
+    assert "<p>The call; data and split; code and machine; the winners&#39; recipes.</p>" in text
 
 
 def test_a_run_beside_itself_is_refused(judged: tuple[SearchRun, FaceDataset]) -> None:
