@@ -22,6 +22,7 @@ COLOURS = {
     "grid": ("#edf0f2", "#2a333b"),
     "paper": ("#ffffff", "#1c2329"),
     "ground": ("#f5f6f7", "#12171b"),
+    "shadow": ("#c9cfd5", "#05080a"),
     "marked": ("#fdf3f4", "#38262c"),
     "accent": ("#d1495b", "#f2808c"),
     "blue": ("#1f6f8b", "#5cb6d6"),
@@ -63,7 +64,14 @@ section {
   margin: 0 0 18px; padding: 20px 24px; background: var(--paper); border: 1px solid var(--line); border-radius: 10px;
   scroll-margin-top: 12px;
 }
-.scroll { overflow-x: auto; }
+/* A shadow at an edge behind which there is more: the covers scroll with the content, the shadows stay. */
+.scroll {
+  overflow-x: auto; background-repeat: no-repeat; background-size: 32px 100%, 32px 100%, 12px 100%, 12px 100%;
+  background-position: left, right, left, right; background-attachment: local, local, scroll, scroll;
+  background-image:
+    linear-gradient(to right, var(--paper) 40%, transparent), linear-gradient(to left, var(--paper) 40%, transparent),
+    linear-gradient(to right, var(--shadow), transparent), linear-gradient(to left, var(--shadow), transparent);
+}
 svg { display: block; width: 100%; height: auto; }
 svg text { font-family: inherit !important; }
 svg.medium { min-width: 440px; max-width: 780px; margin: 0 auto; }

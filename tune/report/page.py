@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from markupsafe import escape
+
 from maskcls.data.dataset import FaceDataset
 from maskcls.files import write_atomically
 from maskcls.labels import CLASS_NAMES
-from maskcls.reports.page import Html, Section, bar, dot, page, pairs, section, table, tiles
+from maskcls.reports.page import Html, Section, bar, dot, folded, page, pairs, paragraph, section, table, tiles
 from maskcls.reports.plots import INK, quiet_about_glyphs
 from maskcls.stores.arrays import CacheOptions
 from tune.durations import duration
@@ -20,6 +22,7 @@ from tune.report import choice as choice_part
 from tune.report import how_good, mistakes, origin, parameters, plots
 from tune.report.groups import check_columns
 from tune.report.people import people_table, search_data
+from tune.report.plots import NOTHING
 from tune.report.predicted import read_sets
 from tune.runs import leaderboard
 from tune.runs.folder import SearchRun
@@ -36,6 +39,8 @@ Curves = Mapping[str, Sequence[Mapping[str, Any]]]
 
 MAX_ROWS = 200
 """Rows of the page's leaderboard; leaderboard.csv has all."""
+UNFOLDED = 8
+"""Values of a recipe that the leaderboard shows before it folds the others."""
 
 
 @dataclass(frozen=True)
@@ -223,10 +228,6 @@ def _leaderboard(trials: Sequence[Record], best: Record | None) -> Html:
 
 def _row(place: int, trial: Record) -> list[str | Html]:
     colour = plots.STATE_COLOURS.get(trial.state, INK)
-    values = trial.overrides or trial.params
-    text = ", ".join(f"{key} {_value(value)}" for key, value in values.items()) or "the preset's own recipe"
-    if trial.message:
-        text += f" – {trial.message}"
     return [
         str(place) if trial.f1 is not None else "",
         trial.trial_id,
@@ -235,15 +236,26 @@ def _row(place: int, trial: Record) -> list[str | Html]:
         dot(colour) + trial.state,
         trial.origin,
         duration(trial.seconds),
-        text,
+        _overrides(trial),
     ]
+
+
+def _overrides(trial: Record) -> str | Html:
+    """What the trial's recipe has that the preset's has not; of many values only the first stay unfolded."""
+    values = [f"{key} {_value(value)}" for key, value in (trial.overrides or trial.params).items()]
+    shown, rest = values[:UNFOLDED], values[UNFOLDED:]
+    text = ", ".join(shown) or "the preset's own recipe"
+    if trial.message:
+        text += f" – {trial.message}"
+    return escape(text) + folded(f"and {len(rest)} more", paragraph(", ".join(rest))) if rest else text
 
 
 def _best_recipe(best: Record | None, title: str) -> list[Html]:
     if best is None:
         return []
-    changed = {key: value for key, value in best.recipe.items() if key in best.overrides}
-    rest = {key: value for key, value in best.recipe.items() if key not in best.overrides}
+    recipe = {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in best.recipe.items()}
+    changed = {key: value for key, value in recipe.items() if key in best.overrides}
+    rest = {key: value for key, value in recipe.items() if key not in best.overrides}
     content = pairs(changed, "chosen by the search") + pairs(
         rest, "from the preset, the scale and the call", unfolded=False
     )
@@ -256,4 +268,4 @@ def _last(rows: Sequence[Mapping[str, Any]], key: str) -> float:
 
 
 def _value(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{value:.3g}" if isinstance(value, float) else str(value) or NOTHING

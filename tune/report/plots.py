@@ -36,6 +36,8 @@ from tune.states import TrialState
 if TYPE_CHECKING:
     from tune.report.parameters import Importance
 
+NOTHING = "–"
+"""Stands for a value that is an empty text."""
 SMALL_IN = 4.2
 """Width of a figure of which several stand side by side."""
 # The colours differ in lightness as well, for readers who do not see the hues.
@@ -110,15 +112,23 @@ def _curve_style(trial: Record, best: str, title: str) -> dict[str, Any]:
 
 
 def slice_of(trials: Sequence[Record], name: str, distribution: BaseDistribution) -> Html:
-    """F1 over the values of one parameter, points coloured by the trial's state."""
+    """F1 over the values of one parameter, points coloured by the trial's state; one scale for all parameters."""
     with mpl.rc_context({**STYLE, "font.size": 9}):
         figure, axes = new_figure(1, 1, 2.5, SMALL_IN)
         ax = axes[0]
         drawn = [trial for trial in trials if trial.f1 is not None and name in trial.params]
         _by_state(ax, drawn, along(ax, "x", distribution, [trial.params[name] for trial in drawn]))
+        ax.set_ylim(*_scale_of(trials))
         ax.set_title(name, fontsize=10, loc="left")
         ax.set_ylabel("validation macro F1")
         return to_svg(figure, f"Validation macro F1 over {name}: {counted(len(drawn), 'trial')}")
+
+
+def _scale_of(trials: Sequence[Record]) -> tuple[float, float]:
+    """The ends of an axis of scores that all trials fit on, so that figures side by side compare."""
+    scores = [trial.f1 for trial in trials if trial.f1 is not None] or [0.0, 1.0]
+    margin = 0.05 * (max(scores) - min(scores)) or 0.05
+    return min(scores) - margin, max(scores) + margin
 
 
 def importances(found: Sequence[Importance]) -> Html:
@@ -259,4 +269,4 @@ def _number(trial: Record) -> int:
 
 
 def _short(choice: str) -> str:
-    return choice if len(choice) <= 22 else f"{choice[:21]}…"
+    return (choice if len(choice) <= 22 else f"{choice[:21]}…") or NOTHING
