@@ -19,6 +19,7 @@ from maskcls.reports.plots import ACCENT, BLUE, STYLE, hover, legend, new_figure
 from maskcls.text import counted
 from tune.fitting.curve import read_curve
 from tune.report.page import ReportOptions, model_of
+from tune.report.plots import NOTHING
 from tune.report.predicted import Predicted, read_sets
 from tune.runs import leaderboard
 from tune.runs.folder import SearchRun
@@ -262,11 +263,11 @@ def _different(values: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """One row for each value that two records do not share: its name, and both."""
     base, variant = values
     names = [name for name in dict.fromkeys((*base, *variant)) if str(base.get(name)) != str(variant.get(name))]
-    return [[name, *(_shown(one.get(name, "–")) for one in values)] for name in names]
+    return [[name, *(_shown(one.get(name, NOTHING)) for one in values)] for name in names]
 
 
 def _shown(value: object) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value) or NOTHING
 
 
 def _call(one: Searched) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 from markupsafe import escape
 
 from maskcls.data.dataset import FaceDataset
+from maskcls.errors import CallError
 from maskcls.files import write_atomically
 from maskcls.labels import CLASS_NAMES
 from maskcls.reports.page import Html, Section, bar, dot, folded, page, pairs, paragraph, section, table, tiles
@@ -64,9 +65,10 @@ def write_report(run: SearchRun, options: ReportOptions | None = None, out: Path
     Args:
         out: the file; None: report.html in the run.
 
-    Raises CallError where a column to group by does not exist.
+    Raises CallError where a column to group by does not exist, or what is asked for needs what the run does not have.
     """
     options = options or ReportOptions()
+    _check_can_show(run, options)
     trials = records(run)
     curves = {trial.trial_id: read_curve(run.trial(trial.trial_id)) for trial in trials}
     search = run.record()
@@ -88,6 +90,19 @@ def write_report(run: SearchRun, options: ReportOptions | None = None, out: Path
     file = out or run.report
     write_atomically(file, page(f"Search {run.name}", _question(search), sections))
     return file
+
+
+def _check_can_show(run: SearchRun, options: ReportOptions) -> None:
+    if options.group_by and not has_data(run):
+        raise CallError(
+            f"--group-by needs the run's photo table and split, but {run.data} lacks them. Leave out --group-by, or "
+            f"prepare the data with: {run.resume_command}"
+        )
+    if options.with_photos and not (has_data(run) and (run.best / "bundle.json").exists()):
+        raise CallError(
+            f"--with-photos shows the winner's mistakes, but {run.name} has no model in best/, or no photo table. "
+            f"Leave out --with-photos, or go on with the search: {run.resume_command}"
+        )
 
 
 def _how_good(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from maskcls.data.dataset import FaceDataset
 from tests.commands import call
+from tests.tune.made_run import made_run
 from tests.tune.report.test_how_good import judged
 from tune.report import __main__ as report
 from tune.runs.folder import SearchRun
@@ -38,3 +39,16 @@ def test_what_it_cannot_do_is_one_message(judged: tuple[SearchRun, FaceDataset])
         assert said.status == 2
         assert message in said.err
         assert said.out == ""
+
+
+def test_what_a_run_lacks_is_said_instead_of_left_out(tmp_path: Path) -> None:
+    run = made_run(tmp_path, 2)
+    for words, message in (
+        (("--group-by", "race"), f"--group-by needs the run's photo table and split, but {run.data} lacks them."),
+        (("--with-photos",), "--with-photos shows the winner's mistakes, but made has no model in best/"),
+    ):
+        said = call(report.main, "--run", run.path, *words)
+        assert (said.status, said.out) == (2, "")
+        assert message in said.err
+        assert "--resume" in said.err
+        assert not run.report.exists()
