@@ -3,9 +3,10 @@
     python -m tests.benchmarks.audit --data DIR --weights DIR [--backbone resnet10t] [--image-size 112] [--seeds 10]
 
 In each repeat 4 % of the people get swapped mask photos, 4 % the other gender, and 4 % another age group, nobody two of
-these. The features of the frozen backbone are computed once; linear models on them, trained on two thirds of the people
-with these labels, predict the last third. Precision is that of a list as long as there are errors (of one kind); labels
-that were wrong before count against it. Without --data, drawn faces. Prints a table, and writes a JSON record.
+these. The features of the frozen backbone are computed once (`--backbone gradients`: histograms of gradients and coarse
+colours); linear models on them, trained on two thirds of the people with these labels, predict the last third.
+Precision is that of a list as long as there are errors (of one kind); labels that were wrong before count against it.
+Without --data, drawn faces. Prints a table, and writes a JSON record.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from maskcls.recipe import Recipe
 from maskcls.seeds import generator
 from maskcls.stores.arrays import CacheOptions
 from tests.benchmarks import report
-from tests.tune.audit.linear import predicted
+from tests.tune.audit.linear import features, predicted
 from tune.audit.confident import doubts
 from tune.audit.findings import ranking
 from tune.audit.predictions import OutOfFold
@@ -41,6 +42,8 @@ KINDS = ("swap", "gender", "age")
 WRONG_AGES = (20, 45, 68)
 """Years that stand for an age group."""
 BLOCK, COMPONENTS = 64, 120
+GRADIENTS = "gradients"
+"""In place of a backbone's name: features without any weights."""
 MEAN, MOST = "mean of the photos' probabilities", "doubtful photos, then the most doubtful one"
 TASK = {"gender": ("gender2", "gender"), "age": ("age3", "age_group")}
 
@@ -121,6 +124,8 @@ def _by_photo(predictions: OutOfFold, kind: str) -> list[str]:
 
 def _features(photos: pd.DataFrame, call: argparse.Namespace) -> NDArray[np.float32]:
     """What the frozen backbone gives for each photo, (n, features)."""
+    if call.backbone == GRADIENTS:
+        return features(photos, default_cache())
     weights = str(call.weights.resolve()) if call.weights else "none"
     recipe = Recipe().override({"backbone": call.backbone, "weights": weights, "image_size": call.image_size})
     (model,) = build_models(recipe, pretrained=weights != "none")

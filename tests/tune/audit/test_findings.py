@@ -20,6 +20,9 @@ from tune.audit.proposals import write_proposals
 pytest.importorskip("cleanlab", reason="audits need cleanlab (the extra `audit`)")
 
 
+DRAWS = 5
+
+
 def with_labels(photos: pd.DataFrame) -> pd.DataFrame:
     """The table, with age group and class as mask, gender and age say."""
     groups = [age_group(age) for age in photos["age"]]
@@ -60,17 +63,17 @@ def test_right_labels_are_not_doubted(photos: pd.DataFrame, knowing: Knowing) ->
 
 
 def test_on_drawn_faces_a_list_as_long_as_the_errors_holds_most_of_them(demo_cache: Path) -> None:
-    """With 4 % of the people mislabelled: swapped mask photos at least 0.8, gender at least 0.6."""
+    """With 4 % of the people mislabelled, over five draws of them: swapped mask photos at least 0.8, gender 0.6."""
     (folder,) = demo_cache.glob("demo-*[!k]")
     photos = read_contest(folder)
     people, seen = photos["person"].unique(), features(photos, demo_cache)
     n, hits = round(0.04 * len(people)), {"swap": 0, "gender": 0}
-    for seed in range(2):
+    for seed in range(DRAWS):
         drawn = np.random.default_rng(seed).permutation(people)[: 2 * n]
         wrong = {"swap": set(drawn[:n]), "gender": set(drawn[n:])}
         labelled = spoilt(photos, wrong["swap"], wrong["gender"])
         predictions = predicted(labelled, seen, seed)
         for what, who in wrong.items():
             hits[what] += len(who & set(ranking(predictions, what).most_doubtful(n)))
-    assert hits["swap"] / (2 * n) >= 0.8
-    assert hits["gender"] / (2 * n) >= 0.6
+    assert hits["swap"] / (DRAWS * n) >= 0.8
+    assert hits["gender"] / (DRAWS * n) >= 0.6
