@@ -79,12 +79,13 @@ def write_report(run: SearchRun, options: ReportOptions | None = None, out: Path
     caution = holdout_note(run) if holdout_evaluations(search) else "The holdout has not been used."
     sections = [_headline(trials, curves, model, choice, caution), *choice_part.sections(choice)]
     if best is not None and model is not None:
+        drawn, note = plots.drawn_trials(trials)
         with quiet_about_glyphs():  # of a column's values, in whatever language
             sections += [
                 *_how_good(run, options, trials, choice, model, title),
                 section("How the search went", "", plots.progress(trials)),
-                section("Learning curves", "", plots.learning_curves(trials, curves, best.trial_id, title)),
-                *parameters.sections(run, trials),
+                section("Learning curves", note, plots.learning_curves(drawn, curves, best.trial_id, title)),
+                *parameters.sections(run, drawn, note),
             ]
     sections += [_leaderboard(trials, best), *_best_recipe(best, title), *origin.sections(run, search, trials)]
     file = out or run.report

@@ -38,8 +38,13 @@ class Importance:
     """Whether it is more than shuffled scores give."""
 
 
-def sections(run: SearchRun, trials: Sequence[Record]) -> list[Section]:
-    """Which parameters mattered, and the scores over the values of each; nothing where no trial drew one."""
+def sections(run: SearchRun, drawn: Sequence[Record], note_on_drawn: str = "") -> list[Section]:
+    """Which parameters mattered, and the scores over the values of each; nothing where no trial drew one.
+
+    Args:
+        drawn: the trials that figures show; importances are of all.
+        note_on_drawn: a sentence on which those are.
+    """
     frozen = [trial for trial in trials_of(run) if is_own(trial)]
     distributions: dict[str, BaseDistribution] = {}
     for trial in frozen:
@@ -49,11 +54,11 @@ def sections(run: SearchRun, trials: Sequence[Record]) -> list[Section]:
     found, note = importance(frozen)
     content = plots.importances(found) if found else Html()
     if len(found) > 1:
-        content += _interaction(trials, distributions, [one.name for one in found[:2]])
-    slices = [plots.slice_of(trials, name, distribution) for name, distribution in distributions.items()]
+        content += _interaction(drawn, distributions, [one.name for one in found[:2]])
+    slices = [plots.slice_of(drawn, name, distribution) for name, distribution in distributions.items()]
     about = (
         "Each point is a trial at its best epoch. A parameter that depends on another one has points only where it was "
-        "drawn."
+        f"drawn. {note_on_drawn}".rstrip()
     )
     return [section("What mattered", note, content), section("Values and scores", about, grid(slices, small=True))]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,6 +29,7 @@ from maskcls.reports.plots import (
     to_svg,
 )
 from maskcls.text import counted
+from tune.runs import leaderboard
 from tune.runs.holdout_record import HoldoutScore
 from tune.runs.study import PRESET, Record
 from tune.selection.record import ChoiceRecord, FinalistScores
@@ -40,6 +42,8 @@ NOTHING = "–"
 """Stands for a value that is an empty text."""
 SMALL_IN = 4.2
 """Width of a figure of which several stand side by side."""
+MOST_DRAWN = 300
+"""More trials are not drawn one by one: the page would become too large to send."""
 # The colours differ in lightness as well, for readers who do not see the hues.
 STATE_COLOURS = {
     TrialState.COMPLETE: BLUE,
@@ -49,6 +53,24 @@ STATE_COLOURS = {
     TrialState.OUT_OF_MEMORY: VIOLET,
     TrialState.FAILED: BLACK,
 }
+
+
+def drawn_trials(trials: Sequence[Record]) -> tuple[Sequence[Record], str]:
+    """Those trials that figures show one by one, and a sentence on it where these are not all.
+
+    Of many trials: the best ones, as many of the others at even distances in the ranking, and the preset's.
+    """
+    scored = [trial for trial in leaderboard.ranked(trials) if trial.f1 is not None]
+    if len(scored) <= MOST_DRAWN:
+        return trials, ""
+    half = MOST_DRAWN // 2
+    others = scored[half :: math.ceil((len(scored) - half) / half)]
+    kept = {trial.trial_id for trial in (*scored[:half], *others)}
+    drawn = [trial for trial in trials if trial.trial_id in kept or trial.origin == PRESET]
+    return drawn, (
+        f"Shown are {len(drawn):,} of {len(scored):,} trials: the {half:,} best, and as many of the others at even "
+        "distances in the ranking."
+    )
 
 
 def progress(trials: Sequence[Record]) -> Html:

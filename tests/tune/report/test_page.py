@@ -121,6 +121,19 @@ def test_the_call_is_kept(text: str) -> None:
     assert "<dt>parts.1.why</dt><dd>complete</dd>" in text
 
 
+def test_of_many_trials_the_figures_show_some(run: SearchRun, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tune.report.plots.MOST_DRAWN", 8)
+    shown = read(run)
+    assert shown.count("Shown are 9 of 23 trials: the 4 best, and as many of the others") == 2
+    assert "Shown are" not in text
+    curves = re.compile(r"<title>trial (\d{4}), [^<]*, epoch 1: ")
+    assert len(curves.findall(text)) == 23
+    assert len(curves.findall(shown)) == 9
+    best = [trial.trial_id for trial in leaderboard.ranked(records(run))[:4]]
+    assert {*best, "0000"} <= set(curves.findall(shown))
+    assert shown.count("<tr") == text.count("<tr"), "tables have all"
+
+
 def test_few_trials_have_no_importance(tmp_path: Path) -> None:
     note = (
         f"Too few trials to tell: importances need {MIN_COMPLETE} complete trials of the space in which a parameter "
