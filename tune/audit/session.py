@@ -51,7 +51,7 @@ def run(options: AuditOptions) -> None:
     earlier = (*(known.rows if known.applicable(audit.predictions.photos) else ()), *known.rejected)
     audit.out.mkdir(parents=True, exist_ok=True)
     write_proposals(audit.out / CSV, findings, earlier)
-    notes = (*audit.notes, *_about(findings, earlier, options.limit))
+    notes = (*audit.notes, _agreement(audit.predictions), *_about(findings, earlier, options.limit))
     write_page(audit.out / PAGE, audit.predictions, findings, earlier, limit=options.limit, notes=notes)
     typer.echo("\n".join(_summary(audit, findings)))
 
@@ -72,6 +72,21 @@ def _of_data(options: AuditOptions) -> Audit:
     faces, predictions = train(options, options.out)
     notes = (f"Data digest {faces.digest}.",)
     return Audit(options.out, predictions, str(options.data), options.corrections, notes)
+
+
+def _agreement(predictions: OutOfFold) -> str:
+    """Say how often the predictions agree with the labels: a proposal is worth no more than its classifiers are."""
+    people, masks = predictions.people, predictions.photos["mask"].to_numpy()
+    right = (
+        predictions.by_photo("mask3").argmax(1) == masks,
+        predictions.by_person("gender2").argmax(1) == people["gender"].to_numpy(),
+        predictions.by_person("age3").argmax(1) == people["age_group"].to_numpy(),
+    )
+    mask, gender, age = (f"{share.mean():.0%}" for share in right)
+    return (
+        f"The predictions agree with the labels as they are for {mask} of the photos' mask states, {gender} of the "
+        f"people's genders and {age} of their age groups. Where they seldom agree, most proposals are wrong."
+    )
 
 
 def _about(findings: Sequence[Finding], earlier: Sequence[Correction], limit: int) -> list[str]:

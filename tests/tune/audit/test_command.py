@@ -85,6 +85,8 @@ def test_an_audit_of_a_search_trains_nothing(run: tuple[SearchRun, FaceDataset],
     assert (correction.what, correction.path, correction.value, correction.was) == ("gender", man, "male", "female")
     page = (found.path / "audit" / "audit.html").read_text()
     assert "2 finalists of the search small (trials 0000, 0001)" in page
+    agreement = "for 100% of the photos&#39; mask states, 97% of the people&#39;s genders and 100% of their age groups"
+    assert agreement in page
     assert "--vary corrections=none," in said.out
 
 
