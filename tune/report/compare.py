@@ -32,7 +32,10 @@ from tune.selection.record import ChoiceRecord, read_choice
 from tune.statistics.paired import ModelDifference, Repeat, model_difference
 from tune.statistics.people import FEW_PEOPLE
 
-LINES = ({"color": BLUE, "lw": 3, "marker": "o", "ms": 6}, {"color": ACCENT, "lw": 1.5, "marker": "s", "ms": 3.5})
+LINES: Sequence[dict[str, Any]] = (
+    {"color": BLUE, "lw": 3, "marker": "o", "ms": 6},
+    {"color": ACCENT, "lw": 1.5, "marker": "s", "ms": 3.5},
+)
 """How each search is drawn, the second above the first: where both are the same, both are seen."""
 
 
