@@ -14,6 +14,9 @@ GENDERS = ("male", "female")
 AGES = ("under 30", "30 to 59", "over 59")
 N_CLASSES = len(MASKS) * len(GENDERS) * len(AGES)
 
+UNKNOWN = -1
+"""In place of an index or a class that is not known of a photo, in the photo table and in arrays of labels."""
+
 AGE_CUTS = (30, 60)
 """First year of the middle and of the old age group, as the contest has them."""
 
