@@ -59,6 +59,12 @@ def stratum(gender: int, age_years: float) -> int:
     return len(AGES) * int(gender) + age_group(age_years)
 
 
+def stratum_of(class_: int) -> int:
+    """Return the `stratum` of a class 0..17, of whose people the age in years need not be known."""
+    _, gender, age = decode(class_)
+    return len(AGES) * gender + age
+
+
 AgeBands = tuple[tuple[int, int], ...]
 """First and last year of each band, both included."""
 

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskcls.errors import CallError
-from maskcls.labels import AGES, CLASS_NAMES, GENDERS, MASKS, N_CLASSES, Attributes, decode, encode
+from maskcls.labels import AGES, CLASS_NAMES, GENDERS, MASKS, N_CLASSES, UNKNOWN, Attributes, decode, encode
+
+Integers = NDArray[np.int64]
 
 _MASKS_AND_GENDERS = tuple(product(range(len(MASKS)), range(len(GENDERS))))
 
@@ -47,10 +49,46 @@ class Task:
             for mask, gender in _MASKS_AND_GENDERS
         )
 
-    def of(self, classes: NDArray[np.integer]) -> NDArray[np.int64]:
-        """Return the labels (same shape) of an array of classes 0..17."""
-        labels: NDArray[np.int64] = np.asarray(self.labels, dtype=np.int64)[classes]
+    def of(self, classes: NDArray[np.integer]) -> Integers:
+        """Return the labels (same shape) of an array of classes 0..17; UNKNOWN where the class is."""
+        assert UNKNOWN == -1  # so that it takes the last entry
+        labels: Integers = np.array([*self.labels, UNKNOWN], dtype=np.int64)[classes]
         return labels
+
+    def of_possible(self, possible: NDArray[np.bool_]) -> Integers:
+        """Return the label (n,) that all possible classes of a photo share; UNKNOWN where they have several.
+
+        Args:
+            possible: (n, 18), as `possible_classes` gives them; at least one in each row.
+        """
+        of_label = np.eye(self.n_labels, dtype=bool)[list(self.labels)]  # (18, k): the classes of each label
+        allowed = possible @ of_label  # (n, k): labels of which some class is possible
+        return np.where(allowed.sum(axis=1) == 1, allowed.argmax(axis=1), UNKNOWN)
+
+
+def age_groups(years: Integers, cuts: tuple[int, int]) -> Integers:
+    """Return the indices into AGES (n,) of ages in years (n,): `labels.age_group` of many."""
+    groups: Integers = (years >= cuts[0]).astype(np.int64) + (years >= cuts[1])
+    return groups
+
+
+def possible_classes(
+    masks: Integers, genders: Integers, first_groups: Integers, last_groups: Integers
+) -> NDArray[np.bool_]:
+    """Return which of the 18 classes photos may have by what is known of them, (n, 18).
+
+    Args:
+        masks, genders: (n,) indices into MASKS and GENDERS, or UNKNOWN.
+        first_groups, last_groups: (n,) indices into AGES: the youngest and the oldest group that the person may be in.
+    """
+    mask, gender, age = np.array([decode(class_) for class_ in range(N_CLASSES)]).T  # (18,) each
+    fits_mask, fits_gender = (
+        (known[:, None] == UNKNOWN) | (known[:, None] == of_class)
+        for known, of_class in ((masks, mask), (genders, gender))
+    )
+    fits_age = (first_groups[:, None] <= age) & (age <= last_groups[:, None])
+    possible: NDArray[np.bool_] = fits_mask & fits_gender & fits_age
+    return possible
 
 
 def _task(name: str, label_names: tuple[str, ...], label: Callable[[Attributes], int]) -> Task:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from maskcls import seeds
 from maskcls.errors import CallError, DataError
+from maskcls.labels import UNKNOWN
 
 Integers = NDArray[np.int64]
 
@@ -25,7 +26,8 @@ class DrawStream:
     def __init__(self, labels: NDArray[np.integer], n_labels: int, sampler: str, seed: int, model: int) -> None:
         """Labels (n,) in 0..n_labels-1 by which the model's photos are balanced; samplers as in SAMPLERS.
 
-        A label that no training photo has is left out of the balance. Raises CallError for an unknown sampler or a
+        A label that no training photo has is left out of the balance. Photos whose label is UNKNOWN keep
+        their share of the draws, whatever the balance of the others. Raises CallError for an unknown sampler or a
         label out of range, DataError where there is no training photo at all.
         """
         if sampler not in SAMPLERS:
@@ -34,9 +36,13 @@ class DrawStream:
         self.n = len(self.labels)
         if not self.n:
             raise DataError("There is no photo to train on: at least one expected.")
-        if self.labels.min() < 0 or self.labels.max() >= n_labels:
-            raise CallError(f"`0 <= label < {n_labels}` must hold, but got {self.labels.min()} to {self.labels.max()}.")
-        self.counts = np.bincount(self.labels, minlength=n_labels)  # (n_labels,)
+        if self.labels.min() < UNKNOWN or self.labels.max() >= n_labels:
+            raise CallError(
+                f"`0 <= label < {n_labels}`, or {UNKNOWN} where it is not known, must hold, "
+                f"but got {self.labels.min()} to {self.labels.max()}."
+            )
+        self.is_known = self.labels != UNKNOWN  # (n,)
+        self.counts = np.bincount(self.labels[self.is_known], minlength=n_labels)  # (n_labels,)
         self.sampler, self.seed, self.model = sampler, seed, model
         self._draw = SAMPLERS[sampler]
 
@@ -57,7 +63,7 @@ class DrawStream:
 
 def _weighted(stream: DrawStream, epoch: int, power: float = 1.0) -> tuple[Integers, Integers]:
     """Draw n with replacement, each photo with probability proportional to count ** -power of its label."""
-    ends = np.cumsum(stream.counts[stream.labels] ** -power)  # (n,): photo i is drawn between ends[i - 1] and ends[i]
+    ends = np.cumsum(_weights(stream, power))  # (n,): photo i is drawn between ends[i - 1] and ends[i]
 
     def draw(part: int) -> Integers:
         drawn: Integers = np.searchsorted(
@@ -69,6 +75,16 @@ def _weighted(stream: DrawStream, epoch: int, power: float = 1.0) -> tuple[Integ
     for part in range(epoch):  # drawn again, so that any epoch may be asked for first
         earlier += np.bincount(draw(part), minlength=stream.n)
     return draw(epoch), earlier
+
+
+def _weights(stream: DrawStream, power: float) -> NDArray[np.float64]:
+    """Return each photo's weight (n,): count ** -power of its label; where that is not known, the others' mean."""
+    weights = np.ones(stream.n)
+    known = stream.is_known
+    if known.any():
+        weights[known] = stream.counts[stream.labels[known]] ** -power
+        weights[~known] = weights[known].mean()
+    return weights
 
 
 def _square_root(stream: DrawStream, epoch: int) -> tuple[Integers, Integers]:
@@ -114,12 +130,21 @@ def _balanced(stream: DrawStream, part: int) -> Integers:
     """Return the list of one pass: of each label whole copies, then a random remainder, as the contest project did."""
     generator = stream.generator(REMAINDER_STREAM, part)
     largest = int(stream.counts.max())
-    pieces = []
+    pieces: list[Integers] = []
     for label in np.flatnonzero(stream.counts):
         members = np.flatnonzero(stream.labels == label)  # (count,) positions
-        copies, rest = divmod(largest, len(members))
-        pieces += [np.tile(members, copies), generator.permutation(members)[:rest]]
-    return np.concatenate(pieces)  # (largest count * labels that occur,)
+        pieces += _copies(members, largest, generator)
+    unlabelled = np.flatnonzero(~stream.is_known)
+    if len(unlabelled):  # they keep their share of the draws
+        grown = sum(map(len, pieces)) / max(int(stream.counts.sum()), 1) or 1.0  # how often a photo with a label stands
+        pieces += _copies(unlabelled, round(grown * len(unlabelled)), generator)
+    return np.concatenate(pieces)  # without gaps (largest count * labels that occur,)
+
+
+def _copies(members: Integers, n: int, generator: np.random.Generator) -> list[Integers]:
+    """Return n positions in pieces: whole copies of the members, then a random remainder."""
+    copies, rest = divmod(n, len(members))
+    return [np.tile(members, copies), generator.permutation(members)[:rest]]
 
 
 def _occurrences(values: Integers) -> Integers:

@@ -43,7 +43,8 @@ class Fit:
 
     From its first fit on the process keeps the memory that it frees, until `machine.give_back_memory`.
 
-    Without validation people nothing says which epoch is best: then the latest one counts as the best.
+    Without validation people nothing says which epoch is best: then the latest one counts as the best. Validation
+    photos that lack a label are predicted as the others are, and not scored.
 
     Args:
         device: torch's name, as in `cpu` or `cuda:0`.
@@ -254,8 +255,7 @@ class Fit:
         # One epoch of each model in turn, so that the joined prediction of this epoch exists.
         losses, photos = zip(*(fit.train_epoch(number) for fit in self.model_fits), strict=True)
         trained = time.perf_counter()  # the losses are read, so a GPU has finished
-        validates = len(self.data.validation) > 0
-        validated = self._validate(number) if validates else UNSCORED
+        validated = self._validate(number) if self.data.is_scored else UNSCORED
         result = EpochResult(
             epoch=number + 1,
             train_loss=float(np.mean(losses)),
@@ -268,7 +268,7 @@ class Fit:
         self.waited_share = sum(fit.waited_s for fit in self.model_fits) / (trained - started)
         self.savings.note_epoch(result.photos)
         self.history.append(result)
-        if not validates or not self._best or result.validation_f1 > self.best.validation_f1:
+        if not self.data.is_scored or not self._best or result.validation_f1 > self.best.validation_f1:
             self.best_epoch = result.epoch
             self._best = [to_cpu(model.trainable_state()) for model in self.eval_models]
         return result

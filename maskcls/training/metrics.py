@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskcls.errors import CallError
-from maskcls.labels import N_CLASSES
+from maskcls.labels import N_CLASSES, UNKNOWN
 from maskcls.tasks import task
 
 BASE_TASKS = ("mask3", "gender2", "age3")
@@ -24,7 +24,7 @@ BASE_TASKS = ("mask3", "gender2", "age3")
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of `n` predictions; every F1 and the accuracy lie in 0..1."""
+    """Scores of `n` predictions, of photos whose class is known; every F1 and the accuracy lie in 0..1."""
 
     n: int
     f1: float
@@ -49,13 +49,13 @@ UNSCORED = Scores(n=0, f1=math.nan, accuracy=math.nan, task_f1={}, class_f1=(mat
 
 
 def scores(truth: NDArray[np.integer], predictions: NDArray[Any]) -> Scores:
-    """Score predictions against the truth.
+    """Score predictions against the truth, of the photos whose class is known.
 
     Args:
-        truth: (n,) classes 0..17.
+        truth: (n,) classes 0..17, or UNKNOWN.
         predictions: (n,) classes 0..17, or (n, 18) probabilities or their logarithms, whose largest is the class.
 
-    Raises CallError if there are no photos, shapes do not fit, or a class is outside 0..17.
+    Raises CallError if there are no photos of a known class, shapes do not fit, or a class is outside 0..17.
     """
     truth = np.asarray(truth)
     is_distribution = np.ndim(predictions) == 2 and np.shape(predictions)[1] == N_CLASSES
@@ -65,6 +65,9 @@ def scores(truth: NDArray[np.integer], predictions: NDArray[Any]) -> Scores:
             f"Scores need n > 0 classes and as many predictions, (n,) or (n, {N_CLASSES}), "
             f"but got shapes {truth.shape} and {np.shape(predictions)}."
         )
+    truth, predicted = truth[truth != UNKNOWN], predicted[truth != UNKNOWN]
+    if not len(truth):
+        raise CallError("Scores need photos of a known class, but mask, gender or age of each photo is not known.")
     for name, classes in (("truth", truth), ("predictions", predicted)):
         if classes.min() < 0 or classes.max() >= N_CLASSES:
             raise CallError(f"Classes are 0..{N_CLASSES - 1}, but the {name} hold {classes.min()}..{classes.max()}.")

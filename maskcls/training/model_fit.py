@@ -26,7 +26,7 @@ from maskcls.models.prefix import Prefix
 from maskcls.recipe import Recipe
 from maskcls.seeds import torch_seed
 from maskcls.stores.features import FeatureStores
-from maskcls.tasks import Task, task
+from maskcls.tasks import task
 from maskcls.training.batch_norm import normalises_single_values, refusal
 from maskcls.training.batches import Batch, Batches, FeatureBatches, ViewBatches, ViewLoader
 from maskcls.training.fit_data import FitData, TrainingPhotos
@@ -37,7 +37,7 @@ from maskcls.training.frozen import (
     cache_for_training,
     cache_for_validation,
 )
-from maskcls.training.losses import age_loss, create_loss, shares_of
+from maskcls.training.head_loss import EpochLoss, HeadLoss, batch_loss
 from maskcls.training.mixing import mix
 
 LOSS_CHECK_STEPS = 50
@@ -46,52 +46,17 @@ MIX_STREAM = 1
 """A part of the seed that mixes batches, so that it differs from the seed of dropout for the same numbers."""
 
 
-class HeadLoss(nn.Module):
-    """The loss of one head: on the labels of its task, and, if its recipe asks for it, on the ages.
-
-    Args:
-        recipe: of the head's member (`Recipe.of_member`).
-        photos: trained on; their labels (n,) and ages (n,) become buffers on the device.
-    """
-
-    labels: Tensor
-    ages: Tensor
-
-    def __init__(self, recipe: Recipe, task: Task, photos: TrainingPhotos) -> None:
-        super().__init__()
-        self.recipe = recipe
-        labels = torch.from_numpy(task.of(photos.classes))
-        self.n_labels = task.n_labels
-        self.loss = create_loss(recipe, labels, task.n_labels)
-        self.register_buffer("labels", labels)
-        self.register_buffer("ages", torch.from_numpy(photos.ages).float())
-
-    def forward(
-        self, logits: Tensor, ages: Tensor | None, positions: Tensor, shares: Tensor | None, part: slice = slice(None)
-    ) -> Tensor:
-        """The head's weighted loss, a scalar, for a part of the batch; the parts' losses add up to the batch's.
-
-        Args:
-            logits: (p, k) of the part.
-            ages: (p,) the head's regression on the scale of `losses.age_loss`; None where there is none.
-            positions: (b,) of the batch's photos among those trained on.
-            shares: (b, b) of each photo in each, where the batch was mixed (`training.mixing`).
-            part: which p of the b photos; all of them by default.
-        """
-        target, years = self.labels[positions], self.ages[positions]  # (b,) int64, (b,) float32
-        if shares is not None:  # (b, b) @ (b, k) -> (b, k), and (b, b) @ (b,) -> (b,)
-            target, years = shares @ shares_of(target, self.n_labels), shares @ years
-        loss: Tensor = self.loss(logits, target[part], target)
-        if ages is not None:
-            loss = loss + self.recipe.age_regression * age_loss(ages, years[part], len(years))
-        return self.recipe.loss_weight * loss
-
-
 class ModelFit:
     """Trains one model, one epoch at a time. All that is random in an epoch comes from (seed, model, epoch).
 
     The sampler balances the labels of the model's task; for a shared backbone, whose heads see the same batches, the 18
     classes.
+
+    A model draws from the photos that have a label for one of its heads, and its epoch is as many draws as those are.
+    The alternative, drawing from all photos and leaving those without a label out of the loss, is taken only where it
+    must be, between heads that share batches. It would leave batches of a model with few labels or none, and so steps
+    of much noise at the full learning rate; or, in an epoch of as many labelled draws as there are photos of any kind,
+    a model with few labels would go through its photos many times as often as the others do, and overfit.
 
     Args:
         recipe: the fit's, from which the heads take their members' values; the rest follows the model's own recipe.
@@ -117,10 +82,10 @@ class ModelFit:
         self.model, self.number, self.precision, self.micro_batch = model, number, precision, micro_batch
         self.recipe = model.recipe
         self.device = model.mean.device
-        photos = TrainingPhotos.of(self.recipe, model.tasks, data.labels, data.ages, data.train)
+        photos = TrainingPhotos.of(self.recipe, model.tasks, data)
         # The sampler draws by one labelling of the photos.
         drawn = model.tasks[0] if len(model.tasks) == 1 else task("classes")
-        draws = DrawStream(drawn.of(photos.classes), drawn.n_labels, self.recipe.sampler, self.recipe.seed, number)
+        draws = DrawStream(photos.labels(drawn), drawn.n_labels, self.recipe.sampler, self.recipe.seed, number)
         prefix = Prefix.of(model.backbone, self.recipe.image_size)
         self.frozen = None if prefix is None else FrozenStages(model, prefix, data, micro_batch)
         in_loader = loader.add(self.recipe, data)
@@ -133,9 +98,7 @@ class ModelFit:
             if cached is None
             else FeatureBatches(self.recipe, photos.rows, draws, cached, pin=pin)
         )
-        self.head_losses = nn.ModuleList(HeadLoss(recipe.of_member(t.name), t, photos) for t in model.tasks).to(
-            self.device
-        )
+        self.head_losses = [HeadLoss(recipe.of_member(t.name), t, photos).to(self.device) for t in model.tasks]
         # A backbone with a frozen prefix runs in two parts, which are not compiled.
         self._backbone = (
             torch.compile(model.backbone) if self.recipe.compile and self.frozen is None else model.backbone
@@ -173,24 +136,22 @@ class ModelFit:
         self.optimizer.load_state_dict(state)
 
     def train_epoch(self, epoch: int) -> tuple[float, int]:
-        """Train one epoch (0-based); returns the mean loss of its photos, and their number.
+        """Train one epoch (0-based); returns the mean loss of its photos (`EpochLoss`), and their number.
 
         Raises Diverged where the loss is not finite.
         """
         torch.manual_seed(torch_seed(self.recipe.seed, self.number, epoch))  # dropout and drop-path draw from it
         self.model.train()
-        total = torch.zeros((), device=self.device)  # stays on the device, so that the host need not wait
-        photos = 0
+        loss = EpochLoss(self.head_losses)
         self.waited_s = 0.0
         batches = self._timed(self.batches.epoch(epoch))
         for step, (inputs, positions) in enumerate(batches, start=epoch * self.batches.steps):
             self._set_rates(step)
-            total += self.step(inputs, positions, step) * len(positions)
-            photos += len(positions)
+            loss.add(self._step(inputs, positions, step), positions)
             if (step + 1) % LOSS_CHECK_STEPS == 0:
-                self._check(total, epoch)
-        self._check(total, epoch)
-        return total.item() / photos, photos
+                self._check(loss, epoch)
+        self._check(loss, epoch)
+        return loss.mean, loss.photos
 
     def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Yield the batches, and add the time that each is waited for to `waited_s`."""
@@ -214,25 +175,29 @@ class ModelFit:
             positions: (b,) int64.
             number: counted over the whole fit, from 0; seeds the mixing.
         """
+        return batch_loss(self._step(inputs, positions, number))
+
+    def _step(self, inputs: Tensor, positions: Tensor, number: int) -> Tensor:
+        """Take the step; returns what each part adds to each head's loss of the batch, (parts, heads)."""
         inputs, positions = inputs.to(self.device, non_blocking=True), positions.to(self.device, non_blocking=True)
         with self._autocast():
             inputs, shares = self._mixed(inputs, number)
         self.optimizer.zero_grad(set_to_none=True)
-        total = torch.zeros((), device=self.device)
+        of_parts = []
         for part in self._parts(inputs):
             with self._autocast():
                 features = self._features(inputs[part])  # (p, n_features)
                 logits, ages = self.model.logits(features), self.model.ages(features)
             heads = zip(self.head_losses, logits, ages, strict=True)  # a loss, logits (p, k), and ages (p,) or None
-            loss = torch.stack([head_loss(*outputs, positions, shares, part) for head_loss, *outputs in heads]).sum()
-            loss.backward()  # type: ignore[no-untyped-call]  # parts' gradients accumulate in .grad
-            total += loss.detach()
+            losses = torch.stack([head_loss(*outputs, positions, shares, part) for head_loss, *outputs in heads])
+            losses.sum().backward()  # type: ignore[no-untyped-call]  # parts' gradients accumulate in .grad
+            of_parts.append(losses.detach())
         if self.recipe.clip_norm:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
         self.optimizer.step()
         if self.average is not None:
             self.average.update(self.model, step=number + 1)  # its warm-up counts steps from 1
-        return total
+        return torch.stack(of_parts)
 
     def _parts(self, inputs: Tensor) -> list[slice]:
         """The batch's parts; none of a single photo where BatchNorm would have one value to take statistics of."""
@@ -309,8 +274,8 @@ class ModelFit:
         for group, base in zip(self.optimizer.param_groups, self._base_rates, strict=True):
             group["lr"] = base * factor
 
-    def _check(self, total: Tensor, epoch: int) -> None:
-        if not math.isfinite(total.item()):
+    def _check(self, loss: EpochLoss, epoch: int) -> None:
+        if not math.isfinite(loss.total):
             name = " and ".join(t.name for t in self.model.tasks)
             raise Diverged(f"The loss of {name} is not finite in epoch {epoch + 1}. A lower learning rate may help.")
 

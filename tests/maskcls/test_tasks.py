@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 
 import numpy as np
 import pytest
 
 from maskcls.errors import CallError
-from maskcls.labels import AGES, CLASS_NAMES, GENDERS, MASKS, N_CLASSES, Attributes, decode
-from maskcls.tasks import TASKS, Task, task
+from maskcls.labels import AGES, CLASS_NAMES, GENDERS, MASKS, N_CLASSES, UNKNOWN, Attributes, decode
+from maskcls.tasks import TASKS, Task, age_groups, possible_classes, task
 
 EXPECTED: dict[str, Callable[[Attributes], str]] = {
     "classes": lambda a: f"{MASKS[a.mask]}, {GENDERS[a.gender]}, {AGES[a.age]}",
@@ -49,6 +50,33 @@ def test_which_tasks_hang_on_the_age() -> None:
 
 def test_labels_of_an_array_keep_its_shape() -> None:
     assert task("mask3").of(np.array([[0, 6], [12, 17]])).tolist() == [[0, 1], [2, 2]]
+
+
+def test_an_unknown_class_has_an_unknown_label() -> None:
+    """Not that of the last class, at which -1 would point."""
+    for name in TASKS:
+        assert task(name).of(np.array([0, UNKNOWN])).tolist() == [task(name).labels[0], UNKNOWN]
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_what_is_known_gives_a_label_where_all_classes_that_fit_have_the_same(name: str) -> None:
+    """All 4 x 3 x 6 states of knowledge: each attribute known or not, the age group also between two neighbours."""
+    spans = [(0, 0), (1, 1), (2, 2), (0, 2), (0, 1), (1, 2)]
+    known = list(product(range(UNKNOWN, 3), range(UNKNOWN, 2), spans))
+    masks, genders = (np.array([one[at] for one in known]) for at in (0, 1))
+    first, last = np.array([span for _, _, span in known]).T
+    labels = task(name).of_possible(possible_classes(masks, genders, first, last))
+    for (mask, gender, (youngest, oldest)), label in zip(known, labels.tolist(), strict=True):
+        names = {
+            EXPECTED[name](Attributes(m, g, a))
+            for m, g, a in map(decode, range(N_CLASSES))
+            if mask in (m, UNKNOWN) and gender in (g, UNKNOWN) and youngest <= a <= oldest
+        }
+        assert (UNKNOWN if len(names) > 1 else task(name).label_names.index(names.pop())) == label
+
+
+def test_age_groups_of_many_ages() -> None:
+    assert age_groups(np.array([0, 29, 30, 59, 60, 99]), (30, 60)).tolist() == [0, 0, 1, 1, 2, 2]
 
 
 def test_a_task_must_label_all_classes_and_use_all_labels() -> None:

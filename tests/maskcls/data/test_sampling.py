@@ -10,6 +10,7 @@ import pytest
 
 from maskcls.data.sampling import SAMPLERS, DrawStream
 from maskcls.errors import CallError, DataError
+from maskcls.labels import UNKNOWN
 from maskcls.recipe import Recipe
 
 LABELS = np.repeat([0, 1, 2], [23, 6, 4])
@@ -122,10 +123,29 @@ def test_weighted_draws_photos_of_a_label_alike() -> None:
     assert counts[LABELS == 0] == pytest.approx([1 / 69] * 23, abs=0.006)
 
 
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_photos_without_a_label_keep_their_share_and_the_others_are_balanced_as_without_them(sampler: str) -> None:
+    """Nine of 42 photos; among the others each label has the share that it would have if they were not there."""
+    labels = np.concatenate([LABELS[:10], np.full(9, UNKNOWN), LABELS[10:]])
+    draws = DrawStream(labels, 3, sampler, 0, 0)
+    drawn = labels[np.concatenate([draws.epoch(epoch)[0] for epoch in range(40)])]
+    plain = LABELS[np.concatenate([stream(sampler).epoch(epoch)[0] for epoch in range(40)])]
+    assert (drawn == UNKNOWN).mean() == pytest.approx(9 / 42, abs=0.03)
+    known = drawn[drawn != UNKNOWN]
+    assert np.bincount(known) / len(known) == pytest.approx(np.bincount(plain) / len(plain), abs=0.05)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_where_no_label_is_known_all_photos_are_drawn_alike(sampler: str) -> None:
+    draws = DrawStream(np.full(10, UNKNOWN), 3, sampler, 0, 0)
+    counts = np.bincount(np.concatenate([draws.epoch(epoch)[0] for epoch in range(60)]), minlength=10)
+    assert counts / counts.sum() == pytest.approx([0.1] * 10, abs=0.04)
+
+
 def test_wrong_calls_are_refused() -> None:
     with pytest.raises(CallError, match=r"no sampler 'smote'\. Samplers: none, oversample, weighted, square_root"):
         stream("smote")
-    with pytest.raises(CallError, match="`0 <= label < 2` must hold, but got 0 to 2"):
+    with pytest.raises(CallError, match="`0 <= label < 2`, or -1 .*, must hold, but got 0 to 2"):
         DrawStream(LABELS, 2, "none", 0, 0)
     with pytest.raises(CallError, match="`epoch >= 0` must hold, but got -1"):
         stream("none").epoch(-1)

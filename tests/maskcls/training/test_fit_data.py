@@ -27,7 +27,7 @@ def aged() -> FitData:
 
 
 def training_photos(recipe: Recipe) -> TrainingPhotos:
-    return TrainingPhotos.of(recipe, recipe.split.models[-1], aged().labels, aged().ages, aged().train)
+    return TrainingPhotos.of(recipe, recipe.split.models[-1], aged())
 
 
 def test_without_cuts_of_its_own_training_is_reported_the_classes() -> None:
@@ -74,7 +74,7 @@ def test_the_photos_of_a_batch_are_those_its_labels_are_of() -> None:
     }
     fit = Fit(RECIPE.override({"task_split": "mask_genderage", **plain}), aged())
     for model_fit in fit.model_fits:
-        photos = TrainingPhotos.of(model_fit.recipe, model_fit.model.tasks, aged().labels, aged().ages, aged().train)
+        photos = TrainingPhotos.of(model_fit.recipe, model_fit.model.tasks, aged())
         for pixels, positions in model_fit.batches.epoch(1):
             rows = photos.rows[positions.numpy()]
             assert np.array_equal(pixels.numpy(), aged().pixels[rows])

@@ -8,6 +8,7 @@ import pytest
 from sklearn.metrics import f1_score
 
 from maskcls.errors import CallError
+from maskcls.labels import UNKNOWN
 from maskcls.training.metrics import Scores, scores
 
 # Worn male young three times, worn female young twice, not worn female old once.
@@ -55,6 +56,15 @@ def test_scores_go_through_json() -> None:
     s = scores(TRUTH, ANSWERS)
     back = Scores.from_dict(json.loads(json.dumps(s.to_dict(), allow_nan=False)))
     assert repr(back) == repr(s)
+
+
+def test_photos_of_an_unknown_class_are_not_scored() -> None:
+    truth, predictions = np.insert(TRUTH, [0, 3], UNKNOWN), np.insert(ANSWERS, [0, 3], [17, 0])
+    assert repr(scores(truth, predictions)) == repr(scores(TRUTH, ANSWERS))
+    distribution = np.eye(18)[predictions]
+    assert repr(scores(truth, distribution)) == repr(scores(TRUTH, ANSWERS))
+    with pytest.raises(CallError, match="Scores need photos of a known class"):
+        scores(np.array([UNKNOWN]), np.array([3]))
 
 
 def test_what_cannot_be_scored_is_refused() -> None:
