@@ -92,20 +92,16 @@ class FitData:
         Args:
             photos: a table of the same photos in the same order.
         """
-        changed = {}
-        for name, values in _known_of(photos).items():
-            before = getattr(self, name)
-            if values is None and before is None:
-                continue
-            there = _nothing(len(self.labels)) if before is None else before.copy()
-            there[rows] = (_nothing(len(self.labels)) if values is None else values)[rows]
-            changed[name] = there
-        return replace(self, **changed)
+        labels, ages, attributes = self.labels.copy(), self.ages.copy(), self.known_attributes()
+        other = replace(self, **_known_of(photos))
+        labels[rows], ages[rows] = other.labels[rows], other.ages[rows]
+        attributes[rows] = other.known_attributes(rows)
+        return replace(self, labels=labels, ages=ages, attributes=attributes)
 
-    def known_attributes(self, rows: Integers) -> Integers:
-        """Mask, gender and age group of these rows (m,), (m, 3); UNKNOWN where not known."""
+    def known_attributes(self, rows: Integers | slice = slice(None)) -> Integers:
+        """Mask, gender and age group of these rows (m,), all by default, (m, 3); UNKNOWN where not known."""
         of_class = np.array([*map(decode, range(N_CLASSES)), (UNKNOWN,) * 3], np.int64)  # UNKNOWN takes the last
-        known = of_class[self.labels[rows]]
+        known: Integers = of_class[self.labels[rows]]
         if self.attributes is None:
             return known
         return np.where((self.labels[rows] == UNKNOWN)[:, None], self.attributes[rows], known)
@@ -146,7 +142,7 @@ class TrainingPhotos:
         Raises CallError if no training photo has a label for a task, or the recipe's cuts and bands leave a label of a
         task without photos, with the ages that there are.
         """
-        every = cls._under(recipe, data, data.train, AGE_CUTS)
+        every = cls._under(AGE_CUTS, data, data.train)
         for task in tasks:
             if (every.labels(task) == UNKNOWN).all():
                 raise CallError(_nothing_known(task, len(data.train)))
@@ -154,7 +150,7 @@ class TrainingPhotos:
         left_out = np.zeros(len(data.train), bool)  # (m,)
         for first, last in recipe.age_bands:
             left_out |= (first <= youngest) & (oldest <= last)
-        photos = cls._under(recipe, data, data.train[~left_out], (recipe.age_cut_young, recipe.age_cut_old))
+        photos = cls._under((recipe.age_cut_young, recipe.age_cut_old), data, data.train[~left_out])
         for task in tasks:
             empty = set(every.labels(task).tolist()) - set(photos.labels(task).tolist()) - {UNKNOWN}
             if empty:
@@ -163,7 +159,7 @@ class TrainingPhotos:
         return cls(photos.rows[has_label], photos.possible[has_label], photos.ages[has_label])
 
     @classmethod
-    def _under(cls, recipe: Recipe, data: FitData, rows: Integers, cuts: tuple[int, int]) -> TrainingPhotos:
+    def _under(cls, cuts: tuple[int, int], data: FitData, rows: Integers) -> TrainingPhotos:
         """These rows, with age groups that end at the cuts."""
         mask, gender, _ = data.known_attributes(rows).T  # (m,) each
         first, last = (age_groups(years, cuts) for years in data.years(rows))
@@ -210,11 +206,6 @@ def _known_of(photos: pd.DataFrame) -> dict[str, Any]:
     if (labels == UNKNOWN).any():
         attributes = photos[["mask", "gender", "age_group"]].to_numpy(np.int64)
     return {"labels": labels, "ages": _whole_years(photos["age"]), "attributes": attributes}
-
-
-def _nothing(n: int) -> Integers:
-    """Attributes (n, 3) of photos of which nothing is known."""
-    return np.full((n, 3), UNKNOWN, np.int64)
 
 
 def _whole_years(ages: pd.Series[Any]) -> Integers:

@@ -16,7 +16,7 @@ from maskcls.labels import AGES, GENDERS, MASKS
 from maskcls.reports.explore.facts import identical_rows, numbered
 from maskcls.reports.explore.near_duplicates import by_people, search
 from maskcls.reports.explore.photo_looks import Look
-from tune.audit.findings import Finding, file_of
+from tune.audit.findings import Finding, age_of, file_of
 from tune.audit.predictions import OutOfFold
 
 SAME_FILE = "the same file"
@@ -77,7 +77,7 @@ def _of_people(predictions: OutOfFold, what: str, one: int, other: int, how: str
         scores[0],
         f"{photos['key'].iloc[one]}: {how} as {photos['key'].iloc[other]}, which is labelled {names[labels[1]]}",
         (one, other),
-        value=names[labels[1]] if what == "gender" else str(photos["age"].iloc[other]),
+        value=names[labels[1]] if what == "gender" else age_of(photos, other),
         was=names[labels[0]],
     )
 

@@ -196,3 +196,9 @@ def best_seen(photos: pd.DataFrame, rows: np.ndarray) -> tuple[int, ...]:
 def file_of(photos: pd.DataFrame, row: int) -> str:
     """A photo's name as corrections have it: without its ending."""
     return Path(str(photos["key"].iloc[row])).stem.lower()
+
+
+def age_of(photos: pd.DataFrame, row: int) -> str:
+    """The age of a photo's person as corrections have it: in years, or the age group where only that is known."""
+    years = float(photos["age"].iloc[row])
+    return AGES[int(photos["age_group"].iloc[row])] if np.isnan(years) else str(int(years))

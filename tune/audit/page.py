@@ -23,7 +23,7 @@ from maskcls.labels import GENDERS, MASKS
 from maskcls.reports.explore.photo_looks import encode_jpeg, fitted
 from maskcls.reports.page import Html, listed, page, photos, picture, section, tiles
 from maskcls.text import counted
-from tune.audit.findings import Finding, file_of
+from tune.audit.findings import Finding, age_of, file_of
 from tune.audit.predictions import OutOfFold
 from tune.audit.proposals import ALL_COLUMNS, row_of, row_of_earlier
 
@@ -121,10 +121,14 @@ def _reason(finding: Finding) -> str:
 
 def _caption(finding: Finding, table: pd.DataFrame, row: int) -> list[str]:
     """The photo's name, whose it is if it is somebody else's, and the label that it has."""
-    gender, age, mask, person = (table[name].iloc[row] for name in ("gender", "age", "mask", "person"))
-    label = MASKS[mask] if finding.what in ("swap", "mask") else f"{GENDERS[gender]}, {age} years"
+    gender, mask, person = (table[name].iloc[row] for name in ("gender", "mask", "person"))
+    label = MASKS[mask] if finding.what in ("swap", "mask") else f"{GENDERS[gender]}, {_in_years(age_of(table, row))}"
     whose = [] if person == finding.person else [str(person)]
     return [file_of(table, row), *whose, f"labelled {label}"]
+
+
+def _in_years(age: str) -> str:
+    return f"{age} years" if age.isdecimal() else age
 
 
 def _jpegs(table: pd.DataFrame, rows: Sequence[int]) -> dict[int, bytes]:

@@ -36,16 +36,18 @@ class LabelsOf(Treatment):
         self._name = name
 
     def data(self, faces: FaceDataset, data: FitData, generator: np.random.Generator) -> FitData:
-        labels, ages = data.labels.copy(), data.ages.copy()
+        own = {source: column for source, column in columns(self._name).items() if column in faces.photos}
+        photos = faces.photos.assign(**{source: faces.photos[column] for source, column in own.items()})
         rows = np.concatenate([data.train, data.validation])
-        for values, column in zip((labels, ages), columns(self._name), strict=True):
-            values[rows] = faces.photos[column].to_numpy(np.int64)[rows]
-        return replace(data, labels=labels, ages=ages, digest=f"{data.digest}-{CORRECTIONS}={self._name}")
+        return replace(data.relabelled(photos, rows), digest=f"{data.digest}-{CORRECTIONS}={self._name}")
 
 
-def columns(name: str) -> tuple[str, str]:
-    """The photo table's columns of the labels and the ages under these corrections."""
-    return f"label:{name}", f"age:{name}"
+def columns(name: str) -> dict[str, str]:
+    """By the columns whose values corrections change, those of the photo table that have them under these corrections.
+
+    Runs from before a photo could lack a label have those of the label and the age alone.
+    """
+    return {source: f"{source}:{name}" for source in ("label", "age", "mask", "gender", "age_group")}
 
 
 def checked(values: Sequence[Any]) -> list[str]:
@@ -84,10 +86,10 @@ def with_labels(faces: FaceDataset, values: Sequence[str], data: Path, skip_bad:
     photos, keys = faces.photos.copy(), faces.photos["key"].tolist()
     for value in values:
         table = read_contest(data, corrections=read_corrections(value), skip_bad=skip_bad).set_index("key").loc[keys]
-        for column, source in zip(columns(corrections_name(value)), ("label", "age"), strict=True):
+        for source, column in columns(corrections_name(value)).items():
             photos[column] = table[source].to_numpy()
-    first = photos[columns(corrections_name(values[0]))[0]]
-    if all((photos[columns(corrections_name(value))[0]] == first).all() for value in values[1:]):
+    first, *others = (photos[list(columns(corrections_name(value)).values())].to_numpy() for value in values)
+    if all(((one == first) | ((one != one) & (first != first))).all() for one in others):  # nan: an age is not known
         raise CallError(
             f"--vary {CORRECTIONS}={','.join(map(corrections_name, values))}: they all make the same labels, so there "
             "is nothing to compare. Were corrections accepted, and for these people?"

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskcls.errors import DataError
+from maskcls.labels import UNKNOWN
 from tune.compare.treatments import Treatment
 
 if TYPE_CHECKING:
@@ -115,8 +116,13 @@ class SplitByPhoto(Treatment):
     """Photos, not people, are split: the photos that choose the epoch show people who are trained on."""
 
     def data(self, faces: FaceDataset, data: FitData, generator: np.random.Generator) -> FitData:
-        order = generator.permutation(np.concatenate([data.train, data.validation]))
-        train, validation = order[: len(data.train)], order[len(data.train) :]
+        labelled, others = (  # a photo without all labels cannot help to choose the epoch, so it stays where it is
+            [rows[(data.labels[rows] != UNKNOWN) == whole] for rows in (data.train, data.validation)]
+            for whole in (True, False)
+        )
+        order = generator.permutation(np.concatenate(labelled))
+        n = len(labelled[0])
+        train, validation = np.concatenate([order[:n], others[0]]), np.concatenate([order[n:], others[1]])
         return replace(data, train=np.sort(train), validation=np.sort(validation), digest=f"{data.digest}-by-photo")
 
 
@@ -130,10 +136,7 @@ class UncorrectedLabels(Treatment):
 
     def data(self, faces: FaceDataset, data: FitData, generator: np.random.Generator) -> FitData:
         raw = self._raw(faces)
-        labels, ages = data.labels.copy(), data.ages.copy()
-        labels[data.train] = raw["label"].to_numpy()[data.train]
-        ages[data.train] = raw["age"].to_numpy()[data.train]
-        return replace(data, labels=labels, ages=ages, digest=f"{data.digest}-uncorrected")
+        return replace(data.relabelled(raw, data.train), digest=f"{data.digest}-uncorrected")
 
     @staticmethod
     def _raw(faces: FaceDataset):  # type: ignore[no-untyped-def]  # a pandas table like faces.photos

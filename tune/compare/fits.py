@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskcls.files import write_atomically, write_csv
+from maskcls.training.fit_data import scored_rows
 from maskcls.training.metrics import Scores, scores
 from tune.compare.arms import Arm, PlannedComparison
 from tune.compare.treatments import Treatment, find
@@ -161,7 +162,7 @@ class _Evaluations(After):
     def before_fit(self, request: FitRequest, dataset: FaceDataset) -> None:
         """Begin the fit again where it was begun without an evaluation that picks its own epoch; know which failed
         before a kill."""
-        self._request, self._dataset, self._rows = request, dataset, dataset.rows("holdout")
+        self._request, self._dataset, self._rows = request, dataset, scored_rows(dataset, "holdout")
         folder = request.checkpoint_folder
         file = folder / "readings.json"
         if (json.loads(file.read_text()) if file.exists() else []) != self._picking:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from maskcls.labels import stratum
+from maskcls.labels import UNKNOWN, stratum_of
 from maskcls.text import counted
 from maskcls.training.metrics import Scores, scores
 from tune.compare.arms import Arm, PlannedComparison
@@ -141,11 +141,12 @@ class _FinishedFits:
         self, run: ComparisonRun, splits: Sequence[Split], faces: FaceDataset, *, only_judged: bool = False
     ) -> None:
         self._run, self._splits, self._digest = run, splits, faces.digest
-        people = faces.photos.set_index("key")
+        # Only photos with all labels are tested, so only their strata are needed.
+        people = faces.photos[faces.photos["label"] != UNKNOWN].set_index("key")
         self._judged = people.index[people[JUDGED] == 1] if only_judged else None
         """Keys of the photos that count; None: all."""
         self._person = people["person"]
-        self._stratum = pd.Series(list(map(stratum, people["gender"], people["age"])), people.index, dtype="int64")
+        self._stratum = people["label"].map(stratum_of).astype("int64")
         self._results: dict[str, FitResult | None] = {}
         self._predictions: dict[str, pd.DataFrame] = {}
 

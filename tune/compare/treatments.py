@@ -38,6 +38,9 @@ TREATMENTS: dict[str, str] = {
     "moving BatchNorm": "tune.compare.defects:MovingBatchNorm",
     "split by photo": "tune.compare.defects:SplitByPhoto",
     "uncorrected labels": "tune.compare.defects:UncorrectedLabels",
+    "unknown ages": "tune.compare.gaps:UnknownAges",
+    "unknown ages left out": "tune.compare.gaps:WithoutUnknownAges",
+    "all ages": f"{__name__}:Treatment",
     "hard join": "tune.compare.evaluations:HardJoin",
     "test-time flip": "tune.compare.evaluations:Flipped",
 }

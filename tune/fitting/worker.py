@@ -227,7 +227,7 @@ def _first_sizes(request: FitRequest, whole: int) -> tuple[int, int]:
 def _row(result: EpochResult, fit: Fit, request: FitRequest, whole: int) -> Row:
     """Return the epoch's numbers and notes. One that was read from a checkpoint keeps the notes of its row on disk."""
     row = result.to_row()
-    if len(fit.data.validation) == 0:
+    if not fit.data.is_scored:
         row |= {"validation_f1": NO_SCORE, "scores": None}
     if result.epoch <= fit.resumed_epochs:
         recorded = next((one for one in read_curve(request.folder) if one[FIDELITY] == result.epoch), None)

@@ -17,6 +17,7 @@ from maskcls.labels import CLASS_NAMES
 from maskcls.recipe import N_STAGES
 from maskcls.reports.page import Html, Section, folded, grid, paragraph, picture, section, strip, table
 from maskcls.text import counted
+from maskcls.training.fit_data import scored_rows
 from tune.report.predicted import Predicted
 from tune.runs.folder import SearchRun
 
@@ -145,10 +146,10 @@ def _pictures(run: SearchRun, faces: FaceDataset, mistakes: Sequence[Mistake]) -
 def _nearest(
     models: Sequence[object], faces: FaceDataset, pixels: NDArray[np.uint8], rows: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Rows of the most alike training photos, (m, NEIGHBOURS), and their cosine similarities."""
+    """Rows of the most alike training photos with all labels, (m, NEIGHBOURS), and their cosine similarities."""
     from maskcls.models.saliency import features
 
-    among = faces.rows("train")
+    among = scored_rows(faces, "train")
     if len(among) > MOST_TRAINING_PHOTOS:
         among = np.sort(np.random.default_rng(0).choice(among, MOST_TRAINING_PHOTOS, replace=False))
     alike = features(models, pixels, rows) @ features(models, pixels, among).T  # type: ignore[arg-type, operator]  # (m, n)

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from maskcls.errors import MaskclsError
-from maskcls.labels import stratum
+from maskcls.labels import stratum_of
 from maskcls.text import counted
 from tune.runs.folder import SearchRun
 from tune.runs.study import Record
@@ -58,7 +58,7 @@ class Predicted:
     @cached_property
     def stratum(self) -> NDArray[np.int64]:
         """(n,) gender x age group of that person."""
-        return np.array(list(map(stratum, self.photos["gender"], self.photos["age"])), np.int64)
+        return np.array(list(map(stratum_of, self.photos["label"].tolist())), np.int64)
 
     @cached_property
     def resamples(self) -> PeopleResamples:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskcls.serving.holdout_uses import bundle_digest
+from maskcls.training.fit_data import scored_rows
 from tune.runs.folder import SearchRun
 from tune.runs.holdout_record import holdout_evaluations
 from tune.selection.predictions import PREDICTIONS, read_predictions, write_predictions
@@ -29,8 +30,12 @@ _LEAST = float(np.finfo(np.float32).tiny)
 def keep_predictions(
     run: SearchRun, faces: FaceDataset, side: str, digest: str, probabilities: NDArray[np.float64]
 ) -> None:
-    """Write what a bundle predicts for the photos of one side, (n, 18) in the order of the photo table."""
-    photos = faces.photos.iloc[faces.rows(side)]
+    """Write what a bundle predicts for the photos of one side.
+
+    Args:
+        probabilities: (n, 18) of its photos with all labels, in the order of the photo table.
+    """
+    photos = faces.photos.iloc[scored_rows(faces, side)]
     folder = run.predictions(side, digest)
     folder.mkdir(parents=True, exist_ok=True)
     truth = photos["label"].to_numpy(np.int64)  # (n,)
@@ -47,7 +52,7 @@ def winner_predictions(run: SearchRun, faces: FaceDataset, side: str, *, predict
 
     Raises DataError where the bundle, the stored predictions or the photos cannot be read.
     """
-    if not (run.best / "bundle.json").exists() or not faces.split.side(side):
+    if not (run.best / "bundle.json").exists() or not len(scored_rows(faces, side)):
         return None
     from maskcls.serving.bundle import read_bundle
     from maskcls.serving.predictor import probabilities_of
@@ -60,5 +65,5 @@ def winner_predictions(run: SearchRun, faces: FaceDataset, side: str, *, predict
     if not (folder / PREDICTIONS).exists():
         if not predicts:
             return None
-        keep_predictions(run, faces, side, digest, probabilities_of(bundle, faces, faces.rows(side)))
+        keep_predictions(run, faces, side, digest, probabilities_of(bundle, faces, scored_rows(faces, side)))
     return read_predictions(folder)

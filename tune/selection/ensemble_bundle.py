@@ -14,6 +14,7 @@ from maskcls.data.dataset import FaceDataset
 from maskcls.serving.export import export_classifiers, note_scores
 from maskcls.serving.predictor import probabilities_of
 from maskcls.text import counted
+from maskcls.training.fit_data import scored_rows
 from maskcls.training.metrics import scores
 from tune.runs.folder import SearchRun
 from tune.runs.holdout_uses import holdout_note
@@ -80,7 +81,7 @@ def write(decision: Decision, out: Path, faces: FaceDataset, overwrite: bool) ->
         members.append({**_of(candidate), "weight": weight, **scores_of})
     about = {"classifiers": members, "left_out": _compared(decision.compared)}
     export_classifiers(out, trained, scores=about, faces=faces, overwrite=overwrite)
-    rows = faces.rows("validation")
+    rows = scored_rows(faces, "validation")
     truth = faces.photos["label"].to_numpy(np.int64)[rows]
     note_scores(out, {"validation": scores(truth, probabilities_of(out, faces, rows)).to_dict()})
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from maskcls import seeds
 from maskcls.errors import CallError
 from maskcls.files import write_atomically
-from maskcls.labels import stratum
+from maskcls.labels import stratum_of
 from maskcls.recipe import Recipe
 from tune.fitting.failures import ERROR
 from tune.fitting.request import FitRequest
@@ -264,7 +264,7 @@ def _interval(repeats: Sequence[RepeatResult], faces: FaceDataset) -> tuple[floa
 def people_of(repeat: RepeatResult, faces: FaceDataset) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """The person (n,) and the stratum (n,) 0..5 of each photo that a repeat has predictions for, in their order."""
     people = faces.photos.set_index("key").loc[list(repeat.keys)]
-    return people["person"].to_numpy(object), np.array(list(map(stratum, people["gender"], people["age"])), np.int64)
+    return people["person"].to_numpy(object), np.array(list(map(stratum_of, people["label"].tolist())), np.int64)
 
 
 def pick_winner(finalists: Sequence[Finalist]) -> Finalist | None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from maskcls.data.dataset import FaceDataset
 from maskcls.serving.export import export
+from maskcls.training.fit_data import scored_rows
 from tune.fitting.request import FitRequest, Rows
 from tune.fitting.worker import After, run_fit
 from tune.runs.folder import SearchRun
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
 
 
 class _WritePredictions(After):
-    """Writes what the best epoch predicts for the validation people."""
+    """Writes what the best epoch predicts for the validation people's photos that have all labels."""
 
     def result(self, fit: Fit, request: FitRequest, dataset: FaceDataset) -> dict[str, Any]:
-        rows = dataset.rows("validation")  # (n,) of the photo table, in rising order
+        rows = scored_rows(dataset, "validation")  # (n,) of the photo table, in rising order
         keys = dataset.photos["key"].to_numpy(object)[rows].tolist()
         # Truth (n,) and log probabilities (n, 18) of the best epoch.
         write_predictions(request.folder, keys, dataset.photos["label"].to_numpy(np.int64)[rows], fit.log_probs(rows))

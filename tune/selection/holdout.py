@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from maskcls.errors import DataError
-from maskcls.labels import stratum
+from maskcls.labels import stratum_of
 from maskcls.serving.holdout_uses import bundle_digest, note_uses
 from maskcls.text import first
 from tune.runs.folder import SearchRun
@@ -90,9 +90,10 @@ def _refuse_seen(bundle: Bundle, faces: FaceDataset) -> None:
 def _evaluate(run: SearchRun, bundle: Bundle, faces: FaceDataset, what: str, digest: str) -> HoldoutEvaluation:
     """Predict the holdout's photos, keep that in the run, and score it. Raises DataError where it is not finite."""
     from maskcls.serving.predictor import probabilities_of
+    from maskcls.training.fit_data import scored_rows
     from maskcls.training.metrics import scores
 
-    rows = faces.rows("holdout")
+    rows = scored_rows(faces, "holdout")
     photos = faces.photos.iloc[rows]  # n photos
     truth = photos["label"].to_numpy(np.int64)  # (n,) classes 0..17
     probabilities = probabilities_of(bundle, faces, rows)  # (n, 18)
@@ -103,7 +104,7 @@ def _evaluate(run: SearchRun, bundle: Bundle, faces: FaceDataset, what: str, dig
     # For the report, so that nothing has to be predicted there again.
     keep_predictions(run, faces, "holdout", digest, probabilities)
     # The interval resamples people, not photos: the photos of one person are right or wrong together.
-    strata = np.array(list(map(stratum, photos["gender"], photos["age"])), np.int64)  # (n,) 0..5
+    strata = np.array(list(map(stratum_of, truth.tolist())), np.int64)  # (n,) 0..5
     interval = f1_interval(truth, probabilities.argmax(1), photos["person"].to_numpy(object), strata)
     return HoldoutEvaluation(
         what=what,

@@ -12,7 +12,7 @@ import numpy as np
 
 from maskcls import seeds
 from maskcls.errors import CallError, DataError
-from maskcls.labels import stratum
+from maskcls.labels import stratum_of
 from maskcls.recipe import Recipe
 from maskcls.text import command
 from tune.runs.folder import SearchRun
@@ -149,7 +149,7 @@ def build_library(found: Sequence[Candidate], faces: FaceDataset, design: Design
         repeat=number,
         part=part,
         person=person.to_numpy(object),
-        stratum=np.array(list(map(stratum, people["gender"], people["age"])), np.int64),
+        stratum=np.array(list(map(stratum_of, people["label"].tolist())), np.int64),
     )
 
 

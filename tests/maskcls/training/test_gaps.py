@@ -300,7 +300,7 @@ class TestAgeGroupsWithoutYears:
 @pytest.mark.parametrize(("attribute", "name"), [(AGE, "age3"), (MASK, "mask3"), (GENDER, "gender2")])
 def test_a_task_without_any_label_is_refused_before_the_fit(attribute: int, name: str) -> None:
     given = gapped()
-    attributes = given.known_attributes(np.arange(len(given.labels)))
+    attributes = given.known_attributes()
     attributes[:, attribute] = UNKNOWN
     nothing = np.full_like(given.labels, UNKNOWN)
     ages = nothing if attribute == AGE else given.ages

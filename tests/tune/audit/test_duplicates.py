@@ -14,7 +14,7 @@ from maskcls.reports.explore.photo_looks import look_at
 from tests.conftest import DemoFaces
 from tests.tune.audit.conftest import Knowing
 from tune.audit.duplicates import contradictions
-from tune.audit.findings import Finding, find
+from tune.audit.findings import Finding, age_of, find
 
 
 def photo(folder: Path, person: str, name: str) -> Path:
@@ -72,3 +72,9 @@ def test_twins_with_the_same_labels_are_no_contradiction(folder: Path, photos: p
     table = read_contest(folder)
     found: list[Finding] = contradictions(knowing(table, table), look_at(table["file"].tolist()))
     assert found == []
+
+
+def test_an_age_that_is_proposed_is_in_whole_years_or_a_group(photos: pd.DataFrame) -> None:
+    """A column with a gap holds floats, and 34.0 is no age of a correction."""
+    table = photos.iloc[:2].assign(age=[34.0, float("nan")], age_group=[1, 2])
+    assert [age_of(table, row) for row in (0, 1)] == ["34", "over 59"]
