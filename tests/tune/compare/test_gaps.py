@@ -18,6 +18,7 @@ from tests.conftest import DemoFaces
 from tests.tune.compare.test_contest_study import SMALL
 from tests.tune.compare.test_fits import Compared, Fours
 from tests.tune.gapped_faces import with_gaps
+from tune.compare.arms import repeat_splits
 from tune.compare.corrected import LabelsOf, columns
 from tune.compare.defects import SplitByPhoto
 from tune.compare.treatments import find
@@ -80,6 +81,7 @@ def test_corrections_may_take_and_give_a_label(faces: FaceDataset) -> None:
 def test_a_comparison_tests_the_photos_with_all_labels(tmp_path: Path, faces: FaceDataset, demo_cache: Path) -> None:
     run, gapped = ComparisonRun.create(tmp_path, "one"), with_gaps(faces)
     gapped.save(run.data)
+    repeat_splits(run, faces, 1, 2, 0)  # it stays, as it was drawn of the whole table
     one = Compared(run, demo_cache, Fours)
     outcome = one.fitted()
     assert outcome.state == "complete", outcome.message
