@@ -1,4 +1,4 @@
-"""`python -m maskcls.check`: list everything that is wrong with a folder of photos, in one pass."""
+"""`python -m maskcls.check`: list everything that is wrong with labelled photos, in one pass."""
 
 from __future__ import annotations
 
@@ -19,20 +19,35 @@ if TYPE_CHECKING:
 
 
 def main(
-    data: Annotated[Path, typer.Option("--data", help="Folder in the contest's layout (with train/train.csv).")],
+    data: Annotated[Path, typer.Option("--data", help=f"{cli.DATA_HELP}.")],
+    people_from: cli.PeopleFrom = None,
+    write_table: Annotated[
+        Path | None,
+        typer.Option(
+            "--write-table",
+            help="CSV file to write: the photos that can be used as a table for --data, with their labels.",
+            show_default="none",
+        ),
+    ] = None,
     max_megapixels: cli.MaxMegapixels = None,
     max_aspect: cli.MaxAspect = None,
 ) -> None:
-    """Read every row and decode every photo; exit with 1 if training would refuse the folder."""
+    """Read every row and decode every photo; exit with 1 if training would refuse the data."""
     from maskcls.data.checks import inspect_folder
+    from maskcls.data.layouts import write
 
-    inspection = inspect_folder(data, progress=True)
+    if write_table is not None:
+        write.check_table(write_table, "--write-table")
+    inspection = inspect_folder(data, progress=True, people_from=people_from)
     for problem in inspection.problems:
         print(problem.message)
     for note in inspection.notes:
         print(f"Note: {note}")
     if not inspection.photos.empty:
         print(_summary(inspection.photos))
+        if write_table is not None:
+            write.write_table(inspection.photos, write_table)
+            print(f"Wrote {counted(len(inspection.photos), 'photo')} to {write_table}.")
     if inspection.problems:
         found = counted(len(inspection.problems), "problem")
         raise DataError(f"{data} has {found}. {remedy(inspection.problems)}")

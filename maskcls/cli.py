@@ -63,12 +63,22 @@ MaxAspect = Annotated[
         callback=_set_limit(MAX_ASPECT),
     ),
 ]
+DATA_HELP = "Table of photos (photos.csv, or .parquet), a folder with one, or a folder in the contest's layout"
 Data = Annotated[
     Path | None,
     typer.Option(
         "--data",
-        help="Folder in the contest's layout (with train/train.csv); without it, drawn demo faces.",
+        help=f"{DATA_HELP}; without it, drawn demo faces.",
         show_default="demo faces",
+    ),
+]
+PeopleFrom = Annotated[
+    str | None,
+    typer.Option(
+        "--people-from",
+        help="Where --data names no person: folder (each folder of photos is one person), or none (each photo is of "
+        "another person).",
+        show_default="asked for where it is needed",
     ),
 ]
 Preset = Annotated[str, typer.Option("--preset", help="Named recipe to start from: contest-2021 or fine-tune.")]

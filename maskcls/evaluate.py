@@ -31,10 +31,11 @@ def main(
         Path | None,
         typer.Option(
             "--data",
-            help="Folder in the contest's layout (with train/train.csv): its labelled people.",
+            help=f"{cli.DATA_HELP}: its labelled people.",
             show_default="none",
         ),
     ] = None,
+    people_from: cli.PeopleFrom = None,
     images: Annotated[
         Path | None, typer.Option("--images", help="Photos as in maskcls.predict, with --answers.", show_default="none")
     ] = None,
@@ -72,7 +73,7 @@ def main(
     elif bundle is not None:
         from maskcls.serving.predictor import Predictor
 
-        photos = _labelled(data, images, answers, corrections, skip_bad)
+        photos = _labelled(data, images, answers, corrections, skip_bad, people_from)
         predictor = Predictor(bundle, device, flip=tta)
         evaluation = _evaluate(predictor, photos, skip_bad)
         use = note_use_of_holdout(evaluation, predictor, runs)
@@ -106,15 +107,23 @@ def _check_call(
 
 
 def _labelled(
-    data: Path | None, images: Path | None, answers: Path | None, corrections: str, skip_bad: bool
+    data: Path | None,
+    images: Path | None,
+    answers: Path | None,
+    corrections: str,
+    skip_bad: bool,
+    people_from: str | None,
 ) -> DataFrame:
     from maskcls.data.corrections import read_corrections
-    from maskcls.data.photos import read_contest
-    from maskcls.serving.evaluation import labelled_photos
+    from maskcls.data.photos import read_photos
+    from maskcls.serving.evaluation import labelled_photos, with_all_labels
 
     if answers is not None:
         return labelled_photos(images or Path(data or "", "eval"), answers)
-    return read_contest(Path(data or ""), corrections=read_corrections(corrections), skip_bad=skip_bad)
+    photos = read_photos(
+        Path(data or ""), corrections=read_corrections(corrections), skip_bad=skip_bad, people_from=people_from
+    )
+    return with_all_labels(photos)
 
 
 def _evaluate(predictor: Predictor, photos: DataFrame, skip_bad: bool) -> Evaluation:

@@ -20,6 +20,7 @@ def main(
         ),
     ],
     data: cli.Data = None,
+    people_from: cli.PeopleFrom = None,
     corrections: cli.Corrections = "published",
     cache: cli.Cache = None,
     max_megapixels: cli.MaxMegapixels = None,
@@ -45,7 +46,7 @@ def main(
             progress=True,
         )
     else:
-        facts = gather(data, corrections=corrections, progress=True)
+        facts = gather(data, corrections=corrections, people_from=people_from, progress=True)
     for line in summary(facts):
         typer.echo(line)
     page, *pictures = write(facts, out)

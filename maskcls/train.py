@@ -53,6 +53,7 @@ def main(
     out: Out,
     trial: Trial = None,
     data: cli.Data = None,
+    people_from: cli.PeopleFrom = None,
     preset: cli.Preset = "contest-2021",
     set_: cli.Set = None,
     weights: cli.Weights = None,
@@ -95,6 +96,7 @@ def main(
         split_file=split,
         split_seed=split_seed,
         skip_bad=skip_bad,
+        people_from=people_from,
         cache=CacheOptions(cache, pixel_store_gb, feature_store_gb),
         progress=True,
     )

@@ -14,10 +14,10 @@ from pathlib import Path
 import cv2
 import pandas as pd
 
-from maskcls.data.contest_folder import IMAGES, TABLE, scan
 from maskcls.data.decoding.decode import decode
 from maskcls.data.decoding.limits import limits
 from maskcls.data.identical import identical_photos
+from maskcls.data.layouts.scan import root_of, scan
 from maskcls.data.photos import tabulate
 from maskcls.data.pool import over_photos, photo_bar
 from maskcls.data.problems import FATAL, Problem, ordered
@@ -25,6 +25,7 @@ from maskcls.data.splits import SIDES, Split, missing_classes, split_people
 from maskcls.errors import DataError
 from maskcls.files import unreadable, write_atomically
 from maskcls.labels import CLASS_NAMES
+from maskcls.text import shown
 
 __all__ = [
     "Inspection",
@@ -59,28 +60,34 @@ class Inspection:
     photos: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
-def check_folder(data: Path, progress: bool = False, split_seed: int | None = 0) -> list[Problem]:
-    """Return all problems of a contest folder, most important first; none if training accepts it."""
-    return inspect_folder(data, progress, split_seed).problems
+def check_folder(
+    data: Path, progress: bool = False, split_seed: int | None = 0, people_from: str | None = None
+) -> list[Problem]:
+    """Return all problems of the data, most important first; none if training accepts it."""
+    return inspect_folder(data, progress, split_seed, people_from).problems
 
 
-def inspect_folder(data: Path, progress: bool = False, split_seed: int | None = 0) -> Inspection:
-    """Return the problems of a contest folder, notes on it and its good photos.
+def inspect_folder(
+    data: Path, progress: bool = False, split_seed: int | None = 0, people_from: str | None = None
+) -> Inspection:
+    """Return the problems of the data, notes on it and its good photos.
 
     Args:
+        data: a photo table or a folder, as of `layouts.scan.scan`.
         progress: show a bar on a terminal.
         split_seed: of the split of the people that has to be trainable; None: not asked, because split or labels are
             the user's own.
+        people_from: as of `layouts.scan.scan`.
     """
     data = data.absolute()
-    contents = scan(data)
+    contents = scan(data, people_from)
     if any(problem.kind in FATAL for problem in contents.problems):
         return Inspection(ordered(contents.problems), contents.notes)
     photos = tabulate(contents)
     # Photos of people with invalid rows as well, so that one pass finds all that is wrong.
     files = photos["file"].tolist() + contents.unlabelled
     errors, conversions = decode_all(files, progress)
-    problems = [Problem("photo", os.path.relpath(files[i], data), message) for i, message in errors.items()]
+    problems = [Problem("photo", os.path.relpath(files[i], root_of(data)), message) for i, message in errors.items()]
     notes = contents.notes + [
         f"{count:,} photos are {CONVERTED[name]} when they are read." for name, count in sorted(conversions.items())
     ]
@@ -93,8 +100,8 @@ def inspect_folder(data: Path, progress: bool = False, split_seed: int | None = 
         )
     good = photos[~photos["file"].isin([files[i] for i in errors])].reset_index(drop=True)
     if good.empty:
-        message = f"{IMAGES} has no photo that can be used. Mend the others, or check the path."
-        untrainable: Problem | None = Problem("class", IMAGES, message)
+        message = f"{shown(data)} has no photo that can be used. Mend the others, or check the path."
+        untrainable: Problem | None = Problem("class", ".", message)
     else:
         untrainable = None if split_seed is None else training_problem(good, split_people(good, split_seed))
     return Inspection(ordered([*contents.problems, *problems, *([untrainable] if untrainable else [])]), notes, good)
@@ -119,13 +126,13 @@ def training_problem(photos: pd.DataFrame, split: Split, split_file: Path | None
         names = "; ".join(f"{class_} ({CLASS_NAMES[class_]})" for class_ in missing)
         classes = "A class" if len(missing) == 1 else "Classes"
         message = f"{classes} with nobody {where}: {names}. Expected somebody of each. {remedy}"
-        return Problem("class", TABLE, message)
+        return Problem("class", ".", message)
     if not split.validation:
         message = (
             f"Nobody is left for validation (people: {people}). "
             "Expected three people or more who share no photo. Add some."
         )
-        return Problem("class", TABLE, message)
+        return Problem("class", ".", message)
     return None
 
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from maskcls.data.decoding.kinds import READ_SUFFIXES, is_photo
+from maskcls.data.layouts.contents import MAX_AGE, Contents, Person, Photo, years
 from maskcls.data.names import match, normal
 from maskcls.data.problems import Problem
 from maskcls.data.tables import Row, read_table
@@ -25,58 +25,15 @@ from maskcls.text import printable, shown
 TABLE = "train/train.csv"
 IMAGES = "train/images"
 COLUMNS = ("id", "gender", "race", "age", "path")
-MAX_AGE = 120
 
 MASK_OF = {**{f"mask{i}": 0 for i in range(1, 6)}, "incorrect_mask": 1, "normal": 2}
 """A photo's name, without its extension -> index into MASKS."""
 SEVEN = "mask1 to mask5, incorrect_mask and normal"
 
 
-@dataclass(frozen=True)
-class Person:
-    """A row of train.csv whose values are valid."""
-
-    id: str
-    gender: int
-    race: str
-    age: int
-    path: str
-    """The name of the folder, in the form in which names are compared, whatever the table and the disk have."""
-
-
-@dataclass(frozen=True)
-class Photo:
-    """A file whose name says how the mask is worn."""
-
-    person: Person
-    file: str
-    name: str
-    mask: int
-    size_bytes: int
-    mtime_ns: int
-
-
-@dataclass
-class Contents:
-    """What could be read, what is wrong, and what is only worth knowing."""
-
-    photos: list[Photo] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    unlabelled: list[str] = field(default_factory=list)
-    """Photo files of people whose rows are bad."""
-    rows: int = 0
-    paths: set[str] = field(default_factory=set)
-    """Of everybody in train.csv, whether their rows are valid or not; in the form of `Person.path`."""
-
-    def problem(self, kind: str, where: str, message: str) -> None:
-        """Add a problem; `message` follows the place."""
-        self.problems.append(Problem(kind, shown(where), f"{shown(where)} {message}"))
-
-
 def scan(data: Path) -> Contents:
     """Read train/train.csv and list train/images under `data`, all problems in one pass; no photo is opened."""
-    contents = Contents()
+    contents = Contents(data, Path(TABLE).name, of_people=True)
     try:
         contents.problems += _missing(data)
     except OSError as error:
@@ -218,7 +175,7 @@ def _good_people(rows: list[Row], contents: Contents) -> Iterator[Person]:
                 f"{who}: the path stands in line {first[path]} too. Expected one row per person. Remove the wrong one."
             )
             problems.append(Problem("duplicate path", where, message))
-        gender, age = row["gender"].lower(), _years(row["age"])
+        gender, age = row["gender"].lower(), years(row["age"])
         if gender not in GENDERS:
             message = f"{who}: gender is {row['gender']!r}. Expected {' or '.join(GENDERS)}. Correct the row."
             problems.append(Problem("gender", where, message))
@@ -233,15 +190,6 @@ def _good_people(rows: list[Row], contents: Contents) -> Iterator[Person]:
 
 def _is_folder_name(path: str) -> bool:
     return path not in ("", ".", "..") and not {"/", "\\", "\0"} & set(path)
-
-
-def _years(text: str) -> int | None:
-    """Return whole years, or None if the text is not an age."""
-    try:
-        years = float(text)
-    except ValueError:
-        return None
-    return int(years) if 1 <= years <= MAX_AGE else None  # None for nan, too: it compares as false
 
 
 def _list_photos(
@@ -306,7 +254,7 @@ def _list_person(folder: Path, person: Person | None, contents: Contents, litter
                 contents.unlabelled.append(entry.path)
             else:
                 stamp = (status.st_size, status.st_mtime_ns)
-                contents.photos.append(Photo(person, entry.path, name, MASK_OF[stem], *stamp))
+                contents.photos.append(Photo(person, entry.path, f"{person.path}/{name}", MASK_OF[stem], *stamp))
     missing = [name for name in MASK_OF if name not in found]
     if missing:
         there = "; ".join(shown(oddities[name]) for name in missing if name in oddities)
@@ -329,8 +277,3 @@ def _odd(entry: os.DirEntry[str], suffix: str) -> str:
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     return "" if suffix in READ_SUFFIXES or is_photo(Path(entry.path)) else "is not a photo"
-
-
-def table_paths(data: Path) -> set[str]:
-    """Return the paths of everybody in train.csv, whether their rows are valid or not."""
-    return scan(data).paths

@@ -29,7 +29,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from maskcls.data.contest_folder import MASK_OF, MAX_AGE
+from maskcls.data.contest_folder import MASK_OF
+from maskcls.data.layouts.contents import MAX_AGE
 from maskcls.data.names import match
 from maskcls.data.tables import Row, read_table
 from maskcls.errors import CallError, DataError

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from maskcls.data import pixels as pixel_stores
 from maskcls.data.checks import check_folder, training_problem, without_bad_photos
-from maskcls.data.contest_folder import table_paths
 from maskcls.data.corrections import Corrections, read_corrections
 from maskcls.data.demo import folder as demo
 from maskcls.data.geometry import Geometry
-from maskcls.data.photos import read_contest
+from maskcls.data.layouts.scan import scan
+from maskcls.data.photos import read_photos
 from maskcls.data.problems import refusal
 from maskcls.data.splits import Split, read_split, rows, split_people
 from maskcls.errors import DataError, FolderError
@@ -36,12 +36,13 @@ log = logging.getLogger(__name__)
 PHOTOS, SPLIT = "photos.csv", "split.json"
 DEMO_PERSONS, DEMO_SEED = 240, 0
 
-_TEXT = ("file", "key", "person", "person_id", "race")  # ids have leading zeros: as numbers they would lose them
+_NUMBERS = ("gender", "age", "age_group", "mask", "label", "size_bytes", "mtime_ns")
+"""Columns of the table that are read as numbers. Others are text: an id has leading zeros."""
 
 
 @dataclass(frozen=True)
 class FaceDataset:
-    """The photo table (`photos.read_contest`), the split of its people, and where derived arrays are kept.
+    """The photo table (`photos.read_photos`), the split of its people, and where derived arrays are kept.
 
     Row i of the table is row i of `pixels`.
     """
@@ -118,9 +119,11 @@ class FaceDataset:
     def load(cls, folder: Path, cache: CacheOptions) -> Self:
         """Read what `save` wrote. Raises DataError where it isn't there or can't be read."""
         try:
-            types = dict.fromkeys(_TEXT, str)
-            # Empty cells and a text such as NA stay text; by default pandas makes them nan.
-            photos = pd.read_csv(folder / PHOTOS, dtype=types, keep_default_na=False)
+            # Empty cells and a text such as NA stay text; by default pandas makes them nan, as here an empty age.
+            photos = pd.read_csv(folder / PHOTOS, dtype=str, keep_default_na=False, na_values={"age": [""]})
+            for name in _NUMBERS:
+                if name in photos:
+                    photos[name] = pd.to_numeric(photos[name])
             split = Split.from_json((folder / SPLIT).read_text(encoding="utf-8"), str(folder / SPLIT))
         except FileNotFoundError as error:
             raise DataError(
@@ -140,6 +143,7 @@ def prepare(
     split_file: Path | None = None,
     split_seed: int = 0,
     skip_bad: bool = False,
+    people_from: str | None = None,
     cache: CacheOptions | None = None,
     progress: bool = False,
 ) -> FaceDataset:
@@ -148,6 +152,9 @@ def prepare(
     With `skip_bad` every photo is decoded once to find those that can't be (the result is kept in the cache), and
     those are left out; without it, they are reported when `FaceDataset.pixels` is built.
 
+    Args:
+        people_from: as of `layouts.scan.scan`.
+
     Raises DataError listing what is wrong, or naming the classes with nobody in training.
     """
     cache = cache or CacheOptions()
@@ -155,11 +162,11 @@ def prepare(
     wanted = read_corrections(corrections if data is not None else "none")
     folder = demo_folder(cache.folder) if data is None else data
     is_asked = split_file is None and (wanted.published or not wanted.rows)
-    photos = _read(folder, wanted, skip_bad, progress, split_seed if is_asked else None)
+    photos = _read(folder, wanted, skip_bad, progress, split_seed if is_asked else None, people_from)
     left_out: set[str] = set()
     if skip_bad:
         photos = without_bad_photos(photos, cache.folder, progress)
-        left_out = table_paths(folder) - set(photos["person"])  # whom a split may name without an error
+        left_out = scan(folder, people_from).paths - set(photos["person"])  # whom a split may name without an error
     split = split_people(photos, split_seed) if split_file is None else read_split(split_file, photos, left_out)
     problem = training_problem(photos, split, split_file)
     if problem:
@@ -183,20 +190,25 @@ def _warn_of_missing_classes(faces: FaceDataset) -> None:
 
 
 def _read(
-    folder: Path, corrections: Corrections, skip_bad: bool, progress: bool, split_seed: int | None
+    folder: Path,
+    corrections: Corrections,
+    skip_bad: bool,
+    progress: bool,
+    split_seed: int | None,
+    people_from: str | None,
 ) -> pd.DataFrame:
-    """Call `read_contest`, and refuse with what `maskcls.check` lists, photos that can't be decoded included.
+    """Call `read_photos`, and refuse with what `maskcls.check` lists, photos that can't be decoded included.
 
     Args:
         split_seed: as of `check_folder`.
     """
     try:
-        return read_contest(folder, corrections=corrections, skip_bad=skip_bad)
+        return read_photos(folder, corrections=corrections, skip_bad=skip_bad, people_from=people_from)
     except FolderError:
         if skip_bad:
             raise
         # Decodes every photo, so only after a failure: then one message lists all that is wrong.
-        problems = check_folder(folder, progress, split_seed)
+        problems = check_folder(folder, progress, split_seed, people_from)
         if not problems:  # mended in the meantime
             raise
         raise refusal(problems, folder) from None

@@ -42,7 +42,7 @@ def match(wanted: Iterable[str], there: Iterable[str]) -> Matches:
     exact = set(there)
     found = {name: name for name in wanted if name in exact}
     found |= _unique(wanted, there, found, normal)
-    by_number = _unique(wanted, there, found, _number)
+    by_number = _unique(wanted, there, found, number)
     return Matches(found | by_number, by_number)
 
 
@@ -51,7 +51,8 @@ def normal(name: str) -> str:
     return unicodedata.normalize("NFC", name).strip()
 
 
-def _number(name: str) -> str:
+def number(name: str) -> str:
+    """Return a name in the form in which numbers are compared, without leading zeros; empty if it is none."""
     found = _NUMBER.fullmatch(normal(name))
     return f"{found[1]}{found[2].lower()}" if found else ""
 

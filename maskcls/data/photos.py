@@ -1,4 +1,4 @@
-"""Photo tables: a contest folder's labelled photos, or the photos to predict, one row per photo."""
+"""Photo tables: the labelled photos of a layout, or the photos to predict, one row per photo."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
+from math import isnan
 from pathlib import Path
 
 import pandas as pd
 
-from maskcls.data.contest_folder import Contents, scan
 from maskcls.data.corrections import Corrections
 from maskcls.data.decoding.kinds import READ_SUFFIXES, is_photo
+from maskcls.data.layouts.contents import Contents
+from maskcls.data.layouts.finding import names_in
+from maskcls.data.layouts.scan import scan
 from maskcls.data.names import match
 from maskcls.data.problems import FATAL, refusal
 from maskcls.data.tables import read_table, read_text
 from maskcls.errors import DataError
 from maskcls.files import unreadable
-from maskcls.labels import AGE_CUTS, age_group, encode
+from maskcls.labels import UNKNOWN, age_group, encode
 from maskcls.text import counted, first, shown
 
 log = logging.getLogger("maskcls")
@@ -27,59 +30,74 @@ NAMED = 5
 """Files that a message names at most."""
 
 
-def read_contest(
-    data: Path, *, age_cuts: tuple[int, int] = AGE_CUTS, corrections: Corrections | None = None, skip_bad: bool = False
+def read_photos(
+    data: Path,
+    *,
+    corrections: Corrections | None = None,
+    skip_bad: bool = False,
+    people_from: str | None = None,
 ) -> pd.DataFrame:
-    """Return the labelled photos under `data`, one row per photo, sorted by person and file name; no photo is opened.
+    """Return the labelled photos that `data` names, one row per photo, sorted by person and key; no photo is opened.
 
-    Columns: file (absolute path), key ("<person>/<file name>", wherever the folder is), person (train.csv's path),
-    person_id, race, gender (0, 1), age (years), age_group (0..2), mask (0..2), label (0..17), size_bytes,
-    mtime_ns (when the file was last modified, in ns since 1970).
+    Columns: file (absolute path), key (a name that is unique in the data, wherever its folder is), person (of the
+    contest train.csv's path), person_id, race, gender (0, 1), age (years), age_group (0..2), mask (0..2),
+    label (0..17), size_bytes, mtime_ns (when the file was last modified, in ns since 1970), and further columns of the
+    table, as text. What is not known is UNKNOWN; an age that is not known is nan, and then the ages are floats. The
+    label is known where mask, gender and age group are.
+
+    Args:
+        people_from: as of `layouts.scan.scan`.
 
     Raises DataError listing what is wrong, most important first. With `skip_bad` people and photos with problems are
     left out, and the log says how many; a person keeps the photos that are good.
     """
     data = data.absolute()
-    contents = scan(data)
+    contents = scan(data, people_from)
     if contents.problems and (
         not skip_bad or not contents.photos or any(problem.kind in FATAL for problem in contents.problems)
     ):
         raise refusal(contents.problems, data)
     if contents.problems:
         _log_left_out(contents)
-    return tabulate(contents, age_cuts, corrections)
+    return tabulate(contents, corrections)
 
 
-def tabulate(
-    contents: Contents, age_cuts: tuple[int, int] = AGE_CUTS, corrections: Corrections | None = None
-) -> pd.DataFrame:
-    """Return `read_contest`'s table of the photos that a scan found good."""
-    found = sorted(contents.photos, key=lambda photo: (photo.person.path, photo.name))
+def tabulate(contents: Contents, corrections: Corrections | None = None) -> pd.DataFrame:
+    """Return `read_photos`'s table of the photos that a scan found good."""
+    found = sorted(contents.photos, key=lambda photo: (photo.person.path, photo.key))
     photos = pd.DataFrame(
         {
             "file": [photo.file for photo in found],
-            "key": [f"{photo.person.path}/{photo.name}" for photo in found],
+            "key": [photo.key for photo in found],
             "person": [photo.person.path for photo in found],
             "person_id": [photo.person.id for photo in found],
             "race": [photo.person.race for photo in found],
             "gender": [photo.person.gender for photo in found],
-            "age": [photo.person.age for photo in found],
-            "age_group": 0,  # set below, as is label: both follow from the corrected values
+            "age": [photo.person.age for photo in found],  # floats if one is None, which is nan then
+            "age_group": [photo.person.age_group for photo in found],
             "mask": [photo.mask for photo in found],
-            "label": 0,
+            "label": UNKNOWN,  # set below, because it follows from the corrected values
             "size_bytes": [photo.size_bytes for photo in found],
             "mtime_ns": [photo.mtime_ns for photo in found],
+            **{name: [photo.more[name] for photo in found] for name in contents.columns},
         }
     )
+    if photos["age"].isna().any():
+        photos["age"] = photos["age"].astype(float)  # of None alone pandas makes objects
     if corrections is not None:
         photos = corrections.apply(photos)
-    photos["age_group"] = [age_group(age, age_cuts) for age in photos["age"]]
+    photos["age_group"] = [
+        group if isnan(age) else age_group(age) for age, group in zip(photos["age"], photos["age_group"], strict=True)
+    ]
     columns = (photos[name].tolist() for name in ("mask", "gender", "age_group"))
-    photos["label"] = [encode(mask, gender, age) for mask, gender, age in zip(*columns, strict=True)]
+    photos["label"] = [UNKNOWN if UNKNOWN in known else encode(*known) for known in zip(*columns, strict=True)]
     return photos
 
 
 def _log_left_out(contents: Contents) -> None:
+    if not contents.of_people:
+        log.warning("--skip-bad: %d of %d photos are left out.", contents.rows - len(contents.photos), contents.rows)
+        return
     people = contents.rows - len({photo.person.path for photo in contents.photos})
     photos = sum(problem.kind in ("photo", "photo name") for problem in contents.problems)
     fewer = sum(problem.kind == "missing photos" for problem in contents.problems)
@@ -195,7 +213,7 @@ def _in_info(info: Path) -> tuple[list[str], list[Path]]:
 
 def _named_in(folder: Path, keys: list[str], table: Path) -> list[Path]:
     """Return the files of a folder that a table names, under the names that they have there."""
-    matches = match(keys, _names_in(folder))
+    matches = match(keys, names_in(folder))
     if matches.by_number:
         log.warning(matches.note(f"the photos in {table}"))
     return [folder / matches.found.get(key, key) for key in keys]
@@ -206,27 +224,18 @@ def _in_list(listing: Path) -> tuple[list[str], list[Path]]:
     keys = [line.strip() for line in lines if line.strip()]
     if not keys:
         raise DataError(f"{listing} is empty. Expected one photo's path per line.")
-    names_in = cache(_names_in)  # of this list alone: a folder may change
+    listing_of = cache(names_in)  # of this list alone: a folder may change
 
     def found(key: str) -> Path:
         places = (Path(key), listing.parent / key)
-        return next(filter(None, (_found(place, names_in) for place in places)), places[1])
+        return next(filter(None, (_found(place, listing_of) for place in places)), places[1])
 
     return keys, list(map(found, keys))
 
 
-def _found(file: Path, names_in: Callable[[Path], Iterable[str]]) -> Path | None:
+def _found(file: Path, listing_of: Callable[[Path], Iterable[str]]) -> Path | None:
     """Return the file under the name that it has on the disk; None if it isn't there."""
     if file.is_file():
         return file
-    name = match([file.name], names_in(file.parent)).found.get(file.name)
+    name = match([file.name], listing_of(file.parent)).found.get(file.name)
     return file.with_name(name) if name and file.with_name(name).is_file() else None
-
-
-def _names_in(folder: Path) -> tuple[str, ...]:
-    try:
-        return tuple(sorted(os.listdir(folder)))  # noqa: PTH208 - a Path for each photo would double the time
-    except (FileNotFoundError, NotADirectoryError):
-        return ()
-    except OSError as error:
-        raise DataError(unreadable(folder, error)) from None

@@ -10,13 +10,16 @@ from maskcls.errors import FolderError
 from maskcls.text import command, first_lines
 
 KINDS = (
-    "folder",  # nothing can be read: the first three kinds hide all others
+    "folder",  # nothing can be read: the first four kinds hide all others
     "table",
     "column",
+    "people",  # of no photo it is known whom it shows
     "duplicate path",  # a person whose labels or photos are missing or invalid
     "person folder",
+    "person",
     "gender",
     "age",
+    "mask",
     "class",  # nobody in a class
     "missing photos",  # single photos
     "photo name",
@@ -24,7 +27,7 @@ KINDS = (
 )
 """Most important first."""
 
-FATAL = KINDS[:3]
+FATAL = KINDS[:4]
 """Kinds that leave nothing to train on, so --skip-bad does not help."""
 
 LISTED = 20

@@ -1,4 +1,4 @@
-"""Tables that people wrote: train.csv, info.csv, answers, submissions and corrections, all read by one reader.
+"""Tables that people wrote: photos, train.csv, info.csv, answers, submissions, corrections, all read by one reader.
 
 It is strict where a wrong reading would go unnoticed, and bears what spreadsheets leave: byte order marks, any line
 ends, blank rows, spaces around cells. What is text but no table, as a split in JSON, is read by `read_text`.
@@ -26,8 +26,11 @@ _UNSEEN = "\ufeff\u200b\u2060"
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 """What some programs write in place of commas."""
 
+PARQUET = ".parquet"
+
 Row = tuple[int, dict[str, str]]
-"""Line of the file, counted from 1, and the cells by column, stripped; a missing cell is empty."""
+"""Line of the file (row of a Parquet file), counted from 1, and the cells by column, stripped; a missing one is empty.
+"""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,10 @@ class Table:
             return ""
         are = "is" if self.blank == 1 else "are"
         return f"{counted(self.blank, 'blank row')} of {shown(self.file)} {are} passed over."
+
+    def place(self, line: int) -> str:
+        """Return where a row stands, as in `photos.csv, line 7`."""
+        return f"{shown(self.file.name)}, {'row' if self.file.suffix.lower() == PARQUET else 'line'} {line}"
 
     def lacking(self, expected: Sequence[str]) -> str:
         """Return which expected columns are missing, as a message that follows the file's name; empty if none is."""
@@ -71,13 +78,15 @@ class Table:
 
 
 def read_table(file: Path) -> Table:
-    """Read comma-separated text in UTF-8; the first line that is not blank names the columns.
+    """Read comma-separated text in UTF-8, whose first line that is not blank names the columns; or a Parquet file.
 
     Columns without a name are ignored.
 
     Raises DataError where the file cannot be read, holds something else, names a column twice, has a quoted cell that
     runs on into another line (it would swallow that row), or a row with more cells than columns (they are shifted).
     """
+    if file.suffix.lower() == PARQUET:
+        return _read_parquet(file)
     columns: list[str] = []
     rows: list[Row] = []
     blank = 0
@@ -93,11 +102,7 @@ def read_table(file: Path) -> Table:
                 too_long[line] = len(cells)
             cells += [""] * (len(columns) - len(cells))
             rows.append((line, {name: cell for name, cell in zip(columns, cells, strict=False) if name}))
-    twice = [name for name, times in Counter(columns).items() if name and times > 1]
-    if twice:
-        raise DataError(
-            f"{shown(file)} names the column {shown(twice[0])} more than once. Rename or remove one of them."
-        )
+    _refuse_repeated(columns, file)
     if too_long:
         line, n = next(iter(too_long.items()))
         more = f" ({counted(len(too_long), 'such row')})" if len(too_long) > 1 else ""
@@ -106,6 +111,44 @@ def read_table(file: Path) -> Table:
             'Expected one cell per column. Put a cell that has a comma between quotes ("), or remove what is too much.'
         )
     return Table(file, tuple(name for name in columns if name), rows, blank)
+
+
+def _refuse_repeated(columns: Sequence[str], file: Path) -> None:
+    twice = [name for name, times in Counter(columns).items() if name and times > 1]
+    if twice:
+        raise DataError(
+            f"{shown(file)} names the column {shown(twice[0])} more than once. Rename or remove one of them."
+        )
+
+
+def _read_parquet(file: Path) -> Table:
+    """Read a Parquet file as if its values had been written as text; whole numbers have no decimal point."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with file.open("rb") as stream:
+            found = pyarrow.parquet.read_table(stream)
+        columns = [_stripped(str(name)) for name in found.column_names]
+        cells = [list(map(_as_text, column.to_pylist())) for column in found.columns]
+    except pyarrow.ArrowException as error:
+        raise DataError(f"{shown(file)} can't be read as Parquet ({error}). Write it again, or as CSV.") from None
+    except OSError as error:
+        raise DataError(unreadable(file, error)) from None
+    _refuse_repeated(columns, file)
+    rows = [(line, dict(zip(columns, row, strict=True))) for line, row in enumerate(zip(*cells, strict=True), 1)]
+    filled = [(line, {name: cell for name, cell in row.items() if name}) for line, row in rows if any(row.values())]
+    return Table(file, tuple(filter(None, columns)), filled, len(rows) - len(filled))
+
+
+def _as_text(value: object) -> str:
+    if value is None or value != value:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, bytes):
+        return _stripped(value.decode(errors="backslashreplace"))
+    return _stripped(str(value))
 
 
 def _stripped(cell: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from maskcls.errors import DataError
-from maskcls.labels import CLASS_NAMES
+from maskcls.labels import CLASS_NAMES, UNKNOWN
 from maskcls.serving.holdout_uses import EVALUATE, USES, HoldoutUse, bundle_digest, describe, note_uses, read_uses
 from maskcls.serving.predictor import Predictor
 from maskcls.serving.submission import classes_of, find_photos, read_classes
 from maskcls.text import counted
 from maskcls.training.metrics import Scores, scores
+
+log = logging.getLogger("maskcls")
 
 RUN_OF_A_BUNDLE = "search.json"
 """Lies beside the folder of a bundle that a search wrote into its run."""
@@ -83,6 +86,19 @@ def labelled_photos(images: Path, answers: Path) -> pd.DataFrame:
     """List photos with their true classes, read from `answers`, as `label`. Raises DataError if some are not there."""
     photos = find_photos(images)
     return photos.assign(label=classes_of(photos["key"].tolist(), read_classes(answers), answers))
+
+
+def with_all_labels(photos: pd.DataFrame) -> pd.DataFrame:
+    """Return the photos whose class is known, and log how many others there are. Raises DataError where none is."""
+    known = photos[photos["label"] != UNKNOWN].reset_index(drop=True)
+    if known.empty:
+        raise DataError(
+            f"None of the {len(photos):,} photos has mask, gender and age group, so there is nothing to score. "
+            "Add their labels."
+        )
+    if len(known) < len(photos):
+        log.warning("%d of %d photos lack a label, and are not scored.", len(photos) - len(known), len(photos))
+    return known
 
 
 def evaluate_submission(submission: Path, answers: Path) -> Evaluation:

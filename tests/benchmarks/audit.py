@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from maskcls.data.dataset import FaceDataset, demo_folder
-from maskcls.data.photos import read_contest
+from maskcls.data.photos import read_photos
 from maskcls.data.pixels import default_cache
 from maskcls.data.splits import Split
 from maskcls.labels import age_group, encode
@@ -51,7 +51,7 @@ TASK = {"gender": ("gender2", "gender"), "age": ("age3", "age_group")}
 def main() -> None:
     call = _arguments()
     began = perf_counter()
-    photos = read_contest(call.data or demo_folder(default_cache()))
+    photos = read_photos(call.data or demo_folder(default_cache()))
     seen = _features(photos, call)
     measured: dict[str, list[float]] = defaultdict(list)
     for seed in range(call.seeds):

@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 
 from maskcls.data.demo.folder import MIN_PERSONS, SHOTS, draw
-from maskcls.data.photos import read_contest
+from maskcls.data.photos import read_photos
 from maskcls.machine import usable_cores
 from tests.benchmarks import report
 
@@ -36,7 +36,7 @@ def main() -> None:
     call = _arguments()
     with tempfile.TemporaryDirectory() as folder:
         data = call.data or _written(Path(folder), call.people, (call.width, call.height))
-        photos = len(read_contest(data, skip_bad=True))
+        photos = len(read_photos(data, skip_bad=True))
         seconds = [_explored(data, Path(folder) / f"look{repeat}") for repeat in range(call.repeats)]
         page_mb = (Path(folder) / "look0/explore.html").stat().st_size / 1e6
     results = {f"exploring {photos:,} photos": report.summary(seconds)}
@@ -68,7 +68,7 @@ def _explored(data: Path, out: Path) -> float:
 def _written(folder: Path, people: int, size: tuple[int, int]) -> Path:
     """A contest folder of `people`, seven JPEGs each, of size (width, height)."""
     draw(folder / "drawn", max(MIN_PERSONS, min(people, DRAWN_PEOPLE)), seed=0)
-    drawn = [group for _, group in read_contest(folder / "drawn").groupby("person")]
+    drawn = [group for _, group in read_photos(folder / "drawn").groupby("person")]
     data = folder / "faces"
     rows, tasks = [], []
     for number, group in zip(range(people), itertools.cycle(drawn), strict=False):

@@ -67,11 +67,11 @@ def measured(work: Callable[[], Made]) -> tuple[Made, dict[str, float]]:
 def cold(data: Path, cache: Path, size: int) -> dict[str, dict[str, float]]:
     """Read the folder, split the people, decode the photos."""
     from maskcls.data.dataset import FaceDataset
-    from maskcls.data.photos import read_contest
+    from maskcls.data.photos import read_photos
     from maskcls.data.splits import split_people
     from maskcls.stores.arrays import CacheOptions
 
-    photos, reading = measured(lambda: read_contest(data))
+    photos, reading = measured(lambda: read_photos(data))
     split, splitting = measured(lambda: split_people(photos))
     _, building = measured(lambda: FaceDataset(photos, split, CacheOptions(cache)).pixels(size))
     return {"reading the folder": reading, "splitting the people": splitting, "decoding into the pixel store": building}
@@ -80,11 +80,11 @@ def cold(data: Path, cache: Path, size: int) -> dict[str, dict[str, float]]:
 def warm(data: Path, cache: Path, size: int) -> dict[str, dict[str, float]]:
     """Open the store that `cold` has made."""
     from maskcls.data.dataset import FaceDataset
-    from maskcls.data.photos import read_contest
+    from maskcls.data.photos import read_photos
     from maskcls.data.splits import Split
     from maskcls.stores.arrays import CacheOptions
 
-    faces = FaceDataset(read_contest(data), Split((), ()), CacheOptions(cache))
+    faces = FaceDataset(read_photos(data), Split((), ()), CacheOptions(cache))
     _, opening = measured(lambda: faces.pixels(size))
     return {"opening the pixel store": opening}
 

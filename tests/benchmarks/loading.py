@@ -17,7 +17,7 @@ from pathlib import Path
 from maskcls.data.augment import Augmenter
 from maskcls.data.demo.folder import draw
 from maskcls.data.geometry import Geometry
-from maskcls.data.photos import read_contest
+from maskcls.data.photos import read_photos
 from maskcls.data.pixels import open_or_build
 from maskcls.recipe import Recipe
 from tests.benchmarks import report
@@ -29,7 +29,7 @@ def main() -> None:
     call = _arguments()
     with tempfile.TemporaryDirectory() as folder:
         data = call.data or _drawn(Path(folder), call.photos)
-        photos = read_contest(data).head(call.photos)
+        photos = read_photos(data).head(call.photos)
         files, keys = photos["file"].tolist(), photos["key"].tolist()
         results = {
             "decoding into the pixel store": report.summary(

@@ -34,7 +34,7 @@ from maskcls import cli
 from maskcls.cli import run
 from maskcls.data.decoding.decode import decode_bytes
 from maskcls.data.demo.folder import draw
-from maskcls.data.photos import read_contest
+from maskcls.data.photos import read_photos
 from maskcls.machine import resolve_device, set_threads
 from maskcls.models.model import build_models
 from maskcls.recipe import Recipe
@@ -67,7 +67,7 @@ def main(
     set_threads(threads)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        files = read_contest(data or _drawn(place)).head(photos)["file"].tolist()
+        files = read_photos(data or _drawn(place)).head(photos)["file"].tolist()
         bundle = _bundle(place / "bundle", backbone, weights, image_size)
         predictor = Predictor(bundle, device)
         measured = alternate(predictor, files, rounds)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from maskcls.data.photos import read_contest
+from maskcls.data.photos import read_photos
 from maskcls.data.splits import split_people
 from tests.benchmarks import data_growth
 from tests.commands import call
@@ -82,7 +82,7 @@ def test_trials_share_the_pixels(tmp_path: Path) -> None:
 
 def test_copied_people_are_people_of_their_own(tmp_path: Path) -> None:
     drawn = data_growth._drawn(tmp_path / "drawn", 42)
-    photos = read_contest(data_growth._folder(drawn, tmp_path, 200))
+    photos = read_photos(data_growth._folder(drawn, tmp_path, 200))
     assert len(photos) == 203
     assert photos["person"].nunique() == 29
     sides = split_people(photos)

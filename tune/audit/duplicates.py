@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from maskcls.data.near_duplicates import by_people, search
 from maskcls.errors import DataError
 from maskcls.labels import AGES, GENDERS, MASKS
 from maskcls.reports.explore.facts import identical_rows, numbered
-from maskcls.reports.explore.near_duplicates import by_people, search
 from maskcls.reports.explore.photo_looks import Look
 from tune.audit.findings import Finding, age_of, file_of
 from tune.audit.predictions import OutOfFold

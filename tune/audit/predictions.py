@@ -27,7 +27,7 @@ class OutOfFold:
     """The audited photos, and their probabilities; row i of one is row i of the other."""
 
     photos: pd.DataFrame
-    """n rows of the photo table (`maskcls.data.photos.read_contest`), numbered from 0."""
+    """n rows of the photo table (`maskcls.data.photos.read_photos`), numbered from 0."""
     probabilities: Floats
     """(n, 18)."""
     source: str

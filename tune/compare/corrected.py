@@ -81,11 +81,11 @@ def with_labels(faces: FaceDataset, values: Sequence[str], data: Path, skip_bad:
     Raises CallError if they all make the same labels.
     """
     from maskcls.data.corrections import read_corrections
-    from maskcls.data.photos import read_contest
+    from maskcls.data.photos import read_photos
 
     photos, keys = faces.photos.copy(), faces.photos["key"].tolist()
     for value in values:
-        table = read_contest(data, corrections=read_corrections(value), skip_bad=skip_bad).set_index("key").loc[keys]
+        table = read_photos(data, corrections=read_corrections(value), skip_bad=skip_bad).set_index("key").loc[keys]
         for source, column in columns(corrections_name(value)).items():
             photos[column] = table[source].to_numpy()
     first, *others = (photos[list(columns(corrections_name(value)).values())].to_numpy() for value in values)

@@ -140,10 +140,10 @@ class UncorrectedLabels(Treatment):
 
     @staticmethod
     def _raw(faces: FaceDataset):  # type: ignore[no-untyped-def]  # a pandas table like faces.photos
-        from maskcls.data.photos import read_contest
+        from maskcls.data.photos import read_photos
 
         folder = Path(faces.photos["file"].iloc[0]).parents[3]  # <folder>/train/images/<person>/<photo>
-        raw, keys = read_contest(folder, skip_bad=True).set_index("key"), faces.photos["key"].tolist()
+        raw, keys = read_photos(folder, skip_bad=True).set_index("key"), faces.photos["key"].tolist()
         if not raw.index.isin(keys).sum() == len(keys):
             raise DataError(f"{folder} no longer holds all photos of the run. Put them back, or start a new run.")
         return raw.loc[keys]

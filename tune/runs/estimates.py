@@ -21,9 +21,9 @@ def count_photos(data: Path | None, skip_bad: bool) -> int:
     """How many photos would be read. Raises DataError for a wrong table, or files that it does not name."""
     if data is None:
         return DEMO_PHOTOS
-    from maskcls.data.photos import read_contest
+    from maskcls.data.photos import read_photos
 
-    return len(read_contest(data, skip_bad=skip_bad))
+    return len(read_photos(data, skip_bad=skip_bad))
 
 
 def decoded_bytes(photos: int, image_size: int) -> int:

@@ -12,13 +12,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from maskcls.data.contest_folder import Contents, scan
 from maskcls.data.corrections import Corrections, read_corrections
+from maskcls.data.layouts.contents import Contents
+from maskcls.data.layouts.scan import root_of, scan
+from maskcls.data.near_duplicates import NearDuplicates, search
 from maskcls.data.photos import tabulate
 from maskcls.data.problems import Problem, ordered, refusal
 from maskcls.errors import DataError
-from maskcls.reports.explore.near_duplicates import NearDuplicates, search
+from maskcls.labels import UNKNOWN
 from maskcls.reports.explore.photo_looks import Look, look_at
+from maskcls.text import counted
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,12 @@ class Facts:
 
     name: str
     """The folder as it was given, or what is shown instead of it."""
-    n_rows: int
-    """People in train.csv, with photos or without."""
+    rows: str
+    """What the data names, in words, as in `of 40 rows in train.csv`: whether it can be used or not."""
+    source: str
+    """What says the labels, in words."""
     photos: pd.DataFrame
-    """`read_contest`'s columns, corrected, and width_px, height_px, type (file's ending and what it is), brightness."""
+    """`read_photos`'s columns, corrected, and width_px, height_px, type (file's ending and what it is), brightness."""
     looks: list[Look]
     n_undecodable: int
     problems: list[Problem]
@@ -66,15 +71,22 @@ class Facts:
         return {str(id_): sorted(paths) for id_, paths in folders.items() if len(paths) > 1}
 
 
-def gather(data: Path, *, corrections: str = "published", name: str | None = None, progress: bool = False) -> Facts:
-    """Read and decode every labelled photo under `data` once.
+def gather(
+    data: Path,
+    *,
+    corrections: str = "published",
+    name: str | None = None,
+    people_from: str | None = None,
+    progress: bool = False,
+) -> Facts:
+    """Read and decode every labelled photo of `data` (as of `layouts.scan.scan`) once.
 
     Problems of single people and photos are listed in the facts. Raises CallError and DataError as `read_corrections`
     does, and DataError for a folder that can't be read, or has no photo that can be decoded.
     """
     wanted, name = read_corrections(corrections), name or str(data)
     data = data.absolute()
-    contents = scan(data)
+    contents = scan(data, people_from)
     if not contents.photos:
         raise refusal(contents.problems, data)
     table, corrected = _tabulated(contents, wanted)
@@ -90,7 +102,8 @@ def gather(data: Path, *, corrections: str = "published", name: str | None = Non
     across, within = identical_rows(contents_, persons)
     return Facts(
         name=name,
-        n_rows=contents.rows,
+        rows=_rows_text(contents),
+        source=contents.source,
         photos=photos,
         looks=seen,
         n_undecodable=len(errors),
@@ -104,6 +117,11 @@ def gather(data: Path, *, corrections: str = "published", name: str | None = Non
     )
 
 
+def _rows_text(contents: Contents) -> str:
+    rows = f"{contents.rows:,} rows" if contents.of_people else counted(contents.rows, "photo")
+    return f"of {rows} in {contents.source}"
+
+
 def numbered(values: Sequence[object]) -> NDArray[np.int64]:
     """Return numbers (n,), equal for equal values, from 0 in the order of first appearance."""
     numbers: dict[object, int] = {}
@@ -113,8 +131,9 @@ def numbered(values: Sequence[object]) -> NDArray[np.int64]:
 def _tabulated(contents: Contents, corrections: Corrections) -> tuple[pd.DataFrame, list[bool]]:
     """Return the photo table with the corrections, and which of its rows they changed."""
     before, after = tabulate(contents), tabulate(contents, corrections=corrections)
-    labels = ["gender", "age", "mask"]
-    return after, (before[labels] != after[labels]).any(axis=1).tolist()
+    labels = ["gender", "age", "age_group", "mask"]
+    # An age that is not known is nan, which equals nothing.
+    return after, (before[labels].fillna(UNKNOWN) != after[labels].fillna(UNKNOWN)).any(axis=1).tolist()
 
 
 def _with_looks(photos: pd.DataFrame, looks: Sequence[Look]) -> pd.DataFrame:
@@ -128,11 +147,12 @@ def _with_looks(photos: pd.DataFrame, looks: Sequence[Look]) -> pd.DataFrame:
 
 
 def _problems(contents: Contents, undecodable: dict[str, str], data: Path) -> list[Problem]:
+    root = root_of(data)
     found = [
         *contents.problems,
-        *(Problem("photo", os.path.relpath(file, data), message) for file, message in undecodable.items()),
+        *(Problem("photo", os.path.relpath(file, root), message) for file, message in undecodable.items()),
     ]
-    return [Problem(problem.kind, problem.where, problem.message.replace(f"{data}/", "")) for problem in ordered(found)]
+    return [Problem(problem.kind, problem.where, problem.message.replace(f"{root}/", "")) for problem in ordered(found)]
 
 
 def identical_rows(contents: NDArray[np.int64], persons: NDArray[np.int64]) -> tuple[list[list[int]], list[list[int]]]:

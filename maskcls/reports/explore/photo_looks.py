@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from maskcls.data.decoding.decode import Image, decode_bytes
 from maskcls.data.decoding.kinds import HEAD_BYTES, kind_of
+from maskcls.data.near_duplicates import perceptual_hash
 from maskcls.data.pool import over_photos, photo_bar
 from maskcls.errors import DataError
 from maskcls.files import unreadable
-from maskcls.reports.explore.near_duplicates import perceptual_hash
 
 THUMBNAIL_PX = (120, 160)
 """Width and height of the box that a thumbnail fits in."""

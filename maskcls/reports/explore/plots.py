@@ -15,9 +15,9 @@ from matplotlib.axis import Axis
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from maskcls.data.decoding.decode import Image
+from maskcls.data.near_duplicates import NEVER
 from maskcls.labels import AGES, CLASS_NAMES, GENDERS, MASKS
 from maskcls.reports.explore.facts import Facts
-from maskcls.reports.explore.near_duplicates import NEVER
 from maskcls.reports.page import Html
 from maskcls.reports.plots import ACCENT, BLUE, GREY, INK, STYLE, YELLOW, new_figure, quiet_about_glyphs, to_png, to_svg
 
@@ -107,7 +107,7 @@ def _gender(ax: Axes, facts: Facts) -> None:
 
 def _race(ax: Axes, facts: Facts) -> None:
     _bars(ax, _most_common(facts.people["race"].replace("", "(none given)")), "people", INK)
-    _titled(ax, "Race, as train.csv has it", len(facts.people), "people")
+    _titled(ax, f"Race, as {facts.source} has it", len(facts.people), "people")
     ax.set_ylabel("race")
 
 

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
+from maskcls.data.near_duplicates import Pair, by_people, closest_beyond
 from maskcls.errors import CallError
 from maskcls.files import replacing
 from maskcls.labels import AGES, CLASS_NAMES, GENDERS, N_CLASSES
 from maskcls.reports.explore.contact_sheets import PHOTOS, captions, chosen, sheet
 from maskcls.reports.explore.facts import Facts
-from maskcls.reports.explore.near_duplicates import Pair, by_people, closest_beyond
 from maskcls.reports.explore.plots import PLOTS, drawn, overview
 from maskcls.reports.page import (
     Html,
@@ -126,7 +126,7 @@ def _headline(facts: Facts) -> Html:
     least, most = (order(range(N_CLASSES), key=lambda class_: counts[class_]) for order in (min, max))
     pairs = by_people(facts.near.across, facts.persons)
     shown = [
-        ("people", f"{len(facts.people):,}", f"of {facts.n_rows:,} rows in train.csv"),
+        ("people", f"{len(facts.people):,}", facts.rows),
         ("photos", f"{len(facts.photos):,}", f"{facts.n_undecodable:,} more can't be decoded"),
         (
             "rarest class",
@@ -150,7 +150,7 @@ def _headline(facts: Facts) -> Html:
 
 def _corrections(facts: Facts) -> str:
     if not facts.corrected:
-        return "As train.csv has it; no label was corrected."
+        return f"As {facts.source} has it; no label was corrected."
     people = facts.photos["person"].iloc[facts.corrected].nunique()
     changed = f"{counted(len(facts.corrected), 'photo')} of {counted(people, 'person', 'people')}"
     return f"With the corrections ({facts.corrections}), which changed the labels of {changed}. The photos' names stay."

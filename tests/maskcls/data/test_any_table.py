@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from maskcls.data.contest_folder import MASK_OF, scan
 from maskcls.data.corrections import read_corrections
 from maskcls.data.names import match
-from maskcls.data.photos import list_photos, read_contest
+from maskcls.data.photos import list_photos, read_photos
 from maskcls.data.splits import SIDES, read_split
 from maskcls.data.tables import read_table
 from maskcls.errors import DataError, MaskclsError
@@ -129,7 +129,7 @@ def read_any(data: Path, name: str, text: str) -> None:
         "corrections.csv": lambda: len(read_corrections(str(file)).rows),
     }
     if name == "split.json":
-        photos = read_contest(data)
+        photos = read_photos(data)
         split = read_split(file, photos)
         assert {person for side in SIDES for person in split.side(side)} <= set(photos["person"])
         return

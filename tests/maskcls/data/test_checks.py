@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from maskcls.data.checks import bad_photos, check_folder, decode_all, inspect_folder, without_bad_photos
-from maskcls.data.photos import read_contest
+from maskcls.data.photos import read_photos
 from maskcls.data.problems import KINDS, Problem, ordered
 from maskcls.errors import DataError
 
@@ -135,7 +135,7 @@ def test_nothing_usable_is_a_problem(make_contest):
         file.write_bytes(b"no photo")
     problems = check_folder(data)
     assert [problem.kind for problem in problems] == ["class"] + ["photo"] * 7
-    assert problems[0].message == "train/images has no photo that can be used. Mend the others, or check the path."
+    assert problems[0].message == f"{data} has no photo that can be used. Mend the others, or check the path."
 
 
 def test_identical_photos_are_noted(make_contest):
@@ -164,7 +164,7 @@ def test_bad_photos_are_remembered_until_a_file_changes(make_contest, tmp_path, 
     data = make_contest(6)
     bad = person_folder(data, 0) / "mask1.jpeg"
     bad.write_bytes(b"no photo")
-    photos = read_contest(data)
+    photos = read_photos(data)
     found = bad_photos(photos, tmp_path / "cache")
     assert list(found) == ["000001_male_Asian_25/mask1.jpeg"]
     left = without_bad_photos(photos, tmp_path / "cache")
@@ -191,9 +191,9 @@ def test_remembered_bad_photos_are_those_of_this_opencv_and_of_where_the_folder_
 ):
     data = make_contest(1)
     (person_folder(data, 0) / "mask1.jpeg").write_bytes(b"no photo")
-    bad_photos(read_contest(data), tmp_path / "cache")
+    bad_photos(read_photos(data), tmp_path / "cache")
     moved = data.rename(tmp_path / "moved")
-    photos = read_contest(moved)
+    photos = read_photos(moved)
     with monkeypatch.context() as no_decoder:
         no_decoder.delattr("maskcls.data.checks.decode")
         (message,) = bad_photos(photos, tmp_path / "cache").values()
@@ -207,7 +207,7 @@ def test_remembered_bad_photos_are_those_of_this_opencv_and_of_where_the_folder_
 def test_a_torn_memory_of_bad_photos_is_made_again(make_contest, tmp_path, torn):
     data = make_contest(1)
     (person_folder(data, 0) / "mask1.jpeg").write_bytes(b"no photo")
-    photos = read_contest(data)
+    photos = read_photos(data)
     found = bad_photos(photos, tmp_path)
     (file,) = (tmp_path / "checks").iterdir()
     file.write_bytes(torn)
@@ -222,7 +222,7 @@ def test_all_photos_bad(make_contest, tmp_path):
     with pytest.raises(
         DataError, match=r"None of the 7 photos can be decoded\. The first: .*incorrect_mask\.jpg is not an image"
     ):
-        without_bad_photos(read_contest(data), tmp_path)
+        without_bad_photos(read_photos(data), tmp_path)
 
 
 @pytest.mark.skipif(not DEV.is_dir(), reason="../shared/faces is not here")

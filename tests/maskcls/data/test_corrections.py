@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from maskcls.data.corrections import PUBLISHED, Correction, Corrections, is_contest, read_corrections
-from maskcls.data.photos import read_contest
+from maskcls.data.photos import read_photos
 from maskcls.errors import CallError, DataError
 
 DEV = Path(__file__).parents[4] / "shared/faces/dev"
@@ -263,12 +263,12 @@ def test_the_labels_follow(make_contest):
     wrong = Corrections(
         (Correction(2, "gender", id="000001", value="female"), Correction(3, "age", id="000001", value="60")), "mine"
     )
-    photos = read_contest(data, corrections=wrong)
+    photos = read_photos(data, corrections=wrong)
     assert set(photos[photos["person_id"] == "000001"]["label"]) == {5, 11, 17}
     assert set(photos[photos["person_id"] == "000001"]["age_group"]) == {2}
 
 
 @pytest.mark.skipif(not DEV.is_dir(), reason="../shared/faces is not here")
 def test_real_faces_are_not_the_contest():
-    photos = read_contest(DEV)
+    photos = read_photos(DEV)
     assert not is_contest(photos, {row.id for row in read_corrections("published").rows})

@@ -13,7 +13,7 @@ import pytest
 from maskcls.data.checks import check_folder
 from maskcls.data.contest_folder import scan
 from maskcls.data.corrections import read_corrections
-from maskcls.data.photos import list_photos, read_contest
+from maskcls.data.photos import list_photos, read_photos
 from maskcls.errors import DataError
 from maskcls.labels import CLASS_NAMES
 
@@ -34,7 +34,7 @@ def person_folder(data: Path, i: int) -> Path:
 
 def test_a_row_a_photo(make_contest):
     data = make_contest(6)
-    photos = read_contest(data)
+    photos = read_photos(data)
     assert len(photos) == 42
     assert list(photos.index) == list(range(42))
     assert sorted(set(photos["label"])) == list(range(18))
@@ -61,24 +61,18 @@ def test_the_contests_oddities(make_contest):
     (folder / ".DS_Store").write_bytes(b"litter")
     (data / "train/images/._003397_male_Asian_60").write_bytes(b"litter")
     (data / "train/images/.hidden").mkdir()
-    photos = read_contest(data)
+    photos = read_photos(data)
     assert len(photos) == 28
     assert set(photos["person_id"]) == {"003397", "001498-1", "001498-2"}
     assert photos.groupby("person")["gender"].first()["003397_male_Asian_60"] == 0
     assert {Path(file).suffix for file in photos["file"]} == {".jpg", ".jpeg", ".png"}
 
 
-def test_age_cuts_move_the_age_group(make_contest):
-    data = make_contest([("1", "male", "Asian", age, f"p{age}") for age in ("29", "30", "57", "58", "60")])
-    assert read_contest(data, age_cuts=(30, 58)).groupby("person")["age_group"].first().tolist() == [0, 1, 1, 2, 2]
-    assert read_contest(data).groupby("person")["age_group"].first().tolist() == [0, 1, 1, 1, 2]
-
-
 def test_the_tables_text_may_vary(make_contest):
     data = make_contest(6)
     table = data / "train/train.csv"
     table.write_text("\ufeff" + table.read_text().replace("\n", "\r\n").replace(",male,", ", Male ,"), encoding="utf-8")
-    assert len(read_contest(data)) == 42
+    assert len(read_photos(data)) == 42
 
 
 def remove_table(data):
@@ -174,7 +168,7 @@ def test_one_problem_is_one_message(make_contest, name):
     spoil, message = ONE_PROBLEM[name]
     spoil(data)
     with pytest.raises(DataError, match=message) as refused:
-        read_contest(data)
+        read_photos(data)
     assert "\n" not in str(refused.value)
 
 
@@ -182,16 +176,16 @@ def test_wrong_folders_are_named(make_contest, tmp_path):
     with pytest.raises(
         DataError, match=r"nowhere does not exist\. Expected the contest's layout: train/train\.csv and train/images"
     ):
-        read_contest(tmp_path / "nowhere")
+        read_photos(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"empty is empty\. Expected"):
-        read_contest(tmp_path / "empty")
+        read_photos(tmp_path / "empty")
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"file is a file, not a folder"):
-        read_contest(tmp_path / "file")
+        read_photos(tmp_path / "file")
     data = make_contest(6)
     with pytest.raises(DataError, match=re.escape(f"Did you mean --data {data}?")):
-        read_contest(data / "train")
+        read_photos(data / "train")
 
 
 def spoil_much(data):
@@ -206,7 +200,7 @@ def test_all_problems_come_at_once_most_important_first(make_contest):
     data = make_contest(6)
     spoil_much(data)
     with pytest.raises(DataError) as refused:
-        read_contest(data)
+        read_photos(data)
     first, *lines, last = str(refused.value).splitlines()
     assert first.endswith("has 5 problems:")
     for pattern, line in zip(("too", "gender", "normal missing", "mask2 missing", "empty"), lines, strict=True):
@@ -222,7 +216,7 @@ def test_a_long_list_is_cut(make_contest):
     table = data / "train/train.csv"
     table.write_text(table.read_text().replace("male,Asian", "x,Asian").replace("fex,", "x,"))
     with pytest.raises(DataError) as refused:
-        read_contest(data)
+        read_photos(data)
     lines = str(refused.value).splitlines()
     assert lines[0].endswith("has 24 problems:")
     assert lines[-2] == "  … and 4 more."
@@ -232,7 +226,7 @@ def test_a_long_list_is_cut(make_contest):
 def test_skip_bad_leaves_out_and_says_how_many(make_contest, caplog):
     data = make_contest(6)
     spoil_much(data)
-    photos = read_contest(data, skip_bad=True)
+    photos = read_photos(data, skip_bad=True)
     assert set(photos["person"]) == {"000004_female_Asian_25", "000005_female_Asian_45", "000006_female_Asian_60"}
     assert len(photos) == 6 + 6 + 7
     assert (
@@ -245,10 +239,10 @@ def test_skip_bad_needs_something_to_keep(make_contest):
     data = make_contest(1)
     edit(data, "000001,male", "000001,man")
     with pytest.raises(DataError, match="gender is 'man'"):
-        read_contest(data, skip_bad=True)
+        read_photos(data, skip_bad=True)
     remove_table(data)
     with pytest.raises(DataError, match=r"has no train/train\.csv"):
-        read_contest(data, skip_bad=True)
+        read_photos(data, skip_bad=True)
 
 
 def test_notes_are_no_problems(make_contest):
@@ -268,11 +262,11 @@ def test_notes_are_no_problems(make_contest):
 @pytest.mark.alone
 def test_real_faces():
     start = time.perf_counter()
-    photos = read_contest(DEV, corrections=read_corrections("published"))
+    photos = read_photos(DEV, corrections=read_corrections("published"))
     assert time.perf_counter() - start < 5
     assert (len(photos), photos["person"].nunique()) == (3234, 462)
     assert photos["mask"].value_counts().to_dict() == {0: 5 * 462, 1: 462, 2: 462}
-    assert photos.equals(read_contest(DEV, corrections=read_corrections("none")))
+    assert photos.equals(read_photos(DEV, corrections=read_corrections("none")))
 
 
 # Photos to predict
@@ -433,4 +427,4 @@ def test_a_heic_photo_in_a_persons_folder_is_not_missing(make_contest):
     assert (
         "mask5.HEIC is a HEIC photo, as phones write them, which is not read here. Save it as JPEG" in problem.message
     )
-    assert len(read_contest(data)) == 24 * 7
+    assert len(read_photos(data)) == 24 * 7

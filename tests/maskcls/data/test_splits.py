@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskcls.data.identical import identical_groups, identical_photos
-from maskcls.data.photos import read_contest
+from maskcls.data.photos import read_photos
 from maskcls.data.splits import SIDES, Split, folds, missing_classes, read_split, rows, split_people
 from maskcls.errors import CallError, DataError
 from maskcls.labels import age_group, encode
@@ -285,7 +285,7 @@ def test_own_splits_may_be_odd_but_say_so(shared, tmp_path, caplog):
 
 @needs_faces
 def test_real_faces():
-    photos = read_contest(DEV)
+    photos = read_photos(DEV)
     split = split_people(photos)
     assert tuple(map(len, sides(split))) == (324, 69, 69)
     assert not missing_classes(photos, split.train)

@@ -11,7 +11,7 @@ import pytest
 from maskcls.data.contest_folder import scan
 from maskcls.data.corrections import read_corrections
 from maskcls.data.names import match
-from maskcls.data.photos import list_photos, read_contest
+from maskcls.data.photos import list_photos, read_photos
 from maskcls.data.splits import read_split
 from maskcls.data.tables import Table, read_table
 from maskcls.errors import DataError
@@ -94,7 +94,7 @@ def test_a_quoted_cell_swallows_nobody(make_contest):
     edit(data, "000002,male,Asian", '000002,male,"Asian')
     edit(data, "000006,female,Asian", '000006,female,Asian"')
     with pytest.raises(DataError, match=r"train\.csv, line 3: a quoted cell runs on into line 7, and swallows"):
-        read_contest(data)
+        read_photos(data)
 
 
 def test_blank_rows_of_a_spreadsheet_are_passed_over_and_counted_once(make_contest, tmp_path, caplog):
@@ -116,12 +116,12 @@ def test_blank_rows_of_a_spreadsheet_are_passed_over_and_counted_once(make_conte
 @pytest.mark.parametrize("encoding", ["utf-16", "cp949"])
 def test_every_table_says_the_same_of_another_encoding(make_contest, tmp_path, encoding):
     data = make_contest(6)
-    photos = read_contest(data)
+    photos = read_photos(data)
     file = tmp_path / "a.csv"
     file.write_bytes("ImageID,ans,what,path\n가,0,swap,가\n".encode(encoding))
     (data / "train/train.csv").write_bytes(file.read_bytes())
     readers = (
-        lambda: read_contest(data),
+        lambda: read_photos(data),
         lambda: list_photos(file),
         lambda: read_classes(file),
         lambda: read_corrections(str(file)),
@@ -138,7 +138,7 @@ def test_ids_without_their_zeros_are_corrected_and_that_is_said(make_contest, tm
     data = make_contest(6)
     edit(data, "\n00000", "\n")
     (tmp_path / "mine.csv").write_text("what,id,value\nage,000002,33\n")
-    photos = read_contest(data, corrections=read_corrections(str(tmp_path / "mine.csv")))
+    photos = read_photos(data, corrections=read_corrections(str(tmp_path / "mine.csv")))
     assert photos[photos["person"] == PERSON]["age"].tolist() == [33] * 7
     assert (
         "1 name of the corrections' ids differs in leading zeros: matched by number, as 000002 with 2." in caplog.text
@@ -146,7 +146,7 @@ def test_ids_without_their_zeros_are_corrected_and_that_is_said(make_contest, tm
 
 
 def test_paths_without_their_zeros_find_their_folders(make_contest, tmp_path):
-    wanted = read_contest(make_contest([(f"{n:03}", "male", "Asian", "25", f"{n:03}") for n in (0, 7, 10)], "whole"))
+    wanted = read_photos(make_contest([(f"{n:03}", "male", "Asian", "25", f"{n:03}") for n in (0, 7, 10)], "whole"))
     data = make_contest([(f"{n:03}", "male", "Asian", "25", f"{n:03}") for n in (0, 7, 10)])
     edit(data, "00", "")
     edit(data, "25,010", "25,10.0")
@@ -155,7 +155,7 @@ def test_paths_without_their_zeros_find_their_folders(make_contest, tmp_path):
     assert "3 names of the paths in train/train.csv differ in leading zeros: matched by number, as 0 with 000." in (
         contents.notes
     )
-    assert read_contest(data)["key"].tolist() == wanted["key"].tolist()
+    assert read_photos(data)["key"].tolist() == wanted["key"].tolist()
     (tmp_path / "split.json").write_text('{"train": ["0"], "validation": ["7"], "holdout": ["10"]}')
     assert read_split(tmp_path / "split.json", wanted).train == ("000",)
     answers = tmp_path / "answers.csv"
@@ -175,13 +175,13 @@ def test_names_are_compared_composed(make_contest, tmp_path):
     apart = unicodedata.normalize("NFD", composed)
     data = make_contest([("1", "male", "Asian", "25", apart), ("2", "male", "Asian", "45", "b")])
     edit(data, apart, composed)
-    photos = read_contest(data)
+    photos = read_photos(data)
     assert photos["person"].tolist() == ["b"] * 7 + [composed] * 7
     assert all(Path(file).is_file() for file in photos["file"])
     (tmp_path / "split.json").write_text(f'{{"train": ["{apart}"], "validation": ["b"], "holdout": []}}')
     assert read_split(tmp_path / "split.json", photos).train == (composed,)
     (tmp_path / "mine.csv").write_text(f"what,path,value\nage,{apart},33\n")
-    corrected = read_contest(data, corrections=read_corrections(str(tmp_path / "mine.csv")))
+    corrected = read_photos(data, corrections=read_corrections(str(tmp_path / "mine.csv")))
     assert set(corrected[corrected["person"] == composed]["age"]) == {33}
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / f"{apart}.jpg").touch()

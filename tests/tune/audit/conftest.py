@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from maskcls.data.photos import read_contest
+from maskcls.data.photos import read_photos
 from tests.conftest import DemoFaces
 from tune.audit.predictions import OutOfFold
 
@@ -18,7 +18,7 @@ Knowing = Callable[[pd.DataFrame, pd.DataFrame], OutOfFold]
 @pytest.fixture(scope="session")
 def photos(demo_faces: DemoFaces) -> pd.DataFrame:
     """168 photos of 24 drawn people. Copy it to change it."""
-    return read_contest(demo_faces(24, 4))
+    return read_photos(demo_faces(24, 4))
 
 
 @pytest.fixture(scope="session")

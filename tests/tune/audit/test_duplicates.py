@@ -9,7 +9,7 @@ import cv2
 import pandas as pd
 import pytest
 
-from maskcls.data.photos import read_contest
+from maskcls.data.photos import read_photos
 from maskcls.reports.explore.photo_looks import look_at
 from tests.conftest import DemoFaces
 from tests.tune.audit.conftest import Knowing
@@ -38,7 +38,7 @@ def test_one_file_under_a_man_and_a_woman(folder: Path, photos: pd.DataFrame, kn
     for name in ("mask1", "normal"):  # the woman's folder also holds the man's photos
         source, target = photo(folder, man, name), photo(folder, woman, name)
         shutil.copyfile(source, target)
-    table = read_contest(folder)
+    table = read_photos(folder)
     true = table.assign(label=table["label"].where(table["person"] != woman, 0))  # predictions see a young man
     found = contradictions(knowing(table, true), look_at(table["file"].tolist()))
     assert [(one.what, one.person) for one in found] == [("gender", woman), ("age", woman)]
@@ -53,7 +53,7 @@ def test_a_recompressed_copy_in_another_mask_state(folder: Path, photos: pd.Data
     person = photos["person"].iloc[0]
     copied = cv2.imread(str(photo(folder, person, "mask3")))
     cv2.imwrite(str(photo(folder, person, "normal")), copied, [cv2.IMWRITE_JPEG_QUALITY, 60])
-    table = read_contest(folder)
+    table = read_photos(folder)
     is_copy = table["key"].str.startswith(f"{person}/normal")
     true = table.assign(label=table["label"].where(~is_copy, table["label"] - 12))
     predictions = knowing(table, true)
@@ -69,7 +69,7 @@ def test_a_recompressed_copy_in_another_mask_state(folder: Path, photos: pd.Data
 def test_twins_with_the_same_labels_are_no_contradiction(folder: Path, photos: pd.DataFrame, knowing: Knowing) -> None:
     one, other = people_of(photos, 0, 0)[:2]
     shutil.copyfile(photo(folder, one, "mask1"), photo(folder, other, "mask1"))
-    table = read_contest(folder)
+    table = read_photos(folder)
     found: list[Finding] = contradictions(knowing(table, table), look_at(table["file"].tolist()))
     assert found == []
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from maskcls.data.corrections import read_corrections
-from maskcls.data.photos import read_contest
+from maskcls.data.photos import read_photos
 from maskcls.labels import age_group, encode
 from tests.tune.audit.conftest import Knowing
 from tests.tune.audit.linear import features, predicted
@@ -65,7 +65,7 @@ def test_right_labels_are_not_doubted(photos: pd.DataFrame, knowing: Knowing) ->
 def test_on_drawn_faces_a_list_as_long_as_the_errors_holds_most_of_them(demo_cache: Path) -> None:
     """With 4 % of the people mislabelled, over five draws of them: swapped mask photos at least 0.8, gender 0.6."""
     (folder,) = demo_cache.glob("demo-*[!k]")
-    photos = read_contest(folder)
+    photos = read_photos(folder)
     people, seen = photos["person"].unique(), features(photos, demo_cache)
     n, hits = round(0.04 * len(people)), {"swap": 0, "gender": 0}
     for seed in range(DRAWS):

@@ -14,7 +14,7 @@ import torch
 from maskcls.data.corrections import read_corrections
 from maskcls.data.dataset import FaceDataset
 from maskcls.data.decoding.decode import decode
-from maskcls.data.photos import read_contest
+from maskcls.data.photos import read_photos
 from maskcls.data.splits import split_people
 from maskcls.labels import decode as decode_class
 from maskcls.models.model import log_probabilities, member_log_probs
@@ -54,7 +54,7 @@ SMALL = Recipe().override(
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory: pytest.TempPathFactory, demo_faces: DemoFaces) -> FaceDataset:
     torch.set_num_threads(1)
-    photos = read_contest(demo_faces(24, 3))
+    photos = read_photos(demo_faces(24, 3))
     return FaceDataset(photos, split_people(photos), CacheOptions(tmp_path_factory.mktemp("study") / "cache"))
 
 
@@ -240,7 +240,7 @@ def test_uncorrected_labels_reach_training_alone(faces: FaceDataset, tmp_path: P
     (tmp_path / "own.csv").write_text(f"what,path,value\nswap,{trained},\nswap,{validated},\n")
     folder = Path(faces.photos["file"].iloc[0]).parents[3]
     corrected = dataclasses.replace(
-        faces, photos=read_contest(folder, corrections=read_corrections(str(tmp_path / "own.csv")))
+        faces, photos=read_photos(folder, corrections=read_corrections(str(tmp_path / "own.csv")))
     )
     assert UncorrectedLabels().applies(corrected, SMALL) == ""
     data = FitData.of(corrected, SMALL)

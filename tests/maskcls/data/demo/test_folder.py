@@ -16,7 +16,7 @@ from maskcls.data.decoding.decode import decode
 from maskcls.data.demo import face as demo_face
 from maskcls.data.demo.folder import ANSWERS, MIN_PERSONS, SHOTS, draw
 from maskcls.data.geometry import Geometry, load
-from maskcls.data.photos import list_photos, read_contest
+from maskcls.data.photos import list_photos, read_photos
 from maskcls.errors import CallError
 from maskcls.labels import N_CLASSES
 
@@ -38,14 +38,14 @@ def digest(folder: Path) -> str:
 
 
 def test_it_is_a_contest_folder(drawn: Path) -> None:
-    photos = read_contest(drawn)
+    photos = read_photos(drawn)
     assert len(photos) == PERSONS * len(SHOTS)
     assert photos["person"].nunique() == PERSONS
     assert set(photos["label"]) == set(range(N_CLASSES))
 
 
 def test_every_gender_and_age_group_has_three_people_of_thirty(drawn: Path) -> None:
-    people = read_contest(drawn).drop_duplicates("person")
+    people = read_photos(drawn).drop_duplicates("person")
     counts = Counter(zip(people["gender"], people["age_group"], strict=True))
     assert len(counts) == 6
     assert min(counts.values()) >= 3
@@ -75,7 +75,7 @@ def test_eval_holds_other_people_and_no_answers(drawn: Path) -> None:
     assert len(info) == PERSONS // 4 * len(SHOTS)
     assert set(answers["ans"]) == set(range(N_CLASSES))
     assert not set(answers["person"]) & set(pd.read_csv(drawn / "train/train.csv", dtype=str)["id"])
-    train = {hashlib.sha256(Path(file).read_bytes()).digest() for file in read_contest(drawn)["file"]}
+    train = {hashlib.sha256(Path(file).read_bytes()).digest() for file in read_photos(drawn)["file"]}
     assert not train & {hashlib.sha256(Path(file).read_bytes()).digest() for file in listed["file"]}
 
 

@@ -88,9 +88,9 @@ def keys(facts: Facts, rows: Any) -> list[str]:
 
 
 def test_counts(facts: Facts) -> None:
-    assert (len(facts.people), facts.n_rows, len(facts.photos), len(facts.looks), facts.n_undecodable) == (
+    assert (len(facts.people), facts.rows, len(facts.photos), len(facts.looks), facts.n_undecodable) == (
         24,
-        24,
+        "of 24 rows in train.csv",
         24 * 7 - 2,
         24 * 7 - 2,
         1,
@@ -163,7 +163,7 @@ def test_rows_with_problems_are_left_out_and_reported(make_contest: MakeContest)
     table = data / "train/train.csv"
     table.write_text(table.read_text().replace("000004,female,Asian,25", "000004,woman,Asian,25"))
     facts = gather(data)
-    assert (facts.n_rows, len(facts.people)) == (12, 11)
+    assert (facts.rows, len(facts.people)) == ("of 12 rows in train.csv", 11)
     assert [problem.kind for problem in facts.problems] == ["gender"]
 
 

@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from maskcls.reports.explore import near_duplicates
-from maskcls.reports.explore.near_duplicates import (
+from maskcls.data import near_duplicates
+from maskcls.data.near_duplicates import (
     BITS,
     MAX_BITS_APART,
     NEVER,
