@@ -81,6 +81,14 @@ PeopleFrom = Annotated[
         show_default="asked for where it is needed",
     ),
 ]
+Extra = Annotated[
+    Path | None,
+    typer.Option(
+        "--extra",
+        help="Photos for training alone, as --data; their people must not be among those of --data.",
+        show_default="none",
+    ),
+]
 Preset = Annotated[str, typer.Option("--preset", help="Named recipe to start from: contest-2021 or fine-tune.")]
 Set = Annotated[
     list[str] | None,

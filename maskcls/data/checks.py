@@ -21,6 +21,7 @@ from maskcls.data.layouts.scan import root_of, scan
 from maskcls.data.photos import tabulate
 from maskcls.data.pool import over_photos, photo_bar
 from maskcls.data.problems import FATAL, Problem, ordered
+from maskcls.data.shortages import labels_of_nobody, shortages
 from maskcls.data.splits import SIDES, Split, missing_classes, split_people
 from maskcls.errors import DataError
 from maskcls.files import unreadable, write_atomically
@@ -103,7 +104,9 @@ def inspect_folder(
         message = f"{shown(data)} has no photo that can be used. Mend the others, or check the path."
         untrainable: Problem | None = Problem("class", ".", message)
     else:
-        untrainable = None if split_seed is None else training_problem(good, split_people(good, split_seed))
+        split = split_people(good, split_seed or 0)
+        untrainable = None if split_seed is None else training_problem(good, split)
+        notes += [] if untrainable or split_seed is None else shortages(good, split)
     return Inspection(ordered([*contents.problems, *problems, *([untrainable] if untrainable else [])]), notes, good)
 
 
@@ -114,6 +117,12 @@ def training_problem(photos: pd.DataFrame, split: Split, split_file: Path | None
     """
     people = ", ".join(f"{len(split.side(name)):,} in {name}" for name in SIDES)
     missing = missing_classes(photos, split.train)
+    if len(missing) == len(CLASS_NAMES):
+        message = (
+            f"None of the {len(photos):,} photos has mask, gender and age group, so that no class can be learned or "
+            "scored. Add the labels."
+        )
+        return Problem("class", ".", message)
     if missing:
         everywhere = set(missing) <= set(missing_classes(photos, set(photos["person"])))
         where = "in the whole folder" if everywhere else f"in training (people: {people})"
@@ -125,7 +134,9 @@ def training_problem(photos: pd.DataFrame, split: Split, split_file: Path | None
         remedy = "Add people of that gender and age, and their photos." if everywhere else choose
         names = "; ".join(f"{class_} ({CLASS_NAMES[class_]})" for class_ in missing)
         classes = "A class" if len(missing) == 1 else "Classes"
-        message = f"{classes} with nobody {where}: {names}. Expected somebody of each. {remedy}"
+        absent = labels_of_nobody(photos, split.train)
+        labels = f"No photo has {', '.join(absent)}. " if absent else ""
+        message = f"{classes} with nobody {where}: {names}. {labels}Expected somebody of each. {remedy}"
         return Problem("class", ".", message)
     if not split.validation:
         message = (

@@ -3,12 +3,12 @@
 A CSV file with one correction per row, columns in any order:
 
     what    `swap` (exchange a person's incorrect_mask and normal), `gender`, `age`, or `mask` (of one photo)
-    path    whose: train.csv's path; or
+    path    whose: train.csv's path, or a table's person; or
     id      train.csv's id, if only one person has it (003397 is two people: give the path)
             (both are found as `names.match` compares them, so that 000020 is also 20, if only one person has that)
     value   gender: male, female; age: years, or `under 30`, `30 to 59`, `over 59`, which moves an age outside of the
             group to its nearest year; mask: worn, incorrect, not worn; swap: nothing
-    file    mask only: the photo's name without its extension, as incorrect_mask
+    file    mask only: the photo's name without its extension, as incorrect_mask; or, with its folders, its key
     was     optional: the correction applies only where the label was this (a value as above)
     judged  optional: `accepted`, or `rejected`, which is not applied: somebody looked, and the label is right
     teams   optional: how many of the contest's teams made it; it says how far to trust it
@@ -26,15 +26,15 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from maskcls.data.contest_folder import MASK_OF
 from maskcls.data.layouts.contents import MAX_AGE
 from maskcls.data.names import match
 from maskcls.data.tables import Row, read_table
 from maskcls.errors import CallError, DataError
-from maskcls.labels import AGE_CUTS, AGES, GENDERS, MASKS, age_group
+from maskcls.labels import AGE_CUTS, AGES, GENDERS, MASKS, UNKNOWN, age_group
 from maskcls.text import counted, first, first_lines
 
 log = logging.getLogger("maskcls")
@@ -114,7 +114,7 @@ class Corrections:
         outcomes: dict[str, list[Correction]] = {"applied": [], "absent": [], "was something else": []}
         for row in self.rows:
             rows = people.rows(row, self.source)
-            outcomes[_apply(row, rows, photos) if rows is not None else "absent"].append(row)
+            outcomes[_apply(row, rows, photos, self.source) if rows is not None else "absent"].append(row)
         _log_outcomes(self.source, len(self.rows), outcomes)
         return photos
 
@@ -159,38 +159,56 @@ def is_contest(photos: pd.DataFrame, ids: Iterable[str]) -> bool:
     return len(people) >= CONTEST_PEOPLE and present >= CONTEST_IDS and bool((people["race"] == CONTEST_RACE).all())
 
 
-def _apply(row: Correction, rows: list[int], photos: pd.DataFrame) -> str:
+def _apply(row: Correction, rows: list[int], photos: pd.DataFrame, source: str) -> str:
     """Change one person's rows of the table; return the outcome's name."""
     if row.what == "swap":
-        photos.loc[rows, "mask"] = photos.loc[rows, "mask"].map({0: 0, 1: 2, 2: 1})  # incorrect <-> not worn
+        swapped = {0: 0, 1: 2, 2: 1, UNKNOWN: UNKNOWN}  # incorrect <-> not worn
+        photos.loc[rows, "mask"] = photos.loc[rows, "mask"].map(swapped)
         return "applied"
     if row.what == "mask":
-        rows = [i for i in rows if Path(str(photos.at[i, "key"])).stem.lower() == row.file]
+        rows = _of_file(row, rows, photos, source)
         if not rows:
             return "absent"
-    before = [int(value) for value in photos.loc[rows, row.what].tolist()]
     # The first stands for all: of a mask there is one row, and gender and age are the person's.
-    if row.was and not _is(row.what, row.was, before[0]):
+    if row.was and not _is(row.what, row.was, photos.loc[rows[0]]):
         return "was something else"
-    photos.loc[rows, row.what] = [_new_value(row, value) for value in before]
+    if row.what == "age":
+        _correct_age(row.value, rows, photos)
+    else:
+        photos.loc[rows, row.what] = (GENDERS if row.what == "gender" else MASKS).index(row.value)
     return "applied"
 
 
-def _is(what: str, text: str, value: int) -> bool:
+def _of_file(row: Correction, rows: list[int], photos: pd.DataFrame, source: str) -> list[int]:
+    """Return the row of the photo that a correction names; none where it isn't there."""
+    keys = {i: str(photos.at[i, "key"]).lower() for i in rows}
+    whole = [i for i, key in keys.items() if key == row.file]
+    found = whole or [i for i, key in keys.items() if Path(key).stem == row.file]
+    if len(found) > 1:
+        named = ", ".join(str(photos.at[i, "key"]) for i in found[:2])
+        raise DataError(
+            f"{source}, line {row.line}: {row.whom} has {len(found)} photos that are called {row.file} ({named}). "
+            "Give the one you mean with its folders."
+        )
+    return found
+
+
+def _is(what: str, text: str, photo: pd.Series[Any]) -> bool:
+    """Whether a photo's label is what a correction says that it was."""
     if what == "age":
-        return text == AGES[age_group(value, AGE_CUTS)] if text in AGES else value == int(text)
-    return value == (GENDERS if what == "gender" else MASKS).index(text)
+        group = photo["age_group"] if pd.isna(photo["age"]) else age_group(photo["age"])
+        return bool(group == AGES.index(text) if text in AGES else photo["age"] == int(text))
+    return bool(photo[what] == (GENDERS if what == "gender" else MASKS).index(text))
 
 
-def _new_value(row: Correction, before: int) -> int:
-    if row.what == "gender":
-        return GENDERS.index(row.value)
-    if row.what == "mask":
-        return MASKS.index(row.value)
-    if row.value in AGES:
-        group, starts = AGES.index(row.value), (1, *AGE_CUTS, MAX_AGE + 1)
-        return min(max(before, starts[group]), starts[group + 1] - 1)  # an age in the group stays
-    return int(row.value)
+def _correct_age(value: str, rows: list[int], photos: pd.DataFrame) -> None:
+    """Set the age in years or, where only an age group is given, move it into that; one that is unknown stays so."""
+    if value not in AGES:
+        photos.loc[rows, "age"] = int(value)
+        return
+    group, starts = AGES.index(value), (1, *AGE_CUTS, MAX_AGE + 1)
+    photos.loc[rows, "age"] = photos.loc[rows, "age"].clip(starts[group], starts[group + 1] - 1)  # nan stays nan
+    photos.loc[rows, "age_group"] = group
 
 
 def _log_outcomes(source: str, total: int, outcomes: Mapping[str, list[Correction]]) -> None:
@@ -260,13 +278,13 @@ def _read(file: Path) -> list[Row]:
 def _checked(line: int, row: Mapping[str, str]) -> Correction:
     """Return the row as a correction. Raises DataError saying what is wrong with it."""
     what, value, was, file, judged = (row.get(name, "") for name in ("what", "value", "was", "file", "judged"))
-    file = Path(file).stem.lower() if file else ""
+    file = file.lower() if "/" in file else Path(file).stem.lower()
     if what not in WHAT:
         raise DataError(f"what is {what!r}. Expected {', '.join(WHAT)}.")
     if not row.get("path") and not row.get("id"):
         raise DataError("neither path nor id is given. Expected one of them.")
-    if what == "mask" and file not in MASK_OF:
-        raise DataError(f"file is {file!r}. Expected one of {', '.join(MASK_OF)}.")
+    if what == "mask" and not file:
+        raise DataError("file is empty. Expected the photo's name without its extension, as incorrect_mask.")
     if what == "swap" and (value or was):
         raise DataError(f"a swap has no value, but got {value or was!r}.")
     if judged not in ("", ACCEPTED, REJECTED):

@@ -18,14 +18,16 @@ from maskcls.data import pixels as pixel_stores
 from maskcls.data.checks import check_folder, training_problem, without_bad_photos
 from maskcls.data.corrections import Corrections, read_corrections
 from maskcls.data.demo import folder as demo
+from maskcls.data.extra import with_extra
 from maskcls.data.geometry import Geometry
 from maskcls.data.layouts.scan import scan
 from maskcls.data.photos import read_photos
 from maskcls.data.problems import refusal
-from maskcls.data.splits import Split, read_split, rows, split_people
+from maskcls.data.shortages import shortages
+from maskcls.data.splits import EXTRA, Split, read_split, rows, split_people
 from maskcls.errors import DataError, FolderError
 from maskcls.files import write_atomically
-from maskcls.labels import N_CLASSES
+from maskcls.labels import N_CLASSES, UNKNOWN
 from maskcls.stores.arrays import CacheOptions
 
 if TYPE_CHECKING:
@@ -36,8 +38,8 @@ log = logging.getLogger(__name__)
 PHOTOS, SPLIT = "photos.csv", "split.json"
 DEMO_PERSONS, DEMO_SEED = 240, 0
 
-_NUMBERS = ("gender", "age", "age_group", "mask", "label", "size_bytes", "mtime_ns")
-"""Columns of the table that are read as numbers. Others are text: an id has leading zeros."""
+_NUMBERS = ("gender", "age", "age_group", "mask", "label", "size_bytes", "mtime_ns", "judged")
+"""Columns that are read as numbers, also where a colon follows. Others are text: an id has leading zeros."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,11 @@ class FaceDataset:
     def digest(self) -> str:
         """12 hex digits of the photos' keys, sizes, labels and ages, wherever the folder is."""
         columns = (self.photos[name].tolist() for name in ("key", "size_bytes", "label", "age"))
-        lines = "".join("\t".join(map(str, row)) + "\n" for row in zip(*columns, strict=True))
-        return hashlib.sha256(lines.encode()).hexdigest()[:12]
+        lines = ["\t".join(map(str, row)) for row in zip(*columns, strict=True)]
+        if UNKNOWN in self.photos["label"].to_numpy():  # else they follow from label and age
+            parts = (self.photos[name].tolist() for name in ("mask", "gender", "age_group"))
+            lines = [f"{line}\t{known}" for line, *known in zip(lines, *parts, strict=True)]
+        return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()[:12]
 
     def save(self, folder: Path) -> None:
         """Write the table and the split, each file whole or not at all, for `load` to read."""
@@ -119,11 +124,13 @@ class FaceDataset:
     def load(cls, folder: Path, cache: CacheOptions) -> Self:
         """Read what `save` wrote. Raises DataError where it isn't there or can't be read."""
         try:
-            # Empty cells and a text such as NA stay text; by default pandas makes them nan, as here an empty age.
-            photos = pd.read_csv(folder / PHOTOS, dtype=str, keep_default_na=False, na_values={"age": [""]})
-            for name in _NUMBERS:
-                if name in photos:
+            # Empty cells and a text such as NA stay text; by default pandas makes them nan. An empty age is made nan.
+            photos = pd.read_csv(folder / PHOTOS, dtype=str, keep_default_na=False)
+            for name in photos:
+                if str(name).partition(":")[0] in _NUMBERS:
                     photos[name] = pd.to_numeric(photos[name])
+            if EXTRA in photos:
+                photos[EXTRA] = photos[EXTRA] == str(True)
             split = Split.from_json((folder / SPLIT).read_text(encoding="utf-8"), str(folder / SPLIT))
         except FileNotFoundError as error:
             raise DataError(
@@ -144,6 +151,7 @@ def prepare(
     split_seed: int = 0,
     skip_bad: bool = False,
     people_from: str | None = None,
+    extra: Path | None = None,
     cache: CacheOptions | None = None,
     progress: bool = False,
 ) -> FaceDataset:
@@ -154,6 +162,7 @@ def prepare(
 
     Args:
         people_from: as of `layouts.scan.scan`.
+        extra: photos for training alone, which `scan` reads as well.
 
     Raises DataError listing what is wrong, or naming the classes with nobody in training.
     """
@@ -164,6 +173,8 @@ def prepare(
     is_asked = split_file is None and (wanted.published or not wanted.rows)
     photos = _read(folder, wanted, skip_bad, progress, split_seed if is_asked else None, people_from)
     left_out: set[str] = set()
+    if extra is not None:
+        photos = with_extra(photos, extra, skip_bad=skip_bad, people_from=people_from)
     if skip_bad:
         photos = without_bad_photos(photos, cache.folder, progress)
         left_out = scan(folder, people_from).paths - set(photos["person"])  # whom a split may name without an error
@@ -173,12 +184,14 @@ def prepare(
         raise DataError(problem.message)
     faces = FaceDataset(photos, split, cache)
     _warn_of_missing_classes(faces)
+    for note in shortages(photos, split):
+        log.warning(note)
     return faces
 
 
 def _warn_of_missing_classes(faces: FaceDataset) -> None:
     """Warn that a score is over fewer than 18 classes, which may be over a handful of people, too."""
-    present = faces.photos["label"].iloc[faces.rows("validation")].nunique()
+    present = len(set(faces.photos["label"].iloc[faces.rows("validation")]) - {UNKNOWN})
     if present < N_CLASSES:
         log.warning(
             "The %d validation people have %d of the %d classes, and macro F1 is the mean over those: "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from math import isnan
@@ -13,12 +14,14 @@ import pandas as pd
 
 from maskcls.data.corrections import Corrections
 from maskcls.data.decoding.kinds import READ_SUFFIXES, is_photo
+from maskcls.data.layouts import table
 from maskcls.data.layouts.contents import Contents
-from maskcls.data.layouts.finding import names_in
+from maskcls.data.layouts.finding import find_files, names_in
+from maskcls.data.layouts.rows import key_of
 from maskcls.data.layouts.scan import scan
 from maskcls.data.names import match
 from maskcls.data.problems import FATAL, refusal
-from maskcls.data.tables import read_table, read_text
+from maskcls.data.tables import Table, read_table, read_text
 from maskcls.errors import DataError
 from maskcls.files import unreadable
 from maskcls.labels import UNKNOWN, age_group, encode
@@ -115,8 +118,9 @@ def list_photos(images: Path) -> pd.DataFrame:
 
     Args:
         images: a folder (searched with all its subfolders, links followed, sorted by path), the contest's info.csv
-            (its rows and order, files in images/ beside it), a text file with one path per line (relative to the
-            current folder, or to the file), or one photo. What is a photo in a folder, `kinds.is_photo` says; the log
+            (its rows and order, files in images/ beside it), a table of photos (its rows and order, keys and files as
+            `layouts.table` has them), a text file with one path per line (relative to the current folder, or to the
+            file), or one photo. What is a photo in a folder, `kinds.is_photo` says; the log
             counts what is not.
 
     Raises DataError naming what is missing, what cannot be read, and photos whose names no table can hold.
@@ -126,10 +130,11 @@ def list_photos(images: Path) -> pd.DataFrame:
     elif not images.is_file():
         raise DataError(
             f"{images} does not exist. "
-            "Expected a folder of photos, the contest's info.csv, or a text file with one path per line."
+            "Expected a folder of photos, the contest's info.csv, a table of photos, or a text file with one path per "
+            "line."
         )
-    elif images.suffix.lower() == ".csv":
-        keys, files = _in_info(images)
+    elif images.suffix.lower() in table.SUFFIXES:
+        keys, files = _in_table(images)
     elif is_photo(images):
         keys, files = [images.name], [images]
     else:
@@ -197,11 +202,34 @@ def _files_below(folder: Path, prefix: str, parents: tuple[tuple[int, int], ...]
             yield f"{prefix}{entry.name}", folder / entry.name
 
 
-def _in_info(info: Path) -> tuple[list[str], list[Path]]:
-    table = read_table(info)
+def _in_table(file: Path) -> tuple[list[str], list[Path]]:
+    """Return keys and files of the contest's info.csv, or of a table of photos."""
+    found = read_table(file)
+    if found.note:
+        log.info(found.note)
+    photos = table.with_plain_columns(found)
+    if "file" not in photos.columns or "ImageID" in photos.columns:
+        return _in_info(file, found)
+    for line, row in photos.rows:
+        if not row["file"]:
+            raise DataError(f"{photos.place(line)}: file is empty. Expected a photo's path. Correct the row.")
+    keys = [key_of(row) for _, row in photos.rows]
+    if not keys:
+        raise DataError(f"{file} has no rows. Expected a column file and one row per photo. Copy it again.")
+    repeated = next((key for key, times in Counter(keys).items() if times > 1), None)
+    if repeated:
+        raise DataError(
+            f"{file} names {shown(repeated)} more than once. Expected one row per photo. Remove the others."
+        )
+    cells = [row["file"] for _, row in photos.rows]
+    places = find_files(file.parent, cells)
+    if places.note:
+        log.warning(places.note)
+    return keys, [place or file.parent / cell for place, cell in zip(places.files, cells, strict=True)]
+
+
+def _in_info(info: Path, table: Table) -> tuple[list[str], list[Path]]:
     table.require(["ImageID"])
-    if table.note:
-        log.info(table.note)
     for line, row in table.rows:
         if not row["ImageID"]:
             raise DataError(f"{info}, line {line}: ImageID is empty. Expected a photo's name. Correct the row.")

@@ -1,7 +1,8 @@
 """Splits of the people: train, validation and holdout, and folds. No person and no photo is on two sides.
 
 People who share a photo (the same bytes) are one group, and whole groups are drawn. Strata are gender x age group at
-the contest's cuts, whatever the cuts of the labels, so that a search over the age boundary moves nobody.
+the contest's cuts, whatever the cuts of the labels, so that a search over the age boundary moves nobody. People who
+cannot be scored, because none of their photos has all labels, and extra people are always in training.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import json
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +25,14 @@ from maskcls.data.identical import identical_groups, identical_photos
 from maskcls.data.names import match
 from maskcls.data.tables import read_text
 from maskcls.errors import CallError, DataError
-from maskcls.labels import N_CLASSES, age_group, stratum
+from maskcls.labels import AGES, N_CLASSES, UNKNOWN
 from maskcls.text import first
 
 log = logging.getLogger("maskcls")
 
 SIDES = ("train", "validation", "holdout")
+EXTRA = "extra"
+"""Column of the photo table: whether the photo is for training alone. Without extra photos there is none."""
 FRACTIONS = (0.7, 0.15, 0.15)
 NAMED = 5
 
@@ -95,13 +99,14 @@ def _named(persons: Sequence[str]) -> str:
 def read_split(file: Path, photos: pd.DataFrame, ignore: Collection[str] = ()) -> Split:
     """Read a user-supplied split.
 
-    Logs people whom it doesn't name (they are not used), and people who share a photo with another side.
+    Logs people whom it doesn't name (they are not used), and people who share a photo with another side. Extra people
+    are in training without being named.
 
     Args:
         ignore: people who were left out of the table, so that it is no error to name them.
 
     Raises CallError where there is no such file, DataError for people who aren't there or are named twice, or if a
-    side that is needed has nobody.
+    side that is needed has nobody who can be scored.
     """
     if not file.is_file():
         raise CallError(
@@ -114,15 +119,22 @@ def read_split(file: Path, photos: pd.DataFrame, ignore: Collection[str] = ()) -
     unknown = sorted(named - there - set(ignore))
     if unknown:
         raise DataError(
-            f"{file} names {_named(unknown)}: nobody of that path is in train.csv. "
-            "Expected its paths. Correct the names."
+            f"{file} names {_named(unknown)}: there is nobody of that name among the data's people. "
+            "Expected the people's folders, or what the table has under person. Correct the names."
         )
     split = Split(*(tuple(person for person in split.side(name) if person in there) for name in SIDES))
     for name in SIDES[:2]:
         if not split.side(name):
             raise DataError(f"{file}: nobody stands in {name}. Expected at least one person. Add some.")
-    _log_oddities(file, split, photos, sorted(there - named))
-    return split
+    unscored = sorted({*split.validation, *split.holdout} - scored_people(photos))
+    if unscored:
+        raise DataError(
+            f"{file} names {_named(unscored)} in validation or holdout, but none of their photos can be scored: mask, "
+            "gender or age is not known, or they are extra people. Move them to train."
+        )
+    extra = extra_people(photos)
+    _log_oddities(file, split, photos, sorted(there - named - extra))
+    return Split(tuple(sorted({*split.train, *extra})), split.validation, split.holdout)
 
 
 def _with_names_of(split: Split, there: Collection[str]) -> Split:
@@ -160,16 +172,18 @@ def split_people(photos: pd.DataFrame, seed: int = 0, fractions: tuple[float, fl
     """Draw train, validation and holdout from `seed` and the people alone, whatever the rows' order.
 
     With few people, training gets somebody of each stratum first; with one or two people, validation or holdout stay
-    empty.
+    empty. People who cannot be scored (`scored_people`) are in training.
 
     Args:
-        photos: the photo table: columns person, gender, age, file, size_bytes.
+        photos: the photo table (`photos.read_photos`).
         fractions: of the people, for train, validation, holdout; they add up to one.
     """
     if len(fractions) != len(SIDES) or min(fractions) < 0 or fractions[0] <= 0 or abs(sum(fractions) - 1) > 1e-6:
         raise CallError(f"Fractions of a split must be three, not negative, and add up to 1, but got {fractions}.")
-    units = _units(photos)
+    units, others = _units(photos)
     n = len(units)
+    if not n:
+        return Split(others, ())
     n_validation = min(_share(n, fractions[1], 1), n - 1)  # so that somebody is left to train on
     n_holdout = min(_share(n, fractions[2], 2), n - 1 - n_validation)
     generator = np.random.default_rng(seed)
@@ -181,18 +195,18 @@ def split_people(photos: pd.DataFrame, seed: int = 0, fractions: tuple[float, fl
     rest, holdout = _draw(rest, n_holdout, generator)
     rest, validation = _draw(rest, n_validation, generator)
     train = pd.concat([units.loc[reserved], rest])
-    return Split(_persons(train), _persons(validation), _persons(holdout))
+    return Split(tuple(sorted((*_persons(train), *others))), _persons(validation), _persons(holdout))
 
 
 def folds(photos: pd.DataFrame, k: int, seed: int = 0, persons: Collection[str] | None = None) -> list[Split]:
     """Return k splits of `persons` (default: all), whose validation sides are disjoint and together hold all of them.
 
-    People who are not among `persons` are the holdout. Raises CallError for fewer than two folds, or more than there
-    are people.
+    People who are not among `persons` are the holdout; those who cannot be scored are in training in every fold.
+    Raises CallError for fewer than two folds, or more than there are people.
     """
     chosen = set(photos["person"]) if persons is None else set(persons)
     others = tuple(sorted(set(photos["person"]) - chosen))
-    units = _units(photos[photos["person"].isin(list(chosen))])
+    units, train_only = _units(photos[photos["person"].isin(list(chosen))])
     if not 2 <= k <= len(units):
         raise CallError(
             f"`2 <= folds <= people` must hold, but got {k} folds of {len(units)} people "
@@ -206,12 +220,18 @@ def folds(photos: pd.DataFrame, k: int, seed: int = 0, persons: Collection[str] 
     with warnings.catch_warnings():  # a stratum of fewer people than folds is spread as far as it goes
         warnings.simplefilter("ignore", UserWarning)
         pairs = list(splitter.split(units, strata))
-    return [Split(_persons(units.iloc[train]), _persons(units.iloc[validation]), others) for train, validation in pairs]
+    return [
+        Split(tuple(sorted((*_persons(units.iloc[train]), *train_only))), _persons(units.iloc[validation]), others)
+        for train, validation in pairs
+    ]
 
 
 def count_groups(photos: pd.DataFrame, persons: Collection[str]) -> int:
-    """Return how many groups these people are, of whom no two share a photo: the most folds that `folds` can draw."""
-    return len(_units(photos[photos["person"].isin(list(persons))]))
+    """Return how many groups these people are, of whom no two share a photo: the most folds that `folds` can draw.
+
+    Groups that cannot be scored are not counted.
+    """
+    return len(_units(photos[photos["person"].isin(list(persons))])[0])
 
 
 def _share(n: int, fraction: float, keep: int) -> int:
@@ -223,35 +243,61 @@ def _persons(units: pd.DataFrame) -> tuple[str, ...]:
     return tuple(sorted(person for persons in units["persons"] for person in persons))
 
 
-def _units(photos: pd.DataFrame) -> pd.DataFrame:
-    """Return what is drawn, one row per group of people, sorted.
+def scored_people(photos: pd.DataFrame) -> set[str]:
+    """Return the people who can be scored: they have a photo with all labels, and are not extra people."""
+    return set(photos.loc[photos["label"] != UNKNOWN, "person"]) - extra_people(photos)
 
-    Columns: persons (tuple), and the stratum and age stratum of the first of them.
+
+def extra_people(photos: pd.DataFrame) -> set[str]:
+    """Return the people whose photos are for training alone, as --extra adds them."""
+    return set(photos.loc[photos[EXTRA], "person"]) if EXTRA in photos else set()
+
+
+def _units(photos: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Return what is drawn, one row per group of people, sorted; and the people of groups that cannot be scored.
+
+    Columns: persons (tuple), stratum and age stratum of the first of them who can be scored, and everybody's classes.
     """
-    people = photos.drop_duplicates("person").set_index("person")
+    scored = scored_people(photos)
+    people = photos[photos["label"] != UNKNOWN].drop_duplicates("person").set_index("person")
     groups: dict[str, list[str]] = {}
     # Sorted, so that the order of the photo table moves nobody.
     for person, group in sorted(identical_groups(photos).items()):
         groups.setdefault(group, []).append(person)
-    representatives = people.loc[list(groups)]
-    ages = [age_group(age) for age in representatives["age"]]
-    strata = list(map(stratum, representatives["gender"], representatives["age"]))
+    drawn = [group for group in groups.values() if scored & set(group)]
+    others = tuple(sorted(person for group in groups.values() if not scored & set(group) for person in group))
+    first = people.loc[[next(person for person in group if person in scored) for group in drawn]]
+    ages = first["age_group"].to_numpy()
+    strata = len(AGES) * first["gender"].to_numpy() + ages
+    classes = photos.groupby("person")["label"].agg(set)
     return pd.DataFrame(
-        {"persons": [tuple(group) for group in groups.values()], "stratum": strata, "age_stratum": ages}
-    )
+        {
+            "persons": [tuple(group) for group in drawn],
+            "stratum": strata,
+            "age_stratum": ages,
+            "classes": [set().union(*(classes[person] for person in group)) - {UNKNOWN} for group in drawn],
+        }
+    ), others
 
 
 def _one_of_each_rare_stratum(
     units: pd.DataFrame, generator: np.random.Generator, smallest: float, room: int
 ) -> list[int]:
-    """Choose units that go to training in any case, one of each stratum that is rare, rarest first.
+    """Choose units that go to training in any case: one of each stratum that is rare, then of each class, rarest first.
 
-    A class with nobody in training can't be learned.
+    A class with nobody in training can't be learned. People of the contest have photos of all three mask states, so
+    that their classes are there with their strata; a table's people may not.
     """
     counts = units["stratum"].value_counts()
     # Rare: less than one of the stratum is to be expected on the smallest side.
     rare = sorted((int(count), name) for name, count in counts.items() if count * smallest < 1)
-    return [int(generator.choice(units.index[units["stratum"] == name])) for _, name in rare][:room]
+    chosen = [int(generator.choice(units.index[units["stratum"] == name])) for _, name in rare]
+    of_class = Counter(class_ for classes in units["classes"] for class_ in classes)
+    for _, class_ in sorted((count, class_) for class_, count in of_class.items() if count * smallest < 1):
+        there = [unit for unit, classes in units["classes"].items() if class_ in classes]
+        if not set(there) & set(chosen):
+            chosen.append(int(generator.choice(there)))
+    return chosen[:room]
 
 
 def _draw(units: pd.DataFrame, n: int, generator: np.random.Generator) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -48,6 +48,8 @@ class SearchCall(TypedDict, total=False):
     split: AnyPath | None
     corrections: AnyPath | None
     skip_bad: bool | None
+    people_from: Literal["folder", "none"] | None
+    extra: AnyPath | None
     trials: int | None
     time_budget: str | None
     sampler: Sampler | None

@@ -24,7 +24,7 @@ Data = Annotated[
     Path | None,
     typer.Option(
         "--data",
-        help="Folder in the contest's layout: one fit per fold of the people is trained, without a search.",
+        help=f"{cli.DATA_HELP}: one fit per fold of the people is trained, without a search.",
         show_default="none",
     ),
 ]
@@ -60,6 +60,8 @@ def main(
     split: cli.SplitFile = None,
     corrections: cli.Corrections = "published",
     skip_bad: cli.SkipBad = False,
+    people_from: cli.PeopleFrom = None,
+    extra: cli.Extra = None,
     runs: run_cli.Runs = Path("runs"),
     parallel: Parallel = None,
     address: run_cli.Address = None,

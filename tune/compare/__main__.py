@@ -118,6 +118,8 @@ def main(
     set_: cli.Set = None,
     corrections: cli.Corrections = "published",
     skip_bad: cli.SkipBad = False,
+    people_from: cli.PeopleFrom = None,
+    extra: cli.Extra = None,
     runs: run_cli.Runs = Path("runs"),
     name: Name = None,
     resume: Resume = None,

@@ -75,17 +75,23 @@ def checked(values: Sequence[Any]) -> list[str]:
     return made
 
 
-def with_labels(faces: FaceDataset, values: Sequence[str], data: Path, skip_bad: bool) -> FaceDataset:
+def with_labels(
+    faces: FaceDataset, values: Sequence[str], data: Path, *, skip_bad: bool, people_from: str | None = None
+) -> FaceDataset:
     """Return the photos with the labels and ages under each of the corrections, and who was judged by the last.
+
+    Extra photos, which are not among the data, keep their labels.
 
     Raises CallError if they all make the same labels.
     """
     from maskcls.data.corrections import read_corrections
+    from maskcls.data.extra import with_extra_rows
     from maskcls.data.photos import read_photos
 
     photos, keys = faces.photos.copy(), faces.photos["key"].tolist()
     for value in values:
-        table = read_photos(data, corrections=read_corrections(value), skip_bad=skip_bad).set_index("key").loc[keys]
+        table = read_photos(data, corrections=read_corrections(value), skip_bad=skip_bad, people_from=people_from)
+        table = with_extra_rows(table, faces.photos).set_index("key").loc[keys]
         for source, column in columns(corrections_name(value)).items():
             photos[column] = table[source].to_numpy()
     first, *others = (photos[list(columns(corrections_name(value)).values())].to_numpy() for value in values)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from maskcls.data.contest_folder import TABLE
 from maskcls.errors import DataError
 from maskcls.labels import UNKNOWN
 from tune.compare.treatments import Treatment
@@ -130,6 +131,8 @@ class UncorrectedLabels(Treatment):
     """Training has the labels as the folder gives them; validation and test keep the corrected ones."""
 
     def applies(self, faces: FaceDataset, recipe: Recipe) -> str:
+        if not (self._folder(faces) / TABLE).is_file():
+            return f"the labels do not come from {TABLE}, so it is not known what corrections changed"
         raw = self._raw(faces)
         same = (raw["label"].to_numpy() == faces.photos["label"].to_numpy()).all()
         return "no correction changes a label of these photos" if same else ""
@@ -139,11 +142,18 @@ class UncorrectedLabels(Treatment):
         return replace(data.relabelled(raw, data.train), digest=f"{data.digest}-uncorrected")
 
     @staticmethod
+    def _folder(faces: FaceDataset) -> Path:
+        """The folder in the contest's layout, if the photos lie in one: <folder>/train/images/<person>/<photo>."""
+        parents = Path(faces.photos["file"].iloc[0]).parents
+        return parents[min(3, len(parents) - 1)]
+
+    @staticmethod
     def _raw(faces: FaceDataset):  # type: ignore[no-untyped-def]  # a pandas table like faces.photos
+        from maskcls.data.extra import with_extra_rows
         from maskcls.data.photos import read_photos
 
-        folder = Path(faces.photos["file"].iloc[0]).parents[3]  # <folder>/train/images/<person>/<photo>
-        raw, keys = read_photos(folder, skip_bad=True).set_index("key"), faces.photos["key"].tolist()
+        folder, keys = UncorrectedLabels._folder(faces), faces.photos["key"].tolist()
+        raw = with_extra_rows(read_photos(folder, skip_bad=True), faces.photos).set_index("key")
         if not raw.index.isin(keys).sum() == len(keys):
             raise DataError(f"{folder} no longer holds all photos of the run. Put them back, or start a new run.")
         return raw.loc[keys]

@@ -169,7 +169,7 @@ def _prepared(options: CompareOptions) -> FaceDataset:
     if not varied or options.data is None:
         return prepared(options)
     faces = prepared(options.model_copy(update={"corrections": varied[-1]}))
-    return with_labels(faces, varied, options.data, options.skip_bad)
+    return with_labels(faces, varied, options.data, skip_bad=options.skip_bad, people_from=options.people_from)
 
 
 def _possible(
@@ -252,7 +252,7 @@ def _print_plan(options: CompareOptions, plan: ComparePlan) -> None:
 def time_line(options: CompareOptions, plan: ComparePlan) -> str:
     """About how long it would take, from a rate that was measured once and the number of pixels."""
     rate, edge_px = PHOTOS_PER_SECOND[plan.scale]
-    drawn = count_photos(options.data, options.skip_bad) * TRAIN_SHARE * (1 - 1 / plan.folds)
+    drawn = count_photos(options) * TRAIN_SHARE * (1 - 1 / plan.folds)
     recipes = {
         (arm.recipe.digest, arm.trained): arm.recipe for planned in plan.comparisons for arm in planned.arms
     }.values()

@@ -82,7 +82,17 @@ def groupings(found: Predicted, columns: Sequence[str], table: pd.DataFrame) -> 
         _named("age group", photos["age_group"], AGES),
         _named("mask", photos["mask"], MASKS),
     ]
-    return known + [_of_column(name, table[name].reindex(photos["person"])) for name in columns]
+    # What the photo table has may differ between a person's photos; the rest is known of people.
+    values = (photos[name] if name in photos else table[name].reindex(photos["person"]) for name in columns)
+    return known + [_of_column(name, _with_numbers(each)) for name, each in zip(columns, values, strict=True)]
+
+
+def _with_numbers(values: pd.Series) -> pd.Series:
+    """The values as numbers if all are and there are many; an empty text stands for none."""
+    values = values.astype(object).where(values.notna() & (values.astype(str) != ""), None)
+    numbers = pd.to_numeric(values, errors="coerce")
+    are_numbers = numbers.notna().sum() == values.notna().sum()
+    return numbers if are_numbers and numbers.nunique() > MAX_GROUPS else values
 
 
 def _named(name: str, values: pd.Series, names: Sequence[str]) -> Grouping:

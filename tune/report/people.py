@@ -8,6 +8,7 @@ import pandas as pd
 
 from maskcls.data.contest_folder import TABLE
 from maskcls.data.dataset import FaceDataset
+from maskcls.data.layouts.rows import further
 from maskcls.data.names import normal
 from maskcls.data.tables import read_table
 from maskcls.errors import DataError
@@ -19,7 +20,7 @@ _NOT_GROUPS = ("id", "path")
 
 
 def search_data(run: SearchRun) -> Path | None:
-    """The folder of a search's photos; None for drawn faces."""
+    """What --data of a search named; None for drawn faces."""
     data = run.record().call.get("data")
     return Path(data) if data else None
 
@@ -27,10 +28,13 @@ def search_data(run: SearchRun) -> Path | None:
 def people_table(faces: FaceDataset, data: Path | None) -> pd.DataFrame:
     """One row per person, indexed by person: what the run knows, and further columns of train.csv where it is there.
 
+    Of a photo table the run knows all columns; of one that differs between a person's photos, the first is taken.
+
     Args:
-        data: the folder that holds train/train.csv.
+        data: the folder that holds train/train.csv, or a photo table.
     """
-    people = faces.photos.drop_duplicates("person").set_index("person")[list(_KNOWN)]
+    columns = [*_KNOWN, *further(faces.photos.columns.astype(str))]
+    people = faces.photos.drop_duplicates("person").set_index("person")[columns]
     if data is None or not (data / TABLE).is_file():
         return people
     try:
@@ -39,10 +43,6 @@ def people_table(faces: FaceDataset, data: Path | None) -> pd.DataFrame:
         return people
     if "path" not in table.columns:
         return people
-    further = [name for name in table.columns if name not in (*_KNOWN, *_NOT_GROUPS)]
-    rows = {normal(row["path"]): [row[name] for name in further] for _, row in table.rows}
-    known = pd.DataFrame.from_dict(rows, orient="index", columns=further)
-    for name in further:
-        numbers = pd.to_numeric(known[name], errors="coerce")
-        known[name] = numbers if numbers.notna().all() else known[name]
-    return people.join(known)
+    names = [name for name in table.columns if name not in (*columns, *_NOT_GROUPS)]
+    rows = {normal(row["path"]): [row[name] for name in names] for _, row in table.rows}
+    return people.join(pd.DataFrame.from_dict(rows, orient="index", columns=names))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from pathlib import Path
 
 from maskcls.errors import CallError
+from tune.runs.options import SharedOptions
 
 # One fit on one thread or one GPU. CPU: resnet10t, all stages trained, one core of a busy machine
 # (search_spaces.backbones has more). GPU: the order of magnitude of a ResNet-50 in bfloat16; nothing more is claimed.
@@ -17,13 +17,17 @@ MANIFEST_BYTES = 10_000
 """More than a store of decoded photos takes beside the pixels."""
 
 
-def count_photos(data: Path | None, skip_bad: bool) -> int:
+def count_photos(options: SharedOptions) -> int:
     """How many photos would be read. Raises DataError for a wrong table, or files that it does not name."""
-    if data is None:
-        return DEMO_PHOTOS
+    sources = [data for data in (options.data, options.extra) if data is not None]
+    drawn = DEMO_PHOTOS if options.data is None else 0
+    if not sources:
+        return drawn
     from maskcls.data.photos import read_photos
 
-    return len(read_photos(data, skip_bad=skip_bad))
+    return drawn + sum(
+        len(read_photos(data, skip_bad=options.skip_bad, people_from=options.people_from)) for data in sources
+    )
 
 
 def decoded_bytes(photos: int, image_size: int) -> int:

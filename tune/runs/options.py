@@ -39,6 +39,7 @@ AUTO: Literal["auto"] = "auto"
 """Of --gpus-per-trial: as many trials share a GPU as its memory holds, which `tune.fitting.gpu_sharing` measures."""
 RAY_CLIENT = "ray://"
 """How an address of Ray Client begins. Its driver is another process, of which this one knows too little."""
+EXPECTED_DATA = "a table of photos (.csv or .parquet), a folder with one, or a folder in the contest's layout"
 RECORDED = "recorded"
 """Validation context of options that a run recorded: the files that they name may be gone since."""
 
@@ -112,7 +113,7 @@ class SharedOptions(BaseModel):
     """Recipe keys that `--set` must leave alone, and the command's own option for each."""
 
     # What is measured
-    data: Path | None = Field(None, description="folder in the contest's layout; None: drawn demo faces")
+    data: Path | None = Field(None, description="table or folder of labelled photos; None: drawn demo faces")
     preset: str = Field(presets.DEFAULT_PRESET, description="recipe to start from")
     set: tuple[str, ...] = Field((), description="key=value: recipe values that are fixed")
     epochs: int | None = Field(None, ge=1, description="of a fit; None: the preset's")
@@ -126,6 +127,8 @@ class SharedOptions(BaseModel):
     split: Path | None = Field(None, description="JSON file with lists of people; None: drawn from split_seed")
     corrections: str = Field("published", description="published, none, or a CSV file")
     skip_bad: bool = Field(False, description="leave out photos and people with problems")
+    people_from: Literal["folder", "none"] | None = Field(None, description="whom a photo shows that nothing says")
+    extra: Path | None = Field(None, description="photos for training alone, as data")
 
     # How much of the machine is used; None: as it fits
     parallel: int | None = Field(None, ge=1, description="trials, or fits, at a time")
@@ -233,7 +236,12 @@ class SharedOptions(BaseModel):
     @field_validator("data")
     @classmethod
     def _data_there(cls, data: Path | None, info: ValidationInfo) -> Path | None:
-        return existing(data, "--data", "a folder in the contest's layout", info)
+        return existing(data, "--data", EXPECTED_DATA, info)
+
+    @field_validator("extra")
+    @classmethod
+    def _extra_there(cls, extra: Path | None, info: ValidationInfo) -> Path | None:
+        return existing(extra, "--extra", EXPECTED_DATA, info)
 
     @field_validator("weights")
     @classmethod

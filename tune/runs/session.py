@@ -103,6 +103,8 @@ def prepared(options: SharedOptions) -> FaceDataset:
         split_file=options.split,
         split_seed=options.split_seed,
         skip_bad=options.skip_bad,
+        people_from=options.people_from,
+        extra=options.extra,
         cache=options.cache_options,
         progress=True,
     )

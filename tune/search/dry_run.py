@@ -40,7 +40,7 @@ def print_plan(
     Raises CallError where decoded photos have no room.
     """
     plan, console = resolved.plan, live.console()
-    photos = count_photos(options.data, options.skip_bad)
+    photos = count_photos(options)
     kinds = geometries(plan)
     room = pixel_room(kinds, photos, options.pixel_store_gb, at_a_time=plan.parallel, unit="trial")
     console.print(f"Space {resolved.space.name}: {resolved.space.question}", highlight=False)

@@ -42,15 +42,15 @@ def find_files(base: Path, cells: Sequence[str]) -> FoundFiles:
     cannot be read.
     """
     files: dict[str, Path] = {}
-    missing: dict[str, dict[str, str]] = {}  # folder, as the cell has it -> file name -> cell
+    missing: dict[str, dict[str, list[str]]] = {}  # folder, as the cells have it -> file name -> cells
     for cell in dict.fromkeys(cells):
         spellings = (base / cell, base / cell.replace("\\", "/"))
         file = next((file for file in spellings if os.path.isfile(file)), None)  # noqa: PTH113 - bears any text
         if file is not None:
             files[cell] = _without_detours(file)
         elif "\0" not in cell:
-            folder, _, name = cell.replace("\\", "/").rpartition("/")
-            missing.setdefault(folder, {})[name] = cell
+            folder, slash, name = cell.replace("\\", "/").rpartition("/")
+            missing.setdefault(folder or slash, {}).setdefault(name, []).append(cell)
 
     @cache
     def folder_of(path: str) -> Path | None:
@@ -68,8 +68,8 @@ def find_files(base: Path, cells: Sequence[str]) -> FoundFiles:
         matches = match(wanted, names_in(folder) if folder else ())
         for name, found in matches.found.items():
             if folder and (folder / found).is_file():
-                files[wanted[name]] = folder / found
-                by_number |= {wanted[name]: found} if name in matches.by_number else {}
+                files |= dict.fromkeys(wanted[name], folder / found)
+                by_number |= dict.fromkeys(wanted[name], found) if name in matches.by_number else {}
     return FoundFiles(tuple(files.get(cell) for cell in cells), by_number)
 
 

@@ -7,7 +7,7 @@ contradict each other are a problem. An empty cell is a gap.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,13 @@ COLUMNS = ("file", "person", "mask", "gender", "age", "age_group")
 """Columns of a photo table that are read, apart from OWN."""
 OWN = ("key", "person_id", "race")
 """Further columns with a meaning: what a photo is called, and two of the contest's."""
+MADE = ("label", "size_bytes", "mtime_ns", "extra", "judged")
+"""Columns that the photo table gets, which follow from others or from the files; one of such a name is not read."""
+
+
+def further(columns: Iterable[str]) -> list[str]:
+    """Return the columns that have no meaning here, and are kept for grouping. With a colon they are a comparison's."""
+    return [name for name in columns if name not in (*COLUMNS, *OWN, *MADE) and ":" not in name]
 
 
 @dataclass(frozen=True)

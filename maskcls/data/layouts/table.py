@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from maskcls.data.layouts.contents import Contents
 from maskcls.data.layouts.people import with_people
-from maskcls.data.layouts.rows import COLUMNS, OWN, PhotoRow, add_rows
+from maskcls.data.layouts.rows import COLUMNS, OWN, PhotoRow, add_rows, further
 from maskcls.data.layouts.words import plain
 from maskcls.data.problems import Problem
 from maskcls.data.tables import Table, read_table
@@ -18,8 +17,6 @@ from maskcls.text import meant, shown
 NAMES = ("photos.csv", "photos.parquet")
 """A folder that holds one of these is read by it."""
 SUFFIXES = (".csv", ".parquet")
-_MADE = ("label", "size_bytes", "mtime_ns", "extra")
-"""Columns that the photo table gets of its own; one of such a name is not kept."""
 
 
 def scan(table: Path, people_from: str | None = None) -> Contents:
@@ -74,18 +71,14 @@ def _check_columns(found: Table, contents: Contents) -> None:
     elif not found.rows:
         message = f"{shown(found.file)} has a heading, but no rows. Expected one row per photo. Copy it again."
         contents.problems.append(Problem("table", contents.source, message))
-    contents.columns = tuple(name for name in found.columns if name not in (*COLUMNS, *OWN, *_MADE))
+    contents.columns = tuple(further(found.columns))
     absent = [name for name in COLUMNS if name not in found.columns]
     for name in contents.columns:
         near = meant(plain(name).replace(" ", "_"), absent)
         if near:
             contents.notes.append(f"Column {shown(name)} of {contents.source} says nothing about the labels. {near}")
-    contents.notes += _notes(found.columns)
-
-
-def _notes(columns: Sequence[str]) -> list[str]:
-    return [
-        f"Column {name} is not read: the photo table has one of its own of that name."
-        for name in columns
-        if name in _MADE
+    contents.notes += [
+        f"Column {shown(name)} is not read: that name has another meaning in a run's own table."
+        for name in found.columns
+        if name not in (*COLUMNS, *OWN, *contents.columns)
     ]

@@ -7,14 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from maskcls.data.layouts.rows import OWN, further
 from maskcls.data.layouts.words import written
 from maskcls.errors import CallError
 from maskcls.files import check_writable_name, write_csv
 
 _LABELS = ("mask", "gender")
-_NAMED = ("file", "person", "key", "person_id", "race", "mask", "gender", "age", "age_group")
-_MADE = ("label", "size_bytes", "mtime_ns", "extra")
-"""Columns that follow from the others, or from the files."""
 
 
 def check_table(file: Path, option: str) -> None:
@@ -42,8 +40,8 @@ def write_table(photos: pd.DataFrame, file: Path) -> None:
     }
     groups = zip(photos["age_group"], photos["age"], strict=True)
     columns["age_group"] = [written("age_group", group) if pd.isna(age) else "" for group, age in groups]
-    further = [name for name in photos.columns.astype(str) if name not in (*_NAMED, *_MADE)]
-    columns |= {name: photos[name].astype(str).tolist() for name in ("key", "person_id", "race", *further)}
+    kept = (*OWN, *further(photos.columns.astype(str)))
+    columns |= {name: photos[name].astype(str).tolist() for name in kept}
     if not any(columns["age_group"]):
         del columns["age_group"]
     write_csv(file, tuple(columns), zip(*columns.values(), strict=True))

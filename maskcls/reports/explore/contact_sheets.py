@@ -41,13 +41,13 @@ def chosen(photos: pd.DataFrame, class_: int, seed: int = SEED, limit: int = PHO
         by_person.setdefault(persons[row], []).append(row)
     rounds = itertools.chain.from_iterable(itertools.zip_longest(*by_person.values()))
     drawn = list(itertools.islice((row for row in rounds if row is not None), limit))
-    return sorted(drawn, key=lambda row: (int(photos["age"].iloc[row]), str(photos["key"].iloc[row])))
+    ages = photos["age"].fillna(0)  # those whose age is not known come first
+    return sorted(drawn, key=lambda row: (int(ages.iloc[row]), str(photos["key"].iloc[row])))
 
 
 def captions(photos: pd.DataFrame, row: int) -> tuple[str, str]:
-    """Return whose photo it is, as the folder is called, and which."""
-    person, name = str(photos["key"].iloc[row]).rsplit("/", 1)
-    return person, name
+    """Return whose photo it is, and what its file is called."""
+    return str(photos["person"].iloc[row]), str(photos["key"].iloc[row]).rpartition("/")[2]
 
 
 def sheet(photos: pd.DataFrame, thumbnails: Sequence[bytes], class_: int, rows: Sequence[int]) -> bytes:

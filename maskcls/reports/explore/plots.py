@@ -133,7 +133,11 @@ def _age_groups(ax: Axes, facts: Facts) -> None:
 
 
 def _ages(ax: Axes, facts: Facts) -> None:
-    people = facts.people
+    people = facts.people[facts.people["age"].notna()]
+    if people.empty:
+        ax.text(0.5, 0.5, "nobody's age in years is known", ha="center", va="center", transform=ax.transAxes)
+        _titled(ax, "Age", 0, "people")
+        return
     ages = [people.loc[people["gender"] == gender, "age"].to_numpy() for gender in range(len(GENDERS))]
     youngest, oldest = int(people["age"].min()), int(people["age"].max())
     width = max(1, -(-(oldest + 1 - youngest) // 60))

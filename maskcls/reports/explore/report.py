@@ -10,7 +10,7 @@ from pathlib import Path
 from maskcls.data.near_duplicates import Pair, by_people, closest_beyond
 from maskcls.errors import CallError
 from maskcls.files import replacing
-from maskcls.labels import AGES, CLASS_NAMES, GENDERS, N_CLASSES
+from maskcls.labels import AGES, CLASS_NAMES, GENDERS, N_CLASSES, UNKNOWN
 from maskcls.reports.explore.contact_sheets import PHOTOS, captions, chosen, sheet
 from maskcls.reports.explore.facts import Facts
 from maskcls.reports.explore.plots import PLOTS, drawn, overview
@@ -92,8 +92,9 @@ def summary(facts: Facts) -> list[str]:
     pairs = len(by_people(facts.near.across, facts.persons))
     return [
         f"{counted(len(people), 'person', 'people')}, {counted(len(facts.photos), 'photo')}",
-        "  gender      " + ", ".join(f"{name}: {genders[i]:,}" for i, name in enumerate(GENDERS)),
-        "  age group   " + ", ".join(f"{name}: {groups[i]:,}" for i, name in enumerate(AGES)),
+        "  gender      " + ", ".join(_counts(GENDERS, genders)),
+        "  age group   " + ", ".join(_counts(AGES, groups)),
+        *_gaps(facts),
         f"  classes     the rarest is {least} ({CLASS_NAMES[least]}): {counted(counts[least], 'photo')}",
         f"  problems    {len(facts.problems):,}, photos that can't be decoded {facts.n_undecodable:,}",
         f"  identical   {len(facts.identical_across):,} under several people, "
@@ -103,13 +104,34 @@ def summary(facts: Facts) -> list[str]:
     ]
 
 
+def _counts(names: Sequence[str], counts: Mapping[int, int]) -> list[str]:
+    unknown = [f"not known: {counts[UNKNOWN]:,}"] if counts.get(UNKNOWN) else []
+    return [f"{name}: {counts.get(index, 0):,}" for index, name in enumerate(names)] + unknown
+
+
+def _gaps_text(facts: Facts) -> list[str]:
+    return [f"{line.split(maxsplit=1)[1]}." for line in _gaps(facts)]
+
+
+def _gaps(facts: Facts) -> list[str]:
+    """Return a line on photos that have no class, because a label is not known; none where all have one."""
+    missing = {name: int((facts.photos[name] == UNKNOWN).sum()) for name in ("mask", "gender", "age_group")}
+    lacking = int((facts.photos["label"] == UNKNOWN).sum())
+    parts = [f"{name.replace('_', ' ')} of {count:,}" for name, count in missing.items() if count]
+    return [f"  gaps        {counted(lacking, 'photo')} without all labels: {', '.join(parts)}"] if lacking else []
+
+
 def _page(facts: Facts, rows: Mapping[int, Sequence[int]], plots: Mapping[str, Html]) -> Html:
     sections = [
         _headline(facts),
         section(
             "People", _corrections(facts), grid([plots[name] for name in ("gender", "race", "age-groups", "ages")])
         ),
-        section("Classes", "Mask state, gender and age group together.", grid([plots["classes"], _class_table(facts)])),
+        section(
+            "Classes",
+            " ".join(["Mask state, gender and age group together.", *_gaps_text(facts)]),
+            grid([plots["classes"], _class_table(facts)]),
+        ),
         section(
             "Photos", "", grid([plots[name] for name in ("photos-per-person", "sizes", "file-types", "brightness")])
         ),

@@ -11,6 +11,7 @@ import pytest
 from maskcls.data.corrections import PUBLISHED, Correction, Corrections, is_contest, read_corrections
 from maskcls.data.photos import read_photos
 from maskcls.errors import CallError, DataError
+from tests.maskcls.data.layouts.tables import write as write_photos
 
 DEV = Path(__file__).parents[4] / "shared/faces/dev"
 NAMES = {"incorrect_mask": 1, "mask1": 0, "mask2": 0, "mask3": 0, "mask4": 0, "mask5": 0, "normal": 2}
@@ -139,7 +140,7 @@ BAD_ROWS = {
     "gender,a,man,": "value is 'man'. Expected male, female.",
     "age,a,,": "value is ''. Expected an age of 1 to 120 years, or under 30, 30 to 59, over 59.",
     "age,a,200,": "value is '200'. Expected an age",
-    "mask,a,worn,mask9": "file is 'mask9'. Expected one of mask1, mask2,",
+    "mask,a,worn,": "file is empty. Expected the photo's name without its extension",
     "mask,a,off,normal": "value is 'off'. Expected worn, incorrect, not worn.",
     "swap,a,male,": "a swap has no value, but got 'male'.",
     "gender,a,male,,maybe": "judged is 'maybe'. Expected accepted, rejected or nothing.",
@@ -272,3 +273,30 @@ def test_the_labels_follow(make_contest):
 def test_real_faces_are_not_the_contest():
     photos = read_photos(DEV)
     assert not is_contest(photos, {row.id for row in read_corrections("published").rows})
+
+
+def test_corrections_of_a_table_with_gaps(tmp_path):
+    rows = (
+        "a/1.jpg,a,worn,male,,under_30",
+        "b/1.jpg,a,,male,,under_30",
+        "c/2.jpg,c,,,,",
+    )
+    table = write_photos(tmp_path, *rows)
+    (tmp_path / "corrections.csv").write_text(
+        "what,path,value,file,was\n"
+        "age,a,over 59,,under 30\n"
+        "gender,c,female,,\n"
+        "age,c,44,,\n"
+        "mask,a,incorrect,b/1.jpg,\n"
+        "swap,c,,,\n"
+        "age,a,30 to 59,,under 30\n"
+    )
+    photos = read_photos(table, corrections=read_corrections(str(tmp_path / "corrections.csv")))
+    columns = ["mask", "gender", "age_group", "label"]
+    assert photos[columns].to_numpy().tolist() == [[0, 0, 2, 2], [1, 0, 2, 8], [-1, 1, 1, -1]]
+    assert photos["age"].isna().tolist() == [True, True, False]
+    (tmp_path / "corrections.csv").write_text("what,path,value,file\nmask,a,incorrect,1\n")
+    with pytest.raises(
+        DataError, match=r"line 2: a has 2 photos that are called 1 \(a/1\.jpg, b/1\.jpg\)\. Give"
+    ):
+        read_photos(table, corrections=read_corrections(str(tmp_path / "corrections.csv")))

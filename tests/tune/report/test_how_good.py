@@ -180,7 +180,7 @@ def test_further_columns_of_train_csv_group_too(judged: tuple[SearchRun, FaceDat
     (tmp_path / "train" / "train.csv").write_text("\n".join(lines))
     people = people_table(faces, tmp_path)
     assert list(people.columns) == ["race", "gender", "age", "glasses", "height_cm"]
-    assert people.loc[[first, second], "height_cm"].tolist() == [180, 170]
+    assert people.loc[[first, second], "height_cm"].tolist() == ["180", "170"]
     sets = sets_of(run, faces)
     assert sets.repeats is not None
     *_, glasses = groupings(sets.repeats, ["glasses"], people)

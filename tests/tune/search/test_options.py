@@ -52,7 +52,7 @@ def test_drawn_faces_at_cpu_scale_have_a_small_network_and_the_plan_counts_their
     plan = resolved(2, 0, space="backbones").plan
     assert plan.base.backbone in plan.space.backbones(plan.setting)
     assert plan.base.weights == "none"
-    assert estimates.count_photos(None, skip_bad=False) == dataset.DEMO_PERSONS * len(SHOTS)
+    assert estimates.count_photos(SearchOptions()) == dataset.DEMO_PERSONS * len(SHOTS)
 
 
 @pytest.mark.parametrize(

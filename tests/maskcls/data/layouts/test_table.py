@@ -58,7 +58,7 @@ def test_other_columns_are_kept_as_text_and_a_key_names_the_photo(tmp_path: Path
     photos = read_photos(write(tmp_path, "x/1.jpg,a,worn,male,25,,007,dim,3,x", heading=heading))
     assert photos[["key", "light", "label", "masks"]].iloc[0].tolist() == ["007", "dim", 0, "x"]
     assert "extra" not in photos
-    assert any("Column label is not read" in note for note in scan(tmp_path).notes)
+    assert any("Column label is not read: that name has another meaning" in note for note in scan(tmp_path).notes)
 
 
 def test_a_column_that_seems_misspelt_is_noted(tmp_path: Path) -> None:
