@@ -11,7 +11,7 @@ from maskcls import cli
 from maskcls.cli import run
 from maskcls.data.problems import remedy
 from maskcls.errors import DataError
-from maskcls.labels import CLASS_NAMES
+from maskcls.labels import CLASS_NAMES, UNKNOWN
 from maskcls.text import counted
 
 if TYPE_CHECKING:
@@ -57,7 +57,9 @@ def main(
 def _summary(photos: pd.DataFrame) -> str:
     counts = photos["label"].value_counts()
     width = max(map(len, CLASS_NAMES))
-    classes = (f"  {class_:2d}  {name:{width}}  {counts.get(class_, 0):>7,}" for class_, name in enumerate(CLASS_NAMES))
+    classes = [f"  {class_:2d}  {name:{width}}  {counts.get(class_, 0):>7,}" for class_, name in enumerate(CLASS_NAMES)]
+    if UNKNOWN in counts:
+        classes.append(f"   -  {'not known: a label is missing':{width}}  {counts[UNKNOWN]:>7,}")
     people = photos["person"].nunique()
     return "\n".join([f"{people:,} people, {len(photos):,} photos that can be used:", *classes])
 

@@ -54,7 +54,10 @@ def scan(data: Path) -> Contents:
 
 
 def _missing(data: Path) -> Iterator[Problem]:
-    layout = f"Expected the contest's layout: {TABLE} and {IMAGES}/<path>/ under the folder that --data names."
+    layout = (
+        f"Expected the contest's layout ({TABLE} and {IMAGES}/<path>/), or photos.csv with one row per photo, or "
+        "folders <mask>/<gender>/<age_group>/, under the folder that --data names."
+    )
     if not data.is_dir():
         what = "is a file, not a folder" if data.exists() else "does not exist"
         yield Problem("folder", ".", f"{shown(data)} {what}. {layout} Check the path.")

@@ -42,6 +42,7 @@ from tune.runs.session import (
     say,
     say_all,
     say_dashboard,
+    say_too_few_for_folds,
 )
 from tune.runs.stopping import Reason
 from tune.states import TrialState
@@ -152,7 +153,9 @@ def _make_ready(options: CompareOptions, plan: ComparePlan, run: ComparisonRun) 
     Raises CallError or DataError for what cannot be trained on them.
     """
     if not has_data(run):
-        _prepared(options).save(run.data)
+        prepared_faces = _prepared(options)
+        say_too_few_for_folds(prepared_faces, plan.folds)
+        prepared_faces.save(run.data)
     faces = faces_of(run, options)
     splits = repeat_splits(run, faces, plan.repeats, plan.folds, options.split_seed)
     comparisons, left_out = _possible(plan, faces, splits, study=options.study is not None)

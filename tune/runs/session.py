@@ -110,6 +110,13 @@ def prepared(options: SharedOptions) -> FaceDataset:
     )
 
 
+def say_too_few_for_folds(faces: FaceDataset, folds: int) -> None:
+    """Print which classes cannot be in every fold of the train and validation people, if there are any."""
+    from maskcls.data.shortages import too_few_for_folds
+
+    say_all(filter(None, [too_few_for_folds(faces.photos, faces.split, folds)]))
+
+
 def has_data(run: RunFolder) -> bool:
     """Whether the run holds its photos and split."""
     return (run.data / "photos.csv").exists() and (run.data / "split.json").exists()

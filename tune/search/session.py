@@ -35,6 +35,7 @@ from tune.runs.session import (
     say,
     say_all,
     say_dashboard,
+    say_too_few_for_folds,
 )
 from tune.runs.stopping import Outcome, Reason
 from tune.search.dry_run import print_plan
@@ -263,6 +264,8 @@ def _prepare_data(options: SearchOptions, resolved: Resolved, run: SearchRun) ->
     from maskcls.training.fit_data import check_trainable
 
     faces = prepared(options)
+    if options.finalists and options.repeat_by == "folds":
+        say_too_few_for_folds(faces, options.repeats)
     base, plan = resolved.plan.base, resolved.plan
     check_trainable(base, faces)
     _check_pixel_room(options, plan, len(faces.photos))

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from maskcls.data.contest_folder import MASK_OF, scan
 from maskcls.data.corrections import read_corrections
+from maskcls.data.layouts import scan as layouts
 from maskcls.data.names import match
-from maskcls.data.photos import list_photos, read_photos
+from maskcls.data.photos import list_photos, read_photos, tabulate
 from maskcls.data.splits import SIDES, read_split
 from maskcls.data.tables import read_table
 from maskcls.errors import DataError, MaskclsError
@@ -92,6 +93,8 @@ TABLES = {
     "train.csv": "id,gender,race,age,path\n" + "".join(f"{one},male,Asian,25,{one}\n" for one in PEOPLE),
     "info.csv": "ImageID,ans\n" + "".join(f"{one}.jpg,{i}\n" for i, one in enumerate(PEOPLE)),
     "corrections.csv": "id,what,value\n000001,swap,\n000020,age,33\n김,gender,female\n",
+    "photos.csv": "file,person,mask,gender,age,age_group,light\n"
+    + "".join(f"images/{one}.jpg,{one},worn,male,25,under 30,{i}\n" for i, one in enumerate(PEOPLE)),
     "split.json": '{"train": ["000001"], "validation": ["000020"], "holdout": ["김"]}',
 }
 
@@ -123,6 +126,11 @@ def read_any(data: Path, name: str, text: str) -> None:
         (data / "train/train.csv").write_text(text, newline="")
         contents = scan(data)
         assert contents.problems or len(contents.photos) == 7 * rows_of(text)
+        return
+    if name == "photos.csv":
+        contents = layouts.scan(file)
+        assert contents.problems or len(contents.photos) == rows_of(text)
+        assert len(tabulate(contents)) == len(contents.photos)
         return
     readers: dict[str, Callable[[], int]] = {
         "info.csv": lambda: len(list_photos(file)),

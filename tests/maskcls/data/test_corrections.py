@@ -296,7 +296,5 @@ def test_corrections_of_a_table_with_gaps(tmp_path):
     assert photos[columns].to_numpy().tolist() == [[0, 0, 2, 2], [1, 0, 2, 8], [-1, 1, 1, -1]]
     assert photos["age"].isna().tolist() == [True, True, False]
     (tmp_path / "corrections.csv").write_text("what,path,value,file\nmask,a,incorrect,1\n")
-    with pytest.raises(
-        DataError, match=r"line 2: a has 2 photos that are called 1 \(a/1\.jpg, b/1\.jpg\)\. Give"
-    ):
+    with pytest.raises(DataError, match=r"line 2: a has 2 photos that are called 1 \(a/1\.jpg, b/1\.jpg\)\. Give"):
         read_photos(table, corrections=read_corrections(str(tmp_path / "corrections.csv")))

@@ -98,9 +98,7 @@ def test_shortages_are_said_with_their_numbers(tmp_path: Path) -> None:
 
 def test_a_label_that_nobody_has_is_named_before_anything_is_trained(tmp_path: Path) -> None:
     rows = [f"{i}.jpg,p{i},worn,male,{20 + 7 * i}," for i in range(8)]
-    with pytest.raises(
-        DataError, match=r"Classes with nobody .* No photo has mask incorrect, mask not worn, gender"
-    ):
+    with pytest.raises(DataError, match=r"Classes with nobody .* No photo has mask incorrect, mask not worn, gender"):
         prepare(write(tmp_path / "a", *rows), cache=CacheOptions(tmp_path))
     rows = [f"{i}.jpg,p{i},worn,,," for i in range(8)]
     with pytest.raises(DataError, match=r"None of the 8 photos has mask, gender and age group"):
@@ -179,12 +177,8 @@ def test_extra_photos_of_the_datas_people_are_refused(tmp_path: Path, demo_faces
     data = demo_faces(24, 4)
     photos, cache = read_photos(data), CacheOptions(tmp_path)
     write_table(photos, tmp_path / "same.csv")
-    with pytest.raises(
-        DataError, match=r"--extra .*same\.csv has 24 people of the data: .* and 19 more\. Extra"
-    ):
+    with pytest.raises(DataError, match=r"--extra .*same\.csv has 24 people of the data: .* and 19 more\. Extra"):
         prepare(data, extra=tmp_path / "same.csv", cache=cache)
     write_table(photos.assign(person="new " + photos["person"]).head(7), tmp_path / "renamed.csv")
-    with pytest.raises(
-        DataError, match=r"renamed\.csv has 7 photos of the data, byte for byte, under other people"
-    ):
+    with pytest.raises(DataError, match=r"renamed\.csv has 7 photos of the data, byte for byte, under other people"):
         prepare(data, extra=tmp_path / "renamed.csv", cache=cache)
