@@ -25,7 +25,7 @@ from maskcls.data.identical import identical_groups, identical_photos
 from maskcls.data.names import match
 from maskcls.data.tables import read_text
 from maskcls.errors import CallError, DataError
-from maskcls.labels import AGES, N_CLASSES, UNKNOWN
+from maskcls.labels import AGES, N_CLASSES, UNKNOWN, age_group
 from maskcls.text import first
 
 log = logging.getLogger("maskcls")
@@ -256,26 +256,39 @@ def extra_people(photos: pd.DataFrame) -> set[str]:
 def _units(photos: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Return what is drawn, one row per group of people, sorted; and the people of groups that cannot be scored.
 
-    Columns: persons (tuple), stratum and age stratum of the first of them who can be scored, and everybody's classes.
+    Columns: persons (tuple), stratum and age stratum of the first of them who can be scored, and the classes of all.
     """
     scored = scored_people(photos)
-    people = photos[photos["label"] != UNKNOWN].drop_duplicates("person").set_index("person")
+    known = photos[photos["label"] != UNKNOWN]
+    people = known.drop_duplicates("person").set_index("person")
+    masks = known.groupby("person")["mask"].agg(set)
+    # By the age, where it is known, because an age group may follow other cuts.
+    ages = pd.Series(
+        [
+            group if np.isnan(age) else age_group(age)
+            for age, group in zip(people["age"], people["age_group"], strict=True)
+        ],
+        people.index,
+        dtype=np.int64,
+    )
+    strata = len(AGES) * people["gender"] + ages
     groups: dict[str, list[str]] = {}
     # Sorted, so that the order of the photo table moves nobody.
     for person, group in sorted(identical_groups(photos).items()):
         groups.setdefault(group, []).append(person)
     drawn = [group for group in groups.values() if scored & set(group)]
     others = tuple(sorted(person for group in groups.values() if not scored & set(group) for person in group))
-    first = people.loc[[next(person for person in group if person in scored) for group in drawn]]
-    ages = first["age_group"].to_numpy()
-    strata = len(AGES) * first["gender"].to_numpy() + ages
-    classes = photos.groupby("person")["label"].agg(set)
+    first = [next(person for person in group if person in scored) for group in drawn]
+    classes = [
+        {(mask, int(strata[person])) for person in group if person in people.index for mask in masks[person]}
+        for group in drawn
+    ]
     return pd.DataFrame(
         {
             "persons": [tuple(group) for group in drawn],
-            "stratum": strata,
-            "age_stratum": ages,
-            "classes": [set().union(*(classes[person] for person in group)) - {UNKNOWN} for group in drawn],
+            "stratum": strata[first].to_numpy(),
+            "age_stratum": ages[first].to_numpy(),
+            "classes": classes,
         }
     ), others
 

@@ -56,7 +56,9 @@ def test_explore_counts_gaps(table: Path, tmp_path: Path) -> None:
     assert "without all labels" in (tmp_path / "look" / "explore.html").read_text()
 
 
-def test_predict_and_evaluate_take_the_table(table: Path, random_bundle: Callable[[str], Path], tmp_path: Path) -> None:
+def test_predict_and_evaluate_take_the_table(
+    table: Path, random_bundle: Callable[[str], Path], tmp_path: Path, caplog: Any
+) -> None:
     out = tmp_path / "answers.csv"
     bundle = random_bundle("three")
     assert call(predict.main, "--bundle", bundle, "--images", table, "--out", out, "--device", "cpu").status == 0

@@ -125,6 +125,7 @@ def test_a_class_with_nobody_is_a_problem(make_contest):
         "4 (worn, female, 30 to 59); 5 (worn, female, over 59); "
         "7 (incorrect, male, 30 to 59); 10 (incorrect, female, 30 to 59); 11 (incorrect, female, over 59); "
         "13 (not worn, male, 30 to 59); 16 (not worn, female, 30 to 59); 17 (not worn, female, over 59). "
+        "No photo has age group 30 to 59. "
         "Expected somebody of each. Add people of that gender and age, and their photos."
     )
 

@@ -249,8 +249,8 @@ BAD_SPLITS: dict[str, tuple[str | bytes, str]] = {
     ),
     "unknown": (
         '{"train": ["0000_p"], "validation": ["who", "a", "b", "c", "d", "e", "f"], "holdout": []}',
-        r"split\.json names a, b, c, d, e and 2 more people: nobody of that path is in train\.csv\. "
-        r"Expected its paths\.",
+        r"split\.json names a, b, c, d, e and 2 more people: there is nobody of that name among the data's people\. "
+        r"Expected the people's folders, or what the table has under person\.",
     ),
     "nobody": (
         '{"train": ["0000_p"], "validation": [], "holdout": []}',
