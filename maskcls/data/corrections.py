@@ -170,7 +170,7 @@ def _apply(row: Correction, rows: list[int], photos: pd.DataFrame, source: str) 
         if not rows:
             return "absent"
     # The first stands for all: of a mask there is one row, and gender and age are the person's.
-    if row.was and not _is(row.what, row.was, photos.loc[rows[0]]):
+    if row.was and not _is(row.what, row.was, photos.iloc[rows[0]]):
         return "was something else"
     if row.what == "age":
         _correct_age(row.value, rows, photos)

@@ -44,7 +44,7 @@ def with_extra(
     # In order, and every column of either: of text, where one has none, the cell is empty.
     added = more.assign(key=KEYS + more["key"], **{EXTRA: True})
     joined = pd.concat([photos.assign(**{EXTRA: False}), added], ignore_index=True)
-    texts = [name for name in joined if joined[name].dtype != float and joined[name].isna().any()]
+    texts = [name for name in joined.columns.astype(str) if joined[name].dtype != float and joined[name].isna().any()]
     joined[texts] = joined[texts].fillna("")
     of_data = set(photos["person"])
     shared = [persons for persons in identical_photos(joined) if persons & of_data and persons - of_data]

@@ -307,7 +307,7 @@ def _one_of_each_rare_stratum(
     chosen = [int(generator.choice(units.index[units["stratum"] == name])) for _, name in rare]
     of_class = Counter(class_ for classes in units["classes"] for class_ in classes)
     for _, class_ in sorted((count, class_) for class_, count in of_class.items() if count * smallest < 1):
-        there = [unit for unit, classes in units["classes"].items() if class_ in classes]
+        there = units.index[[class_ in classes for classes in units["classes"]]].tolist()
         if not set(there) & set(chosen):
             chosen.append(int(generator.choice(there)))
     return chosen[:room]

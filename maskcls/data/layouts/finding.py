@@ -59,16 +59,16 @@ def find_files(base: Path, cells: Sequence[str]) -> FoundFiles:
             return base / path
         above, _, name = path.rpartition("/")
         parent = folder_of(above)
-        there = match([name], names_in(parent)).found.get(name) if parent else None
-        return parent / there if parent and there and (parent / there).is_dir() else None
+        own = match([name], names_in(parent)).found.get(name) if parent else None
+        return parent / own if parent and own and (parent / own).is_dir() else None
 
     by_number: dict[str, str] = {}
     for place, wanted in missing.items():
-        folder = folder_of(place)
-        matches = match(wanted, names_in(folder) if folder else ())
+        there = folder_of(place)
+        matches = match(wanted, names_in(there) if there else ())
         for name, found in matches.found.items():
-            if folder and (folder / found).is_file():
-                files |= dict.fromkeys(wanted[name], folder / found)
+            if there and (there / found).is_file():
+                files |= dict.fromkeys(wanted[name], there / found)
                 by_number |= dict.fromkeys(wanted[name], found) if name in matches.by_number else {}
     return FoundFiles(tuple(files.get(cell) for cell in cells), by_number)
 
