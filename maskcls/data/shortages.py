@@ -9,9 +9,9 @@ import pandas as pd
 from maskcls.data.layouts.words import NAMES
 from maskcls.data.splits import SIDES, Split, extra_people, scored_people
 from maskcls.labels import CLASS_NAMES, UNKNOWN
-from maskcls.text import counted, first, plural
+from maskcls.text import counted, plural
 
-NAMED = 6
+NAMED = 4
 """Classes that a sentence names at most."""
 
 
@@ -30,19 +30,16 @@ def shortages(photos: pd.DataFrame, split: Split) -> list[str]:
     scored = scored_people(photos)
     total = people_by_class(photos, scored)
     by_side = [people_by_class(photos, scored & set(split.side(name))) for name in sides]
-    few = [class_ for class_ in range(len(CLASS_NAMES)) if total[class_] < len(sides)]
+    few = sorted(
+        (class_ for class_, people in enumerate(total) if people < len(sides)), key=lambda class_: total[class_]
+    )
     notes = []
     if few:
-        where = [
-            f"{class_} ({CLASS_NAMES[class_]}): "
-            + ", ".join(f"{counts[class_]} in {name}" for counts, name in zip(by_side, sides, strict=True))
-            for class_ in few
-        ]
+        listed = [f"{_named(class_)}: {' + '.join(str(counts[class_]) for counts in by_side)}" for class_ in few]
         notes.append(
-            f"{counted(len(few), 'class has', 'classes have')} fewer people than the split has sides ({len(sides)}), "
-            f"so that a side is scored without {plural(len(few), 'it', 'them')}: "
-            f"{first(where, NAMED, 'more classes')}. Add people of that gender and age, or say who is on which side "
-            "with --split."
+            f"{counted(len(few), 'class has', 'classes have')} fewer people than the split has sides, so that a side "
+            f"is scored without {plural(len(few), 'it', 'them')}. People in {' + '.join(sides)}: {_first(listed)}. "
+            "Add people of that gender and age, or say who is on which side with --split."
         )
     others = set(split.train) - scored - extra_people(photos)
     if others:
@@ -53,6 +50,16 @@ def shortages(photos: pd.DataFrame, split: Split) -> list[str]:
     return notes
 
 
+def _named(class_: int) -> str:
+    return f"{class_} ({CLASS_NAMES[class_]})"
+
+
+def _first(listed: Sequence[str]) -> str:
+    """The first few of some texts that have commas of their own."""
+    rest = len(listed) - NAMED
+    return "; ".join(listed[:NAMED]) + (f"; and {rest} more" if rest > 0 else "")
+
+
 def too_few_for_folds(photos: pd.DataFrame, split: Split, folds: int) -> str:
     """Return what is to be said of classes that cannot be in every fold of the train and validation people; or ""."""
     persons = scored_people(photos) & {*split.train, *split.validation}
@@ -60,11 +67,11 @@ def too_few_for_folds(photos: pd.DataFrame, split: Split, folds: int) -> str:
     few = [class_ for class_, people in enumerate(counts) if 0 < people < folds]
     if not few:
         return ""
-    where = [f"{class_} ({CLASS_NAMES[class_]}): {counted(counts[class_], 'person', 'people')}" for class_ in few]
+    listed = [f"{_named(class_)}: {counted(counts[class_], 'person', 'people')}" for class_ in few]
     return (
         f"{counted(len(few), 'class has', 'classes have')} fewer people in training and validation than there are "
-        f"folds ({folds}), so that a fold is scored without {plural(len(few), 'it', 'them')}: "
-        f"{first(where, NAMED, 'more classes')}. Add people of that gender and age, or make fewer folds."
+        f"folds ({folds}), so that a fold is scored without {plural(len(few), 'it', 'them')}: {_first(listed)}. Add "
+        "people of that gender and age, or make fewer folds."
     )
 
 

@@ -86,8 +86,9 @@ def test_shortages_are_said_with_their_numbers(tmp_path: Path) -> None:
     split = Split(("a", "b", "p0", "p1"), ("p2",), ("p3",))
     assert people_by_class(table, set(table["person"]))[:4] == [4, 0, 0, 1]
     classes, people = shortages(table, split)
-    assert classes.startswith("17 classes have fewer people than the split has sides (3), so that a side is scored")
-    assert "3 (worn, female, under 30): 1 in train, 0 in validation, 0 in holdout" in classes
+    assert classes.startswith("17 classes have fewer people than the split has sides, so that a side is scored without")
+    assert "People in train + validation + holdout: 1 (worn, male, 30 to 59): 0 + 0 + 0; 2 (worn, " in classes
+    assert "; and 13 more. Add people of that gender and age, or say who is on which side with --split." in classes
     assert people.startswith("1 person is in training alone, because none of their photos has mask, gender and age")
     assert too_few_for_folds(table, split, 3) == (
         "1 class has fewer people in training and validation than there are folds (3), so that a fold is scored "
