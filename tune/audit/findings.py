@@ -194,8 +194,11 @@ def best_seen(photos: pd.DataFrame, rows: np.ndarray) -> tuple[int, ...]:
 
 
 def file_of(photos: pd.DataFrame, row: int) -> str:
-    """A photo's name as corrections have it: without its ending."""
-    return Path(str(photos["key"].iloc[row])).stem.lower()
+    """A photo's name as corrections have it: without its ending; or its key, if another photo of the person has it."""
+    key = str(photos["key"].iloc[row]).lower()
+    theirs = photos["key"][(photos["person"] == photos["person"].iloc[row]).to_numpy()]
+    stems = [Path(str(other)).stem.lower() for other in theirs]
+    return Path(key).stem if stems.count(Path(key).stem) == 1 else key
 
 
 def age_of(photos: pd.DataFrame, row: int) -> str:

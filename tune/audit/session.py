@@ -32,8 +32,8 @@ class Audit:
 
     out: Path
     predictions: OutOfFold
-    data: str
-    """The folder of photos, for the command that goes on."""
+    data: tuple[str, ...]
+    """What names the photos, for the command that goes on: --data and what belongs to it."""
     corrections: str
     """Which corrections the audited labels have, as `read_corrections` takes it."""
     notes: tuple[str, ...]
@@ -64,14 +64,18 @@ def _of_run(options: AuditOptions) -> Audit:
     data = record.call.get("data")
     notes = (f"Data digest {faces.digest}, split digest {faces.split.digest}.",)
     corrections = str(record.call.get("corrections", "published")) if data else "none"
-    return Audit(out, of_run(found, faces), str(data or "DIR"), corrections, notes)
+    return Audit(out, of_run(found, faces), _data(data or "DIR", record.call.get("people_from")), corrections, notes)
 
 
 def _of_data(options: AuditOptions) -> Audit:
     assert options.out is not None, "AuditOptions refuses --data without --out"
     faces, predictions = train(options, options.out)
     notes = (f"Data digest {faces.digest}.",)
-    return Audit(options.out, predictions, str(options.data), options.corrections, notes)
+    return Audit(options.out, predictions, _data(options.data, options.people_from), options.corrections, notes)
+
+
+def _data(data: object, people_from: object) -> tuple[str, ...]:
+    return "--data", str(data), *(("--people-from", str(people_from)) if people_from else ())
 
 
 def _agreement(predictions: OutOfFold) -> str:
@@ -111,7 +115,7 @@ def _summary(audit: Audit, findings: Sequence[Finding]) -> list[str]:
     counts = Counter(finding.what for finding in findings)
     kinds = ", ".join(f"{name} {counts[what]:,}" for what, name in KINDS.items())
     page, accepted = audit.out / PAGE, audit.out / "accepted.csv"
-    vary = command("tune.compare", "--data", audit.data, "--vary", f"corrections=none,{accepted}")
+    vary = command("tune.compare", *audit.data, "--vary", f"corrections=none,{accepted}")
     return [
         f"{counted(len(findings), 'doubtful label')} of {counted(len(audit.predictions.people), 'person', 'people')} "
         f"({kinds}), the most doubtful first in {audit.out / CSV}",
