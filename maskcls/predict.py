@@ -17,8 +17,7 @@ def main(
         Path,
         typer.Option(
             "--images",
-            help="Folder of photos, the contest's eval/ or its info.csv, a table of photos with a column file, or a "
-            "text file with one path per line.",
+            help="Folder or table of photos, the contest's eval/ or its info.csv, or a text file with a path per line.",
         ),
     ],
     out: Annotated[

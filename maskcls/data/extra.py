@@ -23,7 +23,7 @@ NAMED = 5
 def with_extra(
     photos: pd.DataFrame, table: Path, *, skip_bad: bool = False, people_from: str | None = None
 ) -> pd.DataFrame:
-    """Return the photo table with the rows of a table of extra photos behind its own, told apart by the column EXTRA.
+    """Return the photo table with the rows of a table of extra photos behind its own; the column EXTRA marks them.
 
     No corrections are applied to the extra photos.
 

@@ -72,8 +72,9 @@ def _filled(
 
 def _folder(row: PhotoRow, labelled_folders: int) -> str:
     """Return the folder of the row's photo, below folders that are labels; empty if there is none."""
-    path = Path(row.cells["file"].replace("\\", "/"))
-    return "/".join(path.parent.parts[labelled_folders:])
+    folder = Path(row.cells["file"].replace("\\", "/")).parent
+    person = str(Path(*folder.parts[labelled_folders:]))
+    return "" if person == "." else person
 
 
 def _refusal(rows: Sequence[PhotoRow], contents: Contents, labelled_folders: int) -> str:
