@@ -55,7 +55,7 @@ def scan(data: Path) -> Contents:
 
 def _missing(data: Path) -> Iterator[Problem]:
     layout = (
-        f"Expected the contest's layout ({TABLE} and {IMAGES}/<path>/), or photos.csv with one row per photo, or "
+        f"Expected the contest's layout: {TABLE} and {IMAGES}/<path>/, or photos.csv with one row per photo, or "
         "folders <mask>/<gender>/<age_group>/, under the folder that --data names."
     )
     if not data.is_dir():

@@ -274,7 +274,7 @@ def test_options_survive_a_record_whose_files_are_gone(tmp_path: Path) -> None:
     assert list(asked.to_record()) == list(SearchOptions.CALL)
     assert asked.model_copy(update={"cache": tmp_path, "name": "x"}).to_record() == asked.to_record()
     with pytest.raises(
-        CallError, match=f"--data {tmp_path / 'data'}: there is no such file or folder. Expected a folder in"
+        CallError, match=f"--data {tmp_path / 'data'}: there is no such file or folder. Expected a table of"
     ):
         options(data=tmp_path / "data")
 
