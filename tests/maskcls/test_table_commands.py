@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from maskcls import check, evaluate, explore, predict
+from maskcls import check, evaluate, predict
 from maskcls.data.photos import read_photos
 from maskcls.labels import UNKNOWN
+from maskcls.reports.explore.facts import gather
+from maskcls.reports.explore.plots import PLOTS, drawn
+from maskcls.reports.explore.report import summary
 from tests.commands import call
 from tests.maskcls.data.layouts.gappy import gappy
 
@@ -48,19 +52,24 @@ def test_people_are_asked_for(table: Path, tmp_path: Path) -> None:
     assert call(check.main, "--data", tmp_path, "--people-from", "each").status == 2
 
 
-def test_explore_counts_gaps(table: Path, tmp_path: Path) -> None:
-    done = call(explore.main, "--data", table, "--out", tmp_path / "look")
-    assert done.status == 0, done.err
-    assert "  gaps        " in done.out
-    assert "not known: " in done.out
-    assert "without all labels" in (tmp_path / "look" / "explore.html").read_text()
+def test_explore_counts_gaps_and_draws_the_ages_that_are_known(table: Path) -> None:
+    """The whole page of this table: tests/tune/test_photo_tables.py."""
+    facts = gather(table)
+    lines = summary(facts)
+    assert sum("not known: " in line for line in lines) == 2
+    assert any(
+        re.fullmatch(r"  gaps        \d+ photos without all labels: mask of \d+, gender of .*", line) for line in lines
+    )
+    (ages,) = (plot for plot in PLOTS if plot.name == "ages")
+    assert drawn(ages, facts)[1].startswith(b"\x89PNG")
+    assert facts.rows == f"of {len(facts.photos)} photos in photos.csv"
 
 
 def test_predict_and_evaluate_take_the_table(
     table: Path, random_bundle: Callable[[str], Path], tmp_path: Path, caplog: Any
 ) -> None:
     out = tmp_path / "answers.csv"
-    bundle = random_bundle("three")
+    bundle = random_bundle("single")
     assert call(predict.main, "--bundle", bundle, "--images", table, "--out", out, "--device", "cpu").status == 0
     rows = pd.read_csv(table, dtype=str, keep_default_na=False)
     keys = [key or file for key, file in zip(rows["key"], rows["file"], strict=True)]

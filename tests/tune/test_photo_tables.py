@@ -51,6 +51,7 @@ def chosen(run: SearchRun) -> tuple[Any, ...]:
     """The winner, the finalists with the scores of their repeats, and the winner's score on the holdout."""
     choice, holdout = run.record().choice, run.record().holdout
     assert choice is not None
+    assert holdout is not None
     finalists = [(one["trial"], one["mean"], [each["f1"] for each in one["repeats"]]) for one in choice["finalists"]]
     return choice["winner"], finalists, [one["f1"] for one in holdout["looks"]]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, get_args
 
@@ -286,13 +286,17 @@ class SharedOptions(BaseModel):
         if "ge" in limits:
             return f"{option} must be at least {limits['ge']:g}, but got {given}."
         if problem["type"] == "literal_error":
-            return (
-                f"{option} must be one of {', '.join(get_args(cls.model_fields[name].annotation))}, but got {given!r}."
-            )
+            return f"{option} must be one of {', '.join(_words(cls.model_fields[name].annotation))}, but got {given!r}."
         if problem["type"] == "extra_forbidden":
             hint = " ".join(filter(None, [meant(name, cls.model_fields), f"Options: {', '.join(cls.model_fields)}."]))
             return f"There is no option {option}. {hint}"
         return f"{option}: {problem['msg']}, but got {given!r}."
+
+
+def _words(annotation: object) -> Iterator[str]:
+    """The words of a Literal, also of one beside None."""
+    for one in get_args(annotation):
+        yield from (one,) if isinstance(one, str) else _words(one)
 
 
 def existing(path: Path | None, option: str, expected: str, info: ValidationInfo) -> Path | None:

@@ -320,3 +320,17 @@ def test_no_option_is_lost_on_a_resume(
     assert recorded_or_not <= fields
     resumed = {*kind.IDENTITY, *kept, *kind.MACHINE, *kind.COMMAND, "name"}
     assert fields - resumed == merged, "in none of them, what a resume states would be neither refused nor used"
+
+
+def test_extra_photos_must_be_there_and_people_come_from_folders_or_none(tmp_path: Path) -> None:
+    with pytest.raises(
+        CallError, match=r"--extra .*no\.csv: there is no such file or folder\. Expected a table of photos"
+    ):
+        options(extra=tmp_path / "no.csv")
+    with pytest.raises(CallError, match=r"--people-from must be one of folder, none, but got 'each'\."):
+        options(people_from="each")
+    (tmp_path / "photos.csv").touch()
+    stated = options(extra=tmp_path / "photos.csv", people_from="folder")
+    kept = stated.to_record()
+    assert (kept["extra"], kept["people_from"]) == (str(tmp_path / "photos.csv"), "folder")
+    assert {"extra", "people_from"} <= {*SearchOptions.IDENTITY} & {*CompareOptions.IDENTITY} & {*CompareOptions.CALL}
