@@ -62,6 +62,9 @@ def read_photos(
         raise refusal(contents.problems, data)
     if contents.problems:
         _log_left_out(contents)
+    if not contents.of_people:  # of the contest's folder `maskcls.check` says what is only worth knowing
+        for note in contents.notes:
+            log.info(note)
     return tabulate(contents, corrections)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from maskcls.data import contest_folder
 from maskcls.data.layouts import class_folders, table
 from maskcls.data.layouts.contents import Contents
 from maskcls.data.layouts.people import check_people_from
+from maskcls.text import shown
 
 EXPECTED = "a table photos.csv or .parquet, the contest's folder, or folders <mask>/<gender>/<age_group>"
 
@@ -25,14 +27,18 @@ def scan(data: Path, people_from: str | None = None) -> Contents:
     is_contest = (data / contest_folder.TABLE).exists()
     beside = [data / name for name in table.NAMES if (data / name).is_file()]
     if beside and not is_contest:
-        return table.scan(beside[0], people_from)
+        return _with_note(table.scan(beside[0], people_from), beside[1:])
     if not is_contest and not (data / "train").exists() and class_folders.is_one(data):
         return class_folders.scan(data, people_from)
-    contents = contest_folder.scan(data)
-    if beside and not contents.problems:
-        contents.notes.append(
-            f"{contest_folder.TABLE} is read, and {beside[0].name} beside it is not. To read that: --data {beside[0]}."
-        )
+    return _with_note(contest_folder.scan(data), beside)
+
+
+def _with_note(contents: Contents, tables: Sequence[Path]) -> Contents:
+    """Return the contents, with a note on tables that lie there and are not read."""
+    contents.notes += [
+        f"{contents.source} is read, and {file.name} beside it is not. To read that: --data {shown(file)}."
+        for file in tables
+    ]
     return contents
 
 

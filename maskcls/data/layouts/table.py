@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from maskcls.data import contest_folder
 from maskcls.data.layouts.contents import Contents
 from maskcls.data.layouts.people import with_people
 from maskcls.data.layouts.rows import COLUMNS, OWN, PhotoRow, add_rows, further
@@ -66,6 +67,8 @@ def _check_columns(found: Table, contents: Contents) -> None:
         contents.problems.append(Problem("table", contents.source, message))
     elif lacking:
         hint = meant("file", found.columns)
+        if Path(contest_folder.TABLE).parts == found.file.parts[-2:]:
+            hint = f"Did you mean --data {shown(found.file.parents[1])}?"
         message = " ".join(filter(None, [f"{shown(found.file)} {lacking}", hint]))
         contents.problems.append(Problem("column", contents.source, message))
     elif not found.rows:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from maskcls.data.layouts.scan import scan
+from maskcls.data.layouts.write import write_table
 from maskcls.data.photos import read_photos
 from maskcls.errors import CallError, DataError
 from tests.maskcls.data.layouts.tables import GOOD, HEADING, write
@@ -235,3 +237,12 @@ def test_every_place_of_a_message_is_a_line_of_the_table(tmp_path: Path) -> None
     places = [problem.where for problem in scan(write(tmp_path, *rows, files=False)).problems]
     assert len(places) >= len(rows)
     assert all(re.fullmatch(r"photos\.csv, line \d+", place) for place in places)
+
+
+def test_of_several_layouts_in_one_folder_one_is_read_and_that_is_said(tmp_path: Path, make_contest: Any) -> None:
+    data = make_contest(6)
+    write_table(read_photos(data), data / "photos.csv")
+    (note,) = [note for note in scan(data).notes if "beside" in note]
+    assert note == f"train.csv is read, and photos.csv beside it is not. To read that: --data {data}/photos.csv."
+    with pytest.raises(DataError, match=rf"lacks the column file; .* Did you mean --data {data}\?"):
+        read_photos(data / "train" / "train.csv")
