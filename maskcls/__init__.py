@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from maskcls.serving.predictor import Predictor
+    from maskcls.serving.rows import PhotoPrediction
 
-__all__ = ["Predictor"]
+_MODULES = {"Predictor": "maskcls.serving.predictor", "PhotoPrediction": "maskcls.serving.rows"}
+__all__ = ["PhotoPrediction", "Predictor"]
 
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module("maskcls.serving.predictor"), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -135,6 +135,22 @@ Tta = Annotated[
         "--tta", help="Test-time augmentation: the mean over a photo and its mirror image, in twice the time."
     ),
 ]
+Abstain = Annotated[
+    float,
+    typer.Option(
+        "--abstain",
+        min=0,
+        max=1,
+        help='Answer "not sure" where the likeliest class has a lower probability.',
+    ),
+]
+Engine = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        help="torch; onnx, the bundle's graph (maskcls export --onnx), which needs no torch; int8, that in 8 bits.",
+    ),
+]
 Cache = Annotated[
     Path | None,
     typer.Option(

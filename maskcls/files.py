@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import io
+import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -131,10 +132,13 @@ def whole_lines(file: Path) -> list[str]:
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Return a table as comma-separated text: a line of column names, then one line per row."""
+    return csv_lines(itertools.chain([columns], rows))
+
+
+def csv_lines(rows: Iterable[Sequence[object]]) -> str:
+    """Return rows as lines of comma-separated text."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 

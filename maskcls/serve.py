@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from maskcls import cli
 from maskcls.cli import run
 from maskcls.data.decoding.limits import MAX_ASPECT, MAX_MEGAPIXELS
 from maskcls.errors import CallError, RunError
@@ -64,6 +65,8 @@ def main(
         str, typer.Option("--host", help="Address to listen on; browsers allow the camera on loopback or by HTTPS.")
     ] = "127.0.0.1",
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    engine: cli.Engine = "torch",
+    abstain: cli.Abstain = 0.0,
     auth: _Auth = None,
     no_auth: Annotated[
         bool, typer.Option("--no-auth", help="Beyond loopback: anybody who reaches the host may use the service.")
@@ -91,11 +94,19 @@ def main(
             f"--host {host} lets other machines in. Say who may use the service: --auth USER:PASSWORD, or --no-auth."
         )
     access = Access(host, allow_host or (), auth)
-    _serve(bundle, device, access, limits, (host, port), face_check=not no_face_check)
+    answers = {"abstain": abstain, "engine": engine}
+    _serve(bundle, device, access, limits, (host, port), face_check=not no_face_check, **answers)
 
 
 def _serve(
-    bundle: Path, device: str, access: Access, limits: Limits, address: tuple[str, int], *, face_check: bool
+    bundle: Path,
+    device: str,
+    access: Access,
+    limits: Limits,
+    address: tuple[str, int],
+    *,
+    face_check: bool,
+    **answers: Any,
 ) -> None:
     try:
         from maskcls.serving.web.app import build_app
@@ -111,7 +122,7 @@ def _serve(
     # The decoder has limits of its own, for folders of photos; here it takes what the service takes.
     os.environ[MAX_MEGAPIXELS], os.environ[MAX_ASPECT] = f"{limits.megapixels:g}", f"{limits.aspect:g}"
     with listen(*address) as listener:  # before the classifier is loaded, which takes seconds
-        app = build_app(Predictor(bundle, device), limits, access, face_check=face_check)
+        app = build_app(Predictor(bundle, device, **answers), limits, access, face_check=face_check)
         server = create_server(app, limits)
         url = url_of(address[0], listener.getsockname()[1])
         if not is_loopback(address[0]):

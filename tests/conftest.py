@@ -3,6 +3,7 @@ bundles."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -169,7 +170,7 @@ def random_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], P
 
     @cache
     def make(task_split: str) -> Path:
-        return _write(tmp_path_factory.mktemp("bundles") / task_split, _random(task_split))
+        return new_bundle(tmp_path_factory.mktemp("bundles") / task_split, random_classifier(task_split))
 
     return make
 
@@ -183,13 +184,14 @@ def random_ensemble(tmp_path_factory: pytest.TempPathFactory) -> Ensemble:
         {"task_split": "three", "seed": 1},
         {"task_split": "advised", "image_size": 96, "join": "hard"},
     )
-    alone = [_random(**recipe) for recipe in of_each]
-    together = [_weighted(trained, weight) for trained, weight in zip(alone, weights, strict=True)]
-    singles = tuple(_write(folder / f"alone-{number}", trained) for number, trained in enumerate(alone))
-    return Ensemble(_write(folder / "ensemble", *together), weights, singles)
+    alone = [random_classifier(**recipe) for recipe in of_each]  # type: ignore[arg-type]
+    together = [dataclasses.replace(trained, weight=weight) for trained, weight in zip(alone, weights, strict=True)]
+    singles = tuple(new_bundle(folder / f"alone-{number}", trained) for number, trained in enumerate(alone))
+    return Ensemble(new_bundle(folder / "ensemble", *together), weights, singles)
 
 
-def _random(task_split: str, **recipe: object) -> Trained:
+def random_classifier(task_split: str, *, weight: float = 1.0, **recipe: object) -> Trained:
+    """A small classifier with random weights, whose heads tell photos apart."""
     import torch
 
     from maskcls.models.model import build_models
@@ -205,16 +207,11 @@ def _random(task_split: str, **recipe: object) -> Trained:
         *_, last = head.modules()
         assert isinstance(last, torch.nn.Linear)
         torch.nn.init.normal_(last.weight, std=1.0, generator=torch.Generator().manual_seed(number))
-    return Trained(made, [model.state_dict() for model in models])
+    return Trained(made, [model.state_dict() for model in models], weight)
 
 
-def _weighted(trained: Trained, weight: float) -> Trained:
-    import dataclasses
-
-    return dataclasses.replace(trained, weight=weight)
-
-
-def _write(folder: Path, *classifiers: Trained) -> Path:
+def new_bundle(folder: Path, *classifiers: Trained) -> Path:
+    """Write classifiers as a bundle that "trained" on TRAIN_PEOPLE."""
     from maskcls.serving.export import write_bundle
 
     write_bundle(

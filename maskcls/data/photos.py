@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
@@ -21,7 +23,7 @@ from maskcls.data.layouts.rows import key_of
 from maskcls.data.layouts.scan import scan
 from maskcls.data.names import match
 from maskcls.data.problems import FATAL, refusal
-from maskcls.data.tables import Table, read_table, read_text
+from maskcls.data.tables import Table, as_text, read_table, read_text
 from maskcls.errors import DataError
 from maskcls.files import unreadable
 from maskcls.labels import UNKNOWN, age_group, encode
@@ -29,6 +31,10 @@ from maskcls.text import counted, first, shown
 
 log = logging.getLogger("maskcls")
 
+IMAGE = "ImageID"
+"""The column that names photos in the contest's tables."""
+STANDARD_INPUT, _SOURCE_OF_STDIN = Path("-"), "standard input"
+LISTING = "one photo's path per line"
 NAMED = 5
 """Files that a message names at most."""
 
@@ -122,26 +128,14 @@ def list_photos(images: Path) -> pd.DataFrame:
     Args:
         images: a folder (searched with all its subfolders, links followed, sorted by path), the contest's info.csv
             (its rows and order, files in images/ beside it), a table of photos (its rows and order, keys and files as
-            `layouts.table` has them), a text file with one path per line (relative to the current folder, or to the
-            file), or one photo. What is a photo in a folder, `kinds.is_photo` says; the log
-            counts what is not.
+            `layouts.table` has them), a text file with one path per line, `-` for such lines from standard input, one
+            photo, or a pattern as `glob` has it (sorted by path). Paths are relative to the current folder, or to the
+            file that names them. What is a photo in a folder or among what a pattern finds, `kinds.is_photo` says; the
+            log counts what is not.
 
     Raises DataError naming what is missing, what cannot be read, and photos whose names no table can hold.
     """
-    if images.is_dir():
-        keys, files = _in_folder(images)
-    elif not images.is_file():
-        raise DataError(
-            f"{images} does not exist. "
-            "Expected a folder of photos, the contest's info.csv, a table of photos, or a text file with one path per "
-            "line."
-        )
-    elif images.suffix.lower() in table.SUFFIXES:
-        keys, files = _in_table(images)
-    elif is_photo(images):
-        keys, files = [images.name], [images]
-    else:
-        keys, files = _in_list(images)
+    keys, files = _listed(images)
     missing = [str(file) for file in files if not file.is_file()]
     if missing:
         raise DataError(
@@ -151,10 +145,34 @@ def list_photos(images: Path) -> pd.DataFrame:
     return pd.DataFrame({"file": [str(file.absolute()) for file in files], "key": keys}, dtype=str)
 
 
-def _in_folder(images: Path) -> tuple[list[str], list[Path]]:
+def _listed(images: Path) -> tuple[list[str], list[Path]]:
+    """Keys and files, which need not be there."""
+    if images == STANDARD_INPUT:
+        text = as_text(sys.stdin.buffer.read(), _SOURCE_OF_STDIN, LISTING)
+        return _in_lines(text, Path(), _SOURCE_OF_STDIN)
+    if images.is_dir():
+        return _photos_among(images, _files_below(images, "", ()))
+    if not images.is_file():
+        if glob.has_magic(str(images)):
+            found = glob.iglob(str(images), recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
+            return _photos_among(images, ((name, Path(name)) for name in found if not Path(name).is_dir()))
+        raise DataError(
+            f"{images} does not exist. "
+            "Expected a folder of photos, the contest's info.csv, a table of photos, or a text file with one path per "
+            "line."
+        )
+    if images.suffix.lower() in table.SUFFIXES:
+        return _in_table(images)
+    if is_photo(images):
+        return [images.name], [images]
+    return _in_lines(read_text(images, LISTING), images.parent, images)
+
+
+def _photos_among(images: Path, found: Iterable[tuple[str, Path]]) -> tuple[list[str], list[Path]]:
+    """Return the photos among the files of a folder or pattern, sorted by their keys."""
     photos: list[tuple[str, Path]] = []
     others: list[str] = []
-    for key, file in _files_below(images, "", ()):
+    for key, file in found:
         if is_photo(file):
             photos.append((key, file))
         else:
@@ -211,7 +229,7 @@ def _in_table(file: Path) -> tuple[list[str], list[Path]]:
     if found.note:
         log.info(found.note)
     photos = table.with_plain_columns(found)
-    if "file" not in photos.columns or "ImageID" in photos.columns:
+    if "file" not in photos.columns or IMAGE in photos.columns:
         return _in_info(file, found)
     for line, row in photos.rows:
         if not row["file"]:
@@ -232,11 +250,11 @@ def _in_table(file: Path) -> tuple[list[str], list[Path]]:
 
 
 def _in_info(info: Path, table: Table) -> tuple[list[str], list[Path]]:
-    table.require(["ImageID"])
+    table.require([IMAGE])
     for line, row in table.rows:
-        if not row["ImageID"]:
+        if not row[IMAGE]:
             raise DataError(f"{info}, line {line}: ImageID is empty. Expected a photo's name. Correct the row.")
-    keys = [row["ImageID"] for _, row in table.rows]
+    keys = [row[IMAGE] for _, row in table.rows]
     if not keys:
         raise DataError(f"{info} has no rows. Expected ImageID,ans and one row per photo. Copy it again.")
     return keys, _named_in(info.parent / "images", keys, info)
@@ -250,18 +268,23 @@ def _named_in(folder: Path, keys: list[str], table: Path) -> list[Path]:
     return [folder / matches.found.get(key, key) for key in keys]
 
 
-def _in_list(listing: Path) -> tuple[list[str], list[Path]]:
-    lines = read_text(listing, "one photo's path per line").replace("\r\n", "\n").replace("\r", "\n").split("\n")
+def _in_lines(text: str, folder: Path, source: object) -> tuple[list[str], list[Path]]:
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     keys = [line.strip() for line in lines if line.strip()]
     if not keys:
-        raise DataError(f"{listing} is empty. Expected one photo's path per line.")
+        raise DataError(f"{source} is empty. Expected one photo's path per line.")
+    return keys, _files_named(keys, folder)
+
+
+def _files_named(keys: list[str], folder: Path) -> list[Path]:
+    """Return the files of paths that start in the current folder or in another one."""
     listing_of = cache(names_in)  # of this list alone: a folder may change
 
     def found(key: str) -> Path:
-        places = (Path(key), listing.parent / key)
+        places = (Path(key), folder / key)
         return next(filter(None, (_found(place, listing_of) for place in places)), places[1])
 
-    return keys, list(map(found, keys))
+    return list(map(found, keys))
 
 
 def _found(file: Path, listing_of: Callable[[Path], Iterable[str]]) -> Path | None:

@@ -194,18 +194,23 @@ def read_text(file: Path, expected: str) -> str:
         data = file.read_bytes()
     except OSError as error:
         raise DataError(unreadable(file, error)) from None
+    return as_text(data, file, expected)
+
+
+def as_text(data: bytes, source: object, expected: str) -> str:
+    """Return what was read from a source as text. Raises DataError as `read_text` does."""
     reason, codec = _not_utf8(data)
     if reason:
-        raise refusal(file, reason, expected, codec)
+        raise refusal(source, reason, expected, codec)
     return data.decode("utf-8-sig")
 
 
-def refusal(file: Path, reason: str, expected: str, codec: str = "") -> DataError:
+def refusal(source: object, reason: str, expected: str, codec: str = "") -> DataError:
     """Return the error that a file holds something else than was expected, or that in another encoding."""
     convert = f", or convert it: iconv -f {codec} -t UTF-8 OLD > NEW" if codec else ""
     kind = "a table" if expected == EXPECTED else "text"
     return DataError(
-        f"{shown(file)} can't be read as {kind} ({reason}). Expected {expected} in UTF-8. "
+        f"{shown(source)} can't be read as {kind} ({reason}). Expected {expected} in UTF-8. "
         f"Save it as such (in Excel: CSV UTF-8){convert}."
     )
 

@@ -2,7 +2,8 @@
 
 No pickle; it loads without Ray, Optuna and albumentations. It holds one classifier, or an ensemble: several, whose
 probabilities are averaged by their weights (Caruana et al., "Ensemble Selection from Libraries of Models", ICML 2004).
-Format version 3; version 2, of one classifier, can be read, too. `maskcls.serving.export` writes it.
+Its probabilities are calibrated by a temperature. `maskcls.serving.export` writes format version 4; version 3, without
+a temperature, and version 2, of one classifier, can be read, too.
 
 People it has seen (it trained on them, or was chosen by their score), and those of the holdout, are stored as hashes
 (`maskcls.serving.people`).
@@ -15,21 +16,21 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import safetensors.torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from maskcls.data.geometry import Geometry
 from maskcls.errors import CallError, DataError
 from maskcls.labels import CLASS_NAMES
-from maskcls.models.model import Model, build_models
 from maskcls.recipe import Recipe
+from maskcls.serving.calibration import Calibration
 from maskcls.serving.people import person_hash
 from maskcls.task_split import TaskSplit
 
+if TYPE_CHECKING:
+    from maskcls.models.model import Model
+
 MANIFEST = "bundle.json"
-FORMAT, FORMAT_VERSION, READ_VERSIONS = "maskcls-bundle", 3, (2, 3)
+FORMAT, FORMAT_VERSION, READ_VERSIONS = "maskcls-bundle", 4, (2, 3, 4)
 OF_A_CLASSIFIER = ("task_split", "recipe", "recipe_digest", "preprocessing", "models", "weights_origin")
 """Keys of each classifier in bundle.json, beside its weight; in format version 2 they stood at the top."""
 WEIGHTS_TOLERANCE = 1e-9
@@ -37,7 +38,10 @@ WEIGHTS_TOLERANCE = 1e-9
 
 @dataclass(frozen=True)
 class Classifier:
-    """A classifier as it was read; `models` are in eval(), on the CPU. `weight` is its share of a prediction."""
+    """A classifier as it was read; `weight` is its share of a prediction.
+
+    `models` are in eval(), on the CPU; there are none where they were not asked for.
+    """
 
     weight: float
     recipe: Recipe
@@ -60,6 +64,13 @@ class Bundle:
     holdout_hashes: frozenset[str]
     """Of the people whom it has not seen so that they can score it; empty in bundles of earlier versions."""
     manifest: dict[str, Any]
+    calibration: Calibration | None = None
+    """None where none was fitted, and in bundles of earlier versions."""
+
+    @property
+    def temperature(self) -> float:
+        """What its probabilities are calibrated by; 1 changes nothing."""
+        return self.calibration.temperature if self.calibration else 1.0
 
     def has_seen(self, person: str) -> bool:
         """Whether it trained on the person, or was chosen by a score on the person's photos."""
@@ -70,15 +81,21 @@ class Bundle:
         return person_hash(person, self.split_digest) in self.holdout_hashes
 
 
-def read_bundle(folder: Path) -> Bundle:
-    """Read a bundle and check every file. Raises DataError: no bundle, another version, files missing or damaged."""
+def read_bundle(folder: Path, *, with_models: bool = True) -> Bundle:
+    """Read a bundle and check every file.
+
+    Args:
+        with_models: whether to build the models, which takes torch; without, their files need not be there.
+
+    Raises DataError: no bundle, another version, files missing or damaged.
+    """
     manifest = read_manifest(folder)
     try:
         if manifest["format_version"] == 2:
             manifest = _from_version_2(manifest)
         if tuple(manifest["classes"]) != CLASS_NAMES:
             raise DataError("its classes are numbered in another way than this version's")
-        classifiers = tuple(_read_classifier(folder, entry, manifest["versions"]) for entry in manifest["classifiers"])
+        classifiers = tuple(_read_classifier(folder, entry, manifest, with_models) for entry in manifest["classifiers"])
         check_weights([classifier.weight for classifier in classifiers])
         return Bundle(
             folder=folder,
@@ -89,6 +106,7 @@ def read_bundle(folder: Path) -> Bundle:
             people_hashes=frozenset(manifest["people_hashes"]),
             holdout_hashes=frozenset(manifest.get("holdout_hashes", ())),
             manifest=manifest,
+            calibration=Calibration.from_dict(manifest["calibration"]) if manifest.get("calibration") else None,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
@@ -121,10 +139,25 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if manifest.get("format_version") not in READ_VERSIONS:
         raise DataError(
             f"{folder} is a bundle of format version {manifest.get('format_version')}, "
-            f"and this maskcls reads versions {' and '.join(map(str, READ_VERSIONS))}. "
+            f"and this maskcls reads versions {', '.join(map(str, READ_VERSIONS))}. "
             "Export it again with this version, or install the one that wrote it."
         )
     return manifest
+
+
+def read_checked(folder: Path, entry: Mapping[str, Any]) -> bytes:
+    """Read a file of a bundle by its entry in bundle.json. Raises DataError where it is missing or damaged."""
+    file = folder / Path(entry["file"]).name
+    if not file.is_file():
+        raise DataError(f"The bundle {folder} lacks {file.name}. Copy the whole folder again, or export it again.")
+    content = file.read_bytes()
+    if len(content) != entry["bytes"] or hashlib.sha256(content).hexdigest() != entry["sha256"]:
+        raise DataError(
+            f"{file} is damaged: {entry['bytes']:,} bytes of SHA-256 {entry['sha256'][:12]}… expected, but got "
+            f"{len(content):,} of {hashlib.sha256(content).hexdigest()[:12]}…. "
+            "Copy it again, or export the bundle again."
+        )
+    return content
 
 
 def check_weights(weights: Sequence[float]) -> None:
@@ -147,52 +180,30 @@ def describe(split: TaskSplit) -> dict[str, Any]:
 
 
 def _from_version_2(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """A manifest of format version 2, of one classifier, in version 3."""
+    """A manifest of format version 2, of one classifier, as later versions have it."""
     classifier = {"weight": 1.0, **{key: manifest[key] for key in OF_A_CLASSIFIER}}
     kept = {key: value for key, value in manifest.items() if key not in OF_A_CLASSIFIER}
     return {**kept, "format_version": FORMAT_VERSION, "classifiers": [classifier]}
 
 
-def _read_classifier(folder: Path, entry: Mapping[str, Any], versions: Mapping[str, str]) -> Classifier:
+def _read_classifier(
+    folder: Path, entry: Mapping[str, Any], manifest: Mapping[str, Any], with_models: bool
+) -> Classifier:
     recipe = Recipe.from_json(json.dumps(entry["recipe"]))
     split = recipe.split
     geometry = Geometry.from_dict(entry["preprocessing"]["geometry"])
     if entry["task_split"] != describe(split):
         raise DataError(f"its tasks are numbered in another way than this version's {split.name}")
-    states = [_read_model(folder, model) for model in entry["models"]]
+    models: list[Model] = []
+    if with_models:
+        from maskcls.serving.bundle_models import read_models  # imports torch and timm
+
+        models = read_models(folder, entry["models"], recipe, manifest["versions"])
     return Classifier(
         weight=float(entry["weight"]),
         recipe=recipe,
         task_split=split,
-        models=_rebuild(recipe, states, versions),
+        models=models,
         geometry=geometry,
         weights_origin=entry["weights_origin"],
     )
-
-
-def _read_model(folder: Path, entry: Mapping[str, Any]) -> dict[str, Tensor]:
-    file = folder / Path(entry["file"]).name
-    if not file.is_file():
-        raise DataError(f"The bundle {folder} lacks {file.name}. Copy the whole folder again, or export it again.")
-    content = file.read_bytes()
-    if len(content) != entry["bytes"] or hashlib.sha256(content).hexdigest() != entry["sha256"]:
-        raise DataError(
-            f"{file} is damaged: {entry['bytes']:,} bytes of SHA-256 {entry['sha256'][:12]}… expected, but got "
-            f"{len(content):,} of {hashlib.sha256(content).hexdigest()[:12]}…. "
-            "Copy it again, or export the bundle again."
-        )
-    return safetensors.torch.load(content)
-
-
-def _rebuild(recipe: Recipe, states: Sequence[Mapping[str, Tensor]], versions: Mapping[str, str]) -> list[Model]:
-    models = build_models(recipe, pretrained=False)
-    for model, state in zip(models, states, strict=True):
-        try:
-            model.load_state_dict(dict(state))
-        except RuntimeError as error:
-            wrote = ", ".join(f"{name} {number}" for name, number in versions.items() if name in ("timm", "torch"))
-            raise DataError(
-                f"its weights do not fit {model.recipe.backbone} as built here; it was written with {wrote} ({error})"
-            ) from None
-        model.eval().requires_grad_(False)
-    return models

@@ -24,6 +24,7 @@ from maskcls.labels import CLASS_NAMES
 from maskcls.models.backbones import normalisation
 from maskcls.recipe import Recipe
 from maskcls.serving.bundle import FORMAT, FORMAT_VERSION, MANIFEST, check_weights, describe, read_manifest
+from maskcls.serving.calibration import Calibration
 from maskcls.serving.people import person_hashes
 from maskcls.tasks import Task
 
@@ -56,6 +57,7 @@ def write_bundle(
     split_digest: str,
     seen_people: Sequence[str],
     holdout_people: Sequence[str] = (),
+    calibration: Calibration | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write a bundle so that, whenever this is interrupted, `folder` holds a whole one: the old, the new, or none.
@@ -64,6 +66,7 @@ def write_bundle(
         scores: its scores by where they were measured, ready for JSON.
         seen_people: people on whom any of the classifiers trained, or by whom it was chosen.
         holdout_people: people who were kept out of both.
+        calibration: of the bundle's probabilities; None: they stay as they are.
         overwrite: whether a bundle that is there is replaced.
 
     Raises:
@@ -90,6 +93,7 @@ def write_bundle(
         "split_digest": split_digest,
         "people_hashes": person_hashes(seen_people, split_digest),
         "holdout_hashes": person_hashes(holdout_people, split_digest),
+        "calibration": calibration and calibration.to_dict(),
     }
     _put(folder, contents, _json(manifest))
 
@@ -101,10 +105,12 @@ def export(
     *,
     scores: Mapping[str, Any],
     faces: FaceDataset,
+    calibration: Calibration | None = None,
     overwrite: bool = False,
 ) -> None:
     """Export a single fit with `export_classifiers`."""
-    export_classifiers(folder, [Trained(recipe, states)], scores=scores, faces=faces, overwrite=overwrite)
+    trained = [Trained(recipe, states)]
+    export_classifiers(folder, trained, scores=scores, faces=faces, calibration=calibration, overwrite=overwrite)
 
 
 def export_classifiers(
@@ -113,6 +119,7 @@ def export_classifiers(
     *,
     scores: Mapping[str, Any],
     faces: FaceDataset,
+    calibration: Calibration | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write a bundle of fits that trained on the training people of `faces`, chosen by its validation people."""
@@ -124,6 +131,7 @@ def export_classifiers(
         split_digest=faces.split.digest,
         seen_people=(*faces.split.train, *faces.split.validation),
         holdout_people=faces.split.holdout,
+        calibration=calibration,
         overwrite=overwrite,
     )
 
@@ -133,6 +141,20 @@ def note_scores(folder: Path, scores: Mapping[str, Any]) -> None:
     manifest = read_manifest(folder)
     manifest["scores"] = {**manifest["scores"], **scores}
     write_atomically(folder / MANIFEST, _json(manifest))
+
+
+def note_calibration(folder: Path, calibration: Calibration | None) -> None:
+    """Give a bundle that was written another calibration, or none. Replaces bundle.json, in one step."""
+    manifest = read_manifest(folder)
+    changed = {"format_version": FORMAT_VERSION, "calibration": calibration and calibration.to_dict()}
+    if manifest["format_version"] == 2:
+        raise CallError(f"{folder} is a bundle of format version 2. Export it again.")
+    write_atomically(folder / MANIFEST, _json({**manifest, **changed}))
+
+
+def note_entry(folder: Path, key: str, entry: Mapping[str, Any]) -> None:
+    """Put an entry into a bundle's bundle.json, in one step: what is derived from its models, as a graph."""
+    write_atomically(folder / MANIFEST, _json({**read_manifest(folder), key: dict(entry)}))
 
 
 def check_writable(folder: Path, *, overwrite: bool) -> None:
@@ -217,7 +239,7 @@ def _put(folder: Path, weights: Mapping[str, bytes], manifest: str) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     if (folder / MANIFEST).exists():
         _put_files(folder, weights, manifest)
-        for file in folder.glob("model-*.safetensors"):
+        for file in (*folder.glob("model-*.safetensors"), *folder.glob("classifier*.onnx")):
             if file.name not in weights:
                 file.unlink()
         return

@@ -19,8 +19,10 @@ from maskcls.text import counted, first
 USES = "holdout-uses.jsonl"
 EVALUATE = "maskcls.evaluate"
 """Stands for the name of a run where that command scored the bundle."""
-_NOT_DIGESTED = ("created", "versions", "scores", "holdout_hashes")
-"""Keys of bundle.json that do not change what the bundle predicts."""
+_NOT_DIGESTED = ("created", "versions", "scores", "holdout_hashes", "calibration", "onnx")
+"""Keys of bundle.json that do not change which class the bundle predicts."""
+_SAME_FORMATS = {4: 3}
+"""Format versions in which the same bundle is the same as in an earlier one, so that it is counted once."""
 _NAMED = 4
 
 
@@ -80,6 +82,7 @@ def bundle_digest(manifest: Mapping[str, Any]) -> str:
     """12 hex digits, the same for bundles of the same weights, recipes and people, whenever they were exported."""
     # The weights are in it by the SHA-256 of their files.
     kept = {key: value for key, value in manifest.items() if key not in _NOT_DIGESTED}
+    kept["format_version"] = _SAME_FORMATS.get(kept["format_version"], kept["format_version"])
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -10,10 +10,11 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast, overload
 
 import numpy as np
 import pandas as pd
+import PIL.Image
 from numpy.typing import NDArray
 
 from maskcls import machine
@@ -22,14 +23,15 @@ from maskcls.data.decoding import decode as decoding
 from maskcls.data.decoding.decode import Image, Photo
 from maskcls.data.pool import over_photos, photo_bar
 from maskcls.errors import CallError, DataError
-from maskcls.labels import AGES, GENDERS, MASKS, N_CLASSES, decode
-from maskcls.machine import resolve_device
-from maskcls.serving.submission import PROBABILITY_COLUMNS
+from maskcls.labels import N_CLASSES
+from maskcls.serving.engine import Engine, create_engine
+from maskcls.serving.predicting.unfinished import Block
+from maskcls.serving.rows import PhotoPrediction, name_of, row_of, table_of
 from maskcls.text import first_lines
 
 if TYPE_CHECKING:
     from maskcls.data.dataset import FaceDataset
-    from maskcls.serving.bundle import Bundle, Classifier
+    from maskcls.serving.bundle import Bundle
 
 log = logging.getLogger("maskcls")
 
@@ -55,65 +57,95 @@ class Predictor:
 
         Predictor("runs/first/best").predict(["a.jpg", array, image])
 
-    From its first predictor on the process keeps the memory that it frees, until `machine.give_back_memory`.
+    Several threads may use one at the same time: photos are decoded in parallel, and the models run one call after
+    another. From its first predictor on the process keeps the memory that it frees, until `machine.give_back_memory`.
 
     Args:
         bundle: a bundle, or its folder.
         device: `auto` (the first GPU, or the CPU if there is none), or torch's name, as in `cpu` or `cuda:0`.
         flip: predict the mean of a photo's and its mirror image's probabilities, for twice the work.
+        abstain: for a photo whose likeliest class has a lower probability the answer is "not sure": no class, no mask,
+            gender or age group.
+        engine: `torch`; `onnx`, the graph that `maskcls export --onnx` added to the bundle, which needs no torch;
+            `int8`, its variant in 8-bit integers; or an engine that is there.
 
     Raises:
         DataError: the folder holds no bundle, or a damaged one.
-        CallError: torch cannot use the device.
+        CallError: torch cannot use the device, or the bundle has no such graph.
+        RunError: what the engine needs is not installed.
     """
 
-    def __init__(self, bundle: Bundle | Path | str, device: str = "auto", *, flip: bool = False) -> None:
-        from maskcls.models.model import BLOCK  # imports torch and timm, and so does the next
-        from maskcls.serving.bundle import Bundle, read_bundle
+    def __init__(
+        self,
+        bundle: Bundle | Path | str,
+        device: str = "auto",
+        *,
+        flip: bool = False,
+        abstain: float = 0.0,
+        engine: str | Engine = "torch",
+    ) -> None:
+        from maskcls.serving.bundle import Bundle, read_bundle  # a recipe's model takes 0.3 s to build
 
         machine.keep_freed_memory()
-        self._block = BLOCK
-        self.bundle = bundle if isinstance(bundle, Bundle) else read_bundle(Path(bundle))
-        self.device = resolve_device(device)
+        with_models = engine == "torch"
+        self.bundle = bundle if isinstance(bundle, Bundle) else read_bundle(Path(bundle), with_models=with_models)
+        self.engine = create_engine(self.bundle, engine, device, flip=flip) if isinstance(engine, str) else engine
+        self.device = self.engine.device
         self.flip = flip
+        self.abstain = abstain
         # Each once: classifiers with the same geometry share a photo's crop.
         self.geometries = tuple(dict.fromkeys(classifier.geometry for classifier in self.bundle.classifiers))
-        for classifier in self.bundle.classifiers:
-            for model in classifier.models:
-                model.to(self.device)
 
-    def predict(self, photos: Sequence[Photo] | Image, *, skip_bad: bool = False) -> pd.DataFrame:
+    def predict(self, photos: Photo | Sequence[Photo], *, skip_bad: bool = False) -> pd.DataFrame:
         """Classify photos: one row per photo, in their order.
 
         The columns are `photo` (the path, or `photos[3]` for what is no file), `mask`, `gender` and `age_group` in the
         words of `maskcls.labels`, `class` (0..17), `probability` (of that class), and the 18 probabilities, which add
         up to one, under the names that `maskcls.predict --probabilities` writes: `p0_worn_male_under_30` to
-        `p17_not_worn_female_over_59`, all of them in `maskcls.serving.submission.PROBABILITY_COLUMNS`.
+        `p17_not_worn_female_over_59`, all of them in `maskcls.serving.marginals.PROBABILITY_COLUMNS`. A predictor that
+        abstains adds the column `sure`; where that is False, class and attributes are missing.
 
         Args:
-            photos: paths, uint8 RGB arrays (height, width, 3) and Pillow's images, also mixed. Files and Pillow's
-                images are turned as their EXIF block says; an array is taken as upright. An array of them, (n, height,
-                width, 3), is a list as well.
+            photos: paths, contents of files as bytes, uint8 RGB arrays (height, width, 3) and Pillow's images, also
+                mixed; or one of these. Files and Pillow's images are turned as their EXIF block says; an array is taken
+                as upright. An array of them, (n, height, width, 3), is a list as well.
             skip_bad: give a photo that cannot be read a row of missing values instead of raising. A column `error`,
                 empty for the other photos, then says what is wrong with it.
 
-        Raises:
-            DataError: photos cannot be read; the message names all of them.
-            CallError: `photos` is a single photo.
+        Raises DataError where photos cannot be read; the message names all of them.
         """
-        if isinstance(photos, str | Path) or not hasattr(photos, "__iter__") or getattr(photos, "ndim", 0) == 3:
-            raise CallError(f"predict expects a list of photos, but got one: predict([{_typed(photos)}]).")
-        photos = list(photos)
-        probabilities, bad = self.predictions(photos, skip_bad=skip_bad)
-        if bad and not skip_bad:
-            raise DataError(_refusal(bad, len(photos), "mend them, leave them out, or give skip_bad=True."))
-        table = _table(photos, probabilities)
-        if skip_bad:
-            rows = list(bad)
-            table = table.astype({"class": "Int64"})  # which may be missing
-            table.loc[rows, table.columns[1:]] = pd.NA
-            table["error"] = [bad.get(row, "") for row in range(len(photos))]
-        return table
+        photos = _as_list(photos)
+        probabilities, bad = self._predicted(photos, skip_bad)
+        return table_of(photos, probabilities, bad if skip_bad else None, self.abstain)
+
+    @overload
+    def rows(  # type: ignore[overload-overlap]  # a str is a Sequence[str] as well
+        self, photos: str | Path | bytes | PIL.Image.Image, *, skip_bad: bool = False
+    ) -> PhotoPrediction: ...
+
+    @overload
+    def rows(self, photos: Sequence[Photo], *, skip_bad: bool = False) -> list[PhotoPrediction]: ...
+
+    @overload
+    def rows(self, photos: Image, *, skip_bad: bool = False) -> PhotoPrediction | list[PhotoPrediction]: ...
+
+    def rows(
+        self, photos: Photo | Sequence[Photo], *, skip_bad: bool = False
+    ) -> PhotoPrediction | list[PhotoPrediction]:
+        """Classify photos as `predict` does, and return a typed row for each, or for one photo its row.
+
+        Raises DataError where photos cannot be read, unless `skip_bad`: then their rows have an `error`.
+        """
+        listed = _as_list(photos)
+        probabilities, bad = self._predicted(listed, skip_bad)
+        rows = [row_of(photo, at, probabilities[at], bad.get(at, ""), self.abstain) for at, photo in enumerate(listed)]
+        return rows[0] if _is_one(photos) else rows
+
+    def _predicted(self, photos: list[Photo], skip_bad: bool) -> Predictions:
+        found = self.predictions(photos, skip_bad=skip_bad)
+        if found.bad and not skip_bad:
+            raise DataError(_refusal(found.bad, len(photos), "mend them, leave them out, or give skip_bad=True."))
+        return found
 
     def crops(self, photo: Photo) -> Crops:
         """A photo's pixels, uint8 (s, s, 3), for each geometry: to the bit what the pixel store holds."""
@@ -123,10 +155,7 @@ class Predictor:
     def probabilities(self, photos: Sequence[Photo], *, progress: bool = False) -> NDArray[np.float64]:
         """Predict (n, 18), rows summing to one. Raises DataError that lists all photos which cannot be read."""
         predictions = self.predictions(photos, progress=progress)
-        if predictions.bad:
-            raise DataError(
-                _refusal(predictions.bad, len(photos), "nothing was written. Mend them, or use --skip-bad.")
-            )
+        check_readable(predictions.bad, len(photos))
         return predictions.probabilities
 
     def at_once(self, photos: Sequence[Crops]) -> NDArray[np.float64]:
@@ -134,7 +163,7 @@ class Predictor:
         last bits may differ from it, and between one n and another.
         """
         pixels = {each: np.stack([crops[each].pixels for crops in photos]) for each in self.geometries}  # (n, s, s, 3)
-        return self._probabilities(pixels, block_photos=len(photos))  # (n, 18)
+        return self.engine.probabilities(pixels, len(photos))  # (n, 18)
 
     def predictions(self, photos: Sequence[Photo], *, skip_bad: bool = False, progress: bool = False) -> Predictions:
         """Predict like `probabilities`, but return which photos cannot be read instead of raising.
@@ -145,64 +174,66 @@ class Predictor:
             skip_bad: whether to predict the others although some cannot be read; else no block after the first bad
                 photo is predicted.
         """
-        # (n, 18); rows of photos that cannot be read stay as they are here.
-        probabilities = np.full((len(photos), N_CLASSES), 1 / N_CLASSES)
+        probabilities = np.empty((len(photos), N_CLASSES))
         bad: dict[int, str] = {}
         faces_missed = 0
         with photo_bar("Photos", len(photos), progress) as advance:
-            for start, block in self._decoded(photos):
-                good = {start + row: crops for row, crops in enumerate(block) if not isinstance(crops, DataError)}
-                bad.update(
-                    {
-                        start + row: _message(photos, start + row, error)
-                        for row, error in enumerate(block)
-                        if isinstance(error, DataError)
-                    }
-                )
-                faces_missed += sum(any(cropped.face_missed for cropped in crops.values()) for crops in good.values())
-                if good and (skip_bad or not bad):
-                    pixels = {
-                        each: np.stack([crops[each].pixels for crops in good.values()]) for each in self.geometries
-                    }
-                    # (m, s, s, 3) for each geometry -> (m, 18)
-                    probabilities[list(good)] = self._probabilities(pixels)
-                advance(len(block))
-        if any(each.face_crop != "none" for each in self.geometries) and (skip_bad or not bad):
-            log.info(geometry.missed_faces_note(faces_missed, len(photos) - len(bad)))
+            for block in self.blocks(photos, skip_bad=skip_bad):
+                probabilities[block.start : block.end] = block.probabilities
+                bad.update(block.bad)
+                faces_missed += block.faces_missed
+                advance(len(block.probabilities))
+        if skip_bad or not bad:
+            self.log_missed_faces(faces_missed, len(photos) - len(bad))
         return Predictions(probabilities, bad)
 
+    def blocks(self, photos: Sequence[Photo], *, start: int = 0, skip_bad: bool = False) -> Iterator[Block]:
+        """Predict the photos from row `start` on, block by block: memory does not grow with their number.
+
+        Args:
+            skip_bad: as `predictions` has it.
+        """
+        any_bad = False
+        for first, decoded in self._decoded(photos, start):
+            good = {row: crops for row, crops in enumerate(decoded) if not isinstance(crops, DataError)}
+            bad = {
+                first + row: _message(photos, first + row, error)
+                for row, error in enumerate(decoded)
+                if isinstance(error, DataError)
+            }
+            any_bad = any_bad or bool(bad)
+            # (m, 18); rows of photos that cannot be read stay as they are here.
+            probabilities = np.full((len(decoded), N_CLASSES), 1 / N_CLASSES)
+            if good and (skip_bad or not any_bad):
+                pixels = {each: np.stack([crops[each].pixels for crops in good.values()]) for each in self.geometries}
+                # (m, s, s, 3) for each geometry -> (m, 18)
+                probabilities[list(good)] = self.engine.probabilities(pixels)
+            missed = sum(any(cropped.face_missed for cropped in crops.values()) for crops in good.values())
+            yield Block(first, probabilities, bad, missed)
+
+    def log_missed_faces(self, missed: int, total: int) -> None:
+        """Say in the log, if photos are cut to the face, in how many of those that could be read none was found."""
+        if any(each.face_crop != "none" for each in self.geometries):
+            log.info(geometry.missed_faces_note(missed, total))
+
     def of_rows(self, faces: FaceDataset, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Predict (n, 18) for rows (n,) of the photo table from the pixel stores, which are built if need be."""
+        """Predict (n, 18) for rows (n,) of the photo table from the pixel stores, which are built if need be.
+
+        As the models have it, without the bundle's temperature, which changes no class.
+        """
+        from maskcls.serving.torch_engine import TorchEngine
+
+        if not isinstance(self.engine, TorchEngine):
+            raise CallError("A graph has the bundle's temperature inside. Predict rows with the engine torch.")
         stores = {each: faces.pixels(each.image_size, face_crop=each.face_crop) for each in self.geometries}
-        return self._probabilities(stores, rows)
+        return self.engine.uncalibrated(stores, rows)
 
-    def _probabilities(
-        self,
-        pixels: Mapping[geometry.Geometry, NDArray[np.uint8]],
-        rows: NDArray[np.int64] | None = None,
-        block_photos: int | None = None,
-    ) -> NDArray[np.float64]:
-        block = block_photos or self._block
-        weighted = [  # classifiers x (n, 18)
-            each.weight * self._of(each, pixels[each.geometry], rows, block) for each in self.bundle.classifiers
-        ]
-        return np.sum(weighted, axis=0)  # type: ignore[no-any-return]  # (n, 18), the mean: weights sum to one
-
-    def _of(
-        self, classifier: Classifier, pixels: NDArray[np.uint8], rows: NDArray[np.int64] | None, block_photos: int
-    ) -> NDArray[np.float64]:
-        from maskcls.models.model import log_probabilities
-
-        models, split, join = classifier.models, classifier.task_split, classifier.recipe.join
-        return np.exp(
-            log_probabilities(models, split, pixels, rows, join=join, flip=self.flip, block_photos=block_photos)
-        )
-
-    def _decoded(self, photos: Sequence[Photo]) -> Iterator[tuple[int, list[Crops | DataError]]]:
-        """Blocks of decoded photos, each with its first row; threads decode a few blocks ahead."""
-        results = over_photos(self._crops_or_error, photos, ahead=BLOCKS_AHEAD * self._block)
-        for start in range(0, len(photos), self._block):
-            yield start, list(islice(results, self._block))
+    def _decoded(self, photos: Sequence[Photo], first: int) -> Iterator[tuple[int, list[Crops | DataError]]]:
+        """Blocks of decoded photos from row `first` on, each with its first row; threads decode a few blocks ahead."""
+        rest = photos[first:] if first else photos
+        results = over_photos(self._crops_or_error, rest, ahead=BLOCKS_AHEAD * self.engine.block)
+        for start in range(first, len(photos), self.engine.block):
+            yield start, list(islice(results, self.engine.block))
 
     def _crops_or_error(self, photo: Photo) -> Crops | DataError:
         try:
@@ -214,40 +245,29 @@ class Predictor:
 def probabilities_of(
     bundle: Bundle | Path, faces: FaceDataset, rows: NDArray[np.int64], device: str = "auto"
 ) -> NDArray[np.float64]:
-    """Predict (n, 18) for rows (n,) of the photo table with a bundle: the same as `Predictor` gives for their files."""
+    """Predict (n, 18) for rows (n,) of the photo table with a bundle, as `Predictor.of_rows` does."""
     return Predictor(bundle, device).of_rows(faces, rows)
 
 
-def _table(photos: Sequence[Photo], probabilities: NDArray[np.float64]) -> pd.DataFrame:
-    """What `Predictor.predict` returns for photos that all can be read; probabilities are (n, 18)."""
-    classes = probabilities.argmax(axis=1)  # (n,)
-    found = [decode(int(class_)) for class_ in classes]
-    table = pd.DataFrame(
-        {
-            "photo": [_name(photo, row) for row, photo in enumerate(photos)],
-            "mask": [MASKS[one.mask] for one in found],
-            "gender": [GENDERS[one.gender] for one in found],
-            "age_group": [AGES[one.age] for one in found],
-            "class": classes,
-            "probability": probabilities.max(axis=1),
-        }
-    )
-    return table.join(pd.DataFrame(probabilities, columns=list(PROBABILITY_COLUMNS)))
+def check_readable(bad: Mapping[int, str], total: int) -> None:
+    """Raise DataError that lists photos which cannot be read, if there are any; `bad` says of each what is wrong."""
+    if bad:
+        raise DataError(_refusal(bad, total, "nothing was written. Mend them, or use --skip-bad."))
 
 
-def _typed(photo: object) -> str:
-    return repr(str(photo)) if isinstance(photo, str | Path) else "photo"
+def _is_one(photos: object) -> bool:
+    """Whether this is a photo, and no list of photos."""
+    return isinstance(photos, str | Path | bytes) or not hasattr(photos, "__iter__") or getattr(photos, "ndim", 0) == 3
 
 
-def _name(photo: object, row: int) -> str:
-    """What a photo is called: a file's path; other photos have no name but their place."""
-    return str(photo) if isinstance(photo, str | Path) else f"photos[{row}]"
+def _as_list(photos: Photo | Sequence[Photo]) -> list[Photo]:
+    return [cast("Photo", photos)] if _is_one(photos) else list(cast("Sequence[Photo]", photos))
 
 
 def _message(photos: Sequence[Photo], row: int, error: DataError) -> str:
-    return str(error) if isinstance(photos[row], str | Path) else f"{_name(photos[row], row)}: {error}"
+    return str(error) if isinstance(photos[row], str | Path) else f"{name_of(photos[row], row)}: {error}"
 
 
-def _refusal(bad: dict[int, str], total: int, advice: str) -> str:
+def _refusal(bad: Mapping[int, str], total: int, advice: str) -> str:
     heading = f"{len(bad):,} of {total:,} photos cannot be read; {advice}"
     return "\n".join([heading, *first_lines(list(bad.values()), LISTED)])

@@ -7,16 +7,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import typer
 
 from maskcls.data.dataset import FaceDataset
 from maskcls.machine import default_loader_workers, resolve_device, use_deterministic_kernels
 from maskcls.recipe import Recipe
+from maskcls.serving.calibration import fit_calibration
 from maskcls.serving.export import export
 from maskcls.text import predict_command
 from maskcls.training.checkpoint import STATE_FILE
 from maskcls.training.fit import Fit
-from maskcls.training.fit_data import FitData, check_trainable
+from maskcls.training.fit_data import FitData, check_trainable, scored_rows
 from maskcls.training.result import EpochResult
 
 
@@ -61,7 +63,12 @@ def write_bundle_of(fit: Fit, dataset: FaceDataset, out: Path, overwrite: bool, 
     `origin` is noted in the bundle beside the scores.
     """
     scores = {"validation": fit.best.scores.to_dict(), "epoch": fit.best_epoch, **origin}
-    export(out, fit.recipe, fit.best_states(), scores=scores, faces=dataset, overwrite=overwrite)
+    rows = scored_rows(dataset, "validation")  # (n,)
+    truth = dataset.photos["label"].to_numpy(np.int64)[rows]
+    about = "what it predicted for the validation people, who also chose its epoch"
+    calibration = fit_calibration(np.exp(fit.log_probs(rows)), truth, about)
+    states = fit.best_states()
+    export(out, fit.recipe, states, scores=scores, faces=dataset, calibration=calibration, overwrite=overwrite)
     shutil.rmtree(checkpoint_folder(out))
 
 

@@ -1,9 +1,11 @@
-"""Tables of classes, one row per photo: the contest's `ImageID,ans`, as truth or as a submission, read and written."""
+"""Tables of classes, one row per photo: the contest's `ImageID,ans`, as truth or as a submission, read; and the photos
+that one is made of.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +13,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from maskcls.data.names import match
-from maskcls.data.photos import list_photos
+from maskcls.data.photos import IMAGE, list_photos
 from maskcls.data.tables import read_table
 from maskcls.errors import CallError, DataError
-from maskcls.files import check_writable_name, write_csv
-from maskcls.labels import CLASS_NAMES, N_CLASSES
+from maskcls.files import check_writable_name
+from maskcls.labels import N_CLASSES
+from maskcls.serving.predicting.tables import ANSWER
 
 log = logging.getLogger("maskcls")
 
-INFO, IMAGE, ANSWER = "info.csv", "ImageID", "ans"
-PROBABILITY_COLUMNS = tuple(
-    f"p{number}_{name.replace(', ', '_').replace(' ', '_')}" for number, name in enumerate(CLASS_NAMES)
-)
-"""`p0_worn_male_under_30` to `p17_not_worn_female_over_59`."""
+INFO = "info.csv"
 
 
 def read_classes(file: Path) -> dict[str, int]:
@@ -60,22 +59,6 @@ def classes_of(images: Sequence[str], classes: dict[str, int], file: Path) -> ND
             f"{file} lacks {len(missing):,} of {len(images):,} photos, {missing[0]} the first. Add their rows."
         )
     return np.array([classes[matches.found[image]] for image in images], np.int64)
-
-
-def write_submission(file: Path, images: Iterable[str], classes: Iterable[int]) -> None:
-    """Write a submission: ImageID,ans, one row per photo in the order given. Atomic."""
-    write_csv(file, (IMAGE, ANSWER), zip(images, classes, strict=True))
-
-
-def write_probabilities(file: Path, images: Iterable[str], probabilities: NDArray[np.float64]) -> None:
-    """Write ImageID and the probabilities (n, 18) under PROBABILITY_COLUMNS, to 6 digits. Atomic."""
-    rows = ((image, *(f"{p:.6g}" for p in row)) for image, row in zip(images, probabilities.tolist(), strict=True))
-    write_csv(file, (IMAGE, *PROBABILITY_COLUMNS), rows)
-
-
-def probabilities_file(out: Path) -> Path:
-    """Return where the probabilities go that belong to a submission: beside it."""
-    return out.with_suffix(".probabilities.csv")
 
 
 def find_photos(images: Path) -> pd.DataFrame:

@@ -68,7 +68,7 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         files = read_photos(data or _drawn(place)).head(photos)["file"].tolist()
-        bundle = _bundle(place / "bundle", backbone, weights, image_size)
+        bundle = new_bundle(place / "bundle", backbone, weights, image_size)
         predictor = Predictor(bundle, device)
         measured = alternate(predictor, files, rounds)
         whole_s = _whole_command(bundle, files, device, place)
@@ -106,7 +106,7 @@ def alternate(predictor: Predictor, files: Sequence[str], rounds: int) -> dict[s
     parts: dict[str, Callable[[], Any]] = {
         PREDICT: lambda: predictor.probabilities(files),
         DECODE: decode,
-        FORWARD: lambda: predictor._probabilities(pixels),
+        FORWARD: lambda: predictor.engine.probabilities(pixels),
     }
     measured: dict[str, list[float]] = {name: [] for name in parts}
     for _ in range(rounds + 1):
@@ -161,7 +161,7 @@ def _drawn(place: Path) -> Path:
     return place / "faces"
 
 
-def _bundle(folder: Path, backbone: str, weights: str, image_size: int) -> Path:
+def new_bundle(folder: Path, backbone: str, weights: str, image_size: int) -> Path:
     """The bundle of a classifier that was never trained; it is as fast as one that was."""
     chosen = {
         "backbone": backbone,

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import io
+import json
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 
 from maskcls import cli, predict
+from maskcls.serving.predicting.unfinished import Block, Unfinished
 
 RandomBundle = Callable[[str], Path]
 NAMES = ("b2.jpg", "a1.jpg", "c3.jpg", "0d.jpg")
@@ -64,8 +68,10 @@ def test_a_folder_gives_relative_paths_and_probabilities_that_bear_the_answer_ou
     answers = [row.split(",") for row in out.read_text().splitlines()[1:]]
     assert [image for image, _ in answers] == sorted(f"images/{name}" for name in NAMES)
     table = [row.split(",") for row in (tmp_path / "s.probabilities.csv").read_text().splitlines()[1:]]
-    for (image, answer), (image_too, *probabilities) in zip(answers, table, strict=True):
+    for (image, answer), (image_too, *numbers) in zip(answers, table, strict=True):
+        probabilities = numbers[:18]  # behind them those of mask, gender and age group
         assert image == image_too
+        assert len(numbers) == 18 + 8
         assert int(answer) == np.argmax([float(p) for p in probabilities])
         assert sum(map(float, probabilities)) == pytest.approx(1, abs=1e-4)
 
@@ -123,6 +129,101 @@ def test_wrong_calls_exit_with_2_and_bad_input_with_1(
     assert "lacks model-classes" in capsys.readouterr().err
     assert command("--bundle", bundle, "--images", tmp_path / "nowhere", "--out", tmp_path / "s.csv") == 1
     assert not (tmp_path / "s.csv").exists()
+
+
+@pytest.mark.parametrize("form", ["table.csv", "list.txt", "-", "eval/images/*.jpg"])
+def test_photos_are_named_by_a_table_a_list_standard_input_or_a_pattern(
+    form: str, random_bundle: RandomBundle, evaluation_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = [f"eval/images/{name}" for name in NAMES]
+    lines = "".join(f"{name}\n" for name in names)
+    Path("table.csv").write_text("age,file\n" + "".join(f"30,{name}\n" for name in names))
+    Path("list.txt").write_text(lines)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines.encode())))
+    assert command("--bundle", random_bundle("single"), "--images", form, "--out", "p.jsonl", "--device", "cpu") == 0
+    rows = [json.loads(line) for line in Path("p.jsonl").read_text().splitlines()]
+    assert [row["ImageID"] for row in rows] == (sorted(names) if "*" in form else names)
+    assert command("--bundle", random_bundle("single"), "--images", "eval", "--out", "s.csv", "--device", "cpu") == 0
+    answers = dict(row.split(",") for row in Path("s.csv").read_text().splitlines()[1:])
+    assert {Path(row["ImageID"]).name: str(row["ans"]) for row in rows} == answers
+
+
+def test_listings_that_name_nothing_are_refused(
+    random_bundle: RandomBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("other.csv").write_text("name\na.jpg\n")
+    call = ("--bundle", random_bundle("single"), "--out", "s.csv", "--images")
+    for images, given, message in (
+        ("*.jpg", b"", "Error: *.jpg holds no photo."),
+        ("-", b"\n \n", "Error: standard input is empty. Expected one photo's path per line."),
+        ("-", b"\xff\n", "Error: standard input can't be read as text (line 1 has the byte 0xff, which is not UTF-8"),
+        ("other.csv", b"", "Error: other.csv lacks the column ImageID; it has name."),
+    ):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
+        assert command(*call, images) == 1
+        assert message in capsys.readouterr().err
+    assert not Path("s.csv").exists()
+
+
+KILLED = """
+import os, signal, sys
+from maskcls import cli, predict
+from maskcls.serving.predicting.unfinished import Block, Unfinished
+from maskcls.serving.predicting.unfinished import Unfinished
+append = Unfinished.append
+def append_twice_and_be_killed(self, block):
+    if self.done == 128:  # the third block: its probabilities are there, and half of its line
+        self._probabilities.write(block.probabilities.tobytes())
+        self._probabilities.flush()
+        self._blocks.write(b'{"end": 192, "crc"')
+        self._blocks.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    append(self, block)
+Unfinished.append = append_twice_and_be_killed
+cli.run(predict.main)
+"""
+
+
+def test_a_call_that_was_killed_goes_on_to_the_same_bytes(
+    random_bundle: RandomBundle, evaluation_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a process of its own, because nothing but a kill leaves what a kill leaves."""
+    files = [evaluation_folder / "images" / NAMES[number % 4] for number in range(200)]
+    files[5] = evaluation_folder / "images" / "empty.jpg"
+    files[5].write_bytes(b"")
+    (tmp_path / "list.txt").write_text("".join(f"{file}\n" for file in files))
+    call = ["--bundle", random_bundle("single"), "--images", tmp_path / "list.txt", "--device", "cpu", "--skip-bad"]
+    killed, unbroken = ([*call, "--out", tmp_path / name] for name in ("killed.parquet", "unbroken.parquet"))
+    done = subprocess.run([sys.executable, "-c", KILLED, *map(str, killed)], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not (tmp_path / "killed.parquet").exists()
+    assert (tmp_path / "killed.parquet.unfinished").is_dir()
+
+    assert command(*killed[:3], tmp_path / "eval", *killed[4:], "--resume") == 2
+    assert "is of another call: it differs in --images." in capsys.readouterr().err
+    assert command(*killed, "--resume") == 0
+    error = capsys.readouterr().err
+    assert "Going on behind the 128 that are predicted." in error
+    assert "1 of 200 photos could not be read" in error, "also of those that the first call had met"
+    assert command(*unbroken) == 0
+    assert (tmp_path / "killed.parquet").read_bytes() == (tmp_path / "unbroken.parquet").read_bytes()
+    assert not list(tmp_path.glob("*.unfinished"))
+
+
+def test_an_interrupted_call_says_how_to_go_on(
+    random_bundle: RandomBundle, evaluation_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(self: Unfinished, block: Block) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Unfinished, "append", interrupted)
+        call = ("--bundle", random_bundle("single"), "--images", evaluation_folder, "--out", tmp_path / "s.csv")
+        assert command(*call) == 130
+    error = capsys.readouterr().err
+    assert "0 of 4 photos are predicted. The same call with --resume goes on from there." in error
 
 
 @pytest.mark.parametrize("module", ["predict", "evaluate", "serve"])

@@ -20,6 +20,7 @@ from maskcls.data.dataset import FaceDataset
 from maskcls.data.splits import Split
 from maskcls.errors import CallError
 from maskcls.serving.bundle import read_bundle
+from maskcls.serving.calibration import calibrated
 from maskcls.serving.predictor import Predictor
 from maskcls.stores.arrays import CacheOptions
 from maskcls.training.metrics import scores
@@ -74,13 +75,13 @@ def door(runs: Path, cache: Path, *words: object) -> Said:
     return call(ensemble.main, "--runs", runs, "--cache", cache, *words)
 
 
-def mean_of(members: dict[str, float], runs: Path, folder: Path, photos: list[str]) -> np.ndarray:
-    """The weighted mean of trials' own bundles."""
+def mean_of(members: dict[str, float], runs: Path, folder: Path, faces: FaceDataset, rows: np.ndarray) -> np.ndarray:
+    """The weighted mean of trials' own bundles, without their temperatures."""
     found = []
     for name, weight in members.items():
         run, trial = name.split("/")
         export_trial(SearchRun.open(run, runs), trial, folder / name.replace("/", "-"))
-        found.append(weight * Predictor(folder / name.replace("/", "-"), "cpu").probabilities(photos))
+        found.append(weight * Predictor(folder / name.replace("/", "-"), "cpu").of_rows(faces, rows))
     return np.sum(found, axis=0)
 
 
@@ -110,13 +111,19 @@ def test_an_ensemble_that_pays_becomes_a_bundle_that_predicts_like_any_other(
 
     rows = faces.rows("holdout")
     photos = faces.photos["file"].iloc[rows].tolist()
-    found = Predictor(out, "cpu").probabilities(photos)
-    np.testing.assert_allclose(found, mean_of(members, both, tmp_path / "alone", photos), rtol=1e-12)
+    found = Predictor(out, "cpu").of_rows(faces, rows)
+    np.testing.assert_allclose(found, mean_of(members, both, tmp_path / "alone", faces, rows), rtol=1e-12)
+    assert bundle.calibration is not None
+    assert bundle.calibration.fitted_on == "what 2 repeats predicted for their own validation people"
+    validated = faces.rows("validation")
+    assert bundle.calibration.photos == len(faces.rows("train")) + len(validated)
+    assert bundle.temperature < 1, "together the repeats are always right, by two thirds of their votes"
+    assert np.array_equal(Predictor(out, "cpu").probabilities(photos), calibrated(found, bundle.temperature))
     assert [
         bundle.has_seen(person) for person in (faces.split.train[0], faces.split.validation[0], faces.split.holdout[0])
     ] == [1, 1, 0]
 
-    validated, truth = faces.rows("validation"), faces.photos["label"].to_numpy(np.int64)
+    truth = faces.photos["label"].to_numpy(np.int64)
     expected = scores(truth[validated], Predictor(out, "cpu").of_rows(faces, validated))
     assert bundle.scores["validation"] == expected.to_dict()
     assert bundle.scores["holdout"]["f1"] == scores(truth[rows], found).f1

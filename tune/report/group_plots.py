@@ -142,13 +142,15 @@ def _labels(ax: Axes, names: Sequence[str]) -> None:
     ax.grid(axis="y", visible=False)
 
 
-def _key(figure: mpl.figure.Figure, names: Sequence[str]) -> None:
+def _key(figure: mpl.figure.Figure, names: Sequence[str], *, hollow: bool = True) -> None:
     handles = [
         Line2D([], [], color=colour, marker=marker, lw=2, ms=6, label=name)
         for name, (colour, marker) in zip(names, SERIES, strict=False)
     ]
-    hollow = Line2D([], [], color=INK, marker="o", mfc="white", lw=0, ms=6, label=f"fewer than {FEW_PEOPLE} people")
-    figure.legend(handles=[*handles, hollow], loc="outside upper left", ncols=4, fontsize=9)
+    if hollow:
+        few = f"fewer than {FEW_PEOPLE} people"
+        handles.append(Line2D([], [], color=INK, marker="o", mfc="white", lw=0, ms=6, label=few))
+    figure.legend(handles=handles, loc="outside upper left", ncols=4, fontsize=9)
 
 
 def reliability(found: Calibration, title: str) -> Html:
@@ -171,3 +173,27 @@ def reliability(found: Calibration, title: str) -> Html:
         ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability of the predicted class", ylabel="share that is right")
         ax.set_title(title, loc="left", fontsize=10)
         return to_svg(figure, f"Reliability diagram, {title}: expected calibration error {found.error[0]:.3f}")
+
+
+def error_curves(curves: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]) -> Html:
+    """The share of wrong answers over the share of photos that are answered, a line per set of predictions.
+
+    Args:
+        curves: by set, the answered share (n,) and the share of wrong ones among these (n,).
+    """
+    with mpl.rc_context(STYLE):
+        figure, axes = new_figure(1, 1, 3.4, MEDIUM_IN)
+        ax = axes[0]
+        for (name, (answered, wrong)), (colour, marker) in zip(curves.items(), SERIES, strict=False):
+            # Of the surest few photos the share is noise, and its line would end anywhere.
+            shown = answered >= max(answered[-1] / 20, 20 / len(answered))
+            ax.plot(answered[shown], wrong[shown], color=colour, lw=1.6, zorder=2)
+            point = ax.scatter([answered[-1]], [wrong[-1]], s=34, color=colour, marker=marker, zorder=3, clip_on=False)
+            hover(point, [f"{name}: {wrong[-1]:.1%} wrong where every photo is answered"])
+        ax.set(xlabel="share of the photos that is answered, the surest first", ylabel="wrong among these")
+        ax.set_xlim(0, 1)
+        ax.set_ylim(bottom=0)
+        _key(figure, list(curves), hollow=False)
+        return to_svg(
+            figure, "Share of wrong answers over the share of photos that are answered, as in the tables below"
+        )

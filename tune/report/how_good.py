@@ -9,15 +9,14 @@ import pandas as pd
 
 from maskcls.labels import CLASS_NAMES
 from maskcls.reports.page import Html, Section, folded, grid, listed, paragraph, part, section, table
+from maskcls.serving.calibration import Calibration
 from maskcls.text import counted
 from maskcls.training.metrics import BASE_TASKS
 from tune.report import group_plots
 from tune.report.groups import (
     TOO_FEW,
-    Calibration,
     ClassScores,
     GroupScores,
-    calibration,
     class_scores,
     confusion,
     group_scores,
@@ -27,6 +26,7 @@ from tune.report.groups import (
     support_text,
 )
 from tune.report.predicted import Predicted, PredictedSets
+from tune.report.sureness import sureness
 from tune.statistics.paired import expected_by_chance
 from tune.statistics.people import FEW_PEOPLE
 
@@ -38,12 +38,15 @@ _METHOD = (
 )
 
 
-def sections(sets: PredictedSets, columns: Sequence[str], people: pd.DataFrame) -> list[Section]:
+def sections(
+    sets: PredictedSets, columns: Sequence[str], people: pd.DataFrame, fitted: Calibration | None = None
+) -> list[Section]:
     """The sections on classes, groups, confusions and probabilities.
 
     Args:
         columns: of `people`, to group by in addition.
         people: one row per person, indexed by person.
+        fitted: the calibration of the bundle in best/.
     """
     shown = sets.shown
     if not shown:
@@ -59,7 +62,7 @@ def sections(sets: PredictedSets, columns: Sequence[str], people: pd.DataFrame) 
             "Each row is what the photos are, each column what they were predicted to be; the numbers are photos.",
             Html("").join(_confusions(one, is_open=number == 0) for number, one in enumerate(shown)),
         ),
-        _calibration(shown),
+        sureness(shown, fitted),
     ]
 
 
@@ -143,24 +146,3 @@ def _confusions(one: Predicted, *, is_open: bool) -> Html:
     tasks = [group_plots.confusion(confusion(one, task), task, TASK_TITLES[task]) for task in BASE_TASKS]
     whole = group_plots.confusion(confusion(one, "classes"), "classes", f"all 18 classes, {one.name}")
     return folded(f"{one.name}: {one.size}", grid(tasks, small=True) + whole, unfolded=is_open)
-
-
-def _calibration(shown: Sequence[Predicted]) -> Section:
-    found = [(one, calibration(one)) for one in shown]
-    lines = [
-        f"{one.name}: expected calibration error {score_text(each.error, FEW_PEOPLE)}; {_leaning(each)}."
-        for one, each in found
-    ]
-    plots = [group_plots.reliability(each, one.name) for one, each in found]
-    text = (
-        "Are the probabilities true? A point on the dashed line is right as often as it says; below it the model is "
-        "too sure. The error is the mean distance from the line; with few photos it is too high, because it cannot be "
-        "negative."
-    )
-    return section("How sure it may be", text, listed(lines) + grid(plots))
-
-
-def _leaning(found: Calibration) -> str:
-    share = found.photos / found.photos.sum()
-    gap = float((share * (found.confidence - found.right.value)).sum())
-    return f"on average the model is {'too sure' if gap > 0 else 'not sure enough'} by {abs(gap):.3f}"

@@ -101,12 +101,12 @@ def _time(run: SearchRun, search: SearchRecord, trials: Sequence[Record]) -> Htm
         f"Repeats and other fits after the search: {duration(sum(one.seconds for one in fits))} in "
         f"{counted(len(fits), 'fit')}.",
         f"Drivers, from begin to end: {duration(sum(map(session_seconds, search.sessions)))}.",
-        _energy(search.sessions),
+        energy(search.sessions),
     ]
     return part("Time and energy", "", listed(lines))
 
 
-def _energy(sessions: Sequence[Session]) -> str:
+def energy(sessions: Sequence[Session]) -> str:
     """What the drivers' machines said of the energy."""
     parts = [
         (name, sum(joules for joules in values if joules is not None), sum(joules is not None for joules in values))

@@ -11,11 +11,13 @@ from typing import Any
 from markupsafe import escape
 
 from maskcls.data.dataset import FaceDataset
-from maskcls.errors import CallError
+from maskcls.errors import CallError, MaskclsError
 from maskcls.files import write_atomically
 from maskcls.labels import CLASS_NAMES
 from maskcls.reports.page import Html, Section, bar, dot, folded, page, pairs, paragraph, section, table, tiles
 from maskcls.reports.plots import INK, quiet_about_glyphs
+from maskcls.serving.bundle import read_manifest
+from maskcls.serving.calibration import Calibration
 from maskcls.stores.arrays import CacheOptions
 from tune.durations import duration
 from tune.fitting.curve import read_curve
@@ -122,9 +124,18 @@ def _how_good(
     check_columns(options.group_by, people)
     named = f"trial {model.trial.trial_id}"
     sets = read_sets(run, faces, trials, choice, named, predicts=options.predicts)
-    found = how_good.sections(sets, options.group_by, people)
+    found = how_good.sections(sets, options.group_by, people, _fitted(run))
     wrong = mistakes.sections(run, faces, sets.validation, with_photos=options.with_photos)
     return [*(found if sets.shown else [*_scores(model, title), *found]), *wrong]
+
+
+def _fitted(run: SearchRun) -> Calibration | None:
+    """The calibration of the bundle in best/; None where there is none, or no bundle."""
+    try:
+        fitted = read_manifest(run.best).get("calibration")
+        return Calibration.from_dict(fitted) if fitted else None
+    except (MaskclsError, KeyError, TypeError):
+        return None  # what is wrong with the bundle, the sections on its predictions say
 
 
 @dataclass(frozen=True)

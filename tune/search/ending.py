@@ -174,7 +174,9 @@ def hand_over(run: SearchRun, options: SearchOptions, outcome: SearchOutcome) ->
     best = leaderboard.best(trials)
     winner = chosen.winner if chosen else None
     handed = winner.trial_id if winner else best.trial_id if best else None
-    exported = handed is not None and _try("The best trial could not be exported", lambda: _export(run, handed, winner))
+    exported = handed is not None and _try(
+        "The best trial could not be exported", lambda: _export(run, handed, winner, calibrates=outcome.goes_on)
+    )
     if exported and chosen is not None and outcome.goes_on:
         faces = faces_of(run, options)
         _try("The holdout could not be asked", lambda: confirm(run, faces, chosen, run.best))
@@ -195,13 +197,13 @@ def hand_over(run: SearchRun, options: SearchOptions, outcome: SearchOutcome) ->
     return status
 
 
-def _export(run: SearchRun, trial_id: str, winner: Finalist | None) -> None:
+def _export(run: SearchRun, trial_id: str, winner: Finalist | None, *, calibrates: bool) -> None:
     from tune.selection.export import export_trial, export_winner
 
     if winner is not None:
         export_winner(run, winner)
     else:
-        export_trial(run, trial_id, run.best, overwrite=True)
+        export_trial(run, trial_id, run.best, overwrite=True, calibrates=calibrates)
 
 
 def emit_done(run: SearchRun, reason: Reason, status: int, *, remaining: int) -> None:

@@ -18,6 +18,7 @@ from maskcls.training.fit_data import scored_rows
 from maskcls.training.metrics import scores
 from tune.runs.folder import SearchRun
 from tune.runs.holdout_uses import holdout_note
+from tune.selection.calibration import from_repeats
 from tune.selection.ensembles import (
     LeftOutComparison,
     best_single,
@@ -80,7 +81,8 @@ def write(decision: Decision, out: Path, faces: FaceDataset, overwrite: bool) ->
         scores_of = {"epoch": end.best_epoch, "validation_f1": end.validation_f1}
         members.append({**_of(candidate), "weight": weight, **scores_of})
     about = {"classifiers": members, "left_out": _compared(decision.compared)}
-    export_classifiers(out, trained, scores=about, faces=faces, overwrite=overwrite)
+    calibration = from_repeats([(candidate.finalist, weight) for candidate, weight in decision.members])
+    export_classifiers(out, trained, scores=about, faces=faces, calibration=calibration, overwrite=overwrite)
     rows = scored_rows(faces, "validation")
     truth = faces.photos["label"].to_numpy(np.int64)[rows]
     note_scores(out, {"validation": scores(truth, probabilities_of(out, faces, rows)).to_dict()})

@@ -11,17 +11,23 @@ from maskcls.data.dataset import FaceDataset
 from maskcls.models.model import build_models
 from maskcls.recipe import Recipe
 from maskcls.serving.bundle import read_bundle
-from maskcls.serving.export import Trained, check_writable, export
+from maskcls.serving.calibration import Calibration
+from maskcls.serving.export import Trained, check_writable, export, note_calibration
 from maskcls.stores.arrays import CacheOptions
 from maskcls.training.checkpoint import STATE_FILE, load_best
 from maskcls.training.fit import complete_state
 from tune.runs.folder import SearchRun
+from tune.runs.study import records
+from tune.selection.calibration import finalist_of, from_repeats, from_validation
 from tune.selection.finalists import Finalist
 from tune.selection.finish import finish_request, is_bundle_of
 
 
-def export_trial(run: SearchRun, trial_id: str, out: Path, overwrite: bool = False) -> None:
+def export_trial(run: SearchRun, trial_id: str, out: Path, overwrite: bool = False, *, calibrates: bool = True) -> None:
     """Write a trial's best epoch as a bundle.
+
+    Args:
+        calibrates: whether, for a trial without repeats, the validation photos are predicted to calibrate it.
 
     Raises:
         CallError: `out` is in the way.
@@ -29,7 +35,12 @@ def export_trial(run: SearchRun, trial_id: str, out: Path, overwrite: bool = Fal
             had.
     """
     check_writable(out, overwrite=overwrite)  # before weights are loaded, which may take long
-    _export(run, run.trial(trial_id), out, {"run": run.name, "trial": trial_id}, overwrite)
+    faces = _faces_of(run)
+    finalist = finalist_of(run, records(run), trial_id, faces)
+    calibration = from_repeats([(finalist, 1.0)]) if finalist else None
+    _export(run, run.trial(trial_id), out, {"run": run.name, "trial": trial_id}, calibration, overwrite)
+    if calibration is None and calibrates:
+        note_calibration(out, from_validation(out, faces))
 
 
 def export_winner(run: SearchRun, winner: Finalist) -> None:
@@ -38,12 +49,16 @@ def export_winner(run: SearchRun, winner: Finalist) -> None:
     Raises RunError as `export_trial` does.
     """
     request = finish_request(run, winner, cpus=1, gpus=0.0)
-    if winner.to_end is None:
-        export_trial(run, winner.trial_id, run.best, overwrite=True)
-    elif not is_bundle_of(run.best, request):
-        check_writable(run.best, overwrite=True)
-        origin = {"run": run.name, "trial": winner.trial_id, "fit": request.trial_id}
-        _export(run, request.checkpoint_folder, run.best, origin, overwrite=True)
+    calibration = from_repeats([(winner, 1.0)])
+    if winner.to_end is not None and is_bundle_of(run.best, request):
+        note_calibration(run.best, calibration)  # of an earlier version, or of other repeats
+        return
+    check_writable(run.best, overwrite=True)
+    origin = {"run": run.name, "trial": winner.trial_id}
+    kept = run.trial(winner.trial_id)
+    if winner.to_end is not None:
+        origin, kept = {**origin, "fit": request.trial_id}, request.checkpoint_folder
+    _export(run, kept, run.best, origin, calibration, overwrite=True)
 
 
 def model_of(run: SearchRun, finalist: Finalist, weight: float) -> Trained:
@@ -60,16 +75,28 @@ def model_of(run: SearchRun, finalist: Finalist, weight: float) -> Trained:
     return Trained(recipe, complete_states(recipe, moving), weight)
 
 
-def _export(run: SearchRun, checkpoint: Path, out: Path, origin: Mapping[str, str], overwrite: bool) -> None:
+def _export(
+    run: SearchRun,
+    checkpoint: Path,
+    out: Path,
+    origin: Mapping[str, str],
+    calibration: Calibration | None,
+    overwrite: bool,
+) -> None:
     recipe, result, moving = load_best(checkpoint)
     export(
         out,
         recipe,
         complete_states(recipe, moving),
         scores={"validation": result.scores.to_dict(), "epoch": result.epoch, **origin},
-        faces=FaceDataset.load(run.data, CacheOptions(run.path)),  # no pixels are asked for, so no cache either
+        faces=_faces_of(run),
+        calibration=calibration,
         overwrite=overwrite,
     )
+
+
+def _faces_of(run: SearchRun) -> FaceDataset:
+    return FaceDataset.load(run.data, CacheOptions(run.path))  # no pixels are asked for, so no cache either
 
 
 def complete_states(recipe: Recipe, moving: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:

@@ -93,13 +93,17 @@ def retrain_on_all(
 
     Raises DataError, RunError as `run_fits` does, and CallError if best-on-all/ exists and is no bundle.
     """
-    from maskcls.serving.export import check_writable
+    from maskcls.serving.export import check_writable, note_calibration
+    from tune.selection.calibration import from_repeats
     from tune.selection.fits import fit_on_all
 
     request = retrain_request(run, winner, faces, cpus=cpus, gpus=gpus)
     check_writable(run.best_on_all, overwrite=True)  # before the training, not after it
     work = functools.partial(fit_on_all, cache=cache)
-    return run_fits([request], work, parallel=1, budget_s=budget_s, plain=plain, is_done=is_retrained)
+    outcome = run_fits([request], work, parallel=1, budget_s=budget_s, plain=plain, is_done=is_retrained)
+    if is_bundle_of(run.best_on_all, request):
+        note_calibration(run.best_on_all, from_repeats([(winner, 1.0)]))
+    return outcome
 
 
 def summary(run: SearchRun, request: FitRequest) -> list[str]:

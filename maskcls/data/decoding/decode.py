@@ -32,8 +32,8 @@ cv2.setNumThreads(0)
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 Image = NDArray[np.uint8]
-Photo = str | Path | Image | PIL.Image.Image
-"""A file, or an upright uint8 RGB array (height, width, 3) of any size, or an image of Pillow."""
+Photo = str | Path | bytes | Image | PIL.Image.Image
+"""A file, or a file's content, or an upright uint8 RGB array (height, width, 3) of any size, or an image of Pillow."""
 
 MIN_EDGE_PX = 8
 """A photo with a shorter edge shows nothing to recognise; most often it is 1x1, a placeholder."""
@@ -158,10 +158,13 @@ def _decode_with_pillow(data: bytes, kind: str, name: str) -> Decoded:
 
 
 def rgb_of(photo: Photo) -> Image:
-    """Return the upright uint8 RGB (height, width, 3) of a file, of an array that is just that, or of Pillow's image.
+    """Return the upright uint8 RGB (height, width, 3) of a file or its content, an array that is just that, or Pillow's
+    image.
 
     Raises DataError, which names a file, where it cannot be read, and where an array or an image is something else.
     """
+    if isinstance(photo, bytes):
+        return decode_bytes(photo, "The photo").rgb
     if isinstance(photo, np.ndarray):
         if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3:
             raise DataError(
@@ -175,7 +178,9 @@ def rgb_of(photo: Photo) -> Image:
         _refuse_tiny(rgb, "The image")
         return rgb
     if not isinstance(photo, str | Path):
-        raise DataError(f"A {type(photo).__name__} is no photo: a path, an array or an image of Pillow expected.")
+        raise DataError(
+            f"A {type(photo).__name__} is no photo: a path, bytes, an array or an image of Pillow expected."
+        )
     return decode(photo).rgb
 
 

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from maskcls.labels import AGES, CLASS_NAMES, GENDERS, MASKS, decode
+from maskcls.labels import AGES, CLASS_NAMES, GENDERS, MASKS
 from maskcls.serving.bundle import Bundle
+from maskcls.serving.rows import row_of
 from maskcls.serving.web.limits import FORMATS, Limits
 from maskcls.serving.web.service import Predicted
-from maskcls.tasks import task
-
-TASKS = {"mask": "mask3", "gender": "gender2", "age_group": "age3"}
-"""What an answer has probabilities of, and the task's name."""
 
 
 class Prediction(BaseModel):
     """What a classifier says of a photo."""
 
-    class_: int = Field(alias="class", ge=0, le=17, description="The likeliest of the 18 classes.")
-    probability: float = Field(description="Of that class, 0 to 1.")
-    mask: str = Field(description=f"The class's mask state: {', '.join(MASKS)}.")
-    gender: str = Field(description=f"The class's gender: {', '.join(GENDERS)}.")
-    age_group: str = Field(description=f"The class's age group: {', '.join(AGES)}.")
+    sure: bool = Field(
+        description='False: the answer is "not sure", because the likeliest class has too low a probability for the '
+        "service's limit; class, mask, gender and age_group are null."
+    )
+    class_: int | None = Field(alias="class", ge=0, le=17, description="The likeliest of the 18 classes.")
+    probability: float = Field(description="Of the likeliest class, 0 to 1.")
+    mask: str | None = Field(description=f"The class's mask state: {', '.join(MASKS)}.")
+    gender: str | None = Field(description=f"The class's gender: {', '.join(GENDERS)}.")
+    age_group: str | None = Field(description=f"The class's age group: {', '.join(AGES)}.")
     marginals: dict[str, dict[str, float]] = Field(
         description="For each of mask, gender and age_group the probability of each label, summed over the classes."
     )
@@ -73,6 +72,7 @@ class ModelFacts(BaseModel):
     versions: dict[str, str]
     classes: list[str]
     classifiers: list[ClassifierFacts]
+    abstain: float = Field(description='Below this probability of the likeliest class the answer is "not sure".')
     scores: dict[str, Any] = Field(description="Macro F1 and more, by the people on whom they were measured.")
     formats: list[str]
     limits: dict[str, float]
@@ -84,35 +84,23 @@ class State(BaseModel):
     status: str
 
 
-def marginals(probabilities: NDArray[np.float64]) -> dict[str, dict[str, float]]:
-    """Sum the probabilities (18,) of the classes to those of each label, by its name, for each of TASKS."""
-    return {
-        key: dict(
-            # (18,) probabilities -> (k,): each class adds to its label.
-            zip(task(name).label_names, np.bincount(task(name).labels, weights=probabilities).tolist(), strict=True)
-        )
-        for key, name in TASKS.items()
-    }
-
-
-def prediction(predicted: Predicted) -> Prediction:
-    """Return a photo's prediction as an answer has it."""
-    probabilities = predicted.probabilities  # (18,)
-    best = int(probabilities.argmax())
-    found = decode(best)
+def prediction(predicted: Predicted, abstain: float) -> Prediction:
+    """Return a photo's prediction as an answer has it; below the probability `abstain` it is "not sure"."""
+    row = row_of("", 0, predicted.probabilities, abstain=abstain)
     return Prediction(
-        **{"class": best},
-        probability=float(probabilities[best]),
-        mask=MASKS[found.mask],
-        gender=GENDERS[found.gender],
-        age_group=AGES[found.age],
-        marginals=marginals(probabilities),
-        probabilities=probabilities.tolist(),
+        **{"class": row.class_},
+        sure=row.is_sure,
+        probability=max(row.probabilities),
+        mask=row.mask,
+        gender=row.gender,
+        age_group=row.age_group,
+        marginals=row.marginals,
+        probabilities=list(row.probabilities),
         faces=predicted.faces,
     )
 
 
-def model_facts(bundle: Bundle, limits: Limits) -> ModelFacts:
+def model_facts(bundle: Bundle, limits: Limits, abstain: float) -> ModelFacts:
     """Return what is known of a bundle."""
     return ModelFacts(
         name=bundle.folder.absolute().name,
@@ -129,6 +117,7 @@ def model_facts(bundle: Bundle, limits: Limits) -> ModelFacts:
             )
             for each in bundle.classifiers
         ],
+        abstain=abstain,
         scores=bundle.scores,
         formats=list(FORMATS),
         limits={

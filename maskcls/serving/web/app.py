@@ -118,13 +118,13 @@ def _as_refused(error: Exception) -> Refused:
 
 
 def _add_api(app: FastAPI, service: Service) -> None:
-    facts = model_facts(service.predictor.bundle, service.limits)
+    facts = model_facts(service.predictor.bundle, service.limits, service.predictor.abstain)
 
     @app.post("/v1/predict", openapi_extra=_BODY, responses=_REFUSALS)
     async def predict(request: Request) -> Answer:
         """Classify photos: each a field `file` of a form, or base64 in JSON."""
         found = await service.predict(request.headers.get("content-type", ""), await request.body())
-        return Answer(predictions=[prediction(each) for each in found])
+        return Answer(predictions=[prediction(each, service.predictor.abstain) for each in found])
 
     @app.get("/v1/model")
     async def model() -> ModelFacts:

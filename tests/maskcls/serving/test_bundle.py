@@ -21,8 +21,11 @@ from maskcls.models.backbones import normalisation
 from maskcls.models.model import build_models, log_probabilities
 from maskcls.recipe import Recipe
 from maskcls.serving.bundle import read_bundle
-from maskcls.serving.export import Trained, check_writable, note_scores, write_bundle
+from maskcls.serving.calibration import Calibration, calibrated
+from maskcls.serving.export import Trained, check_writable, note_calibration, note_scores, write_bundle
+from maskcls.serving.holdout_uses import bundle_digest
 from maskcls.serving.people import person_hash
+from maskcls.serving.predictor import Predictor
 from maskcls.task_split import task_split
 from tests.conftest import Ensemble
 
@@ -155,6 +158,41 @@ def test_scores_may_be_noted_once_the_bundle_is_there(tmp_path: Path) -> None:
     } == before
     with pytest.raises(DataError, match=r"nowhere is no bundle: it has no bundle\.json"):
         note_scores(tmp_path / "nowhere", {})
+
+
+CALIBRATION = Calibration(1.6, "drawn photos", 60, 2.1, 1.9, 0.2, 0.1)
+
+
+def test_its_temperature_goes_with_it_and_changes_its_probabilities_but_no_class(
+    tmp_path: Path, random_bundle: RandomBundle
+) -> None:
+    folder = Path(shutil.copytree(random_bundle("three"), tmp_path / "b"))
+    before = Predictor(folder, "cpu")
+    note_calibration(folder, CALIBRATION)
+    bundle = read_bundle(folder)
+    assert (bundle.calibration, bundle.temperature) == (CALIBRATION, 1.6)
+    assert bundle_digest(bundle.manifest) == bundle_digest(before.bundle.manifest), "the holdout counts it once"
+    photos = list(np.random.default_rng(0).integers(0, 256, (5, 80, 60, 3), np.uint8))
+    after = Predictor(folder, "cpu")
+    expected = calibrated(before.probabilities(photos), 1.6)
+    assert np.array_equal(after.probabilities(photos), expected)
+    assert not np.allclose(expected, before.probabilities(photos), rtol=1e-2)
+    at_once = [predictor.at_once([predictor.crops(photo) for photo in photos]) for predictor in (before, after)]
+    assert np.array_equal(at_once[1], calibrated(at_once[0], 1.6))
+    assert before.predict(photos)["class"].tolist() == after.predict(photos)["class"].tolist()
+
+
+def test_a_bundle_of_format_version_3_has_no_temperature(tmp_path: Path, random_bundle: RandomBundle) -> None:
+    folder = Path(shutil.copytree(random_bundle("single"), tmp_path / "b"))
+    manifest = json.loads((folder / "bundle.json").read_text())
+    assert manifest.pop("calibration") is None
+    (folder / "bundle.json").write_text(json.dumps({**manifest, "format_version": 3}))
+    bundle = read_bundle(folder)
+    assert (bundle.calibration, bundle.temperature) == (None, 1.0)
+    assert bundle_digest(bundle.manifest) == bundle_digest(read_bundle(random_bundle("single")).manifest)
+    (folder / "bundle.json").write_text(json.dumps({**manifest, "calibration": {"temperature": 0}}))
+    with pytest.raises(DataError, match=r"bundle\.json is damaged: .* Export the bundle again"):
+        read_bundle(folder)
 
 
 def test_overwriting_leaves_the_new_bundle_alone(tmp_path: Path) -> None:
@@ -322,10 +360,10 @@ class TestDamage:
             read_bundle(folder)
 
     def test_another_format_version(self, folder: Path) -> None:
-        self.change(folder, format_version=4)
+        self.change(folder, format_version=5)
         with pytest.raises(
             DataError,
-            match=r"is a bundle of format version 4, and this maskcls reads versions 2 and 3\. Export it again",
+            match=r"is a bundle of format version 5, and this maskcls reads versions 2, 3, 4\. Export it again",
         ):
             read_bundle(folder)
 

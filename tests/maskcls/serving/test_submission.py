@@ -2,20 +2,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from maskcls.errors import CallError, DataError
-from maskcls.labels import CLASS_NAMES
 from maskcls.serving.export import check_writable
-from maskcls.serving.submission import (
-    PROBABILITY_COLUMNS,
-    check_out,
-    classes_of,
-    read_classes,
-    write_probabilities,
-    write_submission,
-)
+from maskcls.serving.submission import check_out, classes_of, read_classes
 
 
 def table(folder: Path, text: str) -> Path:
@@ -24,26 +15,8 @@ def table(folder: Path, text: str) -> Path:
     return file
 
 
-def test_answers_go_to_a_file_and_back_in_order(tmp_path: Path) -> None:
-    file = tmp_path / "submission.csv"
-    write_submission(file, ["b.jpg", "a.jpg"], [17, 0])
-    assert file.read_bytes() == b"ImageID,ans\nb.jpg,17\na.jpg,0\n"
-    assert read_classes(file) == {"b.jpg": 17, "a.jpg": 0}
-    assert [left.name for left in tmp_path.iterdir()] == ["submission.csv"]
-
-
 def test_further_columns_and_a_byte_order_mark_are_left_aside(tmp_path: Path) -> None:
     assert read_classes(table(tmp_path, "\ufeffImageID,ans,person\na.jpg, 3,000081\n")) == {"a.jpg": 3}
-
-
-def test_probabilities_have_a_column_a_class(tmp_path: Path) -> None:
-    assert len(set(PROBABILITY_COLUMNS)) == len(CLASS_NAMES)
-    assert (PROBABILITY_COLUMNS[0], PROBABILITY_COLUMNS[17]) == ("p0_worn_male_under_30", "p17_not_worn_female_over_59")
-    file = tmp_path / "p.csv"
-    write_probabilities(file, ["a.jpg"], np.eye(18)[[4]])
-    heading, row = file.read_text().splitlines()
-    assert heading == ",".join(("ImageID", *PROBABILITY_COLUMNS))
-    assert row == "a.jpg" + ",0" * 4 + ",1" + ",0" * 13
 
 
 @pytest.mark.parametrize(
@@ -81,7 +54,6 @@ def test_a_name_that_is_too_long_is_refused_before_the_work(tmp_path: Path) -> N
     check_out(tmp_path / ("a" * 255))
     with pytest.raises(CallError, match=r"--out .*: File name too long\. Give it a shorter name\."):
         check_out(tmp_path / ("a" * 256))
-    write_submission(tmp_path / ("a" * 254), ["a.jpg"], [1])
     with pytest.raises(CallError, match="File name too long"):
         check_writable(tmp_path / ("a" * 250), overwrite=False)
     check_writable(tmp_path / ("a" * 230), overwrite=False)
@@ -91,11 +63,3 @@ def test_a_folder_that_may_not_be_written_is_refused_before_the_work(unprivilege
     (unprivileged / "out").mkdir(mode=0o500)
     with pytest.raises(CallError, match=r"--out .*/s\.csv: .*/out may not be written\. Give yourself the right"):
         check_out(unprivileged / "out/s.csv")
-
-
-def test_a_writing_that_fails_leaves_the_old_table(tmp_path: Path) -> None:
-    file = table(tmp_path, "old")
-    with pytest.raises(ValueError, match="zip"):
-        write_submission(file, ["a", "b"], [1])
-    assert file.read_text() == "old"
-    assert len(list(tmp_path.iterdir())) == 1

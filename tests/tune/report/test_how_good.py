@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from maskcls.data.dataset import FaceDataset
 from maskcls.errors import CallError
+from maskcls.serving.calibration import fit_calibration
 from tests.browser import DESK, PHONE, opened, serious_findings
 from tests.tune.answered_run import add_trained_trial, let_answer, note_data, one_knows
 from tests.tune.selection.small_run import small_run
@@ -17,6 +19,7 @@ from tune.report.groups import TOO_FEW, calibration, class_scores, confusion, gr
 from tune.report.page import ReportOptions, write_report
 from tune.report.people import people_table
 from tune.report.predicted import Predicted, PredictedSets, read_sets
+from tune.report.sureness import abstaining, error_curve, sureness, tempered
 from tune.runs.folder import SearchRun
 from tune.runs.holdout_record import holdout_evaluations
 from tune.runs.holdout_uses import holdout_uses
@@ -64,6 +67,37 @@ def predicted(people: int, is_wrong: np.ndarray) -> Predicted:
     log_probabilities = np.log(np.full((len(truth), 18), 0.1 / 17))
     log_probabilities[np.arange(len(truth)), classes] = np.log(0.9)
     return Predicted("made", "", photos, truth, log_probabilities)
+
+
+def test_reliability_is_given_before_and_after_the_temperature() -> None:
+    one = predicted(40, np.arange(120) % 2 == 0)  # says .9, and is right half of the time
+    fitted = fit_calibration(np.exp(one.log_probabilities), one.truth, "the same photos")
+    assert fitted is not None
+    assert calibration(one).error[0] == pytest.approx(0.4)
+    assert calibration(tempered(one, fitted)).error[0] < 0.01
+    page = str(sureness([one], fitted))
+    assert f"temperature is {fitted.temperature:.2f}, fitted on the same photos (120 photos)" in page
+    assert re.search(r"made: expected calibration error 0\.400 \[.*\] before the temperature .*, 0\.00", page)
+    assert ("made, before" in page, "made, after" in page) == (True, True)
+    assert "is not calibrated" in str(sureness([one], None))
+
+
+def test_of_the_surest_photos_fewer_are_wrong_where_the_model_knows() -> None:
+    wrong = np.arange(120) % 4 == 0
+    one = predicted(40, wrong)
+    classes = one.log_probabilities[wrong].argmax(axis=1)
+    one.log_probabilities[wrong] = np.log(0.55 / 17)  # (n, 18): where it errs it says .45
+    one.log_probabilities[wrong, classes] = np.log(0.45)
+    unlimited, half, all_but_none = abstaining(one, (0.0, 0.5, 0.95))
+    assert (unlimited.share[0], unlimited.errors[0]) == (1.0, 0.25)
+    assert (half.share[0], half.errors[0]) == (0.75, 0.0)
+    assert all_but_none.share[0] == 0
+    assert np.isnan(all_but_none.errors[0])
+    answered, errors = error_curve(one)
+    assert (answered[-1], errors[-1]) == (1.0, 0.25)
+    assert errors[:90].max() == 0
+    assert (np.diff(errors[90:]) > 0).all()
+    assert "Share of wrong answers over the share of photos" in str(sureness([one], None))
 
 
 def test_the_holdouts_predictions_are_those_that_were_scored(judged: tuple[SearchRun, FaceDataset]) -> None:

@@ -19,8 +19,8 @@ from starlette.testclient import TestClient
 from maskcls.data.decoding import png
 from maskcls.data.decoding.decode import decode_bytes
 from maskcls.errors import RunError
+from maskcls.serving.marginals import marginals
 from maskcls.serving.predictor import Predictor
-from maskcls.serving.web.answers import marginals
 from maskcls.serving.web.examples import EXAMPLES
 from tests.conftest import Ensemble
 from tests.maskcls.serving.web.conftest import Serving
@@ -43,6 +43,18 @@ def error_of(answer: Any) -> tuple[int, str]:
 def noise(suffix: str, width: int, height: int) -> bytes:
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     return cv2.imencode(suffix, pixels)[1].tobytes()
+
+
+def test_below_the_limit_the_answer_is_not_sure(
+    serving: Serving, random_bundle: Callable[[str], Path], drawn_face: bytes
+) -> None:
+    with serving(predictor=Predictor(random_bundle("three"), "cpu", abstain=1.0)) as client:
+        (found,) = client.post("/v1/predict", files={"file": drawn_face}).json()["predictions"]
+        assert client.get("/v1/model").json()["abstain"] == 1
+    assert found["sure"] is False
+    assert [found[name] for name in ("class", "mask", "gender", "age_group")] == [None] * 4
+    assert found["probability"] == max(found["probabilities"])
+    assert found["marginals"] == marginals(np.array(found["probabilities"]))
 
 
 def test_marginals_are_sums_over_the_classes() -> None:
@@ -274,7 +286,7 @@ def test_weights_that_are_not_finite_never_answer(
         pass
     sound = Predictor(random_bundle("three"), "cpu")
     with serving(predictor=sound) as client:
-        sound.bundle = nan_weights(random_bundle("three")).bundle
+        sound.engine = nan_weights(random_bundle("three")).engine
         assert error_of(client.post("/v1/predict", files=form(drawn_face))) == (503, "classifier_failed")
 
 

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from maskcls import serve
+from maskcls.serving.marginals import marginals
 from maskcls.serving.predictor import Predictor
-from maskcls.serving.web.answers import marginals
 from maskcls.serving.web.examples import EXAMPLES
 from maskcls.serving.web.limits import Limits
 from tests.browser import CHROMIUM, DESK, PHONE, serious_findings
@@ -209,6 +209,18 @@ def test_an_uploaded_photo_is_answered_as_predict_answers_it_and_is_kept_nowhere
     assert visit.page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
     assert site.files_left() == []
     assert visit.complaints == []
+
+
+@pytest.mark.browser
+def test_a_classifier_that_is_not_sure_names_no_answer(site: Site, visit: Visit) -> None:
+    unsure = {"sure": False, "class": None, "mask": None, "gender": None, "age_group": None, "probability": 0.4}
+    flat = {"mask": {"worn": 0.5, "incorrect": 0.5}, "gender": {"male": 1.0}, "age_group": {"under 30": 1.0}}
+    answer = {"predictions": [{**unsure, "marginals": flat, "probabilities": [0.4], "faces": 1}]}
+    visit.page.route("**/v1/predict", lambda route: route.fulfill(json=answer))
+    visit.upload(site.photo)
+    visit.page.wait_for_selector("text=Not sure: the likeliest answer has only 40%")
+    assert visit.shown()["mask"] == {"worn": 50, "incorrect": 50}
+    assert visit.page.evaluate("document.querySelectorAll('.tasks .best').length") == 0
 
 
 @pytest.mark.browser

@@ -1,0 +1,83 @@
+"""One call of `maskcls.predict`: photos, block by block, into what is kept beside the output, and then into tables."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+
+from maskcls.data.pool import photo_bar
+from maskcls.files import check_writable_name
+from maskcls.serving.holdout_uses import bundle_digest
+from maskcls.serving.predicting.tables import Format, open_table
+from maskcls.serving.predicting.unfinished import SUFFIX, Unfinished, resume_note
+from maskcls.serving.predictor import Predictor, check_readable
+
+WRITTEN_PHOTOS = 8192
+"""Photos whose rows are in memory together when tables are written; a row group of Parquet."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a call writes."""
+
+    file: Path
+    format: Format
+    probabilities: bool
+
+
+def predict(
+    predictor: Predictor, files: Sequence[str], keys: Sequence[str], out: Output, *, skip_bad: bool, resume: bool
+) -> dict[int, str]:
+    """Predict n photos and write their tables; return, for each that cannot be read, by its row, what is wrong.
+
+    Beside the names, memory does not grow with n. What is predicted is kept beside the output as it comes, and goes
+    when the tables are written; so an interrupted call goes on with `resume`, and the result is the same to the byte.
+
+    Args:
+        keys: names of the photos in the tables.
+
+    Raises:
+        CallError: what there is to go on with is of another call.
+        DataError: photos cannot be read, unless `skip_bad`; the message lists them, and nothing is written.
+    """
+    check_writable_name(out.file, "--out", SUFFIX)
+    call = {"bundle": bundle_digest(predictor.bundle.manifest), "--tta": predictor.flip, "--device": predictor.device}
+    with Unfinished(
+        out.file, {**call, "--images": _digest(files, keys), "--skip-bad": skip_bad}, resume=resume
+    ) as kept:
+        if kept.done:
+            typer.echo(f"Going on behind the {kept.done:,} that are predicted.", err=True)
+        try:
+            with photo_bar("Photos", len(files), True) as advance:
+                advance(kept.done)
+                for block in predictor.blocks(files, start=kept.done, skip_bad=skip_bad):
+                    kept.append(block)
+                    advance(len(block.probabilities))
+        except KeyboardInterrupt:
+            typer.echo(resume_note(kept.done, len(files)), err=True)
+            raise
+        if not skip_bad and kept.bad:
+            kept.remove()
+            check_readable(kept.bad, len(files))
+        _write(kept, keys, out, predictor.abstain)
+        predictor.log_missed_faces(kept.faces_missed, len(files) - len(kept.bad))
+        return kept.bad
+
+
+def _write(kept: Unfinished, keys: Sequence[str], out: Output, abstain: float) -> None:
+    with open_table(out.file, out.format, probabilities=out.probabilities, abstain=abstain) as table:
+        for block in kept.read(WRITTEN_PHOTOS):
+            table.add(keys[block.start : block.end], block)
+
+
+def _digest(files: Sequence[str], keys: Sequence[str]) -> str:
+    """12 hex digits, the same for the same photos under the same names in the same order."""
+    digest = hashlib.sha256()
+    for names in (files, keys):
+        for name in names:
+            digest.update(name.encode(errors="surrogateescape") + b"\0")
+    return digest.hexdigest()[:12]

@@ -1,0 +1,192 @@
+"""The tables that `maskcls.predict` writes: a submission in CSV, or a row of all that is known per photo in JSON lines
+or Parquet. They are written block by block, so that memory does not grow with the number of photos.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from maskcls.data.photos import IMAGE
+from maskcls.errors import CallError
+from maskcls.files import csv_lines, replacing
+from maskcls.labels import AGES, GENDERS, MASKS, decode
+from maskcls.serving.marginals import MARGINAL_COLUMNS, PROBABILITY_COLUMNS, marginal_table
+from maskcls.serving.predicting.unfinished import Block
+from maskcls.serving.rows import NOT_SURE
+from maskcls.text import shown
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ANSWER, SURE = "ans", "sure"
+DIGITS = 6
+"""Significant digits of a probability in text."""
+
+
+class Format(StrEnum):
+    """How predictions are written; the value is the file's suffix as well."""
+
+    CSV = "csv"
+    JSONL = "jsonl"
+    PARQUET = "parquet"
+
+
+def format_of(out: Path, wanted: str | None) -> Format:
+    """Return the format that `--format` names, or else the output's suffix. Raises CallError for others."""
+    word = wanted if wanted is not None else out.suffix.lower().removeprefix(".")
+    if word not in list(Format):
+        names = ", ".join(Format)
+        if wanted is not None:
+            raise CallError(f"--format is one of {names}, but got {shown(wanted)}.")
+        raise CallError(
+            f"--out {shown(out)} ends in no known format. Name a file that ends in one of {names}, or give --format."
+        )
+    return Format(word)
+
+
+def files_of(out: Path, kind: Format, *, probabilities: bool) -> tuple[Path, ...]:
+    """Return the files that a call writes; a submission has its probabilities in a table beside it."""
+    return (out, probabilities_file(out)) if kind == Format.CSV and probabilities else (out,)
+
+
+def probabilities_file(out: Path) -> Path:
+    """Return where the probabilities go that belong to a submission: beside it."""
+    return out.with_suffix(".probabilities.csv")
+
+
+@contextmanager
+def open_table(out: Path, kind: Format, *, probabilities: bool, abstain: float = 0.0) -> Iterator[Table]:
+    """Yield a table to be filled block by block; its files appear, or are replaced, when the block ends without error.
+
+    Args:
+        probabilities: whether the 18 probabilities and those of mask, gender and age group are written as well.
+        abstain: where the likeliest class has a lower probability, the answer is "not sure".
+    """
+    with ExitStack() as files:
+        # The submission last: where it is, its probabilities are, too.
+        streams = [files.enter_context(replacing(file)) for file in files_of(out, kind, probabilities=probabilities)]
+        table = TABLES[kind](streams, probabilities=probabilities, abstain=abstain)
+        try:
+            yield table
+        finally:
+            table.end()
+
+
+class Table:
+    """A table that is written in blocks."""
+
+    def __init__(self, streams: Sequence[IO[bytes]], *, probabilities: bool, abstain: float) -> None:
+        self.streams = streams
+        self.abstain = abstain
+        self.with_probabilities = probabilities
+        self.begin()
+
+    def begin(self) -> None:
+        """Write what stands before the first row."""
+
+    def add(self, keys: Sequence[str], block: Block) -> None:
+        """Write the rows of a block of photos, of which these are the keys."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """Write what stands after the last row."""
+
+
+class _Submission(Table):
+    """The contest's `ImageID,ans`, and beside it, if asked, a table of probabilities.
+
+    It has a row for every photo, as the contest wants it: class 0 for one that cannot be read.
+    """
+
+    def begin(self) -> None:
+        columns = ((IMAGE, ANSWER), (IMAGE, *PROBABILITY_COLUMNS, *MARGINAL_COLUMNS))
+        for stream, names in zip(self.streams, columns, strict=False):
+            stream.write(csv_lines([names]).encode())
+
+    def add(self, keys: Sequence[str], block: Block) -> None:
+        answers, *beside = self.streams
+        probabilities = block.probabilities
+        best = zip(probabilities.argmax(axis=1).tolist(), probabilities.max(axis=1).tolist(), strict=True)
+        said = [NOT_SURE if p < self.abstain else class_ for class_, p in best]
+        for row in block.bad:
+            said[row - block.start] = 0
+        answers.write(csv_lines(zip(keys, said, strict=True)).encode())
+        for stream in beside:
+            numbers = np.hstack([probabilities, marginal_table(probabilities)])  # (n, 26)
+            rows = ((key, *(f"{p:.{DIGITS}g}" for p in row)) for key, row in zip(keys, numbers.tolist(), strict=True))
+            stream.write(csv_lines(rows).encode())
+
+
+class _JsonLines(Table):
+    """One JSON object per photo."""
+
+    def add(self, keys: Sequence[str], block: Block) -> None:
+        columns = columns_of(keys, block, self.abstain, with_probabilities=self.with_probabilities)
+        for row in zip(*columns.values(), strict=True):
+            values = (float(f"{cell:.{DIGITS}g}") if isinstance(cell, float) else cell for cell in row)
+            line = json.dumps(dict(zip(columns, values, strict=True)), ensure_ascii=False)
+            self.streams[0].write(f"{line}\n".encode())
+
+
+class _Parquet(Table):
+    """A Parquet file, whose row groups are the blocks."""
+
+    def begin(self) -> None:
+        import pyarrow.parquet as pq
+
+        self._writer = pq.ParquetWriter(self.streams[0], _schema(self.with_probabilities, self.abstain))
+
+    def add(self, keys: Sequence[str], block: Block) -> None:
+        import pyarrow as pa
+
+        columns = columns_of(keys, block, self.abstain, with_probabilities=self.with_probabilities)
+        self._writer.write_table(pa.table(columns, schema=_schema(self.with_probabilities, self.abstain)))
+
+    def end(self) -> None:
+        self._writer.close()
+
+
+TABLES: dict[Format, type[Table]] = {Format.CSV: _Submission, Format.JSONL: _JsonLines, Format.PARQUET: _Parquet}
+
+
+def columns_of(keys: Sequence[str], block: Block, abstain: float, *, with_probabilities: bool) -> dict[str, list[Any]]:
+    """Return the columns of a table of all that is known, m rows each; of an unreadable photo that is nothing."""
+    probabilities = block.probabilities  # (m, 18)
+    classes = probabilities.argmax(axis=1).tolist()
+    found = list(map(decode, classes))
+    columns: dict[str, list[Any]] = {
+        ANSWER: classes,
+        "mask": [MASKS[one.mask] for one in found],
+        "gender": [GENDERS[one.gender] for one in found],
+        "age_group": [AGES[one.age] for one in found],
+        "probability": probabilities.max(axis=1).tolist(),
+    }
+    if abstain:
+        columns[SURE] = [p >= abstain for p in columns["probability"]]
+        for row in (row for row, is_sure in enumerate(columns[SURE]) if not is_sure):
+            for name in (ANSWER, "mask", "gender", "age_group"):
+                columns[name][row] = None
+    if with_probabilities:
+        numbers = np.hstack([probabilities, marginal_table(probabilities)])  # (m, 26)
+        columns |= dict(zip((*PROBABILITY_COLUMNS, *MARGINAL_COLUMNS), numbers.T.tolist(), strict=True))
+    for row in block.bad:
+        for column in columns.values():
+            column[row - block.start] = None
+    return {IMAGE: list(keys), **columns}
+
+
+def _schema(with_probabilities: bool, abstain: float) -> pa.Schema:
+    import pyarrow as pa
+
+    texts = [(name, pa.string()) for name in ("mask", "gender", "age_group")]
+    numbers = (*PROBABILITY_COLUMNS, *MARGINAL_COLUMNS) if with_probabilities else ()
+    sure = [(SURE, pa.bool_())] if abstain else []
+    reals = [(name, pa.float64()) for name in numbers]
+    return pa.schema([(IMAGE, pa.string()), (ANSWER, pa.int8()), *texts, ("probability", pa.float64()), *sure, *reals])
