@@ -1,7 +1,9 @@
-"""`python -m tune.export --run RUN --out DIR`: the best epoch of a search's best trial, or of any, as a bundle."""
+"""`python -m tune.export --run RUN --out DIR`: a trial of a search as a bundle, an ONNX graph, or for timm."""
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,24 +21,104 @@ if TYPE_CHECKING:
 NAMED = 20
 
 
+_Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        help="Folder for the bundle; must not exist, or be a bundle with --overwrite. With --timm, for its files.",
+        show_default="with --onnx, the bundle gets the graph where it is",
+    ),
+]
+_Trial = Annotated[
+    str | None,
+    typer.Option(
+        "--trial",
+        help="Which trial, as its number on the leaderboard.",
+        show_default="the best; with --onnx and --timm the winner, in best/",
+    ),
+]
+_Bundle = Annotated[
+    Path | None, typer.Option("--bundle", help="A bundle of this run, as of tune.ensemble, instead of a trial.")
+]
+_Onnx = Annotated[
+    bool,
+    typer.Option(
+        "--onnx", help="Add one ONNX graph of the whole bundle, compared with torch on the validation photos."
+    ),
+]
+_Int8 = Annotated[
+    bool, typer.Option("--int8", help="With --onnx: a graph in 8-bit integers as well, unless macro F1 falls by 0.01.")
+]
+_Timm = Annotated[
+    bool,
+    typer.Option("--timm", help="Write a folder that timm and the Hub load, with a model card; of a single model."),
+]
+_Push = Annotated[
+    str | None,
+    typer.Option("--push", help="With --timm: USER/NAME of a repository at the Hub to upload to.", show_default="none"),
+]
+
+
 def main(
     run: Annotated[str, typer.Option("--run", help="The search: its folder, or its name under --runs.")],
-    out: Annotated[
-        Path, typer.Option("--out", help="Folder for the bundle; must not exist, or be a bundle with --overwrite.")
-    ],
-    trial: Annotated[
-        str | None,
-        typer.Option("--trial", help="Which trial, as its number on the leaderboard.", show_default="the best"),
-    ] = None,
+    out: _Out = None,
+    trial: _Trial = None,
+    bundle: _Bundle = None,
+    onnx: _Onnx = False,
+    int8: _Int8 = False,
+    timm: _Timm = False,
+    push: _Push = None,
     runs: Annotated[Path, typer.Option("--runs", help="Folder of all runs.")] = Path("runs"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle in --out.")] = False,
 ) -> None:
-    """Export the best epoch, by validation macro F1, of a search's best trial, or of any other, as a bundle."""
+    """Export the best epoch, by validation macro F1, of a search's best trial, or of any other, as a bundle.
+
+    With --onnx the bundle has a graph by which predict and serve need no torch (--engine onnx). With --timm a folder in
+    timm's format is written instead of a bundle.
+    """
     from tune.runs.folder import SearchRun
+
+    _check_call(out, trial, bundle, onnx=onnx, int8=int8, timm=timm, push=push)
+    found = SearchRun.open(run, runs)
+    if bundle is None and trial is None and (onnx or timm) and (found.best / "bundle.json").exists():
+        bundle = found.best
+    if timm and out is not None:
+        _export_timm(found, trial, bundle, out, push)
+        return
+    if bundle is None and out is not None:
+        _export_trial(found, trial, out, overwrite)
+    elif bundle is not None and out is not None:
+        _copy(bundle, out, overwrite)
+    target = out or bundle
+    if target is None:
+        raise CallError(f"{found.name} has no bundle in {found.best}. Name a folder for a trial's with --out.")
+    if onnx:
+        from tune.selection.graphs import add_graph
+
+        typer.echo("\n".join(add_graph(found, target, int8=int8)))
+        typer.echo(f"To predict without torch:\n  {predict_command(target)} --engine onnx")
+
+
+def _check_call(
+    out: Path | None, trial: str | None, bundle: Path | None, *, onnx: bool, int8: bool, timm: bool, push: str | None
+) -> None:
+    if out is None and (timm or not onnx):
+        raise CallError("Name a folder with --out; only --onnx works without one, on the bundle that is there.")
+    if timm and onnx:
+        raise CallError("--timm and --onnx write different folders. Call the command once for each.")
+    if bundle is not None and trial is not None:
+        raise CallError("Give either --trial or --bundle.")
+    if bundle is not None and not (onnx or timm):
+        raise CallError(f"{bundle} is a bundle already. Say in which format it is wanted: --onnx or --timm.")
+    for option, is_given, needed, is_there in (("--int8", int8, "--onnx", onnx), ("--push", push, "--timm", timm)):
+        if is_given and not is_there:
+            raise CallError(f"{option} belongs to {needed}, which is not given.")
+
+
+def _export_trial(found: SearchRun, trial: str | None, out: Path, overwrite: bool) -> None:
     from tune.runs.study import records
     from tune.selection.export import export_trial
 
-    found = SearchRun.open(run, runs)
     chosen = choose(found, records(found), trial)
     export_trial(found, chosen.trial_id, out, overwrite)
     typer.echo(
@@ -44,6 +126,44 @@ def main(
         f"{chosen.f1:.4f}, is in {out}. "
         f"To predict:\n  {predict_command(out)}"
     )
+
+
+def _copy(bundle: Path, out: Path, overwrite: bool) -> None:
+    """Copy a bundle, so that the one that is there stays as it is."""
+    from maskcls.serving.bundle import read_bundle
+    from maskcls.serving.export import check_writable
+
+    check_writable(out, overwrite=overwrite)
+    read_bundle(bundle, with_models=False)
+    if bundle.resolve() != out.resolve():
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(bundle, out)
+
+
+def _export_timm(found: SearchRun, trial: str | None, bundle: Path | None, out: Path, push: str | None) -> None:
+    from maskcls.serving.bundle import read_bundle
+    from maskcls.serving.timm_export import check_single, export_timm
+    from tune.report.model_card import write_card
+    from tune.runs.study import records
+    from tune.selection.export import export_trial
+    from tune.selection.graphs import check_same_split
+
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CallError(f"{out} exists. Name a new folder for timm's files.")
+    with tempfile.TemporaryDirectory() as place:
+        if bundle is None:
+            bundle = Path(place) / "bundle"
+            export_trial(found, choose(found, records(found), trial).trial_id, bundle)
+        model = read_bundle(bundle)
+        check_single(model)
+        faces = check_same_split(found, bundle)
+        export_timm(out, model)
+        write_card(out, found, model, faces)
+    typer.echo(f"timm's files and a model card are in {out}: timm.create_model('local-dir:{out}', pretrained=True)")
+    if push is not None:
+        from maskcls.serving.hub import push as upload
+
+        typer.echo(f"Uploaded, as a private repository: {upload(out, push)}")
 
 
 def choose(run: SearchRun, trials: Sequence[Record], trial_id: str | None) -> Record:

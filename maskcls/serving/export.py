@@ -144,11 +144,14 @@ def note_scores(folder: Path, scores: Mapping[str, Any]) -> None:
 
 
 def note_calibration(folder: Path, calibration: Calibration | None) -> None:
-    """Give a bundle that was written another calibration, or none. Replaces bundle.json, in one step."""
+    """Give a bundle that was written another calibration, or none. Replaces bundle.json, in one step.
+
+    A bundle of format version 2 stays as it is: in another version it would be another bundle to the holdout's counts.
+    """
     manifest = read_manifest(folder)
     changed = {"format_version": FORMAT_VERSION, "calibration": calibration and calibration.to_dict()}
     if manifest["format_version"] == 2:
-        raise CallError(f"{folder} is a bundle of format version 2. Export it again.")
+        return
     write_atomically(folder / MANIFEST, _json({**manifest, **changed}))
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from maskcls.errors import MaskclsError
 from maskcls.serving.bundle import read_bundle
 from maskcls.serving.calibration import Calibration, fit_calibration
 from maskcls.serving.predictor import Predictor
@@ -72,7 +73,14 @@ def from_validation(folder: Path, faces: FaceDataset) -> Calibration | None:
 
 
 def finalist_of(run: SearchRun, trials: Sequence[Record], trial_id: str, faces: FaceDataset) -> Finalist | None:
-    """Return the finalist that a trial is, with its repeats; None where it is none, or none were repeated."""
+    """Return the finalist that a trial is, with its repeats; None where it is none, or none were repeated.
+
+    None, and a warning, where its repeats cannot be read, which its own weights do not depend on.
+    """
     choice = read_choice(run.record())
-    found = read_finalists(run, trials, faces, choice.design) if choice else []
+    try:
+        found = read_finalists(run, trials, faces, choice.design) if choice else []
+    except MaskclsError as error:
+        log.warning("The repeats of trial %s take no part in its calibration. %s", trial_id, error)
+        return None
     return next((one for one in found if one.trial_id == trial_id), None)
