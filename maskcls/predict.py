@@ -47,7 +47,7 @@ def main(
     ] = None,
     probabilities: _Probabilities = False,
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Answer class 0 for photos that cannot be read, instead of refusing.")
+        bool, typer.Option("--skip-bad", help="Exit with 0 although photos cannot be read, whose answer is class 0.")
     ] = False,
     resume: _Resume = False,
     abstain: cli.Abstain = 0.0,
@@ -57,31 +57,30 @@ def main(
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
     engine: cli.Engine = "torch",
 ) -> None:
-    """Classify photos: the mask, gender and age group of each, as one of 18 classes."""
+    """Classify photos: the mask, gender and age group of each, as one of 18 classes.
+
+    Photos that cannot be read get class 0, or in .jsonl and .parquet no answer, and are listed beside --out, as in
+    submission.errors.csv. The exit status is then 1.
+    """
     from maskcls.serving.predicting.session import Output, predict
-    from maskcls.serving.predicting.tables import files_of, format_of
+    from maskcls.serving.predicting.tables import Format, files_of, format_of
     from maskcls.serving.predictor import Predictor
-    from maskcls.serving.submission import check_out, find_photos
+    from maskcls.serving.submission import check_out, errors_file, find_photos, say_unreadable
 
     check_out(out)
     written = Output(out, format_of(out, out_format), probabilities)
     files = files_of(out, written.format, probabilities=probabilities)
-    for file in files[1:]:
+    for file in (*files[1:], errors_file(out)):
         check_out(file)
     photos = find_photos(images)
     predictor = Predictor(bundle, device, flip=tta, abstain=abstain, engine=engine)
     names, keys = photos["file"].tolist(), photos["key"].tolist()
-    bad = predict(predictor, names, keys, written, skip_bad=skip_bad, resume=resume)
-    for message in bad.values():
-        typer.echo(f"Skipped: {message}", err=True)
-    if bad:
-        typer.echo(
-            f"{len(bad):,} of {len(keys):,} photos could not be read; their answer is class 0.",
-            err=True,
-        )
+    bad = predict(predictor, names, keys, written, resume=resume)
     for file in files[1:]:
         typer.echo(f"Wrote the probabilities to {file}.")
     typer.echo(f"Wrote {len(keys):,} answers to {out}.")
+    answer = "class 0" if written.format == Format.CSV else "missing"
+    say_unreadable(bad, len(keys), errors_file(out), accepted=skip_bad, answer=answer)
 
 
 if __name__ == "__main__":

@@ -5,24 +5,28 @@ that one is made of.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import typer
 from numpy.typing import NDArray
 
 from maskcls.data.names import match
 from maskcls.data.photos import IMAGE, list_photos
 from maskcls.data.tables import read_table
 from maskcls.errors import CallError, DataError
-from maskcls.files import check_writable_name
+from maskcls.files import check_writable_name, write_csv
 from maskcls.labels import N_CLASSES
 from maskcls.serving.predicting.tables import ANSWER
+from maskcls.text import first_lines
 
 log = logging.getLogger("maskcls")
 
-INFO = "info.csv"
+INFO, ERROR = "info.csv", "error"
+LISTED = 20
+"""Photos that a message lists at most."""
 
 
 def read_classes(file: Path) -> dict[str, int]:
@@ -59,6 +63,52 @@ def classes_of(images: Sequence[str], classes: dict[str, int], file: Path) -> ND
             f"{file} lacks {len(missing):,} of {len(images):,} photos, {missing[0]} the first. Add their rows."
         )
     return np.array([classes[matches.found[image]] for image in images], np.int64)
+
+
+def errors_file(out: Path) -> Path:
+    """Return where the photos are listed that could not be read: beside the submission."""
+    return out.with_suffix(".errors.csv")
+
+
+def write_errors(file: Path, images: Sequence[str], bad: Mapping[int, str]) -> None:
+    """Write ImageID and what is wrong of each photo that could not be read. Without any, remove an earlier call's file.
+
+    Args:
+        bad: by the photo's row, what is wrong.
+    """
+    if bad:
+        write_csv(file, (IMAGE, ERROR), ((images[row], message) for row, message in bad.items()))
+    else:
+        file.unlink(missing_ok=True)
+
+
+def check_any_predicted(bad: Mapping[int, str], total: int) -> None:
+    """Raise DataError if no photo could be read at all; `bad` says of each, by its row, what is wrong."""
+    if len(bad) == total:
+        raise DataError(_unreadable(bad, total, "nothing was written."))
+
+
+def say_unreadable(
+    bad: Mapping[int, str], total: int, errors: Path, *, accepted: bool, answer: str = "class 0"
+) -> None:
+    """Say which photos could not be read, if there are any. Raises that as DataError unless it is accepted.
+
+    Args:
+        bad: by the photo's row, what is wrong.
+        errors: the file that lists them.
+        answer: what the output has for them.
+    """
+    if not bad:
+        return
+    said = f"their answer is {answer}, and {errors} lists them."
+    if not accepted:
+        raise DataError(_unreadable(bad, total, f"{said} Mend them, or accept it with --skip-bad."))
+    typer.echo(_unreadable(bad, total, said), err=True)
+
+
+def _unreadable(bad: Mapping[int, str], total: int, follows: str) -> str:
+    heading = f"{len(bad):,} of {total:,} photos could not be read; {follows}"
+    return "\n".join([heading, *first_lines(list(bad.values()), LISTED)])
 
 
 def find_photos(images: Path) -> pd.DataFrame:

@@ -76,25 +76,47 @@ def test_a_folder_gives_relative_paths_and_probabilities_that_bear_the_answer_ou
         assert sum(map(float, probabilities)) == pytest.approx(1, abs=1e-4)
 
 
-def test_unreadable_photos_are_refused_together_and_skipped_when_reported(
+def test_unreadable_photos_are_listed_and_the_others_predicted(
     random_bundle: RandomBundle, evaluation_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in NAMES[1:3]:
         (evaluation_folder / "images" / name).write_bytes(b"")
     out = tmp_path / "s.csv"
     call = ("--bundle", random_bundle("single"), "--images", evaluation_folder, "--out", out)
-    assert command(*call) == 1
-    error = capsys.readouterr().err
-    assert "Error: 2 of 4 photos cannot be read; nothing was written. Mend them, or use --skip-bad." in error
-    assert "a1.jpg is empty" in error
-    assert "c3.jpg is empty" in error
-    assert not out.exists()
+    listed, said = (
+        tmp_path / "s.errors.csv",
+        f"2 of 4 photos could not be read; their answer is class 0, and {tmp_path}",
+    )
+    for more, status in (((), 1), (("--skip-bad",), 0)):
+        out.unlink(missing_ok=True)
+        assert command(*call, *more) == status
+        rows = out.read_text().splitlines()
+        assert rows[2:4] == ["a1.jpg,0", "c3.jpg,0"]
+        assert len(rows) == 5
+        error = capsys.readouterr().err
+        assert said in error
+        assert ("Mend them, or accept it with --skip-bad." in error) == (status == 1)
+        assert "a1.jpg is empty" in error
+        assert "c3.jpg is empty" in error
+        first, *errors = listed.read_text().splitlines()
+        assert first == "ImageID,error"
+        assert [error.partition(",")[0] for error in errors] == ["a1.jpg", "c3.jpg"]
+        assert "c3.jpg is empty (0 bytes)" in errors[1]
+    for name in NAMES[1:3]:
+        shutil.copy(evaluation_folder / "images" / NAMES[0], evaluation_folder / "images" / name)
+    assert command(*call) == 0
+    assert not listed.exists(), "it would speak of an earlier call"
 
-    assert command(*call, "--skip-bad") == 0
-    rows = out.read_text().splitlines()
-    assert rows[2:4] == ["a1.jpg,0", "c3.jpg,0"]
-    assert len(rows) == 5
-    assert "2 of 4 photos could not be read; their answer is class 0." in capsys.readouterr().err
+
+def test_where_no_photo_can_be_read_nothing_is_written(
+    random_bundle: RandomBundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"")
+    (tmp_path / "s.csv").write_text("kept")
+    call = ("--bundle", random_bundle("single"), "--images", tmp_path / "a.jpg", "--out", tmp_path / "s.csv")
+    assert command(*call, "--skip-bad") == 1
+    assert "Error: 1 of 1 photos could not be read; nothing was written." in capsys.readouterr().err
+    assert (tmp_path / "s.csv").read_text() == "kept"
 
 
 def test_the_exit_status_says_that_not_all_were_predicted(
@@ -107,8 +129,9 @@ def test_the_exit_status_says_that_not_all_were_predicted(
     call = ("--bundle", random_bundle("single"), "--images", images, "--out", out)
     assert command(*call) == 1
     error = capsys.readouterr().err
-    assert "1 of 5 photos cannot be read; nothing was written." in error
+    assert "1 of 5 photos could not be read; their answer is class 0" in error
     assert "phone.HEIC is a HEIC photo" in error
+    assert len(out.read_text().splitlines()) == 1 + len(NAMES) + 1
     (images / "phone.HEIC").unlink()
     assert command(*call) == 0
     assert len(out.read_text().splitlines()) == 1 + len(NAMES)
@@ -170,7 +193,6 @@ def test_listings_that_name_nothing_are_refused(
 KILLED = """
 import os, signal, sys
 from maskcls import cli, predict
-from maskcls.serving.predicting.unfinished import Block, Unfinished
 from maskcls.serving.predicting.unfinished import Unfinished
 append = Unfinished.append
 def append_twice_and_be_killed(self, block):

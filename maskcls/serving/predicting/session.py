@@ -14,7 +14,8 @@ from maskcls.files import check_writable_name
 from maskcls.serving.holdout_uses import bundle_digest
 from maskcls.serving.predicting.tables import Format, open_table
 from maskcls.serving.predicting.unfinished import SUFFIX, Unfinished, resume_note
-from maskcls.serving.predictor import Predictor, check_readable
+from maskcls.serving.predictor import Predictor
+from maskcls.serving.submission import check_any_predicted, errors_file, write_errors
 
 WRITTEN_PHOTOS = 8192
 """Photos whose rows are in memory together when tables are written; a row group of Parquet."""
@@ -30,9 +31,11 @@ class Output:
 
 
 def predict(
-    predictor: Predictor, files: Sequence[str], keys: Sequence[str], out: Output, *, skip_bad: bool, resume: bool
+    predictor: Predictor, files: Sequence[str], keys: Sequence[str], out: Output, *, resume: bool
 ) -> dict[int, str]:
     """Predict n photos and write their tables; return, for each that cannot be read, by its row, what is wrong.
+
+    Those are listed beside the output.
 
     Beside the names, memory does not grow with n. What is predicted is kept beside the output as it comes, and goes
     when the tables are written; so an interrupted call goes on with `resume`, and the result is the same to the byte.
@@ -42,27 +45,33 @@ def predict(
 
     Raises:
         CallError: what there is to go on with is of another call.
-        DataError: photos cannot be read, unless `skip_bad`; the message lists them, and nothing is written.
+        DataError: no photo can be read; nothing is written.
     """
     check_writable_name(out.file, "--out", SUFFIX)
-    call = {"bundle": bundle_digest(predictor.bundle.manifest), "--tta": predictor.flip, "--device": predictor.device}
-    with Unfinished(
-        out.file, {**call, "--images": _digest(files, keys), "--skip-bad": skip_bad}, resume=resume
-    ) as kept:
+    call = {
+        "bundle": bundle_digest(predictor.bundle.manifest),
+        "temperature": predictor.bundle.temperature,
+        "--images": _digest(files, keys),
+        "--tta": predictor.flip,
+        "--device": predictor.device,
+        "--engine": predictor.engine.name,
+    }
+    with Unfinished(out.file, call, resume=resume) as kept:
         if kept.done:
             typer.echo(f"Going on behind the {kept.done:,} that are predicted.", err=True)
         try:
             with photo_bar("Photos", len(files), True) as advance:
                 advance(kept.done)
-                for block in predictor.blocks(files, start=kept.done, skip_bad=skip_bad):
+                for block in predictor.blocks(files, start=kept.done, skip_bad=True):
                     kept.append(block)
                     advance(len(block.probabilities))
         except KeyboardInterrupt:
             typer.echo(resume_note(kept.done, len(files)), err=True)
             raise
-        if not skip_bad and kept.bad:
+        if len(kept.bad) == len(files):
             kept.remove()
-            check_readable(kept.bad, len(files))
+        check_any_predicted(kept.bad, len(files))
+        write_errors(errors_file(out.file), keys, kept.bad)
         _write(kept, keys, out, predictor.abstain)
         predictor.log_missed_faces(kept.faces_missed, len(files) - len(kept.bad))
         return kept.bad
