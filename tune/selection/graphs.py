@@ -11,6 +11,7 @@ from maskcls.errors import CallError, RunError
 from maskcls.serving.bundle import read_manifest
 from maskcls.stores.arrays import CacheOptions
 from maskcls.text import counted
+from maskcls.training.fit_data import scored_rows
 from tune.runs.folder import SearchRun
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime", "onnx_ir")
@@ -43,7 +44,8 @@ def add_graph(run: SearchRun, folder: Path, *, int8: bool) -> list[str]:
         raise RunError(
             f"--onnx needs {error.name}, which is not installed. Install it with: pip install 'maskcls[onnx-export]'"
         ) from None
-    validation, train = (faces.photos.iloc[faces.rows(side)] for side in ("validation", "train"))
+    # Photos with all labels: the others have no class to score.
+    validation, train = (faces.photos.iloc[scored_rows(faces, side)] for side in ("validation", "train"))
     # Evenly over the training people, in whose order the table is.
     some = sorted(set(np.linspace(0, len(train) - 1, CALIBRATED_ON).astype(int).tolist())) if int8 else []
     compared, reduced = export_onnx(
