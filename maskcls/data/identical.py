@@ -24,7 +24,7 @@ def identical_groups(photos: pd.DataFrame) -> dict[str, str]:
     For most people that is themselves.
     """
     # Imported here, as scikit-learn is in splits.py: they are a fifth of the imports of a worker, which draws no split.
-    from scipy.cluster.hierarchy import DisjointSet  # type: ignore[import-untyped]
+    from scipy.cluster.hierarchy import DisjointSet
 
     groups = DisjointSet(sorted(set(photos["person"])))
     for persons in identical_photos(photos):

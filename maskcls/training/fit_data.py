@@ -181,8 +181,9 @@ def scored_rows(faces: FaceDataset, side: str) -> Integers:
     Args:
         faces: the dataset.
     """
-    rows = faces.rows(side)
-    return rows[faces.photos["label"].to_numpy(np.int64)[rows] != UNKNOWN]
+    rows: Integers = faces.rows(side)
+    known: Integers = rows[faces.photos["label"].to_numpy(np.int64)[rows] != UNKNOWN]
+    return known
 
 
 def check_trainable(recipe: Recipe, faces: FaceDataset) -> None:

@@ -138,7 +138,7 @@ class EpochLoss:
     def mean(self) -> float:
         """The mean over the photos so far, summed over the heads."""
         if self._has_gaps:
-            return (self._of_heads / self._known.clamp(min=1)).sum().item()
+            return float((self._of_heads / self._known.clamp(min=1)).sum())
         return self.total / self.photos
 
 

@@ -80,7 +80,7 @@ def alternate(
 
 
 def _names(*, int8: bool) -> list[str]:
-    return [Name.TORCH, Name.ONNX, Name.INT8][: 3 if int8 else 2]
+    return [str(name) for name in (Name.TORCH, Name.ONNX, Name.INT8)[: 3 if int8 else 2]]
 
 
 def _export(bundle: Path, folder: Path, *, int8: bool) -> None:

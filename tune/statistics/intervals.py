@@ -197,7 +197,7 @@ def f1_interval(
     shapes = {np.shape(values) for values in (truth, predicted, person, stratum)}
     if len(shapes) != 1 or len(next(iter(shapes))) != 1 or not len(truth):
         raise CallError(f"An interval needs arrays of one shape (n,) with n > 0, but got {sorted(map(str, shapes))}.")
-    from scipy.special import stdtrit  # type: ignore[import-untyped]
+    from scipy.special import stdtrit
 
     generator = np.random.default_rng(seed)
     counts = PredictionCounts.from_photos(truth, predicted, person, stratum)

@@ -190,7 +190,7 @@ def half_width(by_repeats: float, n: int, by_people: float, people: int) -> floa
         by_people: variance of the mean by the tested people, v / m.
         people: different people tested.
     """
-    from scipy.special import stdtrit  # type: ignore[import-untyped]
+    from scipy.special import stdtrit
 
     variance = by_repeats + by_people
     if variance == 0:

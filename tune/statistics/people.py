@@ -83,7 +83,7 @@ class PeopleResamples:
 
     def intervals(self, statistic: Statistic, low: float = 0.0, high: float = 1.0) -> Intervals:
         """The scores of these people with their intervals, which are cut at `low` and `high`."""
-        from scipy.special import stdtrit  # type: ignore[import-untyped]
+        from scipy.special import stdtrit
 
         # A group may have nobody in a resample, or in any.
         with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,7 +91,7 @@ def test_an_age_that_is_not_known_is_not_regressed_and_its_photo_trains_the_clas
     assert head(logits, ages, positions, None).item() == pytest.approx(plain + expected, rel=1e-5)
 
 
-LOSSES = {
+LOSSES: dict[str, dict[str, Any]] = {
     "cross entropy": {"loss": "cross_entropy"},
     "focal": {"loss": "focal", "focal_gamma": 2.0},
     "soft F1": {"loss": "soft_f1"},

@@ -91,7 +91,7 @@ class TestDeclaration:
 
     def test_every_treatment_is_used_and_there(self) -> None:
         declared = [one for name in studies.names() for one in studies.get(name).comparisons]
-        used = {arm.treatment for one in declared for arm in (one, *one.variants)}
+        used = {one.treatment for one in declared} | {arm.treatment for one in declared for arm in one.variants}
         assert used == set(TREATMENTS)
         for name in TREATMENTS:
             assert type(find(name)).__doc__
