@@ -27,7 +27,7 @@ from tune.search.driver import run_search
 from tune.search.options import SearchOptions
 from tune.search.plan import LOGGERS
 
-START_S = 120
+START_S = 300  # MLflow imports for a minute on a busy machine
 
 
 def searched(run: SearchRun, logger: str, trials: int = 3, **ended: Any) -> dict[str, dict[int, float]]:
