@@ -36,6 +36,8 @@ ELSEWHERE = {
     "make search": "tests/tune/search/test_command.py and test_events.py search drawn faces by the same command",
     "make test": "this is it",
     "python -m tune.search --space everything --data ../shared/faces/dev": "half an hour; README shows what it found",
+    "python -m tune.search --space everything --scale cpu": "many minutes; docs has its report",
+    "python -m tune.compare --study gaps": "an hour; tests/tune/compare/test_contest_study.py tests its parts",
     "python -m tune.compare --data faces --vary corrections": "tests/tune/compare/test_corrected.py",
     "python -m tune.compare --study contest": "an hour; tests/tune/compare/test_contest_study.py tests its parts",
     "source": "the test's interpreter is the environment's",
@@ -64,7 +66,7 @@ def prefix_in(command: str, table: Mapping[str, object]) -> str | None:
 
 
 def test_each_command_runs_here_or_is_tested_elsewhere() -> None:
-    assert len(commands()) == 29
+    assert len(commands()) == 31
     tested = [
         command for command in commands() if command.startswith("python -m") and not prefix_in(command, ELSEWHERE)
     ]
