@@ -132,7 +132,7 @@ class EpochLoss:
     @property
     def total(self) -> float:
         """The sum over the photos so far: not finite where a loss was not."""
-        return self._total.item()
+        return float(self._total)
 
     @property
     def mean(self) -> float:

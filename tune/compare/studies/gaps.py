@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from tune.compare.studies import Comparison, Study, Variant
 
-TASK_SPLITS = ("five_binary", "mask_genderage", "three", "shared_heads")
-"""Those of which some member needs no age. `single` has none; in `advised` only the advisers have none."""
+TASK_SPLITS = ("three", "shared_heads")
+"""The same three tasks, by models of their own and by heads on one backbone; two of them need no age."""
 
 
 def comparison(task_split: str) -> Comparison:
