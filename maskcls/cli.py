@@ -23,9 +23,9 @@ import typer
 from typer.core import TyperGroup
 
 from maskcls.command_line.config_file import with_config_file
-from maskcls.data.decoding.limits import MAX_ASPECT, MAX_MEGAPIXELS, Limits
 from maskcls.errors import MaskclsError, Terminated
 from maskcls.files import unreadable
+from maskcls.stores.photo_limits import MAX_ASPECT, MAX_MEGAPIXELS, Limits
 from maskcls.text import shown
 
 INTERRUPTED = 128 + signal.SIGINT  # as shells have it

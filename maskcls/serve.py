@@ -10,10 +10,10 @@ import typer
 
 from maskcls import cli
 from maskcls.cli import run
-from maskcls.data.decoding.limits import MAX_ASPECT, MAX_MEGAPIXELS
 from maskcls.errors import CallError, RunError
 from maskcls.serving.web.access import Access, is_loopback
 from maskcls.serving.web.limits import Limits
+from maskcls.stores.photo_limits import MAX_ASPECT, MAX_MEGAPIXELS
 
 WEB = ("fastapi", "prometheus_client", "python_multipart", "starlette", "uvicorn")
 """What the extra `web` installs."""

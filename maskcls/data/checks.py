@@ -15,7 +15,6 @@ import cv2
 import pandas as pd
 
 from maskcls.data.decoding.decode import decode
-from maskcls.data.decoding.limits import limits
 from maskcls.data.identical import identical_photos
 from maskcls.data.layouts.scan import root_of, scan
 from maskcls.data.photos import tabulate
@@ -27,6 +26,7 @@ from maskcls.errors import DataError
 from maskcls.files import unreadable, write_atomically
 from maskcls.labels import CLASS_NAMES
 from maskcls.text import shown
+from maskcls.stores.photo_limits import limits
 
 __all__ = [
     "Inspection",

@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from maskcls.errors import NoRoomYet, RunError
+from maskcls.stores.photo_limits import NOT_STATED, StatedLimits
 
 Array = NDArray[Any]
 
@@ -45,12 +46,14 @@ class CacheOptions:
     Args:
         path: the cache; None is the default of the machine that opens it, which need not be the machine that chose it.
         waits: whether decoded photos wait for room that others use, without a limit; if not, that is an error.
+        limits: of the photos that are decoded, as the call states them.
     """
 
     path: Path | None = None
     pixel_gb: float = DEFAULT_GB
     feature_gb: float = DEFAULT_GB
     waits: bool = False
+    limits: StatedLimits = NOT_STATED
 
     @property
     def folder(self) -> Path:

@@ -50,6 +50,8 @@ class SearchCall(TypedDict, total=False):
     skip_bad: bool | None
     people_from: Literal["folder", "none"] | None
     extra: AnyPath | None
+    max_megapixels: float | None
+    max_aspect: float | None
     trials: int | None
     time_budget: str | None
     sampler: Sampler | None

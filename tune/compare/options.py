@@ -48,12 +48,13 @@ class CompareOptions(SharedOptions):
 
     IDENTITY: ClassVar[tuple[str, ...]] = (
         *("data", "preset", "set", "epochs", "image_size", "weights", "scale", "split_seed", "split"),
-        *("corrections", "skip_bad", "people_from", "extra", "folds", "grid", "study", "one_at_a_time"),
+        *("corrections", "skip_bad", "people_from", "extra", "max_megapixels", "max_aspect"),
+        *("folds", "grid", "study", "one_at_a_time"),
     )
     CALL: ClassVar[tuple[str, ...]] = (
         *("vary", "study", "grid", "data", "preset", "set", "epochs", "image_size", "weights", "scale", "split_seed"),
-        *("split", "corrections", "skip_bad", "people_from", "extra", "folds", "seeds", "equal_time"),
-        *SharedOptions.MACHINE,
+        *("split", "corrections", "skip_bad", "people_from", "extra", "max_megapixels", "max_aspect"),
+        *("folds", "seeds", "equal_time", *SharedOptions.MACHINE),
     )
     FOLLOWING: ClassVar[tuple[str, ...]] = ("folds", "one_at_a_time")
     WORK: ClassVar[str] = "a comparison"

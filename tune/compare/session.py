@@ -67,6 +67,7 @@ def run(options: CompareOptions) -> int:
 
 def _begin(options: CompareOptions) -> int:
     with ExitStack() as stack:
+        stack.enter_context(options.limits.within())
         if options.name:
             ComparisonRun.check_free(options.runs, options.name)
         machine = machine_of(options, stack)
@@ -97,6 +98,7 @@ def _resume(stated: CompareOptions, place: str) -> int:
     # A study's file that is named is read again, for it may have changed; else the run's copy counts.
     other_study = "study" in stated.model_fields_set
     with ExitStack() as stack:
+        stack.enter_context(options.limits.within())
         if not options.plan:
             stack.enter_context(found.driving())
             emit_run(found, options.seeds)

@@ -118,6 +118,7 @@ def run_fit(
     """
     set_threads(max(1, request.cpus))  # for each fit again: Ray's workers are reused
     use_deterministic_kernels()
+    cache.limits.apply()
     with _memory_given_back():
         return (yield from _fit(request, cache, after or After(), treatment, shared))
 

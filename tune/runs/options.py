@@ -30,6 +30,7 @@ from maskcls.command_line.options import stated
 from maskcls.errors import CallError
 from maskcls.recipe import parse_settings
 from maskcls.stores.arrays import DEFAULT_GB, CacheOptions
+from maskcls.stores.photo_limits import StatedLimits
 from maskcls.text import meant
 from maskcls.training import presets
 from tune.durations import budget_s
@@ -129,6 +130,8 @@ class SharedOptions(BaseModel):
     skip_bad: bool = Field(False, description="leave out photos and people with problems")
     people_from: Literal["folder", "none"] | None = Field(None, description="whom a photo shows that nothing says")
     extra: Path | None = Field(None, description="photos for training alone, as data")
+    max_megapixels: float | None = Field(None, ge=0, description="of a photo, 10**6 px; None: the environment's limit")
+    max_aspect: float | None = Field(None, ge=1, description="of a photo, long edge by short; None: as before")
 
     # How much of the machine is used; None: as it fits
     parallel: int | None = Field(None, ge=1, description="trials, or fits, at a time")
@@ -211,7 +214,12 @@ class SharedOptions(BaseModel):
     @property
     def cache_options(self) -> CacheOptions:
         """Where decoded photos and frozen features are kept; without --cache each machine's own place."""
-        return CacheOptions(self.cache, self.pixel_store_gb, self.feature_store_gb)
+        return CacheOptions(self.cache, self.pixel_store_gb, self.feature_store_gb, limits=self.limits)
+
+    @property
+    def limits(self) -> StatedLimits:
+        """Of the photos that are decoded, here and in workers."""
+        return StatedLimits(self.max_megapixels, self.max_aspect)
 
     def explicit_values(self, **own: int) -> dict[str, Any]:
         """Recipe values that the options fix. Raises CallError where two of them disagree.

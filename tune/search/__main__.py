@@ -163,6 +163,8 @@ def main(
     skip_bad: cli.SkipBad = False,
     people_from: cli.PeopleFrom = None,
     extra: cli.Extra = None,
+    max_megapixels: cli.MaxMegapixels = None,
+    max_aspect: cli.MaxAspect = None,
     runs: run_cli.Runs = Path("runs"),
     name: Name = None,
     resume: Resume = None,

@@ -35,11 +35,12 @@ class SearchOptions(SharedOptions):
     IDENTITY: ClassVar[tuple[str, ...]] = (
         *("data", "preset", "set", "epochs", "image_size", "weights", "scale"),
         *("seed", "split_seed", "split", "corrections", "skip_bad", "people_from", "extra"),
+        *("max_megapixels", "max_aspect"),
     )
     CALL: ClassVar[tuple[str, ...]] = (
         *("space", "data", "preset", "set", "epochs", "image_size", "weights", "scale"),
-        *("seed", "split_seed", "split", "corrections", "skip_bad", "people_from", "extra", "trials"),
-        *SharedOptions.MACHINE,
+        *("seed", "split_seed", "split", "corrections", "skip_bad", "people_from", "extra"),
+        *("max_megapixels", "max_aspect", "trials", *SharedOptions.MACHINE),
         *("sampler", "scheduler", "learn_from", "finalists", "repeats", "repeat_by", "retrain_on_all", "log"),
     )
     KEPT: ClassVar[tuple[str, ...]] = (

@@ -76,6 +76,7 @@ def run(options: SearchOptions, caller: Caller = COMMAND) -> int:
 
 def _begin(options: SearchOptions, caller: Caller) -> int:
     with ExitStack() as stack:
+        stack.enter_context(options.limits.within())
         if options.name:
             SearchRun.check_free(options.runs, options.name)
         machine = machine_of(options, stack)
@@ -113,6 +114,7 @@ def _resume(stated: SearchOptions, place: str, caller: Caller) -> int:
     options = stated.resumed(found)
     caller.found(found)
     with ExitStack() as stack:
+        stack.enter_context(options.limits.within())
         if not options.plan:
             stack.enter_context(found.driving())
             emit_run(found, options.trials)

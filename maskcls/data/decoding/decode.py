@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from maskcls.data.decoding import jpeg, png
 from maskcls.data.decoding.kinds import HEAD_BYTES, UNREAD, Size, header_size, kind_of
-from maskcls.data.decoding.limits import MAX_ASPECT, MAX_MEGAPIXELS, limits
 from maskcls.errors import DataError
 from maskcls.files import unreadable
+from maskcls.stores.photo_limits import MAX_ASPECT, MAX_MEGAPIXELS, limits
 from maskcls.text import shown
 
 # Photos are decoded in parallel, one per thread or process: OpenCV's own threads would only compete for the cores.

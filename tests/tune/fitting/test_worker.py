@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from maskcls.data.dataset import FaceDataset, prepare
+from maskcls.errors import DataError
 from maskcls.recipe import Recipe
 from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.photo_limits import MAX_ASPECT, StatedLimits
 from tests.conftest import DemoFaces
 from tests.tune.searches import new_run
 from tune.fitting.curve import curve
@@ -47,6 +49,16 @@ def test_rows_say_whether_frozen_features_are_kept(faces: FaceDataset) -> None:
     assert [row["frozen_features"] for row in rows(faces, "kept")] == ["kept", "kept"]
     (why,) = {row["frozen_features"] for row in rows(faces, "none", RECIPE.override({"frozen_stages": 0}))}
     assert "no stage is frozen" in why
+
+
+def test_a_worker_decodes_within_the_limits_of_the_call(faces: FaceDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also on a machine whose environment states others."""
+    monkeypatch.setenv(MAX_ASPECT, "20")
+    narrow = replace(faces, cache=replace(faces.cache, limits=StatedLimits(aspect=1.2)))
+    with pytest.raises(DataError, match=r"120x160 px, 1 times as long as wide: at most 1\.2 times"):
+        rows(narrow, "narrow")
+    wide = replace(faces, cache=replace(faces.cache, limits=StatedLimits(aspect=1.5)))
+    assert len(rows(wide, "wide", RECIPE.override({"epochs": 1}))) == 1
 
 
 def test_a_cache_that_takes_no_features_is_reported_with_the_trial_which_goes_on(faces: FaceDataset) -> None:

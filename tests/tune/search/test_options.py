@@ -15,6 +15,7 @@ from maskcls.data import dataset
 from maskcls.data.demo.folder import SHOTS
 from maskcls.errors import CallError
 from search_spaces import Space
+from maskcls.stores.photo_limits import MAX_ASPECT, MAX_MEGAPIXELS, Limits, StatedLimits, limits
 from tune.compare.__main__ import main as compare_main
 from tune.compare.options import CompareOptions
 from tune.durations import budget_s

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from maskcls.data.decoding import jpeg
 from maskcls.data.decoding.decode import decode, decode_bytes
 from maskcls.data.decoding.kinds import header_size, is_photo, kind_of
-from maskcls.data.decoding.limits import MAX_ASPECT, MAX_MEGAPIXELS
 from maskcls.errors import CallError, DataError
+from maskcls.stores.photo_limits import MAX_ASPECT, MAX_MEGAPIXELS
 
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from maskcls.errors import CallError
@@ -21,6 +23,39 @@ class Limits:
 
     megapixels: float = 128.0
     aspect: float = 20.0
+
+
+@dataclass(frozen=True)
+class StatedLimits:
+    """The limits that a call states; what it does not state is left to the environment.
+
+    `megapixels` in 10**6 px; `aspect`: long edge by short.
+    """
+
+    megapixels: float | None = None
+    aspect: float | None = None
+
+    def apply(self) -> None:
+        """Put them into this process's environment, for all that it decodes from now on."""
+        stated = {MAX_MEGAPIXELS: self.megapixels, MAX_ASPECT: self.aspect}
+        os.environ.update({variable: f"{value:g}" for variable, value in stated.items() if value is not None})
+
+    @contextmanager
+    def within(self) -> Iterator[None]:
+        """Apply them for a block."""
+        before = {variable: os.environ.get(variable) for variable in (MAX_MEGAPIXELS, MAX_ASPECT)}
+        self.apply()
+        try:
+            yield
+        finally:
+            for variable, value in before.items():
+                if value is None:
+                    os.environ.pop(variable, None)
+                else:
+                    os.environ[variable] = value
+
+
+NOT_STATED = StatedLimits()
 
 
 def limits() -> Limits:
