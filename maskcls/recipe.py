@@ -82,8 +82,9 @@ class Recipe(BaseModel):
     head_width: int = Field(4096, ge=1, description="hidden units of the mlp head")
     head_dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the head's last layer")
     image_size: int = Field(256, ge=32, le=2048, description="edge of the square that the model sees, px")
-    face_crop: Literal["none", "haar"] = Field(
-        "none", description="haar: photos are cut to the face that OpenCV's cascade finds"
+    face_crop: Literal["none", "yunet", "haar"] = Field(
+        "none",
+        description="yunet: photos are cut to the face (pip install 'maskcls[face]'); haar: as versions before did",
     )
     age_regression: float = Field(
         0.0, ge=0, description="weight of a regression of the age beside the labels that depend on it; 0: none"

@@ -119,7 +119,8 @@ class Suggester:
 
 @dataclass(frozen=True)
 class Setting:
-    """Where a search runs: the scale, which backbones have weights there, and whether weights are trained or random.
+    """Where a search runs: the scale, which backbones have weights there, whether weights are trained or random, and
+    whether photos can be cut to the face.
 
     `fixed` holds what `Space.pinned` fixes: for a choice that must go with a value which would be asked for only
     later, or not at all.
@@ -128,6 +129,7 @@ class Setting:
     scale: Literal["cpu", "gpu"]
     has_weights: Callable[[str], bool] = lambda backbone: True
     pretrained: bool = True
+    finds_faces: bool = True
     fixed: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 

@@ -15,11 +15,11 @@ import cv2
 import numpy as np
 
 from maskcls.data.decoding.decode import Image, decode
-from maskcls.data.face_crop import DETECTOR, face_square
+from maskcls.data.faces.detectors import DETECTORS, face_square
 from maskcls.errors import CallError, DataError
 
-FACE_CROPS = ("none", "haar")
-"""What comes before the centre square: nothing, or a cut to the face that OpenCV's Haar cascades find."""
+FACE_CROPS = ("none", *DETECTORS)
+"""What comes before the centre square: nothing, or a cut to the face that a detector finds."""
 
 _THIN = 4
 """A photo whose edges have a larger ratio is cut before it is enlarged."""
@@ -31,10 +31,12 @@ class Cropped(NamedTuple):
     """A square, uint8 (image_size, image_size, 3), contiguous.
 
     `face_missed`: a face was looked for and not found, so this is the plain crop.
+    `faces`: how many faces were found; None where nobody looked.
     """
 
     pixels: Image
     face_missed: bool
+    faces: int | None = None
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,8 @@ class Geometry:
         """Crop a photo like `apply`, and say whether its face was missed."""
         if self.face_crop == "none":
             return Cropped(self._middle_square(rgb), face_missed=False)
-        face = face_square(rgb)
-        return Cropped(self._middle_square(rgb if face is None else face), face_missed=face is None)
+        face, count = face_square(rgb, DETECTORS[self.face_crop])
+        return Cropped(self._middle_square(rgb if face is None else face), face is None, count)
 
     def _middle_square(self, rgb: Image) -> Image:
         size = self.image_size
@@ -82,7 +84,7 @@ class Geometry:
 
         With a face crop they include everything that decides where it cuts.
         """
-        detector = {} if self.face_crop == "none" else {"face_detector": DETECTOR}
+        detector = {} if self.face_crop == "none" else {"face_detector": DETECTORS[self.face_crop].facts}
         return {**FORMAT, "image_size": self.image_size, "face_crop": self.face_crop, **detector}
 
     @classmethod
@@ -99,8 +101,8 @@ class Geometry:
                 return geometry
         raise DataError(
             f"This version's geometry is {json.dumps(FORMAT)}, an image_size and a face_crop "
-            f"({' or '.join(FACE_CROPS)}; with haar a face_detector, {json.dumps(DETECTOR)}), "
-            f"but got {json.dumps(values)}."
+            f"({', '.join(FACE_CROPS)}) with its face_detector "
+            f"({json.dumps({name: one.facts for name, one in DETECTORS.items()})}), but got {json.dumps(values)}."
         )
 
     @property

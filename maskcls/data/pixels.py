@@ -287,7 +287,7 @@ def _decode_into(rows: Image, files: Sequence[str], geometry: Geometry, progress
             decoded = decode(files[row])
         except DataError as error:
             return error  # not raised, so that all bad photos are listed instead of the first one
-        rows[row], face_missed = geometry.crop(decoded.rgb)  # (s, s, 3); each thread has rows of its own
+        rows[row], face_missed, _ = geometry.crop(decoded.rgb)  # (s, s, 3); each thread has rows of its own
         return (*decoded.conversions, FACES_MISSED) if face_missed else decoded.conversions
 
     counts: Counter[str] = Counter()

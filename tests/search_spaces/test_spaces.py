@@ -281,7 +281,8 @@ def test_everything_reaches_each_choice(setting: Setting) -> None:
     recipes = [recipe for _, recipe in drawn(search_spaces.get("everything"), setting)]
     fields = Recipe.model_fields
     assert {recipe.task_split for recipe in recipes} == set(TASK_SPLITS)
-    for key in ("sampler", "mix", "head", "join", "face_crop", "class_weights"):
+    assert {recipe.face_crop for recipe in recipes} == {"none", "yunet"}
+    for key in ("sampler", "mix", "head", "join", "class_weights"):
         assert {getattr(recipe, key) for recipe in recipes} == set(fields[key].annotation.__args__), key  # type: ignore[union-attr]
     assert {recipe.loss for recipe in recipes} | {recipe.second_loss for recipe in recipes} == {
         "none",
@@ -293,6 +294,14 @@ def test_everything_reaches_each_choice(setting: Setting) -> None:
     assert {recipe.backbone for recipe in recipes} == set(BACKBONES[setting.scale])
     assert {recipe.ema_decay for recipe in recipes} == set(everything.EMA_DECAYS)
     assert {recipe.mix for recipe in recipes} == set(MIXES)
+
+
+def test_everything_cuts_to_no_face_where_no_face_can_be_found() -> None:
+    setting = Setting("cpu", finds_faces=False)
+    space = search_spaces.get("everything")
+    assert set(space.parameters(SCALES[0])) - set(space.parameters(setting)) == {"face_crop"}
+    assert {recipe.face_crop for _, recipe in drawn(space, setting)} == {"none"}
+    assert not any("face_crop" in point for point in space.points(setting))
 
 
 @both_scales

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
+from maskcls.data.faces import model_file
 from maskcls.errors import CallError
 from maskcls.models import weights
 from maskcls.recipe import Recipe
@@ -170,7 +171,13 @@ def resolve(
     preset = Recipe.model_validate(base_recipe) if base_recipe else None
     base = preset or presets.base_recipe(options.preset, scale, explicit, demo=demo)
     served = _Weights(options.weights, has_weights or {})
-    setting = Setting("gpu" if scale == "gpu" else "cpu", served, pretrained=options.weights != weights.NONE)
+    faceless = model_file.why_not()
+    setting = Setting(
+        "gpu" if scale == "gpu" else "cpu",
+        served,
+        pretrained=options.weights != weights.NONE,
+        finds_faces=not faceless,
+    )
     if not setting.pretrained and "frozen_stages" not in explicit:
         notes.append("Weights are random, so nothing is frozen.")
     pinned, pins = pinned_space(space, explicit, setting)
@@ -178,6 +185,8 @@ def resolve(
     left_out = pinned.left_out(setting)
     if left_out:
         notes.append(f"Left out, without weights in {options.weights}: {', '.join(left_out)}.")
+    if faceless and set(pinned.parameters(replace(setting, finds_faces=True))) - set(pinned.parameters(setting)):
+        notes.append(f"Left out: face_crop. {faceless}")
     from tune.search.samplers import check_serves  # imports optuna, which reading a run's options need not wait for
 
     check_serves(options.sampler, pinned, setting)

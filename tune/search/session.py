@@ -272,8 +272,9 @@ def _prepare_data(options: SearchOptions, resolved: Resolved, run: SearchRun) ->
     check_trainable(base, faces)
     _check_pixel_room(options, plan, len(faces.photos))
     faces.pixels(base.image_size, progress=True, face_crop=base.face_crop)
-    if "face_crop" in plan.space.parameters(plan.setting):  # its log says how many photos have no face, at any size
-        faces.pixels(base.image_size, progress=True, face_crop="haar")
+    for face_crop in sorted({crop for _, crop in geometries(plan)} - {"none", base.face_crop}):
+        # Its log says in how many photos no face is found, and so it is at any size.
+        faces.pixels(base.image_size, progress=True, face_crop=face_crop)
     _keep_space(options, run)
     faces.save(run.data)
     data = DataRecord(photos=len(faces.photos), people=n_people(faces), digest=faces.digest)

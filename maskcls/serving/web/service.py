@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,8 +12,8 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from maskcls.data.decoding.decode import decode_bytes
-from maskcls.data.face_crop import count_faces
+from maskcls.data.decoding.decode import Image, decode_bytes
+from maskcls.data.faces.detectors import DETECTORS, usable_detector
 from maskcls.errors import DataError, RunError
 from maskcls.machine import usable_cores
 from maskcls.serving.predictor import Crops, Predictor
@@ -22,6 +23,8 @@ from maskcls.serving.web.metrics import Metrics
 from maskcls.serving.web.photo_header import check_header
 from maskcls.serving.web.refusal import Refused
 from maskcls.serving.web.request_body import read_photos
+
+log = logging.getLogger("maskcls")
 
 _Result = TypeVar("_Result")
 
@@ -58,7 +61,9 @@ class Service:
         self.predictor = predictor
         self.limits = limits
         self.metrics = Metrics()
-        self._face_check = face_check
+        self._detector = usable_detector() if face_check else None
+        if face_check and self._detector is None:
+            log.warning("No answer will warn of no face or several: %s", DETECTORS["yunet"].why_not())
         self._admitted = 0  # photos, from their arrival to the answer
         self._check_model()
         self._decoders = ThreadPoolExecutor(max(2, usable_cores()), "decoder")
@@ -130,7 +135,15 @@ class Service:
             rgb = decode_bytes(data, "The photo").rgb
         except DataError as error:
             raise Refused(422, "unreadable", str(error), place) from None
-        return Prepared(self.predictor.crops(rgb), count_faces(rgb) if self._face_check else None)
+        crops = self.predictor.crops(rgb)
+        return Prepared(crops, self._count_faces(rgb, crops))
+
+    def _count_faces(self, rgb: Image, crops: Crops) -> int | None:
+        """Return how many faces a photo has, as they were found to cut it, if they were; None without a face check."""
+        if self._detector is None:
+            return None
+        counts = [cropped.faces for cropped in crops.values() if cropped.faces is not None]
+        return counts[0] if counts else self._detector.find(rgb).count
 
     @contextmanager
     def _admit(self, photos: int) -> Iterator[None]:

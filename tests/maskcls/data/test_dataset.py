@@ -53,7 +53,7 @@ def test_a_face_crop_reaches_the_pixels(make_contest, cache, caplog):
         pixels = faces.pixels(32, face_crop="haar")
     assert "of 14 photos; they keep the plain crop" in caplog.text
     assert np.array_equal(pixels[9], Geometry(32, "haar").apply(decode(faces.photos["file"][9]).rgb))
-    with pytest.raises(CallError, match="face_crop is one of none, haar, but got 'nose'"):
+    with pytest.raises(CallError, match="face_crop is one of none, yunet, haar, but got 'nose'"):
         faces.pixels(32, face_crop="nose")
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from maskcls.data.decoding import decode as decoding
 from maskcls.data.decoding.decode import decode, decode_bytes, exif_orientation
-from maskcls.data.face_crop import DETECTOR
+from maskcls.data.faces.detectors import DETECTORS
 from maskcls.data.geometry import Geometry, load
 from maskcls.errors import CallError, DataError
 
@@ -224,12 +224,13 @@ def test_geometry_round_trips_and_has_a_digest() -> None:
 def test_a_face_crop_is_part_of_the_geometry() -> None:
     """What decides where the crop lies travels with a bundle and keys the pixel store."""
     assert Geometry(112) == Geometry(112, "none")
-    haar = Geometry(112, "haar")
-    assert len({haar.digest, Geometry(112).digest, Geometry(113, "haar").digest}) == 3
-    values = json.loads(json.dumps(haar.to_dict()))
-    assert Geometry.from_dict(values) == haar == pickle.loads(pickle.dumps(haar))
+    kinds = [Geometry(112), Geometry(113, "haar"), *(Geometry(112, name) for name in DETECTORS)]
+    assert len({kind.digest for kind in kinds}) == len(kinds) == 4
+    for kind in kinds:
+        values = json.loads(json.dumps(kind.to_dict()))
+        assert Geometry.from_dict(values) == kind == pickle.loads(pickle.dumps(kind))
     assert "face_detector" not in Geometry(112).to_dict()
-    with pytest.raises(CallError, match="face_crop is one of none, haar, but got 'yolo'"):
+    with pytest.raises(CallError, match="face_crop is one of none, yunet, haar, but got 'yolo'"):
         Geometry(112, "yolo")
 
 
@@ -241,14 +242,17 @@ def test_a_face_crop_is_part_of_the_geometry() -> None:
         {"face_crop": None},
         {"face_crop": "none"},
         {"image_size": "112"},
+        {"face_crop": "yunet"},
         {"face_detector": None},
-        {"face_detector": {**DETECTOR, "margin": 0.9}},
+        {"face_detector": {**DETECTORS["haar"].facts, "margin": 0.9}},
         {"more": 1},
     ],
 )
 def test_another_versions_geometry_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(
-        DataError, match=r"This version's geometry is .* an image_size and a face_crop \(none or haar; .* but got"
+        DataError,
+        match=r"This version's geometry is .*, an image_size and a face_crop \(none, yunet, haar\) with its "
+        r"face_detector \(.*\), but got",
     ):
         Geometry.from_dict({**Geometry(112, "haar").to_dict(), **change})
     old = {key: value for key, value in Geometry(112).to_dict().items() if key != "face_crop"}

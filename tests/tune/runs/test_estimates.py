@@ -21,7 +21,7 @@ def everything() -> set[tuple[int, str]]:
 
 def test_the_room_of_the_largest_space_is_known_from_its_draws() -> None:
     kinds = everything() | {(256, "none")}
-    assert {crop for _, crop in kinds} == {"none", "haar"}
+    assert {crop for _, crop in kinds} == {"none", "yunet"}
     assert {size for size, _ in kinds} >= {224, 256, 384}
     total = sum(decoded_bytes(CONTEST, size) for size, _ in kinds)
     (note,) = pixel_room(kinds, CONTEST, 20.0, at_a_time=1, unit="trial")

@@ -13,9 +13,10 @@ import pytest
 from maskcls import machine
 from maskcls.data import dataset
 from maskcls.data.demo.folder import SHOTS
+from maskcls.data.faces import model_file
 from maskcls.errors import CallError
-from search_spaces import Space
 from maskcls.stores.photo_limits import MAX_ASPECT, MAX_MEGAPIXELS, Limits, StatedLimits, limits
+from search_spaces import Space
 from tune.compare.__main__ import main as compare_main
 from tune.compare.options import CompareOptions
 from tune.durations import budget_s
@@ -167,6 +168,29 @@ def test_preset_scale_space_explicit_in_that_order() -> None:
 def test_a_pin_is_reported() -> None:
     notes = resolved(2, 0, set=("frozen_stages=3",), image_size=64, weights="hub").notes
     assert [note for note in notes if "fixed" in note] == ["frozen_stages is fixed at 3: the space would vary it."]
+
+
+def test_a_face_crop_that_cannot_be_made_here_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {"space": "everything", "weights": "hub"}
+    for missing, said in (("", []), ("It is not installed.", ["Left out: face_crop. It is not installed."])):
+        monkeypatch.setattr(model_file, "why_not", lambda missing=missing: missing)
+        found = resolved(2, 0, **asked)
+        assert [note for note in found.notes if "face_crop" in note] == said
+        assert ("face_crop" in found.plan.space.parameters(found.plan.setting)) == (missing == "")
+    pinned = resolved(2, 0, **asked, set=("face_crop=haar",))
+    assert [note for note in pinned.notes if "Left out" in note] == []
+    assert pinned.plan.base.face_crop == "haar", "a resumed run of an earlier version"
+
+
+def test_limits_of_photos_are_a_runs_own_and_reach_its_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(MAX_ASPECT, "3")
+    monkeypatch.delenv(MAX_MEGAPIXELS, raising=False)
+    asked = options(max_megapixels=0.5)
+    assert asked.cache_options.limits == StatedLimits(megapixels=0.5)
+    assert {"max_megapixels", "max_aspect"} <= set(asked.IDENTITY) & set(asked.CALL)
+    with asked.limits.within():
+        assert limits() == Limits(0.5, 3)
+    assert limits() == Limits(Limits.megapixels, 3)
 
 
 def test_the_preset_is_a_point_of_the_space_where_all_its_values_lie_in_it(tmp_path: Path) -> None:
