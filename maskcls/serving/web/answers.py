@@ -30,7 +30,8 @@ class Prediction(BaseModel):
     )
     probabilities: list[float] = Field(description="Of the 18 classes, adding up to 1.")
     faces: int | None = Field(
-        description="How many faces a simple detector finds; null: it was not asked. It misses some faces with masks."
+        description="How many faces are found; null: nobody looked. Masks may hide some. Where photos are cut "
+        "to the face (face_crop), the largest one in the middle is taken."
     )
 
 

@@ -12,6 +12,8 @@ const TEXTS = {
     waiting: "Waiting for a photo.", busyNow: "Looking at the photo …", likely: "Most likely {name} ({percent})", notSure: "Not sure: the likeliest answer has only {percent}", nothing: "There is no answer for this photo.",
     noFace: "No face was found in the photo. The classifier answers for anything, so this answer may mean nothing. (Masks hide some faces from the detector.)",
     manyFaces: "{n} faces were found. The classifier gives one answer for the whole photo, so it may be about any of them.",
+    largestFace: "{n} faces were found. The photo was cut to the largest one in its middle, and the answer is about that.",
+    likelyAnyway: "If there is a face, most likely {name} ({percent})",
     mask: "Mask", gender: "Gender", age_group: "Age group",
     "worn": "worn", "incorrect": "incorrect", "not worn": "not worn", "male": "male", "female": "female",
     "under 30": "under 30", "30 to 59": "30 to 59", "over 59": "over 59",
@@ -41,6 +43,8 @@ const TEXTS = {
     waiting: "사진을 기다리고 있습니다.", busyNow: "사진을 보고 있습니다 …", likely: "{name}일 가능성이 가장 높음 ({percent})", notSure: "확신할 수 없음: 가장 가능성 높은 답도 {percent}", nothing: "이 사진에는 답이 없습니다.",
     noFace: "사진에서 얼굴을 찾지 못했습니다. 분류기는 어떤 사진에도 답하므로 이 답은 의미가 없을 수 있습니다. (마스크를 쓴 얼굴은 찾지 못하기도 합니다.)",
     manyFaces: "얼굴이 {n}개 보입니다. 분류기는 사진 전체에 대해 답 하나를 내므로 누구에 대한 답인지 알 수 없습니다.",
+    largestFace: "얼굴이 {n}개 보입니다. 사진 가운데의 가장 큰 얼굴만 잘라 그 얼굴에 대해 답했습니다.",
+    likelyAnyway: "얼굴이 있다면 {name}일 가능성이 가장 높음 ({percent})",
     mask: "마스크", gender: "성별", age_group: "나이대",
     "worn": "바르게 씀", "incorrect": "잘못 씀", "not worn": "쓰지 않음", "male": "남성", "female": "여성",
     "under 30": "30세 미만", "30 to 59": "30~59세", "over 59": "60세 이상",
@@ -124,9 +128,11 @@ function drawAnswer() {
   }
   const found = answer.prediction;
   const name = found.sure ? TASKS.map((task) => text(found[task])).join(", ") : "";
-  sentence.textContent = text(found.sure ? "likely" : "notSure", { name, percent: percent(found.probability) });
+  const likely = found.faces === 0 ? "likelyAnyway" : "likely";
+  sentence.textContent = text(found.sure ? likely : "notSure", { name, percent: percent(found.probability) });
   if (found.faces === 0 || found.faces > 1) {
-    note.textContent = found.faces ? text("manyFaces", { n: found.faces }) : text("noFace");
+    const cut = model && model.classifiers.every((each) => each.face_crop !== "none");
+    note.textContent = found.faces ? text(cut ? "largestFace" : "manyFaces", { n: found.faces }) : text("noFace");
     note.hidden = false;
   }
   find(".tasks").replaceChildren(...TASKS.map((task) => drawTask(task, found.marginals[task], found[task])));
