@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import pandas as pd
 
-from maskcls.data.decoding.decode import decode
+from maskcls.data.decoding.decode import check
 from maskcls.data.identical import identical_photos
 from maskcls.data.layouts.scan import root_of, scan
 from maskcls.data.photos import tabulate
@@ -181,7 +181,7 @@ def decode_all(files: Sequence[str], progress: bool = False) -> tuple[dict[int, 
 
 def _try_decode(file: str) -> tuple[str, tuple[str, ...]]:
     try:
-        return "", decode(file).conversions
+        return "", check(file)
     except DataError as error:
         return str(error), ()
 

@@ -24,6 +24,7 @@ from tune.search.plan import ASHA, LOGGERS, MANY, NONE, TPE, Sampler, Scheduler,
 
 DEFAULT_TRIALS, DEFAULT_FINALISTS, DEFAULT_REPEATS = 12, 3, 3
 SPACE_COPY = "space.py"
+FACE_CROP = "face_crop"
 
 
 def _default_trials(given: dict[str, Any]) -> int | None:
@@ -171,22 +172,17 @@ def resolve(
     preset = Recipe.model_validate(base_recipe) if base_recipe else None
     base = preset or presets.base_recipe(options.preset, scale, explicit, demo=demo)
     served = _Weights(options.weights, has_weights or {})
-    faceless = model_file.why_not()
     setting = Setting(
         "gpu" if scale == "gpu" else "cpu",
         served,
         pretrained=options.weights != weights.NONE,
-        finds_faces=not faceless,
+        finds_faces=not model_file.why_not(),
     )
     if not setting.pretrained and "frozen_stages" not in explicit:
         notes.append("Weights are random, so nothing is frozen.")
     pinned, pins = pinned_space(space, explicit, setting)
     notes += [f"{name} is fixed at {explicit[name]}: the space would vary it." for name in pins]
-    left_out = pinned.left_out(setting)
-    if left_out:
-        notes.append(f"Left out, without weights in {options.weights}: {', '.join(left_out)}.")
-    if faceless and set(pinned.parameters(replace(setting, finds_faces=True))) - set(pinned.parameters(setting)):
-        notes.append(f"Left out: face_crop. {faceless}")
+    notes += _left_out(pinned, setting, options.weights)
     from tune.search.samplers import check_serves  # imports optuna, which reading a run's options need not wait for
 
     check_serves(options.sampler, pinned, setting)
@@ -211,6 +207,19 @@ def resolve(
     )
     plan = replace(plan, base=Recipe.model_validate(plan.recipe({})))
     return Resolved(plan, space, tuple(notes), served.known)
+
+
+def _left_out(space: Space, setting: Setting, folder: str) -> list[str]:
+    """What a space would try if it were there: notes.
+
+    Args:
+        folder: of the weights, or hub.
+    """
+    backbones = space.left_out(setting)
+    notes = [f"Left out, without weights in {folder}: {', '.join(backbones)}."] if backbones else []
+    if not setting.finds_faces and FACE_CROP in space.parameters(replace(setting, finds_faces=True)):
+        notes.append(f"Left out: {FACE_CROP}. {model_file.why_not()}")
+    return notes
 
 
 def fits_after(options: SearchOptions) -> int:

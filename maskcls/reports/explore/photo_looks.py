@@ -93,4 +93,8 @@ def fitted(rgb: Image, box_px: tuple[int, int] = THUMBNAIL_PX) -> Image:
     height, width = rgb.shape[:2]
     scale = min(1.0, box_px[0] / width, box_px[1] / height)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    while width % 2 == height % 2 == 0 and min(width // size[0], height // size[1]) >= 2:
+        # Half by half first: the mean of four pixels takes a fifth of the time of one by other factors.
+        width, height = width // 2, height // 2
+        rgb = np.asarray(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
     return rgb if scale == 1 else np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)

@@ -196,7 +196,7 @@ def test_remembered_bad_photos_are_those_of_this_opencv_and_of_where_the_folder_
     moved = data.rename(tmp_path / "moved")
     photos = read_photos(moved)
     with monkeypatch.context() as no_decoder:
-        no_decoder.delattr("maskcls.data.checks.decode")
+        no_decoder.delattr("maskcls.data.checks.check")
         (message,) = bad_photos(photos, tmp_path / "cache").values()
     assert message.startswith(f"{person_folder(moved, 0) / 'mask1.jpeg'} is not an image")
     monkeypatch.setattr("cv2.__version__", "another")

@@ -226,7 +226,7 @@ def test_a_second_run_decodes_nothing(make_contest, cache, monkeypatch):
     def refuse(*_):
         raise AssertionError("a photo is decoded again")
 
-    monkeypatch.setattr("maskcls.data.checks.decode", refuse)
+    monkeypatch.setattr("maskcls.data.checks.check", refuse)
     monkeypatch.setattr("maskcls.data.pixels.decode", refuse)
     assert np.array_equal(prepare(data, skip_bad=True, cache=CacheOptions(cache)).pixels(32), first)
 

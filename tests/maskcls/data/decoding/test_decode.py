@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskcls.data.decoding import jpeg
-from maskcls.data.decoding.decode import decode, decode_bytes
+from maskcls.data.decoding.decode import check_bytes, decode, decode_bytes
 from maskcls.data.decoding.kinds import header_size, is_photo, kind_of
 from maskcls.errors import CallError, DataError
 from maskcls.stores.photo_limits import MAX_ASPECT, MAX_MEGAPIXELS
@@ -215,12 +215,16 @@ def any_cut_or_flipped_file(of: str, cut: float | None, flips: list[tuple[float,
     if cut is not None:
         del data[int(cut * len(data)) :]
     changed = bytes(data) != ANY[of]
+    content = bytes(data) + behind
     try:
-        found = decode_bytes(bytes(data) + behind, "p/mask1")
+        found = decode_bytes(content, "p/mask1")
     except DataError as error:
         assert str(error).startswith("p/mask1 ")  # noqa: PT017 - a right reading is as good
         assert changed
+        with pytest.raises(DataError, match=f"^{re.escape(str(error))}$"):
+            check_bytes(content, "p/mask1")
     else:
+        assert check_bytes(content, "p/mask1") == found.conversions
         assert found.rgb.dtype == np.uint8
         assert changed or np.array_equal(found.rgb, decode_bytes(ANY[of], "a").rgb)
         assert cut is None or flips or not changed or cut * len(ANY[of]) >= len(ANY[of]) - 12 or behind, "cut"
