@@ -33,6 +33,14 @@ _Probabilities = Annotated[
         "submission.probabilities.csv.",
     ),
 ]
+_FaceCheck = Annotated[
+    bool,
+    typer.Option(
+        "--face-check",
+        help="Count the faces of each photo: a column faces, of a .csv in --probabilities' table. Photos that the "
+        "bundle cuts to the face are counted in any case.",
+    ),
+]
 _Resume = Annotated[
     bool, typer.Option("--resume", help="Go on with what the same call had predicted before it was interrupted.")
 ]
@@ -49,6 +57,7 @@ def main(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Exit with 0 although photos cannot be read, whose answer is class 0.")
     ] = False,
+    face_check: _FaceCheck = False,
     resume: _Resume = False,
     abstain: cli.Abstain = 0.0,
     tta: cli.Tta = False,
@@ -73,7 +82,7 @@ def main(
     for file in (*files[1:], errors_file(out)):
         check_out(file)
     photos = find_photos(images)
-    predictor = Predictor(bundle, device, flip=tta, abstain=abstain, engine=engine)
+    predictor = Predictor(bundle, device, flip=tta, abstain=abstain, engine=engine, face_check=face_check)
     names, keys = photos["file"].tolist(), photos["key"].tolist()
     bad = predict(predictor, names, keys, written, resume=resume)
     for file in files[1:]:

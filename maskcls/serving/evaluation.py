@@ -56,7 +56,7 @@ def evaluate(predictor: Predictor, photos: pd.DataFrame, *, skip_bad: bool = Fal
     """
     files = photos["file"].tolist()
     if skip_bad:
-        found, bad = predictor.predictions(files, skip_bad=True, progress=True)
+        found, bad, _ = predictor.predictions(files, skip_bad=True, progress=True)
     else:
         found, bad = predictor.probabilities(files, progress=True), {}
     good = np.setdiff1d(np.arange(len(photos)), list(bad))  # (m,) rows whose photos could be read

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast, overload
@@ -21,6 +22,7 @@ from maskcls import machine
 from maskcls.data import geometry
 from maskcls.data.decoding import decode as decoding
 from maskcls.data.decoding.decode import Image, Photo
+from maskcls.data.faces.detectors import Detector, check_usable
 from maskcls.data.pool import over_photos, photo_bar
 from maskcls.errors import CallError, DataError
 from maskcls.labels import N_CLASSES
@@ -43,6 +45,13 @@ LISTED = 20
 """Photos that a message lists at most."""
 
 
+class Seen(NamedTuple):
+    """A photo that is ready to be predicted, and how many faces it has; None: nobody looked."""
+
+    crops: Crops
+    faces: int | None
+
+
 class Predictions(NamedTuple):
     """Predictions for n photos, some of which may be unreadable."""
 
@@ -50,6 +59,8 @@ class Predictions(NamedTuple):
     """(n, 18), rows summing to one; 1/18 each for a photo that cannot be read."""
     bad: dict[int, str]
     """For each photo that cannot be read, by its row, what is wrong."""
+    faces: list[int | None] = []
+    """How many faces each photo has, None of one that cannot be read; empty where nobody looked."""
 
 
 class Predictor:
@@ -68,6 +79,7 @@ class Predictor:
             gender or age group.
         engine: `torch`; `onnx`, the graph that `maskcls export --onnx` added to the bundle, which needs no torch;
             `int8`, its variant in 8-bit integers; or an engine that is there.
+        face_check: count the faces of each photo; where the bundle cuts photos to the face, they are in any case.
 
     Raises:
         DataError: the folder holds no bundle, or a damaged one.
@@ -83,6 +95,7 @@ class Predictor:
         flip: bool = False,
         abstain: float = 0.0,
         engine: str | Engine = "torch",
+        face_check: bool = False,
     ) -> None:
         from maskcls.serving.bundle import Bundle, read_bundle  # a recipe's model takes 0.3 s to build
 
@@ -95,6 +108,9 @@ class Predictor:
         self.abstain = abstain
         # Each once: classifiers with the same geometry share a photo's crop.
         self.geometries = tuple(dict.fromkeys(classifier.geometry for classifier in self.bundle.classifiers))
+        self.cuts_to_faces = any(each.face_crop != "none" for each in self.geometries)
+        self.counts_faces = face_check or self.cuts_to_faces
+        self._detector = check_usable() if face_check else None
 
     def predict(self, photos: Photo | Sequence[Photo], *, skip_bad: bool = False) -> pd.DataFrame:
         """Classify photos: one row per photo, in their order.
@@ -103,7 +119,9 @@ class Predictor:
         words of `maskcls.labels`, `class` (0..17), `probability` (of that class), and the 18 probabilities, which add
         up to one, under the names that `maskcls.predict --probabilities` writes: `p0_worn_male_under_30` to
         `p17_not_worn_female_over_59`, all of them in `maskcls.serving.marginals.PROBABILITY_COLUMNS`. A predictor that
-        abstains adds the column `sure`; where that is False, class and attributes are missing.
+        abstains adds the column `sure`; where that is False, class and attributes are missing. One that counts faces
+        (`face_check`, or a bundle that cuts photos to the face) adds the column `faces`; of several, the largest in the
+        middle is taken by a bundle that cuts photos to the face.
 
         Args:
             photos: paths, contents of files as bytes, uint8 RGB arrays (height, width, 3) and Pillow's images, also
@@ -115,8 +133,8 @@ class Predictor:
         Raises DataError where photos cannot be read; the message names all of them.
         """
         photos = _as_list(photos)
-        probabilities, bad = self._predicted(photos, skip_bad)
-        return table_of(photos, probabilities, bad if skip_bad else None, self.abstain)
+        probabilities, bad, faces = self._predicted(photos, skip_bad)
+        return table_of(photos, probabilities, bad if skip_bad else None, self.abstain, faces or None)
 
     @overload
     def rows(  # type: ignore[overload-overlap]  # a str is a Sequence[str] as well
@@ -137,8 +155,10 @@ class Predictor:
         Raises DataError where photos cannot be read, unless `skip_bad`: then their rows have an `error`.
         """
         listed = _as_list(photos)
-        probabilities, bad = self._predicted(listed, skip_bad)
+        probabilities, bad, faces = self._predicted(listed, skip_bad)
         rows = [row_of(photo, at, probabilities[at], bad.get(at, ""), self.abstain) for at, photo in enumerate(listed)]
+        if faces:
+            rows = [replace(row, faces=count) for row, count in zip(rows, faces, strict=True)]
         return rows[0] if _is_one(photos) else rows
 
     def _predicted(self, photos: list[Photo], skip_bad: bool) -> Predictions:
@@ -146,6 +166,12 @@ class Predictor:
         if found.bad and not skip_bad:
             raise DataError(_refusal(found.bad, len(photos), "mend them, leave them out, or give skip_bad=True."))
         return found
+
+    def look(self, photo: Photo) -> Seen:
+        """A photo's crops and, if this predictor counts faces, how many it has. Raises DataError as `rgb_of` does."""
+        rgb = decoding.rgb_of(photo)
+        crops = self.crops(rgb)
+        return Seen(crops, count_faces(rgb, crops, self._detector))
 
     def crops(self, photo: Photo) -> Crops:
         """A photo's pixels, uint8 (s, s, 3), for each geometry: to the bit what the pixel store holds."""
@@ -176,16 +202,18 @@ class Predictor:
         """
         probabilities = np.empty((len(photos), N_CLASSES))
         bad: dict[int, str] = {}
+        faces: list[int | None] = []
         faces_missed = 0
         with photo_bar("Photos", len(photos), progress) as advance:
             for block in self.blocks(photos, skip_bad=skip_bad):
                 probabilities[block.start : block.end] = block.probabilities
                 bad.update(block.bad)
+                faces += block.faces
                 faces_missed += block.faces_missed
                 advance(len(block.probabilities))
         if skip_bad or not bad:
             self.log_missed_faces(faces_missed, len(photos) - len(bad))
-        return Predictions(probabilities, bad)
+        return Predictions(probabilities, bad, faces)
 
     def blocks(self, photos: Sequence[Photo], *, start: int = 0, skip_bad: bool = False) -> Iterator[Block]:
         """Predict the photos from row `start` on, block by block: memory does not grow with their number.
@@ -195,7 +223,7 @@ class Predictor:
         """
         any_bad = False
         for first, decoded in self._decoded(photos, start):
-            good = {row: crops for row, crops in enumerate(decoded) if not isinstance(crops, DataError)}
+            good = {row: one.crops for row, one in enumerate(decoded) if not isinstance(one, DataError)}
             bad = {
                 first + row: _message(photos, first + row, error)
                 for row, error in enumerate(decoded)
@@ -209,11 +237,12 @@ class Predictor:
                 # (m, s, s, 3) for each geometry -> (m, 18)
                 probabilities[list(good)] = self.engine.probabilities(pixels)
             missed = sum(any(cropped.face_missed for cropped in crops.values()) for crops in good.values())
-            yield Block(first, probabilities, bad, missed)
+            faces = [None if isinstance(one, DataError) else one.faces for one in decoded] if self.counts_faces else []
+            yield Block(first, probabilities, bad, missed, tuple(faces))
 
     def log_missed_faces(self, missed: int, total: int) -> None:
         """Say in the log, if photos are cut to the face, in how many of those that could be read none was found."""
-        if any(each.face_crop != "none" for each in self.geometries):
+        if self.cuts_to_faces:
             log.info(geometry.missed_faces_note(missed, total))
 
     def of_rows(self, faces: FaceDataset, rows: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -228,18 +257,28 @@ class Predictor:
         stores = {each: faces.pixels(each.image_size, face_crop=each.face_crop) for each in self.geometries}
         return self.engine.uncalibrated(stores, rows)
 
-    def _decoded(self, photos: Sequence[Photo], first: int) -> Iterator[tuple[int, list[Crops | DataError]]]:
+    def _decoded(self, photos: Sequence[Photo], first: int) -> Iterator[tuple[int, list[Seen | DataError]]]:
         """Blocks of decoded photos from row `first` on, each with its first row; threads decode a few blocks ahead."""
         rest = photos[first:] if first else photos
-        results = over_photos(self._crops_or_error, rest, ahead=BLOCKS_AHEAD * self.engine.block)
+        results = over_photos(self._seen_or_error, rest, ahead=BLOCKS_AHEAD * self.engine.block)
         for start in range(first, len(photos), self.engine.block):
             yield start, list(islice(results, self.engine.block))
 
-    def _crops_or_error(self, photo: Photo) -> Crops | DataError:
+    def _seen_or_error(self, photo: Photo) -> Seen | DataError:
         try:
-            return self.crops(photo)
+            return self.look(photo)
         except DataError as error:  # returned, since the pool would end at the first one that is raised
             return error
+
+
+def count_faces(rgb: Image, crops: Crops, detector: Detector | None) -> int | None:
+    """Return how many faces a photo has: as they were found to cut it, if they were, or else by the detector; None
+    without one.
+    """
+    counts = [cropped.faces for cropped in crops.values() if cropped.faces is not None]
+    if counts:
+        return counts[0]
+    return None if detector is None else detector.find(rgb).count
 
 
 def probabilities_of(

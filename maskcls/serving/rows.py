@@ -38,6 +38,8 @@ class PhotoPrediction:
     """Of the 18 classes, adding up to one."""
     is_sure: bool = True
     """False: the answer is "not sure"."""
+    faces: int | None = None
+    """How many faces the photo has; None: nobody looked."""
     error: str = ""
     """Why the photo could not be read; empty for one that could."""
 
@@ -81,12 +83,14 @@ def table_of(
     probabilities: NDArray[np.float64],
     bad: Mapping[int, str] | None = None,
     abstain: float = 0.0,
+    faces: Sequence[int | None] | None = None,
 ) -> pd.DataFrame:
     """Return n photos and their probabilities (n, 18) as a table, one row per photo.
 
     Args:
         bad: for photos that could not be read, by their row, what is wrong. None: there is no column `error`.
         abstain: below this probability of the likeliest class it is missing. 0: there is no column `sure`.
+        faces: of each photo. None: there is no column `faces`.
     """
     classes = probabilities.argmax(axis=1)  # (n,)
     found = [decode(int(class_)) for class_ in classes]
@@ -106,6 +110,8 @@ def table_of(
         sure = probabilities.max(axis=1) >= abstain  # (n,)
         table.loc[~sure, ["mask", "gender", "age_group", "class"]] = pd.NA
         table.insert(list(table).index("probability") + 1, "sure", pd.array(sure, dtype="boolean"))
+    if faces is not None:
+        table["faces"] = pd.array(list(faces), dtype="Int64")
     if bad is not None:
         table.loc[list(bad), table.columns[1:]] = pd.NA
         table["error"] = [bad.get(row, "") for row in range(len(photos))]

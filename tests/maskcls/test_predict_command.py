@@ -15,6 +15,7 @@ import pytest
 
 from maskcls import cli, predict
 from maskcls.serving.predicting.unfinished import Block, Unfinished
+from tests.conftest import DemoFaces
 
 RandomBundle = Callable[[str], Path]
 NAMES = ("b2.jpg", "a1.jpg", "c3.jpg", "0d.jpg")
@@ -108,6 +109,26 @@ def test_unreadable_photos_are_listed_and_the_others_predicted(
     assert not listed.exists(), "it would speak of an earlier call"
 
 
+def test_faces_are_counted_and_several_are_said(
+    random_bundle: RandomBundle, demo_faces: DemoFaces, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    face = cv2.imread(str(min(demo_faces(6, 0).glob("train/images/*/normal.*"))))
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name, pixels in (("a", face), ("b", np.full_like(face, 128)), ("c", np.hstack([face, face]))):
+        cv2.imwrite(str(photos / f"{name}.png"), pixels)
+    call = ("--bundle", random_bundle("single"), "--images", photos, "--out", tmp_path / "s.jsonl")
+    assert command(*call, "--face-check") == 0
+    rows = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines()]
+    assert [row["faces"] for row in rows] == [1, 0, 2]
+    error = capsys.readouterr().err
+    assert "No face was found in 1 of 3 photos; their answers may mean nothing." in error
+    assert "Several faces were found in 1 of 3 photos; the answer may be about any of them." in error
+    assert command(*call) == 0
+    assert "faces" not in json.loads((tmp_path / "s.jsonl").read_text().splitlines()[0])
+    assert "faces" not in capsys.readouterr().err
+
+
 def test_where_no_photo_can_be_read_nothing_is_written(
     random_bundle: RandomBundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -193,6 +214,7 @@ def test_listings_that_name_nothing_are_refused(
 KILLED = """
 import os, signal, sys
 from maskcls import cli, predict
+from tests.conftest import DemoFaces
 from maskcls.serving.predicting.unfinished import Unfinished
 append = Unfinished.append
 def append_twice_and_be_killed(self, block):

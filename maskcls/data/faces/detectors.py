@@ -8,6 +8,7 @@ from typing import Any
 
 from maskcls.data.faces import haar, yunet
 from maskcls.data.faces.boxes import Faces, Image
+from maskcls.errors import RunError
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,14 @@ DETECTORS = {
 def usable_detector() -> Detector | None:
     """Return the best detector that can be used here; None if there is none."""
     return next((detector for detector in DETECTORS.values() if not detector.why_not()), None)
+
+
+def check_usable() -> Detector:
+    """Return the best detector that can be used here. Raises RunError that says what to install where there is none."""
+    detector = usable_detector()
+    if detector is None:
+        raise RunError(DETECTORS["yunet"].why_not())
+    return detector
 
 
 def face_square(rgb: Image, detector: Detector) -> tuple[Image | None, int]:

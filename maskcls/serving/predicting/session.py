@@ -55,6 +55,7 @@ def predict(
         "--tta": predictor.flip,
         "--device": predictor.device,
         "--engine": predictor.engine.name,
+        "--face-check": predictor.counts_faces,
     }
     with Unfinished(out.file, call, resume=resume) as kept:
         if kept.done:
@@ -72,13 +73,31 @@ def predict(
             kept.remove()
         check_any_predicted(kept.bad, len(files))
         write_errors(errors_file(out.file), keys, kept.bad)
-        _write(kept, keys, out, predictor.abstain)
+        _write(kept, keys, out, predictor)
         predictor.log_missed_faces(kept.faces_missed, len(files) - len(kept.bad))
+        for note in _face_notes(kept.faces, is_cut=predictor.cuts_to_faces):
+            typer.echo(note, err=True)
         return kept.bad
 
 
-def _write(kept: Unfinished, keys: Sequence[str], out: Output, abstain: float) -> None:
-    with open_table(out.file, out.format, probabilities=out.probabilities, abstain=abstain) as table:
+def _face_notes(faces: Sequence[int | None], *, is_cut: bool) -> list[str]:
+    """Return what to say of photos with no face, or several.
+
+    Args:
+        faces: of each photo, None of one that could not be read; empty where nobody looked.
+        is_cut: photos are cut to the face; then the log says where none was found.
+    """
+    looked = [count for count in faces if count is not None]
+    none, several = looked.count(0), sum(count > 1 for count in looked)
+    of = f"of {len(looked):,} photos"
+    notes = [f"No face was found in {none:,} {of}; their answers may mean nothing."] if none and not is_cut else []
+    taken = "the largest in the middle was taken" if is_cut else "the answer may be about any of them"
+    return [*notes, f"Several faces were found in {several:,} {of}; {taken}."] if several else notes
+
+
+def _write(kept: Unfinished, keys: Sequence[str], out: Output, predictor: Predictor) -> None:
+    how = {"probabilities": out.probabilities, "faces": predictor.counts_faces}
+    with open_table(out.file, out.format, abstain=predictor.abstain, **how) as table:
         for block in kept.read(WRITTEN_PHOTOS):
             table.add(keys[block.start : block.end], block)
 

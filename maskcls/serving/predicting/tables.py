@@ -25,7 +25,7 @@ from maskcls.text import shown
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ANSWER, SURE = "ans", "sure"
+ANSWER, SURE, FACES = "ans", "sure", "faces"
 DIGITS = 6
 """Significant digits of a probability in text."""
 
@@ -62,17 +62,20 @@ def probabilities_file(out: Path) -> Path:
 
 
 @contextmanager
-def open_table(out: Path, kind: Format, *, probabilities: bool, abstain: float = 0.0) -> Iterator[Table]:
+def open_table(
+    out: Path, kind: Format, *, probabilities: bool, abstain: float = 0.0, faces: bool = False
+) -> Iterator[Table]:
     """Yield a table to be filled block by block; its files appear, or are replaced, when the block ends without error.
 
     Args:
         probabilities: whether the 18 probabilities and those of mask, gender and age group are written as well.
         abstain: where the likeliest class has a lower probability, the answer is "not sure".
+        faces: whether the blocks say how many faces each photo has; of a submission, the probabilities' table does.
     """
     with ExitStack() as files:
         # The submission last: where it is, its probabilities are, too.
         streams = [files.enter_context(replacing(file)) for file in files_of(out, kind, probabilities=probabilities)]
-        table = TABLES[kind](streams, probabilities=probabilities, abstain=abstain)
+        table = TABLES[kind](streams, probabilities=probabilities, abstain=abstain, faces=faces)
         try:
             yield table
         finally:
@@ -82,10 +85,11 @@ def open_table(out: Path, kind: Format, *, probabilities: bool, abstain: float =
 class Table:
     """A table that is written in blocks."""
 
-    def __init__(self, streams: Sequence[IO[bytes]], *, probabilities: bool, abstain: float) -> None:
+    def __init__(self, streams: Sequence[IO[bytes]], *, probabilities: bool, abstain: float, faces: bool) -> None:
         self.streams = streams
         self.abstain = abstain
         self.with_probabilities = probabilities
+        self.with_faces = faces
         self.begin()
 
     def begin(self) -> None:
@@ -106,7 +110,8 @@ class _Submission(Table):
     """
 
     def begin(self) -> None:
-        columns = ((IMAGE, ANSWER), (IMAGE, *PROBABILITY_COLUMNS, *MARGINAL_COLUMNS))
+        faces = (FACES,) if self.with_faces else ()
+        columns = ((IMAGE, ANSWER), (IMAGE, *PROBABILITY_COLUMNS, *MARGINAL_COLUMNS, *faces))
         for stream, names in zip(self.streams, columns, strict=False):
             stream.write(csv_lines([names]).encode())
 
@@ -120,7 +125,9 @@ class _Submission(Table):
         answers.write(csv_lines(zip(keys, said, strict=True)).encode())
         for stream in beside:
             numbers = np.hstack([probabilities, marginal_table(probabilities)])  # (n, 26)
-            rows = ((key, *(f"{p:.{DIGITS}g}" for p in row)) for key, row in zip(keys, numbers.tolist(), strict=True))
+            rows = [[key, *(f"{p:.{DIGITS}g}" for p in row)] for key, row in zip(keys, numbers.tolist(), strict=True)]
+            for row, faces in zip(rows, block.faces, strict=False):  # none, if they are not counted
+                row.append("" if faces is None else str(faces))
             stream.write(csv_lines(rows).encode())
 
 
@@ -141,16 +148,19 @@ class _Parquet(Table):
     def begin(self) -> None:
         import pyarrow.parquet as pq
 
-        self._writer = pq.ParquetWriter(self.streams[0], _schema(self.with_probabilities, self.abstain))
+        self._writer = pq.ParquetWriter(self.streams[0], self._schema())
 
     def add(self, keys: Sequence[str], block: Block) -> None:
         import pyarrow as pa
 
         columns = columns_of(keys, block, self.abstain, with_probabilities=self.with_probabilities)
-        self._writer.write_table(pa.table(columns, schema=_schema(self.with_probabilities, self.abstain)))
+        self._writer.write_table(pa.table(columns, schema=self._schema()))
 
     def end(self) -> None:
         self._writer.close()
+
+    def _schema(self) -> pa.Schema:
+        return schema(self.with_probabilities, self.abstain, self.with_faces)
 
 
 TABLES: dict[Format, type[Table]] = {Format.CSV: _Submission, Format.JSONL: _JsonLines, Format.PARQUET: _Parquet}
@@ -173,6 +183,8 @@ def columns_of(keys: Sequence[str], block: Block, abstain: float, *, with_probab
         for row in (row for row, is_sure in enumerate(columns[SURE]) if not is_sure):
             for name in (ANSWER, "mask", "gender", "age_group"):
                 columns[name][row] = None
+    if block.faces:
+        columns[FACES] = list(block.faces)
     if with_probabilities:
         numbers = np.hstack([probabilities, marginal_table(probabilities)])  # (m, 26)
         columns |= dict(zip((*PROBABILITY_COLUMNS, *MARGINAL_COLUMNS), numbers.T.tolist(), strict=True))
@@ -182,11 +194,14 @@ def columns_of(keys: Sequence[str], block: Block, abstain: float, *, with_probab
     return {IMAGE: list(keys), **columns}
 
 
-def _schema(with_probabilities: bool, abstain: float) -> pa.Schema:
+def schema(with_probabilities: bool, abstain: float, with_faces: bool) -> pa.Schema:
+    """Return the types of what `columns_of` returns."""
     import pyarrow as pa
 
     texts = [(name, pa.string()) for name in ("mask", "gender", "age_group")]
     numbers = (*PROBABILITY_COLUMNS, *MARGINAL_COLUMNS) if with_probabilities else ()
     sure = [(SURE, pa.bool_())] if abstain else []
+    faces = [(FACES, pa.int32())] if with_faces else []
     reals = [(name, pa.float64()) for name in numbers]
-    return pa.schema([(IMAGE, pa.string()), (ANSWER, pa.int8()), *texts, ("probability", pa.float64()), *sure, *reals])
+    known = [(IMAGE, pa.string()), (ANSWER, pa.int8()), *texts, ("probability", pa.float64()), *sure, *faces]
+    return pa.schema([*known, *reals])

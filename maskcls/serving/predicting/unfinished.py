@@ -1,15 +1,16 @@
 """What a call of `maskcls.predict` has predicted so far, in a folder beside its output, so that another can go on.
 
 `probabilities.bin` has 18 float64 per photo. `blocks.jsonl` has one line per block that is whole: the row behind its
-last photo, a checksum, the photos that could not be read, and how many faces were missed. A block counts from its line
-on, so that a kill at any moment costs at most the block at work. `call.json` says what is predicted, and with what.
+last photo, a checksum, the photos that could not be read, how many faces were missed, and how many each photo has. A
+block counts from its line on, so that a kill at any moment costs at most the block at work. `call.json` says what is
+predicted, and with what.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, NamedTuple, Self
@@ -39,6 +40,8 @@ class Block(NamedTuple):
     bad: dict[int, str]
     """For each photo that cannot be read, by its row among all photos, what is wrong."""
     faces_missed: int = 0
+    faces: tuple[int | None, ...] = ()
+    """(m,) how many faces each photo has, None of one that cannot be read; empty where nobody looked."""
 
     @property
     def end(self) -> int:
@@ -63,6 +66,8 @@ class Unfinished:
         """Photos that are predicted."""
         self.bad: dict[int, str] = {}
         self.faces_missed = 0
+        self.faces: list[int | None] = []
+        """Of the photos that are predicted; empty where nobody looked."""
         self.folder.mkdir(exist_ok=True)
         self._lock = FileLock(self.folder / LOCK)
         try:
@@ -102,9 +107,10 @@ class Unfinished:
         self._probabilities.write(content)
         self._probabilities.flush()
         line = {"end": block.end, "crc": crc32(content), "bad": block.bad, "faces_missed": block.faces_missed}
+        line["faces"] = block.faces
         self._blocks.write(f"{json.dumps(line)}\n".encode())
         self._blocks.flush()
-        self._count(block.end, block.bad, block.faces_missed)
+        self._count(block.end, block.bad, block.faces_missed, block.faces)
 
     def read(self, size: int) -> Iterator[Block]:
         """Yield what was kept, in blocks of `size` photos."""
@@ -113,7 +119,8 @@ class Unfinished:
                 content = stream.read(min(size, self.done - start) * ROW_BYTES)
                 probabilities = np.frombuffer(content, "<f8").reshape(-1, N_CLASSES).astype(np.float64)
                 rows = range(start, start + len(probabilities))
-                yield Block(start, probabilities, {row: self.bad[row] for row in rows if row in self.bad})
+                bad = {row: self.bad[row] for row in rows if row in self.bad}
+                yield Block(start, probabilities, bad, faces=tuple(self.faces[start : rows.stop]))
 
     def _begin(self, call: Mapping[str, Any]) -> None:
         (self.folder / BLOCKS).unlink(missing_ok=True)  # first: without it nothing counts
@@ -145,13 +152,15 @@ class Unfinished:
                 if not is_whole:  # a failing machine may lose what a killed process does not
                     break
                 self._line_bytes += len(line.encode()) + 1
-                self._count(block["end"], {int(row): said for row, said in block["bad"].items()}, block["faces_missed"])
+                bad = {int(row): said for row, said in block["bad"].items()}
+                self._count(block["end"], bad, block["faces_missed"], block.get("faces", ()))
         return True
 
-    def _count(self, end: int, bad: Mapping[int, str], faces_missed: int) -> None:
+    def _count(self, end: int, bad: Mapping[int, str], faces_missed: int, faces: Sequence[int | None]) -> None:
         self.done = end
         self.bad.update(bad)
         self.faces_missed += faces_missed
+        self.faces += faces
 
     def _open(self, name: str, size: int) -> IO[bytes]:
         """Open a file to append to its first `size` bytes; what follows was not whole."""

@@ -12,11 +12,11 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from maskcls.data.decoding.decode import Image, decode_bytes
+from maskcls.data.decoding.decode import decode_bytes
 from maskcls.data.faces.detectors import DETECTORS, usable_detector
 from maskcls.errors import DataError, RunError
 from maskcls.machine import usable_cores
-from maskcls.serving.predictor import Crops, Predictor
+from maskcls.serving.predictor import Predictor, Seen, count_faces
 from maskcls.serving.web.batcher import Batcher
 from maskcls.serving.web.limits import Limits
 from maskcls.serving.web.metrics import Metrics
@@ -33,14 +33,6 @@ LARGE_PX = 4_000_000
 
 So a few that take seconds keep nobody waiting who sends what a camera in a browser gives, and memory is bounded.
 """
-
-
-class Prepared(NamedTuple):
-    """A photo that is ready to be predicted."""
-
-    crops: Crops
-    faces: int | None
-    """How many were found, or None if they were not looked for."""
 
 
 class Predicted(NamedTuple):
@@ -124,26 +116,19 @@ class Service:
         self.metrics.photos.inc(len(photos))
         return [Predicted(each, one.faces) for each, one in zip(found, prepared, strict=True)]
 
-    async def _prepare(self, data: bytes, place: int) -> Prepared:
+    async def _prepare(self, data: bytes, place: int) -> Seen:
         size = await _in(self._decoders, check_header, data, self.limits, place)
         decoders = self._large_decoder if size.width * size.height > LARGE_PX else self._decoders
         return await _in(decoders, self._decode, data, place)
 
-    def _decode(self, data: bytes, place: int) -> Prepared:
+    def _decode(self, data: bytes, place: int) -> Seen:
         """Decode a photo and crop it: pixels to the bit as `maskcls.predict` has them of the same file."""
         try:
             rgb = decode_bytes(data, "The photo").rgb
         except DataError as error:
             raise Refused(422, "unreadable", str(error), place) from None
         crops = self.predictor.crops(rgb)
-        return Prepared(crops, self._count_faces(rgb, crops))
-
-    def _count_faces(self, rgb: Image, crops: Crops) -> int | None:
-        """Return how many faces a photo has, as they were found to cut it, if they were; None without a face check."""
-        if self._detector is None:
-            return None
-        counts = [cropped.faces for cropped in crops.values() if cropped.faces is not None]
-        return counts[0] if counts else self._detector.find(rgb).count
+        return Seen(crops, count_faces(rgb, crops, self._detector) if self._detector else None)
 
     @contextmanager
     def _admit(self, photos: int) -> Iterator[None]:

@@ -146,6 +146,22 @@ def test_faces_that_are_not_found_are_reported_when_predicting(
     assert caplog.messages == []
 
 
+def test_a_bundle_that_cuts_photos_to_the_face_counts_faces(
+    random_bundle: RandomBundle, drawn_faces: list[Path], tmp_path: Path
+) -> None:
+    face = decode(next(file for file in drawn_faces if Geometry(64, "haar").crop(decode(file).rgb).faces)).rgb
+    photos = [face, np.full_like(face, 128), np.hstack([face, face]), tmp_path / "missing.jpg"]
+    predictor = cut_to_faces(random_bundle("single"), tmp_path / "haar")
+    counts = [DETECTORS["haar"].find(rgb).count for rgb in photos[:3]]
+    assert counts[:2] == [1, 0]
+    assert [row.faces for row in predictor.rows(photos, skip_bad=True)] == [*counts, None]
+    table = predictor.predict(photos, skip_bad=True)
+    assert table["faces"].tolist() == [*counts, pd.NA]
+    plain = Predictor(random_bundle("single"), "cpu")
+    assert "faces" not in plain.predict(photos[:1])
+    assert plain.rows(face).faces is None
+
+
 def test_an_array_counts_as_the_photo_it_was_decoded_from(predictor: Predictor, photo_kinds: list[Path]) -> None:
     arrays = [decode(file).rgb for file in photo_kinds]
     assert np.array_equal(predictor.probabilities(arrays), predictor.probabilities(photo_kinds))

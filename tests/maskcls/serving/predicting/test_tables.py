@@ -63,6 +63,18 @@ def test_other_tables_have_all_that_is_known(kind: Format, tmp_path: Path) -> No
         assert [row[name] for name in MARGINAL_COLUMNS] == pytest.approx(expected, rel=1e-5)
 
 
+def test_faces_are_a_column_where_they_are_counted(tmp_path: Path) -> None:
+    for kind in Format:
+        with open_table(tmp_path / f"p.{kind}", kind, probabilities=True, faces=True) as table:
+            table.add(KEYS, ONE_BAD._replace(faces=(1, None, 3)))
+    heading, *lines = (tmp_path / "p.probabilities.csv").read_text().splitlines()
+    assert heading.endswith(",age_group_over_59,faces")
+    assert [line.rpartition(",")[2] for line in lines] == ["1", "", "3"]
+    rows = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    for found in (rows, pq.read_table(tmp_path / "p.parquet").to_pylist()):
+        assert [row["faces"] for row in found] == [1, None, 3]
+
+
 def test_below_the_limit_the_answer_is_not_sure(tmp_path: Path) -> None:
     sure = DRAWN.max(axis=1) >= (limit := float(np.sort(DRAWN[[0, 2]].max(axis=1))[1]))
     for kind in Format:

@@ -12,7 +12,9 @@ from maskcls.serving.predicting.unfinished import BLOCKS, PROBABILITIES, Block, 
 
 CALL = {"bundle": "b" * 12, "--images": "i" * 12}
 DRAWN = np.random.default_rng(0).dirichlet(np.ones(18), 7)  # (7, 18)
-FIRST, SECOND = Block(0, DRAWN[:4], {2: "2 is empty."}, 1), Block(4, DRAWN[4:], {5: "5 is cut."}, 2)
+FACES = (1, 0, None, 2, 1, None, 0)
+FIRST = Block(0, DRAWN[:4], {2: "2 is empty."}, 1, FACES[:4])
+SECOND = Block(4, DRAWN[4:], {5: "5 is cut."}, 2, FACES[4:])
 
 
 def kill(out: Path, *blocks: Block, resume: bool = False) -> None:
@@ -34,6 +36,7 @@ def test_what_was_kept_is_read_again_to_the_bit(tmp_path: Path) -> None:
         assert (work.done, work.bad, work.faces_missed) == (7, {2: "2 is empty.", 5: "5 is cut."}, 3)
         blocks = list(work.read(3))
         assert np.array_equal(np.concatenate([block.probabilities for block in blocks]), DRAWN)
+        assert sum((block.faces for block in blocks), ()) == FACES
         assert [block.bad for block in blocks] == [{2: "2 is empty."}, {5: "5 is cut."}, {}]
     assert not folder_of(tmp_path / "s.csv").exists(), "what is done leaves nothing"
 
