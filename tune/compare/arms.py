@@ -204,7 +204,10 @@ def repeat_splits(run: ComparisonRun, faces: FaceDataset, repeats: int, folds: i
 def find_untrainable(
     comparisons: Sequence[PlannedComparison], faces: FaceDataset, splits: Sequence[Split]
 ) -> dict[tuple[str, str], str]:
-    """Why arms cannot be trained, by comparison and arm: some repeat leaves a label without training photos."""
+    """Why arms cannot be trained, by comparison and arm: some repeat leaves a label without training photos, or nothing
+    here finds the faces that photos are to be cut to.
+    """
+    from maskcls.data.faces.detectors import DETECTORS
     from maskcls.training.fit_data import check_trainable
 
     found = {}
@@ -215,6 +218,9 @@ def find_untrainable(
                     check_trainable(arm.recipe, replace(faces, split=split))
             except CallError as error:
                 found[comparison.name, arm.name] = str(error)
+            detector = DETECTORS.get(arm.recipe.face_crop)
+            if detector is not None and detector.why_not():
+                found[comparison.name, arm.name] = detector.why_not()
     return found
 
 

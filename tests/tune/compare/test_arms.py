@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 
 from maskcls.data.dataset import FaceDataset
+from maskcls.data.faces.detectors import DETECTORS
 from maskcls.data.splits import Split, split_people
 from maskcls.errors import CallError, DataError
 from maskcls.labels import encode
@@ -320,6 +322,14 @@ def test_what_cannot_be_trained_is_found_in_any_repeat() -> None:
     (left,), (note,) = leave_out([one], found)
     assert [arm.name for arm in left.variants] == ["b"]
     assert note.startswith("one, nobody is left out: age_cut_young=30")
+
+
+def test_a_face_crop_that_cannot_be_made_here_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = replace(DETECTORS["yunet"], why_not=lambda: "It is not installed.")
+    monkeypatch.setitem(DETECTORS, "yunet", missing)
+    variants = (Variant("cut", {"face_crop": "yunet"}), Variant("b", {"epochs": 9}))
+    one = plan_comparison(Comparison("one", variants=variants), Recipe(), {})[0]
+    assert find_untrainable([one], make_faces(), []) == {("one", "cut"): "It is not installed."}
 
 
 def test_ids_depend_on_the_values_alone() -> None:
