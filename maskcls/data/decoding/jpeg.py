@@ -6,8 +6,13 @@ same libjpeg-turbo, raises it. Both give the same pixels. Source of the segments
 
 from __future__ import annotations
 
+import os
 import re
 import struct
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +41,9 @@ _DAMAGE = re.compile("premature|bad Huffman|bad arithmetic|instead of RST", re.I
 _SURPLUS = re.compile(r"(\d+) extraneous bytes")
 _SURPLUS_BYTES, _SURPLUS_SHARE = 64, 0.01
 """Some cameras leave a few bytes between the last row and the end; many are rows that were not understood."""
+_STDERR, _ONE_LISTENS = 2, threading.Lock()
+_DECODERS_LINES = (b"Corrupt JPEG data", b"Premature end", b"Warning", b"Unsupported", b"Invalid", b"Inconsistent")
+"""How libjpeg's lines begin."""
 
 
 class Damaged(Exception):  # noqa: N818 - a state of the file, from which `decode` makes the message
@@ -116,13 +124,7 @@ def decode(data: bytes, components: int) -> NDArray[Any]:
         if "subsampling" not in str(error):
             raise
     # Colours of print, and colours that are sampled in an unusual way: simplejpeg does not take both to RGB.
-    try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error as error:
-        raise ValueError(str(error.err)) from None
-    if pixels is None:
-        raise ValueError("its colours cannot be read")
-    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
+    return _by_opencv(data)
 
 
 def is_sound(data: bytes) -> bool:
@@ -137,12 +139,57 @@ def is_sound(data: bytes) -> bool:
     return True
 
 
+def _by_opencv(data: bytes) -> NDArray[Any]:
+    """Decode as OpenCV does, and read what its decoder writes to stderr."""
+    try:
+        with _what_is_said() as said:
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        raise ValueError(str(error.err)) from None
+    for line in said:
+        _refuse_damage(line, len(data))
+    if pixels is None:
+        raise ValueError("its colours cannot be read")
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
+
+
+@contextmanager
+def _what_is_said() -> Iterator[list[str]]:
+    """Yield a list that has the decoder's lines after the block. Other lines of the process go on to stderr."""
+    said: list[str] = []
+    with _ONE_LISTENS, tempfile.TemporaryFile() as kept:
+        try:
+            stderr = os.dup(_STDERR)
+        except OSError:  # it is closed, and nothing reaches a terminal
+            yield said
+            return
+        try:
+            os.dup2(kept.fileno(), _STDERR)
+            try:
+                yield said
+            finally:
+                os.dup2(stderr, _STDERR)
+            kept.seek(0)
+            for line in kept.read().splitlines(keepends=True):
+                if line.startswith(_DECODERS_LINES):
+                    said.append(line.decode(errors="replace").strip())
+                else:
+                    os.write(stderr, line)
+        finally:
+            os.close(stderr)
+
+
 def _strictly(data: bytes, colours: str) -> NDArray[Any]:
     try:
         pixels: NDArray[Any] = simplejpeg.decode_jpeg(data, colours, strict=True)
     except ValueError as error:
-        surplus = _SURPLUS.search(str(error))
-        if _DAMAGE.search(str(error)) or (surplus and int(surplus[1]) > _SURPLUS_BYTES + _SURPLUS_SHARE * len(data)):
-            raise Damaged(str(error).removeprefix("Corrupt JPEG data: ")) from None
+        _refuse_damage(str(error), len(data))
         pixels = simplejpeg.decode_jpeg(data, colours, strict=False)  # again ValueError, if it was no warning
     return pixels
+
+
+def _refuse_damage(said: str, n_bytes: int) -> None:
+    """Raise Damaged if what libjpeg says of a file of that size means that a part of the picture is lost."""
+    surplus = _SURPLUS.search(said)
+    if _DAMAGE.search(said) or (surplus and int(surplus[1]) > _SURPLUS_BYTES + _SURPLUS_SHARE * n_bytes):
+        raise Damaged(said.removeprefix("Corrupt JPEG data: ")) from None

@@ -67,12 +67,23 @@ def test_a_jpegs_pixels_are_opencvs_to_the_bit(options: dict[str, Any]) -> None:
     assert np.array_equal(decode_bytes(cmyk.getvalue(), "a").rgb, wanted[:, :, ::-1])
 
 
-@pytest.mark.parametrize("factors", [0x31, 0x42])
-def test_colours_that_are_sampled_in_an_unusual_way_are_read_as_opencv_reads_them(factors: int) -> None:
+@pytest.mark.parametrize(("factors", "height"), [(0x31, 176), (0x42, 200)])
+def test_colours_that_are_sampled_in_an_unusual_way_are_read_as_opencv_reads_them(factors: int, height: int) -> None:
     data = bytearray(saved("JPEG", subsampling=0))
-    data[data.index(b"\xff\xc0") + 11] = factors  # of the first component, horizontally and vertically
+    frame = data.index(b"\xff\xc0")
+    data[frame + 11] = factors  # of the first component, horizontally and vertically
+    data[frame + 5 : frame + 7] = struct.pack(">H", height)  # as many rows as the scan then has
     wanted = np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR))
     assert np.array_equal(decode_bytes(bytes(data), "a").rgb, wanted[:, :, ::-1])
+
+
+def test_damage_in_colours_that_are_sampled_in_an_unusual_way_is_refused_by_name(silent: None) -> None:
+    """OpenCV decodes them, and says what is wrong to stderr alone, without the file's name."""
+    data = bytearray(saved("JPEG", quality=90, subsampling=0))
+    data[data.index(b"\xff\xc0") + 11] = 0x31
+    data[len(data) // 2 : len(data) // 2 + 300] = bytes(300)
+    with pytest.raises(DataError, match=r"^p/mask1 is damaged: .*\. Copy the photo again, or leave it out\.$"):
+        decode_bytes(bytes(data), "p/mask1")
 
 
 @pytest.mark.parametrize("behind", [b"\xff\xda", b"\xff\xd8\xff" + JPEG[3:-2], bytes(9), b"ftypmp42\xff\xd9\xff\xda"])
