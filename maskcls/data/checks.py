@@ -40,7 +40,7 @@ __all__ = [
 
 log = logging.getLogger("maskcls")
 
-_RULES = 2
+_RULES = 3
 """Raised where `decode` refuses or takes other photos than before, so that none of its earlier results is read."""
 
 CONVERTED = {
