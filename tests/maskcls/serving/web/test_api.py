@@ -21,6 +21,7 @@ from maskcls.data.decoding.decode import decode_bytes
 from maskcls.errors import RunError
 from maskcls.serving.marginals import marginals
 from maskcls.serving.predictor import Predictor
+from maskcls.serving.web import service
 from maskcls.serving.web.examples import EXAMPLES
 from tests.conftest import Ensemble
 from tests.maskcls.serving.web.conftest import Serving
@@ -266,6 +267,16 @@ def test_faces_are_counted_unless_it_is_switched_off(client: TestClient, drawn_f
     ]
     found = client.post("/v1/predict", files=form(*photos)).json()["predictions"]
     assert [each["faces"] for each in found] == [1, 0, 2]
+
+
+def test_where_no_face_can_be_found_the_service_says_so_and_answers(
+    serving: Serving, drawn_face: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(service, "usable_detector", lambda: None)
+    with caplog.at_level("WARNING", "maskcls"), serving() as client:
+        (found,) = client.post("/v1/predict", files=form(drawn_face)).json()["predictions"]
+    assert found["faces"] is None
+    assert [line for line in caplog.messages if line.startswith("No answer will warn of no face or several")]
 
 
 def nan_weights(bundle: Path) -> Predictor:

@@ -290,6 +290,10 @@ def test_no_face_and_two_faces_get_a_word(site: Site, visit: Visit, tmp_path: Pa
         visit.upload(tmp_path / "photo.png")
         visit.page.wait_for_selector(f".note:has-text('{sentence}')")
         assert visit.page.is_visible("text=Most likely")
+        assert ("If there is a face" in visit.page.inner_text(".sentence")) == ("No face" in sentence)
+    visit.page.evaluate("model.classifiers.forEach((each) => { each.face_crop = 'yunet'; })")
+    visit.upload(tmp_path / "photo.png")
+    visit.page.wait_for_selector(".note:has-text('2 faces were found. The photo was cut to the largest one')")
 
 
 @pytest.mark.browser
