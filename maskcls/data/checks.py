@@ -25,8 +25,8 @@ from maskcls.data.splits import SIDES, Split, missing_classes, split_people
 from maskcls.errors import DataError
 from maskcls.files import unreadable, write_atomically
 from maskcls.labels import CLASS_NAMES
-from maskcls.text import shown
 from maskcls.stores.photo_limits import limits
+from maskcls.text import shown
 
 __all__ = [
     "Inspection",

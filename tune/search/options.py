@@ -172,12 +172,8 @@ def resolve(
     preset = Recipe.model_validate(base_recipe) if base_recipe else None
     base = preset or presets.base_recipe(options.preset, scale, explicit, demo=demo)
     served = _Weights(options.weights, has_weights or {})
-    setting = Setting(
-        "gpu" if scale == "gpu" else "cpu",
-        served,
-        pretrained=options.weights != weights.NONE,
-        finds_faces=not model_file.why_not(),
-    )
+    finds_faces = not model_file.why_not() or FACE_CROP in explicit
+    setting = Setting("gpu" if scale == "gpu" else "cpu", served, options.weights != weights.NONE, finds_faces)
     if not setting.pretrained and "frozen_stages" not in explicit:
         notes.append("Weights are random, so nothing is frozen.")
     pinned, pins = pinned_space(space, explicit, setting)
