@@ -278,7 +278,7 @@ def count_faces(rgb: Image, crops: Crops, detector: Detector | None) -> int | No
     counts = [cropped.faces for cropped in crops.values() if cropped.faces is not None]
     if counts:
         return counts[0]
-    return None if detector is None else detector.find(rgb).count
+    return None if detector is None else detector.find(rgb).number
 
 
 def probabilities_of(

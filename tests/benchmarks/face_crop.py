@@ -59,7 +59,7 @@ def _look(detector: Detector, photos: dict[str, Image]) -> tuple[dict[str, Any],
     edges = sorted(box.edge for box in found.boxes.values())
     facts = {
         "found": {"all": found.share(), **{kind: found.share(kind) for kind in KINDS}},
-        "several": sum(faces.count > 1 for faces in looked.values()),
+        "several": sum(faces.number > 1 for faces in looked.values()),
         "wrong": len(found.elsewhere()),
         "edge_px": {"least": edges[0], "median": edges[len(edges) // 2], "most": edges[-1]},
     }

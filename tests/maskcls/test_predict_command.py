@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from maskcls import cli, predict
+from maskcls.data.decoding.decode import decode
 from maskcls.serving.predicting.unfinished import Block, Unfinished
 from tests.conftest import DemoFaces
 
@@ -112,7 +113,7 @@ def test_unreadable_photos_are_listed_and_the_others_predicted(
 def test_faces_are_counted_and_several_are_said(
     random_bundle: RandomBundle, demo_faces: DemoFaces, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    face = cv2.imread(str(min(demo_faces(6, 0).glob("train/images/*/normal.*"))))
+    face = decode(min(demo_faces(6, 0).glob("train/images/*/normal.*"))).rgb
     photos = tmp_path / "photos"
     photos.mkdir()
     for name, pixels in (("a", face), ("b", np.full_like(face, 128)), ("c", np.hstack([face, face]))):
@@ -214,6 +215,7 @@ def test_listings_that_name_nothing_are_refused(
 KILLED = """
 import os, signal, sys
 from maskcls import cli, predict
+from maskcls.data.decoding.decode import decode
 from tests.conftest import DemoFaces
 from maskcls.serving.predicting.unfinished import Unfinished
 append = Unfinished.append

@@ -24,8 +24,8 @@ class Faces(NamedTuple):
 
     portrait: Box | None
     """The face that the photo is cut to."""
-    count: int
-    """Faces anywhere in the photo."""
+    number: int
+    """How many faces there are anywhere in the photo."""
 
 
 def faces_among(boxes: Sequence[Box], rgb: Image, middle: float) -> Faces:

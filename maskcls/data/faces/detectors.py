@@ -54,11 +54,11 @@ def face_square(rgb: Image, detector: Detector) -> tuple[Image | None, int]:
     uint8 (height, width, 3) -> a view (n, n, 3), or None if no face is found in the photo's middle. The square is moved
     where it would leave the photo, and no larger than the photo's shorter edge. Nothing is resized.
     """
-    face, count = detector.find(rgb)
+    face, number = detector.find(rgb)
     if face is None:
-        return None, count
+        return None, number
     height, width = rgb.shape[:2]
     edge = min(round(face.edge * (1 + 2 * detector.margin)), height, width)
     left = min(max(round(face.left + (face.edge - edge) / 2), 0), width - edge)
     top = min(max(round(face.top + (face.edge - edge) / 2), 0), height - edge)
-    return rgb[top : top + edge, left : left + edge], count
+    return rgb[top : top + edge, left : left + edge], number

@@ -66,15 +66,15 @@ def find(rgb: Image) -> Faces:
     Raises RunError where this OpenCV has no cascades.
     """
     gray, scale = _reduced(rgb)
-    portrait, count = None, 0
+    portrait, number = None, 0
     for cascade in _cascades():
         faces = faces_among(_detected(cascade, gray), gray, MIDDLE)
-        portrait, count = portrait or faces.portrait, count or faces.count
+        portrait, number = portrait or faces.portrait, number or faces.number
         if portrait is not None:
             break
     if portrait is not None:
         portrait = Box(*(value / scale for value in portrait))  # px of the photo itself
-    return Faces(portrait, count)
+    return Faces(portrait, number)
 
 
 def why_not() -> str:

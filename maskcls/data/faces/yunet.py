@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -75,14 +76,17 @@ def find(rgb: Image) -> Faces:
     found: NDArray[np.float32] | None = detector.detect(bgr)[
         1
     ]  # (found, 15): left, top, width, height, 5 points, score
-    boxes = [] if found is None else [_square(*row, scale) for row in found[:, :4].tolist()]
+    boxes = [] if found is None else [_square(row, scale) for row in found[:, :4].tolist()]
     shorter = min(height, width)
     faces = [box for box in boxes if MIN_EDGE * shorter <= box.edge <= MAX_EDGE * shorter]
     return faces_among(faces, rgb, MIDDLE)
 
 
-def _square(left: float, top: float, width: float, height: float, scale: float) -> Box:
-    """Return the square about a box's centre with its longer edge, px of the photo before it was resized."""
+def _square(box: Sequence[float], scale: float) -> Box:
+    """Return the square about the centre of a box (left, top, width, height) with its longer edge, in px of the photo
+    before it was resized.
+    """
+    left, top, width, height = box
     edge = max(width, height)
     return Box((left + (width - edge) / 2) / scale, (top + (height - edge) / 2) / scale, edge / scale)
 

@@ -126,8 +126,8 @@ class _Submission(Table):
         for stream in beside:
             numbers = np.hstack([probabilities, marginal_table(probabilities)])  # (n, 26)
             rows = [[key, *(f"{p:.{DIGITS}g}" for p in row)] for key, row in zip(keys, numbers.tolist(), strict=True)]
-            for row, faces in zip(rows, block.faces, strict=False):  # none, if they are not counted
-                row.append("" if faces is None else str(faces))
+            for cells, faces in zip(rows, block.faces, strict=False):  # none, if they are not counted
+                cells.append("" if faces is None else str(faces))
             stream.write(csv_lines(rows).encode())
 
 

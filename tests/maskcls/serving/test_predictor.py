@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from maskcls.data import pixels
 from maskcls.data.dataset import FaceDataset
 from maskcls.data.decoding import decode as decoding
-from maskcls.data.decoding.decode import decode
+from maskcls.data.decoding.decode import Photo, decode
 from maskcls.data.demo.folder import MIN_PERSONS
 from maskcls.data.faces.detectors import DETECTORS
 from maskcls.data.geometry import FACE_CROPS, Geometry
@@ -150,16 +150,17 @@ def test_a_bundle_that_cuts_photos_to_the_face_counts_faces(
     random_bundle: RandomBundle, drawn_faces: list[Path], tmp_path: Path
 ) -> None:
     face = decode(next(file for file in drawn_faces if Geometry(64, "haar").crop(decode(file).rgb).faces)).rgb
-    photos = [face, np.full_like(face, 128), np.hstack([face, face]), tmp_path / "missing.jpg"]
+    arrays = [face, np.full_like(face, 128), np.hstack([face, face])]
+    photos: list[Photo] = [*arrays, tmp_path / "missing.jpg"]
     predictor = cut_to_faces(random_bundle("single"), tmp_path / "haar")
-    counts = [DETECTORS["haar"].find(rgb).count for rgb in photos[:3]]
+    counts = [DETECTORS["haar"].find(rgb).number for rgb in arrays]
     assert counts[:2] == [1, 0]
     assert [row.faces for row in predictor.rows(photos, skip_bad=True)] == [*counts, None]
     table = predictor.predict(photos, skip_bad=True)
     assert table["faces"].tolist() == [*counts, pd.NA]
     plain = Predictor(random_bundle("single"), "cpu")
     assert "faces" not in plain.predict(photos[:1])
-    assert plain.rows(face).faces is None
+    assert [row.faces for row in plain.rows(arrays)] == [None] * 3
 
 
 def test_an_array_counts_as_the_photo_it_was_decoded_from(predictor: Predictor, photo_kinds: list[Path]) -> None:

@@ -151,7 +151,7 @@ def test_the_largest_of_several_faces_counts(face: Image, detector: Detector) ->
     rgb = on_canvas(face, 200, 260, 20, 130)
     rgb[60 : 60 + len(small), 30 : 30 + small.shape[1]] = small
     assert centre(box_in(detector, rgb))[0] > 150
-    assert detector.find(rgb).count == 2
+    assert detector.find(rgb).number == 2
     assert centre(box_in(detector, np.ascontiguousarray(rgb[:, ::-1])))[0] < 110
 
 
