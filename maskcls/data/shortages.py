@@ -12,34 +12,41 @@ from maskcls.labels import CLASS_NAMES, UNKNOWN
 from maskcls.text import counted, plural
 
 NAMED = 4
-"""Classes that a sentence names at most."""
+"""Labels and classes that a sentence names at most."""
 
 
-def people_by_class(photos: pd.DataFrame, persons: Collection[str]) -> list[int]:
-    """Return for each of the 18 classes how many of these people have a photo of it."""
-    counts = photos[photos["person"].isin(list(persons))].groupby("label")["person"].nunique()
-    return [int(counts.get(class_, 0)) for class_ in range(len(CLASS_NAMES))]
+def people_by_label(photos: pd.DataFrame, persons: Collection[str]) -> dict[str, int]:
+    """Return how many of these people have a photo of each label and, after those, of each of the 18 classes.
+
+    Only photos with all labels count: the others are not scored.
+    """
+    theirs = photos[photos["person"].isin(list(persons)) & (photos["label"] != UNKNOWN)]
+    names = {column: [f"{_words(column)} {name}" for name in labels] for column, labels in NAMES.items()}
+    names["label"] = [f"{class_} ({name})" for class_, name in enumerate(CLASS_NAMES)]
+    people: dict[str, int] = {}
+    for column, listed in names.items():
+        counts = theirs.groupby(column)["person"].nunique()
+        people |= {name: int(counts.get(index, 0)) for index, name in enumerate(listed)}
+    return people
 
 
 def shortages(photos: pd.DataFrame, split: Split) -> list[str]:
-    """Return what is to be said of classes that cannot be on every side of a split, and of people who are not scored.
+    """Return what is to be said of labels and classes that cannot be on every side, and of people who are not scored.
 
     Extra people are not counted: they are never scored.
     """
     sides = [name for name in SIDES if split.side(name)]
     scored = scored_people(photos)
-    total = people_by_class(photos, scored)
-    by_side = [people_by_class(photos, scored & set(split.side(name))) for name in sides]
-    few = sorted(
-        (class_ for class_, people in enumerate(total) if people < len(sides)), key=lambda class_: total[class_]
-    )
+    total = people_by_label(photos, scored)
+    by_side = [people_by_label(photos, scored & set(split.side(name))) for name in sides]
+    few = sorted((name for name, people in total.items() if people < len(sides)), key=lambda name: total[name])
     notes = []
     if few:
-        listed = [f"{_named(class_)}: {' + '.join(str(counts[class_]) for counts in by_side)}" for class_ in few]
+        listed = [f"{name}: {' + '.join(str(counts[name]) for counts in by_side)}" for name in few]
         notes.append(
-            f"{counted(len(few), 'class has', 'classes have')} fewer people than the split has sides, so that a side "
-            f"is scored without {plural(len(few), 'it', 'them')}. People in {' + '.join(sides)}: {_first(listed)}. "
-            "Add people of that gender and age, or say who is on which side with --split."
+            f"{_counted(few)} fewer people than the split has sides, so that a side is scored without "
+            f"{plural(len(few), 'it', 'them')}. People in {' + '.join(sides)}: {_first(listed)}. Add people of that "
+            "gender and age, and their photos, or say who is on which side with --split."
         )
     others = set(split.train) - scored - extra_people(photos)
     if others:
@@ -50,28 +57,31 @@ def shortages(photos: pd.DataFrame, split: Split) -> list[str]:
     return notes
 
 
-def _named(class_: int) -> str:
-    return f"{class_} ({CLASS_NAMES[class_]})"
+def _words(column: str) -> str:
+    return column.replace("_", " ")
+
+
+def _counted(few: Sequence[str]) -> str:
+    return counted(len(few), "label or class has", "labels and classes have")
 
 
 def _first(listed: Sequence[str]) -> str:
-    """The first few of some texts that have commas of their own."""
+    """Return the first few of some texts that have commas of their own."""
     rest = len(listed) - NAMED
     return "; ".join(listed[:NAMED]) + (f"; and {rest} more" if rest > 0 else "")
 
 
 def too_few_for_folds(photos: pd.DataFrame, split: Split, folds: int) -> str:
-    """Return what is to be said of classes that cannot be in every fold of the train and validation people; or ""."""
-    persons = scored_people(photos) & {*split.train, *split.validation}
-    counts = people_by_class(photos, persons)
-    few = [class_ for class_, people in enumerate(counts) if 0 < people < folds]
+    """Return what is to be said of labels and classes that cannot be in every fold of train and validation; or ""."""
+    counts = people_by_label(photos, scored_people(photos) & {*split.train, *split.validation})
+    few = [name for name, people in counts.items() if 0 < people < folds]
     if not few:
         return ""
-    listed = [f"{_named(class_)}: {counted(counts[class_], 'person', 'people')}" for class_ in few]
+    listed = [f"{name}: {counted(counts[name], 'person', 'people')}" for name in few]
     return (
-        f"{counted(len(few), 'class has', 'classes have')} fewer people in training and validation than there are "
-        f"folds ({folds}), so that a fold is scored without {plural(len(few), 'it', 'them')}: {_first(listed)}. Add "
-        "people of that gender and age, or make fewer folds."
+        f"{_counted(few)} fewer people in training and validation than there are folds ({folds}), so that a fold is "
+        f"scored without {plural(len(few), 'it', 'them')}: {_first(listed)}. Add people of that gender and age, and "
+        "their photos, or make fewer folds."
     )
 
 
@@ -79,7 +89,7 @@ def labels_of_nobody(photos: pd.DataFrame, persons: Collection[str]) -> list[str
     """Return the labels of mask, gender and age group that no photo of these people has, as in `mask incorrect`."""
     theirs = photos[photos["person"].isin(list(persons))]
     return [
-        f"{column.replace('_', ' ')} {name}"
+        f"{_words(column)} {name}"
         for column, names in NAMES.items()
         for name in _absent(names, set(theirs[column]) - {UNKNOWN})
     ]

@@ -15,7 +15,7 @@ from maskcls.data.checks import inspect_folder
 from maskcls.data.dataset import FaceDataset, prepare
 from maskcls.data.layouts.write import write_table
 from maskcls.data.photos import list_photos, read_photos
-from maskcls.data.shortages import people_by_class, shortages, too_few_for_folds
+from maskcls.data.shortages import people_by_label, shortages, too_few_for_folds
 from maskcls.data.splits import SIDES, Split, count_groups, folds, read_split, scored_people, split_people
 from maskcls.errors import DataError
 from maskcls.stores.arrays import CacheOptions
@@ -84,15 +84,25 @@ def test_shortages_are_said_with_their_numbers(tmp_path: Path) -> None:
     rows = [f"{i}.jpg,p{i},worn,male,25," for i in range(4)] + ["a.jpg,a,worn,female,25,", "b.jpg,b,worn,,,"]
     table = read_photos(write(tmp_path, *rows))
     split = Split(("a", "b", "p0", "p1"), ("p2",), ("p3",))
-    assert people_by_class(table, set(table["person"]))[:4] == [4, 0, 0, 1]
-    classes, people = shortages(table, split)
-    assert classes.startswith("17 classes have fewer people than the split has sides, so that a side is scored without")
-    assert "People in train + validation + holdout: 1 (worn, male, 30 to 59): 0 + 0 + 0; 2 (worn, " in classes
-    assert "; and 13 more. Add people of that gender and age, or say who is on which side with --split." in classes
+    counts = people_by_label(table, set(table["person"]))
+    assert len(counts) == 8 + 18
+    assert {name: people for name, people in counts.items() if people} == {
+        "mask worn": 5,
+        "gender male": 4,
+        "gender female": 1,
+        "age group under 30": 5,
+        "0 (worn, male, under 30)": 4,
+        "3 (worn, female, under 30)": 1,
+    }
+    labels, people = shortages(table, split)
+    assert labels.startswith("22 labels and classes have fewer people than the split has sides, so that a side is ")
+    assert "People in train + validation + holdout: mask incorrect: 0 + 0 + 0; mask not worn: 0 + 0 + 0; " in labels
+    assert "; and 18 more. Add people of that gender and age, and their photos, or say who is on which side" in labels
     assert people.startswith("1 person is in training alone, because none of their photos has mask, gender and age")
     assert too_few_for_folds(table, split, 3) == (
-        "1 class has fewer people in training and validation than there are folds (3), so that a fold is scored "
-        "without it: 3 (worn, female, under 30): 1 person. Add people of that gender and age, or make fewer folds."
+        "2 labels and classes have fewer people in training and validation than there are folds (3), so that a fold is "
+        "scored without them: gender female: 1 person; 3 (worn, female, under 30): 1 person. Add people of that gender "
+        "and age, and their photos, or make fewer folds."
     )
     assert not too_few_for_folds(table, Split(("p0", "p1"), ("p2", "a")), 1)
 
