@@ -181,9 +181,9 @@ def scored_rows(faces: FaceDataset, side: str) -> Integers:
     Args:
         faces: the dataset.
     """
-    rows: Integers = faces.rows(side)
-    known: Integers = rows[faces.photos["label"].to_numpy(np.int64)[rows] != UNKNOWN]
-    return known
+    rows = faces.rows(side)
+    scored: Integers = rows[faces.photos["label"].to_numpy(np.int64)[rows] != UNKNOWN]
+    return scored
 
 
 def check_trainable(recipe: Recipe, faces: FaceDataset) -> None:
