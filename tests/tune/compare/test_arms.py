@@ -69,8 +69,10 @@ def make_faces(n: int = 60, photos: int = 2, **sides: int) -> FaceDataset:
             "file": f"/nowhere/{number}-{photo}.jpg",
             "size_bytes": 1000 + photos * number + photo,
             "person": f"person-{number:03d}",
+            "mask": photo % 3,
             "gender": number % 2,
             "age": (20, 40, 60)[number // 2 % 3],
+            "age_group": number // 2 % 3,
             "label": encode(photo % 3, number % 2, number // 2 % 3),
         }
         for number in range(n)
