@@ -33,6 +33,7 @@ COMMANDS = frozenset(
     (
         *("search", "compare", "audit", "ensemble", "export", "report", "reproduce", "dashboard"),
         *("train", "predict", "evaluate", "check", "explore", "cache-list", "cache-prune", "demo", "serve"),
+        *("runs-list", "runs-show", "runs-prune", "runs-repair"),
     )
 )
 """Names that a table may have: it holds options of this command alone."""

@@ -131,7 +131,7 @@ class UncorrectedLabels(Treatment):
     """Training has the labels as the folder gives them; validation and test keep the corrected ones."""
 
     def applies(self, faces: FaceDataset, recipe: Recipe) -> str:
-        if not (self._folder(faces) / TABLE).is_file():
+        if not (_contest_folder(faces) / TABLE).is_file():
             return f"the labels do not come from {TABLE}, so it is not known what corrections changed"
         raw = self._raw(faces)
         same = (raw["label"].to_numpy() == faces.photos["label"].to_numpy()).all()
@@ -142,21 +142,21 @@ class UncorrectedLabels(Treatment):
         return replace(data.relabelled(raw, data.train), digest=f"{data.digest}-uncorrected")
 
     @staticmethod
-    def _folder(faces: FaceDataset) -> Path:
-        """The folder in the contest's layout, if the photos lie in one: <folder>/train/images/<person>/<photo>."""
-        parents = Path(faces.photos["file"].iloc[0]).parents
-        return parents[min(3, len(parents) - 1)]
-
-    @staticmethod
     def _raw(faces: FaceDataset):  # type: ignore[no-untyped-def]  # a pandas table like faces.photos
         from maskcls.data.extra import with_extra_rows
         from maskcls.data.photos import read_photos
 
-        folder, keys = UncorrectedLabels._folder(faces), faces.photos["key"].tolist()
+        folder, keys = _contest_folder(faces), faces.photos["key"].tolist()
         raw = with_extra_rows(read_photos(folder, skip_bad=True), faces.photos).set_index("key")
         if not raw.index.isin(keys).sum() == len(keys):
             raise DataError(f"{folder} no longer holds all photos of the run. Put them back, or start a new run.")
         return raw.loc[keys]
+
+
+def _contest_folder(faces: FaceDataset) -> Path:
+    """The folder in the contest's layout, if the photos lie in one: <folder>/train/images/<person>/<photo>."""
+    parents = Path(faces.photos["file"].iloc[0]).parents
+    return parents[min(3, len(parents) - 1)]
 
 
 def _log_probs(models: Sequence[Model], pixels: NDArray[np.uint8], rows: Integers | None = None) -> MemberLogProbs:

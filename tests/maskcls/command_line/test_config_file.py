@@ -31,6 +31,8 @@ MODULES = sorted(
 """The commands, as `python -m` takes them."""
 FOLDERS = ("tune.search", "tune.compare", "tune.report", "tune.dashboard", "tune.audit")
 """Those that are folders of modules."""
+GROUPS = {"maskcls.cache": ("list", "prune"), "tune.upkeep.runs": ("list", "show", "prune", "repair")}
+"""Those that have parts, each with options of its own."""
 
 
 @pytest.fixture
@@ -44,10 +46,13 @@ def searched(*words: object) -> SearchOptions:
 
 
 def functions() -> list[Callable[..., Any]]:
-    """The function of every command, and of each part of the cache's."""
-    modules = [_imported(name) for name in MODULES if name != "maskcls.cache"]
-    cache = importlib.import_module("maskcls.cache")
-    return [*(module.main for module in modules), cache.list_, cache.prune]
+    """The function of every command, and of each part of those that have parts."""
+    single = [_imported(name).main for name in MODULES if name not in GROUPS]
+    return [*single, *(getattr(_imported(name), _function_of(part)) for name in GROUPS for part in GROUPS[name])]
+
+
+def _function_of(part: str) -> str:
+    return f"{part}_" if part == "list" else part
 
 
 def _imported(name: str) -> Any:
@@ -55,23 +60,23 @@ def _imported(name: str) -> Any:
 
 
 def test_every_command_has_both_options() -> None:
-    assert len(MODULES) == 16
+    assert len(MODULES) == 17
     for name in MODULES:
-        for part in [("list",), ("prune",)] if name == "maskcls.cache" else [()]:
-            said = call_module(name, *part, "--help")
+        for part in GROUPS.get(name, (None,)):
+            said = call_module(name, *filter(None, [part]), "--help")
             assert said.status == 0, said.err
             assert said.out.count("  --config FILE ") == said.out.count("  --save-config FILE ") == 1, name
 
 
 def test_a_table_may_have_the_name_of_every_command() -> None:
-    names = {module_of(main).rpartition(".")[2] for main in functions()} - {"cache"}
-    assert names | {"cache-list", "cache-prune"} == COMMANDS
+    single = {name.rpartition(".")[2] for name in MODULES if name not in GROUPS}
+    assert single | {f"{name.rpartition('.')[2]}-{part}" for name in GROUPS for part in GROUPS[name]} == COMMANDS
 
 
 def test_an_option_has_the_same_name_in_a_file_and_on_the_command_line() -> None:
-    assert len(functions()) == 17
+    assert len(functions()) == 21
     for main in functions():
-        parts = {"list_": ("list",), "prune": ("prune",)}.get(main.__name__, ())
+        parts = [main.__name__.removesuffix("_")] if module_of(main) in GROUPS else []
         shown = call_module(module_of(main), *parts, "--help").out
         names = {line.split()[0] for line in shown.partition("Options:")[2].splitlines() if line.startswith("  --")}
         assert {f"--{one.name}" for one in options_of(main)} | {"--config", "--save-config", "--help"} == names

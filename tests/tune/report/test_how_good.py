@@ -61,6 +61,7 @@ def predicted(people: int, is_wrong: np.ndarray) -> Predicted:
             "age": np.where(old, 65, 20),
             "age_group": 2 * old.astype(int),
             "mask": mask,
+            "label": truth,
         }
     )
     classes = np.where(is_wrong, (truth + 1) % 18, truth)

@@ -34,7 +34,8 @@ def test_workers_pass_by_files_of_the_current_folder(tmp_path: Path, ray_cluster
     driver.write_text("""
 import os
 import ray
-from tune.runs import cluster, durations
+from tune import durations
+from tune.runs import cluster
 from maskcls import text
 import search_spaces
 
