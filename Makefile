@@ -1,7 +1,7 @@
 # Two commands: `make search` (install, then a search on drawn faces) and `make test` (install, then the whole suite).
 PYTHON ?= python3
 BIN := .venv/bin
-# Test files that run at a time. Each worker may start a Ray of two cores.
+# Test files, and parts of mypy, that run at a time. Each worker of pytest may start a Ray of two cores.
 WORKERS ?= 2
 # Every process that a test starts would otherwise compile all modules again where this is set.
 export PYTHONDONTWRITEBYTECODE =
@@ -18,7 +18,7 @@ test: .venv/installed lint
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers $(WORKERS)
 
 # Long fault and load runs.
 soak: .venv/installed

@@ -109,7 +109,8 @@ def test_headers_that_drip_are_cut_off(impatient: Site) -> None:
 def test_a_body_that_drips_is_answered_and_cut_off(impatient: Site) -> None:
     with impatient.connect(POST + b"Content-Length: 1000\r\n\r\n--x") as slow:
         assert first_line(slow) == b"HTTP/1.1 408 Request Timeout"
-        assert first_line(slow) == b""
+        while first_line(slow):  # the answer's body may come by itself; then the connection ends
+            pass
 
 
 def test_headers_that_are_too_large_or_none_are_refused(impatient: Site) -> None:
