@@ -271,9 +271,11 @@ class SearchRun(RunFolder):
         """Raise DataError where the journal does not hold what it held, which no search may go on from."""
         found = journals.damage(self.journal, self.record().journal)
         if found:
-            raise DataError(
-                f"{self.journal} {found}. Restore it from a backup, or make it again: {self.repair_command}"
-            )
+            raise self.journal_error(found)
+
+    def journal_error(self, what: str) -> DataError:
+        """The error that the journal is not what it was; `what` goes on after its name."""
+        return DataError(f"{self.journal} {what}. Restore it from a backup, or make it again: {self.repair_command}")
 
     @property
     def repair_command(self) -> str:

@@ -16,9 +16,11 @@ def noted(before: JournalMark | None, journal: Path) -> JournalMark | None:
 
     So a damaged journal never passes for a whole one because something else was written into the record.
     """
-    if damage(journal, before) or not journal.exists():
+    if not journal.is_file():
         return before
     content = _whole_lines(journal)
+    if before is not None and not _begins_as(content, before):
+        return before
     return JournalMark(lines=content.count(b"\n"), n_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
@@ -36,7 +38,7 @@ def damage(journal: Path, before: JournalMark | None) -> str:
     if not stat.S_ISREG(journal.stat().st_mode):
         return "is no regular file"
     content = _whole_lines(journal)
-    number = first_bad_line(content)
+    number = 0 if _looks_whole(content) else first_bad_line(content)
     if number:
         return f"is damaged: line {number} is no record of Optuna's"
     if before is None:
@@ -44,7 +46,7 @@ def damage(journal: Path, before: JournalMark | None) -> str:
     if len(content) < before.n_bytes:
         left = content.count(b"\n")
         return f"has {counted(left, 'whole line')} left, and {held}"
-    if hashlib.sha256(content[: before.n_bytes]).hexdigest() != before.sha256:
+    if not _begins_as(content, before):
         return f"is not the one that search.json notes: its first {counted(before.lines, 'line')} are others"
     return ""
 
@@ -68,6 +70,15 @@ def first_bad_line(content: bytes) -> int:
         if not isinstance(record, dict) or not isinstance(record.get("op_code"), int):
             return number
     return 0
+
+
+def _looks_whole(content: bytes) -> bool:
+    """Whether every line has the ends of a record; Optuna reads the whole, so that nothing is parsed twice."""
+    return all(line.startswith(b"{") and line.endswith(b"}") for line in content.split(b"\n")[:-1])
+
+
+def _begins_as(content: bytes, before: JournalMark) -> bool:
+    return hashlib.sha256(content[: before.n_bytes]).hexdigest() == before.sha256
 
 
 def _whole_lines(journal: Path) -> bytes:

@@ -94,7 +94,10 @@ def storage(run: SearchRun) -> optuna.storages.BaseStorage:
     """
     run.check_journal()
     optuna.logging.set_verbosity(logging.WARNING)
-    return optuna.storages.JournalStorage(_RunJournal(run.journal))
+    try:
+        return optuna.storages.JournalStorage(_RunJournal(run.journal))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # of lines that are no records
+        raise run.journal_error("is damaged: Optuna cannot read it") from None
 
 
 def open_study(run: SearchRun) -> optuna.Study:
@@ -133,8 +136,10 @@ def trials_of(run: SearchRun) -> list[FrozenTrial]:
 
 def _existing(run: SearchRun) -> optuna.Study | None:
     """Return the run's current study; None if it has none yet. Raises DataError as `storage` does."""
+    if run.journal.exists():
+        return _current(storage(run))
     run.check_journal()
-    return _current(storage(run)) if run.journal.exists() else None
+    return None
 
 
 def _current(store: optuna.storages.BaseStorage) -> optuna.Study | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from tune.fitting.curve import read_curve
 from tune.runs import journal as journals
 from tune.runs import leaderboard, study
 from tune.runs.folder import SearchRun
+from tune.runs.record import JournalMark
 from tune.states import FIDELITY, METRIC, TrialState
 
 REPAIRED = "repaired"
@@ -61,8 +62,7 @@ def repair(run: SearchRun) -> Repaired | None:
     """
     with run.held():
         record = run.record()
-        found = journals.damage(run.journal, record.journal)
-        damage = f"{run.journal.name} {found}." if found else _lost(_unknown(run))
+        damage = _damage(run, record.journal)
         if not damage:
             return None
         trials = list(_trials(run, record.base_recipe))
@@ -85,8 +85,17 @@ def _unknown(run: SearchRun) -> list[str]:
     return [folder.name for folder in _folders(run) if folder.name not in known]
 
 
-def _lost(unknown: Collection[str]) -> str:
-    return f"study.journal has lost {counted(len(unknown), 'trial')}." if unknown else ""
+def _damage(run: SearchRun, noted: JournalMark | None) -> str:
+    """Return what is wrong with the journal as a sentence; "" if nothing is."""
+    found = journals.damage(run.journal, noted)
+    if not found:
+        try:
+            lost = len(_unknown(run))
+        except DataError:
+            found = "is damaged: Optuna cannot read it"
+        else:
+            found = f"has lost {counted(lost, 'trial')}" if lost else ""
+    return found and f"{run.journal.name} {found}."
 
 
 def _folders(run: SearchRun) -> list[Path]:
