@@ -39,7 +39,8 @@ def list_(runs: Runs = Path("runs")) -> None:
 @app.command()
 def show(name: Run, runs: Runs = Path("runs")) -> None:
     """Say what a run holds: its state, its best trial, its holdout score, and what fills the disk."""
-    from maskcls.stores.arrays import gb
+    from rich.filesize import decimal
+
     from tune.upkeep.inventory import open_any, parts_of, summary
 
     found = open_any(name, runs)
@@ -50,7 +51,7 @@ def show(name: Run, runs: Runs = Path("runs")) -> None:
     if one.problem:
         print(one.problem)
     for part, n_bytes in parts_of(found):
-        print(f"  {gb(n_bytes):>10}  {part}")
+        print(f"  {decimal(n_bytes):>10}  {part}")
     print(f"To go on with it: {found.resume_command}")
 
 
@@ -65,7 +66,8 @@ def prune(
 
     Recipes, curves, scores, bundles and the report stay. The weights of finalists and of unfinished trials stay, too.
     """
-    from maskcls.stores.arrays import gb
+    from rich.filesize import decimal
+
     from tune.runs.folder import SearchRun
     from tune.upkeep.inventory import prunable, remove_all
 
@@ -75,7 +77,9 @@ def prune(
         n_bytes = sum(size for _, size in files)
         if not dry_run:
             remove_all(file for file, _ in files)
-    print(f"{'Would remove' if dry_run else 'Removed'} {counted(len(files), 'file')} of {found.name}: {gb(n_bytes)}.")
+    print(
+        f"{'Would remove' if dry_run else 'Removed'} {counted(len(files), 'file')} of {found.name}: {decimal(n_bytes)}."
+    )
 
 
 @app.command()
@@ -99,14 +103,13 @@ def repair(name: Run, runs: Runs = Path("runs")) -> None:
 
 def _print_table(found: list[RunSummary]) -> None:
     from rich.console import Console
+    from rich.filesize import decimal
     from rich.table import Table
-
-    from maskcls.stores.arrays import gb
 
     table = Table("run", "kind", "state", "begun", "done", "best", "holdout", "size")
     for one in found:
         table.add_row(
-            one.name, one.kind, one.state, one.began, one.done, _f1(one.best), _f1(one.holdout), gb(one.n_bytes)
+            one.name, one.kind, one.state, one.began, one.done, _f1(one.best), _f1(one.holdout), decimal(one.n_bytes)
         )
     console = Console()
     if not console.is_terminal:

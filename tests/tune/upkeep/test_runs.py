@@ -61,7 +61,7 @@ def test_a_run_is_shown_with_what_fills_the_disk(run: SearchRun) -> None:
     said = call(run, "show", "made")
     assert said.out.startswith("made: search, complete;")
     assert "Best: trial 000" in said.out
-    assert "GB  trials/\n" in said.out
+    assert "kB  trials/\n" in said.out
     assert call(run, "show", "ask").out.startswith("ask: comparison")
 
 
