@@ -26,8 +26,8 @@ CHEAPER = {
     "python -m tune.compare --data faces": ["--epochs", "1", *SMALL],
 }
 REPLACED = {
-    "--trials 12 --epochs 6": "--trials 3 --epochs 1",
-    "--trials 14": "--trials 4",
+    "--trials 12 --epochs 6": "--trials 2 --epochs 1",
+    "--trials 14": "--trials 3",
     "--persons 60": "--persons 8",
     "--seeds 5": "--seeds 2",
     "frozen_stages=0,3,5": "frozen_stages=0",

@@ -30,6 +30,7 @@ time.sleep(4)
 """
 
 
+@pytest.mark.soak
 def test_a_process_whose_parent_has_ended_still_belongs_to_the_command(tmp_path: Path) -> None:
     files = {name: tmp_path / f"{name}.py" for name in ("command", "leaver", "worker")}
     for name, text in (("command", COMMAND), ("leaver", LEAVER), ("worker", WORKER)):

@@ -7,6 +7,8 @@ import hashlib
 import zipfile
 from pathlib import Path
 
+import pytest
+
 from tests.gpu.environment import prepare
 
 
@@ -29,6 +31,7 @@ def wheel(folder: Path, name: str, tag: str = "py3-none-any") -> None:
             archive.writestr(path, text)
 
 
+@pytest.mark.soak
 def test_wheels_join_what_is_there_and_what_is_missing_is_named(tmp_path: Path) -> None:
     wheels = tmp_path / "wheels"
     wheel(wheels, "carried")

@@ -80,7 +80,7 @@ def test_what_a_step_finds_and_how_it_ends(tmp_path: Path) -> None:
 
 def test_a_step_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     began = time.monotonic()
-    hanging = ended(tmp_path, HANGING, limit_s=10)
+    hanging = ended(tmp_path, HANGING, limit_s=6)
     assert time.monotonic() - began < 40
     assert hanging.state == State.TIMED_OUT
     assert [one.what for one in hanging.findings] == ["first"]

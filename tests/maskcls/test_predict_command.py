@@ -232,6 +232,7 @@ cli.run(predict.main)
 """
 
 
+@pytest.mark.soak
 def test_a_call_that_was_killed_goes_on_to_the_same_bytes(
     random_bundle: RandomBundle, evaluation_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -54,6 +54,7 @@ def train(*words: str | Path, status: int = 0) -> Said:
     return said
 
 
+@pytest.mark.soak
 def test_a_killed_run_goes_on_when_the_same_command_is_given_again(faces: Path, cache: Path, tmp_path: Path) -> None:
     set_threads(1)  # here and in the process to come, whatever tests before this one have set
     words: list[str | Path] = ["--data", faces, "--cache", cache, *SMALL, "--out"]

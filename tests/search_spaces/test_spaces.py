@@ -49,6 +49,7 @@ def test_the_gpu_scale_holds_the_contest_projects_families() -> None:
     assert set(first[:4]) == project
 
 
+@pytest.mark.soak
 def test_timm_has_every_backbone_cut_into_stages_with_weights_free_for_any_use() -> None:
     timm = pytest.importorskip("timm")
     import torch

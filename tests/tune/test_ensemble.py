@@ -207,6 +207,7 @@ def test_what_may_be_chance_is_called_so(both: Path, demo_cache: Path) -> None:
     )
 
 
+@pytest.mark.soak
 def test_from_real_repeats_to_the_bundle(tmp_path: Path, demo_cache: Path) -> None:
     """Nothing is made up here: what the repeats answer decides, and the bundle is what they decide."""
     run, faces = small_run(tmp_path / "runs", demo_cache, "real")

@@ -115,6 +115,7 @@ def test_weight_decay_exempts_what_timm_exempts() -> None:
         assert exempt <= matrices, backbone
 
 
+@pytest.mark.soak
 def test_a_fit_that_was_begun_before_the_exemptions_goes_on_as_it_began(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,6 +47,7 @@ def test_the_latest_epoch_is_kept_and_nothing_is_scored() -> None:
     assert UNSCORED.to_dict()["class_f1"] == [None] * 18
 
 
+@pytest.mark.soak
 def test_a_killed_one_goes_on_to_the_bit(tmp_path: Path) -> None:
     unbroken, killed, resumed = (Fit(RECIPE, replace(data(), validation=NOBODY)) for _ in range(3))
     losses = [result.train_loss for result in unbroken.epochs()]

@@ -109,7 +109,7 @@ def test_a_card_that_is_judged_passes_the_focus_on(visit: Any) -> None:
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize(("size", "dark"), [(PHONE, True), (DESK, False)])
+@pytest.mark.parametrize(("size", "dark"), [(PHONE, True), pytest.param(DESK, False, marks=pytest.mark.soak)])
 def test_every_photo_is_shown_and_axe_finds_nothing_serious(page_file: Path, size: tuple[int, int], dark: bool) -> None:
     with opened(page_file, size, dark=dark) as page:
         page.keyboard.press("a")

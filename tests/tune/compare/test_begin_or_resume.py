@@ -38,18 +38,42 @@ def of(found: Events, event: str) -> Events:
 
 
 class Resumed(NamedTuple):
-    """A comparison that was killed, then gone on with by the same words in another process, and its events."""
+    """A comparison of which half was lost, then gone on with by the same words, and its events."""
 
     run: ComparisonRun
-    before: Events
+    unbroken: dict[str, dict[str, str]]
+    """The table before anything was lost."""
+    begun: Events
     done: dict[Path, int]
-    """The results that were there after the kill, and when they were written."""
+    """The results that were there before it went on, and when they were written."""
     after: Events
 
 
 @pytest.fixture(scope="module")
 def resumed(tmp_path_factory: pytest.TempPathFactory, few_faces: tuple[str, ...], ray_cluster: str) -> Resumed:
     run = ComparisonRun(tmp_path_factory.mktemp("compared") / "one")
+    asked = words(run.path.parent, few_faces, "--json")
+    first = commands.call(main, *asked)
+    assert first.status == 0, first.err
+    unbroken = table(run.path)
+    for fit in sorted(run.path.glob("fits/*"))[::2]:
+        shutil.rmtree(fit)
+    for file in (run.table_csv, run.report):
+        file.unlink()
+    done = {file: file.stat().st_mtime_ns for file in run.path.glob("fits/*/result.json")}
+    assert len(done) == 3
+    second = commands.call(main, *asked)
+    assert second.status == 0, second.err
+    begun, after = (read_events(said.out.splitlines(keepends=True)) for said in (first, second))
+    return Resumed(run, unbroken, begun, done, after)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_the_same_words_after_a_kill_make_one_comparison(
+    tmp_path: Path, resumed: Resumed, few_faces: tuple[str, ...], ray_cluster: str
+) -> None:
+    run = ComparisonRun(tmp_path / "one")
     asked = words(run.path.parent, few_faces, "--json")
     first = commands.start("-m", "tune.compare", *asked, address=ray_cluster)
     assert first.stdout is not None
@@ -64,12 +88,14 @@ def resumed(tmp_path_factory: pytest.TempPathFactory, few_faces: tuple[str, ...]
     assert 2 <= len(done) < 6
     second = commands.call(main, *asked)
     assert second.status == 0, second.err
-    return Resumed(run, read_events(lines), done, read_events(second.out.splitlines(keepends=True)))
+    assert {file: file.stat().st_mtime_ns for file in done} == done, "no fit was done twice"
+    assert len(of(read_events(second.out.splitlines(keepends=True)), "repeat_ended")) == 6 - len(done)
+    assert table(run.path) == resumed.unbroken
 
 
 @pytest.mark.timeout(600)
-def test_the_same_words_after_a_kill_make_one_comparison(resumed: Resumed, few_faces: tuple[str, ...]) -> None:
-    run, before, found = resumed.run, resumed.before, resumed.after
+def test_the_same_words_go_on_with_what_is_missing(resumed: Resumed, few_faces: tuple[str, ...]) -> None:
+    run, before, found = resumed.run, resumed.begun, resumed.after
     assert (before[0]["command"], before[0]["resumed"], before[0]["wanted"]) == ("tune.compare", False, 2)
     fits = [(one["event"], one["fit"]) for one in before if one.get("fit") == of(before, "repeat_ended")[0]["fit"]]
     assert [event for event, _ in fits] == ["repeat_begun", "epoch", "epoch", "repeat_ended"]
@@ -111,11 +137,11 @@ def assert_the_variants_are_the_tables(run: ComparisonRun, variants: Events) -> 
 def test_the_table_is_that_of_an_unbroken_comparison_and_of_the_answers(
     resumed: Resumed, few_faces: tuple[str, ...]
 ) -> None:
-    run, runs = resumed.run.path, resumed.run.path.parent
-    said = call(*VARIED, "--name", "unbroken", "--runs", runs, *few_faces)
+    run = resumed.run.path
+    said = call(*words(run.parent, few_faces))
     assert max(len(line) for line in said.splitlines() if "±" in line) <= 80
     reported = table(run)
-    assert table(runs / "unbroken") == reported
+    assert resumed.unbroken == reported
     assert list(reported) == ["base", "lr_head=0.02", "lr_head=0.0001"]
     base, fast = (answers(run, lr_head=rate) for rate in (2e-3, 2e-2))
     scores = [[by_sklearn(one) for one in arm] for arm in (base, fast)]
@@ -142,7 +168,7 @@ def test_an_extended_comparison_keeps_what_is_done(resumed: Resumed, extended: P
     assert {row["n"] for row in table(extended).values()} == {"3"}
     record = json.loads((extended / "comparison.json").read_text())
     reasons = [part["why"] for part in record["parts"]]
-    assert (reasons[0], set(reasons[1:])) == ("killed, or still running", {"finished"})
+    assert set(reasons) == {"finished"}
     assert (record["call"]["seeds"], record["call"]["folds"]) == (3, 2)
     again = commands.read(main, CompareOptions.stated, "--config", extended / "config.toml")
     assert again.to_record() == record["call"], "as the run has it after the resume"

@@ -73,6 +73,7 @@ def test_what_would_change_the_run_is_refused(server: Server, run: SearchRun, me
     assert run.journal.read_bytes() == before
 
 
+@pytest.mark.soak
 @pytest.mark.browser
 def test_history_and_a_trials_page_are_drawn_without_an_error(server: Server, run: SearchRun) -> None:
     sync_api = pytest.importorskip("playwright.sync_api")

@@ -29,6 +29,7 @@ def read_gauges(address: str, run: str) -> dict[str, tuple[dict[str, str], float
     return {name: (labels, value) for name, labels, value in found if labels["run"] == run}
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("ray_cluster")
 def test_gauges_show_on_rays_metrics_endpoint_and_vanish(tmp_path: Path) -> None:
     import ray

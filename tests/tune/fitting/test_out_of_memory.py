@@ -85,7 +85,7 @@ def test_half_rounded_up() -> None:
     assert [halved(n) for n in (64, 50, 25, 3, 2)] == [32, 25, 13, 2, 1]
 
 
-@pytest.mark.parametrize("fail", [of_torch, of_the_allocator])
+@pytest.mark.parametrize("fail", [pytest.param(of_torch, marks=pytest.mark.soak), of_the_allocator])
 def test_it_goes_on_in_micro_batches_of_half_the_size(
     fail: Callable[[], None], request_: TrialRequest, faces: FaceDataset
 ) -> None:
@@ -109,6 +109,7 @@ def test_where_all_fits_nothing_is_said_and_nothing_is_different(request_: Trial
     assert [segment.conditions.micro_batch for segment in segments(request_.folder)] == [16]
 
 
+@pytest.mark.soak
 def test_epochs_that_were_done_stand_and_the_curve_can_be_had_again(
     request_: TrialRequest, faces: FaceDataset, tmp_path: Path
 ) -> None:

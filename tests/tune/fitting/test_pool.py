@@ -289,6 +289,7 @@ def test_progress_fits_80_columns(tmp_path: Path) -> None:
     assert re.match(r"201 of 240 fits · about \d+ s left$", progress.headline())
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(200)
 def test_killed_it_goes_on_where_it_was(tmp_path: Path, ray_cluster: str) -> None:
     requests = make_requests(tmp_path, 6)

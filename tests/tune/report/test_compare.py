@@ -119,6 +119,7 @@ def test_two_models_differ_by_what_the_same_people_say() -> None:
     assert (same.mean, same.low, same.high, same.verdict) == (0, 0, 0, Verdict.CANT_TELL)
 
 
+@pytest.mark.soak
 @pytest.mark.browser
 def test_the_page_in_a_browser(judged: tuple[SearchRun, FaceDataset], other: SearchRun) -> None:
     run, faces = judged

@@ -117,7 +117,8 @@ with cluster.starting(None):
     interrupted(driver)
 
 
-@pytest.mark.parametrize("how", ["starting", pytest.param("connected", marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("how", ["starting", "connected"])
 def test_sigterm_ends_a_command_with_its_own_status_and_leaves_nothing_behind(how: str) -> None:
     """Ray has a handler of its own, which would exit with 15."""
     driver = begun(f"""

@@ -244,7 +244,7 @@ def budget(
 
 
 @RAY
-@pytest.mark.parametrize(("trials", "left"), [(2, 0), (MANY, MANY - 2)])
+@pytest.mark.parametrize(("trials", "left"), [(2, 0), pytest.param(MANY, MANY - 2, marks=pytest.mark.soak)])
 def test_a_trial_that_is_close_is_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trials: int, left: int
 ) -> None:
@@ -283,6 +283,7 @@ def test_a_trial_that_is_not_close_is_left_and_a_resume_goes_on_there(
     )
 
 
+@pytest.mark.soak
 @RAY
 def test_a_trial_that_waits_for_room_when_the_time_is_up_does_not_begin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -108,6 +108,7 @@ def test_an_extended_search_is_the_one_that_was_asked_at_once(tmp_path: Path) ->
     assert records(other)[3].params != records(once)[3].params, "another seed draws others"
 
 
+@pytest.mark.soak
 def test_rungs_are_given_back(tmp_path: Path) -> None:
     run, kept = new_run(tmp_path), []
 
@@ -159,6 +160,7 @@ def test_a_search_whose_trials_all_fail_ends_at_once(tmp_path: Path) -> None:
     assert [record.state for record in records(run)] == [TrialState.FAILED] * 3
 
 
+@pytest.mark.soak
 def test_a_worker_that_cannot_start_says_why(tmp_path: Path) -> None:
     """As where a node lacks a package: the trial's code does not load there."""
     run = new_run(tmp_path)
@@ -169,6 +171,7 @@ def test_a_worker_that_cannot_start_says_why(tmp_path: Path) -> None:
     assert "Ray's log files" in (run.trial("0000") / "error.txt").read_text()
 
 
+@pytest.mark.soak
 def test_a_process_that_is_lost_to_the_gpu_runs_no_other_trial(tmp_path: Path) -> None:
     run = new_run(tmp_path)
     assert run_search(make_plan(3), run, Synthetic(ends=(("0001", 2, "cuda"),))).reason == Reason.FINISHED

@@ -115,9 +115,10 @@ def test_a_killed_search_is_resumed_and_extended(tmp_path: Path) -> None:
     assert sorted(row["trial"] for row in table(SearchRun(path))) == list(extended)
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(300)
 def test_ctrl_c_ends_a_search_cleanly_with_what_there_is(tmp_path: Path) -> None:
-    """For SIGTERM see tests/tune/search/test_begin_or_resume.py."""
+    """In a Ray of its own; for SIGTERM see tests/tune/search/test_begin_or_resume.py."""
     path = tmp_path / "one"
     driver = drive(path, 50, 0.5)
     wait_for(path, in_the_middle)

@@ -67,6 +67,7 @@ def test_tensorboard_has_every_epoch_and_the_recipe_under_the_runs_names(tmp_pat
         assert b"recipe/lr_head" in file.read_bytes()
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_resumed_search_names_its_trials_alike(tmp_path: Path) -> None:
     run = new_run(tmp_path)

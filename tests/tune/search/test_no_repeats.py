@@ -84,6 +84,7 @@ def test_each_point_of_a_finite_space_is_drawn_once(tmp_path: Path, sampler: str
     assert len(set(recipes(found))) == 6
 
 
+@pytest.mark.soak
 @RAY
 def test_what_failed_or_diverged_is_not_tried_again_by_two_at_a_time(tmp_path: Path) -> None:
     run, ends = new_run(tmp_path), (("0001", 1, "diverged"), ("0002", 1, "error"), ("0004", 2, "exit"))

@@ -273,6 +273,7 @@ def test_a_browser_shows_every_picture_at_a_phones_and_a_desktops_width(visit: A
     assert serious_findings(visit) == []
 
 
+@pytest.mark.soak
 def test_real_faces() -> None:
     if not REAL_FACES.is_dir():
         pytest.skip(f"the real faces are not here: {REAL_FACES}")

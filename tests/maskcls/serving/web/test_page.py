@@ -336,7 +336,14 @@ def test_the_keyboard_is_enough(visit: Visit) -> None:
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize(("scheme", "size"), [("light", PHONE), ("dark", PHONE), ("light", DESK), ("dark", DESK)])
+@pytest.mark.parametrize(
+    ("scheme", "size"),
+    [
+        ("light", PHONE),
+        ("dark", DESK),
+        *(pytest.param(*one, marks=pytest.mark.soak) for one in (("dark", PHONE), ("light", DESK))),
+    ],
+)
 def test_axe_finds_nothing_serious_and_nobody_need_scroll_sideways(
     site: Site, browser: Any, scheme: str, size: tuple[int, int]
 ) -> None:
