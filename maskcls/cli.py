@@ -12,24 +12,21 @@ import logging
 import os
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from maskcls.command_line.config_file import with_config_file
-from maskcls.errors import MaskclsError, Terminated
+from maskcls.errors import MaskclsError
 from maskcls.files import unreadable
+from maskcls.signals import SIGNAL_STATUS, signal_of, terminable
 from maskcls.stores.photo_limits import MAX_ASPECT, MAX_MEGAPIXELS, Limits
 from maskcls.text import shown
 
-INTERRUPTED = 128 + signal.SIGINT  # as shells have it
-TERMINATED = 128 + signal.SIGTERM
+_ENDED_BY = {signal.SIGINT: "Interrupted.", signal.SIGTERM: "Terminated.", signal.SIGHUP: "The terminal was closed."}
 
 
 def _set_limit(variable: str) -> Callable[[float | None], float | None]:
@@ -190,7 +187,7 @@ class CommandGroup(TyperGroup):
     """A command that has subcommands."""
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # typer has a name of its own for the type
-        """Run the subcommand; Ctrl-C and SIGTERM end it with a message."""
+        """Run the subcommand; Ctrl-C, SIGTERM and SIGHUP end it with a message."""
         return _interruptible(super().invoke)(ctx)
 
 
@@ -211,7 +208,8 @@ def app_of(main: Callable[..., Any] | typer.Typer) -> typer.Typer:
 def run(main: Callable[..., Any] | typer.Typer) -> None:
     """Run a command's function or app as a command line.
 
-    Typer's own usage errors exit with 2, a MaskclsError with its `exit_status`, Ctrl-C with 130, SIGTERM with 143.
+    Typer's own usage errors exit with 2, a MaskclsError with its `exit_status`, Ctrl-C with 130, SIGTERM with 143,
+    SIGHUP with 129.
     """
     app = app_of(main)
     _log_to_stderr()
@@ -258,36 +256,18 @@ def _is_unreadable(name: str) -> bool:
 
 
 def _interruptible(main: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap the function so that Ctrl-C and SIGTERM end it with a message; typer and Python would end it without one."""
+    """Wrap the function so that Ctrl-C, SIGTERM and SIGHUP end it with a message; typer and Python would give none."""
 
     @functools.wraps(main)
     def guarded(*arguments: Any, **options: Any) -> Any:
         try:
             with terminable():
                 return main(*arguments, **options)
-        except Terminated:
-            fail("Terminated.", TERMINATED)
-        except KeyboardInterrupt:
-            fail("Interrupted.", INTERRUPTED)
+        except KeyboardInterrupt as interrupt:
+            number = signal_of(interrupt)
+            fail(_ENDED_BY[number], SIGNAL_STATUS + number)
 
     return guarded
-
-
-@contextmanager
-def terminable() -> Iterator[None]:
-    """Let SIGTERM raise Terminated within the block, so that what is begun is cleaned up. Only the main thread can."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(number: int, frame: FrameType | None) -> NoReturn:
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _log_to_stderr() -> None:

@@ -1,5 +1,5 @@
 """Everything that may go wrong, as exceptions whose text is a message for the user, each with its exit status; and
-what SIGTERM raises.
+what SIGTERM and SIGHUP raise.
 
 A message names what is wrong and where (file, row, option), what was expected, and what to do.
 """
@@ -53,6 +53,10 @@ class OutOfMemory(RunError):  # noqa: N818 - the name of a trial's state
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM ended the work, as Ctrl-C does; only the exit status is another one."""
+
+
+class HungUp(KeyboardInterrupt):
+    """SIGHUP ended the work, as Ctrl-C does: the terminal was closed, or the connection to the machine ended."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

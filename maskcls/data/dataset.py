@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock
 from numpy.typing import NDArray
 
 from maskcls.data import pixels as pixel_stores
@@ -29,6 +28,7 @@ from maskcls.errors import DataError, FolderError
 from maskcls.files import write_atomically
 from maskcls.labels import N_CLASSES, UNKNOWN
 from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.locks import FolderLock
 
 if TYPE_CHECKING:
     from maskcls.stores.features import FeatureStores
@@ -235,7 +235,7 @@ def demo_folder(cache: Path) -> Path:
     folder = demo_place(cache)
     cache.mkdir(parents=True, exist_ok=True)
     # Of several processes one draws, the others wait.
-    with FileLock(str(folder) + ".lock"):
+    with FolderLock(cache, Path(f"{folder}.lock")):
         if not folder.exists():
             demo.draw(folder, DEMO_PERSONS, DEMO_SEED)
     return folder

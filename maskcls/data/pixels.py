@@ -33,6 +33,7 @@ from maskcls.stores.arrays import (
     default_cache,
     read_manifest,
 )
+from maskcls.stores.locks import FolderLock
 from maskcls.text import first_lines
 
 __all__ = ["StoreInfo", "default_cache", "list_stores", "open_or_build", "prune"]
@@ -134,18 +135,20 @@ def open_or_build(
     return pixels, store.name if is_known else ""
 
 
-def _open_or(build: Callable[[], Image], kind: Stores, store: Path, shape: tuple[int, ...]) -> tuple[Image, bool]:
+def _open_or(
+    build: Callable[[FolderLock], Image], kind: Stores, store: Path, shape: tuple[int, ...]
+) -> tuple[Image, bool]:
     """Return the store's pixels, and whether they were decoded just now."""
     pixels = kind.open(store, shape, np.uint8)
     if pixels is not None:
         return pixels, False
     # The lock needs a cache that can be written, so it is not taken where the store is there already.
     store.parent.mkdir(parents=True, exist_ok=True)
-    with build_lock(store):
+    with build_lock(store) as lock:
         pixels = kind.open(store, shape, np.uint8)  # built by another process while this one waited
         if pixels is not None:
             return pixels, False
-        return build(), True
+        return build(lock), True
 
 
 def decoding_s(cache: Path, digest: str) -> float:
@@ -207,6 +210,7 @@ def _build(
     budget_gb: float,
     progress: bool,
     waits: bool,
+    lock: FolderLock,
 ) -> Image:
     """Decode into a folder beside `store`, open it, then rename it to `store`. The caller holds the build lock."""
     started = monotonic()
@@ -216,6 +220,7 @@ def _build(
     shutil.rmtree(folder, ignore_errors=True)  # what a killed builder left
     try:
         _take_room(kind, store, n_bytes, budget_gb, waits)
+        lock.take_folder()
         rows = np.memmap(folder / PIXELS, np.uint8, "r+", shape=shape)
         counts, decoding_s = _decode_into(rows, files, geometry, progress)
         conversions = {name: counts[name] for name in CONVERSIONS if counts[name]}

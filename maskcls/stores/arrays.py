@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from numpy.typing import NDArray
 
 from maskcls.errors import NoRoomYet, RunError
+from maskcls.stores.locks import FolderLock
 from maskcls.stores.photo_limits import NOT_STATED, StatedLimits
 
 Array = NDArray[Any]
@@ -170,12 +171,12 @@ class Stores:
         with self.room_lock():
             return self._evict(_budget_bytes(budget_gb))
 
-    def room_lock(self) -> FileLock:
+    def room_lock(self) -> FolderLock:
         """Return the lock that is held while room is made and taken.
 
         Without it two builders could count on the same room.
         """
-        return FileLock(self.folder / ".room.lock")
+        return FolderLock(self.folder, self.folder / ".room.lock")
 
     def make_room(self, store: Path, n_bytes: int, budget_gb: float) -> None:
         """Evict until `n_bytes` more fit into the budget, and check that the disk has them.
@@ -302,7 +303,7 @@ class Stores:
             if store == spared:
                 continue  # the caller's own, which it is about to build
             try:
-                with build_lock(store).acquire(timeout=0):
+                with build_lock(store).acquire(wait=False):
                     shutil.rmtree(folder, ignore_errors=True)
             except (Timeout, PermissionError):  # at work, or another user's
                 continue
@@ -317,10 +318,10 @@ def read_manifest(store: Path) -> dict[str, Any] | None:
         return None
 
 
-def build_lock(store: Path) -> FileLock:
-    """Return the lock that whoever builds the store holds."""
-    # Beside the store, because the store's folder is renamed and removed as a whole.
-    return FileLock(store.parent / f".{store.name}.lock")
+def build_lock(store: Path) -> FolderLock:
+    """Return the lock that whoever builds the store holds: of the building folder too, as soon as that is made."""
+    # The file is beside the store, because the store's folder is renamed and removed as a whole.
+    return FolderLock(building_folder(store), store.parent / f".{store.name}.lock")
 
 
 def building_folder(store: Path) -> Path:

@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
-from maskcls.cli import INTERRUPTED, TERMINATED, disk_message, terminable
-from maskcls.errors import CallError, RunError, Terminated
+from maskcls.cli import disk_message
+from maskcls.errors import CallError, RunError
 from maskcls.files import refuse_address, relative
+from maskcls.signals import SIGNAL_STATUS, interruption, terminable
 from search_spaces import Setting, Space, SpaceError, Suggest
 from search_spaces.as_file import name_or_file
 from tune.api.run import Run
@@ -102,9 +103,9 @@ def run_search(*, plan: bool = False, **options: Unpack[SearchCall]) -> Run | No
     Ray is started here and stopped at the end, unless `address` names a cluster, or this process is connected to Ray
     already: then the search runs there, and the connection stays.
 
-    Ctrl-C (in a notebook: interrupting the kernel) or SIGTERM ends the search cleanly: what is done is kept, best/ and
-    the report are written, Ray is stopped, and KeyboardInterrupt is raised, with a text that says how to go on. A
-    second one does not wait for best/ and the report. A search in another thread than the main one sees neither.
+    Ctrl-C (in a notebook: interrupting the kernel), SIGTERM or SIGHUP ends the search cleanly: what is done is kept,
+    best/ and the report are written, Ray is stopped, and KeyboardInterrupt is raised, with a text that says how to go
+    on. A second one does not wait for best/ and the report. A search in another thread than the main one sees none.
 
     Args:
         plan: print what would be done, and do nothing.
@@ -115,7 +116,7 @@ def run_search(*, plan: bool = False, **options: Unpack[SearchCall]) -> Run | No
         CallError: an option is wrong or unknown; nothing was begun.
         DataError: the data cannot be used.
         RunError: no trial could be made into a bundle, the disk is full, or another driver holds the run.
-        KeyboardInterrupt: as above; after SIGTERM its subclass `maskcls.errors.Terminated`.
+        KeyboardInterrupt: as above; after SIGTERM its subclass `maskcls.errors.Terminated`, after SIGHUP `HungUp`.
     """
     found: list[Run] = []
     with tempfile.TemporaryDirectory() as folder, _shown(as_json=bool(options.get("as_json"))), terminable():
@@ -134,8 +135,8 @@ def run_search(*, plan: bool = False, **options: Unpack[SearchCall]) -> Run | No
             raise RunError(message) from error
     if plan:
         return None
-    if status in (INTERRUPTED, TERMINATED):
-        raise (Terminated if status == TERMINATED else KeyboardInterrupt)(_interrupted(found))
+    if status > SIGNAL_STATUS:
+        raise interruption(status - SIGNAL_STATUS)(_interrupted(found))
     if status:
         raise RunError(
             f"No trial of run {found[0].name} could be made into a bundle; the lines above say why. Its trials: "

@@ -7,7 +7,6 @@ OUT/fits/<id>/      one fit (`tune.fitting.pool`), with answers.npz: what it pre
 from __future__ import annotations
 
 import functools
-import signal
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -15,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskcls import seeds
-from maskcls.errors import RunError, Terminated
+from maskcls.errors import RunError
 from maskcls.files import write_atomically
 from maskcls.recipe import Recipe
+from maskcls.signals import interruption
 from maskcls.text import counted
 from maskcls.training import presets
 from tune.audit.options import AuditOptions
@@ -133,7 +133,7 @@ def _run(
     work = functools.partial(repeat_fit, cache=faces.cache)
     outcome = run_fits(asked, work, parallel=shared.parallel, budget_s=options.time_budget_s)
     if outcome.reason == Reason.INTERRUPTED:
-        raise Terminated if outcome.signal_number == signal.SIGTERM else KeyboardInterrupt
+        raise interruption(outcome.signal_number)
     reasons = [f"{one.label}: {why}" for one in asked if (why := why_missing(one.folder))]
     if reasons:
         raise RunError(

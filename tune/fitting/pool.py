@@ -70,7 +70,7 @@ def run_fits(
 
     Ray must be connected (`cluster.connected`); the caller holds the run.
 
-    The first SIGINT or SIGTERM ends it cleanly, a second one aborts. Fits that failed or ran out of memory count as
+    The first SIGINT, SIGTERM or SIGHUP ends it cleanly, a second one aborts. Fits that failed or ran out of memory count as
     remaining.
 
     Args:

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 
 import psutil
 
-from maskcls.cli import INTERRUPTED, TERMINATED
 from maskcls.errors import RunError, Terminated
 from maskcls.machine import usable_cores
+from maskcls.signals import SIGNAL_STATUS, signal_of
 from tune.runs import worker_imports
 from tune.runs.stopping import uninterrupted
 
@@ -220,7 +220,7 @@ def _wait(begun: Future[Cluster]) -> None:
 def _status(interrupt: BaseException) -> int:
     if isinstance(interrupt, SystemExit):
         return interrupt.code if isinstance(interrupt.code, int) else 1
-    return TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED
+    return SIGNAL_STATUS + signal_of(interrupt)
 
 
 def _end_half_started(status: int) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, ClassVar, TextIO
 
-from maskcls.cli import INTERRUPTED
+from maskcls.signals import SIGNAL_STATUS, signal_of
 
 VERSION = 1
 
@@ -248,7 +248,7 @@ def emit(event: Event) -> None:
 def _failed(error: BaseException) -> Done:
     """Return the last event of a command that an error ends."""
     if isinstance(error, KeyboardInterrupt):
-        return Done("aborted", INTERRUPTED)
+        return Done("aborted", SIGNAL_STATUS + signal_of(error))
     if isinstance(error, SystemExit):
         return Done("aborted", error.code if isinstance(error.code, int) else 1)
     return Done("failed", getattr(error, "exit_status", 1), message=str(error) or type(error).__name__)

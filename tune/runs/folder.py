@@ -50,6 +50,7 @@ import filelock
 from maskcls.command_line.config_file import write_config
 from maskcls.errors import CallError, DataError, RunError
 from maskcls.files import write_atomically
+from maskcls.stores.locks import FolderLock
 from maskcls.text import command
 from tune.runs import journal as journals
 from tune.runs.record import ComparisonRecord, RunRecord, SearchRecord
@@ -189,10 +190,10 @@ class RunFolder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the run as it is. Raises RunError if a driver holds it."""
-        lock = filelock.FileLock(self.path / ".driver.lock")
+        """Hold the run as it is. Raises RunError if a driver holds it, also one whose lock file was removed."""
+        lock = FolderLock(self.path, self.path / ".driver.lock")
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(wait=False)
         except filelock.Timeout:
             raise RunError(
                 f"Another driver is working on {self.path}. Wait for it, or end it, and try again."

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from types import FrameType
 
-from maskcls.errors import Terminated
+from maskcls.signals import SIGNAL_STATUS, handling, interruption
 
 
 class Reason(StrEnum):
@@ -36,7 +36,7 @@ class Outcome:
     @property
     def exit_status(self) -> int:
         """The command's exit status where a signal interrupted it, as shells have it; else 0."""
-        return 128 + self.signal_number if self.reason == Reason.INTERRUPTED else 0
+        return SIGNAL_STATUS + self.signal_number if self.reason == Reason.INTERRUPTED else 0
 
 
 class StopRequest(threading.Event):
@@ -48,13 +48,13 @@ class StopRequest(threading.Event):
 
 @contextmanager
 def stoppable(asked: StopRequest, say: Callable[[str], None]) -> Iterator[None]:
-    """Within the block, let the first SIGINT or SIGTERM set `asked`, and the second raise KeyboardInterrupt or
-    Terminated.
+    """Within the block, let the first SIGINT, SIGTERM or SIGHUP set `asked`, and the second raise KeyboardInterrupt or
+    what `interruption` has for it.
     """
 
     def handle(number: int, frame: FrameType | None) -> None:
         if asked.is_set():
-            raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+            raise interruption(number)
         asked.signal_number = number
         asked.set()
         say("Stopping: what is done is kept. Press Ctrl-C again to abort at once.")
@@ -65,7 +65,7 @@ def stoppable(asked: StopRequest, say: Callable[[str], None]) -> Iterator[None]:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Delay SIGINT and SIGTERM until the block has ended."""
+    """Delay SIGINT, SIGTERM and SIGHUP until the block has ended."""
     came: list[int] = []
     try:
         with _handled_by(lambda number, frame: came.append(number)):
@@ -77,13 +77,9 @@ def uninterrupted() -> Iterator[None]:
 
 @contextmanager
 def _handled_by(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Let `handle` get SIGINT and SIGTERM within the block. Only the main thread gets signals; in others do nothing."""
+    """Let `handle` get these signals within the block. Only the main thread gets signals; in others do nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handling((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), handle):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

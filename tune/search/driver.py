@@ -46,7 +46,7 @@ def run_search(
     """Search until `plan.trials` trials have ended, the time or the space is used up, or somebody stops it.
 
     Ray must be connected (`cluster.connected`). Writes the journal, trials/, experiment/ and leaderboard.csv. The first
-    SIGINT or SIGTERM ends it cleanly, a second one aborts.
+    SIGINT, SIGTERM or SIGHUP ends it cleanly, a second one aborts.
 
     Args:
         plain: progress as lines instead of a table; None: as the terminal can.

@@ -6,7 +6,11 @@ import asyncio
 import json
 import logging
 import resource
+import signal
 import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from starlette.types import ASGIApp
@@ -17,6 +21,7 @@ from maskcls.errors import CallError, RunError
 from maskcls.serving.web.guard import HEADERS
 from maskcls.serving.web.limits import MAX_HEADER_BYTES, Limits
 from maskcls.serving.web.refusal import Refused
+from maskcls.signals import handling
 
 log = logging.getLogger("maskcls")
 
@@ -87,6 +92,16 @@ def _raw(refused: Refused) -> bytes:
 
 
 class _Server(Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Let SIGHUP, too, end the service as SIGTERM does; where it is ignored, as by nohup, it stays so."""
+        with super().capture_signals():
+            if threading.current_thread() is threading.main_thread():
+                with handling((signal.SIGHUP,), self.handle_exit):
+                    yield
+            else:
+                yield
+
     async def on_tick(self, counter: int) -> bool:
         """Called every 0.1 s."""
         if counter % 5 == 0:
@@ -97,7 +112,7 @@ class _Server(Server):
 
 
 def create_server(app: ASGIApp, limits: Limits) -> Server:
-    """Return a server of the application, whose `run(sockets=[...])` serves until SIGINT or SIGTERM."""
+    """Return a server of the application, whose `run(sockets=[...])` serves until SIGINT, SIGTERM or SIGHUP."""
     own = {"limits": limits_within(limits, _raise_open_files(limits.connections + BACKLOG + OTHER_FILES))}
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # no line for each malformed request
     config = Config(

@@ -8,7 +8,7 @@ from threading import Barrier
 
 import pytest
 
-from maskcls.errors import CallError, DataError
+from maskcls.errors import CallError, DataError, RunError
 from tests.tune.searches import new_run
 from tune.runs.folder import NameInUse, SearchRun, remove
 from tune.runs.study import open_study
@@ -45,6 +45,16 @@ def test_a_run_that_is_taken_back_leaves_nothing(tmp_path: Path) -> None:
     with run.driving():
         remove(run)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_removing_the_lock_file_lets_no_second_driver_in(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    with run.driving():
+        (run.path / ".driver.lock").unlink()
+        with pytest.raises(RunError, match="Another driver is working on"), SearchRun(run.path).driving():
+            pass
+    with SearchRun(run.path).driving():
+        pass
 
 
 def test_what_a_kill_leaves_of_a_new_run_is_no_run(tmp_path: Path) -> None:
