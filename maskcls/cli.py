@@ -20,9 +20,9 @@ import typer
 from typer.core import TyperGroup
 
 from maskcls.command_line.config_file import with_config_file
+from maskcls.command_line.signals import SIGNAL_STATUS, signal_of, terminable
 from maskcls.errors import MaskclsError
 from maskcls.files import unreadable
-from maskcls.signals import SIGNAL_STATUS, signal_of, terminable
 from maskcls.stores.photo_limits import MAX_ASPECT, MAX_MEGAPIXELS, Limits
 from maskcls.text import shown
 

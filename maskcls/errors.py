@@ -35,6 +35,10 @@ class FolderError(DataError):
     """A folder of photos has problems, which the message lists."""
 
 
+class OutOfReach(DataError):  # noqa: N818 - says what the data is
+    """Photos, or a run's own files, that are to be read and cannot be: a disk that is gone, a folder that was moved."""
+
+
 class RunError(MaskclsError):
     """The work was started and failed: a full disk, a fit that diverged, weights out of reach."""
 

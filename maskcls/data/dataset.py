@@ -24,7 +24,7 @@ from maskcls.data.photos import read_photos
 from maskcls.data.problems import refusal
 from maskcls.data.shortages import shortages
 from maskcls.data.splits import EXTRA, Split, read_split, rows, split_people
-from maskcls.errors import DataError, FolderError
+from maskcls.errors import DataError, FolderError, OutOfReach
 from maskcls.files import write_atomically
 from maskcls.labels import N_CLASSES, UNKNOWN
 from maskcls.stores.arrays import CacheOptions
@@ -133,7 +133,7 @@ class FaceDataset:
                 photos[EXTRA] = photos[EXTRA] == str(True)
             split = Split.from_json((folder / SPLIT).read_text(encoding="utf-8"), str(folder / SPLIT))
         except FileNotFoundError as error:
-            raise DataError(
+            raise OutOfReach(
                 f"{error.filename} is missing: {folder} does not hold the photos and the split of a run."
             ) from None
         except (ValueError, pd.errors.ParserError) as error:
@@ -187,6 +187,22 @@ def prepare(
     for note in shortages(photos, split):
         log.warning(note)
     return faces
+
+
+def photo_table(
+    data: Path,
+    *,
+    corrections: str = "none",
+    skip_bad: bool = False,
+    people_from: str | None = None,
+    extra: Path | None = None,
+) -> pd.DataFrame:
+    """Return the table that `prepare` makes of the photos, none of which is opened: photos that cannot be decoded stay.
+
+    Raises DataError listing what is wrong.
+    """
+    photos = read_photos(data, corrections=read_corrections(corrections), skip_bad=skip_bad, people_from=people_from)
+    return photos if extra is None else with_extra(photos, extra, skip_bad=skip_bad, people_from=people_from)
 
 
 def _warn_of_missing_classes(faces: FaceDataset) -> None:

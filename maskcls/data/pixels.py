@@ -21,7 +21,7 @@ import numpy as np
 from maskcls.data.decoding.decode import CONVERSIONS, Image, decode
 from maskcls.data.geometry import Geometry, missed_faces_note
 from maskcls.data.pool import over_photos, photo_bar
-from maskcls.errors import CallError, DataError, NoRoomYet, RunError
+from maskcls.errors import CallError, DataError, NoRoomYet, OutOfReach, RunError
 from maskcls.files import unreadable, write_atomically
 from maskcls.stores.arrays import (
     MANIFEST,
@@ -169,13 +169,13 @@ def digest(keys: Sequence[str], stamps: Sequence[Stamp], geometry: Geometry) -> 
 
 
 def read_stamps(files: Sequence[str]) -> list[Stamp]:
-    """Return the files' sizes and times as they are now. Raises DataError where a file can't be read."""
+    """Return the files' sizes and times as they are now. Raises OutOfReach where a file can't be read."""
     found: list[Stamp] = []
     for file in files:
         try:
             status = os.stat(file)  # noqa: PTH116 - a Path for each photo would double the time
         except OSError as error:
-            raise DataError(unreadable(file, error)) from None
+            raise OutOfReach(unreadable(file, error)) from None
         found.append((status.st_size, status.st_mtime_ns))
     return found
 
@@ -311,7 +311,7 @@ def _decode_into(rows: Image, files: Sequence[str], geometry: Geometry, progress
 
 def _refusal(errors: Sequence[DataError], n_files: int) -> DataError:
     if len(errors) == 1:
-        return errors[0]
+        return OutOfReach(str(errors[0]))
     heading = f"{len(errors):,} of {n_files:,} photos cannot be decoded:"
     remedy = "Replace them, or leave them out with --skip-bad."
-    return DataError("\n".join([heading, *first_lines(list(map(str, errors)), LISTED), remedy]))
+    return OutOfReach("\n".join([heading, *first_lines(list(map(str, errors)), LISTED), remedy]))

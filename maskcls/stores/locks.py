@@ -1,4 +1,4 @@
-"""FolderLock: a lock that one process holds at a time, and that removing its lock file does not open to a second one."""
+"""FolderLock: a lock that one process holds at a time, also where somebody removes its lock file."""
 
 from __future__ import annotations
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
 from maskcls.cli import disk_message
+from maskcls.command_line.signals import SIGNAL_STATUS, interruption, terminable
 from maskcls.errors import CallError, RunError
 from maskcls.files import refuse_address, relative
-from maskcls.signals import SIGNAL_STATUS, interruption, terminable
 from search_spaces import Setting, Space, SpaceError, Suggest
 from search_spaces.as_file import name_or_file
 from tune.api.run import Run
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tune.search.plan import Logger, Sampler, Scheduler
 
 AnyPath = str | os.PathLike[str]
-_PATHS = ("data", "weights", "split", "corrections", "runs", "resume", "cache")
+_PATHS = ("data", "weights", "split", "corrections", "runs", "resume", "new_run_from", "cache")
 
 
 class SearchCall(TypedDict, total=False):
@@ -69,6 +69,7 @@ class SearchCall(TypedDict, total=False):
     runs: AnyPath | None
     name: str | None
     resume: AnyPath | None
+    new_run_from: AnyPath | None
     begin_or_resume: bool | None
     address: str | None
     cache: AnyPath | None

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskcls import seeds
+from maskcls.command_line.signals import interruption
 from maskcls.errors import RunError
 from maskcls.files import write_atomically
 from maskcls.recipe import Recipe
-from maskcls.signals import interruption
 from maskcls.text import counted
 from maskcls.training import presets
 from tune.audit.options import AuditOptions

@@ -125,6 +125,7 @@ def main(
     runs: run_cli.Runs = Path("runs"),
     name: Name = None,
     resume: Resume = None,
+    new_run_from: run_cli.NewRunFrom = None,
     begin_or_resume: run_cli.BeginOrResume = False,
     address: run_cli.Address = None,
     cache: cli.Cache = None,

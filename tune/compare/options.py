@@ -146,6 +146,7 @@ class CompareOptions(SharedOptions):
                 "new run."
             )
         values = self.machine_values(own) | {"vary": merged}
+        values |= self.moved(own)
         values["equal_time"] = own.equal_time or self.equal_time
         if "seeds" in self.model_fields_set:
             values["seeds"] = self.seeds

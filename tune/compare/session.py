@@ -26,6 +26,7 @@ from tune.durations import duration
 from tune.fitting.gpu_sharing import share_gpus
 from tune.runs import cluster, events, output
 from tune.runs.cluster import Cluster
+from tune.runs.data_check import check_data, note_files
 from tune.runs.estimates import PHOTOS_PER_SECOND, count_photos, pixel_room
 from tune.runs.folder import ComparisonRun, remove
 from tune.runs.nodes import check_nodes
@@ -60,9 +61,17 @@ TRAIN_SHARE = 0.85 * 0.85
 def run(options: CompareOptions) -> int:
     """The command's work. Returns the exit status."""
     with output.directed(quiet=options.quiet, as_json=options.as_json):
+        if options.new_run_from is not None:
+            options = _like(options, options.new_run_from)
         if options.resume is not None:
             return _resume(options, options.resume)
         return begin_or_resume(options, _begin, _resume) if options.begin_or_resume else _begin(options)
+
+
+def _like(options: CompareOptions, place: str) -> CompareOptions:
+    """Return the other run's options, its own copy of a user-supplied study included, with what this command states."""
+    other = ComparisonRun.open(place, options.runs)
+    return options.like(other.record(), **({"study": str(other.study_copy)} if other.study_copy.exists() else {}))
 
 
 def _begin(options: CompareOptions) -> int:
@@ -111,6 +120,8 @@ def _resume(stated: CompareOptions, place: str) -> int:
         if options.plan:
             _print_plan(options, plan)
             return 0
+        if has_data(found):
+            check_data(found, options, by_labels=CORRECTIONS not in options.vary)
         ready = _make_ready(options, plan, found)  # what is added must be possible before the run keeps it
         kept, planned = found.record(), plan.record(options)
         found.write_record(
@@ -157,6 +168,9 @@ def _make_ready(options: CompareOptions, plan: ComparePlan, run: ComparisonRun) 
     if not has_data(run):
         prepared_faces = _prepared(options)
         say_too_few_for_folds(prepared_faces, plan.folds)
+        record = run.record()
+        files = note_files(run, prepared_faces)
+        run.write_record(record.changed(data=record.data.changed(files_digest=files)))
         prepared_faces.save(run.data)
     faces = faces_of(run, options)
     splits = repeat_splits(run, faces, plan.repeats, plan.folds, options.split_seed)
@@ -200,7 +214,9 @@ def _compare(options: CompareOptions, plan: ComparePlan, run: ComparisonRun, rea
 
     faces, splits = ready.faces, ready.splits
     measured = run.record().changed(
-        data=_data_record(faces), repeats=[split.digest for split in splits], left_out=list(ready.left_out)
+        data=_data_record(faces, run.record().data),
+        repeats=[split.digest for split in splits],
+        left_out=list(ready.left_out),
     )
     run.write_record(measured)
     began = time.monotonic()
@@ -328,8 +344,8 @@ def _keep_study(options: CompareOptions, run: ComparisonRun) -> None:
         shutil.copyfile(options.study, run.study_copy)
 
 
-def _data_record(faces: FaceDataset) -> DataRecord:
-    return DataRecord(
+def _data_record(faces: FaceDataset, before: DataRecord) -> DataRecord:
+    return before.changed(
         photos=len(faces.photos),
         people=n_people(faces),
         holdout_people=len(faces.split.holdout),

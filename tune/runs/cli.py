@@ -15,6 +15,15 @@ BeginOrResume = Annotated[
         help="Begin the run --name, or go on with it if it was begun: the same command may be given again and again.",
     ),
 ]
+NewRunFrom = Annotated[
+    str | None,
+    typer.Option(
+        "--new-run-from",
+        help="Begin a new run with the options of another, by path or by name under --runs, on the data as it is now; "
+        "options that are given beside it count before those.",
+        show_default="none",
+    ),
+]
 Address = Annotated[
     str | None,
     typer.Option(

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 
 import psutil
 
+from maskcls.command_line.signals import SIGNAL_STATUS, signal_of
 from maskcls.errors import RunError, Terminated
 from maskcls.machine import usable_cores
-from maskcls.signals import SIGNAL_STATUS, signal_of
 from tune.runs import worker_imports
 from tune.runs.stopping import uninterrupted
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, ClassVar, TextIO
 
-from maskcls.signals import SIGNAL_STATUS, signal_of
+from maskcls.command_line.signals import SIGNAL_STATUS, signal_of
 
 VERSION = 1
 

@@ -101,10 +101,12 @@ class SharedOptions(BaseModel):
     """Those of IDENTITY whose default follows from options that may change, so that only a stated one contradicts."""
     CALL: ClassVar[tuple[str, ...]]
     """Options that a run's record keeps, in the order in which it does."""
+    MOVABLE: ClassVar[tuple[str, ...]] = ("data", "extra")
+    """Options of IDENTITY that say where something is: a resume may name its new place (`tune.runs.data_check`)."""
     MACHINE: ClassVar[tuple[str, ...]] = ("parallel", "gpus_per_trial", "cpus_per_trial", "time_budget")
     """Options that say how much work is done where. A resume states them again, or has their defaults."""
     COMMAND: ClassVar[tuple[str, ...]] = (
-        *("runs", "resume", "begin_or_resume", "address", "plan", "quiet", "as_json"),
+        *("runs", "resume", "new_run_from", "begin_or_resume", "address", "plan", "quiet", "as_json"),
         *("cache", "pixel_store_gb", "feature_store_gb"),
     )
     """Options of one command alone, which no run keeps."""
@@ -145,6 +147,7 @@ class SharedOptions(BaseModel):
     runs: Path = Field(DEFAULT_RUNS, description="folder of all runs")
     name: str | None = Field(None, description="of the new run")
     resume: str | None = Field(None, description="the run to go on with, by path or by name")
+    new_run_from: str | None = Field(None, description="the run whose options a new one has, by path or by name")
     address: Annotated[str | None, AfterValidator(_address)] = Field(
         None, validate_default=True, description="Ray cluster; None: RAY_ADDRESS, or Ray is started here"
     )
@@ -187,7 +190,7 @@ class SharedOptions(BaseModel):
         An option is left out if it would have the same value without being stated.
         """
         values = self.model_dump(mode="json") | {"runs": str(self.runs.absolute())}
-        names = (*self.CALL, *(name for name in self.COMMAND if name not in ("resume", "plan")))
+        names = (*self.CALL, *(name for name in self.COMMAND if name not in ("resume", "new_run_from", "plan")))
         return {name: values[name] for name in names if getattr(self, name) != self._if_not_stated(name)}
 
     def _if_not_stated(self, name: str) -> object:
@@ -205,6 +208,31 @@ class SharedOptions(BaseModel):
         if self.gpus_per_trial is None and before.gpus_per_trial == AUTO:
             values["gpus_per_trial"] = AUTO  # which is for any machine; a number may not be
         return values
+
+    def moved(self, before: SharedOptions) -> dict[str, Any]:
+        """Where this command says that the run's photos are now, by the options' names; {} where it does not.
+
+        Args:
+            before: the run's own options.
+        """
+        stated = self.model_fields_set.intersection(self.MOVABLE)
+        return {
+            name: getattr(self, name)
+            for name in self.MOVABLE
+            if name in stated and None not in (getattr(self, name), getattr(before, name))
+        }
+
+    def like(self, run: _Recorded, **own: object) -> Self:
+        """The options that a run recorded, with what this command states, for a new run.
+
+        Args:
+            own: options that are the run's in another way.
+
+        Raises CallError where a file that they name is gone.
+        """
+        kept = type(self).recorded(run)
+        stated = {name: getattr(self, name) for name in self.model_fields_set - {"new_run_from"}}
+        return type(self).model_validate({**{name: getattr(kept, name) for name in self.CALL}, **own, **stated})
 
     @property
     def time_budget_s(self) -> float | None:
@@ -272,6 +300,8 @@ class SharedOptions(BaseModel):
     def _of_one_mind(self) -> Self:
         if self.begin_or_resume and self.resume is not None:
             raise CallError("--begin-or-resume and --resume exclude each other. Give one of them.")
+        if self.new_run_from is not None and self.resume is not None:
+            raise CallError("--new-run-from and --resume exclude each other: the one begins a run. Give one of them.")
         if self.begin_or_resume and not self.name:
             raise CallError("--begin-or-resume needs --name NAME, by which the run is found again.")
         if self.plan and (self.quiet or self.as_json):

@@ -92,6 +92,8 @@ class DataRecord(JsonRecord):
     holdout_people: int = 0
     digest: str | None = None
     split_digest: str | None = None
+    files_digest: str | None = None
+    """Of the photos' fingerprints (`tune.runs.data_check`); in runs that were begun since there are these."""
 
 
 class RunRecord(JsonRecord):
@@ -234,7 +236,7 @@ def refuse_contradictions(stated: SharedOptions, recorded: SharedOptions, run_na
         stated: the resume's options. Those that it does not state are not looked at, except under --begin-or-resume:
             such a command describes the whole run, its defaults included.
     """
-    given_here = stated.model_fields_set
+    given_here = stated.model_fields_set - stated.moved(recorded).keys()
     defaults = set(stated.IDENTITY) - set(stated.FOLLOWING) if stated.begin_or_resume else set()
     compared = [name for name in (*stated.IDENTITY, "name") if name in given_here | defaults]
     pairs = [(name, getattr(recorded, name), getattr(stated, name)) for name in compared]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from types import FrameType
 
-from maskcls.signals import SIGNAL_STATUS, handling, interruption
+from maskcls.command_line.signals import SIGNAL_STATUS, handling, interruption
 
 
 class Reason(StrEnum):

@@ -98,6 +98,7 @@ class SearchOptions(SharedOptions):
             )
         if run.path in self.learn_from:
             raise CallError(f"--learn-from {run.name}: the run knows its own trials already. Name another run.")
+        values |= self.moved(own)
         values["learn_from"] = tuple(dict.fromkeys((*own.learn_from, *self.learn_from)))
         values["retrain_on_all"] = own.retrain_on_all or self.retrain_on_all
         refuse_contradictions(self, own, run.name)

@@ -20,6 +20,7 @@ from search_spaces import names
 from tune.fitting.gpu_sharing import share_gpus
 from tune.runs import cluster, output
 from tune.runs.cluster import Cluster
+from tune.runs.data_check import check_data, note_files
 from tune.runs.estimates import pixel_room
 from tune.runs.folder import SearchRun, remove
 from tune.runs.nodes import check_nodes
@@ -63,6 +64,8 @@ COMMAND = Caller()
 def run(options: SearchOptions, caller: Caller = COMMAND) -> int:
     """The command's work. Returns the exit status."""
     with output.directed(quiet=options.quiet, as_json=options.as_json):
+        if options.new_run_from is not None:
+            options = _like(options, options.new_run_from)
         if options.resume is not None:
             return _resume(options, options.resume, caller)
         if not options.space:
@@ -72,6 +75,13 @@ def run(options: SearchOptions, caller: Caller = COMMAND) -> int:
             )
         begin, resume = functools.partial(_begin, caller=caller), functools.partial(_resume, caller=caller)
         return begin_or_resume(options, begin, resume) if options.begin_or_resume else begin(options)
+
+
+def _like(options: SearchOptions, place: str) -> SearchOptions:
+    """Return the other run's options, its own copy of a user-supplied space included, with what this command states."""
+    other = SearchRun.open(place, options.runs)
+    copy = other.path / SPACE_COPY
+    return options.like(other.record(), **({"space": str(copy)} if copy.exists() else {}))
 
 
 def _begin(options: SearchOptions, caller: Caller) -> int:
@@ -153,12 +163,11 @@ def _resume(stated: SearchOptions, place: str, caller: Caller) -> int:
             print_plan(options, resolved, trials_of(found), ended, known)
             return 0
         _check_pixel_room(options, resolved.plan, found.record().data.photos)
+        _check_or_prepare_data(options, resolved, found)
         found.write_record(found.record().changed(call={**found.record().call, **options.to_record()}))
         if is_other:
             _take_space(options, resolved, found)
         _write_config(options, resolved, found)
-        if not has_data(found):
-            _prepare_data(options, resolved, found)
         ray = stack.enter_context(cluster.starting(options.address, is_guest=caller.is_guest))
         return _search(options, resolved, found, ray(), caller)
 
@@ -261,6 +270,14 @@ def _fingerprint(options: SearchOptions, run: SearchRun) -> str:
     return hashlib.sha256(copy.read_bytes()).hexdigest()[:12] if copy.exists() else options.space
 
 
+def _check_or_prepare_data(options: SearchOptions, resolved: Resolved, run: SearchRun) -> None:
+    """Compare the run's photos with what they are now; where a killed driver left none, put them in place."""
+    if has_data(run):
+        check_data(run, options)
+    else:
+        _prepare_data(options, resolved, run)
+
+
 def _prepare_data(options: SearchOptions, resolved: Resolved, run: SearchRun) -> None:
     """Put the run's photos and split in place, and decode the pixels of the preset's size before trials need them."""
     from maskcls.training.fit_data import check_trainable
@@ -276,8 +293,9 @@ def _prepare_data(options: SearchOptions, resolved: Resolved, run: SearchRun) ->
         # Its log says in how many photos no face is found, and so it is at any size.
         faces.pixels(base.image_size, progress=True, face_crop=face_crop)
     _keep_space(options, run)
+    files = note_files(run, faces)
     faces.save(run.data)
-    data = DataRecord(photos=len(faces.photos), people=n_people(faces), digest=faces.digest)
+    data = DataRecord(photos=len(faces.photos), people=n_people(faces), digest=faces.digest, files_digest=files)
     run.write_record(run.record().changed(data=data, split_digest=faces.split.digest))
 
 

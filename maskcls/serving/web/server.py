@@ -21,7 +21,6 @@ from maskcls.errors import CallError, RunError
 from maskcls.serving.web.guard import HEADERS
 from maskcls.serving.web.limits import MAX_HEADER_BYTES, Limits
 from maskcls.serving.web.refusal import Refused
-from maskcls.signals import handling
 
 log = logging.getLogger("maskcls")
 
@@ -96,11 +95,14 @@ class _Server(Server):
     def capture_signals(self) -> Iterator[None]:
         """Let SIGHUP, too, end the service as SIGTERM does; where it is ignored, as by nohup, it stays so."""
         with super().capture_signals():
-            if threading.current_thread() is threading.main_thread():
-                with handling((signal.SIGHUP,), self.handle_exit):
-                    yield
-            else:
+            if threading.current_thread() is not threading.main_thread() or _hang_ups_are_ignored():
                 yield
+                return
+            before = signal.signal(signal.SIGHUP, self.handle_exit)
+            try:
+                yield
+            finally:
+                signal.signal(signal.SIGHUP, before)
 
     async def on_tick(self, counter: int) -> bool:
         """Called every 0.1 s."""
@@ -109,6 +111,10 @@ class _Server(Server):
                 if isinstance(connection, Connection) and not connection.transport.is_closing():
                     connection.check_time()
         return await super().on_tick(counter)
+
+
+def _hang_ups_are_ignored() -> bool:
+    return signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
 
 
 def create_server(app: ASGIApp, limits: Limits) -> Server:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import typer
 
+from maskcls.command_line.signals import handling, interruption, signal_of, terminable
 from maskcls.errors import HungUp, Terminated
-from maskcls.signals import handling, interruption, signal_of, terminable
 from tests import commands
 
 
@@ -56,7 +56,7 @@ def test_what_is_ignored_as_by_nohup_stays_ignored() -> None:
 
 TIDY = """
 import signal, sys, time
-from maskcls.signals import handling
+from maskcls.command_line.signals import handling
 came = []
 with handling((signal.SIGHUP,), lambda number, frame: came.append(number)):
     print("ready", flush=True)
