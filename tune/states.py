@@ -21,13 +21,21 @@ class TrialState(StrEnum):
     """An error in code."""
     DISK_FULL = "disk full"
     """Not an end: the search stops, and a resumed one takes the trial up again."""
+    MACHINE_FAILED = "machine failed"
+    """Not an end: data out of reach, or a GPU without its driver, whatever the recipe. The trial is taken up again;
+    after several in a row the search stops."""
     UNFINISHED = "unfinished"
     """On a leaderboard: begun, and neither ended nor worked on just now as far as the record tells."""
 
     @property
     def ended(self) -> bool:
         """Whether nothing more comes: neither running, nor to be taken up again."""
-        return self not in (TrialState.RUNNING, TrialState.DISK_FULL, TrialState.UNFINISHED)
+        return self not in (
+            TrialState.RUNNING,
+            TrialState.DISK_FULL,
+            TrialState.MACHINE_FAILED,
+            TrialState.UNFINISHED,
+        )
 
     @property
     def infeasible(self) -> bool:

@@ -6,6 +6,7 @@ objective.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -14,7 +15,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
-from maskcls.errors import Diverged, OutOfMemory
+from maskcls.errors import Diverged, OutOfMemory, OutOfReach
 from maskcls.files import write_atomically
 from search_spaces import Setting, Space, Suggest
 from tune.fitting.request import FitRequest
@@ -51,7 +52,8 @@ NUMBERS = {"photos_per_second": 100.0, "train_loss": 0.75, "wait_share": 0.25, "
 class Synthetic:
     """Args:
     sleep_s: how long an epoch takes.
-    ends: (trial id, epoch, how it ends badly there): diverged, memory, error, full, cuda, exit (the worker dies, once).
+    ends: (trial id, epoch, how it ends badly there): diverged, memory, error, full, cuda, exit (the worker dies, once),
+        gone (its data is out of reach), hiccup (that, once).
     """
 
     sleep_s: float = 0.0
@@ -83,6 +85,12 @@ class Synthetic:
             raise OSError(28, "No space left on device", "state.pt")
         if how == "cuda":
             raise RuntimeError("CUDA error: device-side assert triggered")
+        if how == "gone":
+            raise OutOfReach("/mnt/faces/a.jpg cannot be read: Stale file handle. Check the path.")
+        hiccup = request.folder / "hiccup"
+        if how == "hiccup" and not hiccup.exists():
+            hiccup.touch()
+            raise OSError(errno.EIO, "Input/output error", "/mnt/faces/a.jpg")
         died = request.folder / "died"
         if how == "exit" and not died.exists():
             died.touch()

@@ -14,7 +14,9 @@ def test_every_ended_state_has_one_of_optunas_that_is_finished() -> None:
             assert OptunaState[state.optuna].is_finished(), state
 
 
-@pytest.mark.parametrize("state", [TrialState.RUNNING, TrialState.DISK_FULL, TrialState.UNFINISHED])
+@pytest.mark.parametrize(
+    "state", [TrialState.RUNNING, TrialState.DISK_FULL, TrialState.MACHINE_FAILED, TrialState.UNFINISHED]
+)
 def test_a_trial_that_goes_on_has_not_ended(state: TrialState) -> None:
     assert not state.ended
 

@@ -21,7 +21,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
     os.environ["PYTHONPATH"] = str(ROOT)
 
-from maskcls.errors import Diverged, OutOfMemory  # noqa: E402
+from maskcls.errors import Diverged, OutOfMemory, OutOfReach  # noqa: E402
 from maskcls.files import write_atomically  # noqa: E402
 from tune.fitting.request import FitRequest  # noqa: E402
 
@@ -53,7 +53,8 @@ def computed(request: FitRequest) -> list[int]:
 class Work:
     """Args:
     sleep_s: how long an epoch takes.
-    ends: (fit id, epoch, how it ends badly there): diverged, memory, error, full, cuda, exit (the worker dies, once).
+    ends: (fit id, epoch, how it ends badly there): diverged, memory, error, full, cuda, exit (the worker dies, once),
+        gone (its data is out of reach).
     """
 
     sleep_s: float = 0.0
@@ -76,6 +77,8 @@ class Work:
 
     def _end(self, request: FitRequest, epoch: int) -> None:
         how = next((how for fit_id, at, how in self.ends if (fit_id, at) == (request.trial_id, epoch)), "")
+        if how == "gone":
+            raise OutOfReach("/mnt/faces/a.jpg cannot be read: Stale file handle. Check the path.")
         if how == "diverged":
             raise Diverged("The loss is nan at step 7.")
         if how == "memory":

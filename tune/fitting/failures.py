@@ -10,7 +10,7 @@ import traceback
 from pathlib import Path
 
 from maskcls import machine
-from maskcls.errors import Diverged, RunError, is_out_of_memory
+from maskcls.errors import Diverged, OutOfReach, RunError, is_out_of_memory
 from maskcls.files import write_atomically
 from tune.states import TrialState
 
@@ -20,6 +20,25 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 # After these (an illegal access, a device-side assert) the process can do nothing on the GPU any more, unless memory
 # was short.
 _STICKY_TEXTS = ("CUDA error", "cuDNN error")
+_NO_GPU_TEXTS = (
+    "Found no NVIDIA driver",
+    "No CUDA GPUs are available",
+    "NVIDIA driver on your system is too old",
+    "CUDA driver version is insufficient",
+    "CUDA driver initialization failed",
+    "CUDA initialization",
+    "CUDA unknown error",
+    "CUDA-capable device(s) is/are busy or unavailable",
+    "no CUDA-capable device is detected",
+    "Torch not compiled with CUDA enabled",
+)
+_OUT_OF_REACH = {
+    *(errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENODEV, errno.ENXIO),
+    *(errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EREMOTEIO),
+}
+"""Of files: a disk that is gone or not mounted, a folder that was moved, a server that does not answer."""
+IN_A_ROW = 3
+"""So many failures of the machine one after the other, and no further trial or fit is begun."""
 ENDED_NOTE = "ended.json"
 """Written by a process that ends itself, for the one that takes its fit over."""
 
@@ -30,7 +49,30 @@ def state_of(error: BaseException) -> TrialState:
         return TrialState.DIVERGED
     if is_out_of_memory(error):
         return TrialState.OUT_OF_MEMORY
-    return TrialState.DISK_FULL if _is_full_disk(error) else TrialState.FAILED
+    if _is_full_disk(error):
+        return TrialState.DISK_FULL
+    return TrialState.MACHINE_FAILED if _is_of_the_machine(error) else TrialState.FAILED
+
+
+def _is_of_the_machine(error: BaseException) -> bool:
+    """Whether any recipe would have failed so: a file is out of reach, or the GPU cannot be used at all."""
+    if isinstance(error, OutOfReach) or (isinstance(error, OSError) and error.errno in _OUT_OF_REACH):
+        return True
+    return isinstance(error, RuntimeError | AssertionError) and any(text in str(error) for text in _NO_GPU_TEXTS)
+
+
+def stopped_by_the_machine(what: str, message: str, resume: str) -> RunError:
+    """Return the error that ends the work after failures in a row.
+
+    Args:
+        what: of which there were so many, as in `trials`.
+        message: of the last of them.
+        resume: how to go on.
+    """
+    return RunError(
+        f"{IN_A_ROW} {what} in a row failed by the machine, not by their recipes, the last one with: {message} None of "
+        f"them is lost. Mend that, then go on: {resume}"
+    )
 
 
 def _is_full_disk(error: BaseException) -> bool:
@@ -46,7 +88,7 @@ def explain(error: BaseException) -> str:
     Errors of this project are messages already; others are named with their class.
     """
     text = " ".join(str(error).split()) or type(error).__name__
-    return text if isinstance(error, RunError) else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, RunError | OutOfReach) else f"{type(error).__name__}: {text}"
 
 
 def write_error(folder: Path, text: str) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 from maskcls.errors import RunError
 from tune.fitting.curve import read_curve
-from tune.fitting.failures import ENDED_NOTE, ERROR, explain, state_of, write_error
+from tune.fitting.failures import ENDED_NOTE, ERROR, IN_A_ROW, explain, state_of, stopped_by_the_machine, write_error
 from tune.fitting.progress import FitProgress
 from tune.fitting.request import FitRequest, Work
 from tune.fitting.result import FitResult, write_result
@@ -70,8 +70,8 @@ def run_fits(
 
     Ray must be connected (`cluster.connected`); the caller holds the run.
 
-    The first SIGINT, SIGTERM or SIGHUP ends it cleanly, a second one aborts. Fits that failed or ran out of memory count as
-    remaining.
+    The first SIGINT, SIGTERM or SIGHUP ends it cleanly, a second one aborts. Fits that failed or ran out of memory
+    count as remaining.
 
     Args:
         parallel: how many run at a time.
@@ -81,7 +81,7 @@ def run_fits(
         is_done: whether a result is what its request asks for; if not, the fit is done again.
 
     Raises:
-        RunError: the disk is full, or fits of different recipes failed before their first epoch.
+        RunError: the disk is full, the machine failed, or fits of different recipes failed before their first epoch.
         KeyboardInterrupt: a second signal.
     """
     cluster.quiet()
@@ -105,7 +105,7 @@ def work_on(request: FitRequest, work: Work) -> FitOutcome:
     """
     outcome = run_and_report(request, work)
     (request.folder / ENDED_NOTE).unlink(missing_ok=True)  # it has been read: a resume tries the fit again
-    if outcome.state not in (TrialState.DISK_FULL, TrialState.FAILED):
+    if outcome.state not in (TrialState.DISK_FULL, TrialState.MACHINE_FAILED, TrialState.FAILED):
         write_result(request, outcome)
     return outcome
 
@@ -128,6 +128,8 @@ class _Driver:
         self._flying: dict[Any, FitRequest] = {}
         """The fits at work, by Ray's reference to their outcome."""
         self._broken: set[str] = set()
+        self._failed_by_machine = 0
+        """How many fits the machine failed, or lost, since one has ended."""
         self.failed = 0
         """Fits that ended and remain to do: by an error in code, or out of memory."""
 
@@ -157,11 +159,13 @@ class _Driver:
 
     def _end(self, reference: Any) -> None:
         request = self._flying.pop(reference)
+        is_lost = False
         try:
             ended: FitOutcome = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
             # The worker died again and again, or the work cannot be loaded there.
             short = state_of(error) == TrialState.OUT_OF_MEMORY
+            is_lost = not short
             ended = FitOutcome(TrialState.OUT_OF_MEMORY if short else TrialState.FAILED, explain(error))
             write_error(request.folder, f"{type(error).__name__}: {error}\n")
             if ended.state == TrialState.OUT_OF_MEMORY:  # Ray ends a worker that takes the machine's last memory
@@ -169,9 +173,13 @@ class _Driver:
         if ended.state == TrialState.DISK_FULL:
             raise RunError(f"The disk is full: {ended.message} Free some space, then go on with the same run.")
         self._progress.end(request, ended, read_curve(request.folder))
-        self.failed += ended.state in (TrialState.FAILED, TrialState.OUT_OF_MEMORY)
+        self.failed += ended.state in (TrialState.FAILED, TrialState.MACHINE_FAILED, TrialState.OUT_OF_MEMORY)
         if self._on_end:
             self._on_end(request, ended)
+        is_of_machine = is_lost or ended.state == TrialState.MACHINE_FAILED
+        self._failed_by_machine = self._failed_by_machine + 1 if is_of_machine else 0
+        if self._failed_by_machine == IN_A_ROW:
+            raise stopped_by_the_machine("fits", ended.message, "the same command, with --resume where it is a run's")
         if ended.state == TrialState.FAILED:
             self._broken.add(json.dumps({**request.recipe, "seed": None}, sort_keys=True))
             self._give_up_if_hopeless(request, ended)

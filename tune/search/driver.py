@@ -15,7 +15,7 @@ from ray.tune import Callback, Stopper
 from ray.tune.error import TuneError
 
 from maskcls.errors import CallError, RunError
-from tune.fitting.failures import explain, state_of
+from tune.fitting.failures import IN_A_ROW, explain, state_of, stopped_by_the_machine
 from tune.fitting.request import Work
 from tune.runs import cluster, leaderboard
 from tune.runs.folder import SearchRun
@@ -34,6 +34,8 @@ from tune.states import FIDELITY, TrialState
 # A worker's or a node's death. Errors in an objective's code are reported, not raised, and so are never retried.
 MAX_FAILURES = 2
 _HOPELESS = 3
+_INSTEAD = 1000
+"""How many trials that the machine failed one driver may begin again."""
 CLOSE = 0.05
 """By what share of the time budget a trial may exceed it, if it is expected to end by then."""
 FitsLeft = Callable[[Sequence[Record]], int]
@@ -53,8 +55,8 @@ def run_search(
         log: loggers of `tune.search.loggers`.
 
     Raises:
-        RunError: another driver holds the run, the disk is full, the first trials all failed, or a logger's server does
-            not answer.
+        RunError: another driver holds the run, the disk is full, the machine failed, the first trials all failed, or a
+            logger's server does not answer.
         CallError: the space gave an invalid recipe.
         KeyboardInterrupt: a second signal.
     """
@@ -109,6 +111,8 @@ def drive(
         raise CallError(str(searcher.error))
     if searcher.full_disk:
         raise _full_disk(searcher.full_disk, run)
+    if stop.failed_by_machine:
+        raise stopped_by_the_machine("trials", searcher.machine_failures[-1], run.resume_command)
     if stop.hopeless:
         raise RunError(stop.hopeless)
     left = n_left(searcher.study, plan.trials)
@@ -151,7 +155,7 @@ def _tuner(
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=scheduler,
-            num_samples=left,
+            num_samples=left + _INSTEAD,  # the searcher says when there are enough
             max_concurrent_trials=plan.parallel,
             reuse_actors=True,
             trial_name_creator=loggers.trial_name,
@@ -185,6 +189,7 @@ class _Stop(Stopper):  # type: ignore[misc]
         self.asked = StopRequest()
         self.reason = Reason.FINISHED
         self.hopeless = ""
+        self.failed_by_machine = False
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Whether to leave this trial where it is, because the time is up and it would not end soon."""
@@ -211,11 +216,13 @@ class _Stop(Stopper):  # type: ignore[misc]
             self._searcher.closed = True
         elif not self.hopeless:
             self.hopeless = self._none_works()
+        self.failed_by_machine = len(self._searcher.machine_failures) >= IN_A_ROW
         over = self.reason == Reason.TIME_UP and (self._over_s() > self._close_s() or not self._searcher.working())
         return bool(
             over
             or self.reason == Reason.INTERRUPTED
             or self.hopeless
+            or self.failed_by_machine
             or self._searcher.error
             or self._searcher.full_disk
         )

@@ -34,6 +34,7 @@ from tune.runs import study as records
 from tune.runs.folder import SearchRun
 from tune.runs.optuna_private import id_of, storage_of
 from tune.search import points, samplers
+from tune.search.first_trials import n_left
 from tune.search.plan import GRID, RANDOM, SearchPlan
 from tune.states import FIDELITY, METRIC, MODE, TrialState
 
@@ -66,12 +67,16 @@ class StudySearch(Searcher):  # type: ignore[misc]
         """Ray's ids of the trials whose end is recorded."""
         self.error: MaskclsError | None = None
         self.full_disk = ""
+        self.machine_failures: list[str] = []
+        """Messages of the trials that failed by the machine since one has ended; none of these has."""
         self.used_up = False
         """Whether every recipe of the space was tried."""
         self.closed = False
         """Whether no further trial may begin."""
         self._left: set[str] = set()
         self._errors: dict[str, str] = {}
+        self._begun_before: dict[str, int] = {}
+        """By Ray's ids, when a worker had last begun the trial, before it was suggested; 0 if none had."""
         there = self.study.get_trials(deepcopy=False)
         self._stale = self._take_over(there)
         """Trials that a killed driver left running. They come first."""
@@ -99,13 +104,14 @@ class StudySearch(Searcher):  # type: ignore[misc]
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """Return the next trial's id and recipe, or FINISHED if the search is closed, used up, or has met an error."""
         try:
-            found = None if self.closed else self._next()
+            found = None if self.closed or self._is_enough() else self._next()
         except MaskclsError as error:
             self.error = error
             found = None
         if found is None:
             return Searcher.FINISHED  # type: ignore[no-any-return]
         self.trials[trial_id], recipe = found
+        self._begun_before[trial_id] = self._begun_ns(found[0])
         return {"trial": records.trial_id(found[0].number), "recipe": recipe}
 
     def working(self) -> bool:
@@ -134,10 +140,18 @@ class StudySearch(Searcher):  # type: ignore[misc]
         if result and result.get("state") == TrialState.DISK_FULL:
             self.full_disk = str(result["message"])
             return
-        self.ended.add(trial_id)
-        if not result or METRIC not in result:
-            self._end(trial, TrialState.FAILED, self._explain(trial_id, trial) if error else "It reported nothing.")
+        if result and result.get("state") == TrialState.MACHINE_FAILED:
+            self._open_again(trial_id, str(result["message"]))
             return
+        if not result or METRIC not in result:
+            why = self._explain(trial_id, trial) if error else "It reported nothing."
+            if error and self._begun_ns(trial) == self._begun_before[trial_id]:  # no worker has come to the trial
+                self._open_again(trial_id, why)
+                return
+            self._count_end(trial_id)
+            self._end(trial, TrialState.FAILED, why)
+            return
+        self._count_end(trial_id)
         state = str(result.get("state", TrialState.RUNNING))
         ending = {
             "epoch": int(result[FIDELITY]),
@@ -149,6 +163,28 @@ class StudySearch(Searcher):  # type: ignore[misc]
         # First, in one line of the journal. The rest takes several lines, and the driver may be killed between them.
         trial.set_user_attr(records.ENDING, ending)
         self._finish(trial, ending)
+
+    def _count_end(self, trial_id: str) -> None:
+        self.ended.add(trial_id)
+        self.machine_failures.clear()
+
+    def _open_again(self, trial_id: str, why: str) -> None:
+        """Let a trial that the machine failed be the next one that is suggested; in the study it goes on running."""
+        self.machine_failures.append(why)
+        self._left.add(trial_id)
+        self._stale.append(self._frozen(self.trials[trial_id]))
+
+    def _begun_ns(self, trial: optuna.Trial) -> int:
+        """Return when a worker last began the trial, as its own file system has it; 0 if none has."""
+        file = self.run.trial(records.trial_id(trial.number)) / "recipe.json"
+        return file.stat().st_mtime_ns if file.exists() else 0
+
+    def _is_enough(self) -> bool:
+        """Whether as many trials are at work, or have ended, as are wanted: Ray asks for more, in place of those that
+        the machine failed.
+        """
+        at_work = self.trials.keys() - self.ended - self._left
+        return not self._stale and n_left(self.study, self.plan.trials) <= len(at_work)
 
     def note_error(self, trial: Trial) -> None:
         """Keep what Ray says about a worker that failed: on_trial_complete gets no text."""

@@ -18,7 +18,7 @@ from tests.tune.rungs import rungs_of
 from tests.tune.searches import computed, make_plan, new_run, table
 from tests.tune.synthetic import LoadsHereAlone, Nonsense, Synthetic, f1
 from tune.runs.folder import SearchRun
-from tune.runs.stopping import Reason
+from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import open_study, records
 from tune.search.driver import run_search
 from tune.search.plan import SearchPlan
@@ -149,6 +149,20 @@ def test_a_full_disk_stops_the_search_and_loses_nothing(tmp_path: Path) -> None:
     assert len(records(run)) == 4
 
 
+def test_failures_of_the_machine_stop_the_search_after_three_in_a_row_and_burn_no_trial(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    with pytest.raises(
+        RunError,
+        match=r"3 trials in a row failed by the machine, not by their recipes, the last one with: /mnt/faces/a\.jpg "
+        r"cannot be read: .* None of them is lost\. Mend that, then go on: .*--resume .*one$",
+    ):
+        run_search(make_plan(4), run, Synthetic(ends=(("0001", 2, "gone"),)))
+    assert [record.state for record in records(run)] == [TrialState.COMPLETE, TrialState.UNFINISHED]
+    assert run_search(make_plan(4), run, Synthetic(ends=(("0002", 2, "hiccup"),))) == Outcome(Reason.FINISHED, 0)
+    assert [record.state for record in records(run)] == [TrialState.COMPLETE] * 4, "one that failed once is done again"
+    assert [computed(run, f"{number:04d}") for number in range(4)] == [[1, 2, 3, 4]] * 4
+
+
 def test_a_search_whose_trials_all_fail_ends_at_once(tmp_path: Path) -> None:
     run = new_run(tmp_path)
     with pytest.raises(
@@ -164,10 +178,10 @@ def test_a_search_whose_trials_all_fail_ends_at_once(tmp_path: Path) -> None:
 def test_a_worker_that_cannot_start_says_why(tmp_path: Path) -> None:
     """As where a node lacks a package: the trial's code does not load there."""
     run = new_run(tmp_path)
-    run_search(make_plan(1), run, LoadsHereAlone())
+    with pytest.raises(RunError, match="The worker failed: ModuleNotFoundError: No module named 'nowhere'"):
+        run_search(make_plan(1), run, LoadsHereAlone())
     (only,) = records(run)
-    assert only.state == TrialState.FAILED
-    assert only.message == "The worker failed: ModuleNotFoundError: No module named 'nowhere'"
+    assert only.state == TrialState.UNFINISHED, "a resume on a machine that has the package takes it up"
     assert "Ray's log files" in (run.trial("0000") / "error.txt").read_text()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from maskcls.errors import Diverged, OutOfMemory, RunError
+from maskcls.errors import DataError, Diverged, OutOfMemory, OutOfReach, RunError
 from tests.tune.synthetic import Synthetic
 from tune.fitting import failures
 from tune.fitting.curve import curve, read_curve
@@ -41,7 +41,12 @@ class OutOfMemoryError(RuntimeError):
         (MemoryError(), TrialState.OUT_OF_MEMORY),
         (OSError(28, "No space left on device"), TrialState.DISK_FULL),
         (OSError("state.pt could not be written: iostream error: No space left on device."), TrialState.DISK_FULL),
-        (OSError(2, "No such file"), TrialState.FAILED),
+        (OSError(2, "No such file"), TrialState.MACHINE_FAILED),
+        (OSError(116, "Stale file handle"), TrialState.MACHINE_FAILED),
+        (OutOfReach("a.jpg cannot be read"), TrialState.MACHINE_FAILED),
+        (DataError("no photo to train on"), TrialState.FAILED),
+        (RuntimeError("Found no NVIDIA driver on your system."), TrialState.MACHINE_FAILED),
+        (OSError(22, "Invalid argument"), TrialState.FAILED),
         (RunError("No weights"), TrialState.FAILED),
         (KeyError("x"), TrialState.FAILED),
     ],
