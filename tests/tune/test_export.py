@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,26 @@ def test_a_trials_best_epoch_to_the_bit(made: tuple[SearchRun, dict[str, Fit]], 
     assert bundle.scores["trial"] == trial_id
     assert bundle.scores["validation"]["f1"] == fits[trial_id].best.validation_f1
     assert [bundle.has_seen(person) for person in PERSONS] == [True] * 5 + [False]  # four to train on, one to choose by
+
+
+def test_best_is_not_replaced_by_what_is_worse_without_keeping_it(
+    made: tuple[SearchRun, dict[str, Fit]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, fits = SearchRun(Path(shutil.copytree(made[0].path, tmp_path / "made"))), made[1]
+    worse, better = sorted(fits, key=lambda trial_id: fits[trial_id].best.validation_f1)[:: len(fits) - 1]
+    assert fits[worse].best.validation_f1 < fits[better].best.validation_f1
+    for trial_id in (worse, better):
+        export_trial(run, trial_id, run.best, overwrite=True, calibrates=False)
+    assert run.best_earlier() == [], "a better one may replace it"
+    best = (run.best / "bundle.json").read_bytes()
+    export_trial(run, worse, run.best, overwrite=True, calibrates=False)
+    (kept,) = run.best_earlier()
+    assert f"kept in {kept}" in capsys.readouterr().err
+    assert (kept / "bundle.json").read_bytes() == best
+    assert read_bundle(kept).scores["trial"] == better
+    for trial_id in (better, worse):
+        export_trial(run, trial_id, run.best, overwrite=True, calibrates=False)
+    assert run.best_earlier() == [kept], "the same one is kept once"
 
 
 def test_the_frozen_stages_come_from_the_weights(made: tuple[SearchRun, dict[str, Fit]]) -> None:

@@ -54,7 +54,7 @@ class Work:
     """Args:
     sleep_s: how long an epoch takes.
     ends: (fit id, epoch, how it ends badly there): diverged, memory, error, full, cuda, exit (the worker dies, once),
-        gone (its data is out of reach).
+        gone (its data is out of reach), hiccup (that, once).
     """
 
     sleep_s: float = 0.0
@@ -77,7 +77,9 @@ class Work:
 
     def _end(self, request: FitRequest, epoch: int) -> None:
         how = next((how for fit_id, at, how in self.ends if (fit_id, at) == (request.trial_id, epoch)), "")
-        if how == "gone":
+        hiccup = request.folder / "hiccup"
+        if how == "gone" or (how == "hiccup" and not hiccup.exists()):
+            hiccup.touch()
             raise OutOfReach("/mnt/faces/a.jpg cannot be read: Stale file handle. Check the path.")
         if how == "diverged":
             raise Diverged("The loss is nan at step 7.")

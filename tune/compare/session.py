@@ -26,19 +26,20 @@ from tune.durations import duration
 from tune.fitting.gpu_sharing import share_gpus
 from tune.runs import cluster, events, output
 from tune.runs.cluster import Cluster
-from tune.runs.data_check import check_data, note_files
 from tune.runs.estimates import PHOTOS_PER_SECOND, count_photos, pixel_room
 from tune.runs.folder import ComparisonRun, remove
 from tune.runs.nodes import check_nodes
 from tune.runs.record import DataRecord, Session, noted
 from tune.runs.session import (
     begin_or_resume,
+    check_data,
     check_weights,
     emit_run,
     faces_of,
     has_data,
     machine_of,
     n_people,
+    note_files,
     prepared,
     say,
     say_all,

@@ -125,6 +125,7 @@ class _Driver:
 
         self._ray, self._work = ray, ray.put(work)
         self._parallel, self._progress, self._on_end, self._wanted = parallel, progress, on_end, wanted
+        self._queue: list[FitRequest] = []
         self._flying: dict[Any, FitRequest] = {}
         """The fits at work, by Ray's reference to their outcome."""
         self._broken: set[str] = set()
@@ -135,15 +136,15 @@ class _Driver:
 
     def run(self, waiting: Sequence[FitRequest], asked: StopRequest, deadline: float | None) -> Reason:
         """Run the fits, and return why it stopped. Whatever ends it, no fit runs on afterwards."""
-        queue = list(waiting)
+        self._queue = list(waiting)
         try:
-            while queue or self._flying:
+            while self._queue or self._flying:
                 if asked.is_set():
                     return Reason.INTERRUPTED
                 if deadline is not None and time.monotonic() > deadline:
                     return Reason.TIME_UP
-                while queue and len(self._flying) < self._parallel:
-                    self._start(queue.pop(0))
+                while self._queue and len(self._flying) < self._parallel:
+                    self._start(self._queue.pop(0))
                 done, _ = self._ray.wait(list(self._flying), timeout=_LOOK_S)
                 for reference in done:
                     self._end(reference)
@@ -173,13 +174,16 @@ class _Driver:
         if ended.state == TrialState.DISK_FULL:
             raise RunError(f"The disk is full: {ended.message} Free some space, then go on with the same run.")
         self._progress.end(request, ended, read_curve(request.folder))
-        self.failed += ended.state in (TrialState.FAILED, TrialState.MACHINE_FAILED, TrialState.OUT_OF_MEMORY)
+        goes_on = ended.state == TrialState.MACHINE_FAILED
+        self._failed_by_machine = self._failed_by_machine + 1 if is_lost or goes_on else 0
+        if self._failed_by_machine == IN_A_ROW:
+            raise stopped_by_the_machine("fits", ended.message, "the same run")
+        if goes_on:
+            self._queue.insert(0, request)
+            return
+        self.failed += ended.state in (TrialState.FAILED, TrialState.OUT_OF_MEMORY)
         if self._on_end:
             self._on_end(request, ended)
-        is_of_machine = is_lost or ended.state == TrialState.MACHINE_FAILED
-        self._failed_by_machine = self._failed_by_machine + 1 if is_of_machine else 0
-        if self._failed_by_machine == IN_A_ROW:
-            raise stopped_by_the_machine("fits", ended.message, "the same command, with --resume where it is a run's")
         if ended.state == TrialState.FAILED:
             self._broken.add(json.dumps({**request.recipe, "seed": None}, sort_keys=True))
             self._give_up_if_hopeless(request, ended)

@@ -60,7 +60,7 @@ class FitProgress(LivePicture):
     def end(self, request: FitRequest, outcome: FitOutcome, curve: Sequence[Row]) -> None:
         """Take away a fit that ended. Prints a line, on a terminal only if there is something to say of it."""
         fit = self._fits.pop(request.trial_id)
-        self._done += 1
+        self._done += outcome.state != TrialState.MACHINE_FAILED  # it begins again
         _report_epochs(fit, curve)
         _report_end(fit, outcome, curve)
         message = outcome.message

@@ -11,6 +11,7 @@ A search (`SearchRun`):
     experiment/       Ray's folders, one part for each start of a driver
     leaderboard.csv   rewritten after every trial
     best/             the best trial as a bundle
+    best-earlier/     what best/ held, if what replaced it is worse by validation; then best-earlier-2/, and so on
     best-on-all/      the winner's recipe trained on train and validation people together, a bundle that has no score
     predictions/      <side>-<bundle>/answers.npz: what a bundle predicts for the people of one side of the split
     report.html       the search, to look at
@@ -59,6 +60,7 @@ DEFAULT_RUNS = Path("runs")
 KINDS = {"search.json": ("a search", "tune.search"), "comparison.json": ("a comparison", "tune.compare")}
 """By the name of its record: what a run is, and the command that goes on with it."""
 _Record = TypeVar("_Record", bound=RunRecord)
+BEST_EARLIER = "best-earlier"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -237,6 +239,10 @@ class SearchRun(RunFolder):
     @property
     def best(self) -> Path:
         return self.path / "best"
+
+    def best_earlier(self) -> list[Path]:
+        """The bundles that best/ held before and that were better by validation than what replaced them."""
+        return sorted(self.path.glob(f"{BEST_EARLIER}*"))
 
     @property
     def best_on_all(self) -> Path:

@@ -102,7 +102,7 @@ class SharedOptions(BaseModel):
     CALL: ClassVar[tuple[str, ...]]
     """Options that a run's record keeps, in the order in which it does."""
     MOVABLE: ClassVar[tuple[str, ...]] = ("data", "extra")
-    """Options of IDENTITY that say where something is: a resume may name its new place (`tune.runs.data_check`)."""
+    """Options of IDENTITY that say where something is: a resume may name its new place (`tune.runs.session`)."""
     MACHINE: ClassVar[tuple[str, ...]] = ("parallel", "gpus_per_trial", "cpus_per_trial", "time_budget")
     """Options that say how much work is done where. A resume states them again, or has their defaults."""
     COMMAND: ClassVar[tuple[str, ...]] = (

@@ -93,7 +93,7 @@ class DataRecord(JsonRecord):
     digest: str | None = None
     split_digest: str | None = None
     files_digest: str | None = None
-    """Of the photos' fingerprints (`tune.runs.data_check`); in runs that were begun since there are these."""
+    """Of the photos' fingerprints (`tune.runs.session`); in runs that were begun since there are these."""
 
 
 class RunRecord(JsonRecord):

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import csv
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
+from maskcls.errors import DataError
+from maskcls.files import write_atomically, write_csv
 from maskcls.models.weights import check_reachable
 from maskcls.recipe import Recipe
+from maskcls.text import command
 from tune.runs import cluster, events
 from tune.runs.cluster import Cluster
 from tune.runs.folder import KINDS, NameInUse, RunFolder
 from tune.runs.options import SharedOptions
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from maskcls.data.changes import Changes
     from maskcls.data.dataset import FaceDataset
 
 
+FINGERPRINTS = "fingerprints.csv"
+"""Of each photo, beside the run's photo table. A run that was begun before there were any gets them at a resume."""
+_COLUMNS = ("key", "fingerprint")
 _Options = TypeVar("_Options", bound=SharedOptions)
 
 
@@ -42,9 +55,9 @@ def emit_run(run: RunFolder, wanted: int | None) -> None:
     Args:
         wanted: trials of a search, or repeats of a comparison; None: as many as the time allows.
     """
-    _, command = KINDS[run.record_name]
+    _, module = KINDS[run.record_name]
     resumed = bool(run.record().sessions)
-    events.emit(events.RunEvent(command, run.name, str(run.path), resumed, wanted))
+    events.emit(events.RunEvent(module, run.name, str(run.path), resumed, wanted))
 
 
 def say(note: str) -> None:
@@ -132,3 +145,124 @@ def faces_of(run: RunFolder, options: SharedOptions) -> FaceDataset:
 def n_people(faces: FaceDataset) -> int:
     """How many different people the photos show."""
     return int(faces.photos["person"].nunique())
+
+
+def note_files(run: RunFolder, faces: FaceDataset) -> str:
+    """Keep a fingerprint of each photo, for a resume to compare; return a digest of all of them, 12 hex digits."""
+    from maskcls.data.changes import fingerprints  # imports OpenCV and pandas, which a wrong command need not wait for
+
+    found = dict(zip(faces.photos["key"], fingerprints(faces.photos["file"].tolist()), strict=True))
+    run.data.mkdir(parents=True, exist_ok=True)
+    write_csv(run.data / FINGERPRINTS, _COLUMNS, found.items())
+    return _digest(found)
+
+
+def check_data(run: RunFolder, options: SharedOptions, *, by_labels: bool = True) -> None:
+    """Compare the run's photos with what they are now, and take them up from where they are now.
+
+    Args:
+        options: the run's own, with the --data and --extra that the command states.
+        by_labels: whether labels are compared too.
+
+    Raises DataError where photos are out of reach, or are not what they were; then the run stays as it is.
+    """
+    from maskcls.data.changes import changes, fingerprints
+
+    faces = faces_of(run, options)
+    before, recorded = faces.photos, run.record().data
+    now = _photos_now(run, options, before)
+    found = dict(zip(now["key"], fingerprints(now["file"].tolist(), progress=True), strict=True))
+    if not any(found.values()):
+        raise _out_of_reach(run, _place(options, before))
+    known = _known(run, recorded.files_digest)
+    with_labels = by_labels and options.data is not None and not _corrections_are_gone(options)
+    differs = changes(before, now, known, found, by_labels=with_labels)
+    if differs:
+        raise _refusal(run, options, differs)
+    moved = before["key"].map(dict(zip(now["key"], now["file"], strict=True)))
+    if (moved != before["file"]).any():
+        write_atomically(run.data / "photos.csv", before.assign(file=moved).to_csv(index=False))
+    if not known:
+        digest = note_files(run, faces_of(run, options))
+        run.write_record(run.record().changed(data=recorded.changed(files_digest=digest)))
+
+
+def _photos_now(run: RunFolder, options: SharedOptions, before: pd.DataFrame) -> pd.DataFrame:
+    """Return the photo table as it would be read now; of demo faces, drawn again where they are gone."""
+    from maskcls.data.dataset import demo_folder, photo_table
+
+    if options.data is None:
+        if all(Path(file).exists() for file in before["file"]):
+            return before
+        return photo_table(demo_folder(options.cache_options.folder))
+    if not options.data.exists():
+        raise _out_of_reach(run, options.data)
+    corrections = "none" if _corrections_are_gone(options) else options.corrections
+    try:
+        return photo_table(
+            options.data,
+            corrections=corrections,
+            skip_bad=options.skip_bad,
+            people_from=options.people_from,
+            extra=options.extra,
+        )
+    except DataError as error:
+        if not any(Path(file).exists() for file in before["file"]):
+            raise _out_of_reach(run, options.data) from None
+        raise DataError(
+            f"{options.data} can no longer be read as when {run.name} began, so nothing was begun. {error}\n"
+            f"{_way_on(run)}"
+        ) from None
+
+
+def _corrections_are_gone(options: SharedOptions) -> bool:
+    """Whether labels cannot be made again: the run keeps them, so that a file of corrections may go."""
+    return options.corrections not in ("published", "none") and not Path(options.corrections).exists()
+
+
+def _place(options: SharedOptions, before: pd.DataFrame) -> Path:
+    return options.data or Path(str(before["file"].iloc[0])).parent
+
+
+def _known(run: RunFolder, digest: str | None) -> Mapping[str, str]:
+    """Return the fingerprints that the run kept, by key; none of a run from before there were any."""
+    if digest is None:
+        return {}
+    file = run.data / FINGERPRINTS
+    try:
+        rows = csv.reader(io.StringIO(file.read_text(encoding="utf-8"), newline=""))
+        known = dict(list(rows)[1:])
+    except (OSError, ValueError):
+        known = {}
+    if _digest(known) != digest:
+        raise DataError(
+            f"{file} is missing or damaged, so the run's photos cannot be compared with what they were. Restore it "
+            f"from a backup. {_way_on(run)}"
+        )
+    return known
+
+
+def _digest(found: Mapping[str, str]) -> str:
+    lines = "".join(f"{key}\t{fingerprint}\n" for key, fingerprint in found.items())
+    return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()[:12]
+
+
+def _refusal(run: RunFolder, options: SharedOptions, differs: Changes) -> DataError:
+    from_where = f"The photos of {run.name}" if options.data is None else f"The photos in {options.data}"
+    return DataError(
+        f"{from_where} are not those that {run.name} was begun with, so nothing was begun: {differs}. Put them back, "
+        f"or name where they are with --data. {_way_on(run)}"
+    )
+
+
+def _out_of_reach(run: RunFolder, place: Path) -> DataError:
+    _, module = KINDS[run.record_name]
+    return DataError(
+        f"{place}, from which {run.name} read its photos, is not there, or holds none of them, so nothing was begun. "
+        f"Mount it or, if it was moved, name its new place: {command(module, '--resume', run.path, '--data', 'NEW')}"
+    )
+
+
+def _way_on(run: RunFolder) -> str:
+    _, module = KINDS[run.record_name]
+    return f"A new run with the same options on the data as it is now: {command(module, '--new-run-from', run.path)}"

@@ -20,18 +20,19 @@ from search_spaces import names
 from tune.fitting.gpu_sharing import share_gpus
 from tune.runs import cluster, output
 from tune.runs.cluster import Cluster
-from tune.runs.data_check import check_data, note_files
 from tune.runs.estimates import pixel_room
 from tune.runs.folder import SearchRun, remove
 from tune.runs.nodes import check_nodes
 from tune.runs.record import DataRecord, Session, noted
 from tune.runs.session import (
     begin_or_resume,
+    check_data,
     check_weights,
     emit_run,
     has_data,
     machine_of,
     n_people,
+    note_files,
     prepared,
     say,
     say_all,

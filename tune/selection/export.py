@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
 
 from maskcls.data.dataset import FaceDataset
+from maskcls.errors import DataError
 from maskcls.models.model import build_models
 from maskcls.recipe import Recipe
-from maskcls.serving.bundle import read_bundle
+from maskcls.serving.bundle import MANIFEST, read_bundle, read_manifest
 from maskcls.serving.calibration import Calibration
 from maskcls.serving.export import Trained, check_writable, export, note_calibration
+from maskcls.serving.holdout_uses import bundle_digest
 from maskcls.stores.arrays import CacheOptions
 from maskcls.training.checkpoint import STATE_FILE, load_best
 from maskcls.training.fit import complete_state
-from tune.runs.folder import SearchRun
+from tune.runs.folder import BEST_EARLIER, SearchRun
+from tune.runs.session import say
 from tune.runs.study import records
 from tune.selection.calibration import finalist_of, from_repeats, from_validation
 from tune.selection.finalists import Finalist
@@ -84,14 +88,48 @@ def _export(
     overwrite: bool,
 ) -> None:
     recipe, result, moving = load_best(checkpoint)
+    states, faces = complete_states(recipe, moving), _faces_of(run)
+    if out == run.best:
+        _keep_if_better(run, result.scores.f1, faces)
     export(
         out,
         recipe,
-        complete_states(recipe, moving),
+        states,
         scores={"validation": result.scores.to_dict(), "epoch": result.epoch, **origin},
-        faces=_faces_of(run),
+        faces=faces,
         calibration=calibration,
         overwrite=overwrite,
+    )
+
+
+def _keep_if_better(run: SearchRun, f1: float, faces: FaceDataset) -> None:
+    """Copy what best/ holds beside it, and say so, if it is better by validation than what replaces it.
+
+    Scores on other photos, or of another split, are not compared. A choice by repeats may pick such a winner, and so
+    may a run that lost trials.
+    """
+    if not (run.best / MANIFEST).exists():
+        return
+    try:
+        earlier = read_manifest(run.best)
+    except DataError:  # damaged, so that nothing is to be kept
+        return
+    own = float(earlier["scores"].get("validation", {}).get("f1", 0.0))
+    people = (earlier.get("data_digest"), earlier.get("split_digest"))
+    if people != (faces.digest, faces.split.digest) or own <= f1:
+        return
+    digest = bundle_digest(earlier)
+    kept = run.best_earlier()
+    if any(bundle_digest(read_manifest(folder)) == digest for folder in kept):
+        return
+    place = run.path / f"{BEST_EARLIER}-{len(kept) + 1}" if kept else run.path / BEST_EARLIER
+    passing = place.with_name(f".{place.name}.tmp")
+    shutil.rmtree(passing, ignore_errors=True)
+    shutil.copytree(run.best, passing)
+    passing.rename(place)
+    say(
+        f"What best/ held had a validation macro F1 of {own:.4f}, more than the {f1:.4f} of what replaces it; it is "
+        f"kept in {place}."
     )
 
 

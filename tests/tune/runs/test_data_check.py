@@ -15,9 +15,9 @@ from maskcls.errors import DataError
 from maskcls.stores.arrays import CacheOptions
 from tests.conftest import DemoFaces
 from tests.tune.search.test_command import call, recorded_run, refused
-from tune.runs.data_check import FINGERPRINTS, check_data, note_files
 from tune.runs.folder import SearchRun
 from tune.runs.record import DataRecord
+from tune.runs.session import FINGERPRINTS, check_data, note_files
 from tune.search.options import SearchOptions
 
 
