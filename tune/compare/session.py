@@ -45,6 +45,7 @@ from tune.runs.session import (
     say_all,
     say_dashboard,
     say_too_few_for_folds,
+    wait_for_killed_driver,
 )
 from tune.runs.stopping import Reason
 from tune.states import TrialState
@@ -111,6 +112,7 @@ def _resume(stated: CompareOptions, place: str) -> int:
         stack.enter_context(options.limits.within())
         if not options.plan:
             stack.enter_context(found.driving())
+            wait_for_killed_driver(found)
             emit_run(found, options.seeds)
         machine = machine_of(options, stack)
         copied = found.study_copy.exists() and not other_study

@@ -5,24 +5,27 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
 from maskcls.command_line.signals import SIGNAL_STATUS, signal_of
 from maskcls.errors import RunError, Terminated
 from maskcls.machine import usable_cores
-from tune.runs import worker_imports
+from tune.runs import output, worker_imports
 from tune.runs.stopping import uninterrupted
 
 _QUIET = {
@@ -76,6 +79,10 @@ class Cluster:
 CONNECT_TIMEOUT_S = 5
 _STEP_S = 0.1
 _ABORT_S = 10
+_RAYS, _AGENTS = "ray::", ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+"""How the names of Ray's Python processes begin, and those that work on nothing of ours."""
+_ENDING_S = 60
+"""How long what a killed driver leaves of its Ray may take to end."""
 TOKEN_COMMAND = "ray get-auth-token"
 
 
@@ -125,6 +132,49 @@ def connected(address: str | None) -> Iterator[Cluster]:
     finally:
         with uninterrupted():  # else Ray's processes would be left behind
             ray.shutdown()
+
+
+def left_behind(driver: int) -> dict[int, str]:
+    """Return what is left of the Ray that a process started on this machine and that ended with it: names by pid.
+
+    Ray's processes have log files of their session open, and the session's name ends with the number of the process
+    that started it. While its `raylet` lives, Ray is up, and nothing is left behind.
+    """
+    found: dict[int, str] = {}
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            name = (process.cmdline() or [""])[0]
+            is_core = process.name() in ("raylet", "gcs_server")
+            if (is_core or name.startswith(_RAYS)) and _has_logs_of(process, driver):
+                if is_core:
+                    return {}
+                found[process.pid] = name
+    return found
+
+
+def _has_logs_of(process: psutil.Process, driver: int) -> bool:
+    """Whether a process has a log file open of a session of Ray that was started by this driver."""
+    for file in Path(f"/proc/{process.pid}/fd").iterdir():
+        folders = str(file.readlink()).split("/")
+        if "logs" in folders and any(re.fullmatch(rf"session_.+_{driver}", one) for one in folders):
+            return True
+    return False
+
+
+def wait_for_left_behind(driver: int) -> None:
+    """Say what a killed driver's Ray has left, and wait for its workers, which may be at work on the same trials."""
+    there = left_behind(driver)
+    if not there:
+        return
+    print(
+        f"Of the Ray of a driver that was killed (process {driver}) there are still "
+        f"{', '.join(sorted(set(there.values())))}. They end by themselves within a minute; to end them now: "
+        f"kill -9 {' '.join(map(str, there))}",
+        file=output.errors(),
+    )
+    until = time.monotonic() + _ENDING_S
+    while time.monotonic() < until and any(name not in _AGENTS for name in left_behind(driver).values()):
+        time.sleep(_STEP_S)
 
 
 def is_up() -> bool:

@@ -7,6 +7,7 @@ lose nothing.
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -56,6 +57,8 @@ class Session(JsonRecord):
     began: str = ""
     argv: list[str] = []
     """The call: words of the command line, or of a call in Python `run_search` and its options."""
+    pid: int | None = None
+    """Of the driver's process; in sessions that were begun since there is that note."""
     trials: int = 0
     """Of a search: how many the run was to have."""
     repeats: int = 0
@@ -81,7 +84,9 @@ class Session(JsonRecord):
             words: the call; None: this process's command line.
         """
         argv = sys.argv[1:] if words is None else words
-        return cls.model_validate({"began": now(), "argv": argv, **environment(), "reason": NOT_ENDED, **values})
+        return cls.model_validate(
+            {"began": now(), "argv": argv, "pid": os.getpid(), **environment(), "reason": NOT_ENDED, **values}
+        )
 
 
 class DataRecord(JsonRecord):

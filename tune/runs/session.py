@@ -21,6 +21,7 @@ from tune.runs import cluster, events
 from tune.runs.cluster import Cluster
 from tune.runs.folder import KINDS, NameInUse, RunFolder
 from tune.runs.options import SharedOptions
+from tune.runs.record import NOT_ENDED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,6 +59,13 @@ def emit_run(run: RunFolder, wanted: int | None) -> None:
     _, module = KINDS[run.record_name]
     resumed = bool(run.record().sessions)
     events.emit(events.RunEvent(module, run.name, str(run.path), resumed, wanted))
+
+
+def wait_for_killed_driver(run: RunFolder) -> None:
+    """Where the run's last driver was killed on this machine, say what is left of its Ray, and wait for its workers."""
+    sessions = run.record().sessions
+    if sessions and sessions[-1].reason == NOT_ENDED and sessions[-1].pid is not None:
+        cluster.wait_for_left_behind(sessions[-1].pid)
 
 
 def say(note: str) -> None:

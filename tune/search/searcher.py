@@ -102,8 +102,12 @@ class StudySearch(Searcher):  # type: ignore[misc]
         return stale
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """Return the next trial's id and recipe, or FINISHED if the search is closed, used up, or has met an error."""
+        """Return the next trial's id and recipe; FINISHED if the search is closed, used up, or has met an error; None
+        while nobody knows yet whether another one is wanted.
+        """
         try:
+            if not self.closed and self._waits():
+                return None
             found = None if self.closed or self._is_enough() else self._next()
         except MaskclsError as error:
             self.error = error
@@ -180,11 +184,18 @@ class StudySearch(Searcher):  # type: ignore[misc]
         return file.stat().st_mtime_ns if file.exists() else 0
 
     def _is_enough(self) -> bool:
-        """Whether as many trials are at work, or have ended, as are wanted: Ray asks for more, in place of those that
-        the machine failed.
+        """Whether as many trials have ended, or are at work, as are wanted.
+
+        Ray asks for more, in place of those that the machine fails.
         """
-        at_work = self.trials.keys() - self.ended - self._left
-        return not self._stale and n_left(self.study, self.plan.trials) <= len(at_work)
+        return not self._stale and n_left(self.study, self.plan.trials) <= self._n_at_work()
+
+    def _waits(self) -> bool:
+        """Whether no further trial is wanted unless one at work fails by the machine."""
+        return self._n_at_work() > 0 and self._is_enough()
+
+    def _n_at_work(self) -> int:
+        return len(self.trials.keys() - self.ended - self._left)
 
     def note_error(self, trial: Trial) -> None:
         """Keep what Ray says about a worker that failed: on_trial_complete gets no text."""

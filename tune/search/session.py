@@ -38,6 +38,7 @@ from tune.runs.session import (
     say_all,
     say_dashboard,
     say_too_few_for_folds,
+    wait_for_killed_driver,
 )
 from tune.runs.stopping import Outcome, Reason
 from tune.search.dry_run import print_plan
@@ -128,6 +129,7 @@ def _resume(stated: SearchOptions, place: str, caller: Caller) -> int:
         stack.enter_context(options.limits.within())
         if not options.plan:
             stack.enter_context(found.driving())
+            wait_for_killed_driver(found)
             emit_run(found, options.trials)
         check_trials(found)
         trials = records(found)

@@ -6,11 +6,14 @@ Each start of Ray takes seconds; the moments that differ least are for `make soa
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -219,3 +222,49 @@ def interrupted(driver: subprocess.Popen[str]) -> None:
     assert driver.returncode in (130, -signal.SIGINT), "no crash, and no alarm"
     assert "KeyboardInterrupt" in err
     assert none_left(driver, limit_s=5)
+
+
+def test_what_a_killed_driver_left_is_found_by_its_session(
+    tmp_path: Path, ray_cluster: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cluster.left_behind(os.getpid()) == {}, "the tests' own Ray is up"
+    driver = 2**22 + 1  # more than the kernel gives
+    logs = tmp_path / f"session_2030-01-01_00-00-00_000000_{driver}" / "logs"
+    logs.mkdir(parents=True)
+    words = ["ray::ImplicitFunc.train()", "60"]
+    with (logs / "worker.out").open("w") as log:
+        left = subprocess.Popen(words, executable=shutil.which("sleep"), stdout=log)
+    ending = threading.Timer(1.0, left.kill)
+    try:
+        assert cluster.left_behind(driver) == {left.pid: words[0]}
+        assert cluster.left_behind(1) == {}
+        ending.start()
+        cluster.wait_for_left_behind(driver)
+        assert cluster.left_behind(driver) == {}
+    finally:
+        ending.cancel()
+        left.kill()
+        left.wait()
+    said = f"Of the Ray of a driver that was killed (process {driver}) there are still {words[0]}. They end by"
+    assert capsys.readouterr().err.startswith(said)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+def test_after_a_kill_no_process_of_rays_outlives_a_minute() -> None:
+    """The kernel ends the raylet with the driver; workers see that at once, Ray's agents after some seconds."""
+    driver = begun(f"""
+with cluster.starting(None) as ready:
+    ready()
+    ray.remote(lambda: time.sleep(600)).remote()
+    time.sleep(5)
+    print("begun", flush=True)
+    {GOES_ON}
+""")
+    assert cluster.left_behind(driver.pid) == {}
+    driver.kill()
+    driver.communicate()
+    assert cluster.left_behind(driver.pid), "the agents live for some seconds"
+    cluster.wait_for_left_behind(driver.pid)
+    assert set(cluster.left_behind(driver.pid).values()) <= {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
+    assert none_left(driver, limit_s=60)
