@@ -248,7 +248,8 @@ class Progress(LivePicture, Callback):  # type: ignore[misc]
         self._write()
         if self.plain:
             said = ended.message or str((trial.last_result or {}).get("message", ""))  # of no end, the study has none
-            score = f"best F1 {ended.f1:.4f} at epoch {ended.best_epoch}" if ended.f1 is not None else said
+            is_said = ended.f1 is None or not ended.state.ended
+            score = said if is_said else f"best F1 {ended.f1:.4f} at epoch {ended.best_epoch}"
             why = f" ({row.why})" if row.why and ended.f1 is not None else ""
             more = "".join(f" · {remark}" for remark in self._expected())
             print(f"{row.trial_id} {ended.state}{why}, {score}; {self.headline()}{more}", file=sys.stderr)

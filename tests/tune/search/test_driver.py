@@ -150,15 +150,15 @@ def test_a_full_disk_stops_the_search_and_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_failures_of_the_machine_stop_the_search_after_three_in_a_row_and_burn_no_trial(tmp_path: Path) -> None:
-    run = new_run(tmp_path)
+    run, plan = new_run(tmp_path), make_plan(4, scheduler="none")
     with pytest.raises(
         RunError,
         match=r"3 trials in a row failed by the machine, not by their recipes, the last one with: /mnt/faces/a\.jpg "
         r"cannot be read: .* None of them is lost\. Mend that, then go on: .*--resume .*one$",
     ):
-        run_search(make_plan(4), run, Synthetic(ends=(("0001", 2, "gone"),)))
+        run_search(plan, run, Synthetic(ends=(("0001", 2, "gone"),)))
     assert [record.state for record in records(run)] == [TrialState.COMPLETE, TrialState.UNFINISHED]
-    assert run_search(make_plan(4), run, Synthetic(ends=(("0002", 2, "hiccup"),))) == Outcome(Reason.FINISHED, 0)
+    assert run_search(plan, run, Synthetic(ends=(("0003", 2, "hiccup"),))) == Outcome(Reason.FINISHED, 0)
     assert [record.state for record in records(run)] == [TrialState.COMPLETE] * 4, "one that failed once is done again"
     assert [computed(run, f"{number:04d}") for number in range(4)] == [[1, 2, 3, 4]] * 4
 
@@ -174,9 +174,9 @@ def test_a_search_whose_trials_all_fail_ends_at_once(tmp_path: Path) -> None:
     assert [record.state for record in records(run)] == [TrialState.FAILED] * 3
 
 
-@pytest.mark.soak
-def test_a_worker_that_cannot_start_says_why(tmp_path: Path) -> None:
+def test_a_worker_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where a node lacks a package: the trial's code does not load there."""
+    monkeypatch.setattr("tune.search.driver.MAX_FAILURES", 0)  # each further start takes seconds
     run = new_run(tmp_path)
     with pytest.raises(RunError, match="The worker failed: ModuleNotFoundError: No module named 'nowhere'"):
         run_search(make_plan(1), run, LoadsHereAlone())
