@@ -81,6 +81,7 @@ _STEP_S = 0.1
 _ABORT_S = 10
 _RAYS, _AGENTS = "ray::", ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 """How the names of Ray's Python processes begin, and those that work on nothing of ours."""
+_AGENT = re.compile(r"ray::(Dashboard|RuntimeEnv)Agent|/agent\.py|/agent/main\.py")
 _ENDING_S = 60
 """How long what a killed driver leaves of its Ray may take to end."""
 TOKEN_COMMAND = "ray get-auth-token"
@@ -127,11 +128,33 @@ def connected(address: str | None) -> Iterator[Cluster]:
                 f"Ray could not be started here: {said} Its log files lie in /tmp/ray/session_latest/logs."
             ) from None
         raise RunError(f"Ray at {address} cannot be reached: {said} Start it with `ray start --head`.") from None
-    try:
-        yield _cluster(begun.dashboard_url)
-    finally:
-        with uninterrupted():  # else Ray's processes would be left behind
-            ray.shutdown()
+    with nullcontext() if address else _agents_ended_with_us():
+        try:
+            yield _cluster(begun.dashboard_url)
+        finally:
+            with uninterrupted():  # else Ray's processes would be left behind
+                ray.shutdown()
+
+
+@contextmanager
+def _agents_ended_with_us() -> Iterator[None]:
+    """Within the block, let Ray's agents end with this process if it is killed; by themselves they take over a minute.
+
+    Ray's other processes are ended by the kernel, or follow these within seconds.
+    """
+    agents = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            agents += [process.pid] if _AGENT.search(" ".join(process.cmdline())) else []
+    # The shell waits for a line, which comes at the block's end, or for the end of a pipe that this process alone
+    # holds. A terminal's Ctrl-C does not reach it, because it has a process group of its own.
+    words = ["sh", "-c", 'read -r line || kill -9 "$@"', "sh", *map(str, agents)]
+    nowhere = subprocess.DEVNULL
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=nowhere, stderr=nowhere, process_group=0) as watcher:
+        try:
+            yield
+        finally:
+            watcher.communicate(b"done\n")
 
 
 def left_behind(driver: int) -> dict[int, str]:

@@ -252,7 +252,7 @@ def test_what_a_killed_driver_left_is_found_by_its_session(
 @pytest.mark.soak
 @pytest.mark.timeout(300)
 def test_after_a_kill_no_process_of_rays_outlives_a_minute() -> None:
-    """The kernel ends the raylet with the driver; workers see that at once, Ray's agents after some seconds."""
+    """The kernel ends the raylet with the driver, and workers see that; the agents would live for over a minute."""
     driver = begun(f"""
 with cluster.starting(None) as ready:
     ready()
@@ -264,7 +264,5 @@ with cluster.starting(None) as ready:
     assert cluster.left_behind(driver.pid) == {}
     driver.kill()
     driver.communicate()
-    assert cluster.left_behind(driver.pid), "the agents live for some seconds"
     cluster.wait_for_left_behind(driver.pid)
-    assert set(cluster.left_behind(driver.pid).values()) <= {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
-    assert none_left(driver, limit_s=60)
+    assert none_left(driver, limit_s=30)

@@ -198,3 +198,11 @@ def test_a_repaired_search_goes_on(tmp_path: Path) -> None:
     after = {row["trial"]: {name: row[name] for name in kept} for row in table(run)}
     assert len(after) == 5  # a number may be skipped: a point of the space that was tried already is withdrawn again
     assert {row["trial"]: {name: row[name] for name in kept} for row in before}.items() <= after.items()
+
+    unbroken = new_run(tmp_path, "unbroken")
+    study_for_space(open_study(unbroken), plan, "synthetic")
+    drive(plan, unbroken, Synthetic())
+    best, like = (leaderboard.best(records(one)) for one in (run, unbroken))
+    assert best is not None
+    assert like is not None
+    assert (best.f1, best.recipe) == (like.f1, like.recipe)
