@@ -41,6 +41,7 @@ def main(
     from maskcls.data.dataset import FaceDataset
     from maskcls.serving.export import check_writable
     from maskcls.stores.arrays import CacheOptions
+    from tune.report.group_record import note_groups
     from tune.runs.folder import SearchRun
     from tune.selection.ensemble_bundle import confirm, decide, table, verdict, write
     from tune.selection.library import check_runs
@@ -58,6 +59,7 @@ def main(
         typer.echo("\n".join((*table(decision, design), *verdict(decision, design, out))))
         write(decision, out, faces, overwrite)
         typer.echo("\n".join(confirm(decision, found, out, faces)))
+        note_groups(found[0], out)
     typer.echo(f"To predict:\n  {predict_command(out)}")
 
 

@@ -116,11 +116,13 @@ def _check_call(
 
 
 def _export_trial(found: SearchRun, trial: str | None, out: Path, overwrite: bool) -> None:
+    from tune.report.group_record import note_groups
     from tune.runs.study import records
     from tune.selection.export import export_trial
 
     chosen = choose(found, records(found), trial)
     export_trial(found, chosen.trial_id, out, overwrite)
+    note_groups(found, out)
     typer.echo(
         f"Epoch {chosen.best_epoch} of trial {chosen.trial_id} of {found.name}, validation macro F1 "
         f"{chosen.f1:.4f}, is in {out}. "

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from maskcls.models.model import BLOCK, Model
 
+_HEAT = np.array([209, 73, 91], np.float32)  # RGB
 COARSEST = 3
 """Cells along an edge of a map below which it says nothing about a place in the photo."""
 
@@ -41,6 +42,13 @@ def grad_cam(models: Sequence[Model], pixels: NDArray[np.uint8], classes: NDArra
     if not maps:
         return None
     return Saliency(np.mean([one.heat for one in maps], axis=0, dtype=np.float32), min(one.stage for one in maps))
+
+
+def heated(pixels: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Draw a map (s, s) over its photo (s, s, 3), RGB: the redder a place, the more evidence lies there."""
+    share = 0.65 * heat[..., None]
+    mixed: NDArray[np.uint8] = ((1 - share) * pixels + share * _HEAT).astype(np.uint8)
+    return mixed
 
 
 def _grad_cam(model: Model, pixels: Tensor, classes: NDArray[np.int64]) -> Saliency | None:

@@ -72,6 +72,11 @@ class Bundle:
         """What its probabilities are calibrated by; 1 changes nothing."""
         return self.calibration.temperature if self.calibration else 1.0
 
+    @property
+    def heaviest(self) -> Classifier:
+        """The classifier with the largest share of a prediction."""
+        return max(self.classifiers, key=lambda one: one.weight)
+
     def has_seen(self, person: str) -> bool:
         """Whether it trained on the person, or was chosen by a score on the person's photos."""
         return person_hash(person, self.split_digest) in self.people_hashes

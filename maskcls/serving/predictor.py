@@ -7,7 +7,7 @@ prediction is the weighted mean of their probabilities.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -26,7 +26,7 @@ from maskcls.data.faces.detectors import Detector, check_usable
 from maskcls.data.pool import over_photos, photo_bar
 from maskcls.errors import CallError, DataError
 from maskcls.labels import N_CLASSES
-from maskcls.serving.engine import Engine, create_engine
+from maskcls.serving.engine import Engine, Name, create_engine
 from maskcls.serving.predicting.unfinished import Block
 from maskcls.serving.rows import PhotoPrediction, name_of, row_of, table_of
 from maskcls.text import first_lines
@@ -34,6 +34,7 @@ from maskcls.text import first_lines
 if TYPE_CHECKING:
     from maskcls.data.dataset import FaceDataset
     from maskcls.serving.bundle import Bundle
+    from maskcls.serving.torch_engine import TorchEngine
 
 log = logging.getLogger("maskcls")
 
@@ -50,6 +51,15 @@ class Seen(NamedTuple):
 
     crops: Crops
     faces: int | None
+
+
+class Evidence(NamedTuple):
+    """Where in a photo the evidence for a class lies, by Grad-CAM."""
+
+    pixels: NDArray[np.uint8]
+    """(s, s, 3) RGB, the photo as the classifier sees it, the redder the more evidence lies there."""
+    stage: int
+    """Of the backbone, 1..5, whose output says it."""
 
 
 class Predictions(NamedTuple):
@@ -191,6 +201,20 @@ class Predictor:
         pixels = {each: np.stack([crops[each].pixels for crops in photos]) for each in self.geometries}  # (n, s, s, 3)
         return self.engine.probabilities(pixels, len(photos))  # (n, 18)
 
+    def evidence(self, photo: Crops, class_: int) -> Evidence | None:
+        """Compute where in a photo the evidence for a class 0..17 lies, of an ensemble for its heaviest classifier.
+
+        None where that cannot be said: by a graph, which has no gradients, or of a backbone without maps.
+        """
+        if self.engine.name != Name.TORCH:
+            return None
+        from maskcls.models.saliency import heated  # imports torch
+
+        pixels = {each: cropped.pixels[None] for each, cropped in photo.items()}  # (1, s, s, 3)
+        found = cast("TorchEngine", self.engine).evidence(pixels, np.array([class_]))
+        seen = photo[self.bundle.heaviest.geometry].pixels
+        return None if found is None else Evidence(heated(seen, found.heat[0]), found.stage)
+
     def predictions(self, photos: Sequence[Photo], *, skip_bad: bool = False, progress: bool = False) -> Predictions:
         """Predict like `probabilities`, but return which photos cannot be read instead of raising.
 
@@ -215,7 +239,9 @@ class Predictor:
             self.log_missed_faces(faces_missed, len(photos) - len(bad))
         return Predictions(probabilities, bad, faces)
 
-    def blocks(self, photos: Sequence[Photo], *, start: int = 0, skip_bad: bool = False) -> Iterator[Block]:
+    def blocks(
+        self, photos: Sequence[Photo], *, start: int = 0, skip_bad: bool = False
+    ) -> Generator[Block, None, None]:
         """Predict the photos from row `start` on, block by block: memory does not grow with their number.
 
         Args:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from maskcls.data.geometry import Geometry
 from maskcls.machine import resolve_device
 from maskcls.models.model import BLOCK, log_probabilities
+from maskcls.models.saliency import Saliency, grad_cam
 from maskcls.serving.bundle import Bundle, Classifier
 from maskcls.serving.calibration import calibrated
 
@@ -65,6 +66,18 @@ class TorchEngine:
                 for each in self._bundle.classifiers
             ]
         return np.sum(weighted, axis=0)  # type: ignore[no-any-return]  # (n, 18), the mean: weights sum to one
+
+    def evidence(self, pixels: Mapping[Geometry, NDArray[np.uint8]], classes: NDArray[np.int64]) -> Saliency | None:
+        """Compute where in n photos the evidence for their classes (n,) lies, for the heaviest classifier.
+
+        None where no stage of its backbone gives a map.
+
+        Args:
+            pixels: for each of the bundle's geometries (n, s, s, 3).
+        """
+        heaviest = self._bundle.heaviest
+        with _ONE_FORWARD:  # a model's hooks must not meet another call
+            return grad_cam(heaviest.models, pixels[heaviest.geometry], classes)
 
     def _of(
         self, classifier: Classifier, pixels: NDArray[np.uint8], rows: NDArray[np.int64] | None, block_photos: int

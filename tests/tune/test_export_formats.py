@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,7 +16,8 @@ import torch
 from maskcls.data.dataset import FaceDataset
 from maskcls.errors import CallError
 from maskcls.labels import CLASS_NAMES
-from maskcls.serving.bundle import read_bundle
+from maskcls.serving.bundle import read_bundle, read_manifest
+from maskcls.serving.holdout_uses import bundle_digest
 from maskcls.serving.predictor import Predictor
 from maskcls.serving.timm_export import check_single
 from tests.commands import Said, call
@@ -24,10 +26,13 @@ from tests.local_hub import LocalHub, local_hub
 from tests.tune.answered_run import add_trained_trial, let_answer, note_data
 from tests.tune.selection.small_run import small_run
 from tune import export
+from tune.report.group_record import note_groups
 from tune.runs.folder import SearchRun
 from tune.runs.study import records
 from tune.selection.export import export_winner
 from tune.selection.finalists import Design, read_finalists
+from tune.selection.holdout import evaluate_on_holdout
+from tune.statistics.people import FEW_PEOPLE
 
 DESIGN = Design(1, 2)
 
@@ -74,6 +79,34 @@ def test_a_graph_is_added_to_best_where_it_is(made: tuple[SearchRun, FaceDataset
     assert f"--bundle {run.best}" in said.out
     expected = Predictor(run.best, "cpu").probabilities(photos)
     np.testing.assert_allclose(Predictor(run.best, engine="onnx").probabilities(photos), expected, atol=1e-5)
+
+
+def test_the_bundle_says_how_it_does_by_group_and_stays_the_same_bundle(
+    made: tuple[SearchRun, FaceDataset], tmp_path: Path
+) -> None:
+    run, faces = made
+    folder = Path(shutil.copytree(run.best, tmp_path / "b"))
+    note_groups(run, folder)
+    (repeats,) = read_bundle(folder).scores["groups"]
+    assert (repeats["on"], repeats["photos"]) == ("repeats", len(faces.rows("train")) + len(faces.rows("validation")))
+    by = {name: [one for one in repeats["groups"] if one["by"] == name] for name in ("gender", "age_group", "mask")}
+    assert [one["group"] for one in by["mask"]] == ["worn", "incorrect", "not worn"]
+    for groups in by.values():
+        assert sum(one["photos"] for one in groups) == repeats["photos"]
+        wrong = sum(one["photos"] * one["wrong"]["class"][0] for one in groups) / repeats["photos"]
+        assert wrong == pytest.approx(1 / 3, abs=0.01), "as the repeats answered"
+    for one in repeats["groups"]:
+        value, low, high = one["wrong"]["class"]
+        assert (low is None) == (one["people"] < FEW_PEOPLE) == (one["verdict"] == "too few to tell")
+        assert low is None or low <= value <= high
+    assert bundle_digest(read_manifest(folder)) == bundle_digest(read_manifest(run.best)), "the holdout counts it once"
+    evaluate_on_holdout(run, faces, folder, "trial 0000")
+    said = command(run, "--trial", "0", "--out", tmp_path / "other")
+    assert said.status == 0, said.err
+    found = read_bundle(tmp_path / "other").scores["groups"]
+    assert [one["on"] for one in found] == ["repeats", "holdout"]
+    assert found[0] == repeats
+    assert found[1]["people"] == len(faces.split.holdout)
 
 
 @pytest.fixture(scope="module")

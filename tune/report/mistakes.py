@@ -29,7 +29,6 @@ NEIGHBOURS = 3
 MOST_TRAINING_PHOTOS = 4000
 """Among so many photos of training people neighbours are looked for, so that it takes seconds."""
 PICTURE_PX = 112
-_HEAT = np.array([209, 73, 91], np.float32)  # RGB
 
 
 @dataclass(frozen=True)
@@ -109,11 +108,11 @@ def _one_of_each_person(found: Predicted, mistakes: Sequence[Mistake]) -> list[M
 
 def _pictures(run: SearchRun, faces: FaceDataset, mistakes: Sequence[Mistake]) -> Html:
     """Of each mistake the photo as the model sees it, what it looked at, and the training photos most like it."""
-    from maskcls.models.saliency import grad_cam
+    from maskcls.models.saliency import grad_cam, heated
     from maskcls.serving.bundle import read_bundle
 
     bundle = read_bundle(run.best)
-    classifier = max(bundle.classifiers, key=lambda one: one.weight)
+    classifier = bundle.heaviest
     pixels = faces.pixels(classifier.geometry.image_size, face_crop=classifier.geometry.face_crop)
     row_of = {key: row for row, key in enumerate(faces.photos["key"].tolist())}
     rows = np.array([row_of[one.key] for one in mistakes], np.int64)
@@ -124,7 +123,7 @@ def _pictures(run: SearchRun, faces: FaceDataset, mistakes: Sequence[Mistake]) -
     for at, (one, row) in enumerate(zip(mistakes, rows, strict=True)):
         shown = [picture(_jpeg(pixels[row]), ["the photo", one.key])]
         if saliency is not None:
-            shown.append(picture(_jpeg(_heated(pixels[row], saliency.heat[at])), ["what it looked at"]))
+            shown.append(picture(_jpeg(heated(pixels[row], saliency.heat[at])), ["what it looked at"]))
         for other, alike in zip(nearest[at], likeness[at], strict=True):
             lines = [f"alike {alike:.2f}", CLASS_NAMES[labels[other]], keys[other]]
             shown.append(picture(_jpeg(pixels[other]), lines))
@@ -155,13 +154,6 @@ def _nearest(
     alike = features(models, pixels, rows) @ features(models, pixels, among).T  # type: ignore[arg-type, operator]  # (m, n)
     order = np.argsort(-alike, axis=1)[:, :NEIGHBOURS]
     return among[order], np.take_along_axis(alike, order, axis=1)
-
-
-def _heated(pixels: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The photo (s, s, 3) under its map (s, s)."""
-    share = 0.65 * heat[..., None]
-    mixed: NDArray[np.uint8] = ((1 - share) * pixels + share * _HEAT).astype(np.uint8)
-    return mixed
 
 
 def _jpeg(rgb: NDArray[np.uint8]) -> bytes:

@@ -5,7 +5,7 @@ Its parts are those of Mitchell et al., "Model Cards for Model Reporting" (FAT* 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,9 @@ from maskcls.data.dataset import FaceDataset
 from maskcls.labels import CLASS_NAMES
 from maskcls.serving.bundle import Bundle
 from maskcls.text import counted
-from tune.report.groups import group_scores, groupings, percent_text, score_text
+from tune.report.group_record import GROUPS, groups_of
 from tune.report.origin import energy
-from tune.report.people import people_table, search_data
-from tune.report.predicted import Predicted, read_sets
 from tune.runs.folder import SearchRun
-from tune.runs.session import has_data
 from tune.runs.study import records
 from tune.selection.record import read_choice
 
@@ -58,7 +55,7 @@ def model_card(run: SearchRun, bundle: Bundle, faces: FaceDataset) -> str:
         + ".",
         *_uses(),
         "## Scores",
-        *_scores(run, faces, bundle),
+        *_scores(run, bundle),
         "## Training",
         *_training(run, faces, bundle, recipe.model_dump()),
     ]
@@ -83,7 +80,7 @@ def _preprocessing(face_crop: str) -> str:
     )
 
 
-def _scores(run: SearchRun, faces: FaceDataset, bundle: Bundle) -> list[str]:
+def _scores(run: SearchRun, bundle: Bundle) -> list[str]:
     """Scores with intervals, by side and by group; what is known only."""
     lines: list[str] = []
     choice = read_choice(run.record())
@@ -103,22 +100,26 @@ def _scores(run: SearchRun, faces: FaceDataset, bundle: Bundle) -> list[str]:
                 f"{choice.holdout.interval} |"
             )
     lines += ["\n".join(["| macro F1 of 18 classes on | | 95 % interval over people |", "|---|---|---|", *rows])]
-    if is_winner and has_data(run):
-        sets = read_sets(run, faces, records(run), choice, f"trial {bundle.scores['trial']}", predicts=False)
-        people = people_table(faces, search_data(run))
-        lines += [text for one in sets.shown for text in _by_group(one, people)]
-    return [*lines, _calibration(bundle)]
+    known = bundle.scores.get(GROUPS) or groups_of(run, bundle.folder)  # an earlier version's bundle has none
+    return [*lines, *(text for one in known for text in _by_group(one)), _calibration(bundle)]
 
 
-def _by_group(one: Predicted, people: Any) -> list[str]:
+def _by_group(one: Mapping[str, Any]) -> list[str]:
     rows = [
-        f"| {each.grouping}: {each.name} | {each.people:,} | {score_text(each.f1, each.people, 2)} | "
-        f"{percent_text(each.errors[0], each.people)} | {each.verdict} |"
-        for by in groupings(one, (), people)
-        for each in group_scores(one, by)
+        f"| {each['by'].replace('_', ' ')}: {each['group']} | {each['people']:,} | {_score(each['f1'], 2)} | "
+        f"{_score([None if share is None else 100 * share for share in each['wrong']['class']], 0)} | "
+        f"{each['verdict']} |"
+        for each in one[GROUPS]
     ]
     heading = ["| group | people | macro F1 | wrong class, % | against the others |", "|---|---|---|---|---|"]
-    return [f"By group, {one.name} ({one.size}), with 95 % intervals over people:", "\n".join([*heading, *rows])]
+    size = f"{counted(one['people'], 'person', 'people')}, {counted(one['photos'], 'photo')}"
+    return [f"By group, {one['on']} ({size}), with 95 % intervals over people:", "\n".join([*heading, *rows])]
+
+
+def _score(numbers: Sequence[float | None], digits: int) -> str:
+    """A score with its interval, as in `0.47 [0.39, 0.55]`, if it has one."""
+    value, low, high = (None if number is None else f"{number:.{digits}f}" for number in numbers)
+    return (value or "–") if low is None else f"{value} [{low}, {high}]"
 
 
 def _calibration(bundle: Bundle) -> str:

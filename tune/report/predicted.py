@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -99,6 +100,7 @@ def read_sets(
     *,
     predicts: bool,
     sides: Sequence[str] = ("validation", "holdout"),
+    bundle: Path | None = None,
 ) -> PredictedSets:
     """Read what is stored, and predict what is missing and may be predicted.
 
@@ -107,6 +109,7 @@ def read_sets(
         predicts: whether to predict for the validation people, and again for the holdout where an earlier version did
             not keep it.
         sides: for which the predictions of the model in best/ are wanted.
+        bundle: another bundle of the run in place of best/.
     """
     notes: list[str] = []
     found: dict[str, Predicted | None] = {"repeats": None, "validation": None, "holdout": None}
@@ -118,7 +121,7 @@ def read_sets(
     }
     for side in sides:
         try:
-            stored = winner_predictions(run, faces, side, predicts=predicts)
+            stored = winner_predictions(run, faces, side, predicts=predicts, folder=bundle)
         except MaskclsError as error:
             notes.append(f"Predictions for the {side} people are missing. {error}")
             continue

@@ -164,6 +164,7 @@ def _share(plan: SearchPlan, options: SearchOptions) -> dict[str, Any]:
 
 def hand_over(run: SearchRun, options: SearchOptions, outcome: SearchOutcome) -> int:
     """Write best/ and report.html and print the summary, and what cannot be made. Returns the exit status."""
+    from tune.report.group_record import note_groups
     from tune.report.page import ReportOptions, write_report
     from tune.runs import leaderboard
     from tune.runs.study import records
@@ -182,6 +183,8 @@ def hand_over(run: SearchRun, options: SearchOptions, outcome: SearchOutcome) ->
         _try("The holdout could not be asked", lambda: confirm(run, faces, chosen, run.best))
     report = ReportOptions(options.cache_options, predicts=outcome.goes_on)
     reported = _try("The report could not be written", lambda: write_report(run, report))
+    if exported:  # after the report, which predicts for the validation people
+        _try("The bundle says nothing of groups of people", lambda: note_groups(run, run.best))
     if options.quiet:
         lines = short_summary(run, trials, bool(exported), reported)
     else:

@@ -7,6 +7,7 @@ further use of the holdout.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,28 +43,31 @@ def keep_predictions(
     write_predictions(folder, photos["key"].tolist(), truth, np.log(np.maximum(probabilities, _LEAST)))
 
 
-def winner_predictions(run: SearchRun, faces: FaceDataset, side: str, *, predicts: bool) -> Stored | None:
+def winner_predictions(
+    run: SearchRun, faces: FaceDataset, side: str, *, predicts: bool, folder: Path | None = None
+) -> Stored | None:
     """What the bundle in best/ predicts for `validation` or `holdout`; None where that is not known.
 
     For the holdout that is never more than was counted: a bundle that was not scored there is not asked.
 
     Args:
         predicts: whether to predict what is not stored, which decodes photos.
+        folder: another bundle of the run in place of best/.
 
     Raises DataError where the bundle, the stored predictions or the photos cannot be read.
     """
-    if not (run.best / "bundle.json").exists() or not len(scored_rows(faces, side)):
+    folder = folder or run.best
+    if not (folder / "bundle.json").exists() or not len(scored_rows(faces, side)):
         return None
     from maskcls.serving.bundle import read_bundle
     from maskcls.serving.predictor import probabilities_of
 
-    bundle = read_bundle(run.best)
-    digest = bundle_digest(bundle.manifest)
+    digest = bundle_digest(read_bundle(folder, with_models=False).manifest)
     if side == "holdout" and all(one.bundle != digest for one in holdout_evaluations(run.record())):
         return None
-    folder = run.predictions(side, digest)
-    if not (folder / PREDICTIONS).exists():
+    kept = run.predictions(side, digest)
+    if not (kept / PREDICTIONS).exists():
         if not predicts:
             return None
-        keep_predictions(run, faces, side, digest, probabilities_of(bundle, faces, scored_rows(faces, side)))
-    return read_predictions(folder)
+        keep_predictions(run, faces, side, digest, probabilities_of(folder, faces, scored_rows(faces, side)))
+    return read_predictions(kept)

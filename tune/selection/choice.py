@@ -204,10 +204,12 @@ def is_made(run: SearchRun, design: Design) -> bool:
 
 
 def confirm(run: SearchRun, faces: FaceDataset, chosen: Choice, bundle: Path) -> HoldoutEvaluation:
-    """Score the winner's bundle on the holdout, and add the score and the search's optimism to the choice's record.
+    """Score the winner's bundle on the holdout, add the score to it, and score and optimism to the choice's record.
 
     Raises DataError as `evaluate_on_holdout` does.
     """
+    from maskcls.serving.export import note_scores  # imports torch
+
     if chosen.winner is None:
         raise ValueError("There is no winner to confirm.")
     # May write search.json, so the choice is read from it afterwards.
@@ -219,6 +221,7 @@ def confirm(run: SearchRun, faces: FaceDataset, chosen: Choice, bundle: Path) ->
     score = HoldoutScore(**{field.name: getattr(found, field.name) for field in fields(HoldoutScore)})
     record = replace(made, holdout=score)
     write_choice(run, record)
+    note_scores(bundle, {"holdout": {**found.scores, "low": found.low, "high": found.high}})
     events.emit(
         events.HoldoutScored(
             trial=chosen.winner.trial_id,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
+import cv2
 from pydantic import BaseModel, Field
 
-from maskcls.labels import AGES, CLASS_NAMES, GENDERS, MASKS
+from maskcls.labels import AGES, CLASS_NAMES, GENDERS, MASKS, decode
 from maskcls.serving.bundle import Bundle
 from maskcls.serving.rows import row_of
 from maskcls.serving.web.limits import FORMATS, Limits
-from maskcls.serving.web.service import Predicted
+from maskcls.serving.web.service import Explained, Predicted
 
 
 class Prediction(BaseModel):
@@ -39,6 +41,17 @@ class Answer(BaseModel):
     """Predictions in the order of the request's photos."""
 
     predictions: list[Prediction]
+
+
+class Explanation(BaseModel):
+    """Where in a photo the evidence for its likeliest class lies: Grad-CAM, of an ensemble for one classifier."""
+
+    class_: int = Field(alias="class", ge=0, le=17, description="The likeliest of the 18 classes.")
+    mask: str
+    gender: str
+    age_group: str
+    stage: int = Field(description="Of the backbone, 1 to 5, on whose output it was computed.")
+    image: str = Field(description="PNG in base64: the photo as the classifier sees it, the redder the more evidence.")
 
 
 class Error(BaseModel):
@@ -74,7 +87,10 @@ class ModelFacts(BaseModel):
     classes: list[str]
     classifiers: list[ClassifierFacts]
     abstain: float = Field(description='Below this probability of the likeliest class the answer is "not sure".')
-    scores: dict[str, Any] = Field(description="Macro F1 and more, by the people on whom they were measured.")
+    explains: bool = Field(description="Whether /v1/explain is there: not with a graph, nor without maps.")
+    scores: dict[str, Any] = Field(
+        description="Macro F1 and more, by the people on whom they were measured; `groups`: by mask, gender, age group."
+    )
     formats: list[str]
     limits: dict[str, float]
 
@@ -101,7 +117,21 @@ def prediction(predicted: Predicted, abstain: float) -> Prediction:
     )
 
 
-def model_facts(bundle: Bundle, limits: Limits, abstain: float) -> ModelFacts:
+def explanation(explained: Explained) -> Explanation:
+    """Return where the evidence lies as an answer has it."""
+    found, evidence = decode(explained.class_), explained.evidence
+    png = cv2.imencode(".png", evidence.pixels[:, :, ::-1])[1].tobytes()
+    return Explanation(
+        **{"class": explained.class_},
+        mask=MASKS[found.mask],
+        gender=GENDERS[found.gender],
+        age_group=AGES[found.age],
+        stage=evidence.stage,
+        image=base64.b64encode(png).decode(),
+    )
+
+
+def model_facts(bundle: Bundle, limits: Limits, abstain: float, *, explains: bool) -> ModelFacts:
     """Return what is known of a bundle."""
     return ModelFacts(
         name=bundle.folder.absolute().name,
@@ -119,6 +149,7 @@ def model_facts(bundle: Bundle, limits: Limits, abstain: float) -> ModelFacts:
             for each in bundle.classifiers
         ],
         abstain=abstain,
+        explains=explains,
         scores=bundle.scores,
         formats=list(FORMATS),
         limits={

@@ -14,7 +14,16 @@ from starlette.types import ASGIApp
 
 from maskcls.serving.predictor import Predictor
 from maskcls.serving.web.access import Access
-from maskcls.serving.web.answers import Answer, ErrorAnswer, ModelFacts, State, model_facts, prediction
+from maskcls.serving.web.answers import (
+    Answer,
+    ErrorAnswer,
+    Explanation,
+    ModelFacts,
+    State,
+    explanation,
+    model_facts,
+    prediction,
+)
 from maskcls.serving.web.examples import draw_examples
 from maskcls.serving.web.guard import Guard, answer
 from maskcls.serving.web.limits import Limits
@@ -118,13 +127,20 @@ def _as_refused(error: Exception) -> Refused:
 
 
 def _add_api(app: FastAPI, service: Service) -> None:
-    facts = model_facts(service.predictor.bundle, service.limits, service.predictor.abstain)
+    facts = model_facts(service.predictor.bundle, service.limits, service.predictor.abstain, explains=service.explains)
 
     @app.post("/v1/predict", openapi_extra=_BODY, responses=_REFUSALS)
     async def predict(request: Request) -> Answer:
         """Classify photos: each a field `file` of a form, or base64 in JSON."""
         found = await service.predict(request.headers.get("content-type", ""), await request.body())
         return Answer(predictions=[prediction(each, service.predictor.abstain) for each in found])
+
+    async def explain(request: Request) -> Explanation:
+        """Say where in one photo, sent as to /v1/predict, the evidence for its likeliest class lies."""
+        return explanation(await service.explain(request.headers.get("content-type", ""), await request.body()))
+
+    if service.explains:
+        app.post("/v1/explain", openapi_extra=_BODY, responses=_REFUSALS)(explain)
 
     @app.get("/v1/model")
     async def model() -> ModelFacts:

@@ -14,6 +14,12 @@ const TEXTS = {
     manyFaces: "{n} faces were found. The classifier gives one answer for the whole photo, so it may be about any of them.",
     largestFace: "{n} faces were found. The photo was cut to the largest one in its middle, and the answer is about that.",
     likelyAnyway: "If there is a face, most likely {name} ({percent})",
+    explain: "Show where the evidence lies", explaining: "Looking for the evidence …", hide: "Hide the evidence",
+    evidence: "The photo as the classifier sees it; red marks where the evidence for the answer lies",
+    evidenceNote: "Red: where the evidence for “{name}” lies (Grad-CAM, stage {stage} of 5). It is coarse, and says where the classifier looks, not whether it is right.",
+    groupsTitle: "How it does by group: {where}", groupsOf: "{people} people, {photos} photos. In brackets: 95 % interval over people; of fewer than ten people there is none.",
+    group: "Group", people: "People", wrong: "Wrong answers", wrongMask: "Wrong mask state",
+    "more errors": "more than the others", "fewer errors": "fewer than the others", "can't tell": "no clear difference", "too few to tell": "too few to tell",
     mask: "Mask", gender: "Gender", age_group: "Age group",
     "worn": "worn", "incorrect": "incorrect", "not worn": "not worn", "male": "male", "female": "female",
     "under 30": "under 30", "30 to 59": "30 to 59", "over 59": "over 59",
@@ -24,7 +30,7 @@ const TEXTS = {
       "It was trained on upright portraits of one person. It answers for any picture, also where there is no face.",
       "It is no proof and no safety device: do not use it to decide about people.",
     ],
-    model: "Model", backbone: "Backbone", size: "Sees", made: "Made", score: "Macro F1 of 18 classes", interval: "95 % interval", on: { validation: "validation people", holdout: "people unseen in the search" }, f1: "{name} F1",
+    model: "Model", backbone: "Backbone", size: "Sees", made: "Made", score: "Macro F1 of 18 classes", interval: "95 % interval", on: { validation: "validation people", holdout: "people unseen in the search", repeats: "people on whom the same recipe was not trained" }, f1: "{name} F1",
     cameraFailed: "The camera cannot be used: {why}. Allow it in the browser, or choose a photo.", insecure: "browsers allow it on this machine or by HTTPS only",
     noAnswer: "The service cannot be reached. Is it still running?", failed: "The service could not answer ({status}). Try again.",
     empty: "The photo is empty (0 bytes). Choose another one.", not_a_photo: "This is not a photo that can be read. Choose a JPEG, PNG or WebP file.",
@@ -45,6 +51,12 @@ const TEXTS = {
     manyFaces: "얼굴이 {n}개 보입니다. 분류기는 사진 전체에 대해 답 하나를 내므로 누구에 대한 답인지 알 수 없습니다.",
     largestFace: "얼굴이 {n}개 보입니다. 사진 가운데의 가장 큰 얼굴만 잘라 그 얼굴에 대해 답했습니다.",
     likelyAnyway: "얼굴이 있다면 {name}일 가능성이 가장 높음 ({percent})",
+    explain: "판단 근거의 위치 보기", explaining: "근거를 찾고 있습니다 …", hide: "근거 숨기기",
+    evidence: "분류기가 보는 사진. 빨간 곳에 답의 근거가 있습니다",
+    evidenceNote: "빨간 곳에 ‘{name}’이라는 답의 근거가 있습니다 (Grad-CAM, 5단계 중 {stage}단계). 대략적인 위치이며, 분류기가 어디를 보는지 알려 줄 뿐 답이 맞는지는 알려 주지 않습니다.",
+    groupsTitle: "집단별 성능: {where}", groupsOf: "{people}명, 사진 {photos}장. 대괄호는 사람 단위의 95 % 신뢰 구간이며, 10명 미만이면 없습니다.",
+    group: "집단", people: "사람 수", wrong: "틀린 답", wrongMask: "틀린 마스크 상태",
+    "more errors": "다른 집단보다 많음", "fewer errors": "다른 집단보다 적음", "can't tell": "뚜렷한 차이 없음", "too few to tell": "사람이 너무 적음",
     mask: "마스크", gender: "성별", age_group: "나이대",
     "worn": "바르게 씀", "incorrect": "잘못 씀", "not worn": "쓰지 않음", "male": "남성", "female": "여성",
     "under 30": "30세 미만", "30 to 59": "30~59세", "over 59": "60세 이상",
@@ -55,7 +67,7 @@ const TEXTS = {
       "한 사람의 똑바른 얼굴 사진으로 학습했습니다. 얼굴이 없는 사진에도 답을 냅니다.",
       "증거나 안전 장치가 아닙니다. 사람에 대한 결정을 내리는 데 쓰지 마세요.",
     ],
-    model: "모델", backbone: "백본", size: "입력 크기", made: "만든 때", score: "18개 클래스 macro F1", interval: "95 % 신뢰 구간", on: { validation: "검증에 쓴 사람들", holdout: "탐색에 쓰지 않은 사람들" }, f1: "{name} F1",
+    model: "모델", backbone: "백본", size: "입력 크기", made: "만든 때", score: "18개 클래스 macro F1", interval: "95 % 신뢰 구간", on: { validation: "검증에 쓴 사람들", holdout: "탐색에 쓰지 않은 사람들", repeats: "같은 설정의 학습에 쓰지 않은 사람들" }, f1: "{name} F1",
     cameraFailed: "카메라를 쓸 수 없습니다: {why}. 브라우저에서 허용하거나 사진을 고르세요.", insecure: "브라우저는 이 컴퓨터나 HTTPS에서만 허용합니다",
     noAnswer: "서비스에 연결할 수 없습니다. 아직 실행 중인가요?", failed: "서비스가 답하지 못했습니다 ({status}). 다시 해 보세요.",
     empty: "빈 파일입니다 (0바이트). 다른 사진을 고르세요.", not_a_photo: "읽을 수 있는 사진이 아닙니다. JPEG, PNG, WebP 파일을 고르세요.",
@@ -75,6 +87,8 @@ let model = null; // what /v1/model says
 let stream = null; // of the camera, while it is on
 let shown = null; // the URL of the photo on the stage
 let asking = null; // the request that is under way
+let sent = null; // the photo that was sent last
+let evidence = null; // where the evidence lies: null, "waiting", or what /v1/explain says, with the URL of its picture
 let answer = { kind: "waiting" }; // what the page says, whatever the language
 let said = null; // what the status line says: a function of the language
 
@@ -120,6 +134,7 @@ function drawAnswer() {
   const sentence = find(".sentence");
   const note = find(".note");
   sentence.classList.toggle("busy", answer.kind !== "prediction");
+  drawEvidence();
   note.hidden = true;
   if (answer.kind !== "prediction") {
     sentence.textContent = text(answer.kind);
@@ -136,6 +151,53 @@ function drawAnswer() {
     note.hidden = false;
   }
   find(".tasks").replaceChildren(...TASKS.map((task) => drawTask(task, found.marginals[task], found[task])));
+}
+
+function drawEvidence() {
+  const [button, figure] = [find(".explain"), find("#evidence")];
+  find(".where").hidden = !(model && model.explains && answer.kind === "prediction" && answer.prediction.sure);
+  const isShown = evidence !== null && evidence !== "waiting";
+  button.textContent = text(isShown ? "hide" : evidence ? "explaining" : "explain");
+  button.setAttribute("aria-expanded", isShown);
+  figure.hidden = !isShown;
+  if (!isShown) return;
+  find("#evidence img").src = evidence.url;
+  find("#evidence img").alt = text("evidence");
+  const name = TASKS.map((task) => text(evidence[task])).join(", ");
+  find("#evidence figcaption").textContent = text("evidenceNote", { name, stage: evidence.stage });
+}
+
+function forgetEvidence() {
+  if (evidence && evidence.url) URL.revokeObjectURL(evidence.url);
+  evidence = null;
+}
+
+async function explain() {
+  if (evidence === "waiting") return;
+  if (evidence) {
+    forgetEvidence();
+    return drawEvidence();
+  }
+  evidence = "waiting";
+  say(null);
+  drawEvidence();
+  const photo = sent;
+  try {
+    const [response, content] = await post("/v1/explain", photo, asking.signal);
+    if (photo !== sent) return; // a later photo was sent meanwhile
+    forgetEvidence();
+    if (!response.ok) sayRefused(content.error.code, response.status);
+    else {
+      const png = Uint8Array.from(atob(content.image), (one) => one.charCodeAt(0));
+      evidence = { ...content, url: URL.createObjectURL(new Blob([png], { type: "image/png" })) };
+    }
+  } catch (error) {
+    if (photo !== sent || error.name === "AbortError") return;
+    forgetEvidence();
+    sayRefused("noAnswer");
+  }
+  drawEvidence();
+  find("#evidence").scrollIntoView({ block: "nearest" });
 }
 
 function drawTask(task, probabilities, best) {
@@ -159,6 +221,7 @@ function drawAbout() {
   const facts = [[text("model"), model.name], [text("made"), model.created.slice(0, 10)]];
   for (const one of model.classifiers) facts.push([text("backbone"), one.backbone], [text("size"), `${one.image_size} × ${one.image_size} px`]);
   for (const [people, scores] of Object.entries(model.scores)) facts.push(...scoreLines(people, scores));
+  find(".groups").replaceChildren(...(model.scores.groups || []).flatMap(drawGroups));
   find(".facts").replaceChildren(...facts.filter(([, value]) => value).flatMap(([name, value]) => [make("dt", name), make("dd", value)]));
 }
 
@@ -173,6 +236,30 @@ function scoreLines(people, scores) {
     if (typeof f1 === "number") lines.push([text("f1", { name: text(task) }), `${f1.toFixed(3)} (${where})`]);
   }
   return lines;
+}
+
+// A table of how often it is wrong by group, over the people of one set.
+function drawGroups(found) {
+  const where = TEXTS[language].on[found.on] || found.on;
+  const table = make("table");
+  const head = make("tr");
+  head.append(...["group", "people", "wrong", "wrongMask"].map((key) => make("th", text(key), { scope: "col" })));
+  table.createTHead().append(head);
+  const body = table.createTBody();
+  for (const one of found.groups) {
+    const row = body.insertRow();
+    const wrong = make("td", share(one.wrong.class));
+    wrong.append(make("small", text(one.verdict), { class: one.verdict === "more errors" ? "worse" : "" }));
+    row.append(make("th", `${text(one.by)}: ${text(one.group)}`, { scope: "row" }), make("td", one.people), wrong, make("td", share(one.wrong.mask)));
+  }
+  const size = text("groupsOf", { people: found.people, photos: found.photos.toLocaleString("en") });
+  return [make("h3", text("groupsTitle", { where })), make("p", size), table];
+}
+
+// A share in percent with its interval, if it has one.
+function share([value, low, high]) {
+  if (value === null) return "–";
+  return percent(value) + (low === null ? "" : ` [${Math.round(100 * low)}–${Math.round(100 * high)}]`);
 }
 
 function translate() {
@@ -195,7 +282,19 @@ function translate() {
 function refuse(code, statusCode) {
   answer = { kind: "nothing" };
   drawAnswer();
+  sayRefused(code, statusCode);
+}
+
+function sayRefused(code, statusCode) {
   say(() => (code in TEXTS.en ? text(code, model ? model.limits : {}) : text("failed", { status: statusCode })), true);
+}
+
+// The answer to a photo, and its JSON.
+async function post(path, blob, signal) {
+  const form = new FormData();
+  form.append("file", blob, "photo");
+  const response = await fetch(path, { method: "POST", body: form, signal });
+  return [response, await response.json()];
 }
 
 async function classify(blob) {
@@ -206,14 +305,13 @@ async function classify(blob) {
   image.src = shown;
   show("image");
   say(null);
+  sent = blob;
+  forgetEvidence();
   if (model && blob.size > model.limits.body_mb * 1e6) return refuse("too_large");
   answer = { kind: "busyNow" };
   drawAnswer();
-  const form = new FormData();
-  form.append("file", blob, "photo");
   try {
-    const response = await fetch("/v1/predict", { method: "POST", body: form, signal: mine.signal });
-    const content = await response.json();
+    const [response, content] = await post("/v1/predict", blob, mine.signal);
     if (mine !== asking) return; // a later photo was sent meanwhile
     if (!response.ok) return refuse(content.error.code, response.status);
     answer = { kind: "prediction", prediction: content.predictions[0] };
@@ -272,6 +370,7 @@ function drawExamples() {
 
 image.addEventListener("error", () => show("invitation"));
 for (const name of [".choose", ".invitation"]) find(name).addEventListener("click", () => input.click());
+find(".explain").addEventListener("click", explain);
 find(".camera").addEventListener("click", startCamera);
 find(".take").addEventListener("click", takePhoto);
 find(".stop").addEventListener("click", () => { stopCamera(); show(shown ? "image" : "invitation"); say(null); });
@@ -286,4 +385,4 @@ document.addEventListener("paste", (event) => take([...event.clipboardData.files
 show("invitation");
 drawExamples();
 translate();
-fetch("/v1/model").then((response) => response.json()).then((facts) => { model = facts; drawAbout(); }).catch(() => say(() => text("noAnswer"), true));
+fetch("/v1/model").then((response) => response.json()).then((facts) => { model = facts; drawAbout(); drawEvidence(); }).catch(() => say(() => text("noAnswer"), true));

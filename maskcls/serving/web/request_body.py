@@ -11,6 +11,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from maskcls.serving.web.limits import Limits
 from maskcls.serving.web.refusal import Refused
+from maskcls.text import counted
 
 FIELD = "file"
 """Field of a form that holds a photo; the only one that may stand there, and it may be repeated."""
@@ -127,4 +128,6 @@ def _decoded(text: str, photo: int) -> bytes:
 
 
 def _too_many(most: int) -> Refused:
-    return Refused(413, "too_many_photos", f"The request has more than {most} photos. Send several requests.")
+    return Refused(
+        413, "too_many_photos", f"The request has more than {counted(most, 'photo')}. Send several requests."
+    )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -16,7 +17,7 @@ from maskcls.data.decoding.decode import decode_bytes
 from maskcls.data.faces.detectors import DETECTORS, usable_detector
 from maskcls.errors import DataError, RunError
 from maskcls.machine import usable_cores
-from maskcls.serving.predictor import Predictor, Seen, count_faces
+from maskcls.serving.predictor import Crops, Evidence, Predictor, Seen, count_faces
 from maskcls.serving.web.batcher import Batcher
 from maskcls.serving.web.limits import Limits
 from maskcls.serving.web.metrics import Metrics
@@ -42,6 +43,13 @@ class Predicted(NamedTuple):
     faces: int | None
 
 
+class Explained(NamedTuple):
+    """A photo's likeliest class, and where the evidence for it lies."""
+
+    class_: int
+    evidence: Evidence
+
+
 class Service:
     """A bundle that answers requests within limits. To be used from one event loop, and closed.
 
@@ -57,19 +65,25 @@ class Service:
         if face_check and self._detector is None:
             log.warning("No answer will warn of no face or several: %s", DETECTORS["yunet"].why_not())
         self._admitted = 0  # photos, from their arrival to the answer
-        self._check_model()
+        self.explains = self._check_model()
+        """Whether it can say where the evidence for a class lies."""
         self._decoders = ThreadPoolExecutor(max(2, usable_cores()), "decoder")
         self._large_decoder = ThreadPoolExecutor(1, "large-decoder")
+        self._explainer = ThreadPoolExecutor(1, "explainer")
         self._batcher = Batcher(predictor.at_once, limits.batch, self.metrics.batch_photos.observe)
 
-    def _check_model(self) -> None:
-        """Predict one photo: a bundle whose weights are not finite must not come up; and the first pass is slow."""
-        gray = np.full((64, 64, 3), 128, np.uint8)
-        if not np.isfinite(self.predictor.at_once([self.predictor.crops(gray)])).all():
+    def _check_model(self) -> bool:
+        """Predict one photo: a bundle whose weights are not finite must not come up; and the first pass is slow.
+
+        Returns whether the evidence for its class can be had.
+        """
+        gray = self.predictor.crops(np.full((64, 64, 3), 128, np.uint8))
+        if not np.isfinite(self.predictor.at_once([gray])).all():
             raise RunError(
                 f"The probabilities of {self.predictor.bundle.folder} are not finite: its weights are damaged. "
                 "Export it again."
             )
+        return self.predictor.evidence(gray, 0) is not None
 
     @property
     def is_full(self) -> bool:
@@ -78,12 +92,22 @@ class Service:
 
     async def predict(self, content_type: str, body: bytes) -> list[Predicted]:
         """Predict the photos of a request's body, in their order. Raises Refused."""
+        return await self._answer(content_type, body, self.limits, self._predict)
+
+    async def explain(self, content_type: str, body: bytes) -> Explained:
+        """Predict the one photo of a body, and find where the evidence for its class lies. Raises Refused."""
+        return await self._answer(content_type, body, replace(self.limits, photos=1), self._explain)
+
+    async def _answer(
+        self, content_type: str, body: bytes, limits: Limits, work: Callable[[list[bytes]], Awaitable[_Result]]
+    ) -> _Result:
+        """Do the work on the photos of a body, in the time and with the room that there is. Raises Refused."""
         try:
             async with asyncio.timeout(self.limits.request_s):
                 with self._admit(1):
-                    photos = await _in(self._decoders, read_photos, content_type, body, self.limits)
+                    photos = await _in(self._decoders, read_photos, content_type, body, limits)
                     with self._admit(len(photos) - 1):
-                        return await self._predict(photos)
+                        return await work(photos)
         except TimeoutError:
             message = f"The answer took longer than {self.limits.request_s:g} s. Try again later."
             raise Refused(503, "timeout", message) from None
@@ -98,15 +122,31 @@ class Service:
 
     def close(self) -> None:
         """End the threads."""
-        for decoders in (self._decoders, self._large_decoder):
-            decoders.shutdown(cancel_futures=True)
+        for threads in (self._decoders, self._large_decoder, self._explainer):
+            threads.shutdown(cancel_futures=True)
         self._batcher.close()
 
     async def _predict(self, photos: list[bytes]) -> list[Predicted]:
         prepared = [await self._prepare(data, place) for place, data in enumerate(photos)]
+        found = await self._probabilities([each.crops for each in prepared])
+        return [Predicted(each, one.faces) for each, one in zip(found, prepared, strict=True)]
+
+    async def _explain(self, photos: list[bytes]) -> Explained:
+        (data,) = photos
+        crops = (await self._prepare(data, 0, looks_for_faces=False)).crops
+        (probabilities,) = await self._probabilities([crops])
+        class_ = int(probabilities.argmax())
+        return Explained(class_, await _in(self._explainer, self._evidence, crops, class_))
+
+    def _evidence(self, crops: Crops, class_: int) -> Evidence:
+        found = self.predictor.evidence(crops, class_)
+        assert found is not None, "asked of a classifier that has no map"
+        return found
+
+    async def _probabilities(self, photos: list[Crops]) -> list[NDArray[np.float64]]:
         answers: list[asyncio.Future[NDArray[np.float64]]] = []
         try:
-            answers += [asyncio.wrap_future(self._batcher.submit(each.crops)) for each in prepared]
+            answers += [asyncio.wrap_future(self._batcher.submit(crops)) for crops in photos]
             found = await asyncio.gather(*answers)
         except RunError as error:
             raise Refused(503, "classifier_failed", str(error)) from None
@@ -114,21 +154,22 @@ class Service:
             for answer in answers:
                 answer.cancel()  # after a timeout those that still wait need no prediction
         self.metrics.photos.inc(len(photos))
-        return [Predicted(each, one.faces) for each, one in zip(found, prepared, strict=True)]
+        return found
 
-    async def _prepare(self, data: bytes, place: int) -> Seen:
+    async def _prepare(self, data: bytes, place: int, *, looks_for_faces: bool = True) -> Seen:
         size = await _in(self._decoders, check_header, data, self.limits, place)
         decoders = self._large_decoder if size.width * size.height > LARGE_PX else self._decoders
-        return await _in(decoders, self._decode, data, place)
+        return await _in(decoders, self._decode, data, place, looks_for_faces)
 
-    def _decode(self, data: bytes, place: int) -> Seen:
+    def _decode(self, data: bytes, place: int, looks_for_faces: bool) -> Seen:
         """Decode a photo and crop it: pixels to the bit as `maskcls.predict` has them of the same file."""
         try:
             rgb = decode_bytes(data, "The photo").rgb
         except DataError as error:
             raise Refused(422, "unreadable", str(error), place) from None
         crops = self.predictor.crops(rgb)
-        return Seen(crops, count_faces(rgb, crops, self._detector) if self._detector else None)
+        looks = looks_for_faces and self._detector is not None
+        return Seen(crops, count_faces(rgb, crops, self._detector) if looks else None)
 
     @contextmanager
     def _admit(self, photos: int) -> Iterator[None]:

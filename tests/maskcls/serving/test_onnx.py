@@ -189,6 +189,7 @@ app = build_app(Predictor(bundle, engine="onnx"), Limits(), Access("127.0.0.1"))
 with TestClient(app, base_url="http://127.0.0.1:7860") as client:
     answer = client.post("/v1/predict", files={"file": open(images.replace("list.txt", "0.jpg"), "rb").read()})
     print(answer.json()["predictions"][0]["class"])
+    print(client.get("/v1/model").json()["explains"], client.post("/v1/explain").status_code)
 from maskcls import cli, predict
 sys.argv = ["maskcls.predict", "--bundle", bundle, "--images", images, "--out", out, "--engine", "onnx"]
 cli.run(predict.main)
@@ -205,4 +206,5 @@ def test_predict_and_the_service_need_no_torch(exported: Path, photo_kinds: list
     assert done.returncode == 0, done.stderr
     expected = Predictor(exported, "cpu").predict(photo_kinds)["class"].tolist()
     assert int(done.stdout.splitlines()[0]) == expected[0]
+    assert done.stdout.splitlines()[1] == "False 404", "a graph has no gradients, so nothing is offered"
     assert [int(row.rpartition(",")[2]) for row in (tmp_path / "s.csv").read_text().splitlines()[1:]] == expected

@@ -19,6 +19,7 @@ from starlette.testclient import TestClient
 from maskcls.data.decoding import png
 from maskcls.data.decoding.decode import decode_bytes
 from maskcls.errors import RunError
+from maskcls.models.saliency import grad_cam, heated
 from maskcls.serving.marginals import marginals
 from maskcls.serving.predictor import Predictor
 from maskcls.serving.web import service
@@ -194,6 +195,37 @@ def test_a_body_that_is_something_else_is_refused(
     assert error_of(client.post("/v1/predict", content=body, headers=headers)) == (status, code)
 
 
+def test_where_the_evidence_lies_is_a_picture_of_what_the_classifier_sees(
+    client: TestClient, predictor: Predictor, drawn_face: bytes
+) -> None:
+    found = client.post("/v1/explain", files=form(drawn_face)).json()
+    (predicted,) = client.post("/v1/predict", files=form(drawn_face)).json()["predictions"]
+    for key in ("class", "mask", "gender", "age_group"):
+        assert found[key] == predicted[key]
+    shown = cv2.imdecode(np.frombuffer(base64.b64decode(found["image"]), np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
+    crops = predictor.crops(drawn_face)
+    (seen,) = (each.pixels for each in crops.values())
+    expected = grad_cam(predictor.bundle.classifiers[0].models, seen[None], np.array([found["class"]]))
+    assert expected is not None
+    assert found["stage"] == expected.stage
+    np.testing.assert_array_equal(shown, heated(seen, expected.heat[0]))
+    assert not np.array_equal(shown, seen)
+    assert error_of(client.post("/v1/explain", files=form(drawn_face, drawn_face))) == (413, "too_many_photos")
+    assert error_of(client.post("/v1/explain", files=form(b"a poem"))) == (422, "not_a_photo")
+
+
+def test_of_an_ensemble_the_heaviest_classifier_explains(
+    serving: Serving, random_ensemble: Ensemble, drawn_face: bytes
+) -> None:
+    together = Predictor(random_ensemble.folder, "cpu")
+    heaviest = together.bundle.heaviest
+    assert heaviest.weight == max(each.weight for each in together.bundle.classifiers)
+    with serving(predictor=together) as client:
+        found = client.post("/v1/explain", json={"image": in_base64(drawn_face)}).json()
+    shown = cv2.imdecode(np.frombuffer(base64.b64decode(found["image"]), np.uint8), cv2.IMREAD_COLOR)
+    assert shown.shape[:2] == (heaviest.geometry.image_size,) * 2
+
+
 def test_an_unknown_path_and_method_are_refused_in_the_same_form(client: TestClient) -> None:
     assert error_of(client.get("/nowhere")) == (404, "http")
     assert error_of(client.get("/v1/predict")) == (405, "http")
@@ -212,6 +244,7 @@ def test_the_model_says_what_it_is(client: TestClient, predictor: Predictor) -> 
     }
     assert facts["name"] == predictor.bundle.folder.name
     assert facts["scores"] == {"validation": {"f1": 0.5}}
+    assert facts["explains"] is True
     assert len(facts["classes"]) == 18
     assert facts["limits"] == {"body_mb": 32, "megapixels": 25, "aspect": 8, "photos": 16}
 
@@ -241,10 +274,11 @@ def test_health_readiness_and_metrics(serving: Serving, drawn_face: bytes) -> No
 
 def test_openapi_describes_the_answers_of_every_path(client: TestClient) -> None:
     described = client.get("/openapi.json").json()
-    assert set(described["paths"]) == {"/v1/predict", "/v1/model", "/healthz", "/readyz", "/metrics"}
-    predict = described["paths"]["/v1/predict"]["post"]
-    assert set(predict["requestBody"]["content"]) == {"multipart/form-data", "application/json"}
-    assert {"200", "400", "413", "415", "422", "429", "503"} <= set(predict["responses"])
+    assert set(described["paths"]) == {"/v1/predict", "/v1/explain", "/v1/model", "/healthz", "/readyz", "/metrics"}
+    for path in ("/v1/predict", "/v1/explain"):
+        predict = described["paths"][path]["post"]
+        assert set(predict["requestBody"]["content"]) == {"multipart/form-data", "application/json"}
+        assert {"200", "400", "413", "415", "422", "429", "503"} <= set(predict["responses"])
     assert "class" in described["components"]["schemas"]["Prediction"]["properties"]
 
 

@@ -22,6 +22,7 @@ GROWTH_MB = 200
 METHODS = ("POST", "GET", "PUT", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE", "FOO")
 PATHS = (
     "/v1/predict",
+    "/v1/explain",
     "/",
     "/v1/model",
     "/metrics",
@@ -91,7 +92,7 @@ def request_of(rng: np.random.Generator, seeds: list[bytes]) -> dict[str, Any]:
     """One of many kinds of request, for a client's `request`."""
     photo = mutated(seeds[int(rng.integers(len(seeds)))], rng)
     kind = int(rng.integers(8))
-    request: dict[str, Any] = {"method": "POST", "url": "/v1/predict"}
+    request: dict[str, Any] = {"method": "POST", "url": str(rng.choice(["/v1/predict", "/v1/explain"], p=[0.8, 0.2]))}
     if kind < 4:
         request["files"] = form(*[photo] * int(rng.choice([1, 1, 1, 2, 17])))
     elif kind == 4:

@@ -83,8 +83,8 @@ def test_a_request_that_takes_too_long_is_answered_and_leaves_the_queue(
     serving: Serving, held: HeldPredictor, drawn_face: bytes
 ) -> None:
     with serving(predictor=held, queue=1, request_s=0.5) as client:
-        for _ in range(2):
-            answer = client.post("/v1/predict", files=form(drawn_face))
+        for path in ("/v1/predict", "/v1/explain", "/v1/predict"):
+            answer = client.post(path, files=form(drawn_face))
             assert error_of(answer) == (503, "timeout")
             assert answer.headers["retry-after"] == "1"
         held.go.set()
@@ -99,6 +99,22 @@ def test_a_large_photo_that_takes_long_keeps_no_small_one_waiting(serving: Servi
         waiting = pool.submit(client.post, "/v1/predict", files=form(large))
         until(lambda: service._large_decoder._work_queue.qsize() == 1)
         assert client.post("/v1/predict", files=form(drawn_face)).status_code == 200
+        assert not waiting.done()
+        go.set()
+        assert waiting.result(60).status_code == 200
+
+
+def test_who_waits_for_an_explanation_keeps_room_in_the_queue_and_nobody_waiting(
+    serving: Serving, drawn_face: bytes
+) -> None:
+    go = threading.Event()
+    with serving(queue=2) as client, ThreadPoolExecutor(1) as pool:
+        service = service_of(client)
+        service._explainer.submit(go.wait, 60)
+        waiting = pool.submit(client.post, "/v1/explain", files=form(drawn_face))
+        until(lambda: service._explainer._work_queue.qsize() == 1)
+        assert client.post("/v1/predict", files=form(drawn_face)).status_code == 200
+        assert error_of(client.post("/v1/predict", files=form(drawn_face, drawn_face))) == (429, "busy")
         assert not waiting.done()
         go.set()
         assert waiting.result(60).status_code == 200

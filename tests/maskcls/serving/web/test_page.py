@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 
 from maskcls import serve
+from maskcls.serving.export import note_scores
 from maskcls.serving.marginals import marginals
 from maskcls.serving.predictor import Predictor
 from maskcls.serving.web.examples import EXAMPLES
@@ -30,6 +32,26 @@ from tests.maskcls.serving.web.test_api import noise, png_of
 RandomBundle = Callable[[str], Path]
 CAMERA_SIZE = (640, 480)
 START_S = 60
+_WRONG = {"class": [0.5, 0.36, 0.64], "mask": [0.04, 0.01, 0.07]}
+GROUPS = [
+    {
+        "on": "holdout",
+        "people": 24,
+        "photos": 1068,
+        "groups": [
+            {"by": "gender", "group": "male", "people": 20, "photos": 900, "wrong": _WRONG, "verdict": "more errors"},
+            {
+                "by": "age_group",
+                "group": "over 59",
+                "people": 4,
+                "photos": 168,
+                "wrong": {"class": [0.25, None, None], "mask": [None, None, None]},
+                "verdict": "too few to tell",
+            },
+        ],
+    }
+]
+"""As `tune.report.group_record` puts them into a bundle."""
 
 
 @pytest.mark.parametrize(
@@ -88,7 +110,9 @@ def site(
     scratch.mkdir()
     drawn = sorted(demo_faces(6, 0).glob("train/images/*/normal.*"))
     photo = next(file for file in drawn if not file.name.startswith("."))
-    words = ("-m", "maskcls.serve", "--bundle", random_bundle("three"), "--port", "0", "--device", "cpu")
+    bundle = Path(shutil.copytree(random_bundle("three"), folder / "bundle"))
+    note_scores(bundle, {"groups": GROUPS})
+    words = ("-m", "maskcls.serve", "--bundle", bundle, "--port", "0", "--device", "cpu")
     process = subprocess.Popen(
         [sys.executable, *map(str, words)],
         cwd=scratch,
@@ -224,13 +248,18 @@ def test_a_classifier_that_is_not_sure_names_no_answer(site: Site, visit: Visit)
 
 
 @pytest.mark.browser
-def test_the_camera_takes_a_photo_which_is_answered_and_goes_off(site: Site, visit: Visit) -> None:
+def test_the_camera_takes_a_photo_which_is_answered_as_predict_answers_it_and_goes_off(
+    site: Site, visit: Visit, random_bundle: RandomBundle
+) -> None:
     page = visit.page
     page.click("text=Use the camera")
     visit.until("document.querySelector('video').videoWidth > 0")
     page.click("text=Take the photo")
     page.wait_for_selector("text=Most likely")
-    assert [sum(labels.values()) for labels in visit.shown().values()] == pytest.approx([100] * 3, abs=1.5)
+    taken = page.evaluate("fetch(shown).then((one) => one.arrayBuffer()).then((one) => [...new Uint8Array(one)])")
+    (expected,) = Predictor(random_bundle("three"), "cpu").probabilities([bytes(taken)])
+    for task, labels in marginals(expected).items():
+        assert visit.shown()[task] == {name: pytest.approx(100 * p, abs=0.51) for name, p in labels.items()}
     size = page.evaluate(
         "[document.querySelector('.stage img').naturalWidth, document.querySelector('.stage img').naturalHeight]"
     )
@@ -302,7 +331,19 @@ def test_the_page_speaks_korean_too(site: Site, visit: Visit) -> None:
     visit.upload(site.photo)
     page.wait_for_selector("text=Most likely")
     before = visit.shown()
+    page.click(".explain")
+    page.wait_for_selector("figcaption:has-text('Grad-CAM')")
+    assert page.inner_text(".groups tbody tr >> nth=0").split("\t") == [
+        "Gender: male",
+        "20",
+        "50% [36–64]\nmore than the others",
+        "4% [1–7]",
+    ]
+    assert page.inner_text(".groups tbody tr >> nth=1").split("\t")[2:] == ["25%\ntoo few to tell", "–"]
     page.click("text=한국어")
+    assert "1,068장" in page.inner_text(".groups")
+    assert "판단 근거" not in page.inner_text(".explain")
+    assert "근거가 있습니다" in page.inner_text("figcaption")
     assert page.evaluate("document.documentElement.lang") == "ko"
     assert page.is_visible("text=가능성이 가장 높음")
     assert visit.shown() == before
@@ -327,12 +368,18 @@ def test_the_keyboard_is_enough(visit: Visit) -> None:
     visit.until("document.querySelector('video').videoWidth > 0")
     page.keyboard.press("Enter")
     page.wait_for_selector("text=Most likely")
-    for _ in range(20):
-        page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.parentElement.className") == "examples":
-            break
+    for target in ("examples", "where"):
+        for _ in range(20):
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement.parentElement.className") == target:
+                break
+        page.keyboard.press("Enter")
+        if target == "examples":
+            visit.until("document.querySelector('.stage img').naturalWidth === 120")
+            page.wait_for_selector("text=Most likely")
+    visit.until("document.querySelector('#evidence img').naturalWidth === 64")
     page.keyboard.press("Enter")
-    visit.until("document.querySelector('.stage img').naturalWidth === 120")
+    visit.until("document.querySelector('#evidence').hidden")
 
 
 @pytest.mark.browser
@@ -352,6 +399,9 @@ def test_axe_finds_nothing_serious_and_nobody_need_scroll_sideways(
     page.goto(site.url)
     for ready in ("dd", ".task"):
         page.wait_for_selector(ready)
+        if ready == ".task":
+            page.click(".explain")
+            page.wait_for_selector("#evidence img")
         assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
         assert serious_findings(page) == []
         page.set_input_files("input[type=file]", site.photo)
