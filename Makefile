@@ -29,7 +29,7 @@ contracts: .venv/installed
 	rm -rf .venv-contracts
 	$(BIN)/python -m venv .venv-contracts
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$(echo .venv-contracts/lib/python3*/site-packages)/venv.pth"
-	.venv-contracts/bin/python -m pip install --quiet --upgrade 'ray[default,tune]' optuna cmaes
+	.venv-contracts/bin/python -m pip install --quiet --upgrade 'ray[data,default,tune]' optuna cmaes
 	.venv-contracts/bin/python -m pip freeze | grep -E '^(ray|optuna|cmaes)=='
 	.venv-contracts/bin/python -m pytest tests/tune/contracts
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from maskcls import cli
 from maskcls.cli import run
+from maskcls.errors import CallError
 
 _Images = Annotated[
     Path,
@@ -46,6 +49,17 @@ _Resume = Annotated[
 ]
 
 
+_Ray = Annotated[
+    bool, typer.Option("--ray", help="Predict on a Ray cluster, for millions of photos; the same results to the bit.")
+]
+_Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address", help="With --ray: the cluster, as in auto or HOST:6379.", show_default="Ray is started here"
+    ),
+]
+
+
 def main(
     bundle: Annotated[Path, typer.Option("--bundle", help="Folder of an exported classifier.")],
     images: _Images,
@@ -65,6 +79,8 @@ def main(
     max_aspect: cli.MaxAspect = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
     engine: cli.Engine = "torch",
+    ray: _Ray = False,
+    address: _Address = None,
 ) -> None:
     """Classify photos: the mask, gender and age group of each, as one of 18 classes.
 
@@ -76,15 +92,24 @@ def main(
     from maskcls.serving.predictor import Predictor
     from maskcls.serving.submission import check_out, errors_file, find_photos, say_unreadable
 
+    if address is not None and not ray:
+        raise CallError("--address belongs to --ray, which is not given.")
     check_out(out)
     written = Output(out, format_of(out, out_format), probabilities)
     files = files_of(out, written.format, probabilities=probabilities)
     for file in (*files[1:], errors_file(out)):
         check_out(file)
     photos = find_photos(images)
-    predictor = Predictor(bundle, device, flip=tta, abstain=abstain, engine=engine, face_check=face_check)
     names, keys = photos["file"].tolist(), photos["key"].tolist()
-    bad = predict(predictor, names, keys, written, resume=resume)
+    answers: dict[str, Any] = {"flip": tta, "abstain": abstain, "engine": engine, "face_check": face_check}
+    if ray:  # by name: maskcls does not import tune
+        predictor = importlib.import_module("tune.predicting.on_ray").RayPredictor(
+            bundle, device, address=address, **answers
+        )
+        with closing(predictor):
+            bad = predict(predictor, names, keys, written, resume=resume)
+    else:
+        bad = predict(Predictor(bundle, device, **answers), names, keys, written, resume=resume)
     for file in files[1:]:
         typer.echo(f"Wrote the probabilities to {file}.")
     typer.echo(f"Wrote {len(keys):,} answers to {out}.")

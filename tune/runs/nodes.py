@@ -37,7 +37,7 @@ def check_nodes(run: RunFolder, weights: Iterable[str], *, fewest: int = 2) -> N
     written.touch()
     try:
         folders = [Path(one) for one in sorted(set(weights) - {HUB, NONE})]
-        problems = _problems(nodes, [written, *_first_photo(run), *folders])
+        problems = problems_of([written, *_first_photo(run), *folders])
     finally:
         written.unlink(missing_ok=True)
     if problems:
@@ -54,11 +54,15 @@ def _first_photo(run: RunFolder) -> list[Path]:
         return [Path(row["file"]) for row in islice(csv.DictReader(table), 1)]
 
 
-def _problems(nodes: Sequence[dict[str, Any]], files: Sequence[Path]) -> list[str]:
-    """What is wrong on a node, after its address; empty if nothing is."""
+def problems_of(files: Sequence[Path]) -> list[str]:
+    """Ask every node of Ray's cluster for files; return what is wrong on a node, after its address.
+
+    Of a file in a folder that a node does not see, the folder is named.
+    """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+    nodes = [node for node in ray.nodes() if node["Alive"]]
     look: Callable[..., Any] = ray.remote(num_cpus=0, max_retries=0)(unseen).options
     asked = {
         look(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(list(files)): node

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,9 +62,12 @@ def predict(
         if kept.done:
             typer.echo(f"Going on behind the {kept.done:,} that are predicted.", err=True)
         try:
-            with photo_bar("Photos", len(files), True) as advance:
+            with (
+                photo_bar("Photos", len(files), True) as advance,
+                closing(predictor.blocks(files, start=kept.done, skip_bad=True)) as blocks,
+            ):
                 advance(kept.done)
-                for block in predictor.blocks(files, start=kept.done, skip_bad=True):
+                for block in blocks:
                     kept.append(block)
                     advance(len(block.probabilities))
         except KeyboardInterrupt:

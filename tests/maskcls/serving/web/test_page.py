@@ -256,7 +256,7 @@ def test_the_camera_takes_a_photo_which_is_answered_as_predict_answers_it_and_go
     visit.until("document.querySelector('video').videoWidth > 0")
     page.click("text=Take the photo")
     page.wait_for_selector("text=Most likely")
-    taken = page.evaluate("fetch(shown).then((one) => one.arrayBuffer()).then((one) => [...new Uint8Array(one)])")
+    taken = page.evaluate("sent.arrayBuffer().then((bytes) => [...new Uint8Array(bytes)])")
     (expected,) = Predictor(random_bundle("three"), "cpu").probabilities([bytes(taken)])
     for task, labels in marginals(expected).items():
         assert visit.shown()[task] == {name: pytest.approx(100 * p, abs=0.51) for name, p in labels.items()}
@@ -333,13 +333,12 @@ def test_the_page_speaks_korean_too(site: Site, visit: Visit) -> None:
     before = visit.shown()
     page.click(".explain")
     page.wait_for_selector("figcaption:has-text('Grad-CAM')")
-    assert page.inner_text(".groups tbody tr >> nth=0").split("\t") == [
-        "Gender: male",
-        "20",
-        "50% [36–64]\nmore than the others",
-        "4% [1–7]",
-    ]
-    assert page.inner_text(".groups tbody tr >> nth=1").split("\t")[2:] == ["25%\ntoo few to tell", "–"]
+    first, few = (
+        [cell.strip() for cell in row.all_inner_texts()]
+        for row in (page.locator(f".groups tbody tr:nth-child({number}) > *") for number in (1, 2))
+    )
+    assert first == ["Gender: male", "20", "50% [36–64]\nmore than the others", "4% [1–7]"]
+    assert few[2:] == ["25%\ntoo few to tell", "–"]
     page.click("text=한국어")
     assert "1,068장" in page.inner_text(".groups")
     assert "판단 근거" not in page.inner_text(".explain")
