@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,10 +9,10 @@ import typer
 
 from maskcls import cli
 from maskcls.cli import run
-from maskcls.errors import CallError, RunError
-from maskcls.serving.web.access import Access, is_loopback
+from maskcls.errors import RunError
+from maskcls.serving.web.access import Access, check_protected, is_loopback
 from maskcls.serving.web.limits import Limits
-from maskcls.stores.photo_limits import MAX_ASPECT, MAX_MEGAPIXELS
+from maskcls.stores.photo_limits import StatedLimits
 
 WEB = ("fastapi", "prometheus_client", "python_multipart", "starlette", "uvicorn")
 """What the extra `web` installs."""
@@ -89,10 +88,7 @@ def main(
     limits = Limits(
         body_mb, bodies_mb, megapixels, aspect, photos, queue, batch, request_s, body_s, header_s, connections
     )
-    if not is_loopback(host) and auth is None and not no_auth:
-        raise CallError(
-            f"--host {host} lets other machines in. Say who may use the service: --auth USER:PASSWORD, or --no-auth."
-        )
+    check_protected(host, auth, no_auth=no_auth)
     access = Access(host, allow_host or (), auth)
     answers = {"abstain": abstain, "engine": engine}
     _serve(bundle, device, access, limits, (host, port), face_check=not no_face_check, **answers)
@@ -120,7 +116,7 @@ def _serve(
     from maskcls.serving.predictor import Predictor
 
     # The decoder has limits of its own, for folders of photos; here it takes what the service takes.
-    os.environ[MAX_MEGAPIXELS], os.environ[MAX_ASPECT] = f"{limits.megapixels:g}", f"{limits.aspect:g}"
+    StatedLimits(limits.megapixels, limits.aspect).apply()
     with listen(*address) as listener:  # before the classifier is loaded, which takes seconds
         app = build_app(Predictor(bundle, device, **answers), limits, access, face_check=face_check)
         server = create_server(app, limits)

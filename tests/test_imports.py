@@ -34,6 +34,7 @@ BELOW = {
     "tune/report": ("statistics", "runs", "fitting", "selection"),
     "tune/upkeep": ("statistics", "runs", "fitting"),
     "tune/predicting": ("statistics", "runs"),
+    "tune/serving": (),
     "tune/search": ("statistics", "runs", "fitting", "upkeep", "selection", "report"),
     "tune/dashboard": ("statistics", "runs", "fitting", "selection", "report", "search"),
     "tune/api": ("statistics", "runs", "fitting", "selection", "report", "search"),

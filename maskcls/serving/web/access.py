@@ -73,6 +73,15 @@ class Access:
             raise Refused(401, "unauthorized", "This service asks for its user and password.")
 
 
+def check_protected(host: str, auth: str | None, *, no_auth: bool) -> None:
+    """Raise CallError if other machines reach the host and nobody has said who may use the service."""
+    if not is_loopback(host) and auth is None and not no_auth:
+        raise CallError(
+            f"--host {host} lets other machines in. Say who may use the service: --auth USER:PASSWORD "
+            "(or the environment variable MASKCLS_AUTH), or --no-auth."
+        )
+
+
 def is_loopback(host: str) -> bool:
     """Whether a service that listens on the host can be reached from this machine alone."""
     return host in LOOPBACK

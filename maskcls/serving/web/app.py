@@ -10,7 +10,6 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
-from starlette.types import ASGIApp
 
 from maskcls.serving.predictor import Predictor
 from maskcls.serving.web.access import Access
@@ -38,6 +37,7 @@ FILES = {
     "/page.css": ("page.css", "text/css; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
 }
+_BASE64 = {"type": "string", "format": "byte", "minLength": 4}
 _BODY = {
     "requestBody": {
         "required": True,
@@ -46,7 +46,9 @@ _BODY = {
                 "schema": {
                     "type": "object",
                     "required": [FIELD],
-                    "properties": {FIELD: {"type": "array", "items": {"type": "string", "format": "binary"}}},
+                    "properties": {
+                        FIELD: {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
+                    },
                 }
             },
             "application/json": {
@@ -59,11 +61,8 @@ _BODY = {
                             "properties": {key: schema},
                         }
                         for key, schema in (
-                            ("image", {"type": "string", "format": "byte"}),
-                            (
-                                "images",
-                                {"type": "array", "minItems": 1, "items": {"type": "string", "format": "byte"}},
-                            ),
+                            ("image", _BASE64),
+                            ("images", {"type": "array", "minItems": 1, "items": _BASE64}),
                         )
                     ]
                 }
@@ -82,13 +81,14 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
         (415, "The body is neither a form nor JSON."),
         (421, "The service is not known under this name."),
         (422, "A photo cannot be used."),
+        (431, "The headers are too large."),
         (429, "Too many photos wait; see Retry-After."),
         (503, "It took too long, or the service is short of memory; see Retry-After."),
     )
 }
 
 
-def build_app(predictor: Predictor, limits: Limits, access: Access, *, face_check: bool = True) -> ASGIApp:
+def build_app(predictor: Predictor, limits: Limits, access: Access, *, face_check: bool = True) -> Guard:
     """Build the application. What it starts (threads) ends with its lifespan.
 
     Raises:
@@ -123,7 +123,7 @@ def _as_refused(error: Exception) -> Refused:
     if isinstance(error, Refused):
         return error
     assert isinstance(error, StarletteHTTPException)
-    return Refused(error.status_code, "http", str(error.detail))
+    return Refused(error.status_code, "http", str(error.detail), headers=error.headers)
 
 
 def _add_api(app: FastAPI, service: Service) -> None:

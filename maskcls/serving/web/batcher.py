@@ -89,6 +89,8 @@ class Batcher:
             for each in batch:
                 each.answer.set_exception(RunError(f"The classifier failed: {type(error).__name__}."))
             return
+        if not np.isfinite(found).all():
+            log.error("Of a batch of %d not all probabilities are finite: the weights are damaged.", len(batch))
         for each, probabilities in zip(batch, found, strict=True):
             if np.isfinite(probabilities).all():
                 each.answer.set_result(probabilities)

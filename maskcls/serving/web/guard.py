@@ -45,6 +45,10 @@ class Guard:
         self._bodies = Bodies(service.limits, service.metrics.body_bytes)
         self._paths = paths  # that have metrics of their own
 
+    def check_health(self) -> None:
+        """Predict one photo. Raises what the classifier raises, and RunError where its probabilities are not finite."""
+        self._service.check_model()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
         if scope["type"] != "http":

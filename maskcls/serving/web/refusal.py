@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from maskcls.errors import MaskclsError
 
 RETRY_S = 1
@@ -16,13 +18,23 @@ class Refused(MaskclsError):  # noqa: N818 - the state of a request
         code: one word for programs; the page has its own sentence for each, in two languages.
         message: what is wrong, what was expected, what to do.
         photo: which of the request's photos, from 0, if it is about one.
+        headers: of the answer, beside those that follow from the status.
     """
 
-    def __init__(self, status: int, code: str, message: str, photo: int | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        photo: int | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.photo = photo
+        self._headers = dict(headers or {})
 
     def to_dict(self) -> dict[str, dict[str, str | int]]:
         """Return the answer's JSON."""
@@ -32,7 +44,7 @@ class Refused(MaskclsError):  # noqa: N818 - the state of a request
     @property
     def headers(self) -> dict[str, str]:
         """The answer's own headers."""
-        own = {}
+        own = dict(self._headers)
         if self.status in (429, 503):
             own["retry-after"] = str(RETRY_S)
         if self.status == 401:

@@ -65,17 +65,17 @@ class Service:
         if face_check and self._detector is None:
             log.warning("No answer will warn of no face or several: %s", DETECTORS["yunet"].why_not())
         self._admitted = 0  # photos, from their arrival to the answer
-        self.explains = self._check_model()
+        self.explains = self.check_model()
         """Whether it can say where the evidence for a class lies."""
         self._decoders = ThreadPoolExecutor(max(2, usable_cores()), "decoder")
         self._large_decoder = ThreadPoolExecutor(1, "large-decoder")
         self._explainer = ThreadPoolExecutor(1, "explainer")
         self._batcher = Batcher(predictor.at_once, limits.batch, self.metrics.batch_photos.observe)
 
-    def _check_model(self) -> bool:
+    def check_model(self) -> bool:
         """Predict one photo: a bundle whose weights are not finite must not come up; and the first pass is slow.
 
-        Returns whether the evidence for its class can be had.
+        Returns whether the evidence for its class can be had. Raises RunError if it fails.
         """
         gray = self.predictor.crops(np.full((64, 64, 3), 128, np.uint8))
         if not np.isfinite(self.predictor.at_once([gray])).all():

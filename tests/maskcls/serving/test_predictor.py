@@ -67,6 +67,14 @@ class Spy:
         return seen[:n]
 
 
+def webcam_frame(file: Path) -> Path:
+    """What the page sends of a camera: its canvas as a PNG with an alpha channel that is full everywhere."""
+    frame = np.random.default_rng(1).integers(0, 256, (480, 640, 4), np.uint8)
+    frame[:, :, 3] = 255
+    file.write_bytes(cv2.imencode(".png", frame)[1].tobytes())
+    return file
+
+
 def served(predictor: Predictor, files: list[str], spy: Spy) -> np.ndarray:
     """The tensors of photos that are sent to the service: all in one form, then each alone, as the page sends them."""
     app = build_app(predictor, Limits(photos=len(files)), Access("127.0.0.1"))
@@ -88,7 +96,7 @@ def test_a_photo_of_each_kind_is_one_tensor_in_validation_predict_evaluate_and_s
         pytest.skip(DETECTORS[face_crop].why_not())
     bundle = random_bundle("three")
     predictor = Predictor(bundle, "cpu") if face_crop == "none" else cut_to_faces(bundle, tmp_path / "cut", face_crop)
-    files = [str(file) for file in photo_kinds + drawn_faces]
+    files = [str(file) for file in [*photo_kinds, *drawn_faces, webcam_frame(tmp_path / "frame.png")]]
     n, spy = len(files), Spy(predictor)
     store, _ = pixels.open_or_build(files, files, Geometry(64, face_crop), tmp_path / "cache", 1.0)
 

@@ -229,7 +229,9 @@ def test_of_an_ensemble_the_heaviest_classifier_explains(
 def test_an_unknown_path_and_method_are_refused_in_the_same_form(client: TestClient) -> None:
     assert error_of(client.get("/nowhere")) == (404, "http")
     assert error_of(client.get("/v1/predict")) == (405, "http")
-    assert error_of(client.delete("/v1/model")) == (405, "http")
+    answer = client.delete("/v1/model")
+    assert error_of(answer) == (405, "http")
+    assert answer.headers["allow"] == "GET"
 
 
 def test_the_model_says_what_it_is(client: TestClient, predictor: Predictor) -> None:
@@ -332,7 +334,10 @@ def test_weights_that_are_not_finite_never_answer(
     sound = Predictor(random_bundle("three"), "cpu")
     with serving(predictor=sound) as client:
         sound.engine = nan_weights(random_bundle("three")).engine
-        assert error_of(client.post("/v1/predict", files=form(drawn_face))) == (503, "classifier_failed")
+        answer = client.post("/v1/predict", files=form(drawn_face))
+        assert error_of(answer) == (503, "classifier_failed")
+        assert answer.json()["error"]["message"] == "The classifier's probabilities are not finite."
+        assert 'maskcls_refusals_total{code="classifier_failed"} 1.0' in client.get("/metrics").text
 
 
 OPENED: list[list[Any]] = []
