@@ -13,10 +13,7 @@ that the clients took are printed. Nobody looks for faces (`--no-face-check`), a
 
 from __future__ import annotations
 
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +31,8 @@ from maskcls.machine import resolve_device, set_threads, usable_cores
 from maskcls.serving.predictor import Predictor
 from tests.benchmarks.load import Load, measure
 from tests.benchmarks.prediction import limit, new_bundle
-from tests.benchmarks.report import ROOT, summary, table, write
+from tests.benchmarks.report import summary, table, write
+from tests.maskcls.serving.web.process import serving
 from tests.tune.serving.under_ray import ray_with_serve, retrying
 
 DECODE, FORWARD, LIMIT = "(d) decoding alone", "(f) the models alone", "limit"
@@ -61,8 +59,8 @@ def main(
         files = sorted((place / "faces").rglob("*.jpg"))
         bundle = new_bundle(place / "bundle", backbone, "none", image_size)
         urls = {
-            "batches": stack.enter_context(serving(bundle, device, BATCH)),
-            "one by one": stack.enter_context(serving(bundle, device, 1)),
+            name: stack.enter_context(serving(bundle, "--device", device, "--batch", batch, "--no-face-check")).url
+            for name, batch in {"batches": BATCH, "one by one": 1}.items()
         }
         if ray:
             urls["Ray Serve"] = stack.enter_context(under_ray(bundle, device, place))
@@ -75,25 +73,6 @@ def main(
         **{name: [vars(each) for each in of_rounds] for name, of_rounds in loads.items()},
     }
     write(out, record, photos=len(files), image_size=image_size, backbone=backbone, device=device, seconds=seconds)
-
-
-@contextmanager
-def serving(bundle: Path, device: str, batch: int) -> Iterator[str]:
-    """`maskcls serve` in a process of its own: its address."""
-    words = ["--bundle", str(bundle), "--device", device, "--batch", str(batch), "--no-face-check", "--port", "0"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "maskcls.serve", *words],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    assert process.stdout is not None
-    try:
-        yield process.stdout.readline().split(" at ")[1].split("/ ")[0]
-    finally:
-        process.terminate()
-        process.wait(60)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ import yaml
 
 from tests.conftest import ROOT
 
-FILE = ROOT / "deploy" / "serve.yaml"
+FILE, ENVIRONMENT = ROOT / "deploy" / "serve.yaml", ROOT / "deploy" / "serve.env"
 NAME = "maskcls"
 PATIENCE_S = 240
 
@@ -79,13 +79,13 @@ class UnderRay:
 
 
 def retrying(folder: Path) -> dict[str, str]:
-    """The environment of docs/serving.md: Ray's HAProxy, which sends a request again whose replica died."""
+    """The environment of deploy/serve.env, with ports and files of its own: several Rays may run on this machine."""
+    lines = [line for line in ENVIRONMENT.read_text().splitlines() if line and not line.startswith("#")]
+    stated = {name: value.strip('"') for name, _, value in (line.partition("=") for line in lines)}
     with ExitStack() as stack:
         free = [stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(2)]
     return {
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response response-timeout",
-        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "262144",
+        **stated,
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free[0]),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free[1]),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +23,7 @@ from maskcls.serving.web.app import build_app
 from maskcls.serving.web.limits import Limits
 from maskcls.serving.web.server import BACKLOG, OTHER_FILES, create_server, limits_within, listen, url_of
 from tests.maskcls.serving.web.conftest import HeldPredictor, until
+from tests.maskcls.serving.web.process import serving
 
 SHORT_S, LONG_S = 0.6, 60.0
 GET = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
@@ -223,40 +221,29 @@ def test_idle_connections_and_slow_senders_do_not_keep_a_user_out(
     random_bundle: Callable[[str], Path], drawn_face: bytes
 ) -> None:
     """1,100 idle connections to a process that may open 1,024 files, and fifty whose requests drip."""
-    words = ["-m", "maskcls.serve", "--bundle", str(random_bundle("three")), "--port", "0", "--device", "cpu"]
-    process = subprocess.Popen(
-        [sys.executable, *words, "--connections", "2000"],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024)),
-    )
     own = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, own[1]), own[1]))
-    assert process.stdout is not None
-    site = Site(int(process.stdout.readline().split("127.0.0.1:")[1].split("/")[0]))
     done, seconds = threading.Event(), []
     try:
-        assert site.ask() == b"HTTP/1.1 200 OK"
-        with ExitStack() as stack:
-            for _ in range(1100):
-                stack.enter_context(site.connect())
-            dripping = threading.Thread(target=_drip, args=(site, done))
-            dripping.start()
-            for _ in range(30):
-                began = time.perf_counter()
-                assert site.ask(photo_request(drawn_face)) == b"HTTP/1.1 200 OK"
-                seconds.append(time.perf_counter() - began)
-                time.sleep(0.5)
-            done.set()
-            dripping.join()
-        assert b"maskcls_body_bytes 0.0" in whole(site, b"/metrics")
+        with serving(random_bundle("three"), "--device", "cpu", "--connections", 2000, open_files=1024) as service:
+            site = Site(service.port)
+            with ExitStack() as stack:
+                for _ in range(1100):
+                    stack.enter_context(site.connect())
+                dripping = threading.Thread(target=_drip, args=(site, done))
+                dripping.start()
+                for _ in range(30):
+                    began = time.perf_counter()
+                    assert site.ask(photo_request(drawn_face)) == b"HTTP/1.1 200 OK"
+                    seconds.append(time.perf_counter() - began)
+                    time.sleep(0.5)
+                done.set()
+                dripping.join()
+            assert b"maskcls_body_bytes 0.0" in whole(site, b"/metrics")
         print(f"A user's {len(seconds)} requests: median {np.median(seconds):.3f} s, longest {max(seconds):.3f} s.")
     finally:
         done.set()
         resource.setrlimit(resource.RLIMIT_NOFILE, own)
-        process.terminate()
-        assert process.wait(60) == 143
 
 
 def _drip(site: Site, done: threading.Event) -> None:
