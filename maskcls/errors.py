@@ -43,6 +43,14 @@ class RunError(MaskclsError):
     """The work was started and failed: a full disk, a fit that diverged, weights out of reach."""
 
 
+class Damaged(DataError, RunError):  # noqa: N818 - what is wrong, as Diverged is
+    """A file that this project wrote does not hold what was written: input that is wrong, or work that was lost."""
+
+
+class Missing(Damaged):
+    """A file that this project wrote is not there."""
+
+
 class NoRoomYet(RunError):  # noqa: N818 - a state of the cache, and not always an error: a fit waits
     """A cache has no room while others use what it holds, and will have some once they have ended."""
 

@@ -1,4 +1,5 @@
-"""Files that are written whole or not at all, files that grow by whole lines, and why a file could not be read."""
+"""Files that are written whole or not at all, files that grow by whole lines, why a file could not be read, and the one
+way to read files that this project wrote: `FileKind`."""
 
 from __future__ import annotations
 
@@ -6,15 +7,19 @@ import csv
 import errno
 import io
 import itertools
+import json
+import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, TypeVar
 from zlib import crc32
 
-from maskcls.errors import CallError
+from maskcls.errors import CallError, Damaged, MaskclsError, Missing
 from maskcls.text import shown
 
 _REMEDIES = {
@@ -26,6 +31,19 @@ _REMEDIES = {
     errno.ELOOP: "It is a link that leads to itself: remove it",
     errno.ENAMETOOLONG: "Give it a shorter name",
 }
+
+_Parsed = TypeVar("_Parsed")
+MOST_BYTES = 64 << 20
+"""Of a record: more than any that this project writes."""
+MOST_DEPTH = 40
+"""Of lists and mappings in each other, in a record: more than any that this project writes."""
+MOST_DIGITS = 40
+"""Of a whole number in a record; with many more, turning it into a float fails."""
+_WRONG_CONTENT = (
+    *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, EOFError),
+    csv.Error,
+)
+"""What Python raises where content is not what the code that takes it expects."""
 
 
 def unreadable(path: object, error: OSError) -> str:
@@ -95,9 +113,9 @@ def replacing(file: Path, *, wait: bool = True) -> Iterator[IO[bytes]]:
 
 
 def write_atomically(file: Path, text: str, *, wait: bool = True) -> None:
-    """Write UTF-8 text by `replacing`."""
+    """Write UTF-8 text by `replacing`. What UTF-8 does not have, as of a file's name, is escaped."""
     with replacing(file, wait=wait) as stream:
-        stream.write(text.encode())
+        stream.write(text.encode(errors="backslashreplace"))
 
 
 def relative(path: Path) -> str:
@@ -122,12 +140,169 @@ def append_line(file: Path, line: str) -> None:
         raise OSError(error.errno, error.strerror, str(file)) from error
 
 
-def whole_lines(file: Path) -> list[str]:
-    """Return the file's lines without their ends, none if there is no file; an incomplete last line is left out."""
+@dataclass(frozen=True)
+class FileKind:
+    """A kind of file that this project writes, and the one way to read it again.
+
+    Nothing is taken on trust. Whatever is wrong with a file, the error is Damaged, or Missing where there is none: it
+    is no regular file (opening a named pipe would wait for a writer), is too large, is no UTF-8 or JSON, is nested so
+    deeply that Python's stack overflows, or has numbers that are not finite.
+    """
+
+    expected: str
+    """What such a file holds, as in `a recipe: a JSON object`."""
+    remedy: str
+    """What to do about a damaged one, as sentences; {file} and {folder} stand for the file and its folder."""
+    most_bytes: int = MOST_BYTES
+
+    def error(self, file: Path, what: str, kind: type[Damaged] = Damaged) -> Damaged:
+        """Return the error that a file is not as it should be; `what` says why."""
+        remedy = self.remedy.replace("{file}", shown(file)).replace("{folder}", shown(file.parent))
+        why = " ".join(what.split()).rstrip(".")
+        return kind(f"{shown(file)} can't be read: {why}. Expected {self.expected}. {remedy}")
+
+    @contextmanager
+    def reading(self, file: Path) -> Iterator[None]:
+        """Let an error about the content, raised in the block, become Damaged."""
+        try:
+            yield
+        except Damaged:
+            raise
+        except (*_WRONG_CONTENT, MaskclsError) as error:
+            is_message = isinstance(error, MaskclsError)
+            raise self.error(file, _short(str(error) if is_message else repr(error))) from None
+
+    @contextmanager
+    def opened(self, file: Path) -> Iterator[IO[bytes]]:
+        """Yield a stream of the file's bytes, once it is known to be a regular file of a bounded size."""
+        try:
+            descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise self.error(file, "it is missing", Missing) from None
+        except (OSError, ValueError) as error:  # ValueError: a zero byte in its name
+            raise self.error(file, getattr(error, "strerror", None) or str(error)) from None
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > self.most_bytes:
+            os.close(descriptor)
+            sizes = f"it has {found.st_size:,} bytes, and {self.most_bytes:,} at most can be right"
+            raise self.error(file, sizes if stat.S_ISREG(found.st_mode) else "it is no regular file")
+        with open(descriptor, "rb") as stream:  # noqa: PTH123 - a descriptor, which Path.open does not take
+            try:
+                yield stream
+            except OSError as error:
+                raise self.error(file, error.strerror or str(error)) from None
+
+    def read_bytes(self, file: Path) -> bytes:
+        """Return the file's content."""
+        with self.opened(file) as stream:
+            return stream.read()
+
+    def read_text(self, file: Path) -> str:
+        """Return the file's content as text."""
+        with self.reading(file):
+            return self.read_bytes(file).decode("utf-8")
+
+    def read_json(self, file: Path) -> Any:
+        """Return what the file holds as JSON."""
+        with self.reading(file):
+            return parse_json(self.read_bytes(file))
+
+    def read_object(self, file: Path) -> dict[str, Any]:
+        """Return the file's JSON object."""
+        with self.reading(file):
+            return parse_object(self.read_bytes(file))
+
+    def whole_lines(self, file: Path) -> list[bytes]:
+        """Return the file's lines without their ends, none without a file; an incomplete last line is left out."""
+        try:
+            return self.read_bytes(file).split(b"\n")[:-1]
+        except Missing:
+            return []
+
+    def read_lines(self, file: Path, parsed: Callable[[bytes], _Parsed]) -> list[_Parsed]:
+        """Return what `parsed` makes of each whole line."""
+        found = []
+        for number, line in enumerate(self.whole_lines(file), start=1):
+            try:
+                found.append(parsed(line))
+            except _WRONG_CONTENT as error:
+                raise self.error(file, f"line {number}: {_short(str(error))}") from None
+        return found
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return what a JSON text holds. Raises ValueError also where a number is not finite or has too many digits, and
+    where lists and mappings are nested too deeply.
+    """
     try:
-        return file.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
-    except FileNotFoundError:
-        return []
+        found = json.loads(text, parse_constant=_finite, parse_float=_finite, parse_int=_whole)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    _check_depth(found)
+    return found
+
+
+def parse_object(text: str | bytes) -> dict[str, Any]:
+    """Return the object that a JSON text holds. Raises ValueError as `parse_json` does, and for no object."""
+    found = parse_json(text)
+    if not isinstance(found, dict):
+        raise ValueError(f"it holds {type(found).__name__}, no object")
+    return found
+
+
+def number_of(value: object) -> float:
+    """Return a finite number of a record. Raises ValueError where it is none; true and false are none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{_short(repr(value))} is no finite number")
+    return float(value)
+
+
+def share_of(value: object) -> float:
+    """Return a number of a record that lies in 0..1, as every F1 does. Raises ValueError where it does not."""
+    number = number_of(value)
+    if not 0 <= number <= 1:
+        raise ValueError(f"{number} is not within 0 and 1")
+    return number
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is no finite number")
+    return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > MOST_DIGITS:
+        raise ValueError(f"a number has {len(text):,} digits")
+    return int(text)
+
+
+def _check_depth(value: object) -> None:
+    level: list[object] = [value]
+    for _ in range(MOST_DEPTH):
+        level = [inner for outer in level for inner in _inner(outer)]
+        if not level:
+            return
+    raise ValueError("it is nested too deeply")
+
+
+def _inner(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def _short(text: str) -> str:
+    """The beginning of a text that may repeat what a damaged file holds."""
+    return text if len(text) <= 400 else f"{text[:400]}…"
+
+
+def set_aside(file: Path) -> Path:
+    """Rename a file that is damaged to the same name with the next free number, as in `state.pt.1`; return that."""
+    numbers = itertools.count(1)
+    aside = next(place for n in numbers if not os.path.lexists(place := file.with_name(f"{file.name}.{n}")))
+    return file.rename(aside)
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

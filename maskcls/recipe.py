@@ -193,7 +193,7 @@ class Recipe(BaseModel):
 
     def override(self, values: Mapping[str, Any]) -> Self:
         """Return this recipe with some values changed. Raises CallError naming each wrong key or value."""
-        return type(self)._checked({**self.model_dump(), **_nested(values, self.members)})
+        return type(self).checked({**self.model_dump(), **_nested(values, self.members)})
 
     def of_member(self, member: str) -> Self:
         """Return the recipe for that member of the split: its own values in place of the common ones."""
@@ -241,7 +241,7 @@ class Recipe(BaseModel):
             raise CallError(f"A recipe must be JSON: {error}.") from None
         if not isinstance(values, dict):
             raise CallError(f"A recipe must be a JSON object, but got {type(values).__name__}.")
-        return cls._checked(values)
+        return cls.checked(values)
 
     @property
     def digest(self) -> str:
@@ -259,7 +259,8 @@ class Recipe(BaseModel):
         }
 
     @classmethod
-    def _checked(cls, values: Mapping[str, Any]) -> Self:
+    def checked(cls, values: Mapping[str, Any]) -> Self:
+        """Return the recipe of these values. Raises CallError naming each wrong key or value."""
         try:
             return cls.model_validate(values)
         except ValidationError as error:

@@ -71,7 +71,11 @@ class TaskSplit:
                 f"Task split {self.name}: {len(self.tasks)} members' predictions expected, "
                 f"got {len(log_probabilities)}."
             )
-        return JOINS[rule](self, [np.asarray(member, np.float64) for member in log_probabilities])
+        members = [np.asarray(member, np.float64) for member in log_probabilities]
+        joined = JOINS[rule](self, members)  # (n, 18)
+        # A hard join would make a class of it, and nobody would see that a member has no answer.
+        joined[np.any([np.isnan(member).any(axis=1) for member in members], axis=0)] = np.nan
+        return joined
 
 
 def soft_join(split: TaskSplit, log_probs: Sequence[Array]) -> Array:

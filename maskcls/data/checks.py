@@ -22,8 +22,8 @@ from maskcls.data.pool import over_photos, photo_bar
 from maskcls.data.problems import FATAL, Problem, ordered
 from maskcls.data.shortages import labels_of_nobody, shortages
 from maskcls.data.splits import SIDES, Split, missing_classes, split_people
-from maskcls.errors import DataError
-from maskcls.files import unreadable, write_atomically
+from maskcls.errors import Damaged, DataError
+from maskcls.files import FileKind, unreadable, write_atomically
 from maskcls.labels import CLASS_NAMES
 from maskcls.stores.photo_limits import limits
 from maskcls.text import shown
@@ -40,6 +40,7 @@ __all__ = [
 
 log = logging.getLogger("maskcls")
 
+REMEMBERED = FileKind("reasons why photos cannot be decoded, by their keys", "Remove {file}.", most_bytes=1 << 32)
 _RULES = 3
 """Raised where `decode` refuses or takes other photos than before, so that none of its earlier results is read."""
 
@@ -217,7 +218,7 @@ def bad_photos(photos: pd.DataFrame, cache: Path, progress: bool = False) -> dic
 def _read_reasons(remembered: Path) -> dict[str, str] | None:
     """Return why photos can't be decoded, by key; None if that was not found out before, or the file is torn."""
     try:
-        known = json.loads(remembered.read_text())
-    except (OSError, ValueError):
+        known = REMEMBERED.read_object(remembered)
+    except Damaged:
         return None
-    return known if isinstance(known, dict) else None
+    return known if all(isinstance(reason, str) for reason in known.values()) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,12 +24,13 @@ from maskcls.data.layouts.scan import scan
 from maskcls.data.photos import read_photos
 from maskcls.data.problems import refusal
 from maskcls.data.shortages import shortages
-from maskcls.data.splits import EXTRA, Split, read_split, rows, split_people
+from maskcls.data.splits import EXTRA, SIDES, Split, read_split, rows, split_people
 from maskcls.errors import DataError, FolderError, OutOfReach
-from maskcls.files import write_atomically
-from maskcls.labels import N_CLASSES, UNKNOWN
+from maskcls.files import FileKind, write_atomically
+from maskcls.labels import AGES, GENDERS, MASKS, N_CLASSES, UNKNOWN
 from maskcls.stores.arrays import CacheOptions
 from maskcls.stores.locks import FolderLock
+from maskcls.text import counted
 
 if TYPE_CHECKING:
     from maskcls.stores.features import FeatureStores
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PHOTOS, SPLIT = "photos.csv", "split.json"
+PHOTOS_FILE = FileKind("the table of photos that a run writes", "Restore it from a backup.", most_bytes=1 << 34)
 DEMO_PERSONS, DEMO_SEED = 240, 0
 
 _NUMBERS = ("gender", "age", "age_group", "mask", "label", "size_bytes", "mtime_ns", "judged")
@@ -123,24 +126,42 @@ class FaceDataset:
     @classmethod
     def load(cls, folder: Path, cache: CacheOptions) -> Self:
         """Read what `save` wrote. Raises DataError where it isn't there or can't be read."""
-        try:
-            # Empty cells and a text such as NA stay text; by default pandas makes them nan. An empty age is made nan.
-            photos = pd.read_csv(folder / PHOTOS, dtype=str, keep_default_na=False)
-            for name in photos:
-                if str(name).partition(":")[0] in _NUMBERS:
-                    photos[name] = pd.to_numeric(photos[name])
-            if EXTRA in photos:
-                photos[EXTRA] = photos[EXTRA] == str(True)
-            split = Split.from_json((folder / SPLIT).read_text(encoding="utf-8"), str(folder / SPLIT))
-        except FileNotFoundError as error:
-            raise OutOfReach(
-                f"{error.filename} is missing: {folder} does not hold the photos and the split of a run."
-            ) from None
-        except (ValueError, pd.errors.ParserError) as error:
-            raise DataError(
-                f"{folder / PHOTOS} can't be read ({error}). Expected the table that a run writes."
-            ) from None
+        for file in (folder / PHOTOS, folder / SPLIT):
+            if not file.exists():
+                raise OutOfReach(f"{file} is missing: {folder} does not hold the photos and the split of a run.")
+        with PHOTOS_FILE.reading(folder / PHOTOS):
+            photos = _table(PHOTOS_FILE.read_text(folder / PHOTOS))
+        split = Split.load(folder / SPLIT)
+        with PHOTOS_FILE.reading(folder / PHOTOS):
+            _check_table(photos, split)
         return cls(photos, split, cache)
+
+
+def _table(text: str) -> pd.DataFrame:
+    """Return the photo table of a run. Raises ValueError where the text holds another one."""
+    # Empty cells and a text such as NA stay text; by default pandas makes them nan. An empty age is made nan.
+    photos = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+    for name in photos:
+        if str(name).partition(":")[0] in _NUMBERS:
+            photos[name] = pd.to_numeric(photos[name])
+    if EXTRA in photos:
+        photos[EXTRA] = photos[EXTRA] == str(True)
+    return photos
+
+
+def _check_table(photos: pd.DataFrame, split: Split) -> None:
+    """Raise ValueError where the table is not one that a run writes, or lacks people of the split."""
+    if photos["key"].duplicated().any():
+        raise ValueError("two photos have the same key")
+    for name, most in (("label", N_CLASSES), ("mask", len(MASKS)), ("gender", len(GENDERS)), ("age_group", len(AGES))):
+        if not photos[name].between(UNKNOWN, most - 1).all() or (photos[name] % 1 != 0).any():
+            raise ValueError(f"{name} holds something else than whole numbers from {UNKNOWN} to {most - 1}")
+    if not pd.api.types.is_numeric_dtype(photos["age"]) or not pd.api.types.is_integer_dtype(photos["size_bytes"]):
+        raise ValueError("age or size_bytes holds something else than numbers")
+    lacking = {person for side in SIDES for person in split.side(side)} - set(photos["person"])
+    if lacking:
+        raise ValueError(f"it lacks photos of {counted(len(lacking), 'person', 'people')} of the split")
+    photos["file"].str.len()  # a column of text
 
 
 def prepare(

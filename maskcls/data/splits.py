@@ -25,12 +25,14 @@ from maskcls.data.identical import identical_groups, identical_photos
 from maskcls.data.names import match
 from maskcls.data.tables import read_text
 from maskcls.errors import CallError, DataError
+from maskcls.files import FileKind, parse_json
 from maskcls.labels import AGES, N_CLASSES, UNKNOWN, age_group
 from maskcls.text import first
 
 log = logging.getLogger("maskcls")
 
 SIDES = ("train", "validation", "holdout")
+SPLIT_FILE = FileKind("a split: a JSON object with a list of people per side", "Restore it from a backup.")
 EXTRA = "extra"
 """Column of the photo table: whether the photo is for training alone. Without extra photos there is none."""
 FRACTIONS = (0.7, 0.15, 0.15)
@@ -58,6 +60,12 @@ class Split:
         sides = {name: sorted(self.side(name)) for name in SIDES}
         return hashlib.sha256(json.dumps(sides, sort_keys=True).encode()).hexdigest()[:12]
 
+    @classmethod
+    def load(cls, file: Path) -> Self:
+        """Read what `to_json` gave from a run's file. Raises Damaged, or Missing."""
+        with SPLIT_FILE.reading(file):
+            return cls.from_json(SPLIT_FILE.read_text(file), "The split")
+
     def to_json(self) -> str:
         """Return an object with a list of persons for each side: what `--split` takes."""
         return json.dumps({name: list(self.side(name)) for name in SIDES}, indent=1)
@@ -70,8 +78,8 @@ class Split:
         """
         expected = f"Expected {json.dumps({name: ['<path>', '…'] for name in SIDES}, ensure_ascii=False)}."
         try:
-            sides = json.loads(text)
-        except json.JSONDecodeError as error:
+            sides = parse_json(text)
+        except ValueError as error:
             raise DataError(f"{source} is not JSON: {error}. {expected}") from None
         if not isinstance(sides, dict) or set(sides) != set(SIDES):
             got = ", ".join(map(str, sides)) or "nothing" if isinstance(sides, dict) else type(sides).__name__

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from maskcls.errors import RunError
 from maskcls.files import unreadable
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 HUB, NONE = "hub", "none"
 SUFFIXES = (".safetensors", ".pth")
@@ -30,6 +35,11 @@ def find_weights(backbone: str, weights: str) -> Path | None:
 def has_weights(backbone: str, weights: str) -> bool:
     """Whether `weights` (hub, none or a folder) has weights for the backbone. The hub is assumed to have them."""
     return weights in (HUB, NONE) or find_weights(backbone, weights) is not None
+
+
+def not_finite(state: Mapping[str, Tensor]) -> str:
+    """Return the name of a tensor that holds a value which is not finite; "" where there is none."""
+    return next((name for name, tensor in state.items() if not tensor.isfinite().all()), "")
 
 
 def check_reachable(backbone: str, weights: str) -> None:

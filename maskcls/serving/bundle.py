@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maskcls.data.geometry import Geometry
-from maskcls.errors import CallError, DataError
+from maskcls.errors import CallError, DataError, Missing, is_out_of_memory
+from maskcls.files import FileKind, number_of
 from maskcls.labels import CLASS_NAMES
 from maskcls.recipe import Recipe
 from maskcls.serving.calibration import Calibration
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
     from maskcls.models.model import Model
 
 MANIFEST = "bundle.json"
+MANIFEST_FILE = FileKind("a description of a bundle: a JSON object", "Export the bundle again, or copy it again.")
 FORMAT, FORMAT_VERSION, READ_VERSIONS = "maskcls-bundle", 4, (2, 3, 4)
+WEIGHTS_FILE = FileKind("weights, or a graph", "Copy the whole folder again, or export it again.", most_bytes=1 << 44)
 OF_A_CLASSIFIER = ("task_split", "recipe", "recipe_digest", "preprocessing", "models", "weights_origin")
 """Keys of each classifier in bundle.json, beside its weight; in format version 2 they stood at the top."""
 WEIGHTS_TOLERANCE = 1e-9
@@ -105,15 +108,17 @@ def read_bundle(folder: Path, *, with_models: bool = True) -> Bundle:
         return Bundle(
             folder=folder,
             classifiers=classifiers,
-            scores=manifest["scores"],
-            data_digest=manifest["data_digest"],
-            split_digest=manifest["split_digest"],
-            people_hashes=frozenset(manifest["people_hashes"]),
-            holdout_hashes=frozenset(manifest.get("holdout_hashes", ())),
+            scores=dict(manifest["scores"]),
+            data_digest=_text(manifest["data_digest"]),
+            split_digest=_text(manifest["split_digest"]),
+            people_hashes=frozenset(map(_text, manifest["people_hashes"])),
+            holdout_hashes=frozenset(map(_text, manifest.get("holdout_hashes", ()))),
             manifest=manifest,
             calibration=Calibration.from_dict(manifest["calibration"]) if manifest.get("calibration") else None,
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise DataError(
             f"{folder / MANIFEST} is damaged: {error!r} while reading it. Export the bundle again."
         ) from None
@@ -132,11 +137,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise DataError(
             f"{folder} is no bundle: it has no {MANIFEST}. Name a folder that maskcls.train or tune.export wrote."
         )
-    try:
-        manifest = json.loads(file.read_bytes())
-    except ValueError as error:
-        raise DataError(f"{file} is damaged: no JSON ({error}). Export the bundle again.") from None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+    manifest = MANIFEST_FILE.read_object(file)
+    if manifest.get("format") != FORMAT:
         raise DataError(
             f'{file} is no bundle\'s: "format": "{FORMAT}" expected. '
             "Name a folder that maskcls.train or tune.export wrote."
@@ -153,9 +155,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def read_checked(folder: Path, entry: Mapping[str, Any]) -> bytes:
     """Read a file of a bundle by its entry in bundle.json. Raises DataError where it is missing or damaged."""
     file = folder / Path(entry["file"]).name
-    if not file.is_file():
-        raise DataError(f"The bundle {folder} lacks {file.name}. Copy the whole folder again, or export it again.")
-    content = file.read_bytes()
+    size = entry["bytes"]
+    if not isinstance(size, int) or size < 0:
+        raise ValueError(f"{file.name} has {size!r} bytes")
+    try:
+        with WEIGHTS_FILE.opened(file) as stream:
+            content = stream.read(size + 1)  # one byte too many says as much as all of them
+    except Missing:
+        raise DataError(
+            f"The bundle {folder} lacks {file.name}. Copy the whole folder again, or export it again."
+        ) from None
     if len(content) != entry["bytes"] or hashlib.sha256(content).hexdigest() != entry["sha256"]:
         raise DataError(
             f"{file} is damaged: {entry['bytes']:,} bytes of SHA-256 {entry['sha256'][:12]}… expected, but got "
@@ -184,6 +193,12 @@ def describe(split: TaskSplit) -> dict[str, Any]:
     }
 
 
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text"[:400])
+    return value
+
+
 def _from_version_2(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """A manifest of format version 2, of one classifier, as later versions have it."""
     classifier = {"weight": 1.0, **{key: manifest[key] for key in OF_A_CLASSIFIER}}
@@ -197,18 +212,30 @@ def _read_classifier(
     recipe = Recipe.from_json(json.dumps(entry["recipe"]))
     split = recipe.split
     geometry = Geometry.from_dict(entry["preprocessing"]["geometry"])
+    if geometry != Geometry(recipe.image_size, recipe.face_crop):
+        raise DataError(
+            f"its photos are cut by {geometry}, but its recipe has {recipe.image_size} px and {recipe.face_crop}"
+        )
+    if entry["recipe_digest"] != _digest(entry["recipe"]):
+        raise DataError(f"its recipe has another digest than {entry['recipe_digest']}")
     if entry["task_split"] != describe(split):
         raise DataError(f"its tasks are numbered in another way than this version's {split.name}")
     models: list[Model] = []
     if with_models:
         from maskcls.serving.bundle_models import read_models  # imports torch and timm
 
-        models = read_models(folder, entry["models"], recipe, manifest["versions"])
+        models = read_models(folder, entry, recipe, manifest["versions"])
     return Classifier(
-        weight=float(entry["weight"]),
+        weight=number_of(entry["weight"]),
         recipe=recipe,
         task_split=split,
         models=models,
         geometry=geometry,
-        weights_origin=entry["weights_origin"],
+        weights_origin=str(entry["weights_origin"]),
     )
+
+
+def _digest(recipe: Mapping[str, Any]) -> str:
+    """`Recipe.digest` as the version had it that wrote the recipe, with the keys that there were."""
+    canonical = json.dumps(recipe, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]

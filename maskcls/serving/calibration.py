@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskcls.errors import CallError
+from maskcls.files import number_of
 
 Floats = NDArray[np.float64]
 
@@ -23,6 +24,7 @@ LEAST_PHOTOS = 50
 """With fewer photos nothing is fitted: T stays 1."""
 _TINY = 1e-12
 """In place of a probability of 0, in logarithms."""
+_MEASURED = ("loss_before", "loss_after", "error_before", "error_after")
 BINS = 15
 """Of equal width, of the expected calibration error here; the paper's number."""
 
@@ -52,11 +54,14 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read what `to_dict` gave. Raises KeyError and TypeError where something is missing, CallError as above."""
+        """Read what `to_dict` gave. Raises KeyError, TypeError and ValueError where something is missing or
+        no number, CallError as above."""
         temperature = values["temperature"]
-        if not isinstance(temperature, float | int):
+        if not isinstance(temperature, float | int) or isinstance(temperature, bool):
             raise TypeError(f"a temperature is a number, not {temperature!r}")
-        return cls(**{**values, "temperature": float(temperature)})
+        numbers = {name: number_of(values[name]) for name in _MEASURED}
+        texts = {"fitted_on": str(values["fitted_on"]), "photos": int(values["photos"])}
+        return cls(temperature=float(temperature), **numbers, **texts)  # type: ignore[arg-type]
 
 
 def calibrated(probabilities: Floats, temperature: float) -> Floats:

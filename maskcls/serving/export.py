@@ -18,10 +18,11 @@ import safetensors.torch
 from torch import Tensor
 
 from maskcls.data.geometry import Geometry
-from maskcls.errors import CallError
+from maskcls.errors import CallError, RunError
 from maskcls.files import check_writable_name, replacing, write_atomically
 from maskcls.labels import CLASS_NAMES
 from maskcls.models.backbones import normalisation
+from maskcls.models.weights import not_finite
 from maskcls.recipe import Recipe
 from maskcls.serving.bundle import FORMAT, FORMAT_VERSION, MANIFEST, check_weights, describe, read_manifest
 from maskcls.serving.calibration import Calibration
@@ -72,6 +73,7 @@ def write_bundle(
     Raises:
         CallError: `folder` exists and is no bundle, or is one and `overwrite` is False; states do not fit their recipe;
             weights are not positive with the sum 1.
+        RunError: a state is not finite.
     """
     check_writable(folder, overwrite=overwrite)
     check_weights([trained.weight for trained in classifiers])
@@ -177,6 +179,10 @@ def _serialised(trained: Trained, prefix: str) -> tuple[dict[str, Any], dict[str
     """A classifier's entry in bundle.json, and the contents of its files by their names."""
     recipe = trained.recipe
     paired = _paired(recipe, trained.states)
+    for _, state in paired:
+        name = not_finite(state)
+        if name:
+            raise RunError(f"The weights {name} are not finite, so no bundle is made of them. Export another trial.")
     files = [
         _file(f"{prefix}-{'+'.join(task.name for task in tasks)}", safetensors.torch.save(_plain(state)))
         for tasks, state in paired
@@ -256,6 +262,6 @@ def _put(folder: Path, weights: Mapping[str, bytes], manifest: str) -> None:
 
 
 def _put_files(folder: Path, weights: Mapping[str, bytes], manifest: str) -> None:
-    for name, content in {**weights, MANIFEST: manifest.encode()}.items():
+    for name, content in {**weights, MANIFEST: manifest.encode(errors="backslashreplace")}.items():
         with replacing(folder / name) as stream:
             stream.write(content)

@@ -7,15 +7,22 @@ bundle that is scored again gives the same score, and counts once.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from maskcls.errors import Damaged
+from maskcls.files import FileKind, parse_object
 from maskcls.text import counted, first
 
+log = logging.getLogger("maskcls")
+
+USES_FILE = FileKind("one JSON object per line, a use of a holdout", "Restore it from a backup, or move it away.")
 USES = "holdout-uses.jsonl"
 EVALUATE = "maskcls.evaluate"
 """Stands for the name of a run where that command scored the bundle."""
@@ -44,8 +51,9 @@ class HoldoutUse:
 def read_uses(runs: Path, data: str, split: str) -> list[HoldoutUse]:
     """The uses that are noted of the holdout with these digests, oldest first; lines that are damaged are left out."""
     try:
-        lines = (runs / USES).read_text(encoding="utf-8").splitlines()
-    except OSError:
+        lines = USES_FILE.whole_lines(runs / USES)
+    except Damaged as error:
+        log.warning("Uses of the holdout that other commands noted are not counted. %s", error)
         return []
     return [use for use in map(_use_of, lines) if use is not None and (use.data, use.split) == (data, split)]
 
@@ -54,6 +62,8 @@ def note_uses(runs: Path, uses: Iterable[HoldoutUse]) -> None:
     """Add the uses of which none of the same bundle is noted. Raises OSError where the folder cannot be written."""
     for use in uses:
         if use.what not in {one.what for one in read_uses(runs, use.data, use.split)}:
+            if (runs / USES).exists() and not (runs / USES).is_file():  # to open a named pipe would wait
+                raise OSError(errno.EINVAL, "It is no regular file", str(runs / USES))
             # One write of one line, so that two commands do not mix theirs.
             with (runs / USES).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(use)) + "\n")
@@ -86,9 +96,9 @@ def bundle_digest(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _use_of(line: str) -> HoldoutUse | None:
+def _use_of(line: bytes) -> HoldoutUse | None:
     try:
-        content = json.loads(line)
+        content = parse_object(line)
         return HoldoutUse(**{field.name: str(content[field.name]) for field in fields(HoldoutUse)})
     except (ValueError, KeyError, TypeError):
         return None

@@ -91,6 +91,8 @@ def _content_of(bundle: Bundle, *, int8: bool) -> bytes:
             f"{bundle.folder} has no ONNX graph. Add one where torch is installed: "
             f"maskcls export --run RUN --bundle {bundle.folder} --onnx"
         )
+    if not isinstance(entry, dict) or not {"temperature", "file", "bytes", "sha256"} <= entry.keys():
+        raise DataError(f"What {bundle.folder} says of its ONNX graph is damaged. Add the graph again.")
     if entry["temperature"] != bundle.temperature:
         raise DataError(
             f"The ONNX graph of {bundle.folder} has another temperature than the bundle. Add the graph again: "
@@ -100,4 +102,9 @@ def _content_of(bundle: Bundle, *, int8: bool) -> bytes:
         raise CallError(
             f"{bundle.folder} has no graph in 8-bit integers. Add it with --int8, or predict with --engine onnx."
         )
-    return read_checked(Path(bundle.folder), entry[INT8] if int8 else entry)
+    try:
+        return read_checked(Path(bundle.folder), entry[INT8] if int8 else entry)
+    except (LookupError, TypeError, ValueError) as error:
+        raise DataError(
+            f"What {bundle.folder} says of its ONNX graph is damaged ({error!r}). Add the graph again."
+        ) from None

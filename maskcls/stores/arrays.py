@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import mmap
 import os
 import shutil
@@ -24,13 +23,15 @@ import numpy as np
 from filelock import Timeout
 from numpy.typing import NDArray
 
-from maskcls.errors import NoRoomYet, RunError
+from maskcls.errors import Damaged, NoRoomYet, RunError
+from maskcls.files import FileKind
 from maskcls.stores.locks import FolderLock
 from maskcls.stores.photo_limits import NOT_STATED, StatedLimits
 
 Array = NDArray[Any]
 
 MANIFEST = "manifest.json"
+MANIFEST_FILE = FileKind("a description of an array", "Remove the folder {folder}.")
 BUILDING = ".building-"  # the leading dot hides unfinished stores from `Stores.infos`
 BYTES_PER_GB = 10**9  # decimal, not 2**30
 SAMPLED_ROWS = 64
@@ -312,10 +313,11 @@ class Stores:
 def read_manifest(store: Path) -> dict[str, Any] | None:
     """Return the manifest; None where it is missing or damaged."""
     try:
-        manifest = json.loads((store / MANIFEST).read_text(encoding="utf-8"))
-        return manifest if {"shape", "bytes", "checksum"} <= set(manifest) else None
-    except (OSError, ValueError, TypeError):  # TypeError: it is JSON, but not an object
+        manifest = MANIFEST_FILE.read_object(store / MANIFEST)
+    except Damaged:
         return None
+    is_whole = {"shape", "bytes", "checksum"} <= set(manifest) and isinstance(manifest["bytes"], int)
+    return manifest if is_whole else None
 
 
 def build_lock(store: Path) -> FolderLock:

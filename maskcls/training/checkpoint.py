@@ -7,30 +7,42 @@
 No random state is stored: all that is random in an epoch comes from (seed, model, epoch). Frozen stages are not stored
 either: they are what the recipe's weights say. `state.pt` is written last and names the best epoch's file, so a kill
 between the two loses nothing.
+
+Both carry checksums, for a flipped bit would otherwise be weights like others: `state.pt` is a zip file, which has one
+for each record, and torch does not look at them; the best epoch's has one in its metadata (files of earlier versions
+have none, and are read all the same).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import pickle
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from maskcls.errors import RunError, is_out_of_memory
-from maskcls.files import replacing
+from maskcls.errors import Damaged, Missing, RunError, is_out_of_memory
+from maskcls.files import FileKind, replacing, set_aside
+from maskcls.models.weights import not_finite
 from maskcls.recipe import Recipe
+from maskcls.text import first
 from maskcls.training.metrics import Scores
 from maskcls.training.result import EpochResult
 
 STATE_FILE = "state.pt"
+_REMEDY = "Remove the folder {folder} to begin this fit again."
+STATE = FileKind("a checkpoint", _REMEDY, most_bytes=1 << 44)
+BEST = FileKind("weights of the best epoch", _REMEDY, most_bytes=1 << 44)
+CHECKSUM = "crc32"
+"""Key of the metadata of the best epoch's weights."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +82,7 @@ def save(
     if best_epoch == len(history) or not best_file.exists():
         flat = {f"{number}:{name}": tensor for number, state in enumerate(best) for name, tensor in state.items()}
         with replacing(best_file) as stream:
-            stream.write(safetensors.torch.save(flat))
+            stream.write(safetensors.torch.save(flat, {CHECKSUM: _checksum(flat)}))
     content = {
         "recipe": recipe.to_json(),
         "data_digest": data_digest,
@@ -90,7 +102,7 @@ def save(
 def load(folder: Path, recipe: Recipe, data_digest: str) -> SavedState | None:
     """The checkpoint of a fit of this recipe on this data, or None if there is none.
 
-    Raises RunError if it is damaged, another fit's, or of another version.
+    Raises Damaged, and RunError if it is another fit's or of another version.
     """
     if not (folder / STATE_FILE).exists():
         return None
@@ -103,24 +115,40 @@ def load(folder: Path, recipe: Recipe, data_digest: str) -> SavedState | None:
     if Recipe.from_json(content["recipe"]) != recipe or content["data_digest"] != data_digest:
         other = "on other data" if content["data_digest"] != data_digest else "of another recipe"
         raise RunError(f"{folder} holds the state of a fit {other}. Remove the folder to begin again, or name another.")
-    return SavedState(
-        history=_history(content),
-        best_epoch=content["best_epoch"],
-        best=_read_best(folder, content["best_epoch"], len(content["models"])),
-        models=content["models"],
-        averages=content["averages"],
-        optimizers=content["optimizers"],
-    )
+    with STATE.reading(folder / STATE_FILE):
+        saved = SavedState(
+            history=_history(content),
+            best_epoch=content["best_epoch"],
+            best=_read_best(folder, content["best_epoch"], len(content["models"])),
+            models=content["models"],
+            averages=content["averages"],
+            optimizers=content["optimizers"],
+        )
+        for state in (*saved.models, *saved.averages):
+            _check_finite(state)
+    return saved
+
+
+def begin_again(folder: Path, error: Damaged) -> str:
+    """Set aside a checkpoint that is damaged, so that its fit begins again; return a line that says so."""
+    aside = [set_aside(file) for name in (STATE_FILE, _best_name("*")) for file in sorted(folder.glob(name))]
+    there = first([file.name for file in aside], 3)
+    return f"begun again, because its checkpoint was damaged (set aside as {there}): {error}"
 
 
 def load_best(folder: Path) -> tuple[Recipe, EpochResult, list[dict[str, Tensor]]]:
     """Recipe, result and trainable states of the best epoch in the folder, without building its models.
 
-    Raises RunError if no epoch is finished.
+    Raises Damaged, or Missing if no epoch is finished.
     """
     if not (folder / STATE_FILE).exists():
-        raise RunError(f"{folder} holds no finished epoch.")
+        raise Missing(f"{folder} holds no finished epoch.")
     content = _read(folder)
+    with STATE.reading(folder / STATE_FILE):
+        return _best_of(folder, content)
+
+
+def _best_of(folder: Path, content: dict[str, Any]) -> tuple[Recipe, EpochResult, list[dict[str, Tensor]]]:
     # A fit that still runs may have found a better epoch, and removed this one's file, since `state.pt` was read.
     while not (folder / _best_name(content["best_epoch"])).exists():
         again = _read(folder)
@@ -136,28 +164,57 @@ def _best_name(epoch: int | str) -> str:
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        if is_out_of_memory(error):
-            raise  # the file may be whole
-        raise RunError(
-            f"{folder / STATE_FILE} is damaged ({error}). Remove the folder to begin this fit again."
-        ) from error
+    file = folder / STATE_FILE
+    with STATE.opened(file) as stream:
+        try:
+            damaged = zipfile.ZipFile(stream).testzip()
+            if damaged is not None:
+                raise STATE.error(file, f"its record {damaged!r} has another checksum")
+            stream.seek(0)
+            content: dict[str, Any] = torch.load(stream, map_location="cpu", weights_only=True)
+        except Exception as error:  # zipfile and torch raise whatever a damaged file makes them do
+            if is_out_of_memory(error):
+                raise  # the file may be whole
+            raise error if isinstance(error, Damaged) else STATE.error(file, str(error)[:400]) from error
+    if not isinstance(content, dict):
+        raise STATE.error(file, f"it holds {type(content).__name__}")
     return content
 
 
 def _read_best(folder: Path, epoch: int, n_models: int) -> list[dict[str, Tensor]]:
     file = folder / _best_name(epoch)
-    try:
-        flat = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise RunError(f"{file} is missing or damaged ({error}). Remove the folder to begin this fit again.") from error
+    with BEST.opened(file):
+        try:
+            flat = load_file(file)
+            with safe_open(file, "pt") as stream:
+                noted = (stream.metadata() or {}).get(CHECKSUM)
+        except (OSError, SafetensorError) as error:
+            raise BEST.error(file, str(error)) from error
+    if noted not in (None, _checksum(flat)):
+        raise BEST.error(file, "its checksum is another one than its weights'")
+    with BEST.reading(file):
+        _check_finite(flat)
     states: list[dict[str, Tensor]] = [{} for _ in range(n_models)]
     for key, tensor in flat.items():
         number, _, name = key.partition(":")  # as in `0:heads.mask3.1.weight`
         states[int(number)][name] = tensor
     return states
+
+
+def _checksum(flat: Mapping[str, Tensor]) -> str:
+    """8 hexadecimal digits over names, types, shapes and values."""
+    found = 0
+    for name, tensor in sorted(flat.items()):
+        found = crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode(), found)
+        found = crc32(tensor.contiguous().reshape(-1).view(torch.uint8).numpy(), found)
+    return f"{found:08x}"
+
+
+def _check_finite(state: Mapping[str, Tensor]) -> None:
+    """Raise ValueError where a tensor is not finite."""
+    name = not_finite(state)
+    if name:
+        raise ValueError(f"{name} is not finite")
 
 
 def _history(content: dict[str, Any]) -> list[EpochResult]:

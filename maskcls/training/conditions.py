@@ -19,8 +19,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
-from maskcls.errors import DataError
-from maskcls.files import write_atomically
+from maskcls.errors import Missing
+from maskcls.files import FileKind, write_atomically
 from maskcls.machine import hardware_name, library_versions
 from maskcls.recipe import Recipe
 from maskcls.text import counted
@@ -30,6 +30,11 @@ NUMBERS = ("validation_f1", "train_loss", "photos", "scores")
 """The fields of an epoch that are the same when it is computed again: all except times."""
 _ADDED = {"validation_block": 0}
 """Fields that were added after some runs were made, and what these had."""
+_COUNTS = ("threads", "micro_batch", "loader_workers", "validation_block")
+HARDWARE_FILE = FileKind(
+    "a list of segments, each with from_epoch and the conditions of its epochs",
+    "Move it away: the fit then counts as one that recorded nothing.",
+)
 _PACKAGES = ("torch", "timm", "numpy", "opencv-python-headless", "albumentations")
 
 
@@ -141,20 +146,26 @@ def _write(folder: Path, recorded: Sequence[Segment]) -> None:
 
 
 def segments(folder: Path) -> list[Segment]:
-    """What a fit in this folder has run with so far; empty if none began. Raises DataError if the file is damaged."""
+    """What a fit in this folder has run with so far; empty if none began. Raises Damaged."""
     file = folder / HARDWARE
-    if not file.exists():
-        return []
     names = [field.name for field in fields(Conditions)]
     try:
-        return [
-            Segment(int(row["from_epoch"]), Conditions(**{name: {**_ADDED, **row}[name] for name in names}))
-            for row in json.loads(file.read_text())
-        ]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{file} can't be read ({error!r}). Expected a list of segments, each with from_epoch, {', '.join(names)}."
-        ) from None
+        with HARDWARE_FILE.reading(file):
+            return [
+                Segment(int(row["from_epoch"]), _checked({name: {**_ADDED, **row}[name] for name in names}))
+                for row in HARDWARE_FILE.read_json(file)
+            ]
+    except Missing:
+        return []
+
+
+def _checked(values: Mapping[str, Any]) -> Conditions:
+    """The conditions with these values. Raises TypeError where one is of another type."""
+    for name, value in values.items():
+        expected = int if name in _COUNTS else dict if name == "versions" else str
+        if not isinstance(value, expected):
+            raise TypeError(f"{name} is {value!r}")
+    return Conditions(**values)
 
 
 def at_epoch(recorded: Sequence[Segment], epoch: int) -> Conditions | None:

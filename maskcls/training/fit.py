@@ -9,6 +9,7 @@ Trials, repeats, comparisons, single fits and the last fit on all people all go 
 
 from __future__ import annotations
 
+import logging
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -22,8 +23,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maskcls import machine
-from maskcls.errors import Diverged, OutOfMemory, is_out_of_memory
+from maskcls.errors import Damaged, Diverged, OutOfMemory, is_out_of_memory
 from maskcls.models.model import BLOCK, Model, RowFeatures, build_models, log_probabilities, member_log_probs
+from maskcls.models.weights import not_finite
 from maskcls.recipe import Recipe
 from maskcls.stores.features import FeatureStores
 from maskcls.training import checkpoint as state
@@ -36,6 +38,7 @@ from maskcls.training.result import EpochResult
 from maskcls.training.savings import Savings
 
 _Evaluated = TypeVar("_Evaluated")
+log = logging.getLogger("maskcls")
 
 
 class Fit:
@@ -94,6 +97,8 @@ class Fit:
         """Of the last epoch's training time, how much was waiting for data, 0 to 1."""
         self.resumed_epochs = 0
         """How many epochs were read from a checkpoint."""
+        self.restarted = ""
+        """Why the fit was begun again although it had a checkpoint; "" where it was not."""
         self.best_epoch = 0
         self._best: list[dict[str, Tensor]] = []
 
@@ -114,7 +119,7 @@ class Fit:
 
         Raises:
             Diverged: a loss or a probability is not finite.
-            RunError: the checkpoint is another fit's, or damaged.
+            RunError: the checkpoint is another fit's. One that is damaged is set aside, and the fit begins again.
         """
         if folder is not None:
             self.resume(folder)
@@ -149,10 +154,11 @@ class Fit:
 
     def notes(self) -> dict[str, Any]:
         """What an epoch's row says besides numbers: whether frozen features are cached, and the cache's problem."""
+        message = "; ".join(filter(None, (self.restarted, self.cache_trouble)))
         return (
             {"frozen_features": self.frozen_features, "wait_share": self.waited_share}
             | self.savings.of_epoch
-            | ({"message": self.cache_trouble} if self.cache_trouble else {})
+            | ({"message": message} if message else {})
         )
 
     def save(self, folder: Path) -> None:
@@ -174,10 +180,10 @@ class Fit:
         )
 
     def resume(self, folder: Path) -> bool:
-        """Load the folder's checkpoint; False if it has none.
+        """Load the folder's checkpoint; False if it has none, or a damaged one, which is set aside.
 
         Raises:
-            RunError: it is another fit's or damaged.
+            RunError: it is another fit's.
             OutOfMemory: the device has no room for it. Smaller batches would not change that.
         """
         try:
@@ -188,7 +194,12 @@ class Fit:
             raise OutOfMemory(f"The checkpoint in {folder} does not fit into the memory. {error}") from error
 
     def _resume(self, folder: Path) -> bool:
-        saved = state.load(folder, self.recipe, self.data.digest)
+        try:
+            saved = state.load(folder, self.recipe, self.data.digest)
+        except Damaged as error:
+            self.restarted = state.begin_again(folder, error)
+            log.warning("The fit in %s is %s", folder, self.restarted)
+            return False
         if saved is None:
             return False
         for fit, model in zip(self.model_fits, saved.models, strict=True):
@@ -256,6 +267,7 @@ class Fit:
         losses, photos = zip(*(fit.train_epoch(number) for fit in self.model_fits), strict=True)
         trained = time.perf_counter()  # the losses are read, so a GPU has finished
         validated = self._validate(number) if self.data.is_scored else UNSCORED
+        self._check_weights(number)
         result = EpochResult(
             epoch=number + 1,
             train_loss=float(np.mean(losses)),
@@ -287,6 +299,14 @@ class Fit:
             raise Diverged(f"Probabilities are not finite after epoch {epoch + 1}. A lower learning rate may help.")
         joined = self.recipe.split.join(log_probs, self.recipe.join)  # (n, 18)
         return scores(self.data.labels[self.data.validation], joined.argmax(1))
+
+    def _check_weights(self, epoch: int) -> None:
+        """Raise Diverged where a weight or a moving average is not finite, which no score need say."""
+        for fit in self.model_fits:
+            for model in (fit.model, fit.eval_model):
+                name = not_finite(model.trainable_state())
+                if name:
+                    raise Diverged(f"{name} is not finite after epoch {epoch + 1}. A lower learning rate may help.")
 
     def _in_blocks_that_fit(self, evaluate: Callable[[int], _Evaluated]) -> _Evaluated:
         """Evaluate in blocks of `validation_block` photos, or half of it, and so on, until the memory suffices.

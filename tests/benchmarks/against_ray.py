@@ -42,7 +42,7 @@ from maskcls.cli import run
 from maskcls.data.dataset import prepare
 from maskcls.data.demo.folder import draw
 from maskcls.errors import CallError
-from maskcls.files import append_line, whole_lines
+from maskcls.files import FileKind, append_line
 from maskcls.models.weights import find_weights
 from maskcls.stores.arrays import CacheOptions
 from tests.benchmarks import report
@@ -221,6 +221,9 @@ class Search:
         self._ready = True
 
 
+ROUNDS = FileKind("one measured round per line, as JSON", "Remove {file} to measure again.")
+
+
 class Rounds:
     """The rounds measured so far, in a file beside the record; only those of the same settings and commit count."""
 
@@ -229,7 +232,7 @@ class Rounds:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         self._under = {**settings, "commit": report.environment()["commit"]}
         self._found = {}
-        for line in whole_lines(self.file):
+        for line in ROUNDS.whole_lines(self.file):
             measured = json.loads(line)
             if measured["under"] == self._under:
                 self._found[measured["side"], measured["round"]] = measured["values"]

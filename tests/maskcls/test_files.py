@@ -1,13 +1,17 @@
-"""Files appear whole or not at all."""
+"""Files appear whole or not at all, and what is read again is what was written."""
 
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
 
-from maskcls.files import append_line, replacing, whole_lines, write_atomically
+from maskcls.errors import Damaged, Missing
+from maskcls.files import FileKind, append_line, parse_object, replacing, set_aside, write_atomically
+
+LINES = FileKind("lines of text", "Remove {file}.")
 
 
 def test_a_file_is_replaced_in_one_step(tmp_path: Path) -> None:
@@ -51,19 +55,19 @@ def test_other_errors_pass_and_leave_the_file_as_it_was(tmp_path: Path) -> None:
 
 def test_a_file_grows_by_whole_lines(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
-    assert whole_lines(file) == []
+    assert LINES.whole_lines(file) == []
     append_line(file, "one")
     append_line(file, "zwei: ü")
-    assert whole_lines(file) == ["one", "zwei: ü"]
+    assert LINES.whole_lines(file) == [b"one", "zwei: ü".encode()]
 
 
 @pytest.mark.parametrize("torn", [b"thr", b"\x00\x00\x00", "ü".encode()[:1]])
 def test_a_line_that_was_cut_short_is_none_and_gives_way_to_the_next(tmp_path: Path, torn: bytes) -> None:
     file = tmp_path / "a.jsonl"
     file.write_bytes(b"one\ntwo\n" + torn)
-    assert whole_lines(file) == ["one", "two"]
+    assert LINES.whole_lines(file) == [b"one", b"two"]
     append_line(file, "three")
-    assert whole_lines(file) == ["one", "two", "three"]
+    assert LINES.whole_lines(file) == [b"one", b"two", b"three"]
 
 
 def test_a_full_disk_names_the_file_that_should_have_grown() -> None:
@@ -76,3 +80,67 @@ def test_the_longest_name_that_a_folder_takes_can_be_written(tmp_path: Path) -> 
     file = tmp_path / ("a" * 250 + ".csv")
     write_atomically(file, "whole")
     assert [(found.name, found.read_text()) for found in tmp_path.iterdir()] == [(file.name, "whole")]
+
+
+RECORD = FileKind("a record: a JSON object", "Remove {file} in {folder}.", most_bytes=2000)
+
+
+def test_what_was_written_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_text('{"a": [1, 2.5, null, "\\ud800"], "b": {"c": true}}')
+    assert RECORD.read_object(file) == {"a": [1, 2.5, None, "\ud800"], "b": {"c": True}}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    {
+        "cut": ('{"a": [1', "Expecting"),
+        "no object": ("[1]", "it holds list, no object"),
+        "not UTF-8": (b'{"a": "\xff"}', "utf-8"),
+        "nan": ('{"a": NaN}', "NaN is no finite number"),
+        "too large for a float": ('{"a": 1e999}', "1e999 is no finite number"),
+        "digits": ('{"a": ' + "9" * 50 + "}", "a number has 50 digits"),
+        "deep": ('{"a": ' + "[" * 50 + "]" * 50 + "}", "it is nested too deeply"),
+        "deeper than the stack": ("[" * 1900, "nested too deeply"),
+        "large": (" " * 3000, r"it has 3,000 bytes, and 2,000 at most can be right"),
+        "empty": ("", "Expecting value"),
+    }.values(),
+)
+def test_what_was_not_written_is_named_with_what_to_do(tmp_path: Path, content: str | bytes, said: str) -> None:
+    file = tmp_path / "a.json"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(
+        Damaged, match=rf"a\.json can't be read: .*{said}.* Expected a record: .* Remove .*a\.json in {tmp_path}\."
+    ):
+        RECORD.read_object(file)
+
+
+def test_what_is_no_regular_file_is_not_opened_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zeros").symlink_to("/dev/zero")
+    (tmp_path / "loop").symlink_to("loop")
+    for name, said in (
+        ("pipe", "no regular file"),
+        ("zeros", "no regular file"),
+        (".", "no regular file"),
+        ("loop", "symbolic links"),
+    ):
+        with pytest.raises(Damaged, match=said):
+            RECORD.read_bytes(tmp_path / name)
+    with pytest.raises(Missing, match="it is missing"):
+        RECORD.read_bytes(tmp_path / "nothing")
+    assert RECORD.whole_lines(tmp_path / "nothing") == []
+
+
+def test_a_line_that_is_no_record_is_named_by_its_number(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"a": 1}\n{"a": \n{"a": 3}\n')
+    with pytest.raises(Damaged, match=r"a\.jsonl can't be read: line 2: Expecting value"):
+        RECORD.read_lines(file, parse_object)
+
+
+def test_what_is_damaged_is_set_aside_under_names_that_are_free(tmp_path: Path) -> None:
+    for content in ("one", "two"):
+        (tmp_path / "a").write_text(content)
+        set_aside(tmp_path / "a")
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"a.1": "one", "a.2": "two"}

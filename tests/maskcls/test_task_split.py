@@ -176,3 +176,13 @@ def test_a_split_must_tell_the_classes_apart() -> None:
         TaskSplit("ageless", ((task("mask3"),), (task("gender2"),)))
     with pytest.raises(CallError, match="twice: each member once"):
         TaskSplit("twice", ((task("classes"),), (task("classes"),)))
+
+
+@every_join
+def test_a_member_that_is_not_a_number_is_no_answer_under_either_join(rule: str) -> None:
+    split = task_split("three")
+    members = drawn(split, 0)
+    members[1][2, 0] = np.nan
+    joined = split.join(members, rule)
+    assert np.isnan(joined[2]).all(), "a hard join would have decided for a class"
+    assert not np.isnan(np.delete(joined, 2, axis=0)).any()

@@ -61,10 +61,11 @@ def _of_run(options: AuditOptions) -> Audit:
     record = found.record()
     out = options.out or check_writable(found.path / "audit")
     faces = FaceDataset.load(found.data, options.cache_options)
-    data = record.call.get("data")
+    data = record.option("data", "")
     notes = (f"Data digest {faces.digest}, split digest {faces.split.digest}.",)
-    corrections = str(record.call.get("corrections", "published")) if data else "none"
-    return Audit(out, of_run(found, faces), _data(data or "DIR", record.call.get("people_from")), corrections, notes)
+    corrections = record.option("corrections", "published") if data else "none"
+    people_from = record.option("people_from", "") or None
+    return Audit(out, of_run(found, faces), _data(data or "DIR", people_from), corrections, notes)
 
 
 def _of_data(options: AuditOptions) -> Audit:

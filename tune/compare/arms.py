@@ -197,7 +197,7 @@ def repeat_splits(run: ComparisonRun, faces: FaceDataset, repeats: int, folds: i
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(file, draw_split(faces, number, folds, split_seed).to_json())
-        splits.append(Split.from_json(file.read_text(encoding="utf-8"), str(file)))
+        splits.append(Split.load(file))
     return splits
 
 

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from maskcls.files import write_atomically, write_csv
+from maskcls.errors import Damaged, Missing
+from maskcls.files import FileKind, write_atomically, write_csv
 from maskcls.training.fit_data import scored_rows
 from maskcls.training.metrics import Scores, scores
 from tune.compare.arms import Arm, PlannedComparison
@@ -33,6 +34,7 @@ from tune.fitting.request import FitRequest, Rows
 from tune.fitting.result import FitResult
 from tune.fitting.worker import HAS_ERRORS, After, run_fit
 from tune.runs.folder import ComparisonRun
+from tune.runs.record import typed
 from tune.states import TrialState
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
 Classes = NDArray[np.int64]
 
 ANSWERS = "answers.csv"
+ANSWERS_FILE = FileKind("a table of answers", "Remove the folder {folder} to do this fit again.", most_bytes=1 << 34)
+_KEPT = FileKind("what an evaluation has kept, as JSON", "Remove the folder {folder} to do this fit again.")
 PLAIN = "answer"
 
 
@@ -78,7 +82,7 @@ def requests(
     asked = []
     for fit_id, (number, arm, readings, label) in arms.items():
         done = FitResult.read(run.fit(fit_id))
-        had = set(done.settings["readings"]) if done else set()
+        had = set(_readings(done)) if done else set()
         file = str(run.repeat(folds, number).relative_to(run.path))
         settings = {
             "repeat": number,
@@ -99,8 +103,18 @@ def is_evaluated(request: FitRequest, result: FitResult) -> bool:
 
     An evaluation that failed would fail again, and so counts.
     """
-    missing = set(request.settings["readings"]) - set(result.settings["readings"])
+    missing = set(request.settings["readings"]) - set(_readings(result))
     return result.is_final and (result.state != TrialState.COMPLETE or not missing)
+
+
+def _readings(result: FitResult) -> list[str]:
+    """The evaluations that a fit was asked for. Raises Damaged where its result does not say them."""
+    try:
+        return typed(list[str], result.settings["readings"])
+    except (ValueError, KeyError) as error:
+        raise Damaged(
+            f"The settings of a fit's result.json can't be read: {error}. Remove it to do the fit again."
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -126,11 +140,17 @@ class Evaluation:
     def of(cls, result: FitResult, treatment: str) -> Self | None:
         """The evaluation of a complete fit under a treatment; None where it was not asked for, or the fit is not
         complete."""
-        found = result.values.get("readings", {}).get(treatment)
-        if found is None:
-            return None
-        scores = Scores.from_dict(found["scores"]) if "scores" in found else None
-        return cls(**{**found, "scores": scores})
+        try:
+            found = result.values.get("readings", {}).get(treatment)
+            if found is None:
+                return None
+            scores = Scores.from_dict(found["scores"]) if "scores" in found else None
+            return typed(cls, {**found, "scores": scores})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise Damaged(
+                f"The evaluation {treatment!r} in a fit's result.json can't be read: {error}. Remove the file to do "
+                "the fit again."
+            ) from None
 
 
 def fit_and_evaluate(request: FitRequest, *, cache: CacheOptions) -> Rows:
@@ -165,12 +185,17 @@ class _Evaluations(After):
         self._request, self._dataset, self._rows = request, dataset, scored_rows(dataset, "holdout")
         folder = request.checkpoint_folder
         file = folder / "readings.json"
-        if (json.loads(file.read_text()) if file.exists() else []) != self._picking:
+        try:
+            if (_KEPT.read_json(file) if file.exists() else []) != self._picking:
+                shutil.rmtree(folder, ignore_errors=True)
+            self._failed = typed(dict[str, str], _KEPT.read_object(folder / "failed.json"))
+        except Missing:
+            self._failed = {}
+        except (Damaged, ValueError):  # then nobody knows what was predicted for these evaluations
             shutil.rmtree(folder, ignore_errors=True)
+            self._failed = {}
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(file, json.dumps(self._picking))
-        failed = folder / "failed.json"
-        self._failed = json.loads(failed.read_text()) if failed.exists() else {}
 
     def before_saving(self, fit: Fit, result: EpochResult, is_new: bool) -> None:
         """Ask each evaluation that picks whether it picks this epoch, and let it predict with it where it is new."""
@@ -232,7 +257,8 @@ class _Evaluations(After):
     def _predictions(self, name: str, fit: Fit) -> Classes:
         if name in self._picked:
             file = self._picked_file(name, self._picked[name])
-            classes = np.array(json.loads(file.read_text()), np.int64)
+            with _KEPT.reading(file):
+                classes = np.array(_KEPT.read_json(file), np.int64)
         else:
             with fit.at_best() as models:
                 classes = self._all[name].predict(models, fit, self._dataset, self._rows)

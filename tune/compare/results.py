@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,12 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from maskcls.labels import UNKNOWN, stratum_of
+from maskcls.labels import N_CLASSES, UNKNOWN, stratum_of
 from maskcls.text import counted
 from maskcls.training.metrics import Scores, scores
 from tune.compare.arms import Arm, PlannedComparison
 from tune.compare.corrected import JUDGED
-from tune.compare.fits import ANSWERS, Evaluation, column
+from tune.compare.fits import ANSWERS, ANSWERS_FILE, Evaluation, column
 from tune.fitting.result import FitResult
 from tune.runs.folder import ComparisonRun
 from tune.states import TrialState
@@ -231,12 +232,22 @@ class _FinishedFits:
         )  # None where the fit ran before a variant asked for this evaluation
         return NOT_DONE if found is None else TrialState.COMPLETE if found.scores else TrialState.FAILED
 
+    def _answers(self, text: str) -> pd.DataFrame:
+        """The table of answers that a text holds. Raises ValueError and the like where it holds something else."""
+        table = pd.read_csv(io.StringIO(text), dtype={"key": str}, keep_default_na=False).set_index("key")
+        for name in ("truth", *table.columns):
+            if not table[name].isin(range(N_CLASSES)).all():
+                raise ValueError(f"{name} holds something else than classes from 0 to {N_CLASSES - 1}")
+        if not table.index.is_unique or not table.index.isin(self._person.index).all():
+            raise ValueError("it has rows that are of no tested photo, or two of one")
+        return table
+
     def _table(self, arm: Arm, number: int) -> pd.DataFrame:
         """answers.csv of the arm's fit: one row per tested photo that counts, indexed by its key."""
         fit_id = self._id(arm, number)
         if fit_id not in self._predictions:
-            table = pd.read_csv(self._run.fit(fit_id) / ANSWERS, dtype={"key": str}, keep_default_na=False).set_index(
-                "key"
-            )
+            file = self._run.fit(fit_id) / ANSWERS
+            with ANSWERS_FILE.reading(file):
+                table = self._answers(ANSWERS_FILE.read_text(file))
             self._predictions[fit_id] = table if self._judged is None else table[table.index.isin(self._judged)]
         return self._predictions[fit_id]

@@ -38,7 +38,7 @@ class KnownParameters:
         if trial.params or RECIPE not in trial.user_attrs:
             return None, ()
         if trial.number not in self._points:
-            self._points[trial.number] = self._placed(Recipe.model_validate(trial.user_attrs[RECIPE]))
+            self._points[trial.number] = self._placed(Recipe.checked(trial.user_attrs[RECIPE]))
         return self._points[trial.number]
 
     def _placed(self, recipe: Recipe) -> tuple[SpacePoint | None, tuple[str, ...]]:

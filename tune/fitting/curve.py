@@ -8,12 +8,19 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from maskcls.errors import DataError, Diverged
-from maskcls.files import append_line, whole_lines, write_atomically
+from maskcls.errors import Diverged
+from maskcls.files import FileKind, append_line, number_of, parse_object, share_of, write_atomically
+from maskcls.training.metrics import Scores
 from tune.fitting.request import FitRequest, Row
 from tune.states import FIDELITY, METRIC
 
 CURVE = "epochs.jsonl"
+CURVE_FILE = FileKind(
+    "one JSON object per epoch and line",
+    "Restore it from a backup, or move it away: a resume of the fit writes it again from its checkpoint.",
+)
+NUMBERS = {"best_epoch", "seconds", "epoch_seconds", "train_loss", "photos", "photos_per_second", "wait_share"}
+"""Of a row, beside its epoch and scores."""
 NO_EPOCH: Row = {FIDELITY: 0, METRIC: 0.0, "validation_f1": 0.0, "best_epoch": 0, "seconds": 0.0}
 """Stands for the last row of a curve that has none."""
 
@@ -54,8 +61,22 @@ def _save_row(file: Path, kept: dict[int, Row], row: Row) -> None:
 
 
 def read_curve(folder: Path) -> list[Row]:
-    """A fit's epochs so far, in order; empty where none is done. Raises DataError where the file is damaged."""
-    try:
-        return [json.loads(line) for line in whole_lines(folder / CURVE)]
-    except ValueError as error:
-        raise DataError(f"{folder / CURVE} can't be read ({error}). Expected one JSON object per line.") from None
+    """A fit's epochs so far, in order; empty where none is done. Raises Damaged."""
+    return CURVE_FILE.read_lines(folder / CURVE, _row_of)
+
+
+def _row_of(line: bytes) -> Row:
+    """Return the epoch that a line holds. Raises ValueError and the like where it holds something else."""
+    row = parse_object(line)
+    if not isinstance(row[FIDELITY], int) or row[FIDELITY] < 1:
+        raise ValueError(f"{row[FIDELITY]!r} is no epoch")
+    for name in (METRIC, "validation_f1"):
+        share_of(row[name])
+    for name in NUMBERS & row.keys():
+        if row[name] is not None:
+            number_of(row[name])
+    if row.get("scores") is not None:
+        scores = Scores.from_dict(row["scores"])
+        for value in (scores.f1, scores.accuracy, *scores.task_f1.values()):
+            share_of(value)
+    return row

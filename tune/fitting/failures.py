@@ -10,8 +10,8 @@ import traceback
 from pathlib import Path
 
 from maskcls import machine
-from maskcls.errors import Diverged, OutOfReach, RunError, is_out_of_memory
-from maskcls.files import write_atomically
+from maskcls.errors import Damaged, Diverged, Missing, OutOfReach, RunError, is_out_of_memory
+from maskcls.files import FileKind, write_atomically
 from tune.states import TrialState
 
 ERROR = "error.txt"
@@ -41,6 +41,8 @@ IN_A_ROW = 3
 """So many failures of the machine one after the other, and no further trial or fit is begun."""
 ENDED_NOTE = "ended.json"
 """Written by a process that ends itself, for the one that takes its fit over."""
+ENDED_FILE = FileKind("why a process ended itself: a JSON object with a message", "Remove it to do this fit again.")
+ERROR_FILE = FileKind("a traceback", "Remove it.")
 
 
 def state_of(error: BaseException) -> TrialState:
@@ -56,7 +58,7 @@ def state_of(error: BaseException) -> TrialState:
 
 def _is_of_the_machine(error: BaseException) -> bool:
     """Whether any recipe would have failed so: a file is out of reach, or the GPU cannot be used at all."""
-    if isinstance(error, OutOfReach) or (isinstance(error, OSError) and error.errno in _OUT_OF_REACH):
+    if isinstance(error, OutOfReach | Missing) or (isinstance(error, OSError) and error.errno in _OUT_OF_REACH):
         return True
     return isinstance(error, RuntimeError | AssertionError) and any(text in str(error) for text in _NO_GPU_TEXTS)
 
@@ -114,8 +116,21 @@ def is_unfit(error: BaseException) -> bool:
 
 def read_end(folder: Path) -> str:
     """Return why the process before this one ended itself; "" if it did not."""
-    file = folder / ENDED_NOTE
-    return str(json.loads(file.read_text())["message"]) if file.exists() else ""
+    try:
+        with ENDED_FILE.reading(folder / ENDED_NOTE):
+            return str(ENDED_FILE.read_object(folder / ENDED_NOTE)["message"])
+    except Missing:
+        return ""
+    except Damaged as error:
+        return f"The process before this one ended itself. {error}"
+
+
+def read_error(folder: Path) -> list[str]:
+    """Return the lines of a fit's last traceback; none where there is none, or it cannot be read."""
+    try:
+        return ERROR_FILE.read_bytes(folder / ERROR).decode(errors="replace").strip().splitlines()
+    except Damaged:
+        return []
 
 
 def free_memory(error: BaseException) -> None:

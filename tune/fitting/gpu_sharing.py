@@ -15,8 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, Self
 
-from maskcls.errors import CallError
-from maskcls.files import write_atomically
+from maskcls.errors import CallError, Damaged
+from maskcls.files import FileKind, write_atomically
 from maskcls.recipe import Recipe
 from tune.fitting.failures import free_memory, state_of
 from tune.runs.cluster import Cluster
@@ -31,6 +31,7 @@ MOST = 16
 Unit = Literal["trial", "fit"]
 _WORK: dict[Unit, str] = {"trial": "search", "fit": "comparison"}
 FILE = "gpu-memory.json"
+MEASURED_FILE = FileKind("bytes by what was measured", "Remove {file}.")
 _RAY_PLACES = 10_000
 """Ray counts a GPU in ten thousandths."""
 _SIZED = (
@@ -211,10 +212,10 @@ def _key(recipe: Recipe, gpu: Gpu) -> str:
 def _known(file: Path) -> dict[str, int]:
     """What was measured before; nothing where the file is missing or damaged."""
     try:
-        measured = json.loads(file.read_text())
-    except (OSError, ValueError):
+        measured = MEASURED_FILE.read_object(file)
+    except Damaged:
         return {}
-    return {key: n for key, n in measured.items() if isinstance(n, int) and n > 0} if isinstance(measured, dict) else {}
+    return {key: n for key, n in measured.items() if isinstance(n, int) and n > 0}
 
 
 def _save(file: Path, known: dict[str, int], report: Callable[[str], None]) -> None:

@@ -17,6 +17,7 @@ from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
 from maskcls.training.result import EpochResult
 from tune.fitting.curve import read_curve
+from tune.fitting.request import RECIPE, RECIPE_FILE
 from tune.runs.folder import DEFAULT_RUNS, SearchRun
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class RecordedTrial:
         Raises CallError for an unknown run or trial, listing those that there are, and for a trial that began no fit.
         """
         run, trial_id = _run_folder(name), Path(name).name.zfill(4)
-        there = sorted(file.parent.name for file in SearchRun(run).trials.glob("*/recipe.json"))
+        there = sorted(file.parent.name for file in SearchRun(run).trials.glob(f"*/{RECIPE}"))
         if trial_id not in there:
             listed = first(there, _LISTED) or "none"
             raise CallError(f"--trial {name}: there is no trial {trial_id!r} in {run}. Trials there: {listed}.")
@@ -55,7 +56,10 @@ class RecordedTrial:
                 "could be had again."
             )
         curve = read_curve(folder)
-        return cls(run, trial_id, Recipe.from_json((folder / "recipe.json").read_text()), recorded, curve)
+        file = folder / RECIPE
+        with RECIPE_FILE.reading(file):
+            recipe = Recipe.from_json(RECIPE_FILE.read_text(file))
+        return cls(run, trial_id, recipe, recorded, curve)
 
     @property
     def title(self) -> str:

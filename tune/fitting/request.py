@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maskcls.files import FileKind
 from maskcls.recipe import Recipe
 from tune.runs.folder import SearchRun
 
@@ -21,6 +22,9 @@ Row = dict[str, Any]
 Rows = Generator[Row, None, dict[str, Any]]
 """One row per epoch, those that are done already again; then what the result is to hold besides, ready for JSON."""
 
+RECIPE = "recipe.json"
+"""In a fit's folder, every key of its recipe."""
+RECIPE_FILE = FileKind("a recipe: a JSON object", "Move the folder {folder} away to leave this fit out.")
 EVERYBODY = "train and validation"
 """A request's split: the run's train and validation people together are trained on, and nobody validates."""
 
@@ -82,8 +86,7 @@ class FitRequest:
 
         if self.split == EVERYBODY:
             return Split(tuple(sorted((*own.train, *own.validation))), (), own.holdout)
-        file = self.run / self.split
-        return Split.from_json(file.read_text(encoding="utf-8"), str(file))
+        return Split.load(self.run / self.split)
 
     def take_trials_checkpoint(self) -> None:
         """Copy the trial's checkpoint, if the fit continues the trial and has none of its own.

@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from maskcls.errors import DataError
-from maskcls.files import write_atomically
-from maskcls.training.conditions import HARDWARE, forget_unfinished
+from maskcls.errors import Missing
+from maskcls.files import FileKind, write_atomically
+from maskcls.training.conditions import HARDWARE, HARDWARE_FILE, forget_unfinished
 from tune.fitting.failures import ERROR
 from tune.fitting.request import FitRequest
 from tune.fitting.worker import HAS_ERRORS, FitOutcome
+from tune.runs.record import typed
 from tune.states import FIDELITY, METRIC, TrialState
 
 RESULT = "result.json"
+RESULT_FILE = FileKind("how a fit ended: a JSON object", "Remove it to do this fit again.")
 _OWN = ("state", "message", "epochs", "best_epoch", "best_validation_f1", "seconds", "cpus", "gpus", "settings")
 
 
@@ -64,16 +66,15 @@ class FitResult:
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:
-        """The result of the fit in a folder; None where there is none. Raises DataError where the file is damaged."""
+        """The result of the fit in a folder; None where there is none. Raises Damaged."""
         file = folder / RESULT
         try:
-            content: dict[str, Any] = json.loads(file.read_text())
-            own = {key: content.pop(key) for key in _OWN}
-            return cls(**{**own, "state": TrialState(own["state"])}, values=content)
-        except FileNotFoundError:
+            with RESULT_FILE.reading(file):
+                content = RESULT_FILE.read_object(file)
+                own = {key: content.pop(key) for key in _OWN}
+                return typed(cls, {**own, "values": content})
+        except Missing:
             return None
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{file} can't be read ({error!r}). Remove it to do this fit again.") from None
 
     def write(self, folder: Path) -> None:
         """Write it whole."""
@@ -88,7 +89,7 @@ def write_result(request: FitRequest, outcome: FitOutcome) -> None:
     """
     before = FitResult.read(request.folder)
     if (request.checkpoint_folder / HARDWARE).exists() and outcome.state != TrialState.OUT_OF_MEMORY:
-        write_atomically(request.folder / HARDWARE, (request.checkpoint_folder / HARDWARE).read_text())
+        write_atomically(request.folder / HARDWARE, HARDWARE_FILE.read_text(request.checkpoint_folder / HARDWARE))
     if outcome.state != TrialState.OUT_OF_MEMORY or before is None or not before.is_final:
         FitResult.of(request, outcome).write(request.folder)
     if outcome.state == TrialState.OUT_OF_MEMORY:

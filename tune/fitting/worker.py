@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 import traceback
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from maskcls.errors import OutOfMemory, RunError
-from maskcls.files import write_atomically
+from maskcls.errors import Damaged, OutOfMemory, RunError
+from maskcls.files import set_aside, write_atomically
 from maskcls.machine import default_loader_workers, give_back_memory, set_threads, use_deterministic_kernels
 from maskcls.text import counted
-from maskcls.training.conditions import at_epoch, segments, whole_batch
+from maskcls.training.conditions import HARDWARE, at_epoch, segments, whole_batch
 from maskcls.training.fit_data import FitData
-from tune.fitting.curve import NO_EPOCH, curve, read_curve
+from tune.fitting.curve import CURVE, NO_EPOCH, curve, read_curve
 from tune.fitting.failures import (
     exit_if_cuda_is_broken,
     explain,
@@ -28,7 +29,7 @@ from tune.fitting.failures import (
 )
 from tune.fitting.gauges import FitGauges
 from tune.fitting.log_lines import naming_the_fit
-from tune.fitting.request import FitRequest, Row, Rows, Work
+from tune.fitting.request import RECIPE, FitRequest, Row, Rows, Work
 from tune.states import FIDELITY, TrialState
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from maskcls.stores.arrays import CacheOptions
     from maskcls.training.fit import Fit
     from maskcls.training.result import EpochResult
+
+log = logging.getLogger("maskcls")
 
 NO_SCORE = 0.0
 """The validation F1 in the rows of a fit without validation people: a curve wants a number.
@@ -269,6 +272,7 @@ def run_and_report(request: FitRequest, work: Work, report: Report | None = None
     ended.
     """
     report = report or (lambda row, state, message: None)
+    _set_aside_damaged(request)
     reason = read_end(request.folder)
     if reason:
         last = (read_curve(request.folder) or [NO_EPOCH])[-1]
@@ -304,12 +308,25 @@ def run_and_report(request: FitRequest, work: Work, report: Report | None = None
         return FitOutcome(state, message, last)
 
 
+def _set_aside_damaged(request: FitRequest) -> None:
+    """Set aside a curve and conditions that cannot be read: the fit's checkpoint has what they held, except times."""
+    for folder, name, read in (
+        (request.folder, CURVE, read_curve),
+        (request.checkpoint_folder, HARDWARE, segments),
+    ):
+        try:
+            read(folder)
+        except Damaged as error:
+            with suppress(OSError):  # a fit that cannot write there fails, and says why
+                log.warning("%s Set aside as %s.", error, set_aside(folder / name))
+
+
 def _prepare_folder(request: FitRequest) -> None:
     request.folder.mkdir(parents=True, exist_ok=True)
     for litter in request.folder.glob(".*.tmp"):  # of a worker that was killed while it wrote
         litter.unlink(missing_ok=True)
     # Need not wait for the disk: the journal, or the request, has it as well.
-    write_atomically(request.folder / "recipe.json", json.dumps(request.recipe, indent=2) + "\n", wait=False)
+    write_atomically(request.folder / RECIPE, json.dumps(request.recipe, indent=2) + "\n", wait=False)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from maskcls.reports.page import Html, Section, breaking, folded, listed, pairs,
 from maskcls.stores.arrays import CacheOptions
 from maskcls.text import counted
 from tune.durations import duration
-from tune.fitting.failures import ERROR
+from tune.fitting.failures import read_error
 from tune.fitting.result import FitResult
 from tune.runs.folder import SearchRun
 from tune.runs.record import SearchRecord, Session
@@ -42,8 +42,9 @@ def _data_text(search: SearchRecord) -> str:
     data = search.data
     if not data.photos:
         return ""
-    where = search.call.get("data") or "faces drawn by a program"
-    corrections = f", with the corrections {search.call['corrections']}" if search.call.get("data") else ""
+    own = search.option("data", "")
+    where = own or "faces drawn by a program"
+    corrections = f", with the corrections {search.option('corrections', 'published')}" if own else ""
     return (
         f"{counted(data.photos, 'photo')} of {counted(data.people, 'person', 'people')} ({where}{corrections}). Digest "
         f"of the photos and labels: {data.digest}, of the split: {search.split_digest}."
@@ -87,7 +88,7 @@ def session_seconds(one: Session) -> float:
     """How long a driver worked, in seconds; 0 where its end is not known."""
     try:
         return (datetime.fromisoformat(one.ended) - datetime.fromisoformat(one.began)).total_seconds()
-    except ValueError:
+    except (ValueError, TypeError):  # TypeError: one of the two lacks its time zone
         return 0.0
 
 
@@ -152,8 +153,7 @@ def _failures(run: SearchRun, trials: Sequence[Record]) -> list[Section]:
 
 
 def _traceback(run: SearchRun, kind: _Kind) -> Html:
-    file = run.trial(kind.trials[0]) / ERROR
-    if not file.exists():
+    lines = read_error(run.trial(kind.trials[0]))[-8:]
+    if not lines:
         return Html()
-    lines = file.read_text(errors="replace").strip().splitlines()[-8:]
     return folded(f"trial {kind.trials[0]}: the end of its traceback", listed(lines))

@@ -122,11 +122,20 @@ def _how_good(
     faces = FaceDataset.load(run.data, options.cache)
     people = people_table(faces, search_data(run))
     check_columns(options.group_by, people)
-    named = f"trial {model.trial.trial_id}"
+    named = f"trial {_handed_over(run) or model.trial.trial_id}"
     sets = read_sets(run, faces, trials, choice, named, predicts=options.predicts)
     found = how_good.sections(sets, options.group_by, people, _fitted(run))
     wrong = mistakes.sections(run, faces, sets.validation, with_photos=options.with_photos)
     return [*(found if sets.shown else [*_scores(model, title), *found]), *wrong]
+
+
+def _handed_over(run: SearchRun) -> str:
+    """The trial whose bundle best/ holds, which is not the winner where the winner's weights were damaged; "" where
+    that is not known."""
+    try:
+        return str(read_manifest(run.best)["scores"].get("trial", ""))
+    except (MaskclsError, KeyError, AttributeError):
+        return ""
 
 
 def _fitted(run: SearchRun) -> Calibration | None:
@@ -134,7 +143,7 @@ def _fitted(run: SearchRun) -> Calibration | None:
     try:
         fitted = read_manifest(run.best).get("calibration")
         return Calibration.from_dict(fitted) if fitted else None
-    except (MaskclsError, KeyError, TypeError):
+    except (MaskclsError, KeyError, TypeError, ValueError):
         return None  # what is wrong with the bundle, the sections on its predictions say
 
 

@@ -21,7 +21,7 @@ _NOT_GROUPS = ("id", "path")
 
 def search_data(run: SearchRun) -> Path | None:
     """What --data of a search named; None for drawn faces."""
-    data = run.record().call.get("data")
+    data = run.record().option("data", "")
     return Path(data) if data else None
 
 

@@ -50,7 +50,7 @@ import filelock
 
 from maskcls.command_line.config_file import write_config
 from maskcls.errors import CallError, DataError, RunError
-from maskcls.files import write_atomically
+from maskcls.files import FileKind, write_atomically
 from maskcls.stores.locks import FolderLock
 from maskcls.text import command
 from tune.runs import journal as journals
@@ -59,6 +59,9 @@ from tune.runs.record import ComparisonRecord, RunRecord, SearchRecord
 DEFAULT_RUNS = Path("runs")
 KINDS = {"search.json": ("a search", "tune.search"), "comparison.json": ("a comparison", "tune.compare")}
 """By the name of its record: what a run is, and the command that goes on with it."""
+FORMAT = 1
+"""Of search.json and comparison.json."""
+RECORD_FILE = FileKind("a run's record: a JSON object", "Restore it from a backup, or start a new run.")
 _Record = TypeVar("_Record", bound=RunRecord)
 BEST_EARLIER = "best-earlier"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -175,13 +178,14 @@ class RunFolder:
         write_config(self.config, options, KINDS[self.record_name][1])
 
     def _read(self, kind: type[_Record]) -> _Record:
-        try:
-            return kind.model_validate(json.loads(self.record_file.read_text()))
-        except (OSError, ValueError) as error:  # pydantic's and json's errors are ValueErrors
-            said = " ".join(str(error).split())
+        with RECORD_FILE.reading(self.record_file):
+            record = kind.model_validate(RECORD_FILE.read_object(self.record_file))
+        if record.format != FORMAT:
             raise DataError(
-                f"{self.record_file} cannot be read: {said}. Restore it from a backup, or start a new run."
-            ) from None
+                f"{self.record_file} is of format {record.format}, and this maskcls reads format {FORMAT}. Install the "
+                "version that wrote it."
+            )
+        return record
 
     @contextmanager
     def driving(self) -> Iterator[None]:
@@ -298,7 +302,7 @@ class SearchRun(RunFolder):
         """Repair a journal whose last line is torn, and take away the journal's lock."""
         for lock in self.path.glob(f"{self.journal.name}.lock*"):
             lock.unlink()
-        if not self.journal.exists():
+        if not self.journal.is_file():
             return
         with self.journal.open("rb+") as file:
             content = file.read()

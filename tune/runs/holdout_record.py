@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from maskcls.text import counted
-from tune.runs.record import SearchRecord
+from tune.runs.record import SearchRecord, damaged, typed
 
 _EVALUATIONS = "looks"
 """Key of search.json: {"holdout": {"looks": [a HoldoutEvaluation, ...]}}."""
@@ -49,7 +49,10 @@ class HoldoutEvaluation(HoldoutScore):
 
 def holdout_evaluations(search: SearchRecord) -> list[HoldoutEvaluation]:
     """Every evaluation on the holdout in the content of a search.json, oldest first."""
-    return [HoldoutEvaluation(**one) for one in (search.holdout or {}).get(_EVALUATIONS, ())]
+    try:
+        return typed(list[HoldoutEvaluation], (search.holdout or {}).get(_EVALUATIONS, []))
+    except ValueError as error:
+        raise damaged("holdout", error) from None
 
 
 def with_evaluations(search: SearchRecord, evaluations: Sequence[HoldoutEvaluation]) -> SearchRecord:

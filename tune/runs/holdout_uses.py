@@ -8,11 +8,11 @@ once.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
 
+from maskcls.data.splits import Split
 from maskcls.errors import DataError
 from maskcls.serving.holdout_uses import HoldoutUse, describe, different, read_uses
 from tune.runs.folder import ComparisonRun, RunFolder, SearchRun
@@ -69,10 +69,10 @@ def _tested_by(comparison: ComparisonRun, run: RunFolder, data: str, split: str)
         if tested & _holdout(run.data / "split.json"):
             name = f"comparison {comparison.name}"
             yield HoldoutUse(data, split, name, comparison.name, comparison.record().created)
-    except (DataError, OSError, ValueError, KeyError) as error:
+    except DataError as error:
         log.warning("Whether comparison %s tested people of the holdout is not known. %s", comparison.name, error)
 
 
 def _holdout(file: Path) -> set[str]:
     """The holdout of the split in a file."""
-    return set(json.loads(file.read_text(encoding="utf-8"))["holdout"])
+    return set(Split.load(file).holdout)

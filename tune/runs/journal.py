@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import stat
 from pathlib import Path
 
+from maskcls.files import FileKind, parse_object
 from maskcls.text import counted
 from tune.runs.record import JournalMark
+
+JOURNAL_FILE = FileKind(
+    "Optuna's journal, one JSON object per line",
+    "Restore it from a backup, or make it again with: maskcls runs repair {folder}",
+    most_bytes=1 << 36,
+)
 
 
 def noted(before: JournalMark | None, journal: Path) -> JournalMark | None:
@@ -64,10 +70,10 @@ def first_bad_line(content: bytes) -> int:
     """Return the number, from 1, of the first line that is no record of Optuna's journal; 0 if all are."""
     for number, line in enumerate(content.split(b"\n")[:-1], start=1):
         try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):  # json's errors, and bytes that are no UTF-8
+            record = parse_object(line)
+        except ValueError:
             return number
-        if not isinstance(record, dict) or not isinstance(record.get("op_code"), int):
+        if not isinstance(record.get("op_code"), int):
             return number
     return 0
 
@@ -82,5 +88,5 @@ def _begins_as(content: bytes, before: JournalMark) -> bool:
 
 
 def _whole_lines(journal: Path) -> bytes:
-    content = journal.read_bytes()
+    content = JOURNAL_FILE.read_bytes(journal)
     return content[: content.rfind(b"\n") + 1]

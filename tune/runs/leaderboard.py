@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections import Counter
 from collections.abc import Iterable
 
 import optuna
 
-from maskcls.files import write_csv
+from maskcls.errors import Damaged
+from maskcls.files import FileKind, write_csv
 from tune.runs.folder import SearchRun
 from tune.runs.optuna_private import storage_of
 from tune.runs.study import PRESET, Record, begun, record
@@ -27,6 +29,7 @@ COLUMNS = (
     "overrides",
     "message",
 )
+LEADERBOARD_FILE = FileKind("a table of trials", "Remove it: it is written again from the study.")
 _OVERRIDES = json.JSONEncoder(sort_keys=True)  # json.dumps makes one for each call
 
 
@@ -54,9 +57,8 @@ def write(run: SearchRun, records: Iterable[Record]) -> None:
 def read(run: SearchRun) -> dict[str, dict[str, str]]:
     """Return the rows of leaderboard.csv by trial, as text; none where there is no such table with its columns."""
     try:
-        with run.leaderboard.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, ValueError, csv.Error):  # it is written again from the study anyway
+        rows = list(csv.DictReader(io.StringIO(LEADERBOARD_FILE.read_text(run.leaderboard), newline="")))
+    except (Damaged, csv.Error):  # it is written again from the study anyway
         return {}
     return {row["trial"]: row for row in rows if None not in row.values() and set(COLUMNS) <= row.keys()}
 

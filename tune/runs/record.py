@@ -7,6 +7,7 @@ lose nothing.
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import subprocess
@@ -16,11 +17,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from maskcls.errors import CallError
+from maskcls.errors import CallError, Damaged
 from maskcls.machine import EnergyMeter, metered, usable_cores
 from tune.runs import cluster, output
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from tune.runs.options import SharedOptions
 
 _PACKAGES = ("maskcls", "ray", "optuna", "torch", "timm", "albumentations", "numpy")
+_Typed = TypeVar("_Typed")
 NOT_ENDED = "killed, or still running"
 """Why a session ended, until its driver says it."""
 
@@ -41,6 +43,26 @@ class JsonRecord(BaseModel):
     def changed(self, **values: object) -> Self:
         """The record with other values, by the names of its fields."""
         return self.model_copy(update=values)
+
+
+@functools.cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)  # 0.3 ms and more
+
+
+def typed(kind: type[_Typed], values: object) -> _Typed:
+    """Return the values of a record as a dataclass, or another type. Raises ValueError where one is of another type."""
+    found: _Typed = _adapter(kind).validate_python(values)
+    return found
+
+
+def damaged(key: str, error: Exception) -> Damaged:
+    """Return the error that a key of search.json holds something else than a search writes there."""
+    said = " ".join(str(error).split())[:400]
+    return Damaged(
+        f"The key {key!r} of search.json can't be read: {said}. Restore search.json from a backup, or remove the key: "
+        "a resume makes again what it held."
+    )
 
 
 class Hardware(JsonRecord):
@@ -122,6 +144,15 @@ class RunRecord(JsonRecord):
         unknown = self.model_extra or {}
         ordered = {key: values[key] for key in (*self.KEYS, *values) if key in values}
         return {key: value for key, value in ordered.items() if value is not None or key in unknown}
+
+    def option(self, name: str, default: _Typed) -> _Typed:
+        """Return what the call says of an option; the default where it says nothing. Raises Damaged."""
+        value = self.call.get(name)
+        if value is None:
+            return default
+        if not isinstance(value, type(default)):
+            raise damaged("call", TypeError(f"{name} is {value!r}"))
+        return value
 
     def flat(self, *without: str) -> dict[str, Any]:
         """For people, without these keys: one dict with dotted keys, and mappings in a list numbered from 1."""

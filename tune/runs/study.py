@@ -19,6 +19,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
+from maskcls.errors import Damaged
+from maskcls.files import number_of, share_of
 from tune.runs.folder import SearchRun
 from tune.runs.optuna_private import storage_of
 from tune.states import MODE, TrialState
@@ -37,6 +39,8 @@ COPYING = "copying"
 METRIC_NAME = "validation macro F1"
 """Of a trial's value, for people: on the axes of Optuna's plots and of its dashboard."""
 _DIRECTION = "maximize" if MODE == "max" else "minimize"
+_ATTRIBUTES = {ORIGIN: str, OVERRIDES: dict, RECIPE: dict, STATE: str, MESSAGE: str}
+"""Attributes of a trial that a record is read from, and their types."""
 _STATES = {
     OptunaState.COMPLETE: TrialState.COMPLETE,
     OptunaState.PRUNED: TrialState.STOPPED_EARLY,
@@ -96,7 +100,9 @@ def storage(run: SearchRun) -> optuna.storages.BaseStorage:
     optuna.logging.set_verbosity(logging.WARNING)
     try:
         return optuna.storages.JournalStorage(_RunJournal(run.journal))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # of lines that are no records
+    except OSError:
+        raise
+    except Exception:  # whatever Optuna makes of lines that are no records
         raise run.journal_error("is damaged: Optuna cannot read it") from None
 
 
@@ -124,7 +130,10 @@ def in_memory(run: SearchRun) -> optuna.Study:
     if study is None:
         return optuna.create_study(study_name=run.name, direction=_DIRECTION)
     copy = optuna.storages.InMemoryStorage()
-    optuna.copy_study(from_study_name=study.study_name, from_storage=storage_of(study), to_storage=copy)
+    try:
+        optuna.copy_study(from_study_name=study.study_name, from_storage=storage_of(study), to_storage=copy)
+    except (ValueError, TypeError) as error:  # of a trial that no search wrote
+        raise run.journal_error(f"is damaged: Optuna cannot read it ({error})") from None
     return optuna.load_study(study_name=study.study_name, storage=copy)
 
 
@@ -197,10 +206,23 @@ def end_trial(
 
 
 def record(trial: FrozenTrial) -> Record:
-    """Read a trial's record from the study's trial."""
-    values = trial.intermediate_values
+    """Read a trial's record from the study's trial. Raises Damaged where an attribute is of another type."""
+    try:
+        return _record(trial)
+    except (ValueError, TypeError) as error:
+        raise Damaged(
+            f"Trial {trial_id(trial.number)} in study.journal can't be read: {error}. Restore the journal from a "
+            "backup, or make it again: maskcls runs repair RUN"
+        ) from None
+
+
+def _record(trial: FrozenTrial) -> Record:
+    values = {epoch: share_of(value) for epoch, value in trial.intermediate_values.items()}
     best = max(values.values(), default=None)
     attrs = trial.user_attrs
+    for name, kind in _ATTRIBUTES.items():
+        if not isinstance(attrs.get(name, kind()), kind):
+            raise TypeError(f"{name} is {attrs[name]!r}"[:400])
     return Record(
         trial_id=trial_id(trial.number),
         state=TrialState(attrs.get(STATE, _STATES[trial.state]))
@@ -209,7 +231,7 @@ def record(trial: FrozenTrial) -> Record:
         f1=best,
         best_epoch=min((epoch for epoch, value in values.items() if value == best), default=0),
         epochs=max(values, default=0),
-        seconds=float(attrs.get(SECONDS, 0.0)),
+        seconds=number_of(attrs.get(SECONDS, 0.0)),
         origin=attrs.get(ORIGIN, SAMPLED),
         params=dict(trial.params),
         overrides=attrs.get(OVERRIDES, {}),

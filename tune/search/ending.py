@@ -27,7 +27,7 @@ from tune.search.plan import MANY, NONE, SearchPlan
 if TYPE_CHECKING:
     from tune.runs.study import Record
     from tune.selection.choice import Choice
-    from tune.selection.finalists import Design, Finalist
+    from tune.selection.finalists import Design
     from tune.selection.record import ChoiceRecord
 
 WIDTH = 80
@@ -170,15 +170,16 @@ def hand_over(run: SearchRun, options: SearchOptions, outcome: SearchOutcome) ->
     from tune.runs.study import records
     from tune.selection.choice import confirm
 
-    trials, chosen = records(run), outcome.chosen
+    trials, chosen, passed_over = records(run), outcome.chosen, list[str]()
     leaderboard.write(run, trials)
     best = leaderboard.best(trials)
     winner = chosen.winner if chosen else None
     handed = winner.trial_id if winner else best.trial_id if best else None
     exported = handed is not None and _try(
-        "The best trial could not be exported", lambda: _export(run, handed, winner, calibrates=outcome.goes_on)
+        "The best trial could not be exported", lambda: passed_over.extend(_export(run, trials, outcome))
     )
-    if exported and chosen is not None and outcome.goes_on:
+    # What is handed over in the winner's place nobody chose, and its score would stand as the winner's.
+    if exported and not passed_over and chosen is not None and outcome.goes_on:
         faces = faces_of(run, options)
         _try("The holdout could not be asked", lambda: confirm(run, faces, chosen, run.best))
     report = ReportOptions(options.cache_options, predicts=outcome.goes_on)
@@ -189,7 +190,7 @@ def hand_over(run: SearchRun, options: SearchOptions, outcome: SearchOutcome) ->
         lines = short_summary(run, trials, bool(exported), reported)
     else:
         lines = summary(run, trials, outcome.searched, reported)
-    lines += _what_is_left(run, outcome)
+    lines += passed_over + _what_is_left(run, outcome)
     if not options.quiet:
         lines += what_next(run, options, exported=bool(exported), reported=reported)
     print("\n".join(lines), file=output.results())
@@ -200,13 +201,14 @@ def hand_over(run: SearchRun, options: SearchOptions, outcome: SearchOutcome) ->
     return status
 
 
-def _export(run: SearchRun, trial_id: str, winner: Finalist | None, *, calibrates: bool) -> None:
-    from tune.selection.export import export_trial, export_winner
+def _export(run: SearchRun, trials: Sequence[Record], outcome: SearchOutcome) -> list[str]:
+    """Write best/; return a line for each trial that was passed over because its checkpoint is damaged."""
+    from tune.selection.export import hand_over
 
-    if winner is not None:
-        export_winner(run, winner)
-    else:
-        export_trial(run, trial_id, run.best, overwrite=True, calibrates=calibrates)
+    chosen = outcome.chosen
+    winner, finalists = (chosen.winner, chosen.finalists) if chosen else (None, ())
+    handed, passed_over = hand_over(run, trials, winner, finalists, calibrates=outcome.goes_on)
+    return [*passed_over, f"best/ holds trial {handed}."] if passed_over else []
 
 
 def emit_done(run: SearchRun, reason: Reason, status: int, *, remaining: int) -> None:

@@ -170,7 +170,7 @@ def resolve(
     scale, notes = resolve_scale(options.scale, machine)
     explicit = options.explicit_values(seed=options.seed)
     demo = options.data is None
-    preset = Recipe.model_validate(base_recipe) if base_recipe else None
+    preset = Recipe.checked(base_recipe) if base_recipe else None
     base = preset or presets.base_recipe(options.preset, scale, explicit, demo=demo)
     served = _Weights(options.weights, has_weights or {})
     finds_faces = not model_file.why_not() or FACE_CROP in explicit
@@ -202,7 +202,7 @@ def resolve(
         learn_from=options.learn_from,
         fixes_views=fixes_views,
     )
-    plan = replace(plan, base=Recipe.model_validate(plan.recipe({})))
+    plan = replace(plan, base=Recipe.checked(plan.recipe({})))
     return Resolved(plan, space, tuple(notes), served.known)
 
 

@@ -80,8 +80,8 @@ class _Reached:
 def validation_people(run: SearchRun) -> int:
     """Return how many people validate the run's trials; 0 where that is not known."""
     try:
-        return len(Split.from_json((run.data / SPLIT).read_text()).validation)
-    except (OSError, DataError):
+        return len(Split.load(run.data / SPLIT).validation)
+    except DataError:
         return 0
 
 

@@ -117,7 +117,7 @@ def _placed(plan: SearchPlan, recipe: Recipe, values: Mapping[str, Any]) -> Plac
 
 def place_trial(plan: SearchPlan, trial: FrozenTrial) -> Placement:
     """Find the point of the plan's space that makes the trial's recipe."""
-    return place_recipe(plan, Recipe.model_validate(trial.user_attrs[RECIPE]), trial.params)
+    return place_recipe(plan, Recipe.checked(trial.user_attrs[RECIPE]), trial.params)
 
 
 def preset_params(plan: SearchPlan) -> dict[str, Any]:
@@ -304,4 +304,4 @@ def _other_people(theirs: SearchRun, own: SearchRun) -> str:
 def _split_of(run: SearchRun) -> Split | None:
     """The run's split of the people; None if it has none yet."""
     file = run.data / SPLIT
-    return Split.from_json(file.read_text(encoding="utf-8"), str(file)) if file.exists() else None
+    return Split.load(file) if file.exists() else None

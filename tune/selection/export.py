@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
 from maskcls.data.dataset import FaceDataset
-from maskcls.errors import DataError
+from maskcls.errors import Damaged, DataError
 from maskcls.models.model import build_models
 from maskcls.recipe import Recipe
 from maskcls.serving.bundle import MANIFEST, read_bundle, read_manifest
@@ -19,9 +20,10 @@ from maskcls.serving.holdout_uses import bundle_digest
 from maskcls.stores.arrays import CacheOptions
 from maskcls.training.checkpoint import STATE_FILE, load_best
 from maskcls.training.fit import complete_state
+from tune.runs import leaderboard
 from tune.runs.folder import BEST_EARLIER, SearchRun
 from tune.runs.session import say
-from tune.runs.study import records
+from tune.runs.study import Record, records
 from tune.selection.calibration import finalist_of, from_repeats, from_validation
 from tune.selection.finalists import Finalist
 from tune.selection.finish import finish_request, is_bundle_of
@@ -63,6 +65,53 @@ def export_winner(run: SearchRun, winner: Finalist) -> None:
     if winner.to_end is not None:
         origin, kept = {**origin, "fit": request.trial_id}, request.checkpoint_folder
     _export(run, kept, run.best, origin, calibration, overwrite=True)
+
+
+def hand_over(
+    run: SearchRun, trials: Sequence[Record], winner: Finalist | None, finalists: Sequence[Finalist], calibrates: bool
+) -> tuple[str, list[str]]:
+    """Write best/: of the winner, or without repeats of the best trial; where its checkpoint is damaged, of the first
+    one after it that loads.
+
+    After the winner come the other finalists by the mean of their repeats, then all trials by their validation score.
+
+    Args:
+        calibrates: as of `export_trial`.
+
+    Returns the id of the trial that best/ holds, and a line for each that was passed over. Raises as `export_trial`
+    does, and Damaged where no trial loads.
+    """
+    others = sorted((one for one in finalists if not one.unfinished), key=lambda one: -one.mean)
+    ways: dict[str, Callable[[], None]] = {}
+    for finalist in [winner, *others] if winner else []:
+        if finalist is not None:
+            ways.setdefault(finalist.trial_id, partial(export_winner, run, finalist))
+    for trial in leaderboard.ranked(trials):
+        if trial.f1 is not None:
+            ways.setdefault(trial.trial_id, partial(_export_best, run, trial.trial_id, calibrates))
+    passed_over: list[str] = []
+    for trial_id, write in ways.items():
+        try:
+            write()
+            return trial_id, passed_over
+        except Damaged as error:
+            if _is_held(run.best, run, trial_id):  # of an earlier part of the search
+                return trial_id, [*passed_over, f"best/ holds trial {trial_id} already, and stays. {error}"]
+            passed_over.append(f"Trial {trial_id} is passed over. {error}")
+    raise Damaged("\n".join(passed_over))
+
+
+def _export_best(run: SearchRun, trial_id: str, calibrates: bool) -> None:
+    export_trial(run, trial_id, run.best, overwrite=True, calibrates=calibrates)
+
+
+def _is_held(bundle: Path, run: SearchRun, trial_id: str) -> bool:
+    """Whether the folder holds a whole bundle of the trial."""
+    try:
+        scores = read_bundle(bundle).scores
+    except DataError:
+        return False
+    return (scores.get("run"), scores.get("trial")) == (run.name, trial_id)
 
 
 def model_of(run: SearchRun, finalist: Finalist, weight: float) -> Trained:

@@ -28,7 +28,7 @@ from maskcls.errors import CallError
 from maskcls.files import write_atomically
 from maskcls.labels import stratum_of
 from maskcls.recipe import Recipe
-from tune.fitting.failures import ERROR
+from tune.fitting.failures import ERROR, read_error
 from tune.fitting.request import FitRequest
 from tune.fitting.result import FitResult
 from tune.runs import leaderboard
@@ -313,7 +313,7 @@ def read_split(file: Path) -> Split:
     """The split in a file. Raises DataError where the file is damaged."""
     from maskcls.data.splits import Split
 
-    return Split.from_json(file.read_text(encoding="utf-8"), str(file))
+    return Split.load(file)
 
 
 def digest_of(*parts: object) -> str:
@@ -324,7 +324,7 @@ def digest_of(*parts: object) -> str:
 
 def _plan_repeats(run: SearchRun, record: Record, faces: FaceDataset, design: Design) -> list[_PlannedRepeat]:
     """The repeats of one finalist: their seeds, splits and fit ids, without training anything."""
-    recipe = Recipe.model_validate(record.recipe)
+    recipe = Recipe.checked(record.recipe)
     # The search's own seed is left out: on the search's own split it would give the very score that was selected.
     repeat_seeds = itertools.islice((seed for seed in itertools.count(1) if seed != recipe.seed), design.repeats)
     planned = []
@@ -344,11 +344,9 @@ def why_missing(folder: Path) -> str:
     if result is not None:
         return "" if result.state == TrialState.COMPLETE else f"{result.state}. {result.message}"
     # Only without a result: beside one, error.txt may be that of an attempt before it.
-    error = folder / ERROR
-    if error.exists():
-        # The last line of a traceback is the error itself.
-        return f"failed. {error.read_text().strip().splitlines()[-1]} See {error}"
-    return NOT_DONE
+    lines = read_error(folder)
+    # The last line of a traceback is the error itself.
+    return f"failed. {lines[-1]} See {folder / ERROR}" if lines else NOT_DONE
 
 
 def _result(run: SearchRun, repeat: _PlannedRepeat) -> RepeatResult:

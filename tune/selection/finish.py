@@ -5,12 +5,13 @@ Only such a model is handed over as the winner's, or goes into an ensemble. Its 
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from maskcls.errors import DataError
 from maskcls.recipe import Recipe
+from maskcls.serving.bundle import read_manifest
 from tune.fitting.request import FitRequest
 from tune.fitting.result import FitResult
 from tune.runs.folder import SearchRun
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 def finish_request(run: SearchRun, trial: Record | Finalist, *, cpus: int, gpus: float) -> FitRequest:
     """Return the request. Its id names the trial and its recipe."""
     # The first word keeps it apart from the ids of the repeats, whose folders lie beside this one.
-    fit_id = digest_of("finish", trial.trial_id, Recipe.model_validate(trial.recipe).digest)
+    fit_id = digest_of("finish", trial.trial_id, Recipe.checked(trial.recipe).digest)
     return FitRequest(
         trial_id=fit_id,
         recipe=trial.recipe,
@@ -79,9 +80,8 @@ def has_ended(request: FitRequest, result: FitResult) -> bool:
 def is_bundle_of(folder: Path, request: FitRequest) -> bool:
     """Whether the folder holds the bundle of the request's fit."""
     try:
-        manifest = json.loads((folder / "bundle.json").read_text())
-    except (OSError, ValueError):
+        scores = read_manifest(folder).get("scores")
+    except DataError:
         return False
-    scores = manifest.get("scores") if isinstance(manifest, dict) else None
     # `fit` stands only in bundles of fits after the search, not in a trial that was exported.
     return isinstance(scores, dict) and bool(scores.get("fit") == request.trial_id)

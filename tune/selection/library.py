@@ -44,7 +44,7 @@ class Candidate:
 
     @property
     def recipe(self) -> Recipe:
-        return Recipe.model_validate(self.finalist.recipe)
+        return Recipe.checked(self.finalist.recipe)
 
 
 def check_runs(runs: Sequence[SearchRun]) -> Design:

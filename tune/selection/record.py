@@ -15,8 +15,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from maskcls.errors import MaskclsError
+from maskcls.files import number_of, share_of
 from tune.runs.holdout_record import HoldoutScore
-from tune.runs.record import SearchRecord
+from tune.runs.record import SearchRecord, damaged, typed
 from tune.runs.stopping import Outcome, Reason
 from tune.selection.finalists import Design, Finalist, TrainedToEnd
 from tune.statistics.paired import Difference
@@ -88,15 +90,15 @@ class FinalistScores:
     def from_json(cls, content: Mapping[str, Any]) -> FinalistScores:
         """The inverse of `to_json`."""
         return cls(
-            trial=content["trial"],
-            validation_f1=content["validation_f1"],
+            trial=str(content["trial"]),
+            validation_f1=share_of(content["validation_f1"]),
             mean=_from_null(content["mean"]),
             spread=_from_null(content["spread"]),
-            repeats=tuple(RepeatScore(**one) for one in content["repeats"]),
-            missing=tuple(content["missing"]),
+            repeats=tuple(typed(RepeatScore, one) for one in content["repeats"]),
+            missing=typed(tuple[str, ...], content["missing"]),
             low=_from_null(content.get("low")),
             high=_from_null(content.get("high")),
-            to_end=TrainedToEnd(**content["to_end"]) if content.get("to_end") else None,
+            to_end=typed(TrainedToEnd, content["to_end"]) if content.get("to_end") else None,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -215,26 +217,32 @@ class ChoiceRecord:
 
 def read_choice(search: SearchRecord) -> ChoiceRecord | None:
     """The choice in the content of a search.json; None where no finalists were repeated."""
-    content = search.choice
-    if not content:
+    if not search.choice:
         return None
+    try:
+        return _choice_of(search.choice)
+    except (ValueError, KeyError, TypeError, AttributeError, MaskclsError) as error:
+        raise damaged("choice", error) from None
+
+
+def _choice_of(content: Mapping[str, Any]) -> ChoiceRecord:
     return ChoiceRecord(
         # Design and Reason turn the file's words into their enums.
-        design=Design(**content["design"]),
+        design=typed(Design, content["design"]),
         reason=Reason(content["why"]),
-        remaining=content["left"],
+        remaining=int(content["left"]),
         finalists=tuple(map(FinalistScores.from_json, content["finalists"])),
-        winner_id=content["winner"],
-        holdout=HoldoutScore(**content["holdout"]) if content["holdout"] else None,
+        winner_id=typed(str | None, content["winner"]),  # type: ignore[arg-type]
+        holdout=typed(HoldoutScore, content["holdout"]) if content["holdout"] else None,
         # Not in runs of earlier versions.
         preset=FinalistScores.from_json(content["preset"]) if content.get("preset") else None,
         gain=_gain_of(content["gain"]) if content.get("gain") else None,
-        others_left=content.get("others_left", 0),
+        others_left=int(content.get("others_left", 0)),
     )
 
 
 def _gain_of(content: Mapping[str, Any]) -> Difference:
-    return Difference(content["n"], *(_from_null(content[name]) for name in ("mean", "low", "high")))
+    return Difference(int(content["n"]), *(_from_null(content[name]) for name in ("mean", "low", "high")))
 
 
 def _to_null(value: float) -> float | None:
@@ -242,4 +250,4 @@ def _to_null(value: float) -> float | None:
 
 
 def _from_null(value: float | None) -> float:
-    return math.nan if value is None else value
+    return math.nan if value is None else number_of(value)

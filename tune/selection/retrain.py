@@ -37,7 +37,7 @@ def retrain_request(run: SearchRun, winner: Finalist, faces: FaceDataset, *, cpu
 
     Raises DataError if the run has no validation people.
     """
-    recipe = Recipe.model_validate(winner.recipe)
+    recipe = Recipe.checked(winner.recipe)
     if not faces.split.validation:
         raise DataError(
             f"--retrain-on-all adds the validation people of {run.name} to its training people, but there are none."

@@ -101,7 +101,7 @@ def prunable(run: SearchRun, keep: int) -> list[tuple[Path, int]]:
     These are the weights of trials that have ended, but for the best `keep` and for as many as it has finalists, and
     all that Ray has written. Raises DataError where the journal is damaged: then nobody knows which trials are best.
     """
-    kept = max(keep, int(run.record().call.get("finalists") or 0))
+    kept = max(keep, run.record().option("finalists", 0))
     ended = [one for one in leaderboard.ranked(records(run)) if one.state.ended]
     patterns = [f"trials/{one.trial_id}/{weights}" for one in ended[kept:] for weights in WEIGHTS]
     return [file for pattern in (*patterns, "experiment/**/*") for file in _matching(run.path, pattern)]

@@ -14,8 +14,10 @@ from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
 
 from maskcls.errors import DataError
+from maskcls.files import set_aside
 from maskcls.text import counted, first
 from tune.fitting.curve import read_curve
+from tune.fitting.request import RECIPE, RECIPE_FILE
 from tune.runs import journal as journals
 from tune.runs import leaderboard, study
 from tune.runs.folder import SearchRun
@@ -66,7 +68,7 @@ def repair(run: SearchRun) -> Repaired | None:
         if not damage:
             return None
         trials = list(_trials(run, record.base_recipe))
-        aside = _set_aside(run.journal)
+        aside = set_aside(run.journal) if run.journal.exists() else None
         run.write_record(record.changed(journal=None))  # its note was about the journal that is set aside
         made = study.open_study(run)
         made.set_user_attr(study.SPACE, REPAIRED)
@@ -100,7 +102,7 @@ def _damage(run: SearchRun, noted: JournalMark | None) -> str:
 
 def _folders(run: SearchRun) -> list[Path]:
     """Return the folders of trials that a worker has begun, by number."""
-    return sorted((file.parent for file in run.trials.glob("[0-9]*/recipe.json")), key=lambda folder: int(folder.name))
+    return sorted((file.parent for file in run.trials.glob(f"[0-9]*/{RECIPE}")), key=lambda folder: int(folder.name))
 
 
 def _trials(run: SearchRun, base: dict[str, Any]) -> Iterator[FrozenTrial]:
@@ -174,23 +176,8 @@ def _frozen(state: TrialState, values: dict[int, float], attributes: dict[str, A
 
 
 def _recipe(folder: Path) -> dict[str, Any]:
-    file = folder / "recipe.json"
-    try:
-        recipe = json.loads(file.read_text(encoding="utf-8"))
+    file = folder / RECIPE
+    with RECIPE_FILE.reading(file):
+        recipe = RECIPE_FILE.read_object(file)
         int(recipe["epochs"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{file} can't be read ({error!r}). Expected a recipe. Move the folder {folder} away to leave this trial "
-            "out, and try again."
-        ) from None
-    return dict(recipe)
-
-
-def _set_aside(journal: Path) -> Path | None:
-    """Rename the journal if there is one; return its new name."""
-    if not journal.exists():
-        return None
-    number = 1
-    while (aside := journal.with_name(f"{journal.name}.{number}")).exists():
-        number += 1
-    return journal.rename(aside)
+    return recipe

@@ -20,14 +20,15 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from maskcls.errors import CallError
-from maskcls.files import whole_lines, write_atomically
+from maskcls.errors import CallError, Damaged
+from maskcls.files import FileKind, parse_object, write_atomically
 from maskcls.labels import N_CLASSES
 from maskcls.text import counted, shown
 
 CALL, PROBABILITIES, BLOCKS, LOCK = "call.json", "probabilities.bin", "blocks.jsonl", "lock"
 ROW_BYTES = 8 * N_CLASSES
 SUFFIX = ".unfinished"
+_KEPT = FileKind("what a call of maskcls.predict has kept", "Leave out --resume to begin again.", most_bytes=1 << 40)
 
 
 class Block(NamedTuple):
@@ -114,7 +115,7 @@ class Unfinished:
 
     def read(self, size: int) -> Iterator[Block]:
         """Yield what was kept, in blocks of `size` photos."""
-        with (self.folder / PROBABILITIES).open("rb") as stream:
+        with _KEPT.opened(self.folder / PROBABILITIES) as stream:
             for start in range(0, self.done, size):
                 content = stream.read(min(size, self.done - start) * ROW_BYTES)
                 probabilities = np.frombuffer(content, "<f8").reshape(-1, N_CLASSES).astype(np.float64)
@@ -123,15 +124,20 @@ class Unfinished:
                 yield Block(start, probabilities, bad, faces=tuple(self.faces[start : rows.stop]))
 
     def _begin(self, call: Mapping[str, Any]) -> None:
-        (self.folder / BLOCKS).unlink(missing_ok=True)  # first: without it nothing counts
+        for name in (BLOCKS, PROBABILITIES, CALL):  # BLOCKS first: without it nothing counts
+            file = self.folder / name
+            if file.is_dir() and not file.is_symlink():
+                shutil.rmtree(file)
+            file.unlink(missing_ok=True)
         self._line_bytes = 0
         write_atomically(self.folder / CALL, json.dumps(call))
 
     def _take_up(self, call: Mapping[str, Any], out: Path) -> bool:
         """Count the blocks that are whole; False where no call was begun."""
         try:
-            before = json.loads((self.folder / CALL).read_bytes())
-        except (OSError, ValueError):
+            before = _KEPT.read_object(self.folder / CALL)
+            lines = _KEPT.whole_lines(self.folder / BLOCKS)
+        except Damaged:
             return False
         differing = [key for key, value in call.items() if before.get(key) != value]
         if differing:
@@ -141,20 +147,33 @@ class Unfinished:
                 "another --out."
             )
         self._line_bytes = 0
-        with (self.folder / PROBABILITIES).open("rb") as stream:
-            for line in whole_lines(self.folder / BLOCKS):
-                try:
-                    block = json.loads(line)
-                    content = stream.read((block["end"] - self.done) * ROW_BYTES)
-                    is_whole = crc32(content) == block["crc"]
-                except (ValueError, KeyError, TypeError):
-                    break
-                if not is_whole:  # a failing machine may lose what a killed process does not
-                    break
-                self._line_bytes += len(line.encode()) + 1
-                bad = {int(row): said for row, said in block["bad"].items()}
-                self._count(block["end"], bad, block["faces_missed"], block.get("faces", ()))
+        try:
+            with _KEPT.opened(self.folder / PROBABILITIES) as stream:
+                for line in lines:
+                    # A failing machine may lose what a killed process does not.
+                    with _KEPT.reading(self.folder / BLOCKS):
+                        self._take_line(parse_object(line), stream)
+                    self._line_bytes += len(line) + 1
+        except Damaged:  # what comes before it counts
+            return self.done > 0
         return True
+
+    def _take_line(self, block: Mapping[str, Any], stream: IO[bytes]) -> None:
+        """Count a line's block. Raises ValueError and the like where it is not the block that was predicted."""
+        content = stream.read(max(0, block["end"] - self.done) * ROW_BYTES)
+        probabilities = np.frombuffer(content, "<f8")
+        if crc32(content) != block["crc"] or len(content) != (block["end"] - self.done) * ROW_BYTES:
+            raise ValueError("another checksum")
+        if not np.isfinite(probabilities).all():
+            raise ValueError("probabilities that are not finite")
+        rows = range(self.done, block["end"])
+        bad = {int(row): str(said) for row, said in block["bad"].items()}
+        faces = block.get("faces", [])
+        if not rows or bad.keys() - set(rows) or len(faces) not in (0, len(rows)):
+            raise ValueError("rows of other blocks")
+        if not all(count is None or isinstance(count, int) for count in faces):
+            raise ValueError("numbers of faces that are none")
+        self._count(block["end"], bad, int(block["faces_missed"]), tuple(faces))
 
     def _count(self, end: int, bad: Mapping[int, str], faces_missed: int, faces: Sequence[int | None]) -> None:
         self.done = end

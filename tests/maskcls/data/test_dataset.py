@@ -116,10 +116,10 @@ def test_what_is_not_saved_is_not_loaded(make_contest, cache, tmp_path):
         FaceDataset.load(tmp_path / "nowhere", CacheOptions(cache))
     prepare(make_contest(24), cache=CacheOptions(cache)).save(tmp_path)
     (tmp_path / "split.json").write_text("{")
-    with pytest.raises(DataError, match=r"split\.json is not JSON"):
+    with pytest.raises(DataError, match=r"split\.json can't be read: The split is not JSON"):
         FaceDataset.load(tmp_path, CacheOptions(cache))
     (tmp_path / "photos.csv").write_text("")
-    with pytest.raises(DataError, match=r"photos\.csv can't be read \(.*\)\. Expected the table that a run writes\."):
+    with pytest.raises(DataError, match=r"photos\.csv can't be read: .*\. Expected the table of photos"):
         FaceDataset.load(tmp_path, CacheOptions(cache))
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import resource
 import shutil
@@ -12,10 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from maskcls.data.geometry import Geometry
-from maskcls.errors import CallError, DataError
+from maskcls.errors import CallError, DataError, RunError
 from maskcls.labels import CLASS_NAMES
 from maskcls.models.backbones import normalisation
 from maskcls.models.model import build_models, log_probabilities
@@ -214,6 +216,14 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
     assert read_bundle(tmp_path / "b").classifiers[0].recipe == RECIPE
 
 
+def test_weights_that_are_not_finite_become_no_bundle(tmp_path: Path) -> None:
+    (state,) = states()
+    name = next(iter(state))
+    with pytest.raises(RunError, match=rf"The weights {name} are not finite, so no bundle is made of them"):
+        write_all(tmp_path / "b", Trained(RECIPE, [{**state, name: state[name] * torch.inf}]))
+    assert not list(tmp_path.iterdir())
+
+
 def test_states_of_another_normalisation_or_number_are_refused(tmp_path: Path) -> None:
     (state,) = states()
     shifted = {**state, "mean": state["mean"] + 3}
@@ -341,7 +351,7 @@ class TestDamage:
     def test_json_cut_short(self, folder: Path) -> None:
         text = (folder / "bundle.json").read_text()
         (folder / "bundle.json").write_text(text[: len(text) // 2])
-        with pytest.raises(DataError, match=r"bundle\.json is damaged: no JSON .* Export the bundle again"):
+        with pytest.raises(DataError, match=r"bundle\.json can't be read: .* JSON object\. Export the bundle again"):
             read_bundle(folder)
 
     def test_a_key_is_missing(self, folder: Path) -> None:
@@ -410,9 +420,55 @@ class TestDamage:
         with pytest.raises(DataError, match="does not fit this version of maskcls: A recipe has no key 'warp'"):
             read_bundle(folder)
 
-    def test_weights_of_another_backbone(self, folder: Path) -> None:
+    def change_recipe(self, folder: Path, **values: object) -> None:
+        recipe = Recipe().override({**self.classifier(folder)["recipe"], **values})
+        self.change_classifier(folder, recipe=recipe.model_dump(), recipe_digest=recipe.digest)
+
+    def test_a_recipe_that_is_not_the_one_of_its_digest(self, folder: Path) -> None:
         recipe = self.classifier(folder)["recipe"]
-        self.change_classifier(folder, recipe={**recipe, "backbone": "resnet10t"})
+        self.change_classifier(folder, recipe={**recipe, "join": "hard"})
+        with pytest.raises(DataError, match="its recipe has another digest than"):
+            read_bundle(folder, with_models=False)
+
+    def test_a_network_that_fills_no_memory_until_it_is_known_to_be_the_right_one(self, folder: Path) -> None:
+        self.change_recipe(folder, head="mlp", head_width=10**12)
+        with pytest.raises(DataError, match=r"its weights do not fit mobilenetv3_small_050 .*heads\..* differ"):
+            read_bundle(folder)
+
+    def test_photos_cut_in_another_way_than_its_recipe_says(self, folder: Path) -> None:
+        preprocessing = self.classifier(folder)["preprocessing"]
+        other = {**preprocessing, "geometry": Geometry(96).to_dict()}
+        self.change_classifier(folder, preprocessing=other)
+        with pytest.raises(DataError, match="its photos are cut by .*96.*, but its recipe has 64 px and none"):
+            read_bundle(folder, with_models=False)
+
+    def test_a_normalisation_that_is_not_the_one_of_its_weights(self, folder: Path) -> None:
+        preprocessing = self.classifier(folder)["preprocessing"]
+        other = [{**one, "std": [0.5, 0.5, 0.5]} for one in preprocessing["normalisation"]]
+        self.change_classifier(folder, preprocessing={**preprocessing, "normalisation": other})
+        with pytest.raises(DataError, match="its std is not the one of mobilenetv3_small_050"):
+            read_bundle(folder)
+
+    def test_a_model_that_is_one_too_many(self, folder: Path) -> None:
+        self.change_classifier(folder, models=self.classifier(folder)["models"] * 2)
+        with pytest.raises(DataError, match="it has 6 models, and three 3"):
+            read_bundle(folder)
+
+    def test_weights_that_are_not_finite(self, folder: Path) -> None:
+        """A wrong value under the right checksum, as a damaged memory leaves it when a bundle is written."""
+        described = self.classifier(folder)["models"]
+        state = safetensors.torch.load_file(folder / described[0]["file"])
+        next(tensor for tensor in state.values() if tensor.is_floating_point()).fill_(torch.nan)
+        content = safetensors.torch.save(state)
+        (folder / described[0]["file"]).write_bytes(content)
+        described[0] |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        self.change_classifier(folder, models=described)
+        with pytest.raises(DataError, match=r"the weights .* in model-mask3-.* are not finite\. Export it again"):
+            read_bundle(folder)
+        assert not read_bundle(folder, with_models=False).classifiers[0].models
+
+    def test_weights_of_another_backbone(self, folder: Path) -> None:
+        self.change_recipe(folder, backbone="resnet10t")
         with pytest.raises(
             DataError, match=r"its weights do not fit resnet10t as built here; it was written with torch .*, timm"
         ):

@@ -20,7 +20,7 @@ from maskcls.data.demo.folder import MIN_PERSONS
 from maskcls.data.faces.detectors import DETECTORS
 from maskcls.data.geometry import FACE_CROPS, Geometry
 from maskcls.data.splits import Split
-from maskcls.errors import CallError, DataError
+from maskcls.errors import CallError, DataError, RunError
 from maskcls.models.model import log_probabilities
 from maskcls.serving.evaluation import evaluate
 from maskcls.serving.predictor import Predictor, probabilities_of
@@ -337,3 +337,13 @@ def test_rows_of_the_photo_table_are_answered_as_their_files_are(
     rows = np.array([5, 0, 3])
     found = probabilities_of(folder, faces, rows, "cpu")
     assert np.array_equal(found, Predictor(folder, "cpu").probabilities([photo_kinds[row] for row in rows]))
+
+
+@pytest.mark.parametrize("name", ["three", "advised"])
+def test_weights_that_are_not_finite_predict_nobody(random_bundle: RandomBundle, name: str) -> None:
+    """The likeliest class of numbers that are none would be the first one, for everybody."""
+    broken = Predictor(random_bundle(name), "cpu")
+    with torch.no_grad():
+        next(broken.bundle.classifiers[0].models[0].parameters()).fill_(torch.nan)
+    with pytest.raises(RunError, match=rf"{name} are not finite: its weights are damaged\. Export it again"):
+        broken.predict([np.full((40, 40, 3), 100, np.uint8)], skip_bad=True)

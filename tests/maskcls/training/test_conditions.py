@@ -77,7 +77,7 @@ def test_each_change_of_conditions_begins_a_stretch(tmp_path: Path) -> None:
 def test_a_damaged_record_is_reported(tmp_path: Path) -> None:
     (tmp_path / HARDWARE).write_text('[{"from_epoch": 1}]')
     with pytest.raises(
-        DataError, match=r"hardware\.json can't be read \(KeyError\('threads'\)\)\. Expected a list of segments"
+        DataError, match=r"hardware\.json can't be read: KeyError\('threads'\)\. Expected a list of segments"
     ):
         segments(tmp_path)
 

@@ -112,7 +112,7 @@ def test_an_evaluation_without_memory_does_not_shrink_the_training(
 
 def test_a_damaged_result_is_named(tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text('{"state": "half"}')
-    with pytest.raises(DataError, match=r"result\.json can't be read .*Remove it to do this fit again"):
+    with pytest.raises(DataError, match=r"result\.json can't be read: .*Remove it to do this fit again"):
         FitResult.read(tmp_path)
 
 

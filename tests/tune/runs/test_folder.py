@@ -67,7 +67,7 @@ def test_what_a_kill_leaves_of_a_new_run_is_no_run(tmp_path: Path) -> None:
 def test_a_damaged_record_is_an_error(tmp_path: Path) -> None:
     run = new_run(tmp_path)
     run.search_file.write_text("{")
-    with pytest.raises(DataError, match=r"search\.json cannot be read"):
+    with pytest.raises(DataError, match=r"search\.json can't be read"):
         run.record()
 
 

@@ -259,5 +259,5 @@ def test_damaged_predictions_are_an_error(made: Run, demo_cache: Path) -> None:
     assert len(read_curve(request.folder)) == 1
     assert json.loads((request.folder / "recipe.json").read_text())["seed"] == 1
     (request.folder / "answers.npz").write_bytes(b"PK")
-    with pytest.raises(DataError, match="answers.npz cannot be read .* they are made again"):
+    with pytest.raises(DataError, match="answers.npz can't be read: .* they are made again"):
         read_finalists(run, trials, faces, Design(1, 1, RepeatBy.SEEDS))

@@ -54,7 +54,7 @@ def test_a_damaged_run_is_listed_and_shown_with_what_is_wrong(run: SearchRun) ->
     run.record_file.write_text("{")
     (damaged,) = [line for line in call(run, "list").out.splitlines() if "made" in line]
     assert "damaged" in damaged
-    assert "search.json cannot be read" in call(run, "show", "made").out
+    assert "search.json can't be read" in call(run, "show", "made").out
 
 
 def test_a_run_is_shown_with_what_fills_the_disk(run: SearchRun) -> None:
