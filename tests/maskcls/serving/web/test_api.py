@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
 from maskcls.data.decoding import png
@@ -195,6 +196,13 @@ def test_a_body_that_is_something_else_is_refused(
     assert error_of(client.post("/v1/predict", content=body, headers=headers)) == (status, code)
 
 
+def picture_of(answer: dict[str, Any]) -> NDArray[np.uint8]:
+    """The picture of an answer of /v1/explain, RGB."""
+    found = cv2.imdecode(np.frombuffer(base64.b64decode(answer["image"]), np.uint8), cv2.IMREAD_COLOR)
+    assert found is not None
+    return found[:, :, ::-1].astype(np.uint8)
+
+
 def test_where_the_evidence_lies_is_a_picture_of_what_the_classifier_sees(
     client: TestClient, predictor: Predictor, drawn_face: bytes
 ) -> None:
@@ -202,7 +210,7 @@ def test_where_the_evidence_lies_is_a_picture_of_what_the_classifier_sees(
     (predicted,) = client.post("/v1/predict", files=form(drawn_face)).json()["predictions"]
     for key in ("class", "mask", "gender", "age_group"):
         assert found[key] == predicted[key]
-    shown = cv2.imdecode(np.frombuffer(base64.b64decode(found["image"]), np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
+    shown = picture_of(found)
     crops = predictor.crops(drawn_face)
     (seen,) = (each.pixels for each in crops.values())
     expected = grad_cam(predictor.bundle.classifiers[0].models, seen[None], np.array([found["class"]]))
@@ -222,7 +230,7 @@ def test_of_an_ensemble_the_heaviest_classifier_explains(
     assert heaviest.weight == max(each.weight for each in together.bundle.classifiers)
     with serving(predictor=together) as client:
         found = client.post("/v1/explain", json={"image": in_base64(drawn_face)}).json()
-    shown = cv2.imdecode(np.frombuffer(base64.b64decode(found["image"]), np.uint8), cv2.IMREAD_COLOR)
+    shown = picture_of(found)
     assert shown.shape[:2] == (heaviest.geometry.image_size,) * 2
 
 
