@@ -111,6 +111,12 @@ def repairs(run: SearchRun, place: Path) -> None:
     repair(run)
 
 
+def repairs_a_lost_journal(run: SearchRun, place: Path) -> None:
+    with suppress(OSError):
+        run.journal.unlink()
+    repair(run)
+
+
 def takes_a_fit_over(run: SearchRun, place: Path) -> None:
     read_end(run.trial("0007"))
 
@@ -121,16 +127,16 @@ def reports(run: SearchRun, place: Path) -> None:
 
 READERS: tuple[Callable[[SearchRun, Path], None], ...] = (
     *(reads_everything, opens_for_a_resume, exports, resumes_a_fit, reproduces, shows_the_dashboard),
-    *(counts_uses_of_the_holdout, prunes, repairs, takes_a_fit_over, reports),
+    *(counts_uses_of_the_holdout, prunes, repairs, repairs_a_lost_journal, takes_a_fit_over, reports),
 )
 ABOUT: Mapping[str, tuple[Callable[[SearchRun, Path], None], ...]] = {
     "state.pt": (exports, resumes_a_fit),
     "best-2.safetensors": (exports, resumes_a_fit),
     "hardware.json": (reproduces,),
-    "recipe.json": (reproduces, repairs),
+    "recipe.json": (reproduces, repairs_a_lost_journal),
     "ended.json": (takes_a_fit_over,),
     "holdout-uses.jsonl": (counts_uses_of_the_holdout,),
-    "leaderboard.csv": (repairs,),
+    "leaderboard.csv": (repairs_a_lost_journal,),
     "answers.npz": (opens_for_a_resume, reports),
     "result.json": (opens_for_a_resume, reports),
 }

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import optuna
 
 from maskcls.errors import Damaged
-from maskcls.files import FileKind, write_csv
+from maskcls.files import FileKind, number_of, parse_object, write_csv
 from tune.runs.folder import SearchRun
 from tune.runs.optuna_private import storage_of
 from tune.runs.study import PRESET, Record, begun, record
@@ -60,7 +60,19 @@ def read(run: SearchRun) -> dict[str, dict[str, str]]:
         rows = list(csv.DictReader(io.StringIO(LEADERBOARD_FILE.read_text(run.leaderboard), newline="")))
     except (Damaged, csv.Error):  # it is written again from the study anyway
         return {}
-    return {row["trial"]: row for row in rows if None not in row.values() and set(COLUMNS) <= row.keys()}
+    return {row["trial"]: row for row in rows if _is_whole(row)}
+
+
+def _is_whole(row: dict[str, str]) -> bool:
+    """Whether a row is one that `write` writes."""
+    try:
+        TrialState(row["state"])
+        int(row["epochs"] or 0)
+        number_of(float(row["seconds"]))
+        parse_object(row["overrides"])
+    except (ValueError, TypeError, KeyError):
+        return False
+    return None not in row.values() and set(COLUMNS) <= row.keys()
 
 
 def _row(rank: int, record: Record) -> tuple[object, ...]:

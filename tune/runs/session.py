@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
-from maskcls.errors import DataError
-from maskcls.files import write_atomically, write_csv
+from maskcls.errors import Damaged, DataError
+from maskcls.files import FileKind, write_atomically, write_csv
 from maskcls.models.weights import check_reachable
 from maskcls.recipe import Recipe
 from maskcls.text import command
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 
 FINGERPRINTS = "fingerprints.csv"
+FINGERPRINTS_FILE = FileKind("fingerprints of photos by their keys", "Restore it from a backup.", most_bytes=1 << 34)
 """Of each photo, beside the run's photo table. A run that was begun before there were any gets them at a resume."""
 _COLUMNS = ("key", "fingerprint")
 _Options = TypeVar("_Options", bound=SharedOptions)
@@ -238,9 +239,9 @@ def _known(run: RunFolder, digest: str | None) -> Mapping[str, str]:
         return {}
     file = run.data / FINGERPRINTS
     try:
-        rows = csv.reader(io.StringIO(file.read_text(encoding="utf-8"), newline=""))
+        rows = csv.reader(io.StringIO(FINGERPRINTS_FILE.read_text(file), newline=""))
         known = dict(list(rows)[1:])
-    except (OSError, ValueError):
+    except (Damaged, ValueError, csv.Error):
         known = {}
     if _digest(known) != digest:
         raise DataError(

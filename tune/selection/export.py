@@ -11,9 +11,10 @@ from torch import Tensor
 
 from maskcls.data.dataset import FaceDataset
 from maskcls.errors import Damaged, DataError
+from maskcls.files import number_of
 from maskcls.models.model import build_models
 from maskcls.recipe import Recipe
-from maskcls.serving.bundle import MANIFEST, read_bundle, read_manifest
+from maskcls.serving.bundle import MANIFEST, MANIFEST_FILE, read_bundle, read_manifest
 from maskcls.serving.calibration import Calibration
 from maskcls.serving.export import Trained, check_writable, export, note_calibration
 from maskcls.serving.holdout_uses import bundle_digest
@@ -161,9 +162,10 @@ def _keep_if_better(run: SearchRun, f1: float, faces: FaceDataset) -> None:
         return
     try:
         earlier = read_manifest(run.best)
+        with MANIFEST_FILE.reading(run.best / MANIFEST):
+            own = number_of(earlier["scores"].get("validation", {}).get("f1", 0.0))
     except DataError:  # damaged, so that nothing is to be kept
         return
-    own = float(earlier["scores"].get("validation", {}).get("f1", 0.0))
     people = (earlier.get("data_digest"), earlier.get("split_digest"))
     if people != (faces.digest, faces.split.digest) or own <= f1:
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,7 +13,7 @@ from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
 
 from maskcls.errors import DataError
-from maskcls.files import set_aside
+from maskcls.files import parse_object, set_aside
 from maskcls.text import counted, first
 from tune.fitting.curve import read_curve
 from tune.fitting.request import RECIPE, RECIPE_FILE
@@ -144,7 +143,7 @@ def _trial(folder: Path, base: dict[str, Any], known: study.Record | None, row: 
     if known is not None:
         origin, overrides = known.origin, known.overrides
     elif row is not None:
-        origin, overrides = row["origin"], json.loads(row["overrides"])
+        origin, overrides = row["origin"], parse_object(row["overrides"])
     else:
         origin = study.SAMPLED if int(folder.name) else study.PRESET
         overrides = {key: value for key, value in recipe.items() if base.get(key, value) != value}
