@@ -37,6 +37,8 @@ WEIGHTS_FILE = FileKind("weights, or a graph", "Copy the whole folder again, or 
 OF_A_CLASSIFIER = ("task_split", "recipe", "recipe_digest", "preprocessing", "models", "weights_origin")
 """Keys of each classifier in bundle.json, beside its weight; in format version 2 they stood at the top."""
 WEIGHTS_TOLERANCE = 1e-9
+_MOST_SAID = 2000
+"""Characters of what is wrong: a damaged field may be long."""
 
 
 @dataclass(frozen=True)
@@ -120,14 +122,13 @@ def read_bundle(folder: Path, *, with_models: bool = True) -> Bundle:
         if is_out_of_memory(error):
             raise
         raise DataError(
-            f"{folder / MANIFEST} is damaged: {error!r} while reading it. Export the bundle again."
+            f"{folder / MANIFEST} is damaged: {repr(error)[:_MOST_SAID]} while reading it. Export the bundle again."
         ) from None
     except (CallError, DataError) as error:
         if str(folder) in str(error):
             raise
-        raise DataError(
-            f"The bundle {folder} does not fit this version of maskcls: {str(error).rstrip('.')}. Export it again."
-        ) from None
+        said = str(error)[:_MOST_SAID].rstrip(".")
+        raise DataError(f"The bundle {folder} does not fit this version of maskcls: {said}. Export it again.") from None
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -145,7 +146,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         )
     if manifest.get("format_version") not in READ_VERSIONS:
         raise DataError(
-            f"{folder} is a bundle of format version {manifest.get('format_version')}, "
+            f"{folder} is a bundle of format version {str(manifest.get('format_version'))[:40]}, "
             f"and this maskcls reads versions {', '.join(map(str, READ_VERSIONS))}. "
             "Export it again with this version, or install the one that wrote it."
         )
