@@ -27,6 +27,7 @@ import typer
 from maskcls.cli import run
 from maskcls.data.decoding.decode import decode_bytes
 from maskcls.data.demo.folder import draw
+from maskcls.data.photos import read_photos
 from maskcls.machine import resolve_device, set_threads, usable_cores
 from maskcls.serving.predictor import Predictor
 from tests.benchmarks.load import Load, measure
@@ -56,7 +57,7 @@ def main(
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         place = Path(folder)
         draw(place / "faces", PEOPLE, seed=0)
-        files = sorted((place / "faces").rglob("*.jpg"))
+        files = [Path(file) for file in read_photos(place / "faces")["file"]]
         bundle = new_bundle(place / "bundle", backbone, "none", image_size)
         urls = {
             name: stack.enter_context(serving(bundle, "--device", device, "--batch", batch, "--no-face-check")).url

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import resources
@@ -98,7 +99,11 @@ def build_app(predictor: Predictor, limits: Limits, access: Access, *, face_chec
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        # What was loaded lives as long as the service: no garbage collection of a request needs to walk over it.
+        gc.collect()
+        gc.freeze()
         yield
+        gc.unfreeze()
         service.close()
 
     app = FastAPI(

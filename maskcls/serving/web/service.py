@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskcls.data.decoding.decode import decode_bytes
+from maskcls.data.decoding.kinds import Size
 from maskcls.data.faces.detectors import DETECTORS, usable_detector
 from maskcls.errors import DataError, RunError
 from maskcls.machine import usable_cores
@@ -50,6 +51,17 @@ class Explained(NamedTuple):
     evidence: Evidence
 
 
+class _Sized(NamedTuple):
+    """A photo's file, and its size by its header."""
+
+    data: bytes
+    size: Size
+
+    @property
+    def is_large(self) -> bool:
+        return self.size.width * self.size.height > LARGE_PX
+
+
 class Service:
     """A bundle that answers requests within limits. To be used from one event loop, and closed.
 
@@ -65,25 +77,24 @@ class Service:
         if face_check and self._detector is None:
             log.warning("No answer will warn of no face or several: %s", DETECTORS["yunet"].why_not())
         self._admitted = 0  # photos, from their arrival to the answer
-        self.explains = self.check_model()
+        self.check_model()
+        self.explains = predictor.evidence(_gray(predictor), 0) is not None
         """Whether it can say where the evidence for a class lies."""
         self._decoders = ThreadPoolExecutor(max(2, usable_cores()), "decoder")
         self._large_decoder = ThreadPoolExecutor(1, "large-decoder")
         self._explainer = ThreadPoolExecutor(1, "explainer")
         self._batcher = Batcher(predictor.at_once, limits.batch, self.metrics.batch_photos.observe)
 
-    def check_model(self) -> bool:
+    def check_model(self) -> None:
         """Predict one photo: a bundle whose weights are not finite must not come up; and the first pass is slow.
 
-        Returns whether the evidence for its class can be had. Raises RunError if it fails.
+        Raises RunError if it fails.
         """
-        gray = self.predictor.crops(np.full((64, 64, 3), 128, np.uint8))
-        if not np.isfinite(self.predictor.at_once([gray])).all():
+        if not np.isfinite(self.predictor.at_once([_gray(self.predictor)])).all():
             raise RunError(
                 f"The probabilities of {self.predictor.bundle.folder} are not finite: its weights are damaged. "
                 "Export it again."
             )
-        return self.predictor.evidence(gray, 0) is not None
 
     @property
     def is_full(self) -> bool:
@@ -99,13 +110,13 @@ class Service:
         return await self._answer(content_type, body, replace(self.limits, photos=1), self._explain)
 
     async def _answer(
-        self, content_type: str, body: bytes, limits: Limits, work: Callable[[list[bytes]], Awaitable[_Result]]
+        self, content_type: str, body: bytes, limits: Limits, work: Callable[[list[_Sized]], Awaitable[_Result]]
     ) -> _Result:
         """Do the work on the photos of a body, in the time and with the room that there is. Raises Refused."""
         try:
             async with asyncio.timeout(self.limits.request_s):
                 with self._admit(1):
-                    photos = await _in(self._decoders, read_photos, content_type, body, limits)
+                    photos = await _in(self._decoders, _read, content_type, body, limits)
                     with self._admit(len(photos) - 1):
                         return await work(photos)
         except TimeoutError:
@@ -126,14 +137,14 @@ class Service:
             threads.shutdown(cancel_futures=True)
         self._batcher.close()
 
-    async def _predict(self, photos: list[bytes]) -> list[Predicted]:
-        prepared = [await self._prepare(data, place) for place, data in enumerate(photos)]
+    async def _predict(self, photos: list[_Sized]) -> list[Predicted]:
+        prepared = [await self._prepare(photo, place) for place, photo in enumerate(photos)]
         found = await self._probabilities([each.crops for each in prepared])
         return [Predicted(each, one.faces) for each, one in zip(found, prepared, strict=True)]
 
-    async def _explain(self, photos: list[bytes]) -> Explained:
-        (data,) = photos
-        crops = (await self._prepare(data, 0, looks_for_faces=False)).crops
+    async def _explain(self, photos: list[_Sized]) -> Explained:
+        (photo,) = photos
+        crops = (await self._prepare(photo, 0, looks_for_faces=False)).crops
         (probabilities,) = await self._probabilities([crops])
         class_ = int(probabilities.argmax())
         return Explained(class_, await _in(self._explainer, self._evidence, crops, class_))
@@ -156,10 +167,9 @@ class Service:
         self.metrics.photos.inc(len(photos))
         return found
 
-    async def _prepare(self, data: bytes, place: int, *, looks_for_faces: bool = True) -> Seen:
-        size = await _in(self._decoders, check_header, data, self.limits, place)
-        decoders = self._large_decoder if size.width * size.height > LARGE_PX else self._decoders
-        return await _in(decoders, self._decode, data, place, looks_for_faces)
+    async def _prepare(self, photo: _Sized, place: int, *, looks_for_faces: bool = True) -> Seen:
+        decoders = self._large_decoder if photo.is_large else self._decoders
+        return await _in(decoders, self._decode, photo.data, place, looks_for_faces)
 
     def _decode(self, data: bytes, place: int, looks_for_faces: bool) -> Seen:
         """Decode a photo and crop it: pixels to the bit as `maskcls.predict` has them of the same file."""
@@ -184,6 +194,16 @@ class Service:
         finally:
             self._admitted -= photos
             self.metrics.waiting.set(self._admitted)
+
+
+def _read(content_type: str, body: bytes, limits: Limits) -> list[_Sized]:
+    """The photos of a body, each with its size. Raises Refused."""
+    contents = read_photos(content_type, body, limits)
+    return [_Sized(data, check_header(data, limits, place)) for place, data in enumerate(contents)]
+
+
+def _gray(predictor: Predictor) -> Crops:
+    return predictor.crops(np.full((64, 64, 3), 128, np.uint8))
 
 
 async def _in(threads: ThreadPoolExecutor, work: Callable[..., _Result], *arguments: object) -> _Result:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import threading
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -135,16 +137,21 @@ def replaced(service: UnderRay, before: list[int]) -> None:
 
 
 def served_name(url: str) -> str:
-    import urllib.request
-
     with urllib.request.urlopen(f"{url}/v1/model") as answer:
         return str(yaml.safe_load(answer)["name"])
 
 
+def damaged(bundle: Path, copy: Path) -> Path:
+    """A copy whose weights are cut off."""
+    weights = next(shutil.copytree(bundle, copy).rglob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-100])
+    return copy
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(900)
-def test_a_new_bundle_and_a_killed_replica_cost_no_request(random_bundle: RandomBundle, tmp_path: Path) -> None:
-    """Under load from eight clients, with Ray's HAProxy, which sends a request again whose replica died."""
+def test_new_bundles_and_a_killed_replica_cost_no_request(random_bundle: RandomBundle, tmp_path: Path) -> None:
+    """Under load from eight clients, with the environment of deploy/serve.env; one of the new bundles is damaged."""
     first, second = random_bundle("three"), random_bundle("single")
     with ray_with_serve(tmp_path, **retrying(tmp_path)) as service:
         service.deploy(first)
@@ -154,7 +161,9 @@ def test_a_new_bundle_and_a_killed_replica_cost_no_request(random_bundle: Random
             os.kill(replicas[0], signal.SIGKILL)
             replaced(service, replicas)
             service.deploy(second)
+            service.submit(damaged(first, tmp_path / "damaged"))
+            service.wait_until("DEPLOY_FAILED", "UNHEALTHY")
             time.sleep(3)
-        assert served_name(service.url) == second.name
+            assert served_name(service.url) == second.name
         print(f"{len(during.load.latencies_s)} requests answered, failed: {during.load.failed or 'none'}")
         assert during.load.failed == {}

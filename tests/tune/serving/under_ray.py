@@ -68,7 +68,7 @@ class UnderRay:
         deadline = time.monotonic() + PATIENCE_S
         while (found := self.application()).get("status") not in statuses:
             assert time.monotonic() < deadline, found
-            assert found.get("status") != "DEPLOY_FAILED", found["message"]
+            assert found.get("status") != "DEPLOY_FAILED" or "DEPLOY_FAILED" in statuses, found["message"]
             time.sleep(0.5)
         return found
 
