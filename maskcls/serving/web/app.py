@@ -134,11 +134,13 @@ def _as_refused(error: Exception) -> Refused:
 def _add_api(app: FastAPI, service: Service) -> None:
     facts = model_facts(service.predictor.bundle, service.limits, service.predictor.abstain, explains=service.explains)
 
-    @app.post("/v1/predict", openapi_extra=_BODY, responses=_REFUSALS)
-    async def predict(request: Request) -> Answer:
+    @app.post("/v1/predict", openapi_extra=_BODY, responses=_REFUSALS, response_model=Answer)
+    async def predict(request: Request) -> Response:
         """Classify photos: each a field `file` of a form, or base64 in JSON."""
         found = await service.predict(request.headers.get("content-type", ""), await request.body())
-        return Answer(predictions=[prediction(each, service.predictor.abstain) for each in found])
+        answered = Answer(predictions=[prediction(each, service.predictor.abstain) for each in found])
+        # As text: an Answer would be checked a second time.
+        return Response(answered.model_dump_json(by_alias=True), media_type="application/json")
 
     async def explain(request: Request) -> Explanation:
         """Say where in one photo, sent as to /v1/predict, the evidence for its likeliest class lies."""
