@@ -34,7 +34,7 @@ from tests.benchmarks.load import Load, measure
 from tests.benchmarks.prediction import limit, new_bundle
 from tests.benchmarks.report import summary, table, write
 from tests.maskcls.serving.web.process import serving
-from tests.tune.serving.under_ray import ray_with_serve, retrying
+from tests.tune.serving.under_ray import ray_with_serve
 
 DECODE, FORWARD, LIMIT = "(d) decoding alone", "(f) the models alone", "limit"
 BATCH = 16
@@ -64,7 +64,7 @@ def main(
             for name, batch in {"batches": BATCH, "one by one": 1}.items()
         }
         if ray:
-            urls["Ray Serve"] = stack.enter_context(under_ray(bundle, device, place))
+            urls["Ray Serve"] = stack.enter_context(under_ray(bundle, device))
         predictor = Predictor(bundle, device)
         parts, loads = alternate(predictor, files, urls, seconds, rounds)
     results = parts | {LIMIT: [limit(d, f, device) for d, f in zip(parts[DECODE], parts[FORWARD], strict=True)]}
@@ -77,11 +77,11 @@ def main(
 
 
 @contextmanager
-def under_ray(bundle: Path, device: str, place: Path) -> Iterator[str]:
+def under_ray(bundle: Path, device: str) -> Iterator[str]:
     """deploy/serve.yaml with one replica per core, or per half a GPU: its address."""
     cores = usable_cores()
     shares = {"num_cpus": 1, "num_gpus": 0 if device == "cpu" else 1 / cores}
-    with ray_with_serve(place, **retrying(place)) as service:
+    with ray_with_serve() as service:
         service.deploy(
             bundle,
             args={"device": device, "face_check": False},

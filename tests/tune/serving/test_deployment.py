@@ -22,7 +22,7 @@ from maskcls.errors import CallError, RunError
 from maskcls.serving.web.examples import draw_examples
 from maskcls.serving.web.limits import Limits
 from tests.benchmarks.load import Load, send
-from tests.tune.serving.under_ray import FILE, NAME, UnderRay, ray_with_serve, retrying
+from tests.tune.serving.under_ray import FILE, NAME, UnderRay, ray_with_serve
 
 pytest.importorskip("ray.serve", reason="the extra `ray-serve`")
 from ray.serve.schema import ServeDeploySchema
@@ -153,7 +153,7 @@ def damaged(bundle: Path, copy: Path) -> Path:
 def test_new_bundles_and_a_killed_replica_cost_no_request(random_bundle: RandomBundle, tmp_path: Path) -> None:
     """Under load from eight clients, with the environment of deploy/serve.env; one of the new bundles is damaged."""
     first, second = random_bundle("three"), random_bundle("single")
-    with ray_with_serve(tmp_path, **retrying(tmp_path)) as service:
+    with ray_with_serve() as service:
         service.deploy(first)
         replicas = service.replicas()
         with Under(service.url, 8) as during:

@@ -15,9 +15,10 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
@@ -78,45 +79,50 @@ class UnderRay:
         return [each["pid"] for each in found if each["state"] == "RUNNING"]
 
 
-def retrying(folder: Path) -> dict[str, str]:
-    """The environment of deploy/serve.env, with ports and files of its own: several Rays may run on this machine."""
+def environment(folder: Path) -> dict[str, str]:
+    """That of deploy/serve.env, with ports and files of its own: several Rays may run on this machine."""
     lines = [line for line in ENVIRONMENT.read_text().splitlines() if line and not line.startswith("#")]
     stated = {name: value.strip('"') for name, _, value in (line.partition("=") for line in lines)}
-    with ExitStack() as stack:
-        free = [stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(2)]
     return {
         **stated,
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free[0]),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(free[1]),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "disabled",
+        "PYTHONPATH": str(ROOT),
     }
 
 
-@contextmanager
-def ray_with_serve(folder: Path, **environment: str) -> Iterator[UnderRay]:
-    """Start a Ray in a process of its own, in which environment variables say how Ray Serve works."""
-    own = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT), **environment}
+def free_port() -> int:
+    """A port of loopback on which nobody listens."""
     with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.tune.serving.under_ray"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, **own},
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        dashboard = f"http://{process.stdout.readline().strip()}"
-        yield UnderRay(f"http://127.0.0.1:{port}", dashboard, folder)
-    finally:
-        process.stdin.close()
-        process.wait(PATIENCE_S)
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def ray_with_serve() -> Iterator[UnderRay]:
+    """Start a Ray in a process of its own, in the environment of deploy/serve.env."""
+    with TemporaryDirectory(dir="/tmp", prefix="s") as short:  # HAProxy's socket lies in it: at most 97 characters
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.tune.serving.under_ray"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, **environment(Path(short))},
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            dashboard = f"http://{process.stdout.readline().strip()}"
+            yield UnderRay(f"http://127.0.0.1:{free_port()}", dashboard, Path(short))
+        finally:
+            process.stdin.close()
+            process.wait(PATIENCE_S)
 
 
 def main() -> None:
