@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -159,9 +160,15 @@ def _copy(bundle: Path, out: Path, overwrite: bool) -> None:
 
     check_writable(out, overwrite=overwrite)
     read_bundle(bundle, with_models=False)
-    if bundle.resolve() != out.resolve():
-        shutil.rmtree(out, ignore_errors=True)
-        shutil.copytree(bundle, out)
+    if bundle.resolve() == out.resolve():
+        return
+    passing = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        shutil.copytree(bundle, passing)
+        shutil.rmtree(out, ignore_errors=True)  # only now, so that a kill leaves no part of a bundle under the name
+        passing.rename(out)
+    finally:
+        shutil.rmtree(passing, ignore_errors=True)
 
 
 def _export_timm(found: SearchRun, trial: str | None, bundle: Path | None, out: Path, push: str | None) -> None:

@@ -272,9 +272,9 @@ def refuse_contradictions(stated: SharedOptions, recorded: SharedOptions, run_na
         stated: the resume's options. Those that it does not state are not looked at, except under --begin-or-resume:
             such a command describes the whole run, its defaults included.
     """
-    given_here = stated.model_fields_set - stated.moved(recorded).keys()
+    given_here, moved = stated.model_fields_set, stated.moved(recorded)
     defaults = set(stated.IDENTITY) - set(stated.FOLLOWING) if stated.begin_or_resume else set()
-    compared = [name for name in (*stated.IDENTITY, "name") if name in given_here | defaults]
+    compared = [name for name in (*stated.IDENTITY, "name") if name in (given_here | defaults) - moved.keys()]
     pairs = [(name, getattr(recorded, name), getattr(stated, name)) for name in compared]
     wrong = [
         f"--{name.replace('_', '-')} is {_shown(own)} in the run, but "

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from maskcls.data.dataset import FaceDataset, prepare
-from maskcls.errors import DataError
+from maskcls.errors import CallError, DataError
 from maskcls.stores.arrays import CacheOptions
 from tests.conftest import DemoFaces
 from tests.tune.search.test_command import call, recorded_run, refused
@@ -103,6 +103,11 @@ def test_a_folder_that_was_moved_is_taken_up_where_it_is(begun: Begun) -> None:
     said = begun.refusal()
     assert said.startswith(f"{begun.data}, from which one read its photos, is not there, or holds none of them, so not")
     assert said.endswith(f"--resume {begun.run.path} --data NEW")
+    whole = {"name": "one", "begin_or_resume": True, "space": "freezing", "epochs": 3, "set": ["head=mlp"]}
+    whole |= {"weights": "none", "scale": "cpu"}
+    assert SearchOptions.model_validate({**whole, "data": elsewhere}).resumed(begun.run).data == elsewhere
+    with pytest.raises(CallError, match=r"--data is .*faces in the run, but was not given \(default: not set\)"):
+        SearchOptions.model_validate(whole).resumed(begun.run)
     begun.check(data=elsewhere)
     after = FaceDataset.load(begun.run.data, CacheOptions()).photos
     assert all(Path(file).is_relative_to(elsewhere) for file in begun.files())
