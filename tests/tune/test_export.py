@@ -17,6 +17,7 @@ from maskcls.errors import CallError, RunError
 from maskcls.labels import N_CLASSES
 from maskcls.recipe import Recipe
 from maskcls.serving.bundle import read_bundle
+from maskcls.serving.export import note_scores
 from maskcls.stores.arrays import CacheOptions
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
@@ -112,21 +113,30 @@ def test_a_trials_best_epoch_to_the_bit(made: tuple[SearchRun, dict[str, Fit]], 
 def test_best_is_not_replaced_by_what_is_worse_without_keeping_it(
     made: tuple[SearchRun, dict[str, Fit]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run, fits = SearchRun(Path(shutil.copytree(made[0].path, tmp_path / "made"))), made[1]
-    worse, better = sorted(fits, key=lambda trial_id: fits[trial_id].best.validation_f1)[:: len(fits) - 1]
-    assert fits[worse].best.validation_f1 < fits[better].best.validation_f1
-    for trial_id in (worse, better):
+    run = SearchRun(Path(shutil.copytree(made[0].path, tmp_path / "made")))
+
+    def put(trial_id: str, f1: float | None = None) -> None:
         export_trial(run, trial_id, run.best, overwrite=True, calibrates=False)
-    assert run.best_earlier() == [], "a better one may replace it"
+        if f1 is not None:  # both fits score the same
+            note_scores(run.best, {"validation": {**read_bundle(run.best).scores["validation"], "f1": f1}})
+
+    for trial_id in ("0000", "0001"):
+        put(trial_id)
+    assert run.best_earlier() == [], "one that is as good may replace it"
+    put("0001", 0.5)
     best = (run.best / "bundle.json").read_bytes()
-    export_trial(run, worse, run.best, overwrite=True, calibrates=False)
+    put("0000")
     (kept,) = run.best_earlier()
-    assert f"kept in {kept}" in capsys.readouterr().err
+    assert f"validation macro F1 of 0.5000, more than the 0.0058 of what replaces it; it is kept in {kept}" in (
+        capsys.readouterr().err
+    )
     assert (kept / "bundle.json").read_bytes() == best
-    assert read_bundle(kept).scores["trial"] == better
-    for trial_id in (better, worse):
-        export_trial(run, trial_id, run.best, overwrite=True, calibrates=False)
+    assert read_bundle(kept).scores["trial"] == "0001"
+    put("0001", 0.5)
+    put("0000", 0.4)
     assert run.best_earlier() == [kept], "the same one is kept once"
+    put("0001")
+    assert [folder.name for folder in run.best_earlier()] == ["best-earlier", "best-earlier-2"]
 
 
 def test_the_frozen_stages_come_from_the_weights(made: tuple[SearchRun, dict[str, Fit]]) -> None:

@@ -84,6 +84,7 @@ def test_how_a_driver_failed_is_noted(tmp_path: Path, monkeypatch: pytest.Monkey
     def fails(*arguments: object, **settings: object) -> None:
         raise RunError("The disk is full.")
 
+    monkeypatch.setattr("tune.search.session.check_data", lambda run, options: None)  # there are no photos
     monkeypatch.setattr("tune.search.driver.drive", fails)
     assert "The disk is full." in refused(1, "--resume", "one", "--runs", tmp_path)
     (session,) = run.record().sessions
