@@ -62,8 +62,8 @@ def _check_shapes(recipe: Recipe, states: Sequence[Mapping[str, Tensor]], wrote:
     with torch.device("meta"):
         expected = build_models(recipe, pretrained=False)
     for model, state in zip(expected, states, strict=True):
-        shapes = {name: (tensor.shape, tensor.dtype) for name, tensor in model.state_dict().items()}
-        found = {name: (tensor.shape, tensor.dtype) for name, tensor in state.items()}
+        shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+        found = {name: tensor.shape for name, tensor in state.items()}
         differing = sorted(name for name in shapes.keys() | found.keys() if shapes.get(name) != found.get(name))
         if differing:
             raise DataError(

@@ -120,7 +120,7 @@ def test_folds_are_drawn_once(made: Run) -> None:
     assert [fit.trial_id for fit in again] == [fit.trial_id for fit in fits]
     assert file.stat().st_mtime_ns == at
     file.write_text(content[:-9])
-    with pytest.raises(DataError, match="folds-2-0.json is not JSON"):
+    with pytest.raises(DataError, match="folds-2-0.json can.t be read: The split is not JSON"):
         asked(made, Design(1, 2))
 
 
