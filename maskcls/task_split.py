@@ -72,7 +72,8 @@ class TaskSplit:
                 f"got {len(log_probabilities)}."
             )
         members = [np.asarray(member, np.float64) for member in log_probabilities]
-        joined = JOINS[rule](self, members)  # (n, 18)
+        with np.errstate(invalid="ignore"):
+            joined = JOINS[rule](self, members)  # (n, 18)
         # A hard join would make a class of it, and nobody would see that a member has no answer.
         joined[np.any([np.isnan(member).any(axis=1) for member in members], axis=0)] = np.nan
         return joined
