@@ -177,6 +177,8 @@ def _parsed(file: Path) -> dict[str, Any]:
         raise CallError(f"--config {file} cannot be read: {error.strerror}. Expected a TOML file of options.") from None
     except UnicodeDecodeError as error:
         raise CallError(f"--config {file} is not UTF-8 text ({error}), which TOML is. Save it as such.") from None
+    except RecursionError:
+        raise CallError(f"--config {file} is not a file of options: it is nested too deeply.") from None
     except tomllib.TOMLDecodeError as error:
         said = str(error).replace("at end of document", f"at line {len(text.splitlines())}, the end of the file")
         raise CallError(f"--config {file} is not TOML: {said}.") from None
@@ -281,7 +283,7 @@ def _save(file: Path, values: Mapping[str, Any], module: str) -> None:
     if file.exists():
         try:
             there = tomllib.loads(file.read_text(encoding="utf-8-sig"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             there = None
         if there != tomllib.loads(config_text(values, module)):
             raise CallError(

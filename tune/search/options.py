@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from maskcls.data.faces import model_file
 from maskcls.errors import CallError
+from maskcls.files import FileKind
 from maskcls.models import weights
 from maskcls.recipe import Recipe
 from maskcls.training import presets
@@ -24,6 +25,7 @@ from tune.search.plan import ASHA, LOGGERS, MANY, NONE, TPE, Sampler, Scheduler,
 
 DEFAULT_TRIALS, DEFAULT_FINALISTS, DEFAULT_REPEATS = 12, 3, 3
 SPACE_COPY = "space.py"
+SPACE_FILE = FileKind("a space: a Python file", "Restore it from a backup, or name another with --space.")
 FACE_CROP = "face_crop"
 
 

@@ -200,7 +200,7 @@ class StudySearch(Searcher):  # type: ignore[misc]
     def note_error(self, trial: Trial) -> None:
         """Keep what Ray says about a worker that failed: on_trial_complete gets no text."""
         file = Path(trial.error_file or "")
-        self._errors[trial.trial_id] = file.read_text() if file.is_file() else ""
+        self._errors[trial.trial_id] = file.read_text(errors="replace") if file.is_file() else ""
 
     def _explain(self, trial_id: str, trial: optuna.Trial) -> str:
         """Explain in one line why a trial lost its worker, and keep Ray's text in error.txt if the trial wrote none."""

@@ -43,7 +43,7 @@ from tune.runs.session import (
 from tune.runs.stopping import Outcome, Reason
 from tune.search.dry_run import print_plan
 from tune.search.ending import SearchOutcome, choose, design_of, emit_done, fits_left, hand_over, handed_over, retrain
-from tune.search.options import SPACE_COPY, Resolved, SearchOptions, at_a_time, resolve
+from tune.search.options import SPACE_COPY, SPACE_FILE, Resolved, SearchOptions, at_a_time, resolve
 from tune.search.plan import SearchPlan, drawn_recipes, geometries, vet
 from tune.search.warm_start import known_trials, n_importable, study_for_space
 
@@ -211,7 +211,9 @@ def _space_of(options: SearchOptions, found: SearchRun) -> tuple[Path | None, bo
         return None, options.space != before
     if options.space == before and (copy.exists() and not Path(options.space).is_file()):
         return copy, False
-    return Path(options.space), not copy.exists() or copy.read_bytes() != Path(options.space).read_bytes()
+    return Path(options.space), not copy.exists() or SPACE_FILE.read_bytes(copy) != SPACE_FILE.read_bytes(
+        Path(options.space)
+    )
 
 
 def _write_config(options: SearchOptions, resolved: Resolved, run: SearchRun) -> None:
@@ -270,7 +272,7 @@ def _left_s(plan: SearchPlan, began: float) -> float | None:
 def _fingerprint(options: SearchOptions, run: SearchRun) -> str:
     """The space's name, or a digest of a user-supplied one: another one for another space."""
     copy = run.path / SPACE_COPY
-    return hashlib.sha256(copy.read_bytes()).hexdigest()[:12] if copy.exists() else options.space
+    return hashlib.sha256(SPACE_FILE.read_bytes(copy)).hexdigest()[:12] if copy.exists() else options.space
 
 
 def _check_or_prepare_data(options: SearchOptions, resolved: Resolved, run: SearchRun) -> None:
