@@ -211,9 +211,8 @@ def _space_of(options: SearchOptions, found: SearchRun) -> tuple[Path | None, bo
         return None, options.space != before
     if options.space == before and (copy.exists() and not Path(options.space).is_file()):
         return copy, False
-    return Path(options.space), not copy.exists() or SPACE_FILE.read_bytes(copy) != SPACE_FILE.read_bytes(
-        Path(options.space)
-    )
+    given = Path(options.space)
+    return given, not copy.exists() or SPACE_FILE.read_bytes(copy) != SPACE_FILE.read_bytes(given)
 
 
 def _write_config(options: SearchOptions, resolved: Resolved, run: SearchRun) -> None:
