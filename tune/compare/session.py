@@ -104,6 +104,8 @@ def _begin(options: CompareOptions) -> int:
 
 
 def _resume(stated: CompareOptions, place: str) -> int:
+    from tune.fitting.result import set_aside_damaged
+
     found = ComparisonRun.open(place, stated.runs)
     options = stated.resumed(found)
     # A study's file that is named is read again, for it may have changed; else the run's copy counts.
@@ -114,6 +116,7 @@ def _resume(stated: CompareOptions, place: str) -> int:
             stack.enter_context(found.driving())
             wait_for_killed_driver(found)
             emit_run(found, options.seeds)
+            say_all(set_aside_damaged(sorted(found.path.glob("fits/*")), {}))
         machine = machine_of(options, stack)
         copied = found.study_copy.exists() and not other_study
         plan = resolve(options, machine, found.study_copy if copied else None)

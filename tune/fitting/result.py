@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from maskcls.errors import Missing
-from maskcls.files import FileKind, write_atomically
+from maskcls.errors import Damaged, Missing
+from maskcls.files import FileKind, set_aside, write_atomically
 from maskcls.training.conditions import HARDWARE, HARDWARE_FILE, forget_unfinished
 from tune.fitting.failures import ERROR
 from tune.fitting.request import FitRequest
@@ -80,6 +81,30 @@ class FitResult:
         """Write it whole."""
         content = {key: getattr(self, key) for key in _OWN} | dict(self.values)
         write_atomically(folder / RESULT, json.dumps(content, indent=2) + "\n")
+
+
+def set_aside_damaged(folders: Iterable[Path], reads: Mapping[str, Callable[[Path], object]]) -> list[str]:
+    """Set aside the results of fits that cannot be read, so that these fits are done again; return a line for each.
+
+    Args:
+        folders: of fits.
+        reads: by its name, what reads another file without which a result is worth nothing, given the fit's folder.
+    """
+    said = []
+    for folder in folders:
+        damaged: dict[str, Damaged] = {}
+        for name, read in {RESULT: FitResult.read, **reads}.items():
+            try:
+                read(folder)
+            except Missing:
+                continue
+            except Damaged as error:
+                damaged[name] = error
+        for name in {RESULT, *damaged} if damaged else ():
+            if os.path.lexists(folder / name):
+                set_aside(folder / name)
+        said += [f"{error} It was set aside, and the fit is done again." for error in damaged.values()]
+    return said
 
 
 def write_result(request: FitRequest, outcome: FitOutcome) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 from markupsafe import escape
 
 from maskcls.data.dataset import FaceDataset
-from maskcls.errors import CallError, MaskclsError
+from maskcls.errors import CallError, Damaged, MaskclsError
 from maskcls.files import write_atomically
 from maskcls.labels import CLASS_NAMES
 from maskcls.reports.page import Html, Section, bar, dot, folded, page, pairs, paragraph, section, table, tiles
@@ -39,6 +40,8 @@ from tune.selection.record import ChoiceRecord, read_choice
 
 Curves = Mapping[str, Sequence[Mapping[str, Any]]]
 """By trial: one row per epoch."""
+
+log = logging.getLogger("maskcls")
 
 MAX_ROWS = 200
 """Rows of the page's leaderboard; leaderboard.csv has all."""
@@ -72,7 +75,7 @@ def write_report(run: SearchRun, options: ReportOptions | None = None, out: Path
     options = options or ReportOptions()
     _check_can_show(run, options)
     trials = records(run)
-    curves = {trial.trial_id: read_curve(run.trial(trial.trial_id)) for trial in trials}
+    curves = {trial.trial_id: _curve(run.trial(trial.trial_id)) for trial in trials}
     search = run.record()
     choice = read_choice(search)
     best = _best(trials, choice)
@@ -170,7 +173,16 @@ def model_of(run: SearchRun, best: Record, choice: ChoiceRecord | None, curves: 
     if to_end is None:
         return Model(best, best.best_epoch, curves[best.trial_id])
     folder = finish_request(run, best, cpus=1, gpus=0.0).folder
-    return Model(best, to_end.best_epoch, read_curve(folder))
+    return Model(best, to_end.best_epoch, _curve(folder))
+
+
+def _curve(folder: Path) -> Sequence[Mapping[str, Any]]:
+    """A fit's curve; none, and a warning, where it is damaged: the rest of the page does not depend on it."""
+    try:
+        return read_curve(folder)
+    except Damaged as error:
+        log.warning("A curve is missing in the report. %s", error)
+        return []
 
 
 def gain(trials: Sequence[Record]) -> float | None:

@@ -131,6 +131,7 @@ def _resume(stated: SearchOptions, place: str, caller: Caller) -> int:
             stack.enter_context(found.driving())
             wait_for_killed_driver(found)
             emit_run(found, options.trials)
+            _set_aside_damaged(found)
         check_trials(found)
         trials = records(found)
         ended = sum(trial.state.ended for trial in trials)
@@ -173,6 +174,15 @@ def _resume(stated: SearchOptions, place: str, caller: Caller) -> int:
         _write_config(options, resolved, found)
         ray = stack.enter_context(cluster.starting(options.address, is_guest=caller.is_guest))
         return _search(options, resolved, found, ray(), caller)
+
+
+def _set_aside_damaged(run: SearchRun) -> None:
+    """Set aside what cannot be read of the fits after the search, and say so: they are done again."""
+    from tune.fitting.result import set_aside_damaged
+    from tune.selection.predictions import PREDICTIONS, read_predictions
+
+    fits = sorted(run.finalists.glob("[!.]*"))
+    say_all(set_aside_damaged(fits, {PREDICTIONS: read_predictions}))
 
 
 def _enough(options: SearchOptions, run: SearchRun, ended: int) -> str:
