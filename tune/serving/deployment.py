@@ -30,6 +30,9 @@ AUTH = "MASKCLS_AUTH"
 OF_THE_PROXY = ("header_s", "connections")
 """Limits that only a server of one's own can keep; under Ray Serve the proxy accepts connections and reads headers."""
 
+STARTS = 3
+"""How often replicas may fail to start until Ray gives a new bundle up."""
+
 
 class ServingOptions(BaseModel):
     """The `args` of an application in the file; each is the option of `maskcls serve` with the same meaning.
@@ -75,7 +78,7 @@ def build(args: dict[str, Any]) -> serve.Application:
     options = read_options(args)
     _access(options)  # what is wrong with it is said before any replica starts
     replica: Any = serve.ingress(_builder(options))(Replica)
-    return serve.deployment(replica, name="maskcls").bind()
+    return serve.deployment(replica, name="maskcls", max_constructor_retry_count=STARTS).bind()
 
 
 class Replica:
