@@ -53,6 +53,13 @@ class ServingOptions(BaseModel):
     face_check: bool = True
     limits: Limits = Limits()
 
+    @field_validator("bundle")
+    @classmethod
+    def _found_anywhere(cls, bundle: Path) -> Path:
+        if not bundle.is_absolute():
+            raise CallError(f"args: bundle: {bundle} given, but an absolute path expected: replicas start elsewhere.")
+        return bundle
+
     @field_validator("limits", mode="before")
     @classmethod
     def _kept_here(cls, given: Any) -> Limits:

@@ -36,12 +36,13 @@ RandomBundle = Callable[[str], Path]
     ("args", "message"),
     [
         ({}, "args: bundle: Field required, but got {}. Known: bundle, device, engine, abstain, host"),
-        ({"bundle": "b", "port": 1}, "args: port: Extra inputs are not permitted, but got 1"),
-        ({"bundle": "b", "engine": "tf"}, "args: engine: Input should be 'torch', 'onnx' or 'int8', but got 'tf'"),
-        ({"bundle": "b", "abstain": 2}, "args: abstain: Input should be less than or equal to 1, but got 2"),
-        ({"bundle": "b", "limits": {"connections": 9}}, "limits: {'connections': 9} given, but of these numbers"),
-        ({"bundle": "b", "limits": {"queue": 0}}, "`queue > 0` must hold, but got 0"),
-        ({"bundle": "b", "host": "0.0.0.0"}, "--host 0.0.0.0 lets other machines in. Say who may use the service"),
+        ({"bundle": "runs/first/best"}, "bundle: runs/first/best given, but an absolute path expected"),
+        ({"bundle": "/b", "port": 1}, "args: port: Extra inputs are not permitted, but got 1"),
+        ({"bundle": "/b", "engine": "tf"}, "args: engine: Input should be 'torch', 'onnx' or 'int8', but got 'tf'"),
+        ({"bundle": "/b", "abstain": 2}, "args: abstain: Input should be less than or equal to 1, but got 2"),
+        ({"bundle": "/b", "limits": {"connections": 9}}, "limits: {'connections': 9} given, but of these numbers"),
+        ({"bundle": "/b", "limits": {"queue": 0}}, "`queue > 0` must hold, but got 0"),
+        ({"bundle": "/b", "host": "0.0.0.0"}, "--host 0.0.0.0 lets other machines in. Say who may use the service"),
     ],
 )
 def test_what_is_wrong_in_the_file_is_said_before_a_replica_starts(
