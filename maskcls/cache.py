@@ -83,8 +83,9 @@ def _total(stores: list[StoreInfo]) -> str:
 
 
 def _print_table(photos: list[StoreInfo], features: list[StoreInfo]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from maskcls.command_line.console import SafeConsole
 
     table = Table("store", "photos", "of each", "size", "last used", "in use", "of")
     for store in (*photos, *features):
@@ -93,7 +94,7 @@ def _print_table(photos: list[StoreInfo], features: list[StoreInfo]) -> None:
         held = held if store.held in (None, store.photos) else f"{store.held:,} of {held}"
         shape = f"{store.shape[1]} px" if store in photos and store.photos else " x ".join(map(str, store.shape[1:]))
         table.add_row(store.name, held, shape, gb(store.n_bytes), used, "yes" if store.in_use else "no", store.source)
-    console = Console()
+    console = SafeConsole()
     if not console.is_terminal:
         console.width = 200  # so that programs that read the table get whole lines
     console.print(table)

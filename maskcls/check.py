@@ -12,7 +12,7 @@ from maskcls.cli import run
 from maskcls.data.problems import remedy
 from maskcls.errors import DataError
 from maskcls.labels import CLASS_NAMES, UNKNOWN
-from maskcls.text import counted
+from maskcls.text import counted, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,9 +40,9 @@ def main(
         write.check_table(write_table, "--write-table")
     inspection = inspect_folder(data, progress=True, people_from=people_from)
     for problem in inspection.problems:
-        print(problem.message)
+        print(printable(problem.message))
     for note in inspection.notes:
-        print(f"Note: {note}")
+        print(f"Note: {printable(note)}")
     if not inspection.photos.empty:
         print(_summary(inspection.photos))
         if write_table is not None:

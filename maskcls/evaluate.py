@@ -83,10 +83,10 @@ def main(
 
 
 def _console() -> Console:
-    from rich.console import Console
+    from maskcls.command_line.console import SafeConsole  # imports rich
 
-    console = Console()
-    return console if console.is_terminal else Console(width=WIDTH_IN_FILES)
+    console = SafeConsole()
+    return console if console.is_terminal else SafeConsole(width=WIDTH_IN_FILES)
 
 
 def _check_call(

@@ -10,6 +10,7 @@ import typer
 
 from maskcls import cli
 from maskcls.cli import run
+from maskcls.text import printable
 
 
 def main(
@@ -48,7 +49,7 @@ def main(
     else:
         facts = gather(data, corrections=corrections, people_from=people_from, progress=True)
     for line in summary(facts):
-        typer.echo(line)
+        typer.echo(printable(line))
     page, *pictures = write(facts, out)
     typer.echo(f"The page, after {monotonic() - started:.0f} s: {page}")
     typer.echo(f"Beside it are its {len(pictures)} pictures as PNG files.")

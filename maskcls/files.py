@@ -12,8 +12,9 @@ import math
 import os
 import re
 import stat
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -46,6 +47,10 @@ _WRONG_CONTENT = (
 """What Python raises where content is not what the code that takes it expects."""
 
 
+_FORMULA_BEGINS = ("=", "+", "-", "@", "\t", "\r", "\n")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?%?")
+
+
 def unreadable(path: object, error: OSError) -> str:
     """Return the message that a file or folder could not be read: why, and what to do about it."""
     remedy = _REMEDIES.get(error.errno or 0, "Check the disk, or copy it again")
@@ -71,6 +76,21 @@ def check_writable_name(path: Path, option: str, more: str = "") -> None:
             f"{option} {shown(path)}: {shown(folder)} may not be written. Give yourself the right to write there, or "
             "name another folder."
         )
+
+
+def private_folder(folder: Path) -> Path:
+    """Make a folder that only this user can look into, and return it; or one beside it, if it is somebody else's.
+
+    Raises OSError where none can be made or written.
+    """
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        return Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent))
+    folder.chmod(0o700)
+    with tempfile.TemporaryFile(dir=folder):  # a disk that is mounted read-only says so only now
+        return folder
 
 
 def refuse_address(value: object, option: str) -> None:
@@ -313,10 +333,34 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def csv_lines(rows: Iterable[Sequence[object]]) -> str:
     """Return rows as lines of comma-separated text."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    plain = csv.writer(text, lineterminator="\n")
+    quoting = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in rows:
+        # Python quotes a carriage return only where it ends lines, but takes it for a line's end when it reads.
+        has_return = any(isinstance(cell, str) and "\r" in cell for cell in row)
+        (quoting if has_return else plain).writerow(row)
     return text.getvalue()
 
 
 def write_csv(file: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a table by `replacing`."""
+    """Write a table by `replacing`, with each cell as it is, so that a reader finds the same names and paths again."""
     write_atomically(file, csv_text(columns, rows))
+
+
+def no_formulas(rows: Iterable[Sequence[object]]) -> Iterator[tuple[object, ...]]:
+    """Yield rows of a table that people open: a spreadsheet would take some texts for formulas, and run them.
+
+    Such a text gets an apostrophe before it (OWASP, CSV Injection). Numbers stay as they are, also those below 0. Not
+    for tables that a program reads back, or joins with others by a name.
+    """
+    for row in rows:
+        yield tuple(f"'{cell}" if isinstance(cell, str) and _is_formula(cell) else cell for cell in row)
+
+
+def as_it_was(cell: str) -> str:
+    """Return a cell of such a table as it was before `no_formulas`."""
+    return cell[1:] if cell.startswith("'") and _is_formula(cell[1:]) else cell
+
+
+def _is_formula(cell: str) -> bool:
+    return cell.startswith(_FORMULA_BEGINS) and _NUMBER.fullmatch(cell) is None

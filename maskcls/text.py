@@ -11,12 +11,15 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-_NOT_SHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# Control characters (C0, C1), which move a terminal's cursor or worse; marks that turn the direction of what follows,
+# so that another text is read than stands there; separators of lines and paragraphs; bytes that are not UTF-8.
+_NOT_SHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _SURROGATES = re.compile("[\ud800-\udfff]")
+_NOT_PRINTABLE = re.compile(_NOT_SHOWN.pattern.replace("\x00-\x1f", "\x00-\x08\x0b-\x1f"))
 
 
 def shown(name: object) -> str:
-    """Return a name or path for people, in one line: control characters, and bytes that are not UTF-8, are escaped.
+    """Return a name or path for people, in one line: whatever could act on a terminal, or is not UTF-8, is escaped.
 
     Python has such a byte as a lone surrogate: `\\udcb1` is shown as `\\xb1`.
     """
@@ -24,8 +27,16 @@ def shown(name: object) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text, of one line or several, that can be written in UTF-8: other bytes are escaped, as by `shown`."""
-    return _SURROGATES.sub(_escaped, text)
+    """Return a text for people, of one line or several: what `shown` escapes is, but for line ends and tabs.
+
+    For texts that may hold names of others' making, on their way to a terminal.
+    """
+    return _NOT_PRINTABLE.sub(_escaped, text)
+
+
+def is_utf8(name: str) -> bool:
+    """Whether a name can be written in UTF-8: Python has other bytes of a file's name as lone surrogates."""
+    return _SURROGATES.search(name) is None
 
 
 def _escaped(found: re.Match[str]) -> str:

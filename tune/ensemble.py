@@ -11,7 +11,7 @@ import typer
 from maskcls import cli
 from maskcls.cli import run as run_command
 from maskcls.errors import CallError
-from maskcls.text import predict_command
+from maskcls.text import predict_command, printable
 
 RUN_HELP = (
     "A search with finalists: its folder, or its name under --runs. Again for more searches of the same data and split."
@@ -56,7 +56,7 @@ def main(
             held.enter_context(one.driving())
         faces = FaceDataset.load(found[0].data, CacheOptions(cache, pixel_store_gb, feature_store_gb))
         decision = decide(found, faces, design, size)
-        typer.echo("\n".join((*table(decision, design), *verdict(decision, design, out))))
+        typer.echo(printable("\n".join((*table(decision, design), *verdict(decision, design, out)))))
         write(decision, out, faces, overwrite)
         typer.echo("\n".join(confirm(decision, found, out, faces)))
         note_groups(found[0], out)

@@ -20,7 +20,7 @@ from maskcls.data.tables import Row, read_table
 from maskcls.errors import DataError
 from maskcls.files import unreadable
 from maskcls.labels import GENDERS
-from maskcls.text import printable, shown
+from maskcls.text import is_utf8, shown
 
 TABLE = "train/train.csv"
 IMAGES = "train/images"
@@ -61,7 +61,7 @@ def _missing(data: Path) -> Iterator[Problem]:
     if not data.is_dir():
         what = "is a file, not a folder" if data.exists() else "does not exist"
         yield Problem("folder", ".", f"{shown(data)} {what}. {layout} Check the path.")
-    elif str(data) != printable(str(data)):
+    elif not is_utf8(str(data)):
         message = f"{shown(data)}: the folder's name is not UTF-8. Rename it, or name a link to it."
         yield Problem("folder", ".", message)
     elif (data / "train.csv").is_file() and not (data / TABLE).exists():  # --data names train/ itself
@@ -125,7 +125,7 @@ def _find_folders(rows: list[Row], folders: list[str], contents: Contents) -> di
     """
     matches = match((row["path"] for _, row in rows), folders)
     contents.notes += filter(None, [matches.note(f"the paths in {TABLE}")])
-    not_utf8 = [folder for folder in folders if folder != printable(folder)]
+    not_utf8 = [folder for folder in folders if not is_utf8(folder)]
     strangers = sorted(set(folders) - set(matches.found.values()) - set(not_utf8))
     if strangers and rows:
         contents.notes.append(

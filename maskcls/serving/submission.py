@@ -17,10 +17,10 @@ from maskcls.data.names import match
 from maskcls.data.photos import IMAGE, list_photos
 from maskcls.data.tables import read_table
 from maskcls.errors import CallError, DataError
-from maskcls.files import check_writable_name, write_csv
+from maskcls.files import check_writable_name, no_formulas, write_csv
 from maskcls.labels import N_CLASSES
 from maskcls.serving.predicting.tables import ANSWER
-from maskcls.text import first_lines
+from maskcls.text import first_lines, printable
 
 log = logging.getLogger("maskcls")
 
@@ -77,7 +77,8 @@ def write_errors(file: Path, images: Sequence[str], bad: Mapping[int, str]) -> N
         bad: by the photo's row, what is wrong.
     """
     if bad:
-        write_csv(file, (IMAGE, ERROR), ((images[row], message) for row, message in bad.items()))
+        messages = no_formulas((message,) for message in bad.values())  # names stay, to be found again
+        write_csv(file, (IMAGE, ERROR), ((images[row], *cells) for row, cells in zip(bad, messages, strict=True)))
     else:
         file.unlink(missing_ok=True)
 
@@ -103,7 +104,7 @@ def say_unreadable(
     said = f"their answer is {answer}, and {errors} lists them."
     if not accepted:
         raise DataError(_unreadable(bad, total, f"{said} Mend them, or accept it with --skip-bad."))
-    typer.echo(_unreadable(bad, total, said), err=True)
+    typer.echo(printable(_unreadable(bad, total, said)), err=True)
 
 
 def _unreadable(bad: Mapping[int, str], total: int, follows: str) -> str:

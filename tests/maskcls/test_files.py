@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import os
 from pathlib import Path
@@ -9,7 +10,17 @@ from pathlib import Path
 import pytest
 
 from maskcls.errors import Damaged, Missing
-from maskcls.files import FileKind, append_line, parse_object, replacing, set_aside, write_atomically
+from maskcls.files import (
+    FileKind,
+    append_line,
+    as_it_was,
+    no_formulas,
+    parse_object,
+    replacing,
+    set_aside,
+    write_atomically,
+    write_csv,
+)
 
 LINES = FileKind("lines of text", "Remove {file}.")
 
@@ -144,3 +155,15 @@ def test_what_is_damaged_is_set_aside_under_names_that_are_free(tmp_path: Path) 
         (tmp_path / "a").write_text(content)
         set_aside(tmp_path / "a")
     assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"a.1": "one", "a.2": "two"}
+FORMULAS = ("=1+1", "+SUM(A1)", "-2+3", "@x", "\t=1", "\r=1", "\n=1")
+NO_FORMULAS = ("a=1", "", "-0.25", "+1e-3", "-12", "'quoted", "12", "-.5%")
+
+
+def test_texts_that_a_spreadsheet_would_run_are_quoted_where_people_open_the_table(tmp_path: Path) -> None:
+    cells = (*FORMULAS, *NO_FORMULAS, -1, 2.5, None)
+    (safe,) = no_formulas([cells])
+    assert safe == (*(f"'{cell}" for cell in FORMULAS), *NO_FORMULAS, -1, 2.5, None)
+    assert [as_it_was(cell) for cell in safe if isinstance(cell, str)] == [*FORMULAS, *NO_FORMULAS]
+    write_csv(tmp_path / "read-again.csv", ["file"], [[cell] for cell in FORMULAS])
+    with (tmp_path / "read-again.csv").open(newline="") as file:
+        assert [row["file"] for row in csv.DictReader(file)] == list(FORMULAS), "a table that is read again"

@@ -12,7 +12,7 @@ import typer
 from maskcls.data.corrections import Correction, read_corrections
 from maskcls.data.dataset import FaceDataset
 from maskcls.reports.explore.photo_looks import look_at
-from maskcls.text import command, counted
+from maskcls.text import command, counted, printable
 from tune.audit.confident import check_installed
 from tune.audit.duplicates import contradictions
 from tune.audit.findings import Finding, find
@@ -53,7 +53,7 @@ def run(options: AuditOptions) -> None:
     write_proposals(audit.out / CSV, findings, earlier)
     notes = (*audit.notes, _agreement(audit.predictions), *_about(findings, earlier, options.limit))
     write_page(audit.out / PAGE, audit.predictions, findings, earlier, limit=options.limit, notes=notes)
-    typer.echo("\n".join(_summary(audit, findings)))
+    typer.echo(printable("\n".join(_summary(audit, findings))))
 
 
 def _of_run(options: AuditOptions) -> Audit:

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from maskcls.files import csv_text
+from maskcls.files import csv_text, no_formulas
 from tune.compare.arms import PlannedComparison
 from tune.compare.results import Results, Row
 from tune.durations import duration
@@ -90,7 +90,7 @@ def format_time(row: Row) -> str:
 
 def to_csv(results: Results) -> str:
     """One row per arm; states as `complete=4;diverged=1`."""
-    return csv_text(COLUMNS, map(_cells, results.rows))
+    return csv_text(COLUMNS, no_formulas(map(_cells, results.rows)))
 
 
 def _cells(row: Row) -> tuple[object, ...]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import optuna
 
 from maskcls.errors import Damaged
-from maskcls.files import FileKind, number_of, parse_object, write_csv
+from maskcls.files import FileKind, as_it_was, no_formulas, number_of, parse_object, write_csv
 from tune.runs.folder import SearchRun
 from tune.runs.optuna_private import storage_of
 from tune.runs.study import PRESET, Record, begun, record
@@ -51,7 +51,8 @@ def preset(records: Iterable[Record]) -> Record | None:
 
 def write(run: SearchRun, records: Iterable[Record]) -> None:
     """Write leaderboard.csv as a whole."""
-    write_csv(run.leaderboard, COLUMNS, (_row(rank, one) for rank, one in enumerate(ranked(records), start=1)))
+    rows = (_row(rank, one) for rank, one in enumerate(ranked(records), start=1))
+    write_csv(run.leaderboard, COLUMNS, no_formulas(rows))
 
 
 def read(run: SearchRun) -> dict[str, dict[str, str]]:
@@ -60,7 +61,9 @@ def read(run: SearchRun) -> dict[str, dict[str, str]]:
         rows = list(csv.DictReader(io.StringIO(LEADERBOARD_FILE.read_text(run.leaderboard), newline="")))
     except (Damaged, csv.Error):  # it is written again from the study anyway
         return {}
-    return {row["trial"]: row for row in rows if _is_whole(row)}
+    return {
+        row["trial"]: {name: as_it_was(cell) for name, cell in row.items()} for row in rows if _is_whole(row)
+    }
 
 
 def _is_whole(row: dict[str, str]) -> bool:

@@ -11,6 +11,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from maskcls.command_line.console import SafeConsole
+
 
 def console(*, stderr: bool = False) -> Console:
     """Return a console that writes plain lines in a notebook, whose streams say that they were a terminal.
@@ -18,7 +20,7 @@ def console(*, stderr: bool = False) -> Console:
     Rich itself would make an HTML object of each line there.
     """
     is_plain = False if Console().is_jupyter else None
-    return Console(stderr=stderr, force_jupyter=False, force_terminal=is_plain)
+    return SafeConsole(stderr=stderr, force_jupyter=False, force_terminal=is_plain)
 
 
 class LivePicture:

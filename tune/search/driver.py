@@ -15,6 +15,7 @@ from ray.tune import Callback, Stopper
 from ray.tune.error import TuneError
 
 from maskcls.errors import CallError, RunError
+from maskcls.text import printable
 from tune.fitting.failures import IN_A_ROW, explain, state_of, stopped_by_the_machine
 from tune.fitting.request import Work
 from tune.runs import cluster, leaderboard
@@ -82,7 +83,7 @@ def drive(
     study = open_study(run)
     enqueue_initial_trials(study, plan)
     for imported in import_trials(study, plan, plan.learn_from, run):
-        print(imported, file=sys.stderr)
+        print(printable(str(imported)), file=sys.stderr)
         if imported.warning:
             notes = (*run.record().notes, f"Learnt from {imported.run}: {imported.warning}")
             run.write_record(run.record().changed(notes=list(dict.fromkeys(notes))))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from maskcls.errors import MaskclsError
-from maskcls.text import command, counted, predict_command
+from maskcls.text import command, counted, predict_command, printable
 from tune.runs import events, output
 from tune.runs.folder import SearchRun
 from tune.runs.session import faces_of
@@ -193,7 +193,7 @@ def hand_over(run: SearchRun, options: SearchOptions, outcome: SearchOutcome) ->
     lines += passed_over + _what_is_left(run, outcome)
     if not options.quiet:
         lines += what_next(run, options, exported=bool(exported), reported=reported)
-    print("\n".join(lines), file=output.results())
+    print(printable("\n".join(lines)), file=output.results())
     if handed is None and outcome.reason != Reason.INTERRUPTED:
         print(f"Error: {no_model(run, trials)}", file=output.errors())
     status = outcome.ended.exit_status or (0 if exported else 1)

@@ -24,6 +24,7 @@ from rich.table import Table
 from maskcls.data.dataset import SPLIT
 from maskcls.data.splits import Split
 from maskcls.errors import DataError
+from maskcls.text import printable
 from tune.durations import duration
 from tune.fitting.gauges import WORKER_DIED, SearchGauges
 from tune.runs import events, leaderboard
@@ -252,7 +253,7 @@ class Progress(LivePicture, Callback):  # type: ignore[misc]
             score = said if is_said else f"best F1 {ended.f1:.4f} at epoch {ended.best_epoch}"
             why = f" ({row.why})" if row.why and ended.f1 is not None else ""
             more = "".join(f" · {remark}" for remark in self._expected())
-            print(f"{row.trial_id} {ended.state}{why}, {score}; {self.headline()}{more}", file=sys.stderr)
+            print(printable(f"{row.trial_id} {ended.state}{why}, {score}; {self.headline()}{more}"), file=sys.stderr)
 
     def _write(self) -> None:
         """Rewrite the leaderboard if a trial has ended since, and if that takes no more than its share of the time."""

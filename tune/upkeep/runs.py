@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maskcls.cli import new_app, run
-from maskcls.text import counted, first
+from maskcls.text import counted, first, printable
 
 if TYPE_CHECKING:
     from tune.upkeep.inventory import RunSummary
@@ -49,7 +49,7 @@ def show(name: Run, runs: Runs = Path("runs")) -> None:
     for line in one.scores:
         print(line)
     if one.problem:
-        print(one.problem)
+        print(printable(one.problem))
     for part, n_bytes in parts_of(found):
         print(f"  {decimal(n_bytes):>10}  {part}")
     print(f"To go on with it: {found.resume_command}")
@@ -93,7 +93,7 @@ def repair(name: Run, runs: Runs = Path("runs")) -> None:
     if made is None:
         print(f"Nothing is wrong with {found.journal}.")
         return
-    print(made.damage)
+    print(printable(made.damage))
     print(f"It was made again: {counted(made.ended, 'trial')} ended, as before", end="")
     print(f", {len(made.unfinished)} unfinished ({first(made.unfinished, NAMED)})." if made.unfinished else ".")
     if made.aside is not None:
@@ -102,16 +102,17 @@ def repair(name: Run, runs: Runs = Path("runs")) -> None:
 
 
 def _print_table(found: list[RunSummary]) -> None:
-    from rich.console import Console
     from rich.filesize import decimal
     from rich.table import Table
+
+    from maskcls.command_line.console import SafeConsole
 
     table = Table("run", "kind", "state", "begun", "done", "best", "holdout", "size")
     for one in found:
         table.add_row(
             one.name, one.kind, one.state, one.began, one.done, _f1(one.best), _f1(one.holdout), decimal(one.n_bytes)
         )
-    console = Console()
+    console = SafeConsole()
     if not console.is_terminal:
         console.width = 200  # so that programs that read the table get whole lines
     console.print(table)

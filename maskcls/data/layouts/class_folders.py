@@ -17,7 +17,7 @@ from maskcls.data.layouts.words import expected, index_of
 from maskcls.data.problems import Problem
 from maskcls.files import unreadable
 from maskcls.labels import UNKNOWN
-from maskcls.text import printable, shown
+from maskcls.text import is_utf8, shown
 
 LEVELS = ("mask", "gender", "age_group")
 """What the folders of each level say."""
@@ -66,7 +66,7 @@ def _photos(
         path = f"{below}{entry.name}"
         if entry.name.startswith("."):
             continue
-        if path != printable(path):
+        if not is_utf8(path):
             contents.problem("photo name", path, "has a name that is not UTF-8. Rename it.")
         elif entry.is_dir():
             column = LEVELS[len(labels)] if len(labels) < len(LEVELS) else ""

@@ -17,6 +17,7 @@ from maskcls.serving.predicting.tables import Format, open_table
 from maskcls.serving.predicting.unfinished import SUFFIX, Unfinished, resume_note
 from maskcls.serving.predictor import Predictor
 from maskcls.serving.submission import check_any_predicted, errors_file, write_errors
+from maskcls.text import printable
 
 WRITTEN_PHOTOS = 8192
 """Photos whose rows are in memory together when tables are written; a row group of Parquet."""
@@ -80,7 +81,7 @@ def predict(
         _write(kept, keys, out, predictor)
         predictor.log_missed_faces(kept.faces_missed, len(files) - len(kept.bad))
         for note in _face_notes(kept.faces, is_cut=predictor.cuts_to_faces):
-            typer.echo(note, err=True)
+            typer.echo(printable(note), err=True)
         return kept.bad
 
 
