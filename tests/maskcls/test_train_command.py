@@ -152,9 +152,14 @@ def test_a_folder_in_the_way_is_left_alone(faces: Path, tmp_path: Path) -> None:
 
 @pytest.mark.soak
 @pytest.mark.parametrize(
-    ("number", "status", "message"), [(signal.SIGINT, 130, "Interrupted"), (signal.SIGTERM, 143, "Terminated")]
+    ("number", "status", "message"),
+    [
+        (signal.SIGINT, 130, "Interrupted"),
+        (signal.SIGTERM, 143, "Terminated"),
+        (signal.SIGHUP, 129, "The terminal was closed"),
+    ],
 )
-def test_ctrl_c_and_sigterm_are_no_traceback(
+def test_signals_are_no_traceback(
     number: int, status: int, message: str, faces: Path, cache: Path, tmp_path: Path
 ) -> None:
     words: list[str | Path] = ["--data", faces, "--cache", cache, *SMALL, "--out", tmp_path / "out"]

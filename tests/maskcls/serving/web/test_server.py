@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import signal
 import socket
 import threading
 import time
@@ -15,8 +16,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from uvicorn import Server
 
-from maskcls.errors import CallError, RunError
+from maskcls.command_line.signals import terminable
+from maskcls.errors import CallError, HungUp, RunError, Terminated
 from maskcls.serving.predictor import Predictor
 from maskcls.serving.web.access import Access
 from maskcls.serving.web.app import build_app
@@ -186,6 +189,20 @@ def test_file_descriptors_are_raised_to_what_the_connections_need(predictor: Pre
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 200 + BACKLOG + OTHER_FILES
     finally:
         restore()
+
+
+def signalled(server: Server, number: signal.Signals) -> None:
+    """A service that gets a signal: it answers what has arrived, and then ends."""
+    with terminable(), server.capture_signals():
+        signal.raise_signal(number)
+        assert server.should_exit
+
+
+def test_a_hang_up_ends_the_service_as_sigterm_does(predictor: Predictor) -> None:
+    app = build_app(predictor, Limits(), Access("127.0.0.1"))
+    for number, kind in ((signal.SIGHUP, HungUp), (signal.SIGTERM, Terminated)):
+        with pytest.raises(kind):
+            signalled(create_server(app, Limits()), number)
 
 
 def test_a_taken_port_is_a_wrong_call() -> None:
