@@ -178,7 +178,7 @@ class FileKind:
     def error(self, file: Path, what: str, kind: type[Damaged] = Damaged) -> Damaged:
         """Return the error that a file is not as it should be; `what` says why."""
         remedy = self.remedy.replace("{file}", shown(file)).replace("{folder}", shown(file.parent))
-        why = " ".join(what.split()).rstrip(".")
+        why = _short(" ".join(what.split())).rstrip(".")
         return kind(f"{shown(file)} can't be read: {why}. Expected {self.expected}. {remedy}")
 
     @contextmanager

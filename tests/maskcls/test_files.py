@@ -155,6 +155,8 @@ def test_what_is_damaged_is_set_aside_under_names_that_are_free(tmp_path: Path) 
         (tmp_path / "a").write_text(content)
         set_aside(tmp_path / "a")
     assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"a.1": "one", "a.2": "two"}
+
+
 FORMULAS = ("=1+1", "+SUM(A1)", "-2+3", "@x", "\t=1", "\r=1", "\n=1")
 NO_FORMULAS = ("a=1", "", "-0.25", "+1e-3", "-12", "'quoted", "12", "-.5%")
 

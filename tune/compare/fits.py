@@ -113,7 +113,7 @@ def _readings(result: FitResult) -> list[str]:
         return typed(list[str], result.settings["readings"])
     except (ValueError, KeyError) as error:
         raise Damaged(
-            f"The settings of a fit's result.json can't be read: {error}. Remove it to do the fit again."
+            f"The settings of a fit's result.json can't be read: {str(error)[:400]}. Remove it to do the fit again."
         ) from None
 
 
@@ -148,8 +148,8 @@ class Evaluation:
             return typed(cls, {**found, "scores": scores})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise Damaged(
-                f"The evaluation {treatment!r} in a fit's result.json can't be read: {error}. Remove the file to do "
-                "the fit again."
+                f"The evaluation {treatment!r} in a fit's result.json can't be read: {str(error)[:400]}. Remove the "
+                "file to do the fit again."
             ) from None
 
 

@@ -61,9 +61,7 @@ def read(run: SearchRun) -> dict[str, dict[str, str]]:
         rows = list(csv.DictReader(io.StringIO(LEADERBOARD_FILE.read_text(run.leaderboard), newline="")))
     except (Damaged, csv.Error):  # it is written again from the study anyway
         return {}
-    return {
-        row["trial"]: {name: as_it_was(cell) for name, cell in row.items()} for row in rows if _is_whole(row)
-    }
+    return {row["trial"]: {name: as_it_was(cell) for name, cell in row.items()} for row in rows if _is_whole(row)}
 
 
 def _is_whole(row: dict[str, str]) -> bool:

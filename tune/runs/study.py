@@ -133,7 +133,7 @@ def in_memory(run: SearchRun) -> optuna.Study:
     try:
         optuna.copy_study(from_study_name=study.study_name, from_storage=storage_of(study), to_storage=copy)
     except (ValueError, TypeError) as error:  # of a trial that no search wrote
-        raise run.journal_error(f"is damaged: Optuna cannot read it ({error})") from None
+        raise run.journal_error(f"is damaged: Optuna cannot read it ({str(error)[:400]})") from None
     return optuna.load_study(study_name=study.study_name, storage=copy)
 
 
@@ -211,8 +211,8 @@ def record(trial: FrozenTrial) -> Record:
         return _record(trial)
     except (ValueError, TypeError) as error:
         raise Damaged(
-            f"Trial {trial_id(trial.number)} in study.journal can't be read: {error}. Restore the journal from a "
-            "backup, or make it again: maskcls runs repair RUN"
+            f"Trial {trial_id(trial.number)} in study.journal can't be read: {str(error)[:400]}. Restore the journal "
+            "from a backup, or make it again: maskcls runs repair RUN"
         ) from None
 
 
