@@ -1,5 +1,5 @@
-"""What this machine has (cores, devices, libraries), how a process uses it (threads, kernels, freed memory), and what
-energy it takes."""
+"""What this machine has (cores, memory, devices, libraries), how a process uses it (threads, kernels, freed memory),
+and what energy it takes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
+
 from maskcls.errors import CallError
 
-_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+_CGROUPS = Path("/sys/fs/cgroup")
+_CPU_MAX = _CGROUPS / "cpu.max"
+_PROC = Path("/proc")
 POWERCAP = Path("/sys/class/powercap")
 SAMPLED_EACH_S = 20.0
 _POWER_QUERY = ("--query-gpu=power.draw", "--format=csv,noheader,nounits")
@@ -44,6 +48,68 @@ def quota(file: Path) -> int | None:
         return max(1, math.ceil(int(quota) / int(period)))
     except (OSError, ValueError):
         return None
+
+
+def memory_groups(cgroups: Path = _CGROUPS, proc: Path = _PROC) -> list[Path]:
+    """Return the folders of the control groups that bound this process's memory, its own first, then those above it.
+
+    Of both versions of Linux's control groups; none where the kernel has none. In a container the path that the kernel
+    gives may be the host's, of which only the upper end can be seen.
+    """
+    try:
+        lines = [line.split(":", 2) for line in (proc / "self" / "cgroup").read_text().splitlines()]
+    except OSError:
+        return []
+    paths = {controllers: path for _, controllers, path in lines}
+    # A version 1 that counts memory goes before version 2, which then does not.
+    base, path = (cgroups / "memory", paths["memory"]) if "memory" in paths else (cgroups, paths.get("", "/"))
+    below = [part for part in path.split("/") if part]
+    found = [base.joinpath(*below[:n]) for n in range(len(below), -1, -1)]
+    return [folder for folder in found if any((folder / name).exists() for name in _MEMORY_LIMITS)]
+
+
+_MEMORY_LIMITS = ("memory.max", "memory.limit_in_bytes")
+_MEMORY_USED = ("memory.current", "memory.usage_in_bytes")
+_MEMORY_KILLS = ("memory.events", "memory.oom_control")
+_CACHED = ("inactive_file", "total_inactive_file")
+
+
+def available_memory(cgroups: Path = _CGROUPS, proc: Path = _PROC) -> int:
+    """Return how many bytes this process and its children may still take: the machine's, or fewer in a container.
+
+    What the kernel keeps of files and can drop counts as available.
+    """
+    rooms = [int(psutil.virtual_memory().available)]
+    for folder in memory_groups(cgroups, proc):
+        limit, used = _first_number(folder, _MEMORY_LIMITS), _first_number(folder, _MEMORY_USED)
+        if limit is not None and used is not None:
+            counts = _counts(folder / "memory.stat")
+            dropped = next((counts[name] for name in reversed(_CACHED) if name in counts), 0)
+            rooms.append(max(0, limit - max(0, used - dropped)))
+    return min(rooms)
+
+
+def memory_kills(cgroups: Path = _CGROUPS, proc: Path = _PROC) -> int:
+    """Return how many processes the kernel has ended because memory was short.
+
+    In this process's control group where the kernel counts them there, else on the machine, since it was started.
+    """
+    files = [folder / name for folder in memory_groups(cgroups, proc)[:1] for name in _MEMORY_KILLS]
+    counts = (_counts(file).get("oom_kill") for file in (*files, proc / "vmstat"))
+    return next((count for count in counts if count is not None), 0)
+
+
+def _first_number(folder: Path, names: tuple[str, ...]) -> int | None:
+    return next((number for name in names if (number := _number_in(folder / name)) is not None), None)
+
+
+def _counts(file: Path) -> dict[str, int]:
+    """A file of the kernel with a name and a number in each line; empty if there is none."""
+    try:
+        words = [line.split() for line in file.read_text().splitlines()]
+    except OSError:
+        return {}
+    return {name: int(number) for name, number in (pair for pair in words if len(pair) == 2) if number.isdigit()}
 
 
 def resolve_device(device: str) -> str:

@@ -18,12 +18,14 @@ import typer
 
 from maskcls.errors import CallError
 from maskcls.files import write_atomically
+from maskcls.text import printable
 from tune.compare.arms import PlannedComparison, find_inapplicable, find_untrainable, leave_out, repeat_splits
 from tune.compare.corrected import with_labels
 from tune.compare.options import CompareOptions, ComparePlan, resolve
 from tune.compare.treatments import CORRECTIONS
 from tune.durations import duration
 from tune.fitting.gpu_sharing import share_gpus
+from tune.fitting.memory_sharing import share_memory
 from tune.runs import cluster, events, output
 from tune.runs.cluster import Cluster
 from tune.runs.estimates import PHOTOS_PER_SECOND, count_photos, pixel_room
@@ -97,6 +99,7 @@ def _begin(options: CompareOptions) -> int:
             _write_config(options, plan, made)
             _keep_study(options, made)
             ready = _make_ready(options, plan, made)
+            _connect(options, stack)
         except BaseException:
             remove(made)
             raise
@@ -147,10 +150,14 @@ def _resume(stated: CompareOptions, place: str) -> int:
 
 
 def _shared(plan: ComparePlan, options: CompareOptions, machine: Cluster) -> ComparePlan:
-    """The plan with as many fits to a GPU as the options ask for; what was measured for that is said."""
+    """The plan with as many fits at a time as the GPU is to take, or as the memory holds; why is said."""
     shared, notes = share_gpus(
         plan.share, plan.recipes, options, machine, scale=plan.scale, most=plan.n_fits, unit="fit", report=say
     )
+    if not notes:
+        shared, notes = share_memory(
+            shared, plan.recipes, options, machine, scale=plan.scale, most=plan.n_fits, unit="fit"
+        )
     say_all(notes)
     return replace(plan, share=shared, notes=(*plan.notes, *notes))
 
@@ -265,15 +272,21 @@ def _fit_all(
         gpus=share.gpus,
     )
     typer.echo(f"Run {run.name}: {len(asked)} fits, {share.parallel} at a time, in {run.path}")
-    if to_do(asked, is_evaluated) and not cluster.is_up():
-        say_dashboard(stack.enter_context(cluster.connected(options.address)))
+    if to_do(asked, is_evaluated):
+        _connect(options, stack)
         check_nodes(run, (recipe.weights for recipe in plan.recipes))
     work = functools.partial(fit_and_evaluate, cache=ready.faces.cache)
     return run_fits(asked, work, parallel=share.parallel, budget_s=budget_s, is_done=is_evaluated)
 
 
+def _connect(options: CompareOptions, stack: ExitStack) -> None:
+    """Connect Ray until the stack ends, if this process is not connected yet."""
+    if not cluster.is_up():
+        say_dashboard(stack.enter_context(cluster.connected(options.address)))
+
+
 def _print_plan(options: CompareOptions, plan: ComparePlan) -> None:
-    typer.echo("\n".join([*plan.lines(), time_line(options, plan)]))
+    typer.echo(printable("\n".join([*plan.lines(), time_line(options, plan)])))
 
 
 def time_line(options: CompareOptions, plan: ComparePlan) -> str:
@@ -292,8 +305,7 @@ def time_line(options: CompareOptions, plan: ComparePlan) -> str:
 
 def _hand_over(run: ComparisonRun, ready: _Ready, outcome: Outcome) -> Results:
     """Write tables, plot and page over what is complete, print the table, and return its rows."""
-    from rich.console import Console
-
+    from maskcls.command_line.console import SafeConsole
     from tune.compare import table as compare_table
     from tune.compare.report import write_report
     from tune.compare.results import read_results
@@ -304,7 +316,7 @@ def _hand_over(run: ComparisonRun, ready: _Ready, outcome: Outcome) -> Results:
     write_atomically(run.table_md, compare_table.to_markdown(results, comparisons, ready.left_out))
     write_report(run, results, comparisons)
     _report_variants(results)
-    Console(file=output.results()).print(compare_table.render(results, comparisons), highlight=False)
+    SafeConsole(file=output.results()).print(compare_table.render(results, comparisons), highlight=False)
     lines = [f"Comparison {outcome.reason}. Page: {run.report}, table: {run.table_csv}"]
     if outcome.remaining:
         lines.append(f"{outcome.remaining} fits are left to do ({outcome.reason}). To go on:\n  {run.resume_command}")
@@ -312,7 +324,7 @@ def _hand_over(run: ComparisonRun, ready: _Ready, outcome: Outcome) -> Results:
         lines.append("Some fits ran out of memory: go on with less --parallel, or more --gpus-per-trial.")
     if not outcome.remaining and results.lack_scores:
         lines.append("No fit has a score, so nothing is compared. Lower learning rates may help where fits diverged.")
-    print("\n".join(lines), file=output.results())
+    print(printable("\n".join(lines)), file=output.results())
     return results
 
 

@@ -174,7 +174,7 @@ def largest(
         key = _key(recipe, gpu)
         known = _known(file)
         if key not in known:
-            report(f"Measuring how much GPU memory {_named(recipe)} takes …")
+            report(f"Measuring how much GPU memory {named(recipe)} takes …")
             known[key] = min(_bytes(recipe, gpu, measure), gpu.n_bytes)
             _save(file, known, report)
         taken.append((recipe, known[key]))
@@ -226,7 +226,8 @@ def _save(file: Path, known: dict[str, int], report: Callable[[str], None]) -> N
         report(f"What was measured of the GPU's memory is not kept: {error}.")
 
 
-def _named(recipe: Recipe) -> str:
+def named(recipe: Recipe) -> str:
+    """Name what a recipe's memory depends on most, in a few words."""
     frozen = f", {recipe.frozen_stages} stages frozen" if recipe.frozen_stages else ""
     return f"{' with '.join(recipe.backbones)} at {recipe.image_size} px, batches of {recipe.batch_size}{frozen}"
 
@@ -235,7 +236,7 @@ def _note(recipe: Recipe, taken: int, gpu: Gpu, gpus: float, unit: Unit) -> str:
     k = int(1 / gpus)
     held = f"{gpu.n_bytes / 1e9:.0f} GB of {gpu.name}"
     if taken >= gpu.n_bytes:
-        none = f"{_named(recipe)}, does not fit into the {held}; {unit}s of it go in micro-batches."
+        none = f"{named(recipe)}, does not fit into the {held}; {unit}s of it go in micro-batches."
         return f"--gpus-per-trial auto is 1: {none}"
     shared = f"up to {k} {unit}s share a GPU" if k > 1 else f"a {unit} has a GPU of its own"
-    return f"--gpus-per-trial auto is {gpus:g}: {shared}. {_named(recipe)}, takes {taken / 1e9:.1f} of the {held}."
+    return f"--gpus-per-trial auto is {gpus:g}: {shared}. {named(recipe)}, takes {taken / 1e9:.1f} of the {held}."

@@ -15,10 +15,10 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 from maskcls.errors import RunError
+from tune.fitting import attempts
 from tune.fitting.curve import read_curve
 from tune.fitting.failures import ENDED_NOTE, ERROR, IN_A_ROW, explain, state_of, stopped_by_the_machine, write_error
 from tune.fitting.progress import FitProgress
@@ -30,7 +30,7 @@ from tune.runs.stopping import Outcome, Reason, StopRequest, stoppable
 from tune.states import TrialState
 
 MAX_RETRIES = 2
-"""After a worker's or a node's death; an error in code is not retried."""
+"""After a worker's or a node's death, for want of memory or not; an error in code is not retried."""
 _LOOK_S = 0.5
 _HOPELESS = 3
 """After so many different recipes have failed and no fit has an epoch, the cause is not in a recipe."""
@@ -110,6 +110,19 @@ def work_on(request: FitRequest, work: Work) -> FitOutcome:
     return outcome
 
 
+def _without_worker(request: FitRequest, error: BaseException) -> FitOutcome:
+    """How a fit ended whose worker died again and again, or could not load the work."""
+    short = attempts.killed_for_memory(request.folder)
+    attempts.forget(request.folder)
+    write_error(request.folder, f"{type(error).__name__}: {error}\n")
+    if not short:
+        return FitOutcome(TrialState.FAILED, explain(error))
+    last = (read_curve(request.folder) or [FitOutcome(TrialState.OUT_OF_MEMORY).last])[-1]
+    ended = FitOutcome(TrialState.OUT_OF_MEMORY, short, last)
+    write_result(request, ended)
+    return ended
+
+
 class _Driver:
     """Keeps `parallel` fits at work until none waits, or it is asked to stop."""
 
@@ -154,9 +167,12 @@ class _Driver:
             self._cancel()
 
     def _start(self, request: FitRequest) -> None:
+        self._submit(request)
+        self._progress.begin(request, read_curve(request.folder))
+
+    def _submit(self, request: FitRequest) -> None:
         remote = self._ray.remote(num_cpus=request.cpus, num_gpus=request.gpus, max_retries=MAX_RETRIES)(work_on)
         self._flying[remote.remote(request, self._work)] = request
-        self._progress.begin(request, read_curve(request.folder))
 
     def _end(self, reference: Any) -> None:
         request = self._flying.pop(reference)
@@ -164,13 +180,13 @@ class _Driver:
         try:
             ended: FitOutcome = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
-            # The worker died again and again, or the work cannot be loaded there.
-            short = state_of(error) == TrialState.OUT_OF_MEMORY
-            is_lost = not short
-            ended = FitOutcome(TrialState.OUT_OF_MEMORY if short else TrialState.FAILED, explain(error))
-            write_error(request.folder, f"{type(error).__name__}: {error}\n")
-            if ended.state == TrialState.OUT_OF_MEMORY:  # Ray ends a worker that takes the machine's last memory
-                write_result(request, replace(ended, last=(read_curve(request.folder) or [ended.last])[-1]))
+            if state_of(error) == TrialState.OUT_OF_MEMORY:  # Ray ends a worker that takes the machine's last memory
+                attempts.note_ray_killed(request.folder, type(error).__name__)
+                if attempts.times_killed(request.folder) <= MAX_RETRIES:
+                    self._submit(request)  # it goes on in smaller micro-batches
+                    return
+            ended = _without_worker(request, error)
+            is_lost = ended.state == TrialState.FAILED
         if ended.state == TrialState.DISK_FULL:
             raise RunError(f"The disk is full: {ended.message} Free some space, then go on with the same run.")
         self._progress.end(request, ended, read_curve(request.folder))

@@ -18,6 +18,8 @@ from maskcls.machine import default_loader_workers, give_back_memory, set_thread
 from maskcls.text import counted
 from maskcls.training.conditions import HARDWARE, at_epoch, segments, whole_batch
 from maskcls.training.fit_data import FitData
+from tune.fitting import attempts
+from tune.fitting.attempts import halved
 from tune.fitting.curve import CURVE, NO_EPOCH, curve, read_curve
 from tune.fitting.failures import (
     exit_if_cuda_is_broken,
@@ -147,6 +149,7 @@ def _smaller_until_it_fits(
     whole = whole_batch(build.recipe)
     (micro_batch, validation_block), yielded = _first_sizes(request, whole), 0
     while True:
+        attempts.note_micro_batch(request.folder, micro_batch)
         fit = build(micro_batch, validation_block)
         last = int(request.recipe["epochs"])
         hook = _Hook(after)
@@ -224,7 +227,9 @@ def _first_sizes(request: FitRequest, whole: int) -> tuple[int, int]:
     own = segments(request.checkpoint_folder)
     of_trial = segments(request.trial_folder) if request.trial_folder else []
     recorded = own[-1:] or of_trial
-    micro_batch = min([whole, *(segment.conditions.micro_batch for segment in recorded)])
+    attempt = attempts.Attempt.read(request.folder)
+    killed = [attempt.most] if attempt and attempt.most else []  # what a worker was killed with is not tried again
+    micro_batch = min([whole, *killed, *(segment.conditions.micro_batch for segment in recorded)])
     return micro_batch, recorded[-1].conditions.validation_block if recorded else 0
 
 
@@ -259,11 +264,6 @@ def _notes(epoch: int, fit: Fit, request: FitRequest, whole: int) -> Row:
     return {**notes, "micro_batch": conditions.micro_batch, "message": message}
 
 
-def halved(micro_batch: int) -> int:
-    """Half of it, rounded up."""
-    return -(-micro_batch // 2)
-
-
 def run_and_report(request: FitRequest, work: Work, report: Report | None = None) -> FitOutcome:
     """Run a worker's work to its end, whatever end that is, and report every epoch and an end that is bad.
 
@@ -287,6 +287,7 @@ def run_and_report(request: FitRequest, work: Work, report: Report | None = None
         _prepare_folder(request)
         done = len(read_curve(request.folder))
         with (
+            attempts.noted(request.folder),
             naming_the_fit(request.run.name, request.trial_id),
             FitGauges(request.run.name, request.trial_id, request.recipe) as gauges,
         ):

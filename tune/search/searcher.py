@@ -29,7 +29,9 @@ from ray.tune.search import Searcher
 
 from maskcls import seeds
 from maskcls.errors import MaskclsError
+from tune.fitting import attempts
 from tune.fitting.failures import read_end, write_error
+from tune.runs import cluster
 from tune.runs import study as records
 from tune.runs.folder import SearchRun
 from tune.runs.optuna_private import id_of, storage_of
@@ -148,12 +150,7 @@ class StudySearch(Searcher):  # type: ignore[misc]
             self._open_again(trial_id, str(result["message"]))
             return
         if not result or METRIC not in result:
-            why = self._explain(trial_id, trial) if error else "It reported nothing."
-            if error and self._begun_ns(trial) == self._begun_before[trial_id]:  # no worker has come to the trial
-                self._open_again(trial_id, why)
-                return
-            self._count_end(trial_id)
-            self._end(trial, TrialState.FAILED, why)
+            self._end_without_result(trial_id, trial, error)
             return
         self._count_end(trial_id)
         state = str(result.get("state", TrialState.RUNNING))
@@ -198,16 +195,36 @@ class StudySearch(Searcher):  # type: ignore[misc]
         return len(self.trials.keys() - self.ended - self._left)
 
     def note_error(self, trial: Trial) -> None:
-        """Keep what Ray says about a worker that failed: on_trial_complete gets no text."""
+        """Keep what Ray says about a worker that failed, before another one takes its trial over, or the trial ends.
+
+        on_trial_complete gets no text.
+        """
         file = Path(trial.error_file or "")
-        self._errors[trial.trial_id] = file.read_text(errors="replace") if file.is_file() else ""
+        text = self._errors[trial.trial_id] = file.read_text(errors="replace") if file.is_file() else ""
+        if trial.trial_id in self.trials:
+            # Each failure is appended to the file: earlier ones were noted.
+            attempts.note_ray_killed(self._folder(self.trials[trial.trial_id]), text.rpartition("Failure #")[2])
+
+    def _folder(self, trial: optuna.Trial) -> Path:
+        return self.run.trial(records.trial_id(trial.number))
+
+    def _end_without_result(self, trial_id: str, trial: optuna.Trial, error: bool) -> None:
+        """Record the end of a trial that has reported none: its worker died, was not replaced again, or never began."""
+        why = self._explain(trial_id, trial) if error else "It reported nothing."
+        short = attempts.killed_for_memory(self._folder(trial))
+        if error and not short and self._begun_ns(trial) == self._begun_before[trial_id]:  # no worker has come to it
+            self._open_again(trial_id, why)
+            return
+        attempts.forget(self._folder(trial))
+        self._count_end(trial_id)
+        self._end(trial, TrialState.OUT_OF_MEMORY if short else TrialState.FAILED, short or why)
 
     def _explain(self, trial_id: str, trial: optuna.Trial) -> str:
         """Explain in one line why a trial lost its worker, and keep Ray's text in error.txt if the trial wrote none."""
-        folder = self.run.trial(records.trial_id(trial.number))
+        folder = self._folder(trial)
         text = self._errors.pop(trial_id, "").strip()
         if not (folder / "error.txt").exists():
-            logs = "Ray's log files on the worker's node, in /tmp/ray/session_latest/logs, may tell more."
+            logs = f"Ray's log files on the worker's node, in {cluster.logs_folder()}, may tell more."
             write_error(folder, f"{text}\n{logs}\n")
         return read_end(folder) or f"The worker failed: {last_words(text)}"
 

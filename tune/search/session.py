@@ -18,6 +18,7 @@ from maskcls.errors import CallError
 from maskcls.models.weights import HUB
 from search_spaces import names
 from tune.fitting.gpu_sharing import share_gpus
+from tune.fitting.memory_sharing import share_memory
 from tune.runs import cluster, output
 from tune.runs.cluster import Cluster
 from tune.runs.estimates import pixel_room
@@ -111,11 +112,12 @@ def _begin(options: SearchOptions, caller: Caller) -> int:
         try:
             _write_config(options, resolved, made)
             _prepare_data(options, resolved, made)
+            there = ray()
         except BaseException:
             remove(made)
             raise
         caller.found(made)
-        return _search(options, resolved, made, ray(), caller)
+        return _search(options, resolved, made, there, caller)
 
 
 def _resume(stated: SearchOptions, place: str, caller: Caller) -> int:
@@ -198,7 +200,7 @@ def _enough(options: SearchOptions, run: SearchRun, ended: int) -> str:
 
 
 def _shared(resolved: Resolved, options: SearchOptions, machine: Cluster) -> Resolved:
-    """The plan with as many trials to a GPU as the options ask for; what was measured for that is said."""
+    """The plan with as many trials at a time as the GPU is to take, or as the memory holds; why is said."""
     plan = resolved.plan
     shared, notes = share_gpus(
         resolved.share,
@@ -210,6 +212,16 @@ def _shared(resolved: Resolved, options: SearchOptions, machine: Cluster) -> Res
         unit="trial",
         report=say,
     )
+    if not notes:
+        shared, notes = share_memory(
+            shared,
+            drawn_recipes(plan),
+            options,
+            machine,
+            scale=plan.setting.scale,
+            most=at_a_time(plan.trials),
+            unit="trial",
+        )
     say_all(notes)
     return resolved.shared(shared, notes)
 

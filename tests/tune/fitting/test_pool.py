@@ -272,6 +272,12 @@ def test_a_worker_that_took_the_last_memory_is_out_of_memory(tmp_path: Path) -> 
         _ray=Ray(), _flying={1: request}, _on_end=None, failed=0, _progress=FitProgress(1, 0, plain=True)
     )
     driver._progress.begin(request, [])
+    again: list[FitRequest] = []
+    vars(driver)["_submit"] = again.append
+    for _ in range(fits.MAX_RETRIES):
+        driver._end(1)
+        driver._flying[1] = again[-1]
+    assert (again, read_result(request.folder)) == ([request] * fits.MAX_RETRIES, None)
     driver._end(1)
     result = read_result(request.folder)
     assert result is not None

@@ -1,0 +1,128 @@
+"""Whether a worker was killed because memory was short: it leaves a note while it works, which the next one reads.
+
+A process that is killed can say nothing. The kernel counts whom it has killed for memory; where Ray's memory monitor
+killed, the driver is informed. Either way the fit goes on in micro-batches of half the size, as after an error of torch
+that memory is short.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Self
+
+from maskcls.files import write_atomically
+from maskcls.machine import memory_groups, memory_kills
+
+NOTE = "attempt.json"
+"""In the fit's folder, as long as a worker is at work on it; it stays where the worker is killed."""
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+_RAY_SAYS = ("running low on memory", "OutOfMemoryError")
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A worker's attempt at a fit."""
+
+    counter: str = ""
+    """Which counter of the kernel's `kills` is from: it begins again with the machine and with the control group."""
+    kills: int = 0
+    """Of `maskcls.machine.memory_kills` when the attempt began."""
+    micro_batch: int = 0
+    """Photos that go through a model at once; 0: it has not come to training."""
+    most: int = 0
+    """The largest micro-batch that may be tried, because a larger one did not fit; 0: any."""
+    killed: int = 0
+    """How many attempts before this one were ended because memory was short."""
+    by_ray: bool = False
+    """Whether Ray's memory monitor has ended it."""
+
+    @classmethod
+    def read(cls, folder: Path) -> Self | None:
+        """The attempt that is noted in a fit's folder; None without a note, or with a damaged one."""
+        try:
+            return cls(**json.loads((folder / NOTE).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def write(self, folder: Path) -> None:
+        """Note the attempt in the fit's folder."""
+        # Whether the machine itself fails is not asked: then no count goes on.
+        write_atomically(folder / NOTE, json.dumps(asdict(self)) + "\n", wait=False)
+
+    @property
+    def was_short(self) -> bool:
+        """Whether memory was short, of an attempt whose process is gone."""
+        return self.by_ray or (self.counter == _counter() and memory_kills() > self.kills)
+
+
+def _counter() -> str:
+    """Name the kernel's counter that `memory_kills` reads here."""
+    boot = _BOOT.read_text().strip() if _BOOT.exists() else os.uname().nodename
+    return f"{boot} {next(iter(memory_groups()), '')}"
+
+
+@contextmanager
+def noted(folder: Path) -> Iterator[None]:
+    """Note an attempt at the fit in this folder as long as the block runs, which the process may not survive."""
+    earlier = Attempt.read(folder)
+    attempt = Attempt(_counter(), memory_kills())
+    if earlier is not None:
+        attempt = replace(attempt, most=earlier.most, killed=earlier.killed)
+        if earlier.was_short:
+            attempt = replace(attempt, most=halved(earlier.micro_batch) or earlier.most, killed=earlier.killed + 1)
+    attempt.write(folder)
+    try:
+        yield
+    finally:
+        forget(folder)
+
+
+def note_micro_batch(folder: Path, micro_batch: int) -> None:
+    """Note with which micro-batch the attempt goes on, if one is noted."""
+    attempt = Attempt.read(folder)
+    if attempt is not None:
+        replace(attempt, micro_batch=micro_batch).write(folder)
+
+
+def note_ray_killed(folder: Path, said: str) -> None:
+    """Note that Ray's memory monitor has ended the fit's worker, if that is what Ray says of it."""
+    if any(words in said for words in _RAY_SAYS):
+        attempt = Attempt.read(folder) or Attempt()
+        # Noted twice: the worker after the first one was killed before it had come to note anything.
+        folder.mkdir(parents=True, exist_ok=True)
+        replace(attempt, by_ray=True, killed=attempt.killed + attempt.by_ray).write(folder)
+
+
+def times_killed(folder: Path) -> int:
+    """Count the attempts in a row at the fit that were ended because memory was short; no worker may be at it."""
+    attempt = Attempt.read(folder)
+    return attempt.killed + attempt.was_short if attempt else 0
+
+
+def killed_for_memory(folder: Path) -> str:
+    """Why the fit's worker is gone, as a message, if memory was short in its last attempt or in one before; else "".
+
+    To be asked when no worker is at work on it.
+    """
+    attempt, times = Attempt.read(folder), times_killed(folder)
+    if attempt is None or not times:
+        return ""
+    by = "Ray, because the machine's memory was nearly used up" if attempt.by_ray else "the system, for want of memory"
+    how_often = "once" if times == 1 else f"{times} times"
+    last = f", the last time in micro-batches of {attempt.micro_batch}" if attempt.micro_batch else ""
+    return f"The worker was killed {how_often} by {by}{last}. Less --parallel leaves more memory to each."
+
+
+def forget(folder: Path) -> None:
+    """Remove the note of an attempt that has come to an end, whatever end that is."""
+    (folder / NOTE).unlink(missing_ok=True)
+
+
+def halved(micro_batch: int) -> int:
+    """Half of it, rounded up."""
+    return -(-micro_batch // 2)
