@@ -37,7 +37,8 @@ contracts: .venv/installed
 monitoring:
 	@command -v prometheus > /dev/null || { echo "Prometheus is missing. On Debian or Ubuntu: apt-get install prometheus"; exit 1; }
 	mkdir -p .prometheus
-	prometheus --config.file deploy/monitoring/prometheus.yml --storage.tsdb.path .prometheus --web.listen-address 127.0.0.1:9090
+	sed "s/maskcls-UID/maskcls-$$(id -u)/" deploy/monitoring/prometheus.yml > .prometheus/prometheus.yml
+	prometheus --config.file .prometheus/prometheus.yml --storage.tsdb.path .prometheus --web.listen-address 127.0.0.1:9090
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'

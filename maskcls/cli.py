@@ -19,12 +19,13 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from maskcls.command_line import environment
 from maskcls.command_line.config_file import with_config_file
 from maskcls.command_line.signals import SIGNAL_STATUS, signal_of, terminable
 from maskcls.errors import MaskclsError
 from maskcls.files import unreadable
 from maskcls.stores.photo_limits import MAX_ASPECT, MAX_MEGAPIXELS, Limits
-from maskcls.text import shown
+from maskcls.text import printable, shown
 
 _ENDED_BY = {signal.SIGINT: "Interrupted.", signal.SIGTERM: "Terminated.", signal.SIGHUP: "The terminal was closed."}
 
@@ -212,6 +213,7 @@ def run(main: Callable[..., Any] | typer.Typer) -> None:
     SIGHUP with 129.
     """
     app = app_of(main)
+    environment.mend()
     _log_to_stderr()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -274,9 +276,18 @@ def _log_to_stderr() -> None:
     """Send what the package logs, from INFO on, to stderr as plain lines."""
     logger = logging.getLogger("maskcls")
     if not logger.handlers:
-        logger.addHandler(logging.StreamHandler())
+        handler = logging.StreamHandler()
+        handler.setFormatter(_Printable())
+        logger.addHandler(handler)
         logger.setLevel(logging.INFO)
         logger.propagate = False
+
+
+class _Printable(logging.Formatter):
+    """Plain lines, in which names of others' making cannot act on the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def fail(message: str, exit_status: int) -> NoReturn:

@@ -139,6 +139,8 @@ def few_faces(demo_faces: DemoFaces, tmp_path_factory: pytest.TempPathFactory) -
 def ray_cluster() -> Iterator[str]:
     """A Ray of two cores, whose workers find the tests' objectives; its address, which other processes may join."""
     from tune.runs import cluster
+    from tune.runs.local_ray.loopback import on_loopback
+    from tune.runs.local_ray.place import find_place
 
     cluster.quiet()
     os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (ROOT, TINY_BACKBONE)))
@@ -147,7 +149,8 @@ def ray_cluster() -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:  # Ray leaves variables of its own, which other processes need
         for name, value in FEW_WORKERS.items():
             patch.setenv(name, value)
-        ray.init(address="local", num_cpus=2, log_to_driver=False, logging_level="ERROR")
+        with on_loopback():
+            ray.init(address="local", num_cpus=2, log_to_driver=False, logging_level="ERROR", **find_place().settings)
     yield str(ray.get_runtime_context().gcs_address)
     ray.shutdown()
 

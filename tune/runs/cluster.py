@@ -6,7 +6,6 @@ import atexit
 import logging
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -22,10 +21,14 @@ from pathlib import Path
 
 import psutil
 
+from maskcls.command_line import environment
 from maskcls.command_line.signals import SIGNAL_STATUS, signal_of
 from maskcls.errors import RunError, Terminated
 from maskcls.machine import usable_cores
 from tune.runs import output, worker_imports
+from tune.runs.local_ray.gpus import local_gpus
+from tune.runs.local_ray.loopback import on_loopback
+from tune.runs.local_ray.place import find_place, temp_folder
 from tune.runs.stopping import uninterrupted
 
 _QUIET = {
@@ -36,7 +39,7 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_metrics_report_interval_ms": "2000",
     "TUNE_GLOBAL_CHECKPOINT_S": "1e9",  # Ray's own snapshots: nothing is restored from them
-    "RAY_task_oom_retries": "2",  # for work that Ray ended to save memory; without this it would retry for ever
+    "RAY_task_oom_retries": "0",  # of work that Ray ended to save memory: `tune.fitting.pool` retries it, made smaller
 }
 
 _ROUNDING = 1e-9  # three times a third of a GPU is one GPU
@@ -84,7 +87,7 @@ _RAYS, _AGENTS = "ray::", ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 _AGENT = re.compile(r"ray::(Dashboard|RuntimeEnv)Agent|/agent\.py|/agent/main\.py")
 _ENDING_S = 60
 """How long what a killed driver leaves of its Ray may take to end."""
-TOKEN_COMMAND = "ray get-auth-token"
+ADDRESS_VARIABLE = "RAY_ADDRESS"
 
 
 def quiet() -> None:
@@ -113,21 +116,16 @@ def connected(address: str | None) -> Iterator[Cluster]:
         yield _cluster(ray.init(ignore_reinit_error=True, logging_level=logging.ERROR).dashboard_url)
         return
     _refuse_silence(address)
-    # Ray would count cores by another rule, the container's quota. A trial that is planned with more would wait for
-    # ever.
-    local = here().nodes[0]
-    sizes = {} if address else {"num_cpus": local.cpus, "num_gpus": int(local.gpus)}
     settings = {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": worker_imports.runtime_env()}
+    settings |= {"address": address} if address else _local_settings()
     try:
-        with _sigterm_kept():
-            begun = ray.init(address=address or "local", **settings, **sizes)
+        with _sigterm_kept(), nullcontext() if address else on_loopback():
+            begun = ray.init(**settings)
     except Exception as error:  # where Ray's own processes are too slow it is a plain Exception
         said = " ".join(str(error).split())
         if not address:
-            raise RunError(
-                f"Ray could not be started here: {said} Its log files lie in /tmp/ray/session_latest/logs."
-            ) from None
-        raise RunError(f"Ray at {address} cannot be reached: {said} Start it with `ray start --head`.") from None
+            raise RunError(f"Ray could not be started here: {said} Its log files lie in {logs_folder()}.") from None
+        raise _out_of_reach(address, said) from None
     with nullcontext() if address else _agents_ended_with_us():
         try:
             yield _cluster(begun.dashboard_url)
@@ -198,6 +196,30 @@ def wait_for_left_behind(driver: int) -> None:
     until = time.monotonic() + _ENDING_S
     while time.monotonic() < until and any(name not in _AGENTS for name in left_behind(driver).values()):
         time.sleep(_STEP_S)
+
+
+def _local_settings() -> dict[str, object]:
+    """The arguments of `ray.init` for a Ray that is started here; sets what its processes read in the environment.
+
+    Raises RunError where it finds no folder for its files.
+    """
+    environment.mend()
+    place = find_place()
+    os.environ.update(place.variables)
+    # Ray would count cores by another rule, the container's quota. A trial that is planned with more would wait for
+    # ever.
+    local = here().nodes[0]
+    return {"address": "local", "num_cpus": local.cpus, "num_gpus": int(local.gpus), **place.settings}
+
+
+def check_local() -> None:
+    """Raise RunError, with what to do, where a Ray that is started here would find no folder for its files."""
+    find_place()
+
+
+def logs_folder() -> str:
+    """Where Ray's log files lie: on this machine, of a Ray that was started by a command of this user."""
+    return str(temp_folder() / "session_latest" / "logs")
 
 
 def is_up() -> bool:
@@ -340,9 +362,19 @@ def _refuse_silence(address: str | None) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
     except OSError as error:
-        raise RunError(
-            f"Ray at {address} cannot be reached: {error}. Start it with `ray start --head`, or name another --address."
-        ) from None
+        raise _out_of_reach(address, f"{error}.") from None
+
+
+def _out_of_reach(address: str | None, said: str) -> RunError:
+    """The error that Ray does not answer at an address; where the environment names it, this is said."""
+    if address == os.environ.get(ADDRESS_VARIABLE):
+        return RunError(
+            f"Ray at {address} cannot be reached, which {ADDRESS_VARIABLE} names: {said} Unset {ADDRESS_VARIABLE} to "
+            "use this machine alone, or name another --address."
+        )
+    return RunError(
+        f"Ray at {address} cannot be reached: {said} Start it with `ray start --head`, or name another --address."
+    )
 
 
 def _cluster(dashboard: str | None) -> Cluster:
@@ -356,17 +388,3 @@ def _cluster(dashboard: str | None) -> Cluster:
 def here() -> Cluster:
     """Describe this machine without starting Ray."""
     return Cluster((Node(usable_cores(), float(local_gpus())),))
-
-
-def local_gpus() -> int:
-    """Count the GPUs that are visible here, by the GPU driver's own tool, so that torch need not be imported."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
-    if not shutil.which("nvidia-smi"):
-        return 0
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return 0
-    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())

@@ -23,7 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from maskcls.errors import CallError, Damaged
 from maskcls.machine import EnergyMeter, metered, usable_cores
-from tune.runs import cluster, output
+from tune.runs import output
+from tune.runs.local_ray.gpus import local_gpus
 
 if TYPE_CHECKING:
     from tune.runs.folder import RunFolder
@@ -318,7 +319,7 @@ def environment() -> dict[str, Any]:
     return {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
         "commit": _commit(),
-        "hardware": {"cpus": usable_cores(), "gpus": cluster.local_gpus(), "machine": platform.machine()},
+        "hardware": {"cpus": usable_cores(), "gpus": local_gpus(), "machine": platform.machine()},
     }
 
 

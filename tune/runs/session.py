@@ -16,10 +16,11 @@ from maskcls.errors import Damaged, DataError
 from maskcls.files import FileKind, write_atomically, write_csv
 from maskcls.models.weights import check_reachable
 from maskcls.recipe import Recipe
-from maskcls.text import command
+from maskcls.text import command, printable
 from tune.runs import cluster, events
 from tune.runs.cluster import Cluster
 from tune.runs.folder import KINDS, NameInUse, RunFolder
+from tune.runs.local_ray.place import token_command
 from tune.runs.options import SharedOptions
 from tune.runs.record import NOT_ENDED
 
@@ -71,7 +72,7 @@ def wait_for_killed_driver(run: RunFolder) -> None:
 
 def say(note: str) -> None:
     """Print a line for people, beside the results on stdout."""
-    typer.echo(note, err=True)
+    typer.echo(printable(note), err=True)
 
 
 def say_all(notes: Iterable[str]) -> None:
@@ -87,15 +88,15 @@ def machine_of(options: SharedOptions, stack: ExitStack) -> Cluster:
     """
     if options.address or cluster.is_up():
         return stack.enter_context(cluster.connected(options.address))
+    if not options.plan:
+        cluster.check_local()  # before anything is made
     return cluster.here()
 
 
 def say_dashboard(there: Cluster) -> None:
     """Print where Ray's dashboard is."""
     if there.dashboard:
-        typer.echo(
-            f"Ray's dashboard: http://{there.dashboard} (it asks for a token: `{cluster.TOKEN_COMMAND}` prints it)"
-        )
+        typer.echo(f"Ray's dashboard: http://{there.dashboard} (it asks for a token: `{token_command()}` prints it)")
 
 
 def check_weights(recipes: Iterable[Recipe], *, names: bool = True) -> None:

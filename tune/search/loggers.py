@@ -20,11 +20,12 @@ from ray.tune.experiment import Trial
 
 from maskcls.errors import RunError
 from tune.runs.folder import SearchRun
+from tune.runs.local_ray.place import temp_folder
 
 PROJECT = "maskcls"
 """Name of MLflow's experiment, and of W&B's project unless WANDB_PROJECT says another."""
-LIVE_FILES = "/tmp/ray/session_latest/artifacts"
-"""Where Ray keeps TensorBoard's files while a search runs."""
+LIVE_FILES = "session_latest/artifacts"
+"""Where Ray keeps TensorBoard's files while a search runs, in the folder of its files."""
 _PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
 _HOOKS = ("setup", "on_trial_start", "on_trial_result", "on_trial_complete", "on_trial_error", "on_experiment_end")
 _MLFLOW_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
@@ -59,7 +60,8 @@ def create(names: Sequence[str], run: SearchRun) -> list[Callback]:
 def where(name: str, run: SearchRun) -> str:
     """Say where a logger's pages are to be seen."""
     if name == "tensorboard":
-        return f"TensorBoard: tensorboard --logdir {LIVE_FILES}, and after the search --logdir {run.experiment}"
+        live = temp_folder() / LIVE_FILES
+        return f"TensorBoard: tensorboard --logdir {live}, and after the search --logdir {run.experiment}"
     if name == "mlflow":
         uri = _mlflow_uri(run)
         return f"MLflow: {uri}" if uri.startswith("http") else f"MLflow: mlflow server --backend-store-uri {uri}"

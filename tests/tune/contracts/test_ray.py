@@ -7,11 +7,14 @@ does not hold any more. Checked with ray 2.60.
 from __future__ import annotations
 
 import inspect
+import ipaddress
+import stat
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 import optuna
+import psutil
 import pytest
 import ray
 from optuna.trial import TrialState as OptunaState
@@ -297,10 +300,27 @@ def test_ray_says_its_nodes_and_where_its_dashboard_is(ray_cluster: None) -> Non
 
 
 def test_the_dashboard_asks_for_a_token(ray_cluster: None) -> None:
-    """Leans: tune.search.session and tune.compare.session, which tell how to print it (cluster.TOKEN_COMMAND).
+    """Leans: tune.search.session and tune.compare.session, which tell how to print it (local_ray.place.token_command).
 
     If it fails: say nothing of a token, and think of who may see the dashboard.
     """
     with cluster.connected(None) as there, pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(f"http://{there.dashboard}/api/v0/nodes", timeout=10)
     assert refused.value.code == 401
+
+
+def test_a_ray_that_is_started_here_is_the_users_alone(ray_cluster: None) -> None:
+    """Leans: tune.runs.local_ray, on a switch of Ray's (loopback.py), its temporary folder and the token's file.
+
+    If it fails: see in Ray's services.py how a node's address is found, and which port listens beyond loopback.
+    """
+    listening = {
+        (connection.laddr.ip.removeprefix("::ffff:"), process.name())  # IPv4's addresses, as a port of IPv6 has them
+        for process in psutil.Process().children(recursive=True)
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert {name for _, name in listening} >= {"gcs_server", "raylet"}
+    assert {(ip, name) for ip, name in listening if not ipaddress.ip_address(ip).is_loopback} == set()
+    private = Path(ray._private.worker.global_worker.node.get_session_dir_path()).parents[1]
+    assert stat.S_IMODE(private.stat().st_mode) == 0o700

@@ -1,0 +1,23 @@
+"""A Ray that is started here listens on this machine's loopback address alone, as far as it can."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def on_loopback() -> Iterator[None]:
+    """Let a Ray that is started within the block take loopback as its node's address, and bind its ports there.
+
+    On Linux Ray replaces 127.0.0.1 by the machine's own address, where other machines reach it; on macOS it does not.
+    This switch of Ray's own decides. It is as before after the block, because a cluster that is joined later needs it.
+    """
+    from ray._private import ray_constants
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
