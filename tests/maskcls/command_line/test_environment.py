@@ -19,7 +19,7 @@ PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 @pytest.fixture(autouse=True)
 def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An environment without proxies, with temporary files of its own; it is as before after the test."""
-    monkeypatch.setattr(environment.os, "environ", os.environ.copy())
+    monkeypatch.setattr(os, "environ", os.environ.copy())
     for name in (*PROXIES, *map(str.upper, PROXIES), *environment._USER_VARIABLES):
         os.environ.pop(name, None)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from maskcls.errors import CallError
-from tune.runs.local_ray import gpus
 from tune.runs.local_ray.gpus import VISIBLE, local_gpus
 
 LISTED = """GPU 0: NVIDIA H200 (UUID: GPU-11111111-2222-3333-4444-555555555555)
@@ -57,7 +57,7 @@ def test_one_that_is_not_there_is_refused(visible: str, monkeypatch: pytest.Monk
 
 
 def test_without_the_tool_the_drivers_devices_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpus.shutil, "which", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.setenv(VISIBLE, "0,1")
     assert local_gpus(tmp_path) == 0, "GPUs named on a machine that has none"
     for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm"):
