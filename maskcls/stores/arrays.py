@@ -12,6 +12,7 @@ import fcntl
 import mmap
 import os
 import shutil
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,7 +25,7 @@ from filelock import Timeout
 from numpy.typing import NDArray
 
 from maskcls.errors import Damaged, NoRoomYet, RunError
-from maskcls.files import FileKind
+from maskcls.files import FileKind, private_folder
 from maskcls.stores.locks import FolderLock
 from maskcls.stores.photo_limits import NOT_STATED, StatedLimits
 
@@ -81,9 +82,20 @@ class StoreInfo:
         return self.shape[0] if self.shape else 0
 
 
+_EFFECTIVE = os.access in os.supports_effective_ids
+
+
 def default_cache() -> Path:
-    """Return $MASKCLS_CACHE, else ~/.cache/maskcls."""
-    return Path(os.environ.get("MASKCLS_CACHE") or Path.home() / ".cache" / "maskcls")
+    """Return $MASKCLS_CACHE, else ~/.cache/maskcls; where that cannot be made, a folder among the temporary files."""
+    if stated := os.environ.get("MASKCLS_CACHE"):
+        return Path(stated)
+    folder = Path.home() / ".cache" / "maskcls"
+    above = next(one for one in (folder, *folder.parents) if one.exists())
+    if above == folder or os.access(
+        above, os.W_OK | os.X_OK, effective_ids=_EFFECTIVE
+    ):  # one that is there serves what it has
+        return folder
+    return private_folder(Path(tempfile.gettempdir()) / f"maskcls-{os.getuid()}") / "cache"
 
 
 def sampled_checksum(rows: Array) -> int:

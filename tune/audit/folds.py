@@ -22,6 +22,7 @@ from maskcls.text import counted
 from maskcls.training import presets
 from tune.audit.options import AuditOptions
 from tune.fitting.gpu_sharing import share_gpus
+from tune.fitting.memory_sharing import share_memory
 from tune.fitting.pool import run_fits, to_do
 from tune.fitting.request import FitRequest
 from tune.runs import cluster
@@ -64,6 +65,10 @@ def train(options: AuditOptions, out: Path) -> tuple[FaceDataset, OutOfFold]:
             unit="fit",
             report=say,
         )
+        if not notes:
+            shared, notes = share_memory(
+                shared, [recipe], options, machine, scale=scale, most=options.folds, unit="fit"
+            )
         say_all(notes)
         out.mkdir(parents=True, exist_ok=True)
         stack.enter_context(RunFolder(out).driving())

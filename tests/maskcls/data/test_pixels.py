@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -268,8 +269,23 @@ def test_default_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MASKCLS_CACHE", str(tmp_path))
     assert default_cache() == tmp_path
     monkeypatch.delenv("MASKCLS_CACHE")
-    monkeypatch.setenv("HOME", "/home/somebody")
-    assert default_cache() == Path("/home/somebody/.cache/maskcls")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert default_cache() == tmp_path / ".cache" / "maskcls"
+
+
+def test_without_a_home_that_can_be_written_the_cache_lies_among_the_temporary_files(
+    unprivileged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MASKCLS_CACHE", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(unprivileged))
+    (home := unprivileged / "home").mkdir(mode=0o500)
+    monkeypatch.setenv("HOME", str(home))
+    assert default_cache() == unprivileged / f"maskcls-{os.getuid()}" / "cache"
+    assert default_cache().parent.stat().st_mode & 0o777 == 0o700
+    home.chmod(0o700)
+    (home / ".cache" / "maskcls").mkdir(parents=True)
+    home.chmod(0o500)
+    assert default_cache() == home / ".cache" / "maskcls", "one that is there serves what it has"
 
 
 def test_the_checksum_sees_a_lost_page() -> None:
