@@ -119,7 +119,7 @@ def connected(address: str | None) -> Iterator[Cluster]:
     settings = {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": worker_imports.runtime_env()}
     settings |= {"address": address} if address else _local_settings()
     try:
-        with _sigterm_kept(), nullcontext() if address else on_loopback():
+        with _sigterm_kept(), on_loopback() if _is_on_loopback(address) else nullcontext():
             begun = ray.init(**settings)
     except Exception as error:  # where Ray's own processes are too slow it is a plain Exception
         said = " ".join(str(error).split())
@@ -210,6 +210,11 @@ def _local_settings() -> dict[str, object]:
     # ever.
     local = here().nodes[0]
     return {"address": "local", "num_cpus": local.cpus, "num_gpus": int(local.gpus), **place.settings}
+
+
+def _is_on_loopback(address: str | None) -> bool:
+    """Whether Ray is started here, or is one that was started so by a command and listens on loopback alone."""
+    return not address or address.rpartition(":")[0] in environment.LOOPBACK
 
 
 def check_local() -> None:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 def on_loopback() -> Iterator[None]:
     """Let a Ray that is started within the block take loopback as its node's address, and bind its ports there.
 
+    To join such a Ray by a loopback address takes the same.
+
     On Linux Ray replaces 127.0.0.1 by the machine's own address, where other machines reach it; on macOS it does not.
     This switch of Ray's own decides. It is as before after the block, because a cluster that is joined later needs it.
     """
