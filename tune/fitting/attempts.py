@@ -15,11 +15,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from maskcls.files import write_atomically
+from maskcls.errors import Damaged
+from maskcls.files import FileKind, write_atomically
 from maskcls.machine import memory_groups, memory_kills
 
 NOTE = "attempt.json"
 """In the fit's folder, as long as a worker is at work on it; it stays where the worker is killed."""
+_NOTE_FILE = FileKind("a note of a worker's attempt at a fit: a JSON object", "Remove it.", most_bytes=10_000)
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _RAY_SAYS = ("running low on memory", "OutOfMemoryError")
 
@@ -44,9 +46,19 @@ class Attempt:
     @classmethod
     def read(cls, folder: Path) -> Self | None:
         """The attempt that is noted in a fit's folder; None without a note, or with a damaged one."""
+        file = folder / NOTE
         try:
-            return cls(**json.loads((folder / NOTE).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+            with _NOTE_FILE.reading(file):
+                noted = _NOTE_FILE.read_object(file)
+                return cls(
+                    str(noted["counter"]),
+                    int(noted["kills"]),
+                    micro_batch=int(noted["micro_batch"]),
+                    most=int(noted["most"]),
+                    killed=int(noted["killed"]),
+                    by_ray=bool(noted["by_ray"]),
+                )
+        except Damaged:  # or missing
             return None
 
     def write(self, folder: Path) -> None:
