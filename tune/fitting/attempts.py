@@ -83,10 +83,11 @@ def noted(folder: Path) -> Iterator[None]:
     """Note an attempt at the fit in this folder as long as the block runs, which the process may not survive."""
     earlier = Attempt.read(folder)
     attempt = Attempt(_counter(), memory_kills())
-    if earlier is not None:
-        attempt = replace(attempt, most=earlier.most, killed=earlier.killed)
-        if earlier.was_short:
-            attempt = replace(attempt, most=halved(earlier.micro_batch) or earlier.most, killed=earlier.killed + 1)
+    if earlier is not None and earlier.was_short:
+        most = halved(earlier.micro_batch) or earlier.most
+        attempt = replace(attempt, most=most, killed=earlier.killed + 1)
+    elif earlier is not None:
+        attempt = replace(attempt, most=earlier.most)
     attempt.write(folder)
     try:
         yield
@@ -113,7 +114,12 @@ def note_ray_killed(folder: Path, said: str) -> None:
 def times_killed(folder: Path) -> int:
     """Count the attempts in a row at the fit that were ended because memory was short; no worker may be at it."""
     attempt = Attempt.read(folder)
-    return attempt.killed + attempt.was_short if attempt else 0
+    if attempt is None:
+        return 0
+    if attempt.was_short:
+        return attempt.killed + 1
+    # Of another node nothing is known here but of those attempts that were followed by one there.
+    return 0 if attempt.counter == _counter() else attempt.killed
 
 
 def killed_for_memory(folder: Path) -> str:

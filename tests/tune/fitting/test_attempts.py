@@ -96,3 +96,8 @@ def test_a_damaged_note_is_none(tmp_path: Path, damaged: str) -> None:
 def test_the_counter_is_the_same_in_every_process_here() -> None:
     assert attempts._counter() == attempts._counter()
     assert os.sep in attempts._counter() or attempts._counter().strip()
+
+
+def test_of_another_node_what_its_workers_found_counts(tmp_path: Path) -> None:
+    Attempt("another machine", kills=3, micro_batch=16, most=16, killed=2).write(tmp_path)
+    assert attempts.times_killed(tmp_path) == 2
