@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
 import logging
@@ -120,7 +121,10 @@ class FaceDataset:
     def save(self, folder: Path) -> None:
         """Write the table and the split, each file whole or not at all, for `load` to read."""
         folder.mkdir(parents=True, exist_ok=True)
-        for name, text in ((PHOTOS, self.photos.to_csv(index=False)), (SPLIT, self.split.to_json())):
+        table = self.photos.to_csv(index=False)
+        if "\r" in table:  # in a name; a reader takes it for a line's end, unless it is quoted
+            table = self.photos.to_csv(index=False, quoting=csv.QUOTE_ALL)
+        for name, text in ((PHOTOS, table), (SPLIT, self.split.to_json())):
             write_atomically(folder / name, text)
 
     @classmethod

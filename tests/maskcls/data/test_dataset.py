@@ -71,6 +71,10 @@ def test_saved_and_loaded_data_are_the_same(make_contest, cache, tmp_path):
     assert (loaded.split, loaded.digest, loaded.cache.pixel_gb) == (faces.split, faces.digest, 3.0)
     assert sorted(file.name for file in (tmp_path / "run/data").iterdir()) == ["photos.csv", "split.json"]
     assert pickle.loads(pickle.dumps(faces)).digest == faces.digest
+    # Names that no CSV of the contest's can hold, but a folder can.
+    hostile = faces.photos.assign(key=[f"\r=1\x1b,{i}" for i in range(len(faces.photos))])
+    replace(faces, photos=hostile).save(tmp_path / "hostile")
+    assert FaceDataset.load(tmp_path / "hostile", CacheOptions(cache)).photos.equals(hostile)
 
 
 def test_a_fit_of_a_run_looks_at_no_photo_again(make_contest, cache, tmp_path):
