@@ -22,6 +22,9 @@ WIDTH_IN_FILES = 100
 """Width in characters of the tables where there is no terminal to fit them into."""
 
 
+from maskcls.text import printable
+
+
 def main(
     bundle: Annotated[
         Path | None,
@@ -79,7 +82,7 @@ def main(
         use = note_use_of_holdout(evaluation, predictor, runs)
     _console().print(render(evaluation))
     for text in filter(None, (warning(evaluation), use)):
-        typer.echo(text, err=True)
+        typer.echo(printable(text), err=True)
 
 
 def _console() -> Console:

@@ -58,7 +58,7 @@ def main(
         decision = decide(found, faces, design, size)
         typer.echo(printable("\n".join((*table(decision, design), *verdict(decision, design, out)))))
         write(decision, out, faces, overwrite)
-        typer.echo("\n".join(confirm(decision, found, out, faces)))
+        typer.echo(printable("\n".join(confirm(decision, found, out, faces))))
         note_groups(found[0], out)
     typer.echo(f"To predict:\n  {predict_command(out)}")
 

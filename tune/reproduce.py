@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from tune.fitting.reproduction import RecordedTrial, Reproduction
 
 
+from maskcls.text import printable
+
+
 def main(
     out: Annotated[
         Path, typer.Option("--out", help="Folder for the bundle; must not exist, or be a bundle with --overwrite.")
@@ -60,13 +63,13 @@ def main(
             f"Not as {recorded.title} ran, so its numbers may come out otherwise: {'; '.join(again.differences)}."
         )
     conditions = ", then ".join(str(segment.conditions) for segment in recorded.segments)
-    typer.echo(f"Recipe {recorded.recipe.digest}, {recorded.title}: {conditions}")
+    typer.echo(printable(f"Recipe {recorded.recipe.digest}, {recorded.title}: {conditions}"))
     with kept_on_interrupt(folder):
         for epoch in again.epochs():
             typer.echo(f"{epoch_line(epoch.result, recorded.recipe.epochs)}: {epoch}")
     mismatches = again.mismatches()  # before the checkpoint goes, which says under which conditions the epochs ran
     write_bundle_of(again.fit, dataset, out, overwrite, run=recorded.run.name, trial=recorded.trial_id)
-    typer.echo(verdict(again, recorded))
+    typer.echo(printable(verdict(again, recorded)))
     say_where(again.fit, out)
     refuse(mismatches, recorded)
 

@@ -153,7 +153,7 @@ def retrain(
     faces = faces_of(run, options)
     outcome = on_all.retrain_on_all(run, winner, faces, budget_s=left_s, **_share(plan, options))
     request = on_all.retrain_request(run, winner, faces, cpus=plan.cpus, gpus=plan.gpus)
-    typer.echo("\n".join(on_all.summary(run, request)))
+    typer.echo(printable("\n".join(on_all.summary(run, request))))
     return outcome
 
 
@@ -195,7 +195,7 @@ def hand_over(run: SearchRun, options: SearchOptions, outcome: SearchOutcome) ->
         lines += what_next(run, options, exported=bool(exported), reported=reported)
     print(printable("\n".join(lines)), file=output.results())
     if handed is None and outcome.reason != Reason.INTERRUPTED:
-        print(f"Error: {no_model(run, trials)}", file=output.errors())
+        print(f"Error: {printable(no_model(run, trials))}", file=output.errors())
     status = outcome.ended.exit_status or (0 if exported else 1)
     emit_done(run, outcome.reason, status, remaining=outcome.searched.remaining)
     return status
@@ -373,7 +373,7 @@ def _try(what: str, do: Callable[[], object]) -> bool:
     try:
         do()
     except MaskclsError as error:
-        print(f"{what}: {error}", file=output.errors())
+        print(printable(f"{what}: {error}"), file=output.errors())
         return False
     return True
 

@@ -27,6 +27,8 @@ PROJECT = "maskcls"
 LIVE_FILES = "session_latest/artifacts"
 """Where Ray keeps TensorBoard's files while a search runs, in the folder of its files."""
 _PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
+from maskcls.text import printable
+
 _HOOKS = ("setup", "on_trial_start", "on_trial_result", "on_trial_complete", "on_trial_error", "on_experiment_end")
 _MLFLOW_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 
@@ -91,7 +93,10 @@ class _SwitchedOffByErrors(Callback):  # type: ignore[misc]
             except Exception as error:
                 self._callback = None
                 said = " ".join(str(error).split()) or type(error).__name__
-                print(f"--log {self._name} failed and is switched off; the search goes on: {said}", file=sys.stderr)
+                print(
+                    f"--log {self._name} failed and is switched off; the search goes on: {printable(said)}",
+                    file=sys.stderr,
+                )
 
         return called
 

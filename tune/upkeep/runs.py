@@ -45,13 +45,13 @@ def show(name: Run, runs: Runs = Path("runs")) -> None:
 
     found = open_any(name, runs)
     one = summary(found)
-    print(f"{one.name}: {one.kind}, {one.state}; begun {one.began}, {one.done}.")
+    print(printable(f"{one.name}: {one.kind}, {one.state}; begun {one.began}, {one.done}."))
     for line in one.scores:
-        print(line)
+        print(printable(line))
     if one.problem:
         print(printable(one.problem))
     for part, n_bytes in parts_of(found):
-        print(f"  {decimal(n_bytes):>10}  {part}")
+        print(f"  {decimal(n_bytes):>10}  {printable(part)}")
     print(f"To go on with it: {found.resume_command}")
 
 
