@@ -10,6 +10,7 @@ import typer
 from maskcls import cli
 from maskcls.cli import run
 from maskcls.errors import CallError
+from maskcls.text import printable
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 
 WIDTH_IN_FILES = 100
 """Width in characters of the tables where there is no terminal to fit them into."""
-
-
-from maskcls.text import printable
 
 
 def main(

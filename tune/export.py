@@ -13,7 +13,7 @@ import typer
 
 from maskcls.cli import run as run_command
 from maskcls.errors import CallError, Damaged
-from maskcls.text import first, predict_command, printable
+from maskcls.text import first, predict_command
 
 if TYPE_CHECKING:
     from tune.runs.folder import SearchRun
@@ -143,13 +143,13 @@ def _next_that_loads(found: SearchRun, trials: Sequence[Record], out: Path, over
     from tune.selection.export import export_trial
 
     scored = [record for record in ranked(trials) if record.f1 is not None]
-    typer.echo(f"Trial {scored[0].trial_id} is passed over. {printable(str(error))}", err=True)
+    typer.echo(f"Trial {scored[0].trial_id} is passed over. {error}", err=True)
     for one in scored[1:]:
         try:
             export_trial(found, one.trial_id, out, overwrite)
             return one
         except Damaged as its:
-            typer.echo(f"Trial {one.trial_id} is passed over. {printable(str(its))}", err=True)
+            typer.echo(f"Trial {one.trial_id} is passed over. {its}", err=True)
     raise error
 
 

@@ -12,12 +12,10 @@ from maskcls import cli
 from maskcls.cli import run
 from maskcls.errors import RunError
 from maskcls.stores.arrays import CacheOptions
+from maskcls.text import printable
 
 if TYPE_CHECKING:
     from tune.fitting.reproduction import RecordedTrial, Reproduction
-
-
-from maskcls.text import printable
 
 
 def main(
