@@ -101,10 +101,10 @@ def _field(file: Path, rng: random.Random) -> None:
     """Another value in one field of a JSON file, of one line of JSON lines, or of one cell of a table."""
     text = file.read_text(errors="replace")
     if file.suffix == ".csv":
-        lines = [line.split(",") for line in text.splitlines()]
-        cells = rng.choice(lines) if lines else [""]
+        rows = [line.split(",") for line in text.splitlines()]
+        cells = rng.choice(rows) if rows else [""]
         cells[rng.randrange(len(cells))] = str(rng.choice(VALUES)).encode(errors="replace").decode()
-        file.write_text("\n".join(map(",".join, lines)) + "\n")
+        file.write_text("\n".join(map(",".join, rows)) + "\n")
         return
     lines = text.splitlines() if file.suffix in (".jsonl", ".journal") else [text]
     try:

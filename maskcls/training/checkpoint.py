@@ -206,7 +206,7 @@ def _checksum(flat: Mapping[str, Tensor]) -> str:
     found = 0
     for name, tensor in sorted(flat.items()):
         found = crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode(), found)
-        found = crc32(tensor.contiguous().reshape(-1).view(torch.uint8).numpy(), found)
+        found = crc32(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data, found)
     return f"{found:08x}"
 
 
