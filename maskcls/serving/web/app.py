@@ -113,6 +113,8 @@ def build_app(predictor: Predictor, limits: Limits, access: Access, *, face_chec
         docs_url=None,  # these pages load scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
+        # The service has metrics of its own; FastAPI's go wherever a library such as Ray has set OpenTelemetry to.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
         lifespan=lifespan,
     )
     app.add_exception_handler(Refused, lambda request, error: answer(_as_refused(error), service))
