@@ -116,8 +116,8 @@ def connected(address: str | None) -> Iterator[Cluster]:
         yield _cluster(ray.init(ignore_reinit_error=True, logging_level=logging.ERROR).dashboard_url)
         return
     _refuse_silence(address)
-    settings = {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": worker_imports.runtime_env()}
-    settings |= {"address": address} if address else _local_settings()
+    settings: dict[str, object] = {"address": address} if address else _local_settings()
+    settings |= {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": worker_imports.runtime_env()}
     try:
         with _sigterm_kept(), on_loopback() if _is_on_loopback(address) else nullcontext():
             begun = ray.init(**settings)

@@ -25,10 +25,11 @@ from tests.commands import call
 from tests.conftest import DemoFaces
 from tests.tune.searches import make_plan, new_run, table
 from tests.tune.short_of_memory import FitsShortOfMemory, Memory, of_the_allocator, of_torch
+from tune.fitting.attempts import halved
 from tune.fitting.curve import curve, read_curve
 from tune.fitting.failures import state_of
 from tune.fitting.request import TrialRequest
-from tune.fitting.worker import halved, run_fit
+from tune.fitting.worker import run_fit
 from tune.runs.folder import SearchRun
 from tune.runs.stopping import Reason
 from tune.search.driver import run_search
