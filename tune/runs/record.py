@@ -120,6 +120,8 @@ class DataRecord(JsonRecord):
     holdout_people: int = 0
     digest: str | None = None
     split_digest: str | None = None
+    sources_digest: str | None = None
+    """Of the tables and the folders from which photos and labels were read; in runs begun since there is that note."""
     files_digest: str | None = None
     """Of the photos' fingerprints (`tune.runs.session`); in runs that were begun since there are these."""
 

@@ -157,14 +157,21 @@ def n_people(faces: FaceDataset) -> int:
     return int(faces.photos["person"].nunique())
 
 
-def note_files(run: RunFolder, faces: FaceDataset) -> str:
-    """Keep a fingerprint of each photo, for a resume to compare; return a digest of all of them, 12 hex digits."""
+def note_files(run: RunFolder, faces: FaceDataset, options: SharedOptions) -> dict[str, str]:
+    """Keep a fingerprint of each photo, for a resume to compare; return what belongs into the run's DataRecord."""
     from maskcls.data.changes import fingerprints  # imports OpenCV and pandas, which a wrong command need not wait for
 
     found = dict(zip(faces.photos["key"], fingerprints(faces.photos["file"].tolist()), strict=True))
     run.data.mkdir(parents=True, exist_ok=True)
     write_csv(run.data / FINGERPRINTS, _COLUMNS, found.items())
-    return _digest(found)
+    return {"sources_digest": _sources(options), "files_digest": _digest(found)}
+
+
+def _sources(options: SharedOptions) -> str:
+    from maskcls.data.changes import sources_digest
+
+    is_file = options.corrections not in ("published", "none")
+    return sources_digest(options.data, options.extra, Path(options.corrections) if is_file else None)
 
 
 def check_data(run: RunFolder, options: SharedOptions, *, by_labels: bool = True) -> None:
@@ -180,7 +187,8 @@ def check_data(run: RunFolder, options: SharedOptions, *, by_labels: bool = True
 
     faces = faces_of(run, options)
     before, recorded = faces.photos, run.record().data
-    now = _photos_now(run, options, before)
+    is_as_before = recorded.sources_digest == _sources(options) and not _is_moved(run, options)
+    now = before if is_as_before and options.data is not None else _photos_now(run, options, before)
     found = dict(zip(now["key"], fingerprints(now["file"].tolist(), progress=True), strict=True))
     if not any(found.values()):
         raise _out_of_reach(run, _place(options, before))
@@ -193,8 +201,14 @@ def check_data(run: RunFolder, options: SharedOptions, *, by_labels: bool = True
     if (moved != before["file"]).any():
         write_atomically(run.data / "photos.csv", before.assign(file=moved).to_csv(index=False))
     if not known:
-        digest = note_files(run, faces_of(run, options))
-        run.write_record(run.record().changed(data=recorded.changed(files_digest=digest)))
+        noted = note_files(run, faces_of(run, options), options)
+        run.write_record(run.record().changed(data=recorded.changed(**noted)))
+
+
+def _is_moved(run: RunFolder, options: SharedOptions) -> bool:
+    """Whether the command names another place of the photos than the run's own."""
+    own = options.recorded(run.record())
+    return (options.data, options.extra) != (own.data, own.extra)
 
 
 def _photos_now(run: RunFolder, options: SharedOptions, before: pd.DataFrame) -> pd.DataFrame:

@@ -319,9 +319,9 @@ def _prepare_data(options: SearchOptions, resolved: Resolved, run: SearchRun) ->
         # Its log says in how many photos no face is found, and so it is at any size.
         faces.pixels(base.image_size, progress=True, face_crop=face_crop)
     _keep_space(options, run)
-    files = note_files(run, faces)
+    noted = note_files(run, faces, options)
     faces.save(run.data)
-    data = DataRecord(photos=len(faces.photos), people=n_people(faces), digest=faces.digest, files_digest=files)
+    data = DataRecord(photos=len(faces.photos), people=n_people(faces), digest=faces.digest, **noted)
     run.write_record(run.record().changed(data=data, split_digest=faces.split.digest))
 
 

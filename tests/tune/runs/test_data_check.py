@@ -53,9 +53,9 @@ def begun(tmp_path: Path, demo_faces: DemoFaces) -> Begun:
     data = Path(shutil.copytree(demo_faces(24, 4), tmp_path / "faces"))
     run = recorded_run(tmp_path, data=str(data))
     faces = prepare(data, cache=CacheOptions(tmp_path / "cache"))
-    files = note_files(run, faces)
+    noted = note_files(run, faces, SearchOptions.recorded(run.record()))
     faces.save(run.data)
-    run.write_record(run.record().changed(data=DataRecord(digest=faces.digest, files_digest=files)))
+    run.write_record(run.record().changed(data=DataRecord(digest=faces.digest, **noted)))
     return Begun(run, data)
 
 

@@ -128,13 +128,10 @@ def _is_at_work(process: psutil.Process) -> bool:
 
 
 def curves(run: SearchRun) -> dict[str, list[dict[str, Any]]]:
-    """Every number of every epoch but those that say how long it took, by trial."""
-    timed = ("seconds", "photos_per_second", "wait_share", "saved_s", "filling_s", "feature_hits")
+    """Every score and loss of every epoch, by trial; without times, and what is said of stores that others filled."""
+    names = ("epoch", "train_loss", "validation_f1", "best_f1", "best_epoch", "scores", "photos")
     return {
-        file.parent.name: [
-            {name: value for name, value in json.loads(line).items() if name not in timed}
-            for line in file.read_text().splitlines()
-        ]
+        file.parent.name: [{name: json.loads(line)[name] for name in names} for line in file.read_text().splitlines()]
         for file in sorted(run.trials.glob("*/epochs.jsonl"))
     }
 
