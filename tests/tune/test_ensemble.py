@@ -157,6 +157,7 @@ def test_its_bundle_goes_through_the_doors(both: Path, demo_cache: Path, tmp_pat
     out = tmp_path / "bundle"
     assert door(both, demo_cache, "--run", "one", "--out", out, "--size", 2).status == 0
     _, faces = opened(both, "one", demo_cache)
+    assert [one["on"] for one in read_bundle(out).scores["groups"]] == ["holdout"]
     data = Path(faces.photos["file"].iloc[0]).parents[3]
     person = Path(faces.photos["file"].iloc[0]).parent
     said = call(

@@ -8,6 +8,7 @@ blocks come back in their order to the caller's process, which keeps them and wr
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Generator, Sequence
 from contextlib import closing, suppress
@@ -91,6 +92,7 @@ class RayPredictor(Predictor):
         import ray.data
         import ray.exceptions
 
+        _quieten_ray_data()
         files = cast("Sequence[str]", photos)
         if start == len(files):
             return
@@ -181,6 +183,13 @@ class _Worker:
             "faces": json.dumps(block.faces),
             "node": self._node,
         }
+
+
+def _quieten_ray_data() -> None:
+    """Let Ray Data report to its log file alone; it has set up its logger when it was imported."""
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+            handler.setLevel(logging.CRITICAL)
 
 
 def _tables(files: Sequence[str], start: int) -> list[Any]:

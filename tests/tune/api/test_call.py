@@ -215,10 +215,15 @@ def test_choice_and_holdout_have_their_intervals(run: Run) -> None:
 
 def test_the_winner_predicts(run: Run, faces: Path) -> None:
     files = sorted(faces.glob("train/images/*/normal.*"))[:2]
-    found = run.predictor("cpu").predict([files[0], decode(files[1]).rgb])
+    predictor = run.predictor("cpu")
+    found = predictor.predict([files[0], decode(files[1]).rgb])
     assert_type(found, pd.DataFrame)
     assert found["photo"].tolist() == [str(files[0]), "photos[1]"]
     assert np.allclose(found.filter(regex=r"^p\d").sum(axis=1), 1)
+    scores, holdout = predictor.bundle.scores, run.holdout
+    assert holdout is not None
+    assert [scores["holdout"][name] for name in ("f1", "low", "high")] == [holdout.f1, holdout.low, holdout.high]
+    assert [one["on"] for one in scores["groups"]] == ["repeats", "holdout"], "its page says for whom it works"
 
 
 @pytest.mark.parametrize("as_json", [False, True])
