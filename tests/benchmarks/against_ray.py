@@ -39,7 +39,7 @@ import typer
 
 from maskcls import cli
 from maskcls.cli import run
-from maskcls.data.dataset import prepare
+from maskcls.data.dataset import FaceDataset, prepare
 from maskcls.data.demo.folder import draw
 from maskcls.errors import CallError
 from maskcls.files import FileKind, append_line
@@ -185,18 +185,7 @@ class Search:
         return [sys.executable, "-m", "tune.search", *words, *pins]
 
     def _plain_call(self, there: Path, seed: int) -> list[str]:
-        plan, epochs = self.plan(seed), self.settings["epochs"]
-        files, labels = (self.faces.photos[name].tolist() for name in ("file", "label"))
-        job = {name: self.settings[name] for name in ("space", "trials", "epochs", "parallel", "loader_workers")}
-        job |= {"seed": seed, "cpus": plan.cpus, "base": plan.base.model_dump(), "explicit": dict(plan.explicit)}
-        job |= {"points": [point for point in initial_trials(plan).values() if point]}
-        job |= {"grace_period": grace_period(epochs), "reduction_factor": REDUCTION}
-        job["weights_file"] = (
-            None if self.weights == "none" else str(find_weights(self.settings["backbone"], self.weights))
-        )
-        for side in ("train", "validation"):
-            rows = self.faces.rows(side).tolist()
-            job |= {f"{side}_files": [files[row] for row in rows], f"{side}_labels": [labels[row] for row in rows]}
+        job = plain_job(self.plan(seed), self.faces, self.weights, {**self.settings, "seed": seed})
         (there / "job.json").write_text(json.dumps(job))
         return [sys.executable, "-m", "tests.benchmarks.plain_ray", str(there / "job.json"), str(there / "trials.json")]
 
@@ -219,6 +208,26 @@ class Search:
             with tempfile.TemporaryDirectory(dir=self.folder) as place:
                 usage(self._our_call(Path(place), self.settings["seed"]), Path(place) / "log")
         self._ready = True
+
+
+def plain_job(plan: Any, faces: FaceDataset, weights: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What plain Ray Tune is to search: the plan's space, first points, base recipe, ASHA and photos.
+
+    Args:
+        plan: a `SearchPlan`.
+        weights: none, or a folder.
+        settings: with space, trials, epochs, parallel, loader_workers and seed.
+    """
+    files, labels = (faces.photos[name].tolist() for name in ("file", "label"))
+    job = {name: settings[name] for name in ("space", "trials", "epochs", "parallel", "loader_workers", "seed")}
+    job |= {"cpus": plan.cpus, "base": plan.base.model_dump(), "explicit": dict(plan.explicit)}
+    job |= {"points": [point for point in initial_trials(plan).values() if point]}
+    job |= {"grace_period": grace_period(job["epochs"]), "reduction_factor": REDUCTION}
+    job["weights_file"] = None if weights == "none" else str(find_weights(plan.base.backbone, weights))
+    for side in ("train", "validation"):
+        rows = faces.rows(side).tolist()
+        job |= {f"{side}_files": [files[row] for row in rows], f"{side}_labels": [labels[row] for row in rows]}
+    return job
 
 
 ROUNDS = FileKind("one measured round per line, as JSON", "Remove {file} to measure again.")

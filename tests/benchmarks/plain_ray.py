@@ -10,6 +10,10 @@ Taken from maskcls and search_spaces, because a user would have the same: the sp
 head, which module belongs to which stage, the sampler's draws, macro F1. Different: torchvision's flip, affine and
 colour jitter replace the augmentations (noise is left out), photos are resized by PIL, and every epoch augments again,
 whatever `views` says.
+
+With a `time_budget_s` in the job the search goes on until that time, as `tests.benchmarks.anytime` has it: after it,
+for each of `score_at_s` seconds since the process began, the checkpoint that was the best by validation until then
+predicts `unseen_files`, into `OUT.<seconds>.json`.
 """
 
 from __future__ import annotations
@@ -19,12 +23,14 @@ import math
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
+import psutil
 import ray
 import timm
 import torch
@@ -45,6 +51,8 @@ from maskcls.training.losses import create_loss
 from maskcls.training.metrics import scores
 from search_spaces import Setting, get
 
+BEGAN = psutil.Process().create_time()
+"""When the search's process began; a worker's own is not looked at."""
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
@@ -214,8 +222,8 @@ def draw(trial: optuna.Trial) -> dict[str, Any]:
     return suggested
 
 
-def search(job: dict[str, Any], folder: str) -> list[dict[str, Any]]:
-    """The trials: recipe values that the space chose, epochs, best F1, seconds."""
+def search(job: dict[str, Any], folder: str) -> tune.ResultGrid:
+    """Run the search."""
     DRAWN.update(
         space=get(job["space"]).pinned(job["explicit"]),
         setting=Setting("cpu", pretrained=job["weights_file"] is not None),
@@ -235,16 +243,26 @@ def search(job: dict[str, Any], folder: str) -> list[dict[str, Any]]:
         grace_period=job["grace_period"],
         reduction_factor=job["reduction_factor"],
     )
+    budget_s = job.get("time_budget_s")
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(train, job=job), {"cpu": job["cpus"]}),
         tune_config=tune.TuneConfig(
-            search_alg=searcher, scheduler=scheduler, num_samples=job["trials"], max_concurrent_trials=job["parallel"]
+            search_alg=searcher,
+            scheduler=scheduler,
+            num_samples=-1 if budget_s else job["trials"],
+            max_concurrent_trials=job["parallel"],
+            time_budget_s=budget_s and budget_s - (time.time() - BEGAN),
         ),
         run_config=tune.RunConfig(storage_path=folder),
     )
     results = tuner.fit()
     if results.errors:
         raise SystemExit(f"{results.num_errors} trials failed, the first with: {results.errors[0]}")
+    return results
+
+
+def trials_of(results: tune.ResultGrid) -> list[dict[str, Any]]:
+    """The trials that reported: recipe values that the space chose, epochs, best F1, seconds."""
     return [
         {
             "overrides": result.config,
@@ -253,7 +271,54 @@ def search(job: dict[str, Any], folder: str) -> list[dict[str, Any]]:
             "seconds": result.metrics["time_total_s"],
         }
         for result in results
+        if "best_f1" in result.metrics
     ]
+
+
+class Reported(NamedTuple):
+    """An epoch of a trial: when it was reported, s since the process began, its F1, its checkpoint and its config."""
+
+    at_s: float
+    f1: float
+    checkpoint: tune.Checkpoint
+    config: dict[str, Any]
+
+
+def epochs_of(results: tune.ResultGrid) -> list[Reported]:
+    """All epochs of all trials, in the order in which they were reported."""
+    return sorted(
+        (
+            Reported(metrics["timestamp"] - BEGAN, metrics["f1"], checkpoint, result.config)
+            for result in results
+            for checkpoint, metrics in result.best_checkpoints
+        ),
+        key=lambda reported: reported.at_s,
+    )
+
+
+def predict(reported: Reported, job: dict[str, Any]) -> list[int]:
+    """Classes of the unseen photos by an epoch's model."""
+    recipe = recipe_of(reported.config, job)
+    model = Classifier(recipe, None)
+    with reported.checkpoint.as_directory() as folder:
+        weights, _ = torch.load(Path(folder) / "checkpoint.pt", weights_only=True)
+    model.load_state_dict(weights)
+    model.eval()
+    unseen = Photos(job["unseen_files"], [0] * len(job["unseen_files"]), transform(recipe, training=False))
+    with torch.no_grad():
+        found = [model(images).argmax(1) for images, _ in DataLoader(unseen, recipe.batch_size)]
+    return torch.cat(found).tolist()  # type: ignore[no-any-return]
+
+
+def score_over_time(results: tune.ResultGrid, job: dict[str, Any], out: Path) -> None:
+    """Write what the best model by validation predicted at each of the times."""
+    epochs = epochs_of(results)
+    for seconds in job["score_at_s"]:
+        there = [reported for reported in epochs if reported.at_s <= seconds]
+        if there:
+            best = max(there, key=lambda reported: reported.f1)
+            found = {"validation_f1": best.f1, "classes": predict(best, job)}
+            Path(f"{out}.{seconds}.json").write_text(json.dumps(found))
 
 
 def main(job_file: Path, out: Path) -> None:
@@ -261,7 +326,10 @@ def main(job_file: Path, out: Path) -> None:
     job = json.loads(job_file.read_text())
     ray.init(num_cpus=len(os.sched_getaffinity(0)))
     with tempfile.TemporaryDirectory() as folder:
-        out.write_text(json.dumps(search(job, folder)))
+        results = search(job, folder)
+        out.write_text(json.dumps(trials_of(results)))
+        if "score_at_s" in job:
+            score_over_time(results, job, out)
 
 
 if __name__ == "__main__":
