@@ -157,6 +157,10 @@ Cache = Annotated[
         show_default="$MASKCLS_CACHE or ~/.cache/maskcls",
     ),
 ]
+SharedCache = Annotated[
+    bool,
+    typer.Option("--shared-cache", help="Use a cache that others may write; without it, such a folder is refused."),
+]
 FeatureStoreGb = Annotated[
     float,
     typer.Option(

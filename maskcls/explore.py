@@ -24,6 +24,7 @@ def main(
     people_from: cli.PeopleFrom = None,
     corrections: cli.Corrections = "published",
     cache: cli.Cache = None,
+    shared_cache: cli.SharedCache = False,
     max_megapixels: cli.MaxMegapixels = None,
     max_aspect: cli.MaxAspect = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the exploration in --out.")] = False,
@@ -33,15 +34,15 @@ def main(
     Rows and photos with problems are listed on the page, not refused.
     """
     from maskcls.data.dataset import demo_folder
-    from maskcls.data.pixels import default_cache
     from maskcls.reports.explore.facts import gather
     from maskcls.reports.explore.report import check_writable, summary, write
+    from maskcls.stores.arrays import CacheOptions
 
     started = monotonic()
     check_writable(out, overwrite=overwrite)
     if data is None:
         facts = gather(
-            demo_folder((cache or default_cache()).absolute()),
+            demo_folder(CacheOptions(cache, shared=shared_cache).folder),
             corrections="none",
             name="drawn demo faces",
             progress=True,

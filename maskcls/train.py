@@ -44,7 +44,10 @@ LoaderWorkers = Annotated[
         show_default="by cores and device; of a trial, the recorded number",
     ),
 ]
-BESIDE_TRIAL = ("out", "trial", "cache", "pixel_store_gb", "feature_store_gb", "device", "loader_workers", "overwrite")
+BESIDE_TRIAL = (
+    *("out", "trial", "cache", "shared_cache", "pixel_store_gb", "feature_store_gb"),
+    *("device", "loader_workers", "overwrite"),
+)
 """Options that a call with --trial may give; all others come from the run."""
 
 
@@ -69,6 +72,7 @@ def main(
     max_megapixels: cli.MaxMegapixels = None,
     max_aspect: cli.MaxAspect = None,
     cache: cli.Cache = None,
+    shared_cache: cli.SharedCache = False,
     pixel_store_gb: cli.PixelStoreGb = 20.0,
     feature_store_gb: cli.FeatureStoreGb = 20.0,
     device: Device = None,
@@ -99,7 +103,7 @@ def main(
         skip_bad=skip_bad,
         people_from=people_from,
         extra=extra,
-        cache=CacheOptions(cache, pixel_store_gb, feature_store_gb),
+        cache=CacheOptions(cache, pixel_store_gb, feature_store_gb, shared=shared_cache),
         progress=True,
     )
     fit = train(recipe, dataset, out, device or "auto", loader_workers)

@@ -27,6 +27,7 @@ def main(
     size: Annotated[int, typer.Option("--size", help=SIZE_HELP)] = 10,
     runs: Annotated[Path, typer.Option("--runs", help="Folder of all runs.")] = Path("runs"),
     cache: cli.Cache = None,
+    shared_cache: cli.SharedCache = False,
     pixel_store_gb: cli.PixelStoreGb = 20.0,
     feature_store_gb: cli.FeatureStoreGb = 20.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle in --out.")] = False,
@@ -54,7 +55,8 @@ def main(
     with ExitStack() as held:
         for one in found:
             held.enter_context(one.driving())
-        faces = FaceDataset.load(found[0].data, CacheOptions(cache, pixel_store_gb, feature_store_gb))
+        cached = CacheOptions(cache, pixel_store_gb, feature_store_gb, shared=shared_cache)
+        faces = FaceDataset.load(found[0].data, cached)
         decision = decide(found, faces, design, size)
         typer.echo(printable("\n".join((*table(decision, design), *verdict(decision, design, out)))))
         write(decision, out, faces, overwrite)

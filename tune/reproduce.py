@@ -26,6 +26,7 @@ def main(
         str, typer.Option("--trial", help="RUN/ID: a run, by path or by name under runs/, and a trial's number.")
     ],
     cache: cli.Cache = None,
+    shared_cache: cli.SharedCache = False,
     pixel_store_gb: cli.PixelStoreGb = 20.0,
     feature_store_gb: cli.FeatureStoreGb = 20.0,
     device: Annotated[
@@ -53,7 +54,8 @@ def main(
 
     check_writable(out, overwrite=overwrite)
     recorded = RecordedTrial.open(trial)
-    dataset = FaceDataset.load(recorded.run / "data", CacheOptions(cache, pixel_store_gb, feature_store_gb))
+    cached = CacheOptions(cache, pixel_store_gb, feature_store_gb, shared=shared_cache)
+    dataset = FaceDataset.load(recorded.run / "data", cached)
     folder = checkpoint_folder(out)
     again = Reproduction(recorded, dataset, folder, device=device, loader_workers=loader_workers)
     if again.differences:

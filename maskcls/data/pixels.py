@@ -10,19 +10,20 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from time import monotonic, sleep, thread_time
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from maskcls.data.decoding.decode import CONVERSIONS, Image, decode
 from maskcls.data.geometry import Geometry, missed_faces_note
 from maskcls.data.pool import over_photos, photo_bar
 from maskcls.errors import CallError, DataError, NoRoomYet, OutOfReach, RunError
-from maskcls.files import unreadable, write_atomically
+from maskcls.files import replacing, unreadable, write_atomically
 from maskcls.stores.arrays import (
     MANIFEST,
     WRITE_ERRORS,
@@ -33,6 +34,7 @@ from maskcls.stores.arrays import (
     default_cache,
     read_manifest,
 )
+from maskcls.stores.checked import CHECKSUMS, CheckedRows, RowChecks, checksum
 from maskcls.stores.locks import FolderLock
 from maskcls.text import first_lines
 
@@ -42,6 +44,8 @@ log = logging.getLogger("maskcls")
 
 DECODING_S = "decoding_s"
 """The manifest's key for the CPU seconds that a photo took on average."""
+ROWS = "rows"
+"""The manifest's key for the checksum of the rows' checksums; stores of earlier versions have none."""
 FACES_MISSED = "faces_missed"
 """The manifest's key for how many photos have the plain crop because no face was found."""
 
@@ -115,19 +119,18 @@ def open_or_build(
             f"One key per photo, and at least one photo, expected: got {len(files)} files and {len(keys)} keys."
         )
     kind = stores(cache)
-    shape = (len(files), geometry.image_size, geometry.image_size, 3)
     pixels, is_known = None, True
     with _naming_the_cache(cache):
         if stamps is not None:
             store = kind.folder / digest(keys, stamps, geometry)
-            pixels = kind.open(store, shape, np.uint8)
+            pixels = _open(kind, store, store, files, geometry)
         if pixels is None:
             now = read_stamps(files)
             if stamps is not None and list(stamps) != now:
                 log.warning(_changed(files, stamps, now))
             store = kind.folder / digest(keys, now, geometry)
             build = partial(_build, kind, store, files, geometry, budget_gb, progress, waits)
-            pixels, is_new = _open_or(build, kind, store, shape)
+            pixels, is_new = _open_or(build, lambda: _open(kind, store, store, files, geometry), store)
             is_known = not is_new or read_stamps(files) == now
     if geometry.face_crop != "none":
         manifest = read_manifest(store) or {}
@@ -135,17 +138,56 @@ def open_or_build(
     return pixels, store.name if is_known else ""
 
 
+def _open(kind: Stores, folder: Path, store: Path, files: Sequence[str], geometry: Geometry) -> Image | None:
+    """Return the pixels in a folder, each row compared with its checksum when it is first read; None if there are none.
+
+    The rows of a store of an earlier version have no checksums: of these a sample is compared as a whole.
+
+    Args:
+        store: the store that the folder is, or becomes.
+    """
+    rows = kind.open(folder, _shape(files, geometry), np.uint8)
+    noted = (read_manifest(folder) or {}).get(ROWS)
+    if rows is None or noted is None:
+        return rows
+    try:
+        checksums = np.fromfile(folder / CHECKSUMS, np.uint32)
+    except FileNotFoundError:
+        return None
+    if len(checksums) != len(files) or checksum(checksums) != noted:
+        return None
+
+    def made(row: int) -> Image:
+        pixels, *_ = geometry.crop(decode(files[row]).rgb)
+        if checksum(pixels) != checksums[row]:
+            raise DataError(
+                f"The decoded photos in {store} are damaged, and {files[row]} is no longer the photo that was decoded. "
+                "Restore the photo, and go on: they are decoded again."
+            )
+        return pixels
+
+    def discard() -> None:
+        with suppress(OSError), kind.room_lock():  # in a cache that may only be read, every process mends it for itself
+            kind.discard(store)
+
+    return CheckedRows.of(rows, RowChecks(checksums, made, store, discard))
+
+
+def _shape(files: Sequence[str], geometry: Geometry) -> tuple[int, ...]:
+    return (len(files), geometry.image_size, geometry.image_size, 3)
+
+
 def _open_or(
-    build: Callable[[FolderLock], Image], kind: Stores, store: Path, shape: tuple[int, ...]
+    build: Callable[[FolderLock], Image], opened: Callable[[], Image | None], store: Path
 ) -> tuple[Image, bool]:
     """Return the store's pixels, and whether they were decoded just now."""
-    pixels = kind.open(store, shape, np.uint8)
+    pixels = opened()
     if pixels is not None:
         return pixels, False
     # The lock needs a cache that can be written, so it is not taken where the store is there already.
     store.parent.mkdir(parents=True, exist_ok=True)
     with build_lock(store) as lock:
-        pixels = kind.open(store, shape, np.uint8)  # built by another process while this one waited
+        pixels = opened()  # built by another process while this one waited
         if pixels is not None:
             return pixels, False
         return build(lock), True
@@ -214,7 +256,7 @@ def _build(
 ) -> Image:
     """Decode into a folder beside `store`, open it, then rename it to `store`. The caller holds the build lock."""
     started = monotonic()
-    shape = (len(files), geometry.image_size, geometry.image_size, 3)
+    shape = _shape(files, geometry)
     n_bytes = int(np.prod(shape))
     folder = building_folder(store)
     shutil.rmtree(folder, ignore_errors=True)  # what a killed builder left
@@ -222,14 +264,18 @@ def _build(
         _take_room(kind, store, n_bytes, budget_gb, waits)
         lock.take_folder()
         rows = np.memmap(folder / PIXELS, np.uint8, "r+", shape=shape)
-        counts, decoding_s = _decode_into(rows, files, geometry, progress)
+        checksums = np.zeros(len(files), np.uint32)
+        counts, decoding_s = _decode_into(rows, checksums, files, geometry, progress)
         conversions = {name: counts[name] for name in CONVERSIONS if counts[name]}
         # Before the manifest, which vouches for the pixels, and before the folder has the store's name.
         rows.flush()
+        with replacing(folder / CHECKSUMS) as stream:
+            stream.write(checksums.tobytes())
         manifest = {
             "shape": shape,
             "bytes": n_bytes,
             "checksum": kind.checksum(rows),
+            ROWS: checksum(checksums),
             "geometry": geometry.to_dict(),
             "opencv": cv2.__version__,
             "source": os.path.commonpath([Path(file).absolute().parent for file in files]),
@@ -239,7 +285,7 @@ def _build(
         }
         write_atomically(folder / MANIFEST, json.dumps(manifest, indent=2))
         # Opened first: once it has its name, another process that makes room may remove a store that nobody uses.
-        pixels = kind.open(folder, shape, np.uint8)
+        pixels = _open(kind, folder, store, files, geometry)
         if pixels is None:
             raise RunError(
                 f"The decoded photos of {store} are not what was written a moment ago. "
@@ -276,8 +322,13 @@ def _take_room(kind: Stores, store: Path, n_bytes: int, budget_gb: float, waits:
         sleep(_POLL_S)
 
 
-def _decode_into(rows: Image, files: Sequence[str], geometry: Geometry, progress: bool) -> tuple[Counter[str], float]:
-    """Fill the rows (n, s, s, 3) in threads; count each conversion, and FACES_MISSED, and the threads' CPU seconds."""
+def _decode_into(
+    rows: Image, checksums: NDArray[np.uint32], files: Sequence[str], geometry: Geometry, progress: bool
+) -> tuple[Counter[str], float]:
+    """Fill the rows (n, s, s, 3) and their checksums (n,) in threads.
+
+    Count each conversion, and FACES_MISSED, and the threads' CPU seconds.
+    """
     took: list[float] = []
 
     def one(row: int) -> tuple[str, ...] | DataError:
@@ -293,6 +344,7 @@ def _decode_into(rows: Image, files: Sequence[str], geometry: Geometry, progress
         except DataError as error:
             return error  # not raised, so that all bad photos are listed instead of the first one
         rows[row], face_missed, _ = geometry.crop(decoded.rgb)  # (s, s, 3); each thread has rows of its own
+        checksums[row] = checksum(rows[row])
         return (*decoded.conversions, FACES_MISSED) if face_missed else decoded.conversions
 
     counts: Counter[str] = Counter()

@@ -16,7 +16,7 @@ from maskcls.recipe import Recipe
 from maskcls.serving.calibration import fit_calibration
 from maskcls.serving.export import export
 from maskcls.text import predict_command
-from maskcls.training.checkpoint import STATE_FILE
+from maskcls.training.checkpoint_files import STATE_FILE
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData, check_trainable, scored_rows
 from maskcls.training.result import EpochResult

@@ -28,6 +28,7 @@ from maskcls.errors import Damaged, NoRoomYet, RunError
 from maskcls.files import FileKind, private_folder
 from maskcls.stores.locks import FolderLock
 from maskcls.stores.photo_limits import NOT_STATED, StatedLimits
+from maskcls.stores.trust import check_private
 
 Array = NDArray[Any]
 
@@ -50,6 +51,7 @@ class CacheOptions:
         path: the cache; None is the default of the machine that opens it, which need not be the machine that chose it.
         waits: whether decoded photos wait for room that others use, without a limit; if not, that is an error.
         limits: of the photos that are decoded, as the call states them.
+        shared: whether others may write into it, because the call says that they are trusted.
     """
 
     path: Path | None = None
@@ -57,11 +59,15 @@ class CacheOptions:
     feature_gb: float = DEFAULT_GB
     waits: bool = False
     limits: StatedLimits = NOT_STATED
+    shared: bool = False
 
     @property
     def folder(self) -> Path:
-        """The cache's folder on this machine."""
-        return (self.path or default_cache()).expanduser().absolute()
+        """The cache's folder on this machine. Raises CallError where others may write there, unless it is `shared`."""
+        folder = (self.path or default_cache()).expanduser().absolute()
+        if not self.shared:
+            check_private(folder)
+        return folder
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,10 @@
 
     state.pt                recipe, data digest, history, latest trainable weights, moving averages, and optimizers
                             until the last epoch
-    best-<n>.safetensors    trainable weights of the best epoch n, keys `<model>:<tensor>`
+    best-<n>.safetensors    trainable weights of the best epoch n, keys `<model>:<tensor>`, and its
+                            recipe and result
+
+After the fit only the second is needed (`checkpoint_files`).
 
 No random state is stored: all that is random in an epoch comes from (seed, model, epoch). Frozen stages are not stored
 either: they are what the recipe's weights say. `state.pt` is written last and names the best epoch's file, so a kill
@@ -16,6 +19,7 @@ have none, and are read all the same).
 from __future__ import annotations
 
 import dataclasses
+import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,10 +38,20 @@ from maskcls.files import FileKind, replacing, set_aside
 from maskcls.models.weights import not_finite
 from maskcls.recipe import Recipe
 from maskcls.text import first
+from maskcls.training.checkpoint_files import (
+    N_MODELS,
+    NOTE_CHECKSUM,
+    RECIPE,
+    RESULT,
+    STATE_FILE,
+    best_name,
+    note_checksum,
+    note_of,
+    weights_alone,
+)
 from maskcls.training.metrics import Scores
 from maskcls.training.result import EpochResult
 
-STATE_FILE = "state.pt"
 _REMEDY = "Remove the folder {folder} to begin this fit again."
 STATE = FileKind("a checkpoint", _REMEDY, most_bytes=1 << 44)
 BEST = FileKind("weights of the best epoch", _REMEDY, most_bytes=1 << 44)
@@ -77,12 +91,16 @@ def save(
     Raises OSError, as for a full disk; the checkpoint that was there is then unharmed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    best_file = folder / _best_name(best_epoch)
+    best_file = folder / best_name(best_epoch)
     # A killed attempt at this very epoch may have left its file; an earlier best epoch's file is there and stays.
     if best_epoch == len(history) or not best_file.exists():
         flat = {f"{number}:{name}": tensor for number, state in enumerate(best) for name, tensor in state.items()}
+        result = history[best_epoch - 1]
+        values = json.dumps({**dataclasses.asdict(result), "scores": result.scores.to_dict()})
+        note = {RECIPE: recipe.to_json(), RESULT: values, N_MODELS: str(len(models))}
         with replacing(best_file) as stream:
-            stream.write(safetensors.torch.save(flat, {CHECKSUM: _checksum(flat)}))
+            note |= {NOTE_CHECKSUM: note_checksum(note), CHECKSUM: _checksum(flat)}
+            stream.write(safetensors.torch.save(flat, note))
     content = {
         "recipe": recipe.to_json(),
         "data_digest": data_digest,
@@ -94,7 +112,7 @@ def save(
     }
     with replacing(folder / STATE_FILE) as stream:
         torch.save(content, stream)
-    for old in folder.glob(_best_name("*")):
+    for old in folder.glob(best_name("*")):
         if old != best_file:
             old.unlink()
 
@@ -131,7 +149,7 @@ def load(folder: Path, recipe: Recipe, data_digest: str) -> SavedState | None:
 
 def begin_again(folder: Path, error: Damaged) -> str:
     """Set aside a checkpoint that is damaged, so that its fit begins again; return a line that says so."""
-    aside = [set_aside(file) for name in (STATE_FILE, _best_name("*")) for file in sorted(folder.glob(name))]
+    aside = [set_aside(file) for name in (STATE_FILE, best_name("*")) for file in sorted(folder.glob(name))]
     there = first([file.name for file in aside], 3)
     return f"begun again, because its checkpoint was damaged (set aside as {there}): {error}"
 
@@ -142,7 +160,7 @@ def load_best(folder: Path) -> tuple[Recipe, EpochResult, list[dict[str, Tensor]
     Raises Damaged, or Missing if no epoch is finished.
     """
     if not (folder / STATE_FILE).exists():
-        raise Missing(f"{folder} holds no finished epoch.")
+        return _load_weights_alone(folder)
     content = _read(folder)
     with STATE.reading(folder / STATE_FILE):
         return _best_of(folder, content)
@@ -150,7 +168,7 @@ def load_best(folder: Path) -> tuple[Recipe, EpochResult, list[dict[str, Tensor]
 
 def _best_of(folder: Path, content: dict[str, Any]) -> tuple[Recipe, EpochResult, list[dict[str, Tensor]]]:
     # A fit that still runs may have found a better epoch, and removed this one's file, since `state.pt` was read.
-    while not (folder / _best_name(content["best_epoch"])).exists():
+    while not (folder / best_name(content["best_epoch"])).exists():
         again = _read(folder)
         if again["best_epoch"] == content["best_epoch"]:
             break
@@ -159,8 +177,20 @@ def _best_of(folder: Path, content: dict[str, Any]) -> tuple[Recipe, EpochResult
     return Recipe.from_json(content["recipe"]), _history(content)[content["best_epoch"] - 1], best
 
 
-def _best_name(epoch: int | str) -> str:
-    return f"best-{epoch}.safetensors"
+def _load_weights_alone(folder: Path) -> tuple[Recipe, EpochResult, list[dict[str, Tensor]]]:
+    """Read the best epoch of a fit that needs no state any more."""
+    there, file = sorted(folder.glob(best_name("*"))), weights_alone(folder)
+    if not there:
+        raise Missing(f"{folder} holds no finished epoch.")
+    if file is None:
+        raise BEST.error(there[0], f"it does not say of which recipe and epoch it is, and {STATE_FILE} is gone")
+    note = note_of(file)
+    if note.get(NOTE_CHECKSUM) != note_checksum(note):
+        raise BEST.error(file, "what it says of its recipe and result has another checksum")
+    with BEST.reading(file):
+        values = json.loads(note[RESULT])
+        result = EpochResult(**{**values, "scores": Scores.from_dict(values["scores"])})
+        return Recipe.from_json(note[RECIPE]), result, _read_states(file, int(note[N_MODELS]))
 
 
 def _read(folder: Path) -> dict[str, Any]:
@@ -182,7 +212,10 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def _read_best(folder: Path, epoch: int, n_models: int) -> list[dict[str, Tensor]]:
-    file = folder / _best_name(epoch)
+    return _read_states(folder / best_name(epoch), n_models)
+
+
+def _read_states(file: Path, n_models: int) -> list[dict[str, Tensor]]:
     with BEST.opened(file):
         try:
             flat = load_file(file)

@@ -18,25 +18,32 @@ _MOMENTS = {"adam": 2, "adamw": 2, "sgd": 1}
 """Tensors that an optimizer keeps for each trainable one."""
 
 
-def checkpoint_bytes(recipe: Recipe, *, is_over: bool) -> int:
+def checkpoint_bytes(recipe: Recipe) -> int:
     """The size of a fit's checkpoint: latest and best weights, their moving average, the optimizer's state.
 
-    Only what training can change is in it; the history of the epochs is small, and not counted.
-
-    Args:
-        is_over: after the recipe's last epoch, when the optimizer's state is no longer kept.
+    Only what training can change is in it; the history of the epochs is small, and not counted. After the recipe's last
+    epoch it is smaller, for the optimizer's state is no longer kept.
     """
     total = 0
     for tasks in recipe.split.models:
         own = recipe.of_model(tasks)
-        copies = 2 + bool(own.ema_decay) + (0 if is_over else _MOMENTS[own.optimizer])
-        total += copies * (_backbone(own)[1] + _heads(recipe, tasks))
+        copies = 2 + bool(own.ema_decay) + _MOMENTS[own.optimizer]
+        total += copies * _trainable(recipe, tasks)
     return total
+
+
+def best_bytes(recipe: Recipe) -> int:
+    """The size of a fit's best weights, all that stays of its checkpoint when nothing goes on from there."""
+    return sum(_trainable(recipe, tasks) for tasks in recipe.split.models)
 
 
 def weights_bytes(recipe: Recipe) -> int:
     """The size of all weights of a fit's models, frozen stages included: what a bundle holds."""
     return sum(_backbone(recipe.of_model(tasks))[0] + _heads(recipe, tasks) for tasks in recipe.split.models)
+
+
+def _trainable(recipe: Recipe, tasks: Sequence[Task]) -> int:
+    return _backbone(recipe.of_model(tasks))[1] + _heads(recipe, tasks)
 
 
 def _heads(recipe: Recipe, tasks: Sequence[Task]) -> int:

@@ -171,8 +171,8 @@ def test_a_fit_that_goes_on_elsewhere_is_not_taken_for_the_trials(faces: FaceDat
     [
         (
             ["--data", "faces", "--set", "seed=1"],
-            "leave out --data, --set. Beside it there may be --out, --cache, --pixel-store-gb, --feature-store-gb, "
-            "--device",
+            "leave out --data, --set. Beside it there may be --out, --cache, --shared-cache, --pixel-store-gb, "
+            "--feature-store-gb, --device",
         ),
         (["--preset", "contest-2021"], "--trial takes recipe, photos and split from the run, so leave out --preset."),
         (

@@ -62,6 +62,7 @@ class SearchCall(TypedDict, total=False):
     repeats: int | None
     repeat_by: Literal["folds", "seeds"] | None
     retrain_on_all: bool | None
+    keep: int | None
     log: Logger | Iterable[Logger] | None
     parallel: int | None
     gpus_per_trial: float | Literal["auto"] | None
@@ -73,6 +74,7 @@ class SearchCall(TypedDict, total=False):
     begin_or_resume: bool | None
     address: str | None
     cache: AnyPath | None
+    shared_cache: bool | None
     pixel_store_gb: float | None
     feature_store_gb: float | None
     quiet: bool | None

@@ -66,6 +66,7 @@ def main(
     parallel: Parallel = None,
     address: run_cli.Address = None,
     cache: cli.Cache = None,
+    shared_cache: cli.SharedCache = False,
     pixel_store_gb: cli.PixelStoreGb = 20.0,
     feature_store_gb: cli.FeatureStoreGb = 20.0,
 ) -> None:

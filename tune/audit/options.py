@@ -28,6 +28,7 @@ class AuditOptions(SharedOptions):
         "out",
         "limit",
         "cache",
+        "shared_cache",
         "pixel_store_gb",
         "feature_store_gb",
     )

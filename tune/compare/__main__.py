@@ -129,6 +129,7 @@ def main(
     begin_or_resume: run_cli.BeginOrResume = False,
     address: run_cli.Address = None,
     cache: cli.Cache = None,
+    shared_cache: cli.SharedCache = False,
     pixel_store_gb: cli.PixelStoreGb = 20.0,
     feature_store_gb: cli.FeatureStoreGb = 20.0,
     plan: run_cli.Plan = False,

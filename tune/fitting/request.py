@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from maskcls.files import FileKind
 from maskcls.recipe import Recipe
+from maskcls.training.checkpoint_files import STATE_FILE
 from tune.runs.folder import SearchRun
 
 if TYPE_CHECKING:
@@ -93,8 +94,6 @@ class FitRequest:
 
         The trial's folder stays. Where its checkpoint is lost, the fit begins at the first epoch, with the same result.
         """
-        from maskcls.training.checkpoint import STATE_FILE
-
         own, of_trial = self.checkpoint_folder, SearchRun(self.run).trial(self.trial)
         if self.continues_trial and not (own / STATE_FILE).exists() and (of_trial / STATE_FILE).exists():
             shutil.copytree(of_trial, own, dirs_exist_ok=True)
@@ -103,7 +102,8 @@ class FitRequest:
 class TrialRequest(FitRequest):
     """A trial of a search.
 
-    Its checkpoint stays in its folder, so that it can be reproduced, exported and trained further.
+    Its checkpoint lies in its folder, so that it can be exported and trained further, as long as the search keeps it
+    (`tune.selection.keeping`).
     """
 
     @property

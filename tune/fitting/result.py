@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from maskcls.errors import Damaged, Missing
 from maskcls.files import FileKind, set_aside, write_atomically
+from maskcls.training.checkpoint_files import state_to_drop
 from maskcls.training.conditions import HARDWARE, HARDWARE_FILE, forget_unfinished
 from tune.fitting.failures import ERROR
 from tune.fitting.request import FitRequest
@@ -125,3 +126,5 @@ def write_result(request: FitRequest, outcome: FitOutcome) -> None:
         (request.folder / ERROR).unlink(missing_ok=True)
     if outcome.state != TrialState.COMPLETE or not request.keeps_checkpoint:
         shutil.rmtree(request.checkpoint_folder, ignore_errors=True)
+    for file in state_to_drop(request.checkpoint_folder):  # of a complete fit: an export needs the weights alone
+        file.unlink(missing_ok=True)

@@ -37,6 +37,7 @@ def main(
     ] = None,
     runs: Annotated[Path, typer.Option("--runs", help="Folder of all runs.")] = Path("runs"),
     cache: cli.Cache = None,
+    shared_cache: cli.SharedCache = False,
     pixel_store_gb: cli.PixelStoreGb = 20.0,
 ) -> None:
     """Write a search's report: one page that needs no network.
@@ -54,7 +55,10 @@ def main(
         )
     found = SearchRun.open(run, runs)
     options = ReportOptions(
-        CacheOptions(cache, pixel_store_gb), predicts=True, with_photos=with_photos, group_by=tuple(group_by or ())
+        CacheOptions(cache, pixel_store_gb, shared=shared_cache),
+        predicts=True,
+        with_photos=with_photos,
+        group_by=tuple(group_by or ()),
     )
     if compare is not None:
         file = write_comparison(SearchRun.open(compare, runs), found, options, out)

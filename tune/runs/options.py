@@ -107,7 +107,7 @@ class SharedOptions(BaseModel):
     """Options that say how much work is done where. A resume states them again, or has their defaults."""
     COMMAND: ClassVar[tuple[str, ...]] = (
         *("runs", "resume", "new_run_from", "begin_or_resume", "address", "plan", "quiet", "as_json"),
-        *("cache", "pixel_store_gb", "feature_store_gb"),
+        *("cache", "shared_cache", "pixel_store_gb", "feature_store_gb"),
     )
     """Options of one command alone, which no run keeps."""
     WORK: ClassVar[str]
@@ -158,6 +158,7 @@ class SharedOptions(BaseModel):
     cache: Annotated[Path | None, AfterValidator(_absolute)] = Field(
         None, description="folder for decoded photos and frozen features; None: each machine's own"
     )
+    shared_cache: bool = Field(False, description="use a cache that others may write")
     pixel_store_gb: float = Field(DEFAULT_GB, allow_inf_nan=True)
     feature_store_gb: float = Field(DEFAULT_GB, ge=0, allow_inf_nan=True)
 
@@ -242,7 +243,9 @@ class SharedOptions(BaseModel):
     @property
     def cache_options(self) -> CacheOptions:
         """Where decoded photos and frozen features are kept; without --cache each machine's own place."""
-        return CacheOptions(self.cache, self.pixel_store_gb, self.feature_store_gb, limits=self.limits)
+        return CacheOptions(
+            self.cache, self.pixel_store_gb, self.feature_store_gb, limits=self.limits, shared=self.shared_cache
+        )
 
     @property
     def limits(self) -> StatedLimits:

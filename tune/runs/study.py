@@ -10,6 +10,7 @@ import logging
 import os
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,12 +66,18 @@ class _RunJournal(JournalFileBackend):  # type: ignore[misc]
         self._file = file
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        with self._file.open("ab") as file:
-            file.write(lines.encode())
-            file.flush()
-            if any(log["op_code"] == SET_TRIAL_STATE or RECIPE in log.get("user_attr", ()) for log in logs):
-                os.fsync(file.fileno())
+        left = memoryview("".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode())
+        with self._file.open("ab", buffering=0) as file:
+            whole = file.tell()
+            try:
+                while left:
+                    left = left[file.write(left) :]
+                if any(log["op_code"] == SET_TRIAL_STATE or RECIPE in log.get("user_attr", ()) for log in logs):
+                    os.fsync(file.fileno())
+            except OSError as error:
+                with suppress(OSError):  # a part of a line, in front of a later one, would be damage
+                    file.truncate(whole)
+                raise OSError(error.errno, error.strerror, str(self._file)) from error
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,14 @@ RetrainOnAll = Annotated[
         help="Fit the winner once more on train and validation people: a second bundle, of which no score is known.",
     ),
 ]
+Keep = Annotated[
+    int | None,
+    typer.Option(
+        "--keep",
+        help="Of how many trials the weights stay, the best ones; those of finalists and of the preset stay as well.",
+        show_default="5, or the run's",
+    ),
+]
 Log = Annotated[
     list[str] | None,
     typer.Option(
@@ -147,6 +155,7 @@ def main(
     repeats: Repeats = None,
     repeat_by: RepeatBy = None,
     retrain_on_all: RetrainOnAll = False,
+    keep: Keep = None,
     log: Log = None,
     parallel: Parallel = None,
     gpus_per_trial: GpusPerTrial = None,
@@ -172,6 +181,7 @@ def main(
     begin_or_resume: run_cli.BeginOrResume = False,
     address: run_cli.Address = None,
     cache: cli.Cache = None,
+    shared_cache: cli.SharedCache = False,
     pixel_store_gb: cli.PixelStoreGb = 20.0,
     feature_store_gb: cli.FeatureStoreGb = 20.0,
     plan: run_cli.Plan = False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from maskcls.recipe import Recipe
 from tune.search.options import SearchOptions
@@ -17,22 +18,32 @@ ROW_BYTES = 150
 """More than a repeat's predictions take for a photo."""
 
 
-def run_bytes(plan: SearchPlan, options: SearchOptions, photos: int) -> int:
-    """The most that the run's folder takes, if no recipe is larger than those of many draws from the space.
+@dataclass(frozen=True)
+class RunBytes:
+    """The most that a run's folder takes, if no recipe is larger than those of many draws from the space."""
 
-    A trial that a scheduler stops keeps its optimizer's state, so that it can be trained to its end. What is at work is
-    counted once more, for a checkpoint is written beside the one that it replaces.
+    at_work: int
+    """At any moment."""
+    left: int
+    """When the search has ended, its finalists' fits included."""
+
+
+def run_bytes(plan: SearchPlan, options: SearchOptions, photos: int) -> RunBytes:
+    """Bound what the run takes.
+
+    The weights of the best trials and of the preset stay (`tune.selection.keeping`); a finalist that a scheduler stops
+    keeps its optimizer's state until it is trained to its end, whose weights stay beside those of the trial. What is at
+    work is counted twice, for a checkpoint is written beside the one that it replaces; so is a bundle.
     """
-    from maskcls.training.sizes import checkpoint_bytes, weights_bytes
+    from maskcls.training.sizes import best_bytes, checkpoint_bytes, weights_bytes
 
     drawn = _largest(drawn_recipes(plan))
-    begun = max(checkpoint_bytes(recipe, is_over=False) for recipe in drawn)
-    ended = max(checkpoint_bytes(recipe, is_over=True) for recipe in drawn)
-    trials = plan.trials * (TRIAL_BYTES + (ended if plan.scheduler == NONE else begun))
-    at_work = 2 * plan.parallel * begun
-    finalists = options.finalists * ended + plan.fits_after * (TRIAL_BYTES + photos * ROW_BYTES)
-    bundles = (1 + options.retrain_on_all) * max(map(weights_bytes, drawn))
-    return trials + at_work + finalists + bundles + REPORT_BYTES
+    begun, best, bundle = (max(map(size, drawn)) for size in (checkpoint_bytes, best_bytes, weights_bytes))
+    stopped = 0 if plan.scheduler == NONE else options.finalists
+    small = plan.trials * TRIAL_BYTES + plan.fits_after * (TRIAL_BYTES + photos * ROW_BYTES) + REPORT_BYTES
+    kept = min(plan.trials, max(options.keep, options.finalists) + 1)
+    left = (kept + stopped) * best + (1 + options.retrain_on_all) * bundle + small
+    return RunBytes(left + (2 * plan.parallel + stopped) * begun + bundle, left)
 
 
 def _largest(recipes: Iterable[Recipe]) -> list[Recipe]:

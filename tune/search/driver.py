@@ -30,6 +30,7 @@ from tune.search.schedulers import EpochScheduler
 from tune.search.searcher import StudySearch
 from tune.search.trainable import train
 from tune.search.warm_start import import_trials
+from tune.selection.keeping import Keeper, Keeping
 from tune.states import FIDELITY, TrialState
 
 # A worker's or a node's death. Errors in an objective's code are reported, not raised, and so are never retried.
@@ -72,10 +73,12 @@ def drive(
     plain: bool | None = None,
     log: Sequence[str] = (),
     fits_left: FitsLeft | None = None,
+    keeping: Keeping | None = None,
 ) -> Outcome:
     """Do what `run_search` does, for a run that the caller holds (`RunFolder.driving`).
 
     Args:
+        keeping: which trials' weights stay; None: all.
         fits_left: of the fits that follow the search, and for which a time budget leaves room; None: of a new run.
     """
     cluster.quiet()
@@ -92,12 +95,13 @@ def drive(
     if left <= 0:
         leaderboard.write(run, begun(searcher.study))  # StudySearch may have recorded the last trial's end
         return Outcome(Reason.FINISHED, 0)
+    keeper = Keeper(run, keeping, begun(searcher.study)) if keeping else None
     scheduler = schedulers.create(plan.scheduler, plan.base.epochs, searcher.note_error)
     scheduler.replay(trial for trial in searcher.study.get_trials(deepcopy=False) if is_own(trial))
     stop = _Stop(searcher, plan, fits_left)
     logging_to = loggers.create(log, run)
     with (
-        Progress(plan, run, searcher.study, plain) as progress,
+        Progress(plan, run, searcher.study, plain, on_end=keeper.end if keeper else None) as progress,
         stoppable(stop.asked, progress.say),
         actors.reuse_started(),
     ):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tune.runs.study import Record
     from tune.selection.choice import Choice
     from tune.selection.finalists import Design
+    from tune.selection.keeping import Keeping
     from tune.selection.record import ChoiceRecord
 
 WIDTH = 80
@@ -77,6 +78,13 @@ def design_of(options: SearchOptions) -> Design:
     return Design(options.finalists, options.repeats, RepeatBy(options.repeat_by))
 
 
+def keeping_of(options: SearchOptions) -> Keeping:
+    """Which trials' weights stay."""
+    from tune.selection.keeping import Keeping
+
+    return Keeping(options.keep, options.finalists)
+
+
 def handed_over(run: SearchRun, options: SearchOptions) -> bool:
     """Whether best/ and the report are newer than the study: a driver may be killed between a trial and these."""
     from tune.selection.choice import is_made
@@ -120,11 +128,12 @@ def choose(run: SearchRun, options: SearchOptions, plan: SearchPlan, left_s: flo
     """
     from tune.runs.study import records
     from tune.selection import choice
+    from tune.selection.keeping import Keeper
 
     trials = [record for record in records(run) if record.f1 is not None]
     if not trials:
         return None
-    return choice.choose(
+    chosen = choice.choose(
         run,
         trials,
         faces_of(run, options),
@@ -133,6 +142,8 @@ def choose(run: SearchRun, options: SearchOptions, plan: SearchPlan, left_s: flo
         budget_s=left_s,
         **_share(plan, options),
     )
+    Keeper(run, keeping_of(options), records(run))  # finalists that are trained to their end need no state any more
+    return chosen
 
 
 def retrain(

@@ -23,7 +23,7 @@ from tune.runs.record import SearchRecord, SpaceRecord, now, refuse_contradictio
 from tune.runs.shares import Share, resolve_scale, share
 from tune.search.plan import ASHA, LOGGERS, MANY, NONE, TPE, Sampler, Scheduler, SearchPlan, pinned_space
 
-DEFAULT_TRIALS, DEFAULT_FINALISTS, DEFAULT_REPEATS = 12, 3, 3
+DEFAULT_TRIALS, DEFAULT_FINALISTS, DEFAULT_REPEATS, DEFAULT_KEEP = 12, 3, 3, 5
 SPACE_COPY = "space.py"
 SPACE_FILE = FileKind("a space: a Python file", "Restore it from a backup, or name another with --space.")
 FACE_CROP = "face_crop"
@@ -45,10 +45,10 @@ class SearchOptions(SharedOptions):
         *("space", "data", "preset", "set", "epochs", "image_size", "weights", "scale"),
         *("seed", "split_seed", "split", "corrections", "skip_bad", "people_from", "extra"),
         *("max_megapixels", "max_aspect", "trials", *SharedOptions.MACHINE),
-        *("sampler", "scheduler", "learn_from", "finalists", "repeats", "repeat_by", "retrain_on_all", "log"),
+        *("sampler", "scheduler", "learn_from", "finalists", "repeats", "repeat_by", "retrain_on_all", "log", "keep"),
     )
     KEPT: ClassVar[tuple[str, ...]] = (
-        *("trials", "sampler", "scheduler", "finalists", "repeats", "repeat_by", "space", "log"),
+        *("trials", "sampler", "scheduler", "finalists", "repeats", "repeat_by", "space", "log", "keep"),
     )
     """Options of which a resume keeps the run's own value, unless it states another."""
     WORK: ClassVar[str] = "a search"
@@ -67,6 +67,7 @@ class SearchOptions(SharedOptions):
     repeat_by: Literal["folds", "seeds"] = Field("folds", description="what the repeats differ in")
     retrain_on_all: bool = Field(False, description="fit the winner on train and validation people, too")
 
+    keep: int = Field(DEFAULT_KEEP, ge=1, description="trials whose weights stay, the best ones")
     log: tuple[str, ...] = Field((), description="of LOGGERS: where Ray Tune logs the trials as well")
 
     @field_validator("log")
@@ -89,7 +90,9 @@ class SearchOptions(SharedOptions):
 
         Raises CallError for options that contradict the run.
         """
-        own = SearchOptions.recorded(run.record(), name=run.name)
+        record = run.record()
+        # Before there was this option, a run kept the weights of all trials.
+        own = SearchOptions.recorded(record, name=run.name, **({} if "keep" in record.call else {"keep": MANY}))
         values = self.machine_values(own) | {
             name: getattr(self, name) for name in self.KEPT if name in self.model_fields_set
         }

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import time
 from bisect import bisect_right, insort
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -87,10 +88,22 @@ def validation_people(run: SearchRun) -> int:
 
 
 class Progress(LivePicture, Callback):  # type: ignore[misc]
-    """Makes a picture of the search from Ray's callbacks. To be used as a context."""
+    """Makes a picture of the search from Ray's callbacks. To be used as a context.
 
-    def __init__(self, plan: SearchPlan, run: SearchRun, study: optuna.Study, plain: bool | None = None) -> None:
+    Args:
+        on_end: is given each trial that ends, with its end as the study has it.
+    """
+
+    def __init__(
+        self,
+        plan: SearchPlan,
+        run: SearchRun,
+        study: optuna.Study,
+        plain: bool | None = None,
+        on_end: Callable[[Record], None] | None = None,
+    ) -> None:
         super().__init__(plain, stays=True)
+        self._on_end = on_end or (lambda ended: None)
         self._plan, self._run, self._study = plan, run, study
         self._ranking = leaderboard.LiveRanking(study)
         self._at_work: dict[str, Row] = {}
@@ -245,6 +258,7 @@ class Progress(LivePicture, Callback):  # type: ignore[misc]
         self._best_rows = tuple(sorted([*self._best_rows, row], key=lambda row: -(row.best or 0.0)))[:_ROWS]
         self._latest_rows = (row, *self._latest_rows)[:_ROWS]
         self._show_states()
+        self._on_end(ended)
         self._behind = True
         self._write()
         if self.plain:

@@ -43,7 +43,17 @@ from tune.runs.session import (
 )
 from tune.runs.stopping import Outcome, Reason
 from tune.search.dry_run import print_plan
-from tune.search.ending import SearchOutcome, choose, design_of, emit_done, fits_left, hand_over, handed_over, retrain
+from tune.search.ending import (
+    SearchOutcome,
+    choose,
+    design_of,
+    emit_done,
+    fits_left,
+    hand_over,
+    handed_over,
+    keeping_of,
+    retrain,
+)
 from tune.search.options import SPACE_COPY, SPACE_FILE, Resolved, SearchOptions, at_a_time, resolve
 from tune.search.plan import SearchPlan, drawn_recipes, geometries, vet
 from tune.search.warm_start import known_trials, n_importable, study_for_space
@@ -277,7 +287,9 @@ def _search(options: SearchOptions, resolved: Resolved, run: SearchRun, there: C
     with noted(run, session) as note:
         study_for_space(open_study(run), plan, _fingerprint(options, run))
         to_follow = fits_left(run, options, plan)
-        outcome = SearchOutcome(drive(plan, run, objective, log=options.log, fits_left=to_follow))
+        outcome = SearchOutcome(
+            drive(plan, run, objective, log=options.log, fits_left=to_follow, keeping=keeping_of(options))
+        )
         if outcome.goes_on and options.finalists:
             outcome = replace(outcome, chosen=choose(run, options, plan, _left_s(plan, began)))
         if outcome.goes_on and options.retrain_on_all:

@@ -35,6 +35,7 @@ from tune.selection.finalists import (
     read_finalists,
     repeat_requests,
     top_trials,
+    why_unfinished,
 )
 from tune.selection.finish import finish_request, has_ended, is_left, with_end
 from tune.selection.gain import gain_over_preset
@@ -81,8 +82,7 @@ class Requests:
     ) -> Requests:
         """Plan the fits. Raises as `repeat_requests` does."""
         finalists = top_trials(trials, design.finalists)
-        stopped = [one for one in finalists if one.state == TrialState.STOPPED_EARLY]
-        to_end = [finish_request(run, one, cpus=cpus, gpus=gpus) for one in stopped]
+        to_end = [finish_request(run, one, cpus=cpus, gpus=gpus) for one in finalists if why_unfinished(run, one)]
         preset = preset_trial(trials, finalists)
         alone = [preset] if preset is not None and preset not in finalists else []
         of_preset = repeat_requests(run, alone, faces, replace(design, finalists=1), cpus=cpus, gpus=gpus)
@@ -200,7 +200,7 @@ def is_made(run: SearchRun, design: Design) -> bool:
     if [trial.trial_id for trial in wanted] != [one.trial for one in made.finalists]:
         return False
     # Earlier versions trained the winner alone to its end.
-    return not any(is_left(run, trial) for trial in wanted if trial.state == TrialState.STOPPED_EARLY)
+    return not any(is_left(run, trial) for trial in wanted if why_unfinished(run, trial))
 
 
 def confirm(run: SearchRun, faces: FaceDataset, chosen: Choice, bundle: Path) -> HoldoutEvaluation:

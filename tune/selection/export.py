@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from maskcls.data.dataset import FaceDataset
-from maskcls.errors import Damaged, DataError
+from maskcls.errors import Damaged, DataError, Missing
 from maskcls.files import number_of
 from maskcls.models.model import build_models
 from maskcls.recipe import Recipe
@@ -19,7 +19,10 @@ from maskcls.serving.calibration import Calibration
 from maskcls.serving.export import Trained, check_writable, export, note_calibration
 from maskcls.serving.holdout_uses import bundle_digest
 from maskcls.stores.arrays import CacheOptions
-from maskcls.training.checkpoint import STATE_FILE, load_best
+from maskcls.text import command
+from maskcls.training.checkpoint import load_best
+from maskcls.training.checkpoint_files import files_of, has_weights
+from maskcls.training.conditions import HARDWARE
 from maskcls.training.fit import complete_state
 from tune.runs import leaderboard
 from tune.runs.folder import BEST_EARLIER, SearchRun
@@ -45,7 +48,7 @@ def export_trial(run: SearchRun, trial_id: str, out: Path, overwrite: bool = Fal
     faces = _faces_of(run)
     finalist = finalist_of(run, records(run), trial_id, faces)
     calibration = from_repeats([(finalist, 1.0)]) if finalist else None
-    _export(run, run.trial(trial_id), out, {"run": run.name, "trial": trial_id}, calibration, overwrite)
+    _export(run, _folder_of_trial(run, trial_id), out, {"run": run.name, "trial": trial_id}, calibration, overwrite)
     if calibration is None and calibrates:
         note_calibration(out, from_validation(out, faces))
 
@@ -62,10 +65,9 @@ def export_winner(run: SearchRun, winner: Finalist) -> None:
         return
     check_writable(run.best, overwrite=True)
     origin = {"run": run.name, "trial": winner.trial_id}
-    kept = run.trial(winner.trial_id)
     if winner.to_end is not None:
-        origin, kept = {**origin, "fit": request.trial_id}, request.checkpoint_folder
-    _export(run, kept, run.best, origin, calibration, overwrite=True)
+        origin = {**origin, "fit": request.trial_id}
+    _export(run, _folder_of(run, winner), run.best, origin, calibration, overwrite=True)
 
 
 def hand_over(
@@ -120,13 +122,35 @@ def model_of(run: SearchRun, finalist: Finalist, weight: float) -> Trained:
 
     Raises RunError as `export_trial` does.
     """
-    request = finish_request(run, finalist, cpus=1, gpus=0.0)
-    kept = request.checkpoint_folder if finalist.to_end else run.trial(finalist.trial_id)
-    if finalist.to_end and not (kept / STATE_FILE).exists():  # of an earlier version: its model is in best/ alone
+    kept = _folder_of(run, finalist)
+    if finalist.to_end and not has_weights(kept):  # of an earlier version: its model is in best/ alone
         (classifier,) = read_bundle(run.best).classifiers
         return Trained(classifier.recipe, [model.state_dict() for model in classifier.models], weight)
     recipe, _, moving = load_best(kept)
     return Trained(recipe, complete_states(recipe, moving), weight)
+
+
+def _folder_of(run: SearchRun, finalist: Finalist) -> Path:
+    """Return the folder with a finalist's weights: the trial's, or that of its training to the end.
+
+    Raises Missing where they were not kept.
+    """
+    trained = finish_request(run, finalist, cpus=1, gpus=0.0).checkpoint_folder
+    if finalist.to_end is not None or (not has_weights(run.trial(finalist.trial_id)) and has_weights(trained)):
+        return trained
+    return _folder_of_trial(run, finalist.trial_id)
+
+
+def _folder_of_trial(run: SearchRun, trial_id: str) -> Path:
+    """Return the folder with a trial's weights. Raises Missing where they were not kept."""
+    folder = run.trial(trial_id)
+    if (folder / HARDWARE).exists() and not files_of(folder):
+        again = command("tune.reproduce", "--trial", run.path / trial_id, "--out", "DIR")
+        raise Missing(
+            f"Trial {trial_id} of {run.name} cannot be exported: its weights were not kept (--keep). To train it "
+            f"again, with the same numbers:\n  {again}"
+        )
+    return folder
 
 
 def _export(

@@ -28,6 +28,8 @@ from maskcls.errors import CallError
 from maskcls.files import write_atomically
 from maskcls.labels import stratum_of
 from maskcls.recipe import Recipe
+from maskcls.training.checkpoint_files import has_weights
+from maskcls.training.conditions import HARDWARE
 from tune.fitting.failures import ERROR, read_error
 from tune.fitting.request import FitRequest
 from tune.fitting.result import FitResult
@@ -46,6 +48,8 @@ TIE = 1e-9
 """Means of F1 that differ by less are equal but for rounding."""
 NOT_DONE = "not done"
 """Why a fit is not complete that did not end."""
+NOT_KEPT = "its weights were not kept"
+"""Why a trial that is complete has no model."""
 
 
 class RepeatBy(StrEnum):
@@ -124,7 +128,7 @@ class Finalist:
     """Of the mean's 95 % interval (`tune.statistics.repeated`); nan for fewer than two complete repeats."""
     high: float = math.nan
     unfinished: str = ""
-    """Why there is no model that was trained to the recipe's last epoch, if the trial was stopped early; else ""."""
+    """Why there is no model that was trained to the recipe's last epoch; "" where there is one."""
     to_end: TrainedToEnd | None = None
     """Of that model; None where there is none, and where the trial was not stopped early."""
     diverged: bool = False
@@ -242,10 +246,18 @@ def read_finalists(run: SearchRun, trials: Sequence[Record], faces: FaceDataset,
                 failed=missing,
                 low=low,
                 high=high,
-                unfinished=NOT_DONE if record.state == TrialState.STOPPED_EARLY else "",
+                unfinished=why_unfinished(run, record),
             )
         )
     return found
+
+
+def why_unfinished(run: SearchRun, trial: Record) -> str:
+    """Why a finalist's own folder holds no model that was trained to its recipe's last epoch; "" where it does."""
+    if trial.state == TrialState.STOPPED_EARLY:
+        return NOT_DONE
+    folder = run.trial(trial.trial_id)
+    return NOT_KEPT if (folder / HARDWARE).exists() and not has_weights(folder) else ""
 
 
 def _interval(repeats: Sequence[RepeatResult], faces: FaceDataset) -> tuple[float, float]:

@@ -1,6 +1,7 @@
 """Train finalists that the scheduler had stopped early to their end, as their repeats are.
 
-Only such a model is handed over as the winner's, or goes into an ensemble. Its checkpoint stays in the fit's folder.
+Only such a model is handed over as the winner's, or goes into an ensemble. Its weights stay in the fit's folder. A
+finalist that is complete, but whose weights were not kept, is trained again in the same way.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from typing import TYPE_CHECKING
 from maskcls.errors import DataError
 from maskcls.recipe import Recipe
 from maskcls.serving.bundle import read_manifest
+from maskcls.training.checkpoint_files import has_weights
 from tune.fitting.request import FitRequest
 from tune.fitting.result import FitResult
 from tune.runs.folder import SearchRun
-from tune.selection.finalists import NOT_DONE, Finalist, TrainedToEnd, digest_of, why_missing
+from tune.selection.finalists import NOT_KEPT, Finalist, TrainedToEnd, digest_of, why_missing
 from tune.states import TrialState
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ def finish_request(run: SearchRun, trial: Record | Finalist, *, cpus: int, gpus:
 
 
 def with_end(run: SearchRun, finalist: Finalist) -> Finalist:
-    """The finalist with what it came to when it was trained to its end, if it was stopped early and that is done."""
+    """The finalist with what it came to when it was trained to its end, if that was needed and is done."""
     if not finalist.unfinished:
         return finalist
     # What a fit is given of the machine is no part of its id, so any share will do.
@@ -50,13 +52,15 @@ def with_end(run: SearchRun, finalist: Finalist) -> Finalist:
     result = FitResult.read(request.folder)
     if result is None or not has_model(request, result):
         diverged = result is not None and result.state == TrialState.DIVERGED
-        return replace(finalist, unfinished=why_missing(request.folder) or NOT_DONE, diverged=diverged)
+        return replace(finalist, unfinished=why_missing(request.folder) or finalist.unfinished, diverged=diverged)
+    if finalist.unfinished == NOT_KEPT:
+        return replace(finalist, unfinished="")  # its own weights again
     best = TrainedToEnd(float(result.best_validation_f1 or 0.0), result.best_epoch)
     return replace(finalist, unfinished="", to_end=best)
 
 
 def is_left(run: SearchRun, trial: Record) -> bool:
-    """Whether a trial that was stopped early is left to train to its end."""
+    """Whether a trial is left to train to its end, which was stopped early or whose weights were not kept."""
     request = finish_request(run, trial, cpus=1, gpus=0.0)
     result = FitResult.read(request.folder)
     return result is None or not has_ended(request, result)
@@ -64,12 +68,10 @@ def is_left(run: SearchRun, trial: Record) -> bool:
 
 def has_model(request: FitRequest, result: FitResult) -> bool:
     """Whether the fit is complete and its model can be exported."""
-    from maskcls.training.checkpoint import STATE_FILE  # loads torch, which a driver has no need of
-
     if result.state != TrialState.COMPLETE:
         return False
     # Earlier versions kept no checkpoint, and wrote the winner's model into best/ at once.
-    return (request.checkpoint_folder / STATE_FILE).exists() or is_bundle_of(SearchRun(request.run).best, request)
+    return has_weights(request.checkpoint_folder) or is_bundle_of(SearchRun(request.run).best, request)
 
 
 def has_ended(request: FitRequest, result: FitResult) -> bool:

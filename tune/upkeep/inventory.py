@@ -13,9 +13,8 @@ from tune.runs.folder import KINDS, ComparisonRun, RunFolder, SearchRun
 from tune.runs.holdout_record import holdout_evaluations
 from tune.runs.record import NOT_ENDED, RunRecord
 from tune.runs.study import records
+from tune.selection.keeping import DEFAULT_KEEP, Keeping, unneeded
 
-WEIGHTS = ("state.pt", "best-*.safetensors")
-"""In a trial's folder, what an export or a further epoch needs."""
 _TYPES = (SearchRun, ComparisonRun)
 
 
@@ -95,16 +94,19 @@ def parts_of(run: RunFolder) -> list[tuple[str, int]]:
     return sorted(sizes.items(), key=lambda one: -one[1])
 
 
-def prunable(run: SearchRun, keep: int) -> list[tuple[Path, int]]:
+def prunable(run: SearchRun, keep: int | None = None) -> list[tuple[Path, int]]:
     """Return the files that a search can do without, with their sizes in bytes.
 
-    These are the weights of trials that have ended, but for the best `keep` and for as many as it has finalists, and
-    all that Ray has written. Raises DataError where the journal is damaged: then nobody knows which trials are best.
+    These are the weights that `tune.selection.keeping` does not keep, and all that Ray has written. Raises DataError
+    where the journal is damaged: then nobody knows which trials are best.
+
+    Args:
+        keep: of how many trials the weights stay; None: as the run's own call says.
     """
-    kept = max(keep, run.record().option("finalists", 0))
-    ended = [one for one in leaderboard.ranked(records(run)) if one.state.ended]
-    patterns = [f"trials/{one.trial_id}/{weights}" for one in ended[kept:] for weights in WEIGHTS]
-    return [file for pattern in (*patterns, "experiment/**/*") for file in _matching(run.path, pattern)]
+    record = run.record()
+    keeping = Keeping(keep or record.option("keep", DEFAULT_KEEP), record.option("finalists", 0))
+    weights = [(file, file.lstat().st_size) for file in unneeded(run, records(run), keeping)]
+    return [*weights, *_matching(run.path, "experiment/**/*")]
 
 
 def remove_all(files: Iterable[Path]) -> None:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maskcls.cli import new_app, run
-from maskcls.text import counted, first, printable
+from maskcls.text import command, counted, first, printable
 
 if TYPE_CHECKING:
+    from tune.runs.folder import ComparisonRun, SearchRun
     from tune.upkeep.inventory import RunSummary
 
 app = new_app()
@@ -52,19 +53,42 @@ def show(name: Run, runs: Runs = Path("runs")) -> None:
         print(printable(one.problem))
     for part, n_bytes in parts_of(found):
         print(f"  {decimal(n_bytes):>10}  {printable(part)}")
+    if not one.problem:
+        _print_prunable(found)
     print(f"To go on with it: {found.resume_command}")
+
+
+def _print_prunable(found: SearchRun | ComparisonRun) -> None:
+    from rich.filesize import decimal
+
+    from tune.runs.folder import SearchRun
+    from tune.upkeep.inventory import prunable
+
+    files = prunable(found) if isinstance(found, SearchRun) else []
+    if files:
+        how = command("tune.upkeep.runs", "prune", found.path)
+        print(f"May go: {counted(len(files), 'file')}, {decimal(sum(size for _, size in files))}, by {how}")
 
 
 @app.command()
 def prune(
     name: Run,
     runs: Runs = Path("runs"),
-    keep: Annotated[int, typer.Option("--keep", min=1, help="Trials whose weights stay, the best ones.")] = 5,
+    keep: Annotated[
+        int | None,
+        typer.Option(
+            "--keep",
+            min=1,
+            help="Of how many trials the weights stay, the best ones.",
+            show_default="as the run was called",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
 ) -> None:
     """Remove what a finished search no longer needs: weights of all but its best trials, and Ray's folders.
 
-    Recipes, curves, scores, bundles and the report stay. The weights of finalists and of unfinished trials stay, too.
+    A search removes such weights by itself (its own --keep). Recipes, curves, scores, bundles and the report stay. The
+    weights of finalists, of the preset and of unfinished trials stay, too.
     """
     from rich.filesize import decimal
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from maskcls.training.fit import Fit
-from maskcls.training.sizes import checkpoint_bytes, weights_bytes
+from maskcls.training.sizes import best_bytes, checkpoint_bytes, weights_bytes
 from tests.maskcls.training.small import RECIPE, data
 
 
@@ -25,11 +25,12 @@ def test_a_checkpoint_takes_what_is_said(values: dict[str, Any], tmp_path: Path)
     recipe = RECIPE.override({"epochs": 2, **values})
     fit = Fit(recipe, data())
     epochs = fit.epochs()
-    for is_over in (False, True):
-        next(epochs)
-        fit.save(tmp_path)
-        taken = sum(file.stat().st_size for file in tmp_path.iterdir())
-        assert taken == pytest.approx(checkpoint_bytes(recipe, is_over=is_over), rel=0.1)
+    next(epochs)
+    fit.save(tmp_path)
+    taken = sum(file.stat().st_size for file in tmp_path.iterdir())
+    assert taken == pytest.approx(checkpoint_bytes(recipe), rel=0.1)
+    (weights,) = tmp_path.glob("best-*")
+    assert weights.stat().st_size == pytest.approx(best_bytes(recipe), rel=0.1)
     weights = sum(tensor.nbytes for model in fit.models for tensor in model.state_dict().values())
     assert weights_bytes(recipe) == pytest.approx(weights, rel=0.01)
 

@@ -145,7 +145,7 @@ def test_the_run_takes_no_more_of_the_disk_than_its_plan_says(
     taken = sum(file.stat().st_size for file in run.path.rglob("*") if file.is_file())
     words = ["planned" if word == "one" else word for word in WORDS]
     said = call(*TINY, *words, "--plan", "--runs", run.path.parent, *few_faces)
-    (megabytes,) = re.findall(r"Disk: up to (\d+) MB in the run", said)
+    (megabytes,) = re.findall(r"in the run, of which (\d+)\s+MB\s+stay", said)
     assert taken <= int(megabytes) * 1e6 <= 5 * taken
 
 

@@ -62,6 +62,7 @@ def test_a_run_is_shown_with_what_fills_the_disk(run: SearchRun) -> None:
     assert said.out.startswith("made: search, complete;")
     assert "Best: trial 000" in said.out
     assert "kB  trials/\n" in said.out
+    assert f"May go: 7 files, 3.3 kB, by python -m tune.upkeep.runs prune {run.path}\n" in said.out
     assert call(run, "show", "ask").out.startswith("ask: comparison")
 
 
@@ -79,12 +80,13 @@ def test_weights_of_all_but_the_best_go_and_nothing_else(run: SearchRun) -> None
     run.write_record(run.record().changed(call={"finalists": 3}))
     files = files_of(run)
     said = call(run, "prune", "made", "--keep", 2, "--dry-run")
-    assert said.out.startswith("Would remove 11 files of made: ")
+    assert said.out.startswith("Would remove 9 files of made: ")
     assert files_of(run) == files
 
-    assert call(run, "prune", "made", "--keep", 2).out.startswith("Removed 11 files of made: ")
+    assert call(run, "prune", "made", "--keep", 2).out.startswith("Removed 9 files of made: ")
     gone = files - files_of(run)
-    kept = {trial.trial_id for trial in leaderboard.ranked(records(run))[:3]}  # as many as there are finalists
+    # As many as there are finalists, and the preset's.
+    kept = {trial.trial_id for trial in leaderboard.ranked(records(run))[:3]} | {"0000"}
     weights = {file for file in files if file.name == "state.pt" or file.suffix == ".safetensors"}
     assert gone == {file for file in weights if file.parent.name not in kept} | {run.experiment / "001" / "result.json"}
 
