@@ -23,7 +23,7 @@ from maskcls.command_line import environment
 from maskcls.command_line.config_file import with_config_file
 from maskcls.command_line.signals import SIGNAL_STATUS, signal_of, terminable
 from maskcls.errors import MaskclsError
-from maskcls.files import unreadable
+from maskcls.files import FULL, unreadable
 from maskcls.stores.photo_limits import MAX_ASPECT, MAX_MEGAPIXELS, Limits
 from maskcls.text import printable, shown
 
@@ -239,7 +239,7 @@ def run(main: Callable[..., Any] | typer.Typer) -> None:
 def disk_message(error: OSError) -> str:
     """Return a message for a file that could not be written or read, as on a full disk; empty for other errors."""
     name = error.filename or "A file"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if error.errno in (*FULL, errno.EFBIG):
         return (
             f"{shown(name)} could not be written: {error.strerror}. Free some space or name another folder, then go on."
         )

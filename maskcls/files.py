@@ -23,6 +23,8 @@ from zlib import crc32
 from maskcls.errors import CallError, Damaged, MaskclsError, Missing
 from maskcls.text import shown
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""A disk, or a user's share of it, has no room."""
 _REMEDIES = {
     errno.EACCES: "Give yourself the right to read it (chmod u+rX)",
     errno.EPERM: "Give yourself the right to read it (chmod u+rX)",

@@ -102,6 +102,6 @@ def _numbers(at: Any, n: int) -> NDArray[np.int64]:
     return np.where(numbers < 0, numbers + n, numbers)
 
 
-def checksum(row: NDArray[np.uint8]) -> int:
-    """Return a row's CRC-32."""
+def checksum(row: NDArray[Any]) -> int:
+    """Return the CRC-32 of a row's bytes."""
     return zlib.crc32(np.ascontiguousarray(row).data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import json
 import os
@@ -11,12 +10,11 @@ from pathlib import Path
 
 from maskcls import machine
 from maskcls.errors import Damaged, Diverged, Missing, OutOfReach, RunError, is_out_of_memory
-from maskcls.files import FileKind, write_atomically
+from maskcls.files import FULL, FileKind, write_atomically
 from tune.states import TrialState
 
 ERROR = "error.txt"
 """The last error's traceback, in the fit's folder."""
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 # After these (an illegal access, a device-side assert) the process can do nothing on the GPU any more, unless memory
 # was short.
 _STICKY_TEXTS = ("CUDA error", "cuDNN error")
@@ -80,7 +78,7 @@ def stopped_by_the_machine(what: str, message: str, resume: str) -> RunError:
 def _is_full_disk(error: BaseException) -> bool:
     """Whether the disk was full. torch turns such an error into one that has only the text."""
     causes = (error, error.__cause__, error.__context__)
-    by_number = any(isinstance(cause, OSError) and cause.errno in _FULL for cause in causes)
+    by_number = any(isinstance(cause, OSError) and cause.errno in FULL for cause in causes)
     return by_number or "No space left on device" in str(error)
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
-from maskcls.errors import Damaged, DataError
-from maskcls.files import FileKind, write_atomically, write_csv
+from maskcls.errors import Damaged, DataError, RunError
+from maskcls.files import FULL, FileKind, write_atomically, write_csv
 from maskcls.models.weights import check_reachable
 from maskcls.recipe import Recipe
-from maskcls.text import command, printable
+from maskcls.text import command, printable, shown
 from tune.runs import cluster, events
 from tune.runs.cluster import Cluster
 from tune.runs.folder import KINDS, NameInUse, RunFolder
@@ -68,6 +68,23 @@ def wait_for_killed_driver(run: RunFolder) -> None:
     sessions = run.record().sessions
     if sessions and sessions[-1].reason == NOT_ENDED and sessions[-1].pid is not None:
         cluster.wait_for_left_behind(sessions[-1].pid)
+
+
+def full_disk(said: str, run: RunFolder) -> RunError:
+    """Return the error that the disk is full; `said` is a sentence about what could not be written."""
+    return RunError(f"The disk is full: {said} Free some space, then go on: {run.resume_command}")
+
+
+@contextmanager
+def saying_how_to_go_on(run: RunFolder) -> Iterator[None]:
+    """Turn the error of a disk that is full in the block into one that says how to go on with the run."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        what = shown(error.filename) if error.filename else "a file"
+        raise full_disk(f"{what} could not be written ({error.strerror}).", run) from error
 
 
 def say(note: str) -> None:

@@ -192,7 +192,6 @@ def main(
     """Search for the best recipe:
 
     Optuna suggests, ASHA stops trials that fall behind, Ray runs the trials; the winner becomes a bundle.
-
     The preset's recipe is trial 0. The best trials are repeated, and the winner is scored on people whom no trial saw.
     Makes runs/NAME with the leaderboard, the winner's bundle and a report. Ctrl-C ends it cleanly.
     """

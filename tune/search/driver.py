@@ -20,6 +20,7 @@ from tune.fitting.failures import IN_A_ROW, explain, state_of, stopped_by_the_ma
 from tune.fitting.request import Work
 from tune.runs import cluster, leaderboard
 from tune.runs.folder import SearchRun
+from tune.runs.session import full_disk
 from tune.runs.stopping import Outcome, Reason, StopRequest, stoppable
 from tune.runs.study import Record, begun, is_own, open_study
 from tune.search import actors, loggers, samplers, schedulers
@@ -115,7 +116,7 @@ def drive(
     if searcher.error:
         raise CallError(str(searcher.error))
     if searcher.full_disk:
-        raise _full_disk(searcher.full_disk, run)
+        raise full_disk(searcher.full_disk, run)
     if stop.failed_by_machine:
         raise stopped_by_the_machine("trials", searcher.machine_failures[-1], run.resume_command)
     if stop.hopeless:
@@ -126,10 +127,6 @@ def drive(
     return Outcome(Reason.FINISHED if left <= 0 else stop.reason, left, stop.asked.signal_number)
 
 
-def _full_disk(said: str, run: SearchRun) -> RunError:
-    return RunError(f"The disk is full: {said} Free some space, then go on: {run.resume_command}")
-
-
 def _explained(error: BaseException, run: SearchRun) -> BaseException:
     """Find the file's error behind Ray's, whose text is a traceback, if the driver could not write."""
     cause: BaseException | None = error
@@ -138,7 +135,7 @@ def _explained(error: BaseException, run: SearchRun) -> BaseException:
     if cause is None:
         return error
     if state_of(cause) == TrialState.DISK_FULL:
-        return _full_disk(explain(cause), run)
+        return full_disk(explain(cause), run)
     return RunError(
         f"The search could not write its record: {explain(cause)}. Mend that, then go on: {run.resume_command}"
     )

@@ -39,6 +39,7 @@ from tune.runs.session import (
     say_all,
     say_dashboard,
     say_too_few_for_folds,
+    saying_how_to_go_on,
     wait_for_killed_driver,
 )
 from tune.runs.stopping import Outcome, Reason
@@ -127,6 +128,7 @@ def _begin(options: SearchOptions, caller: Caller) -> int:
             remove(made)
             raise
         caller.found(made)
+        stack.enter_context(saying_how_to_go_on(made))
         return _search(options, resolved, made, there, caller)
 
 
@@ -139,6 +141,7 @@ def _resume(stated: SearchOptions, place: str, caller: Caller) -> int:
     caller.found(found)
     with ExitStack() as stack:
         stack.enter_context(options.limits.within())
+        stack.enter_context(saying_how_to_go_on(found))
         if not options.plan:
             stack.enter_context(found.driving())
             wait_for_killed_driver(found)

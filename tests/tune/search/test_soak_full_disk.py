@@ -1,0 +1,88 @@
+"""A real search on a small disk that fills up in each of its phases: what it says, and that a resume finds the same.
+
+`pytest -m soak tests/tune/search/test_soak_full_disk.py`; it mounts file systems in memory, as only root may.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.full_disk import empty, fill, small_disk
+from tests.tune.search.test_events import started
+from tests.tune.searches import reported, table
+from tune.runs.folder import SearchRun
+
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
+MEGABYTES = 64
+WORDS = ("--name", "one", "--trials", "3", "--epochs", "2", "--finalists", "2", "--repeats", "2")
+LIMIT_S = 600
+When = Callable[[SearchRun], bool]
+
+
+def fits_done(n: int) -> When:
+    return lambda run: len(list(run.finalists.glob("*/result.json"))) >= n
+
+
+FILLED: dict[str, tuple[When, int, str]] = {
+    "checkpoint": (lambda run: (run.trial("0000") / "recipe.json").exists(), 100_000, r"(state\.pt|best-\d)"),
+    "curve or journal": (lambda run: (run.trial("0001") / "epochs.jsonl").exists(), 0, "could not|No space left"),
+    "repeat": (lambda run: any(run.finalists.glob("*/recipe.json")), 100_000, "No space left on device"),
+    "second repeat": (fits_done(1), 0, "No space left on device|could not be written"),
+    "choice and bundle": (fits_done(6), 0, "could not be written"),
+    "report": (lambda run: (run.best / "bundle.json").exists(), 0, "could not be written"),
+}
+"""When the disk is filled, all but how many bytes, and what is said. Six repeats: two finalists' and the preset's."""
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory, few_faces: tuple[str, ...], ray_cluster: str) -> SearchRun:
+    runs = tmp_path_factory.mktemp("unbroken")
+    finish(started(runs, few_faces, ray_cluster, *WORDS))
+    return SearchRun(runs / "one")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", MEGABYTES) as mounted:
+        yield mounted
+
+
+def finish(search: subprocess.Popen[str], status: int = 0) -> str:
+    """What it printed to stderr."""
+    _, err = search.communicate(timeout=LIMIT_S)
+    assert search.returncode == status, err
+    return err
+
+
+@pytest.mark.parametrize("kind", FILLED)
+def test_a_search_goes_on_where_the_disk_was_full(
+    unbroken: SearchRun, disk: Path, few_faces: tuple[str, ...], ray_cluster: str, kind: str
+) -> None:
+    when, but, message = FILLED[kind]
+    run = SearchRun(disk / "one")
+    search = started(disk, few_faces, ray_cluster, *WORDS)
+    deadline = time.monotonic() + LIMIT_S
+    while not when(run):
+        assert search.poll() is None, search.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    fill(disk, but=but)
+    err = finish(search, status=1)
+    assert "Traceback" not in err
+    last = err[err.rindex("Error: ") :]
+    assert "Free some space" in last
+    assert "go on" in last
+    assert re.search(message, last), last
+    empty(disk)
+    finish(started(disk, few_faces, ray_cluster, "--resume", str(run.path)))
+    assert table(run, seconds=False) == table(unbroken, seconds=False)
+    assert reported(run) == reported(unbroken)
+    assert run.record().choice["winner"] == unbroken.record().choice["winner"]
+    assert (run.best / "bundle.json").exists()
+    assert run.report.exists()
