@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,12 +19,13 @@ from maskcls.data.dataset import FaceDataset
 from maskcls.data.geometry import Geometry
 from maskcls.data.pixels import open_or_build
 from maskcls.errors import MaskclsError
+from maskcls.files import append_line, whole_lines
 from maskcls.stores.arrays import CacheOptions
 from maskcls.stores.features import FeatureStores, Key
 from tests.full_disk import contents, empty, fill, small_disk
 from tests.tune.selection.small_run import BASE, add_trial, fitted, small_run
 from tests.tune.selection.test_keeping import save
-from tune.fitting.curve import read_curve
+from tune.fitting.curve import CURVE, read_curve
 from tune.fitting.result import FitResult
 from tune.report.page import write_report
 from tune.runs.folder import SearchRun
@@ -52,12 +54,18 @@ def place(tmp_path: Path, demo_cache: Path) -> Iterator[Place]:
         run, faces = small_run(disk, demo_cache)
         add_trial(run, [0.3, 0.5], {"frozen_stages": 0, "epochs": 2})
         save(run.trial("0000"), 0.3, 1)
+        append_line(run.trial("0000") / CURVE, json.dumps({"epoch": 0, "validation_f1": 0.3}))
         run.write_record(run.record())
         yield Place(disk, run, faces, demo_cache)
 
 
 def checkpoint(place: Place) -> None:
     save(place.run.trial("0000"), 0.5, 2)
+
+
+def curve(place: Place) -> None:
+    for epoch in range(1000):  # more than what is left of the file's last block
+        append_line(place.run.trial("0000") / CURVE, json.dumps({"epoch": epoch + 1, "validation_f1": 0.5}))
 
 
 def journal(place: Place) -> None:
@@ -101,6 +109,7 @@ def report(place: Place) -> None:
 
 WRITES: dict[Callable[[Place], None], str] = {
     checkpoint: r"(best-2\.safetensors|state\.pt) could not be written",
+    curve: r"epochs\.jsonl could not be written",
     journal: r"study\.journal could not be written",
     search_json: r"search\.json could not be written",
     pixel_store: r"The decoded photos need .* but the disk of .* has .* left",
@@ -127,13 +136,14 @@ def test_nothing_is_lost_and_the_same_again_goes_on(place: Place, write: Callabl
         write(place)
     message = said(caught.value)
     assert re.search(WRITES[write], message), message
-    after = contents(place.disk)
-    whole = str(place.run.journal.relative_to(place.disk))
-    assert after[whole].startswith(before[whole])
-    assert after.pop(whole).endswith(b"}\n"), "a line is there as a whole, or not at all"
-    del before[whole]
+    after, known = contents(place.disk), set(before)
+    for file in (place.run.journal, place.run.trial("0000") / CURVE):  # which grow by lines
+        name = str(file.relative_to(place.disk))
+        assert after[name].startswith(before.pop(name))
+        assert file is not place.run.journal or after[name].endswith(b"}\n"), "a line is whole, or not there"
+        assert all(json.loads(line) for line in whole_lines(file))
     assert {name: after[name] for name in before} == before
-    new = [name for name in after.keys() - before.keys() if not name.endswith((".lock", ".gitignore"))]
+    new = [name for name in after.keys() - known if not name.endswith((".lock", ".gitignore"))]
     assert new == [], "no part of a file stays"
     empty(place.disk)
     write(place)

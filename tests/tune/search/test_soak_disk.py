@@ -1,6 +1,6 @@
-"""A real search on a small disk that fills up in each of its phases: what it says, and that a resume finds the same.
+"""A real search and its disk: no more than --plan says, all along; and a disk that fills up in each of its phases.
 
-`pytest -m soak tests/tune/search/test_soak_full_disk.py`; it mounts file systems in memory, as only root may.
+`pytest -m soak tests/tune/search/test_soak_disk.py`; it mounts file systems in memory, as only root may.
 """
 
 from __future__ import annotations
@@ -9,17 +9,20 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.full_disk import empty, fill, small_disk
-from tests.tune.search.test_events import started
+from tests.tune.search.test_command import call
+from tests.tune.search.test_events import TINY, started
 from tests.tune.searches import reported, table
 from tune.runs.folder import SearchRun
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
 MEGABYTES = 64
+TRIALS = 60
 WORDS = ("--name", "one", "--trials", "3", "--epochs", "2", "--finalists", "2", "--repeats", "2")
 LIMIT_S = 600
 When = Callable[[SearchRun], bool]
@@ -86,3 +89,35 @@ def test_a_search_goes_on_where_the_disk_was_full(
     assert run.record().choice["winner"] == unbroken.record().choice["winner"]
     assert (run.best / "bundle.json").exists()
     assert run.report.exists()
+
+
+def taken(folder: Path) -> int:
+    """Bytes of all files of the folder; one that goes away meanwhile counts nothing."""
+    total = 0
+    for file in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            total += file.stat().st_size if file.is_file() else 0
+    return total
+
+
+def test_the_bound_of_the_plan_holds_all_along_a_search_of_sixty_trials(
+    tmp_path: Path, few_faces: tuple[str, ...], ray_cluster: str
+) -> None:
+    check_bound(tmp_path, few_faces, ray_cluster, TRIALS)
+
+
+def check_bound(folder: Path, few_faces: tuple[str, ...], ray_cluster: str, trials: int) -> None:
+    """Count the run's bytes as often as that goes, from its first trial to its end, and compare with the plan's."""
+    words = ("--name", "one", "--trials", str(trials), "--epochs", "2", "--finalists", "2", "--repeats", "2")
+    plan = " ".join(call(*TINY, *words, "--plan", "--runs", folder, *few_faces).split())
+    at_work, left = map(int, re.findall(r"up to (\d+) MB in the run, of which (\d+) MB stay", plan)[0])
+    run, most, counts = SearchRun(folder / "one"), 0, 0
+    search = started(folder, few_faces, ray_cluster, *words)
+    while search.poll() is None:
+        most, counts = max(most, taken(run.path)), counts + 1
+        time.sleep(0.02)
+    finish(search)
+    assert counts > 10 * trials
+    assert most < at_work * 1e6
+    assert taken(run.path) < left * 1e6
+    print(f"{counts} counts: at most {most / 1e6:.1f} of {at_work} MB, left {taken(run.path) / 1e6:.1f} of {left} MB")
