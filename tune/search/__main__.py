@@ -189,11 +189,10 @@ def main(
     as_json: run_cli.AsJson = False,
     list_spaces: ListSpaces = False,
 ) -> None:
-    """Search for the best recipe:
+    """Search for the best recipe: Optuna suggests trials, Ray runs them, and the winner becomes a bundle.
 
-    Optuna suggests, ASHA stops trials that fall behind, Ray runs the trials; the winner becomes a bundle.
-    The preset's recipe is trial 0. The best trials are repeated, and the winner is scored on people whom no trial saw.
-    Makes runs/NAME with the leaderboard, the winner's bundle and a report. Ctrl-C ends it cleanly.
+    ASHA stops trials that fall behind. The preset's recipe is trial 0. The best trials are repeated, and the winner is
+    scored on people whom no trial saw. Makes runs/NAME with leaderboard, bundle and report. Ctrl-C ends it cleanly.
     """
     if list_spaces:
         _list_spaces()
