@@ -45,6 +45,15 @@ def started(
     )
 
 
+def test_every_command_that_reads_a_cache_takes_one_that_others_may_write() -> None:
+    options = {
+        name: {one.name for one in get_command(app_of(load(target))).params} for name, (target, _) in COMMANDS.items()
+    }
+    reading = {name for name, own in options.items() if "cache" in own}
+    assert len(reading) == 8
+    assert all("shared_cache" in options[name] for name in reading)
+
+
 def test_every_module_that_is_a_command_is_listed() -> None:
     def is_command(file: Path) -> bool:
         tests = [node.test for node in ast.parse(file.read_text()).body if isinstance(node, ast.If)]

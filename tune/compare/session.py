@@ -47,6 +47,7 @@ from tune.runs.session import (
     say_all,
     say_dashboard,
     say_too_few_for_folds,
+    saying_how_to_go_on,
     wait_for_killed_driver,
 )
 from tune.runs.stopping import Reason
@@ -103,6 +104,7 @@ def _begin(options: CompareOptions) -> int:
         except BaseException:
             remove(made)
             raise
+        stack.enter_context(saying_how_to_go_on(made))
         return _compare(options, plan, made, ready, stack)
 
 
@@ -115,6 +117,7 @@ def _resume(stated: CompareOptions, place: str) -> int:
     other_study = "study" in stated.model_fields_set
     with ExitStack() as stack:
         stack.enter_context(options.limits.within())
+        stack.enter_context(saying_how_to_go_on(found))
         if not options.plan:
             stack.enter_context(found.driving())
             wait_for_killed_driver(found)

@@ -17,7 +17,7 @@ from maskcls.training.checkpoint_files import has_weights
 from tune.fitting.request import FitRequest
 from tune.fitting.result import FitResult
 from tune.runs.folder import SearchRun
-from tune.selection.finalists import NOT_KEPT, Finalist, TrainedToEnd, digest_of, why_missing
+from tune.selection.finalists import NOT_DONE, NOT_KEPT, Finalist, TrainedToEnd, digest_of, why_missing
 from tune.states import TrialState
 
 if TYPE_CHECKING:
@@ -52,7 +52,9 @@ def with_end(run: SearchRun, finalist: Finalist) -> Finalist:
     result = FitResult.read(request.folder)
     if result is None or not has_model(request, result):
         diverged = result is not None and result.state == TrialState.DIVERGED
-        return replace(finalist, unfinished=why_missing(request.folder) or finalist.unfinished, diverged=diverged)
+        missing = why_missing(request.folder)
+        reason = finalist.unfinished if missing in ("", NOT_DONE) else missing
+        return replace(finalist, unfinished=reason, diverged=diverged)
     if finalist.unfinished == NOT_KEPT:
         return replace(finalist, unfinished="")  # its own weights again
     best = TrainedToEnd(float(result.best_validation_f1 or 0.0), result.best_epoch)

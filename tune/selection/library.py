@@ -18,7 +18,7 @@ from maskcls.text import command
 from tune.runs.folder import SearchRun
 from tune.runs.study import records
 from tune.selection.ensembles import Library
-from tune.selection.finalists import Design, Finalist, RepeatBy, read_finalists
+from tune.selection.finalists import NOT_KEPT, Design, Finalist, RepeatBy, read_finalists
 from tune.selection.finish import with_end
 from tune.selection.record import read_choice
 
@@ -95,6 +95,8 @@ def find_candidates(runs: Sequence[SearchRun], faces: FaceDataset) -> list[Candi
             reason = f"{'; '.join(finalist.failed)}." if finalist.failed else ""
             if finalist.diverged:
                 reason = f"the trial was stopped early, then trained to its end: {finalist.unfinished}"
+            elif finalist.unfinished == NOT_KEPT:
+                reason = f"{NOT_KEPT} (--keep). To train it again: {run.resume_command}"
             elif finalist.unfinished:
                 reason = (
                     f"the trial was stopped early, and is not trained to its end ({finalist.unfinished}). To train it: "

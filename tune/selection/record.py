@@ -20,7 +20,7 @@ from maskcls.files import number_of, share_of
 from tune.runs.holdout_record import HoldoutScore
 from tune.runs.record import SearchRecord, damaged, typed
 from tune.runs.stopping import Outcome, Reason
-from tune.selection.finalists import Design, Finalist, TrainedToEnd
+from tune.selection.finalists import NOT_KEPT, Design, Finalist, TrainedToEnd
 from tune.statistics.paired import Difference
 
 
@@ -72,7 +72,9 @@ class FinalistScores:
         """The scores of a finalist, without what its repeats predicted."""
         repeats = tuple(RepeatScore(one.repeat, one.seed, one.best_epoch, one.f1) for one in finalist.repeats)
         missing = finalist.failed
-        if finalist.unfinished:
+        if finalist.unfinished == NOT_KEPT:
+            missing = (*missing, NOT_KEPT)
+        elif finalist.unfinished:
             missing = (*missing, f"stopped early, then trained to its end: {finalist.unfinished}")
         return cls(
             trial=finalist.trial_id,

@@ -28,7 +28,7 @@ from tune.runs.record import SearchRecord
 from tune.search.__main__ import main as search_main
 from tune.search.first_trials import initial_trials
 from tune.search.options import Resolved, SearchOptions, resolve
-from tune.search.plan import SearchPlan
+from tune.search.plan import MANY, SearchPlan
 from tune.search.warm_start import preset_params
 
 
@@ -270,6 +270,16 @@ def test_a_resume_keeps_the_runs_own_search_unless_it_says_another(tmp_path: Pat
     timed = recorded(tmp_path, "timed", time_budget="1h")
     with pytest.raises(CallError, match="--resume timed: the run had a time budget and no number of trials"):
         SearchOptions(runs=tmp_path).resumed(timed)
+
+
+def test_a_resume_keeps_as_many_weights_and_those_of_a_run_that_kept_all_stay(tmp_path: Path) -> None:
+    run = recorded(tmp_path, "one", keep=2)
+    assert SearchOptions(runs=tmp_path).resumed(run).keep == 2
+    assert SearchOptions(runs=tmp_path, keep=7).resumed(run).keep == 7
+    earlier = {name: value for name, value in run.record().call.items() if name != "keep"}
+    run.write_record(run.record().changed(call=earlier))
+    assert SearchOptions(runs=tmp_path).resumed(run).keep == MANY
+    assert SearchOptions(runs=tmp_path, keep=7).resumed(run).keep == 7
 
 
 def test_a_resume_shares_gpus_again_and_keeps_to_measuring_where_the_run_did(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ from tune.search.options import SearchOptions
 from tune.search.plan import SearchPlan
 from tune.selection.choice import Requests
 from tune.selection.export import export_trial, model_of
-from tune.selection.finalists import Design, read_finalists
+from tune.selection.finalists import NOT_KEPT, Design, read_finalists
 from tune.selection.finish import finish_request, with_end
 from tune.selection.fits import finish_fit
 from tune.selection.keeping import Keeper, Keeping, unneeded
@@ -193,7 +193,7 @@ def test_what_was_not_kept_is_said_and_a_finalist_is_trained_again(tmp_path: Pat
     (asked,) = Requests.of(run, [trial], faces, design, cpus=1, gpus=0.0).others
     assert asked == finish_request(run, trial, cpus=1, gpus=0.0)
     (finalist,) = read_finalists(run, [trial], faces, design)
-    assert with_end(run, finalist).unfinished
+    assert with_end(run, finalist).unfinished == NOT_KEPT
     assert fitted(asked, functools.partial(finish_fit, cache=CacheOptions(demo_cache, 1.0))).state == "complete"
     assert [file.name for file in files_of(asked.checkpoint_folder)] == [f"best-{result.epoch}.safetensors"]
     (finalist,) = (with_end(run, one) for one in read_finalists(run, [trial], faces, design))
