@@ -79,10 +79,10 @@ def print_plan(
     console.print(
         f"Time: very roughly {duration(seconds(plan, photos, trials))}; backbones and machines vary.", highlight=False
     )
-    room = run_bytes(plan, options, photos)
+    taken = run_bytes(plan, options, photos)
     decoded = sum(decoded_bytes(photos, size) for size, _ in kinds)
     console.print(
-        f"Disk: up to {gigabytes(room.at_work)} in the run, of which {gigabytes(room.left)} stay, "
+        f"Disk: up to {gigabytes(taken.at_work)} in the run, of which {gigabytes(taken.left)} stay, "
         f"{gigabytes(min(decoded, options.pixel_store_gb * 1e9))} of decoded photos in the cache, "
         f"and at most {options.feature_store_gb:g} GB of frozen features.",
         highlight=False,

@@ -14,6 +14,7 @@ import torch
 from maskcls.errors import Damaged, Diverged, Missing
 from maskcls.machine import set_threads
 from maskcls.training import checkpoint
+from maskcls.training.checkpoint_files import STATE_FILE
 from maskcls.training.fit import Fit
 from tests.maskcls.training.small import RECIPE, data
 
@@ -53,8 +54,8 @@ def without_numbers(file: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "damage"),
     [
-        (checkpoint.STATE_FILE, lambda file: file.write_bytes(b"")),
-        (checkpoint.STATE_FILE, flipped),
+        (STATE_FILE, lambda file: file.write_bytes(b"")),
+        (STATE_FILE, flipped),
         ("best-1.safetensors", flipped),
         ("best-1.safetensors", without_numbers),
         ("best-1.safetensors", Path.unlink),
@@ -71,13 +72,13 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_fit_begins_again(
     fit = Fit(SINGLE, data())
     assert [result.train_loss for result in fit.epochs(folder)] == kept[1]
     assert fit.notes()["message"].startswith("begun again, because its checkpoint was damaged (set aside as state.pt.1")
-    assert (folder / f"{checkpoint.STATE_FILE}.1").exists()
+    assert (folder / f"{STATE_FILE}.1").exists()
     assert checkpoint.load_best(folder)[1].epoch in (1, 2)
 
 
 def test_no_flipped_bit_becomes_a_weight(folder: Path) -> None:
     generator, whole = random.Random(0), checkpoint.load_best(folder)
-    for name in [checkpoint.STATE_FILE, "best-1.safetensors"] * 20:
+    for name in [STATE_FILE, "best-1.safetensors"] * 20:
         file = folder / name
         content = file.read_bytes()
         place = generator.randrange(len(content))

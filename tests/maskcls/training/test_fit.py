@@ -21,6 +21,7 @@ import torch
 from maskcls.errors import Diverged, OutOfMemory, RunError
 from maskcls.recipe import Recipe
 from maskcls.training import checkpoint as state
+from maskcls.training.checkpoint_files import STATE_FILE
 from maskcls.training.fit import Fit
 from maskcls.training.model_fit import rate_factor
 from maskcls.training.result import EpochResult
@@ -110,7 +111,7 @@ def test_a_fit_killed_after_an_epoch_goes_on_to_the_bit_in_a_fresh_process(tmp_p
     )
     assert json.loads(other.stdout) == [[r.epoch, r.train_loss, r.validation_f1] for r in results]
     unbroken.save(tmp_path / "unbroken")
-    ends = [torch.load(tmp_path / name / state.STATE_FILE, weights_only=True) for name in ("end", "unbroken")]
+    ends = [torch.load(tmp_path / name / STATE_FILE, weights_only=True) for name in ("end", "unbroken")]
     assert same_tensors(ends[0]["models"], ends[1]["models"])
     assert same_tensors(state.load_best(tmp_path / "end")[2], state.load_best(tmp_path / "unbroken")[2])
 
@@ -222,7 +223,7 @@ def test_a_state_of_another_recipe_or_other_data_is_refused(tmp_path: Path) -> N
 def test_memory_that_is_short_while_a_state_is_read_does_not_make_it_a_damaged_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    torch.save({}, tmp_path / state.STATE_FILE)
+    torch.save({}, tmp_path / STATE_FILE)
     monkeypatch.setattr(torch, "load", lambda *_, **__: torch.empty(2**50, dtype=torch.uint8))
     with pytest.raises(OutOfMemory, match="does not fit into the memory. .*can't allocate memory"):
         Fit(RECIPE, data()).resume(tmp_path)
@@ -258,7 +259,7 @@ def test_a_full_disk_is_reported_and_the_state_before_it_is_unharmed(tmp_path: P
     fit = Fit(RECIPE, data())
     assert fit.resume(tmp_path)
     assert len(fit.history) == 1
-    assert {file.name for file in tmp_path.iterdir()} == {state.STATE_FILE, f"best-{fit.best_epoch}.safetensors"}
+    assert {file.name for file in tmp_path.iterdir()} == {STATE_FILE, f"best-{fit.best_epoch}.safetensors"}
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import pytest
 
 from tests.full_disk import empty, fill, small_disk
 from tests.tune.search.test_command import call
-from tests.tune.search.test_events import TINY, started
+from tests.tune.search.test_events import TINY, chosen, started
 from tests.tune.searches import reported, table
 from tune.runs.folder import SearchRun
 
@@ -86,7 +86,7 @@ def test_a_search_goes_on_where_the_disk_was_full(
     finish(started(disk, few_faces, ray_cluster, "--resume", str(run.path)))
     assert table(run, seconds=False) == table(unbroken, seconds=False)
     assert reported(run) == reported(unbroken)
-    assert run.record().choice["winner"] == unbroken.record().choice["winner"]
+    assert chosen(run)["winner"] == chosen(unbroken)["winner"]
     assert (run.best / "bundle.json").exists()
     assert run.report.exists()
 

@@ -13,7 +13,7 @@ from maskcls.data.dataset import FaceDataset, prepare
 from maskcls.data.splits import split_people
 from maskcls.recipe import Recipe
 from maskcls.stores.arrays import CacheOptions
-from maskcls.training.checkpoint import STATE_FILE
+from maskcls.training.checkpoint_files import STATE_FILE
 from tune.fitting.pool import work_on
 from tune.fitting.request import FitRequest, Work
 from tune.fitting.result import FitResult
