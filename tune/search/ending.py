@@ -78,11 +78,11 @@ def design_of(options: SearchOptions) -> Design:
     return Design(options.finalists, options.repeats, RepeatBy(options.repeat_by))
 
 
-def keeping_of(options: SearchOptions) -> Keeping:
-    """Which trials' weights stay."""
+def keeping_of(options: SearchOptions) -> Keeping | None:
+    """Which trials' weights stay; None: all, with all else of their checkpoints, as in a run that was begun so."""
     from tune.selection.keeping import Keeping
 
-    return Keeping(options.keep, options.finalists)
+    return Keeping(options.keep, options.finalists) if options.keep < MANY else None
 
 
 def handed_over(run: SearchRun, options: SearchOptions) -> bool:
@@ -142,7 +142,9 @@ def choose(run: SearchRun, options: SearchOptions, plan: SearchPlan, left_s: flo
         budget_s=left_s,
         **_share(plan, options),
     )
-    Keeper(run, keeping_of(options), records(run))  # finalists that are trained to their end need no state any more
+    keeping = keeping_of(options)
+    if keeping is not None:
+        Keeper(run, keeping, records(run))  # finalists that are trained to their end need no state any more
     return chosen
 
 
