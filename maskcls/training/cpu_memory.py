@@ -35,7 +35,7 @@ def cpu_bytes(recipe: Recipe) -> int:
     training = max(whole_batch(recipe) * kept for kept, _ in maps)
     # In and out of the widest layer, for photos that go through without gradients.
     passing = max(2 * BLOCK * widest for _, widest in maps)
-    tensors = weights_bytes(recipe) + checkpoint_bytes(recipe, is_over=False)
+    tensors = weights_bytes(recipe) + checkpoint_bytes(recipe)
     return PROCESS_BYTES + round(MARGIN * (tensors + training + passing))
 
 

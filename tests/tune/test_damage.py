@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -160,7 +161,7 @@ def make(runs: Path, data: Path, cache: Path) -> SearchRun:
     trial, state = run.trial("0000"), {name: one.contiguous() for name, one in model.trainable_state().items()}
     scores = Scores(9, 0.5, 0.5, {"mask3": 0.5, "gender2": 0.5, "age3": 0.5}, (0.5,) * 18)
     history = [EpochResult(epoch, 1.0, 0.5, scores, 9, 1.0, 9.0) for epoch in (1, 2)]
-    parts = {"best": [state], "models": [state], "averages": [], "optimizers": [{"state": {}, "param_groups": []}]}
+    parts: Any = {"best": [state], "models": [state], "averages": [], "optimizers": [{"state": {}, "param_groups": []}]}
     checkpoint.save(trial, recipe=RECIPE, data_digest="d" * 12, history=history, best_epoch=2, **parts)
     note(trial, Conditions.now(RECIPE, "d" * 12, device="cpu", threads=1, loader_workers=0), done=0, epochs=5)
     failed = run.trial("0007")

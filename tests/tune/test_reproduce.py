@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -51,7 +52,7 @@ def make_trial(run: Path, faces: FaceDataset, threads: tuple[int, ...], recipe: 
     stopped or killed."""
     faces.save(run / "data")
     folder = run / "trials" / "0007"
-    rows = []
+    rows: list[dict[str, Any]] = []
     use_deterministic_kernels()
     for done, n in enumerate(threads):
         set_threads(n)
