@@ -39,9 +39,11 @@ from maskcls.models.weights import not_finite
 from maskcls.recipe import Recipe
 from maskcls.text import first
 from maskcls.training.checkpoint_files import (
+    BEST,
     N_MODELS,
     NOTE_CHECKSUM,
     RECIPE,
+    REMEDY,
     RESULT,
     STATE_FILE,
     best_name,
@@ -52,9 +54,7 @@ from maskcls.training.checkpoint_files import (
 from maskcls.training.metrics import Scores
 from maskcls.training.result import EpochResult
 
-_REMEDY = "Remove the folder {folder} to begin this fit again."
-STATE = FileKind("a checkpoint", _REMEDY, most_bytes=1 << 44)
-BEST = FileKind("weights of the best epoch", _REMEDY, most_bytes=1 << 44)
+STATE = FileKind("a checkpoint", REMEDY, most_bytes=1 << 44)
 CHECKSUM = "crc32"
 """Key of the metadata of the best epoch's weights."""
 

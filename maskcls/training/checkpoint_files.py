@@ -9,6 +9,11 @@ from zlib import crc32
 
 from safetensors import SafetensorError, safe_open
 
+from maskcls.errors import Damaged
+from maskcls.files import FileKind
+
+REMEDY = "Remove the folder {folder} to begin this fit again."
+BEST = FileKind("weights of the best epoch", REMEDY, most_bytes=1 << 44)
 STATE_FILE = "state.pt"
 """What a fit needs to go on."""
 RECIPE, RESULT, N_MODELS = "recipe", "result", "models"
@@ -44,7 +49,7 @@ def weights_alone(folder: Path) -> Path | None:
 
 def note_of(file: Path) -> dict[str, str]:
     """Return what weights say of themselves, by RECIPE, RESULT and N_MODELS; empty if they say nothing."""
-    with suppress(OSError, SafetensorError), safe_open(file, "np") as stored:
+    with suppress(Damaged, OSError, SafetensorError), BEST.opened(file), safe_open(file, "np") as stored:
         note: dict[str, str] = stored.metadata() or {}
         return note if {RECIPE, RESULT, N_MODELS} <= note.keys() else {}
     return {}

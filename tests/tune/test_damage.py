@@ -21,6 +21,7 @@ from maskcls.serving.export import Trained
 from maskcls.serving.holdout_uses import HoldoutUse, note_uses
 from maskcls.stores.arrays import CacheOptions
 from maskcls.training import checkpoint
+from maskcls.training.checkpoint_files import STATE_FILE
 from maskcls.training.conditions import Conditions, note
 from maskcls.training.metrics import Scores
 from maskcls.training.result import EpochResult
@@ -49,8 +50,9 @@ DESIGN = Design(finalists=2, repeats=2)
 FILES = (
     *("search.json", "study.journal", "leaderboard.csv", "data/photos.csv", "data/split.json", "best/bundle.json"),
     *("trials/0000/recipe.json", "trials/0000/epochs.jsonl", "trials/0000/hardware.json", "trials/0000/state.pt"),
-    *("trials/0000/best-2.safetensors", "trials/0007/error.txt", "trials/0007/ended.json", "../holdout-uses.jsonl"),
-    *("finalists/*/result.json", "finalists/*/answers.npz", "finalists/splits/*.json", "trials/0006/epochs.jsonl"),
+    *("trials/0000/best-2.safetensors", "trials/0001/best-2.safetensors", "trials/0006/epochs.jsonl"),
+    *("trials/0007/error.txt", "trials/0007/ended.json", "../holdout-uses.jsonl"),
+    *("finalists/*/result.json", "finalists/*/answers.npz", "finalists/splits/*.json"),
 )
 
 
@@ -78,9 +80,10 @@ def opens_for_a_resume(run: SearchRun, place: Path) -> None:
 def exports(run: SearchRun, place: Path) -> None:
     chosen = choose(run, study.records(run), "0")
     assert chosen.trial_id == "0000"
-    recipe, result, moving = checkpoint.load_best(run.trial("0000"))
-    assert result.epoch == 2
-    new_bundle(place / "exported", Trained(recipe, complete_states(recipe, moving)))
+    for trial in ("0000", "0001"):
+        recipe, result, moving = checkpoint.load_best(run.trial(trial))
+        assert result.epoch == 2
+        new_bundle(place / trial, Trained(recipe, complete_states(recipe, moving)))
 
 
 def resumes_a_fit(run: SearchRun, place: Path) -> None:
@@ -163,6 +166,9 @@ def make(runs: Path, data: Path, cache: Path) -> SearchRun:
     history = [EpochResult(epoch, 1.0, 0.5, scores, 9, 1.0, 9.0) for epoch in (1, 2)]
     parts: Any = {"best": [state], "models": [state], "averages": [], "optimizers": [{"state": {}, "param_groups": []}]}
     checkpoint.save(trial, recipe=RECIPE, data_digest="d" * 12, history=history, best_epoch=2, **parts)
+    # Of a trial that has ended, the search keeps the best weights alone.
+    checkpoint.save(run.trial("0001"), recipe=RECIPE, data_digest="d" * 12, history=history, best_epoch=2, **parts)
+    (run.trial("0001") / STATE_FILE).unlink()
     note(trial, Conditions.now(RECIPE, "d" * 12, device="cpu", threads=1, loader_workers=0), done=0, epochs=5)
     failed = run.trial("0007")
     (failed / "error.txt").write_text("Traceback (most recent call last):\n  a.py\nValueError: no\n")
