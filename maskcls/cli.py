@@ -256,7 +256,8 @@ def disk_message(error: OSError) -> str:
 def _is_unreadable(name: str) -> bool:
     """Whether the file or folder is there, and this user may not read it, or not look into its folder."""
     effective = os.access in os.supports_effective_ids
-    if Path(name).parent.is_dir() and not os.access(Path(name).parent, os.X_OK, effective_ids=effective):
+    folders = [folder for folder in Path(name).parents if os.path.isdir(folder)]  # noqa: PTH112 - Path's raises here
+    if any(not os.access(folder, os.X_OK, effective_ids=effective) for folder in folders):
         return True
     return os.access(name, os.F_OK, effective_ids=effective) and not os.access(name, os.R_OK, effective_ids=effective)
 

@@ -29,6 +29,8 @@ def test_a_file_that_may_not_be_read_is_not_said_to_be_unwritable(unprivileged: 
     file.parent.chmod(0)
     assert message_of(lambda: list(file.parent.iterdir())) == f"{file.parent} {remedy}"
     assert message_of(file.read_text) == f"{file} {remedy}"
+    below = file.parent / "folder" / "faces"
+    assert message_of(below.exists) == f"{below} {remedy}", "behind a folder that may not be entered"
     file.parent.chmod(0o700)
 
 

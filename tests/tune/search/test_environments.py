@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import stat
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -27,14 +28,12 @@ pytestmark = pytest.mark.soak
 
 
 @pytest.fixture
-def faces(tmp_path: Path, demo_faces: DemoFaces) -> Path:
-    """Drawn faces where every user may read them, in a folder where every user may write."""
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_uid == os.geteuid() and folder != Path("/"):
-            folder.chmod(folder.stat().st_mode | (stat.S_IXOTH | stat.S_IROTH))
-    place = shutil.copytree(demo_faces(24, 4), tmp_path / "open" / "faces")
-    (tmp_path / "open").chmod(0o777)
-    return place
+def faces(demo_faces: DemoFaces) -> Iterator[Path]:
+    """Drawn faces where every user may read them, in a folder where every user may write; pytest's own are private."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o777)
+    yield shutil.copytree(demo_faces(24, 4), folder / "faces")
+    shutil.rmtree(folder)
 
 
 def searched(
