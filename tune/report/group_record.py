@@ -55,6 +55,8 @@ def groups_of(run: SearchRun, folder: Path) -> list[dict[str, Any]]:
     sets = read_sets(
         run, faces, records(run), choice if is_winner else None, f"trial {trial}", predicts=False, bundle=folder
     )
+    if not sets.shown:
+        return []
     people = people_table(faces, None)
     return [_of_set(one, people) for one in sets.shown]
 

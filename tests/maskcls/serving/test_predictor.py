@@ -43,6 +43,7 @@ def cut_to_faces(bundle: Path, folder: Path, face_crop: str = "haar") -> Predict
     """The same classifier, as a bundle whose geometry has a face crop."""
     manifest = json.loads((shutil.copytree(bundle, folder) / "bundle.json").read_text())
     manifest["classifiers"][0]["preprocessing"]["geometry"] = Geometry(64, face_crop).to_dict()
+    manifest["classifiers"][0]["recipe"]["face_crop"] = face_crop
     (folder / "bundle.json").write_text(json.dumps(manifest))
     return Predictor(folder, "cpu")
 

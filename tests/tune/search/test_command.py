@@ -87,7 +87,7 @@ def test_help_imports_nothing_heavy_and_states_every_default() -> None:
     options = [line for line in shown.stdout.splitlines() if line.startswith("  --")]
     flags = ["--retrain-on-all", "--skip-bad", "--begin-or-resume", "--plan", "--quiet", "--json"]
     flags += ["--list-spaces", "--help"]
-    assert len(options) == 46
+    assert len(options) == 48
     assert shown.stdout.count("[default:") == len(options) - len(flags)
     heavy = (
         "import sys, tune.search.__main__; "

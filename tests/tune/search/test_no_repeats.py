@@ -177,7 +177,7 @@ def test_a_point_that_is_the_presets_recipe_is_withdrawn_and_the_next_one_is_tak
 
 
 def test_a_trial_that_runs_is_taken_up_and_not_taken_for_a_repeat(tmp_path: Path) -> None:
-    run, plan = new_run(tmp_path), plan_of(SIX, 6)
+    run, plan = new_run(tmp_path), plan_of(SIX, 8)
     searcher = begin(plan, run)
     first, second = ask(searcher), ask(searcher)
     assert first is not None

@@ -49,7 +49,7 @@ def began_search(tmp_path: Path) -> tuple[SearchRun, optuna.Study]:
 
 def ray_trial_of(number: int) -> SimpleNamespace:
     """As much of Ray's trial as a callback looks at."""
-    return SimpleNamespace(config={"trial": f"{number:04d}", "recipe": {"epochs": 12}})
+    return SimpleNamespace(config={"trial": f"{number:04d}", "recipe": {"epochs": 12}}, last_result=None)
 
 
 def complete_trial(study: optuna.Study, value: float) -> int:
