@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 from typing import Any
 
 from python_multipart.exceptions import FormParserError
@@ -12,6 +13,8 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from maskcls.serving.web.limits import Limits
 from maskcls.serving.web.refusal import Refused
 from maskcls.text import counted
+
+logging.getLogger("python_multipart").setLevel(logging.ERROR)  # no line for each malformed form
 
 FIELD = "file"
 """Field of a form that holds a photo; the only one that may stand there, and it may be repeated."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import h11
 import httpx2
 import numpy as np
 import pytest
@@ -159,7 +160,7 @@ class Attack:
             for _ in range(requests):
                 try:
                     status = str(client.request(**request_of(rng, self._seeds)).status_code)
-                except (httpx2.LocalProtocolError, httpx2.InvalidURL):
+                except (httpx2.LocalProtocolError, httpx2.InvalidURL, h11.LocalProtocolError):
                     status = "not sent"  # the client keeps to HTTP more strictly than an attacker does
                 except httpx2.TransportError as error:
                     status = type(error).__name__
