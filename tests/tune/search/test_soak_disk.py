@@ -34,12 +34,17 @@ def fits_done(n: int) -> When:
     return lambda run: len(list(run.finalists.glob("*/result.json"))) >= n
 
 
+def chosen_and_tidied(run: SearchRun) -> bool:
+    """Whether the choice is made and the states that it needed are removed, which gives room for a bundle."""
+    return fits_done(FITS)(run) and not any(run.trials.glob("*/state.pt"))
+
+
 FILLED: dict[str, tuple[When, int, str]] = {
     "checkpoint": (lambda run: (run.trial("0000") / "recipe.json").exists(), 100_000, r"(state\.pt|best-\d)"),
     "curve or journal": (lambda run: (run.trial("0001") / "epochs.jsonl").exists(), 0, "could not|No space left"),
     "repeat": (lambda run: any(run.finalists.glob("*/recipe.json")), 100_000, "No space left on device"),
     "second repeat": (fits_done(1), 0, "No space left on device|could not be written"),
-    "bundle": (fits_done(FITS), 200_000, "could not be written"),  # room for the choice, and for no weights
+    "bundle": (chosen_and_tidied, 100_000, "could not be written"),
     "report": (lambda run: (run.best / "bundle.json").exists(), 0, "could not be written"),
 }
 """When the disk is filled, all but how many bytes, and what is said."""
