@@ -14,7 +14,7 @@ from optuna.trial import TrialState as OptunaState
 from maskcls.data.dataset import FaceDataset
 from maskcls.data.splits import Split
 from maskcls.errors import CallError, RunError
-from maskcls.labels import N_CLASSES
+from maskcls.labels import N_CLASSES, decode
 from maskcls.recipe import Recipe
 from maskcls.serving.bundle import read_bundle
 from maskcls.serving.export import note_scores
@@ -43,6 +43,7 @@ def small_faces(folder: Path) -> FaceDataset:
         for c in range(N_CLASSES)
     ]
     photos = pd.DataFrame(rows).assign(person_id="0", race="Asian", size_bytes=1)
+    photos[["mask", "gender", "age_group"]] = [decode(label) for label in photos["label"].tolist()]
     faces = FaceDataset(photos, Split(PERSONS[:4], PERSONS[4:5], PERSONS[5:]), CacheOptions(folder))
     faces.save(folder)
     return faces
