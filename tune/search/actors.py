@@ -6,7 +6,7 @@ next trial, and so on until the search ends: one worker does all the work, while
 `reuse_started` a trial whose own worker has been scheduled waits for that one, and the free worker takes the next
 trial.
 
-This is the only module that uses private names of Ray, four of `ray.tune.execution.tune_controller.TuneController`:
+This module uses private names of Ray, four of `ray.tune.execution.tune_controller.TuneController`:
 `_maybe_reuse_cached_actor` (replaced), `_trial_to_actor`, `_resetting_trials` and `_actor_manager` (read). Ray's
 version range in pyproject.toml is as wide as what the contract tests (tests/tune/contracts) ran on; `make
 contracts` runs them against the newest release.

@@ -22,6 +22,7 @@ from maskcls.data.geometry import FACE_CROPS, Geometry
 from maskcls.data.splits import Split
 from maskcls.errors import CallError, DataError, RunError
 from maskcls.models.model import log_probabilities
+from maskcls.recipe import Recipe
 from maskcls.serving.evaluation import evaluate
 from maskcls.serving.predictor import Predictor, probabilities_of
 from maskcls.serving.web.access import Access
@@ -42,8 +43,10 @@ def drawn_faces(demo_faces: DemoFaces) -> list[Path]:
 def cut_to_faces(bundle: Path, folder: Path, face_crop: str = "haar") -> Predictor:
     """The same classifier, as a bundle whose geometry has a face crop."""
     manifest = json.loads((shutil.copytree(bundle, folder) / "bundle.json").read_text())
-    manifest["classifiers"][0]["preprocessing"]["geometry"] = Geometry(64, face_crop).to_dict()
-    manifest["classifiers"][0]["recipe"]["face_crop"] = face_crop
+    (classifier,) = manifest["classifiers"]
+    classifier["preprocessing"]["geometry"] = Geometry(64, face_crop).to_dict()
+    recipe = Recipe.model_validate({**classifier["recipe"], "face_crop": face_crop})
+    classifier |= {"recipe": recipe.model_dump(mode="json"), "recipe_digest": recipe.digest}
     (folder / "bundle.json").write_text(json.dumps(manifest))
     return Predictor(folder, "cpu")
 

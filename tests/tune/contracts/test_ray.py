@@ -275,7 +275,7 @@ def test_ray_pickles_searcher_stopper_and_callbacks_and_saves_the_searcher_as_it
 
 
 def test_the_controller_has_what_we_patch(run: tuple[Events, Path]) -> None:
-    """Leans: tune.search.actors.reuse_started, the only use of private names of Ray.
+    """Leans: tune.search.actors.reuse_started, which uses private names of Ray.
 
     If it fails: read how TuneController gives a trial its worker by now; see whether the patch is still needed
     (test_actors).

@@ -85,7 +85,7 @@ def test_help_imports_nothing_heavy_and_states_every_default() -> None:
         door("--help"), cwd=ROOT, capture_output=True, text=True, check=True, env={"COLUMNS": "200", "TERM": "dumb"}
     )
     options = [line for line in shown.stdout.splitlines() if line.startswith("  --")]
-    flags = ["--retrain-on-all", "--skip-bad", "--begin-or-resume", "--plan", "--quiet", "--json"]
+    flags = ["--retrain-on-all", "--skip-bad", "--shared-cache", "--begin-or-resume", "--plan", "--quiet", "--json"]
     flags += ["--list-spaces", "--help"]
     assert len(options) == 48
     assert shown.stdout.count("[default:") == len(options) - len(flags)

@@ -12,8 +12,10 @@ def on_loopback() -> Iterator[None]:
 
     To join such a Ray by a loopback address takes the same.
 
-    On Linux Ray replaces 127.0.0.1 by the machine's own address, where other machines reach it; on macOS it does not.
-    This switch of Ray's own decides. It is as before after the block, because a cluster that is joined later needs it.
+    Why: on Linux Ray replaces 127.0.0.1 by the machine's own address, where other machines reach it; on macOS it does
+    not. `ray._private.ray_constants.ENABLE_RAY_CLUSTER` decides, and no option of Ray's that acts after its import. It
+    is as before after the block, because a cluster that is joined later needs it. Held by:
+    test_a_ray_that_is_started_here_is_the_users_alone.
     """
     from ray._private import ray_constants
 
