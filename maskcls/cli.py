@@ -250,6 +250,8 @@ def disk_message(error: OSError) -> str:
             f"{shown(name)} could not be written: {error.strerror}. Give yourself the right to write there, or name "
             "another folder, then go on."
         )
+    if error.filename and error.errno in (errno.EISDIR, errno.ENOTDIR, errno.ELOOP):
+        return f"{shown(name)} cannot be read or written: {error.strerror}. Move away what is in its place, then go on."
     return unreadable(name, error) if error.errno == errno.ENAMETOOLONG else ""
 
 

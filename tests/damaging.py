@@ -13,6 +13,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from maskcls.cli import disk_message
 from maskcls.errors import MaskclsError
 
 SECONDS = 30
@@ -175,6 +176,10 @@ def refused_or_done() -> Iterator[None]:
         yield
     except MaskclsError as error:
         said.append(str(error))
+    except OSError as error:
+        if not (message := disk_message(error)):
+            raise
+        said.append(message)
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)

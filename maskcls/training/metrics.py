@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskcls.errors import CallError
+from maskcls.files import share_of
 from maskcls.labels import N_CLASSES, UNKNOWN
 from maskcls.tasks import task
 
@@ -40,8 +41,16 @@ class Scores:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Scores:
-        """The inverse of `to_dict`."""
-        return cls(**{**values, "class_f1": tuple(math.nan if f1 is None else float(f1) for f1 in values["class_f1"])})
+        """The inverse of `to_dict`. Raises ValueError, KeyError or TypeError where these are no scores."""
+        numbers = {name: _share(values[name]) for name in ("f1", "accuracy")}
+        of_tasks = {name: _share(f1) for name, f1 in dict(values["task_f1"]).items()}
+        of_classes = tuple(_share(f1) for f1 in values["class_f1"])
+        return cls(**{**values, **numbers, "task_f1": of_tasks, "class_f1": of_classes})
+
+
+def _share(value: object) -> float:
+    """A score as it was written: within 0 and 1, or nan, which JSON has as null. Raises ValueError."""
+    return math.nan if value is None or (isinstance(value, float) and math.isnan(value)) else share_of(value)
 
 
 UNSCORED = Scores(n=0, f1=math.nan, accuracy=math.nan, task_f1={}, class_f1=(math.nan,) * N_CLASSES)

@@ -45,6 +45,16 @@ def test_a_folder_that_may_not_be_written_says_so(unprivileged: Path) -> None:
     assert message_of((unprivileged / "nowhere").read_text) == ""
 
 
+def test_a_folder_in_a_files_place_is_to_be_moved_away(tmp_path: Path) -> None:
+    (tmp_path / "leaderboard.csv").mkdir()
+    remedy = "cannot be read or written: Is a directory. Move away what is in its place, then go on."
+    assert (
+        message_of(lambda: write_atomically(tmp_path / "leaderboard.csv", "")) == f"{tmp_path}/leaderboard.csv {remedy}"
+    )
+    (tmp_path / "file").write_text("")
+    assert "Not a directory. Move away" in message_of(lambda: write_atomically(tmp_path / "file" / "a.csv", ""))
+
+
 def test_a_message_can_be_written_whatever_names_stand_in_it() -> None:
     name = b"\xb1\xe8\n.jpg".decode("utf-8", "surrogateescape")
     assert shown(name) == r"\xb1\xe8\x0a.jpg"
