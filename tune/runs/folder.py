@@ -37,6 +37,7 @@ in it.
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 import shutil
@@ -64,6 +65,8 @@ FORMAT = 1
 RECORD_FILE = FileKind("a run's record: a JSON object", "Restore it from a backup, or start a new run.")
 _Record = TypeVar("_Record", bound=RunRecord)
 BEST_EARLIER = "best-earlier"
+_LONGEST_LINE = 1 << 24
+"""Bytes, of a journal."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -305,9 +308,10 @@ class SearchRun(RunFolder):
         if not self.journal.is_file():
             return
         with self.journal.open("rb+") as file:
-            content = file.read()
-            whole = content.rfind(b"\n") + 1
-            if whole < len(content):
+            end = file.seek(0, os.SEEK_END)
+            start = file.seek(max(0, end - _LONGEST_LINE))
+            whole = start + file.read(_LONGEST_LINE).rfind(b"\n") + 1
+            if whole < end and (whole > start or not start):  # else it is damaged, which its reader says
                 file.truncate(whole)
 
 

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
 
+import os
 import pytest
 
 from maskcls.errors import CallError, DataError, RunError
@@ -104,3 +105,11 @@ def test_parts_of_the_experiment_never_collide(tmp_path: Path) -> None:
     for part in ("001", "003", "litter"):
         (run.experiment / part).mkdir()
     assert run.next_part() == "004"
+
+
+def test_a_journal_that_ends_in_a_hole_longer_than_any_line_is_left_to_its_reader(tmp_path: Path) -> None:
+    run = SearchRun(tmp_path)
+    run.journal.write_bytes(b'{"a": 1}\n')
+    os.truncate(run.journal, 1 << 43)
+    run.mend()
+    assert run.journal.stat().st_size == 1 << 43
