@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
 
-import os
 import pytest
 
 from maskcls.errors import CallError, DataError, RunError
