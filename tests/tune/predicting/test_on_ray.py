@@ -93,7 +93,9 @@ def test_two_nodes_predict_the_same_as_this_process_and_a_third_may_die(
         [sys.executable, "-c", ON_NODES, *map(str, words)], check=False, capture_output=True, text=True, cwd=ROOT
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["2 True", "3 True"]
+    # Between them Ray prints the last words of the node that died.
+    said = [line for line in done.stdout.splitlines() if line.startswith(("2 ", "3 "))]
+    assert said == ["2 True", "3 True"]
 
 
 ON_NODES = """
