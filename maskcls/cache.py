@@ -11,7 +11,8 @@ import typer
 from maskcls import cli
 from maskcls.cli import new_app, run
 from maskcls.errors import CallError
-from maskcls.stores.arrays import default_cache, gb
+from maskcls.stores.arrays import gb
+from maskcls.stores.cache_options import default_cache
 
 if TYPE_CHECKING:
     from maskcls.stores.arrays import StoreInfo

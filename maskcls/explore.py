@@ -10,6 +10,7 @@ import typer
 
 from maskcls import cli
 from maskcls.cli import run
+from maskcls.stores.cache_options import CacheOptions
 from maskcls.text import printable
 
 
@@ -36,7 +37,6 @@ def main(
     from maskcls.data.dataset import demo_folder
     from maskcls.reports.explore.facts import gather
     from maskcls.reports.explore.report import check_writable, summary, write
-    from maskcls.stores.arrays import CacheOptions
 
     started = monotonic()
     check_writable(out, overwrite=overwrite)

@@ -16,7 +16,7 @@ from maskcls.cli import run
 from maskcls.command_line.options import stated
 from maskcls.errors import CallError
 from maskcls.machine import resolve_device
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 
 if TYPE_CHECKING:
     from maskcls.recipe import Recipe

@@ -11,6 +11,7 @@ import typer
 from maskcls import cli
 from maskcls.cli import run as run_command
 from maskcls.errors import CallError
+from maskcls.stores.cache_options import CacheOptions
 from maskcls.text import predict_command, printable
 
 RUN_HELP = (
@@ -41,7 +42,6 @@ def main(
     """
     from maskcls.data.dataset import FaceDataset
     from maskcls.serving.export import check_writable
-    from maskcls.stores.arrays import CacheOptions
     from tune.report.group_record import note_groups
     from tune.runs.folder import SearchRun
     from tune.selection.ensemble_bundle import confirm, decide, table, verdict, write

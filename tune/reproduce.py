@@ -11,7 +11,7 @@ import typer
 from maskcls import cli
 from maskcls.cli import run
 from maskcls.errors import RunError
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from maskcls.text import printable
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from maskcls.data.splits import EXTRA, SIDES, Split, read_split, rows, split_peo
 from maskcls.errors import DataError, FolderError, OutOfReach
 from maskcls.files import FileKind, write_atomically
 from maskcls.labels import AGES, GENDERS, MASKS, N_CLASSES, UNKNOWN
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from maskcls.stores.locks import FolderLock
 from maskcls.text import counted
 

@@ -24,16 +24,8 @@ from maskcls.data.geometry import Geometry, missed_faces_note
 from maskcls.data.pool import over_photos, photo_bar
 from maskcls.errors import CallError, DataError, NoRoomYet, OutOfReach, RunError
 from maskcls.files import replacing, unreadable, write_atomically
-from maskcls.stores.arrays import (
-    MANIFEST,
-    WRITE_ERRORS,
-    StoreInfo,
-    Stores,
-    build_lock,
-    building_folder,
-    default_cache,
-    read_manifest,
-)
+from maskcls.stores.arrays import MANIFEST, WRITE_ERRORS, StoreInfo, Stores, build_lock, building_folder, read_manifest
+from maskcls.stores.cache_options import default_cache
 from maskcls.stores.checked import CHECKSUMS, CheckedRows, RowChecks, checksum
 from maskcls.stores.locks import FolderLock
 from maskcls.text import first_lines

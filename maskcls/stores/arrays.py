@@ -12,7 +12,6 @@ import fcntl
 import mmap
 import os
 import shutil
-import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -25,10 +24,8 @@ from filelock import Timeout
 from numpy.typing import NDArray
 
 from maskcls.errors import Damaged, NoRoomYet, RunError
-from maskcls.files import FileKind, private_folder
+from maskcls.files import FileKind
 from maskcls.stores.locks import FolderLock
-from maskcls.stores.photo_limits import NOT_STATED, StatedLimits
-from maskcls.stores.trust import check_private
 
 Array = NDArray[Any]
 
@@ -37,37 +34,9 @@ MANIFEST_FILE = FileKind("a description of an array", "Remove the folder {folder
 BUILDING = ".building-"  # the leading dot hides unfinished stores from `Stores.infos`
 BYTES_PER_GB = 10**9  # decimal, not 2**30
 SAMPLED_ROWS = 64
-DEFAULT_GB = 20.0
 FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}  # another user's files, or a file system that is read-only
 WRITE_ERRORS = {*FORBIDDEN, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY}
 """Errors of a disk to which a store can't be written."""
-
-
-@dataclass(frozen=True)
-class CacheOptions:
-    """Where decoded photos and frozen features are kept, and how many GB of each.
-
-    Args:
-        path: the cache; None is the default of the machine that opens it, which need not be the machine that chose it.
-        waits: whether decoded photos wait for room that others use, without a limit; if not, that is an error.
-        limits: of the photos that are decoded, as the call states them.
-        shared: whether others may write into it, because the call says that they are trusted.
-    """
-
-    path: Path | None = None
-    pixel_gb: float = DEFAULT_GB
-    feature_gb: float = DEFAULT_GB
-    waits: bool = False
-    limits: StatedLimits = NOT_STATED
-    shared: bool = False
-
-    @property
-    def folder(self) -> Path:
-        """The cache's folder on this machine. Raises CallError where others may write there, unless it is `shared`."""
-        folder = (self.path or default_cache()).expanduser().absolute()
-        if not self.shared:
-            check_private(folder)
-        return folder
 
 
 @dataclass(frozen=True)
@@ -86,22 +55,6 @@ class StoreInfo:
     @property
     def photos(self) -> int:
         return self.shape[0] if self.shape else 0
-
-
-_EFFECTIVE = os.access in os.supports_effective_ids
-
-
-def default_cache() -> Path:
-    """Return $MASKCLS_CACHE, else ~/.cache/maskcls; where that cannot be made, a folder among the temporary files."""
-    if stated := os.environ.get("MASKCLS_CACHE"):
-        return Path(stated)
-    folder = Path.home() / ".cache" / "maskcls"
-    above = next(one for one in (folder, *folder.parents) if one.exists())
-    if above == folder or os.access(
-        above, os.W_OK | os.X_OK, effective_ids=_EFFECTIVE
-    ):  # one that is there serves what it has
-        return folder
-    return private_folder(Path(tempfile.gettempdir()) / f"maskcls-{os.getuid()}") / "cache"
 
 
 def sampled_checksum(rows: Array) -> int:

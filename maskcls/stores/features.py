@@ -35,7 +35,8 @@ from torch import Tensor
 
 from maskcls.errors import RunError
 from maskcls.files import write_atomically
-from maskcls.stores.arrays import DEFAULT_GB, FORBIDDEN, MANIFEST, StoreInfo, Stores, building_folder, gb, unchecked
+from maskcls.stores.arrays import FORBIDDEN, MANIFEST, StoreInfo, Stores, building_folder, gb, unchecked
+from maskcls.stores.cache_options import DEFAULT_GB
 
 log = logging.getLogger("maskcls")
 

@@ -44,7 +44,7 @@ from maskcls.data.demo.folder import draw
 from maskcls.errors import CallError
 from maskcls.files import FileKind, append_line
 from maskcls.models.weights import find_weights
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from tests.benchmarks import report
 from tests.benchmarks.process_tree import usage
 from tune.runs import cluster

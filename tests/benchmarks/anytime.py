@@ -35,7 +35,7 @@ from maskcls.cli import run
 from maskcls.data.dataset import prepare
 from maskcls.data.demo.folder import ANSWERS, draw
 from maskcls.errors import CallError
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from maskcls.training.metrics import scores
 from tests.benchmarks import report
 from tests.benchmarks.against_ray import plain_job

@@ -30,7 +30,7 @@ from maskcls.labels import age_group, encode
 from maskcls.models.model import build_models
 from maskcls.recipe import Recipe
 from maskcls.seeds import generator
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from tests.benchmarks import report
 from tests.tune.audit.linear import features, predicted
 from tune.audit.confident import doubts

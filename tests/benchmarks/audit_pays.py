@@ -27,7 +27,7 @@ from maskcls.data.corrections import ACCEPTED, REJECTED
 from maskcls.data.dataset import FaceDataset
 from maskcls.files import write_atomically
 from maskcls.labels import AGES, age_group
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from tests.tune.audit.mislabelled import mislabel
 from tune.audit.findings import ranking
 from tune.audit.predictions import averaged

@@ -69,7 +69,7 @@ def cold(data: Path, cache: Path, size: int) -> dict[str, dict[str, float]]:
     from maskcls.data.dataset import FaceDataset
     from maskcls.data.photos import read_photos
     from maskcls.data.splits import split_people
-    from maskcls.stores.arrays import CacheOptions
+    from maskcls.stores.cache_options import CacheOptions
 
     photos, reading = measured(lambda: read_photos(data))
     split, splitting = measured(lambda: split_people(photos))
@@ -82,7 +82,7 @@ def warm(data: Path, cache: Path, size: int) -> dict[str, dict[str, float]]:
     from maskcls.data.dataset import FaceDataset
     from maskcls.data.photos import read_photos
     from maskcls.data.splits import Split
-    from maskcls.stores.arrays import CacheOptions
+    from maskcls.stores.cache_options import CacheOptions
 
     faces = FaceDataset(read_photos(data), Split((), ()), CacheOptions(cache))
     _, opening = measured(lambda: faces.pixels(size))
@@ -94,7 +94,7 @@ def hold(data: Path, cache: Path, size: int, backbone: str) -> None:
     from maskcls.data.dataset import prepare
     from maskcls.machine import set_threads
     from maskcls.recipe import Recipe
-    from maskcls.stores.arrays import CacheOptions
+    from maskcls.stores.cache_options import CacheOptions
     from maskcls.training.fit import Fit
     from maskcls.training.fit_data import FitData
 

@@ -28,7 +28,7 @@ from maskcls.data.dataset import prepare
 from maskcls.machine import set_threads
 from maskcls.models.model import log_probabilities
 from maskcls.recipe import Recipe
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
 from maskcls.training.metrics import scores

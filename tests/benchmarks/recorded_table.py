@@ -28,7 +28,7 @@ from maskcls.cli import run
 from maskcls.data.dataset import prepare
 from maskcls.data.splits import split_people
 from maskcls.recipe import N_STAGES, Recipe
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from maskcls.training import presets
 from search_spaces import Setting, Space, Suggest
 from tests.search_spaces.draws import Fixed

@@ -34,7 +34,7 @@ from maskcls.labels import N_CLASSES
 from maskcls.machine import set_threads
 from maskcls.models.weights import find_weights
 from maskcls.recipe import Recipe
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from maskcls.stores.features import FeatureStores
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData

@@ -21,7 +21,7 @@ from maskcls.cli import run
 from maskcls.data.dataset import prepare
 from maskcls.machine import default_loader_workers, resolve_device, set_threads
 from maskcls.recipe import Recipe
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
 from maskcls.training.presets import resolve_weights

@@ -115,7 +115,7 @@ class Bench:
     def dataset(self) -> FaceDataset:
         """The photos, split; decoded ones lie in the folder."""
         from maskcls.data.dataset import prepare
-        from maskcls.stores.arrays import CacheOptions
+        from maskcls.stores.cache_options import CacheOptions
 
         return prepare(self.photos, cache=CacheOptions(self.folder / "cache"))
 

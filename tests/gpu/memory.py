@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 
 from maskcls.recipe import Recipe
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from maskcls.training.gpu_memory import gpu_bytes
 from tests.gpu.bench import Bench
 from tests.gpu.findings import Findings

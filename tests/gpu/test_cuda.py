@@ -15,7 +15,7 @@ from maskcls import machine
 from maskcls.data.dataset import FaceDataset, prepare
 from maskcls.errors import is_out_of_memory
 from maskcls.recipe import Recipe
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from maskcls.training.fit import Fit, resolve_precision
 from maskcls.training.fit_data import FitData
 from maskcls.training.gpu_memory import gpu_bytes

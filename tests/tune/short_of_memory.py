@@ -86,7 +86,7 @@ class FitsShortOfMemory:
     most: int
 
     def __call__(self, request: FitRequest) -> Generator[dict[str, Any], None, Any]:
-        from maskcls.stores.arrays import CacheOptions
+        from maskcls.stores.cache_options import CacheOptions
 
         with Memory(self.most).short():
             yield from run_fit(request, cache=CacheOptions(request.run / "cache"), shared=False)

@@ -19,7 +19,7 @@ from maskcls.models.model import build_models
 from maskcls.recipe import Recipe
 from maskcls.serving.export import Trained
 from maskcls.serving.holdout_uses import HoldoutUse, note_uses
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from maskcls.training import checkpoint
 from maskcls.training.checkpoint_files import STATE_FILE
 from maskcls.training.conditions import Conditions, note

@@ -22,7 +22,7 @@ from maskcls.errors import CallError
 from maskcls.serving.bundle import read_bundle
 from maskcls.serving.calibration import calibrated
 from maskcls.serving.predictor import Predictor
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from maskcls.training.metrics import scores
 from tests.commands import Said, call
 from tests.tune.answered_run import add_trained_trial, let_answer, note_data, one_knows, outvoting

@@ -18,7 +18,7 @@ from maskcls.labels import N_CLASSES, decode
 from maskcls.recipe import Recipe
 from maskcls.serving.bundle import read_bundle
 from maskcls.serving.export import note_scores
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
 from tests.commands import Said, call_module

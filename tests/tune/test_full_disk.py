@@ -20,7 +20,7 @@ from maskcls.data.geometry import Geometry
 from maskcls.data.pixels import open_or_build
 from maskcls.errors import MaskclsError
 from maskcls.files import append_line
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from maskcls.stores.features import FeatureStores, Key
 from tests.full_disk import contents, empty, fill, small_disk
 from tests.tune.selection.small_run import BASE, add_trial, fitted, small_run

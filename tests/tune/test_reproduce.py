@@ -14,7 +14,7 @@ from maskcls.data.dataset import FaceDataset, prepare
 from maskcls.machine import set_threads, use_deterministic_kernels
 from maskcls.recipe import Recipe
 from maskcls.serving.bundle import read_bundle
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from maskcls.train import main as train_main
 from maskcls.training.conditions import HARDWARE, Conditions, note
 from maskcls.training.fit import Fit

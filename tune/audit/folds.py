@@ -21,10 +21,9 @@ from maskcls.recipe import Recipe
 from maskcls.text import counted
 from maskcls.training import presets
 from tune.audit.options import AuditOptions
-from tune.fitting.gpu_sharing import share_gpus
-from tune.fitting.memory_sharing import share_memory
 from tune.fitting.pool import run_fits, to_do
 from tune.fitting.request import FitRequest
+from tune.fitting.sharing import share_machine
 from tune.runs import cluster
 from tune.runs.folder import RunFolder
 from tune.runs.session import check_weights, machine_of, prepared, say, say_all, say_dashboard
@@ -55,7 +54,7 @@ def train(options: AuditOptions, out: Path) -> tuple[FaceDataset, OutOfFold]:
         recipe = presets.base_recipe(options.preset, scale, options.explicit_values(**own), demo=False)
         say_all(notes)
         check_weights([recipe])
-        shared, notes = share_gpus(
+        shared, notes = share_machine(
             share(options, machine, scale, options.folds),
             [recipe],
             options,
@@ -65,10 +64,6 @@ def train(options: AuditOptions, out: Path) -> tuple[FaceDataset, OutOfFold]:
             unit="fit",
             report=say,
         )
-        if not notes:
-            shared, notes = share_memory(
-                shared, [recipe], options, machine, scale=scale, most=options.folds, unit="fit"
-            )
         say_all(notes)
         out.mkdir(parents=True, exist_ok=True)
         stack.enter_context(RunFolder(out).driving())

@@ -40,7 +40,7 @@ from tune.states import TrialState
 if TYPE_CHECKING:
     from maskcls.data.dataset import FaceDataset
     from maskcls.data.splits import Split
-    from maskcls.stores.arrays import CacheOptions
+    from maskcls.stores.cache_options import CacheOptions
     from maskcls.training.fit import Fit
     from maskcls.training.result import EpochResult
 

@@ -24,8 +24,7 @@ from tune.compare.corrected import with_labels
 from tune.compare.options import CompareOptions, ComparePlan, resolve
 from tune.compare.treatments import CORRECTIONS
 from tune.durations import duration
-from tune.fitting.gpu_sharing import share_gpus
-from tune.fitting.memory_sharing import share_memory
+from tune.fitting.sharing import share_machine
 from tune.runs import cluster, events, output
 from tune.runs.cluster import Cluster
 from tune.runs.estimates import PHOTOS_PER_SECOND, count_photos, pixel_room
@@ -154,13 +153,9 @@ def _resume(stated: CompareOptions, place: str) -> int:
 
 def _shared(plan: ComparePlan, options: CompareOptions, machine: Cluster) -> ComparePlan:
     """The plan with as many fits at a time as the GPU is to take, or as the memory holds; why is said."""
-    shared, notes = share_gpus(
+    shared, notes = share_machine(
         plan.share, plan.recipes, options, machine, scale=plan.scale, most=plan.n_fits, unit="fit", report=say
     )
-    if not notes:
-        shared, notes = share_memory(
-            shared, plan.recipes, options, machine, scale=plan.scale, most=plan.n_fits, unit="fit"
-        )
     say_all(notes)
     return replace(plan, share=shared, notes=(*plan.notes, *notes))
 

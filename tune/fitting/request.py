@@ -16,7 +16,7 @@ from tune.runs.folder import SearchRun
 if TYPE_CHECKING:
     from maskcls.data.dataset import FaceDataset
     from maskcls.data.splits import Split
-    from maskcls.stores.arrays import CacheOptions
+    from maskcls.stores.cache_options import CacheOptions
 
 Row = dict[str, Any]
 """An epoch for a curve: `epoch` from 1 on, `validation_f1`, and what else is known of it; ready for JSON."""

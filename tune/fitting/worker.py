@@ -36,7 +36,7 @@ from tune.states import FIDELITY, TrialState
 
 if TYPE_CHECKING:
     from maskcls.data.dataset import FaceDataset
-    from maskcls.stores.arrays import CacheOptions
+    from maskcls.stores.cache_options import CacheOptions
     from maskcls.training.fit import Fit
     from maskcls.training.result import EpochResult
 

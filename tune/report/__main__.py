@@ -10,6 +10,7 @@ import typer
 from maskcls import cli
 from maskcls.cli import run as run_command
 from maskcls.errors import CallError
+from maskcls.stores.cache_options import CacheOptions
 
 GROUP_HELP = (
     "Column of the people's table (the contest's train.csv has race) by whose values scores are shown as well; may be "
@@ -44,7 +45,6 @@ def main(
 
     The holdout is not used again: its predictions are those that were kept when the winner was scored there.
     """
-    from maskcls.stores.arrays import CacheOptions
     from tune.report.compare import write_comparison
     from tune.report.page import ReportOptions, write_report
     from tune.runs.folder import SearchRun

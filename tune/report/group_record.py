@@ -14,7 +14,7 @@ from maskcls.data.dataset import FaceDataset
 from maskcls.serving.bundle import read_manifest
 from maskcls.serving.export import note_scores
 from maskcls.serving.marginals import TASKS
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from tune.report.groups import GroupScores, group_scores, groupings
 from tune.report.people import people_table
 from tune.report.predicted import Predicted, read_sets

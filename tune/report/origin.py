@@ -10,7 +10,7 @@ from maskcls.data.dataset import FaceDataset
 from maskcls.data.splits import SIDES
 from maskcls.labels import AGES, GENDERS
 from maskcls.reports.page import Html, Section, breaking, folded, listed, pairs, part, section, table
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from maskcls.text import counted
 from tune.durations import duration
 from tune.fitting.failures import read_error

@@ -19,7 +19,7 @@ from maskcls.reports.page import Html, Section, bar, dot, folded, page, pairs, p
 from maskcls.reports.plots import INK, quiet_about_glyphs
 from maskcls.serving.bundle import read_manifest
 from maskcls.serving.calibration import Calibration
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from tune.durations import duration
 from tune.fitting.curve import read_curve
 from tune.report import choice as choice_part

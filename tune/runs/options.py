@@ -29,7 +29,7 @@ from pydantic import (
 from maskcls.command_line.options import stated
 from maskcls.errors import CallError
 from maskcls.recipe import parse_settings
-from maskcls.stores.arrays import DEFAULT_GB, CacheOptions
+from maskcls.stores.cache_options import DEFAULT_GB, CacheOptions
 from maskcls.stores.photo_limits import StatedLimits
 from maskcls.text import meant
 from maskcls.training import presets

@@ -17,8 +17,7 @@ import typer
 from maskcls.errors import CallError
 from maskcls.models.weights import HUB
 from search_spaces import names
-from tune.fitting.gpu_sharing import share_gpus
-from tune.fitting.memory_sharing import share_memory
+from tune.fitting.sharing import share_machine
 from tune.runs import cluster, output
 from tune.runs.cluster import Cluster
 from tune.runs.estimates import pixel_room
@@ -215,7 +214,7 @@ def _enough(options: SearchOptions, run: SearchRun, ended: int) -> str:
 def _shared(resolved: Resolved, options: SearchOptions, machine: Cluster) -> Resolved:
     """The plan with as many trials at a time as the GPU is to take, or as the memory holds; why is said."""
     plan = resolved.plan
-    shared, notes = share_gpus(
+    shared, notes = share_machine(
         resolved.share,
         drawn_recipes(plan),
         options,
@@ -225,16 +224,6 @@ def _shared(resolved: Resolved, options: SearchOptions, machine: Cluster) -> Res
         unit="trial",
         report=say,
     )
-    if not notes:
-        shared, notes = share_memory(
-            shared,
-            drawn_recipes(plan),
-            options,
-            machine,
-            scale=plan.setting.scale,
-            most=at_a_time(plan.trials),
-            unit="trial",
-        )
     say_all(notes)
     return resolved.shared(shared, notes)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from tune.fitting.pool import run_fits, to_do
 from tune.fitting.request import FitRequest
 from tune.fitting.result import FitResult

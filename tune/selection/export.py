@@ -18,7 +18,7 @@ from maskcls.serving.bundle import MANIFEST, MANIFEST_FILE, read_bundle, read_ma
 from maskcls.serving.calibration import Calibration
 from maskcls.serving.export import Trained, check_writable, export, note_calibration
 from maskcls.serving.holdout_uses import bundle_digest
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from maskcls.text import command
 from maskcls.training.checkpoint import load_best
 from maskcls.training.checkpoint_files import files_of, has_weights

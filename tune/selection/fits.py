@@ -17,7 +17,7 @@ from tune.runs.folder import SearchRun
 from tune.selection.predictions import write_predictions
 
 if TYPE_CHECKING:
-    from maskcls.stores.arrays import CacheOptions
+    from maskcls.stores.cache_options import CacheOptions
     from maskcls.training.fit import Fit
 
 

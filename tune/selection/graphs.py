@@ -9,7 +9,7 @@ import numpy as np
 from maskcls.data.dataset import FaceDataset
 from maskcls.errors import CallError, RunError
 from maskcls.serving.bundle import read_manifest
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from maskcls.text import counted
 from maskcls.training.fit_data import scored_rows
 from tune.runs.folder import SearchRun

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from maskcls.errors import DataError
 from maskcls.recipe import Recipe
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from tune.fitting.pool import run_fits
 from tune.fitting.request import EVERYBODY, FitRequest
 from tune.fitting.result import FitResult

@@ -28,7 +28,7 @@ from maskcls.stores.photo_limits import StatedLimits
 AUTH = "MASKCLS_AUTH"
 """Environment variable with USER:PASSWORD: not in the file, which Ray's dashboard shows."""
 OF_THE_PROXY = ("header_s", "connections")
-"""Limits that only a server of one's own can keep; under Ray Serve the proxy accepts connections and reads headers."""
+"""Limits of `maskcls serve` that Ray Serve does not keep: its proxy accepts the connections and reads the headers."""
 
 STARTS = 3
 """How often replicas may fail to start until Ray gives a new bundle up."""

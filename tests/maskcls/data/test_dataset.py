@@ -17,7 +17,7 @@ from maskcls.data.geometry import Geometry
 from maskcls.data.pixels import prune
 from maskcls.errors import CallError, DataError
 from maskcls.recipe import Recipe
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from maskcls.training.fit_data import FitData
 
 DEV = Path(__file__).parents[4] / "shared/faces/dev"

@@ -18,7 +18,7 @@ from maskcls.data.photos import list_photos, read_photos
 from maskcls.data.shortages import people_by_label, shortages, too_few_for_folds
 from maskcls.data.splits import SIDES, Split, count_groups, folds, read_split, scored_people, split_people
 from maskcls.errors import DataError
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from tests.maskcls.data.layouts.gappy import MANY, gappy
 from tests.maskcls.data.layouts.tables import write
 

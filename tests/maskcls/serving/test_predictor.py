@@ -28,7 +28,7 @@ from maskcls.serving.predictor import Predictor, probabilities_of
 from maskcls.serving.web.access import Access
 from maskcls.serving.web.app import build_app
 from maskcls.serving.web.limits import Limits
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from maskcls.training.metrics import scores
 from tests.conftest import DemoFaces, Ensemble
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from maskcls.errors import CallError
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from maskcls.stores.trust import check_private
 from tests.conftest import NOBODY
 

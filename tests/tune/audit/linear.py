@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from maskcls.data import splits
 from maskcls.data.dataset import FaceDataset
 from maskcls.data.splits import Split
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from maskcls.tasks import task
 from tune.audit.predictions import OutOfFold, averaged
 

@@ -10,7 +10,7 @@ import pytest
 
 from maskcls.data.corrections import read_corrections
 from maskcls.data.dataset import FaceDataset
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from tests.commands import Said, call
 from tests.conftest import DemoFaces
 from tests.tune.answered_run import let_answer, note_data

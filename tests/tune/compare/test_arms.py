@@ -16,7 +16,7 @@ from maskcls.data.splits import Split, split_people
 from maskcls.errors import CallError, DataError
 from maskcls.labels import encode
 from maskcls.recipe import Recipe
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from maskcls.training.fit_data import FitData
 from tune.compare import studies
 from tune.compare.arms import (

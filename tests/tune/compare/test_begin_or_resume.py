@@ -13,7 +13,7 @@ import pytest
 
 from maskcls.data.dataset import FaceDataset
 from maskcls.data.splits import Split
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from tests import commands
 from tests.tune.compare.test_command import SMALL, answers, by_sklearn, call, table
 from tests.tune.runs.documented_events import read_events

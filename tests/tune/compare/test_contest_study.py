@@ -19,7 +19,7 @@ from maskcls.data.splits import split_people
 from maskcls.labels import decode as decode_class
 from maskcls.models.model import log_probabilities, member_log_probs
 from maskcls.recipe import Recipe
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
 from maskcls.training.model_fit import rate_factor

@@ -12,7 +12,7 @@ import pytest
 
 from maskcls.data.dataset import prepare
 from maskcls.recipe import Recipe
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from maskcls.training.fit_data import FitData
 from maskcls.training.metrics import scores
 from tests.commands import call

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from maskcls.data.dataset import FaceDataset
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from tests.conftest import ROOT
 from tests.damaging import DAMAGE, damage, refused_or_done
 from tune.compare.arms import repeat_splits

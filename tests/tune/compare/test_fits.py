@@ -14,7 +14,7 @@ import pytest
 
 from maskcls.data.dataset import FaceDataset, prepare
 from maskcls.errors import OutOfMemory
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from maskcls.training.fit import Fit
 from maskcls.training.presets import base_recipe
 from maskcls.training.result import EpochResult

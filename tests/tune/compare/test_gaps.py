@@ -10,7 +10,7 @@ import pytest
 
 from maskcls.data.dataset import FaceDataset, prepare
 from maskcls.labels import UNKNOWN
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from maskcls.tasks import task
 from maskcls.training.fit_data import FitData, TrainingPhotos, scored_rows
 from maskcls.training.metrics import scores

@@ -11,7 +11,7 @@ import torch
 
 from maskcls.data.dataset import FaceDataset
 from maskcls.errors import DataError, OutOfMemory
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from maskcls.training.conditions import HARDWARE, unequal
 from maskcls.training.fit import Fit
 from maskcls.training.result import EpochResult

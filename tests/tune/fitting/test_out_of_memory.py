@@ -15,7 +15,7 @@ from maskcls.data.dataset import FaceDataset, prepare
 from maskcls.errors import OutOfMemory
 from maskcls.machine import set_threads, use_deterministic_kernels
 from maskcls.recipe import Recipe
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from maskcls.train import main
 from maskcls.training.conditions import segments, unequal
 from maskcls.training.fit import Fit

@@ -11,7 +11,7 @@ import pytest
 from maskcls.data.dataset import FaceDataset, prepare
 from maskcls.errors import DataError
 from maskcls.recipe import Recipe
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from maskcls.stores.photo_limits import MAX_ASPECT, StatedLimits
 from tests.conftest import DemoFaces
 from tests.tune.searches import new_run

@@ -12,7 +12,7 @@ import pytest
 
 from maskcls.data.dataset import FaceDataset, prepare
 from maskcls.errors import CallError, DataError
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from tests.conftest import DemoFaces
 from tests.tune.search.test_command import call, recorded_run, refused
 from tune.runs.folder import SearchRun

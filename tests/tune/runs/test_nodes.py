@@ -8,7 +8,7 @@ import pytest
 
 from maskcls.data.dataset import prepare
 from maskcls.errors import RunError
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from tests.conftest import DemoFaces
 from tests.tune.searches import new_run
 from tune.runs.folder import SearchRun

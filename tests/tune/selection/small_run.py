@@ -12,7 +12,7 @@ from optuna.trial import TrialState as OptunaState
 from maskcls.data.dataset import FaceDataset, prepare
 from maskcls.data.splits import split_people
 from maskcls.recipe import Recipe
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from maskcls.training.checkpoint_files import STATE_FILE
 from tune.fitting.pool import work_on
 from tune.fitting.request import FitRequest, Work

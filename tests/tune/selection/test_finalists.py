@@ -14,7 +14,7 @@ import pytest
 from maskcls.data.dataset import FaceDataset
 from maskcls.errors import CallError, DataError
 from maskcls.recipe import Recipe
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from maskcls.training.conditions import Conditions, note
 from maskcls.training.metrics import scores
 from tests.tune.selection.small_run import add_trial, fitted, recorded, small_run, stopped, two_trials

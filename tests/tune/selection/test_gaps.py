@@ -11,7 +11,7 @@ import pytest
 from maskcls.data.dataset import FaceDataset
 from maskcls.labels import UNKNOWN
 from maskcls.serving.export import export
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData, scored_rows
 from maskcls.training.metrics import scores

@@ -16,7 +16,7 @@ from maskcls.errors import RunError
 from maskcls.machine import set_threads
 from maskcls.models.model import build_models
 from maskcls.recipe import Recipe
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from maskcls.training import checkpoint
 from maskcls.training.checkpoint_files import STATE_FILE, files_of, has_weights
 from maskcls.training.conditions import HARDWARE

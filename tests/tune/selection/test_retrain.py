@@ -17,7 +17,7 @@ from maskcls.machine import set_threads
 from maskcls.models.model import log_probabilities
 from maskcls.serving.bundle import read_bundle
 from maskcls.serving.predictor import probabilities_of
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
 from tests.tune.selection.small_run import BASE, fitted, small_run, stopped

@@ -13,7 +13,7 @@ from maskcls.data.dataset import FaceDataset, prepare
 from maskcls.data.layouts.write import check_table, write_table
 from maskcls.data.photos import read_photos
 from maskcls.errors import CallError
-from maskcls.stores.arrays import CacheOptions
+from maskcls.stores.cache_options import CacheOptions
 from tests.maskcls.data.layouts.tables import GOOD, HEADING, write
 
 
