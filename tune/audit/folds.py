@@ -27,7 +27,7 @@ from tune.fitting.sharing import share_machine
 from tune.runs import cluster
 from tune.runs.folder import RunFolder
 from tune.runs.session import check_weights, machine_of, prepared, say, say_all, say_dashboard
-from tune.runs.shares import Share, resolve_scale, share
+from tune.runs.shares import Demand, Share, resolve_scale
 from tune.runs.stopping import Reason
 from tune.selection.finalists import digest_of, why_missing
 from tune.selection.predictions import read_predictions
@@ -54,16 +54,8 @@ def train(options: AuditOptions, out: Path) -> tuple[FaceDataset, OutOfFold]:
         recipe = presets.base_recipe(options.preset, scale, options.explicit_values(**own), demo=False)
         say_all(notes)
         check_weights([recipe])
-        shared, notes = share_machine(
-            share(options, machine, scale, options.folds),
-            [recipe],
-            options,
-            machine,
-            scale=scale,
-            most=options.folds,
-            unit="fit",
-            report=say,
-        )
+        demand = Demand([recipe], options, machine, scale, options.folds, "fit")
+        shared, notes = share_machine(demand.share(), demand, say)
         say_all(notes)
         out.mkdir(parents=True, exist_ok=True)
         stack.enter_context(RunFolder(out).driving())

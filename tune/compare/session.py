@@ -49,6 +49,7 @@ from tune.runs.session import (
     saying_how_to_go_on,
     wait_for_killed_driver,
 )
+from tune.runs.shares import Demand
 from tune.runs.stopping import Reason
 from tune.states import TrialState
 
@@ -153,9 +154,8 @@ def _resume(stated: CompareOptions, place: str) -> int:
 
 def _shared(plan: ComparePlan, options: CompareOptions, machine: Cluster) -> ComparePlan:
     """The plan with as many fits at a time as the GPU is to take, or as the memory holds; why is said."""
-    shared, notes = share_machine(
-        plan.share, plan.recipes, options, machine, scale=plan.scale, most=plan.n_fits, unit="fit", report=say
-    )
+    demand = Demand(plan.recipes, options, machine, plan.scale, plan.n_fits, "fit")
+    shared, notes = share_machine(plan.share, demand, say)
     say_all(notes)
     return replace(plan, share=shared, notes=(*plan.notes, *notes))
 

@@ -13,22 +13,20 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 from maskcls.errors import CallError, Damaged
 from maskcls.files import FileKind, write_atomically
 from maskcls.recipe import Recipe
 from tune.fitting.failures import free_memory, state_of
-from tune.runs.cluster import Cluster
-from tune.runs.options import AUTO, SharedOptions
-from tune.runs.shares import Share, share
+from tune.runs.options import AUTO
+from tune.runs.shares import Demand, Share, Unit
 from tune.states import TrialState
 
 MARGIN = 1.2
 """Factor on what was measured, for other library calls, batches or neighbours, and the driver's own process."""
 MOST = 16
 """Trials, or fits, that share a GPU."""
-Unit = Literal["trial", "fit"]
 _WORK: dict[Unit, str] = {"trial": "search", "fit": "comparison"}
 FILE = "gpu-memory.json"
 MEASURED_FILE = FileKind("bytes by what was measured", "Remove {file}.")
@@ -76,49 +74,44 @@ Raises an out-of-memory error where it does not fit.
 
 def share_gpus(
     planned: Share,
-    recipes: Iterable[Recipe],
-    options: SharedOptions,
-    machine: Cluster,
+    demand: Demand,
     *,
-    scale: str,
-    most: int,
-    unit: Unit,
     report: Callable[[str], None],
     find_gpu: Callable[[], Gpu | None] | None = None,
     measure: Measure | None = None,
 ) -> tuple[Share, list[str]]:
     """The share with as many fits to a GPU as its memory holds, where the options ask for AUTO; and notes that say so.
 
-    Not more at a time than `most`, but one per GPU in any case.
+    Not more at a time than `demand.most`, but one per GPU in any case.
 
     Args:
         planned: what there is without measuring, one fit per GPU.
-        recipes: of all fits that there may be; looked at only where something is to be measured.
+        demand: its recipes are looked at only where something is to be measured.
         report: is called with a line before something that takes long, and for what does not end the work.
         find_gpu: `Gpu.here`, if nothing else is given.
         measure: `maskcls.training.gpu_memory.gpu_bytes`, if nothing else is given.
 
     Raises CallError where there is no GPU here to measure on.
     """
+    options = demand.options
     if options.gpus_per_trial != AUTO:
         return planned, []
     if not planned.gpus:
-        reason = f"in CPU scale {unit}s use no GPU" if scale == "cpu" else "there is no GPU"
+        reason = f"in CPU scale {demand.unit}s use no GPU" if demand.scale == "cpu" else "there is no GPU"
         return planned, [f"--gpus-per-trial auto is 0: {reason}."]
     gpu = (find_gpu or Gpu.here)()
     if gpu is None:
         raise CallError(
-            f"--gpus-per-trial auto measures on a GPU of the machine that the {_WORK[unit]} is started on, and "
+            f"--gpus-per-trial auto measures on a GPU of the machine that the {_WORK[demand.unit]} is started on, and "
             "torch finds none here. "
             "Start it on a node that has one, or give a number, as in --gpus-per-trial 0.25."
         )
     file = options.cache_options.folder / FILE
-    recipe, taken = largest(heaviest(recipes), gpu, file, measure or _measure, report)
+    recipe, taken = largest(heaviest(demand.recipes), gpu, file, measure or _measure, report)
     gpus = fraction(taken, gpu.n_bytes)
-    shared = options.model_copy(update={"gpus_per_trial": gpus})
-    at_a_time = options.parallel or min(share(shared, machine, scale, most).parallel, max(planned.parallel, most))
-    found = share(shared.model_copy(update={"parallel": at_a_time}), machine, scale, most)
-    return found, [_note(recipe, taken, gpu, gpus, unit)]
+    at_a_time = options.parallel or min(demand.share(gpus_per_trial=gpus).parallel, max(planned.parallel, demand.most))
+    found = demand.share(gpus_per_trial=gpus, parallel=at_a_time)
+    return found, [_note(recipe, taken, gpu, gpus, demand.unit)]
 
 
 def fraction(taken: int, total: int) -> float:

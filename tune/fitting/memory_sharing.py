@@ -9,11 +9,9 @@ from collections.abc import Callable, Iterable
 
 from maskcls.machine import available_memory
 from maskcls.recipe import Recipe
-from tune.fitting.gpu_sharing import Unit, heaviest, named
-from tune.runs.cluster import Cluster
+from tune.fitting.gpu_sharing import heaviest, named
 from tune.runs.estimates import gigabytes
-from tune.runs.options import SharedOptions
-from tune.runs.shares import Share, share
+from tune.runs.shares import Demand, Share
 
 REST_BYTES = 1_600 * 2**20
 """The driver's own memory and that of Ray's processes: 0.6 and 1.0 GiB measured (RssAnon, no worker)."""
@@ -23,13 +21,8 @@ _ENOUGH_BYTES, _ENOUGH_PER_PIXEL = 4 * 2**30, 16 * 2**10
 
 def share_memory(
     planned: Share,
-    recipes: Iterable[Recipe],
-    options: SharedOptions,
-    machine: Cluster,
+    demand: Demand,
     *,
-    scale: str,
-    most: int,
-    unit: Unit,
     available: int | None = None,
     measure: Callable[[Recipe], int] | None = None,
 ) -> tuple[Share, list[str]]:
@@ -40,14 +33,14 @@ def share_memory(
 
     Args:
         planned: by cores.
-        recipes: of all fits that there may be.
         available: bytes; None: as the machine has them now.
         measure: `maskcls.training.cpu_memory.cpu_bytes`, if nothing else is given.
     """
-    if planned.gpus or options.address or len(machine.nodes) != 1:
+    options = demand.options
+    if planned.gpus or options.address or len(demand.machine.nodes) != 1:
         return planned, []
     free = available_memory() if available is None else available
-    drawn = heaviest(recipes)
+    drawn = heaviest(demand.recipes)
     if _is_plenty(planned.parallel, drawn, free):
         return planned, []
     recipe, taken = max(((one, (measure or _measure)(one)) for one in drawn), key=lambda pair: pair[1])
@@ -59,8 +52,8 @@ def share_memory(
         needed = gigabytes(REST_BYTES + planned.parallel * taken)
         less = f" Less fits: --parallel {room}." if room < planned.parallel else " Smaller --set batch_size may help."
         return planned, [f"Memory may run out: {held}; {planned.parallel} at a time with Ray need {needed}.{less}"]
-    fewer = share(options.model_copy(update={"parallel": room}), machine, scale, most)
-    return fewer, [f"{room} at a time instead of {planned.parallel}: {held} per {unit}. --parallel overrules it."]
+    note = f"{room} at a time instead of {planned.parallel}: {held} per {demand.unit}. --parallel overrules it."
+    return demand.share(parallel=room), [note]
 
 
 def _is_plenty(parallel: int, recipes: Iterable[Recipe], free: int) -> bool:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from maskcls.errors import CallError
+from maskcls.recipe import Recipe
 from maskcls.training import presets
 from tune.runs.cluster import Cluster
 from tune.runs.options import SharedOptions
+
+Unit = Literal["trial", "fit"]
 
 
 @dataclass(frozen=True)
@@ -53,3 +58,24 @@ def share(options: SharedOptions, machine: Cluster, scale: str, wanted: int) -> 
         (n for n in range(machine.cpus, 1, -1) if machine.room(n, gpus) >= parallel), 1
     )
     return Share(parallel, cpus, gpus)
+
+
+@dataclass(frozen=True)
+class Demand:
+    """The trials, or fits, of a command, among which cores, GPUs and memory are shared.
+
+    Args:
+        recipes: of all that there may be; iterated over once at most.
+        most: how many there are, or may run at a time.
+    """
+
+    recipes: Iterable[Recipe]
+    options: SharedOptions
+    machine: Cluster
+    scale: str
+    most: int
+    unit: Unit
+
+    def share(self, **stated: Any) -> Share:
+        """Return what each gets by cores and GPUs, with these options stated otherwise. Raises CallError."""
+        return share(self.options.model_copy(update=stated), self.machine, self.scale, self.most)

@@ -41,6 +41,7 @@ from tune.runs.session import (
     saying_how_to_go_on,
     wait_for_killed_driver,
 )
+from tune.runs.shares import Demand
 from tune.runs.stopping import Outcome, Reason
 from tune.search.dry_run import print_plan
 from tune.search.ending import (
@@ -214,16 +215,8 @@ def _enough(options: SearchOptions, run: SearchRun, ended: int) -> str:
 def _shared(resolved: Resolved, options: SearchOptions, machine: Cluster) -> Resolved:
     """The plan with as many trials at a time as the GPU is to take, or as the memory holds; why is said."""
     plan = resolved.plan
-    shared, notes = share_machine(
-        resolved.share,
-        drawn_recipes(plan),
-        options,
-        machine,
-        scale=plan.setting.scale,
-        most=at_a_time(plan.trials),
-        unit="trial",
-        report=say,
-    )
+    demand = Demand(drawn_recipes(plan), options, machine, plan.setting.scale, at_a_time(plan.trials), "trial")
+    shared, notes = share_machine(resolved.share, demand, say)
     say_all(notes)
     return resolved.shared(shared, notes)
 

@@ -22,6 +22,7 @@ from tune.compare import __main__ as compare
 from tune.fitting.gpu_sharing import FILE, MARGIN, MOST, Gpu, fraction, heaviest, share_gpus
 from tune.runs.cluster import Cluster, Node
 from tune.runs.options import AUTO
+from tune.runs.shares import Demand
 from tune.search import __main__ as search
 from tune.search.options import Resolved, SearchOptions, at_a_time, resolve
 from tune.search.plan import drawn_recipes
@@ -65,12 +66,7 @@ def pack(
     return resolved.shared(
         *share_gpus(
             resolved.share,
-            drawn_recipes(plan),
-            asked_for,
-            machine,
-            scale=plan.setting.scale,
-            most=at_a_time(plan.trials),
-            unit="trial",
+            Demand(drawn_recipes(plan), asked_for, machine, plan.setting.scale, at_a_time(plan.trials), "trial"),
             report=report,
             find_gpu=lambda: gpu,
             measure=measure,

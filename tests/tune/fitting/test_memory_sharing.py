@@ -8,7 +8,7 @@ from maskcls.recipe import Recipe
 from tune.fitting.memory_sharing import REST_BYTES, share_memory
 from tune.runs.cluster import Cluster, Node
 from tune.runs.options import SharedOptions
-from tune.runs.shares import Share
+from tune.runs.shares import Demand, Share
 
 GB = 10**9
 SMALL = Recipe(backbone="resnet10t", image_size=112, batch_size=32, frozen_stages=0)
@@ -24,12 +24,7 @@ def shared(
     taken = {SMALL.backbone: GB, LARGE.backbone: 3 * GB // 2}
     return share_memory(
         planned,
-        [SMALL, LARGE],
-        SharedOptions(**options),  # type: ignore[arg-type]
-        machine,
-        scale="cpu",
-        most=8,
-        unit="trial",
+        Demand([SMALL, LARGE], SharedOptions(**options), machine, "cpu", 8, "trial"),  # type: ignore[arg-type]
         available=free,
         measure=lambda recipe: taken[recipe.backbone],
     )

@@ -8,23 +8,15 @@ from maskcls.recipe import Recipe
 from tune.fitting.sharing import share_machine
 from tune.runs.cluster import Cluster, Node
 from tune.runs.options import AUTO, SharedOptions
-from tune.runs.shares import Share
+from tune.runs.shares import Demand, Share
 
 RECIPE = Recipe(backbone="resnet10t", image_size=64, batch_size=32, weights="none")
 
 
 def shared(planned: Share, gpus_per_trial: str | None) -> tuple[Share, list[str]]:
     options = SharedOptions(gpus_per_trial=gpus_per_trial)
-    return share_machine(
-        planned,
-        iter([RECIPE]),
-        options,
-        Cluster((Node(8, 0.0),)),
-        scale="cpu",
-        most=8,
-        unit="trial",
-        report=lambda line: None,
-    )
+    demand = Demand(iter([RECIPE]), options, Cluster((Node(8, 0.0),)), "cpu", 8, "trial")
+    return share_machine(planned, demand, lambda line: None)
 
 
 @pytest.mark.parametrize("gpus_per_trial", [None, AUTO])
