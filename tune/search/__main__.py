@@ -17,9 +17,8 @@ Space = Annotated[
     str | None,
     typer.Option(
         "--space",
-        help="What to vary: a space's name (see --list-spaces), or a Python file that defines SPACE. Needed for a new "
-        "search.",
-        show_default="none",
+        help="What to vary: a space's name (see --list-spaces), or a Python file that defines SPACE.",
+        show_default="backbones, or the run's",
     ),
 ]
 Trials = Annotated[

@@ -23,6 +23,7 @@ from tune.runs.record import SearchRecord, SpaceRecord, now, refuse_contradictio
 from tune.runs.shares import Share, resolve_scale, share
 from tune.search.plan import ASHA, LOGGERS, MANY, NONE, TPE, Sampler, Scheduler, SearchPlan, pinned_space
 
+DEFAULT_SPACE = "backbones"
 DEFAULT_TRIALS, DEFAULT_FINALISTS, DEFAULT_REPEATS, DEFAULT_KEEP = 12, 3, 3, 5
 SPACE_COPY = "space.py"
 SPACE_FILE = FileKind("a space: a Python file", "Restore it from a backup, or name another with --space.")

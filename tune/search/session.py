@@ -14,9 +14,7 @@ from pathlib import Path
 
 import typer
 
-from maskcls.errors import CallError
 from maskcls.models.weights import HUB
-from search_spaces import names
 from tune.fitting.sharing import share_machine
 from tune.runs import cluster, output
 from tune.runs.cluster import Cluster
@@ -55,7 +53,7 @@ from tune.search.ending import (
     keeping_of,
     retrain,
 )
-from tune.search.options import SPACE_COPY, SPACE_FILE, Resolved, SearchOptions, at_a_time, resolve
+from tune.search.options import DEFAULT_SPACE, SPACE_COPY, SPACE_FILE, Resolved, SearchOptions, at_a_time, resolve
 from tune.search.plan import SearchPlan, drawn_recipes, geometries, vet
 from tune.search.warm_start import known_trials, n_importable, study_for_space
 
@@ -82,11 +80,6 @@ def run(options: SearchOptions, caller: Caller = COMMAND) -> int:
             options = _like(options, options.new_run_from)
         if options.resume is not None:
             return _resume(options, options.resume, caller)
-        if not options.space:
-            raise CallError(
-                f"--space is missing. Spaces: {', '.join(names())}, or a Python file that defines SPACE. See "
-                "--list-spaces."
-            )
         begin, resume = functools.partial(_begin, caller=caller), functools.partial(_resume, caller=caller)
         return begin_or_resume(options, begin, resume) if options.begin_or_resume else begin(options)
 
@@ -99,6 +92,7 @@ def _like(options: SearchOptions, place: str) -> SearchOptions:
 
 
 def _begin(options: SearchOptions, caller: Caller) -> int:
+    options = options.model_copy(update={"space": options.space or DEFAULT_SPACE})
     with ExitStack() as stack:
         stack.enter_context(options.limits.within())
         if options.name:

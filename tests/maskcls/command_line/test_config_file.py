@@ -160,8 +160,6 @@ def test_an_option_that_is_needed_may_stand_in_the_file(file: Path) -> None:
             'set = ["epochs"]',
             "--set expects key=value, as in --set epochs=6, but got 'epochs'. (f.toml has set = [\"ep",
         ),
-        ("epochs = 3", "--space is missing."),
-        ("epochs = 3", "(Options were read from f.toml, too.)"),
         ("[serach]\ntrials = 1", "there is no command serach that a table could be for. Did you mean search?"),
         ('config = "g.toml"', "config is for the command line alone. Leave it out of the file."),
         ("save_config = 1", "save_config is for the command line alone."),
@@ -178,6 +176,13 @@ def test_what_a_file_may_not_say(text: str, message: str, file: Path) -> None:
     assert message in said.err
     assert "Traceback" not in said.err
     assert said.err.count("\n") == 1
+
+
+def test_a_mistake_on_the_command_line_is_not_laid_on_the_file(file: Path) -> None:
+    file.write_text("epochs = 3\n")
+    said = call(search.main, "--config", file, "--space", "freezig")
+    assert said.status == 2
+    assert said.err.endswith("(Options were read from f.toml, too.)\n")
 
 
 def test_a_number_is_bounded_where_the_command_line_bounds_it(file: Path) -> None:
