@@ -16,7 +16,7 @@ from tune.search import points
 from tune.search.disk import run_bytes
 from tune.search.first_trials import initial_left
 from tune.search.options import Resolved, SearchOptions
-from tune.search.plan import GRID, MODEL_AFTER, NONE, SearchPlan, geometries, modelled, parameters
+from tune.search.plan import GRID, MODEL_AFTER, NONE, SearchPlan, drawn_recipes, geometries, modelled, parameters
 from tune.search.warm_start import preset_params
 
 if TYPE_CHECKING:
@@ -84,9 +84,15 @@ def print_plan(
     console.print(
         f"Disk: up to {gigabytes(taken.at_work)} in the run, of which {gigabytes(taken.left)} stay, "
         f"{gigabytes(min(decoded, options.pixel_store_gb * 1e9))} of decoded photos in the cache, "
-        f"and at most {options.feature_store_gb:g} GB of frozen features.",
+        f"and {_features(plan, options)}.",
         highlight=False,
     )
+
+
+def _features(plan: SearchPlan, options: SearchOptions) -> str:
+    drawn = drawn_recipes(plan)
+    freezes = any(one.of_model(tasks).frozen_stages for one in drawn for tasks in one.split.models)
+    return f"at most {options.feature_store_gb:g} GB of frozen features" if freezes else "no frozen features"
 
 
 def seconds(plan: SearchPlan, photos: int, trials: int) -> float:

@@ -254,6 +254,11 @@ def test_the_plan_trains_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
+def test_where_no_trial_freezes_anything_the_plan_counts_no_features(tmp_path: Path) -> None:
+    words = ("--space", "backbones", "--plan", "--scale", "cpu", "--weights", "none", "--runs", tmp_path)
+    assert "of decoded photos in the cache, and no frozen features." in " ".join(call(*words).split())
+
+
 def test_backbones_without_weights_are_left_out_by_name(tmp_path: Path) -> None:
     (tmp_path / "resnet10t.safetensors").write_bytes(NO_TENSORS)
     reported = call("--plan", "--scale", "cpu", "--weights", str(tmp_path))
