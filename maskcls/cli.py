@@ -274,7 +274,7 @@ def _interruptible(main: Callable[..., Any]) -> Callable[..., Any]:
                 return main(*arguments, **options)
         except KeyboardInterrupt as interrupt:
             number = signal_of(interrupt)
-            fail(_ENDED_BY[number], SIGNAL_STATUS + number)
+            _end(_ENDED_BY[number], SIGNAL_STATUS + number)  # no "Error: ": whoever ended it wanted that
 
     return guarded
 
@@ -298,7 +298,11 @@ class _Printable(logging.Formatter):
 
 
 def fail(message: str, exit_status: int) -> NoReturn:
-    """Print the message to stderr and exit."""
+    """Print the message to stderr as an error and exit."""
+    _end(f"Error: {message}", exit_status)
+
+
+def _end(message: str, exit_status: int) -> NoReturn:
     sys.stdout.flush()
-    print(f"Error: {message}", file=sys.stderr)
+    print(message, file=sys.stderr)
     sys.exit(exit_status)

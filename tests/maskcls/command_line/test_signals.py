@@ -41,7 +41,7 @@ def test_a_command_ends_with_the_signals_own_status(number: signal.Signals, stat
         signal.raise_signal(number)
 
     done = commands.call(main)
-    assert (done.status, done.err) == (status, f"Error: {said}\n")
+    assert (done.status, done.err) == (status, f"{said}\n")
 
 
 def test_what_is_ignored_as_by_nohup_stays_ignored() -> None:

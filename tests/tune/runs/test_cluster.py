@@ -136,7 +136,7 @@ run(main)
     driver.send_signal(signal.SIGTERM)
     _, err = driver.communicate(timeout=120)
     assert driver.returncode == 143, err
-    assert err == "Error: Terminated.\n"
+    assert err == "Terminated.\n"
     assert none_left(driver, limit_s=5)
 
 
