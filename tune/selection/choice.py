@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskcls.stores.cache_options import CacheOptions
+from maskcls.text import counted
 from tune.fitting.pool import run_fits, to_do
 from tune.fitting.request import FitRequest
 from tune.fitting.result import FitResult
@@ -25,6 +26,7 @@ from tune.runs import events
 from tune.runs.folder import SearchRun
 from tune.runs.holdout_record import HoldoutEvaluation, HoldoutScore, holdout_evaluations
 from tune.runs.holdout_uses import holdout_note, holdout_uses
+from tune.runs.session import say
 from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import Record, records
 from tune.selection.finalists import (
@@ -142,6 +144,8 @@ def choose(
 
     work = functools.partial(choice_fit, cache=cache)
     wanted = (*requests.repeats, *requests.others)
+    if waiting := requests.to_do:  # a log would be silent from the last trial's end to the first end of these
+        say(f"{_what_is_repeated(requests, design)}; {counted(len(waiting), 'fit')} to do.")
     ended = run_fits(
         wanted, work, parallel=parallel, budget_s=budget_s, plain=plain, on_end=note_failure, is_done=is_done
     )
@@ -154,6 +158,12 @@ def choose(
     write_choice(run, record)
     _report_choice(record)
     return Choice(outcome, others, finalists, winner)
+
+
+def _what_is_repeated(requests: Requests, design: Design) -> str:
+    best = counted(len({request.trial for request in requests.repeats}), "trial")
+    preset = " and the preset" if any(request.repeat is not None for request in requests.others) else ""
+    return f"Trained again: the best {best}{preset}, with {counted(design.repeats, design.by.removesuffix('s'))} each"
 
 
 def _outcome_of(part: Sequence[FitRequest], ended: Outcome, failed: Collection[str]) -> Outcome:

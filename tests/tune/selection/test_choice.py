@@ -42,12 +42,13 @@ def train(run: SearchRun, trial: Record, faces: FaceDataset) -> None:
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_choice_from_the_repeats_to_the_holdout(
-    tmp_path: Path, demo_cache: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, demo_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, faces = small_run(tmp_path, demo_cache)
     trials = two_trials(run)
 
     chosen = chosen_by(run, trials, faces, DESIGN, budget_s=0.0)
+    assert "Trained again: the best 2 trials, with 2 folds each; 5 fits to do.\n" in capsys.readouterr().err
     assert (chosen.outcome.reason, chosen.outcome.remaining, chosen.winner, chosen.is_final) == (
         Reason.TIME_UP,
         4,
@@ -87,7 +88,9 @@ def test_a_choice_from_the_repeats_to_the_holdout(
 
     monkeypatch.setattr("ray.remote", None)  # nothing is left to do, so nothing is run
     assert fits_to_do(run, trials, faces, DESIGN) == []
+    capsys.readouterr()
     again = chosen_by(run, trials, faces, DESIGN).winner
+    assert capsys.readouterr().err == ""
     assert again is not None
     assert (again.trial_id, again.mean) == (best.trial_id, best.mean)
     _confirmed(run, faces, chosen, trials)
