@@ -33,11 +33,8 @@ def signal_of(error: BaseException) -> signal.Signals:
 def terminable() -> Iterator[None]:
     """Let SIGTERM and SIGHUP raise an exception within the block, so that what is begun is cleaned up.
 
-    SIGHUP stays ignored where it is, as by nohup. Only the main thread gets signals; in others do nothing.
+    As `handling` does, it leaves SIGHUP ignored where it is, and does nothing outside the main thread.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
     def handle(number: int, frame: FrameType | None) -> NoReturn:
         raise interruption(number)
@@ -48,11 +45,14 @@ def terminable() -> Iterator[None]:
 
 @contextmanager
 def handling(numbers: Sequence[signal.Signals], handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Let `handle` get these signals within the block. Call it in the main thread.
+    """Let `handle` get these signals within the block. Only the main thread gets signals; in others do nothing.
 
-    SIGHUP stays ignored where it is. Where it comes, a terminal that is gone is no longer written to: that would raise
-    an error in the middle of what is still to be done.
+    SIGHUP stays ignored where it is, as by nohup. Where it comes, a terminal that is gone is no longer written to: that
+    would raise an error in the middle of what is still to be done.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     terminals = [stream for stream in (1, 2) if os.isatty(stream)]  # later a terminal that is gone is not known as one
 
     def handle_one(number: int, frame: FrameType | None) -> None:

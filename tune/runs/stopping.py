@@ -12,6 +12,8 @@ from types import FrameType
 
 from maskcls.command_line.signals import SIGNAL_STATUS, handling, interruption
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 class Reason(StrEnum):
     """Why a driver stopped. The texts are shown to people and stand in the records of runs."""
@@ -59,7 +61,7 @@ def stoppable(asked: StopRequest, say: Callable[[str], None]) -> Iterator[None]:
         asked.set()
         say("Stopping: what is done is kept. Press Ctrl-C again to abort at once.")
 
-    with _handled_by(handle):
+    with handling(_SIGNALS, handle):
         yield
 
 
@@ -68,18 +70,8 @@ def uninterrupted() -> Iterator[None]:
     """Delay SIGINT, SIGTERM and SIGHUP until the block has ended."""
     came: list[int] = []
     try:
-        with _handled_by(lambda number, frame: came.append(number)):
+        with handling(_SIGNALS, lambda number, frame: came.append(number)):
             yield
     finally:
         if came:
             signal.raise_signal(came[0])
-
-
-@contextmanager
-def _handled_by(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Let `handle` get these signals within the block. Only the main thread gets signals; in others do nothing."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    with handling((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), handle):
-        yield
