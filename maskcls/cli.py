@@ -23,7 +23,7 @@ from maskcls.command_line import environment
 from maskcls.command_line.config_file import with_config_file
 from maskcls.command_line.signals import SIGNAL_STATUS, signal_of, terminable
 from maskcls.errors import MaskclsError
-from maskcls.files import FULL, unreadable
+from maskcls.files import FULL, may_access, unreadable
 from maskcls.stores.photo_limits import MAX_ASPECT, MAX_MEGAPIXELS, Limits
 from maskcls.text import printable, shown
 
@@ -257,11 +257,10 @@ def disk_message(error: OSError) -> str:
 
 def _is_unreadable(name: str) -> bool:
     """Whether the file or folder is there, and this user may not read it, or not look into its folder."""
-    effective = os.access in os.supports_effective_ids
     folders = [folder for folder in Path(name).parents if os.path.isdir(folder)]  # noqa: PTH112 - Path's raises here
-    if any(not os.access(folder, os.X_OK, effective_ids=effective) for folder in folders):
+    if not all(may_access(folder, os.X_OK) for folder in folders):
         return True
-    return os.access(name, os.F_OK, effective_ids=effective) and not os.access(name, os.R_OK, effective_ids=effective)
+    return may_access(name, os.F_OK) and not may_access(name, os.R_OK)
 
 
 def _interruptible(main: Callable[..., Any]) -> Callable[..., Any]:

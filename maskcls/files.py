@@ -34,8 +34,6 @@ _REMEDIES = {
     errno.ELOOP: "It is a link that leads to itself: remove it",
     errno.ENAMETOOLONG: "Give it a shorter name",
 }
-
-_Parsed = TypeVar("_Parsed")
 MOST_BYTES = 64 << 20
 """Of a record: more than any that this project writes."""
 MOST_DEPTH = 40
@@ -43,14 +41,21 @@ MOST_DEPTH = 40
 MOST_DIGITS = 40
 """Of a whole number in a record; with many more, turning it into a float fails."""
 _WRONG_CONTENT = (
-    *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, EOFError),
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+    EOFError,
     csv.Error,
 )
 """What Python raises where content is not what the code that takes it expects."""
-
-
+_MOST_SAID = 400
+"""Characters of a message that may repeat what a damaged file holds."""
 _FORMULA_BEGINS = ("=", "+", "-", "@", "\t", "\r", "\n")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?%?")
+_Parsed = TypeVar("_Parsed")
 
 
 def unreadable(path: object, error: OSError) -> str:
@@ -73,11 +78,21 @@ def check_writable_name(path: Path, option: str, more: str = "") -> None:
     except OSError as error:
         raise CallError(f"{option} {shown(path)}: {error.strerror}. Give it a shorter name.") from None
     folder = next((parent for parent in path.absolute().parents if parent.exists()), Path("/"))
-    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+    if not may_access(folder, os.W_OK | os.X_OK):
         raise CallError(
             f"{option} {shown(path)}: {shown(folder)} may not be written. Give yourself the right to write there, or "
             "name another folder."
         )
+
+
+def may_access(path: str | Path, what: int) -> bool:
+    """Whether this process may do that with the path: os.F_OK, R_OK, W_OK and X_OK, as its effective user."""
+    return os.access(path, what, effective_ids=os.access in os.supports_effective_ids)
+
+
+def temporary_home() -> Path:
+    """Make this user's own folder among the temporary files, and return it. Raises OSError where none can be made."""
+    return private_folder(Path(tempfile.gettempdir()) / f"maskcls-{os.getuid()}")
 
 
 def private_folder(folder: Path) -> Path:
@@ -191,8 +206,7 @@ class FileKind:
         except Damaged:
             raise
         except (*_WRONG_CONTENT, MaskclsError) as error:
-            is_message = isinstance(error, MaskclsError)
-            raise self.error(file, _short(str(error) if is_message else repr(error))) from None
+            raise self.error(file, str(error) if isinstance(error, MaskclsError) else repr(error)) from None
 
     @contextmanager
     def opened(self, file: Path) -> Iterator[IO[bytes]]:
@@ -248,7 +262,7 @@ class FileKind:
             try:
                 found.append(parsed(line))
             except _WRONG_CONTENT as error:
-                raise self.error(file, f"line {number}: {_short(str(error))}") from None
+                raise self.error(file, f"line {number}: {error}") from None
         return found
 
 
@@ -316,8 +330,7 @@ def _inner(value: object) -> Iterable[object]:
 
 
 def _short(text: str) -> str:
-    """The beginning of a text that may repeat what a damaged file holds."""
-    return text if len(text) <= 400 else f"{text[:400]}…"
+    return text if len(text) <= _MOST_SAID else f"{text[:_MOST_SAID]}…"
 
 
 def set_aside(file: Path) -> Path:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import pwd
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from maskcls.files import private_folder
+from maskcls.files import temporary_home
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
@@ -46,13 +45,11 @@ def _name_user() -> None:
 def _give_home() -> None:
     """Set HOME where it is missing or names no folder; libraries would make a folder called ~ in the current one.
 
-    Without an entry of the system's it is a folder among the temporary files, for this user alone.
+    It is the home that the system has for the user, or else a private folder among the temporary files.
     """
-    if os.environ.get("HOME") and Path(os.environ["HOME"]).is_dir():
-        return
-    homes = []
+    homes = [os.environ.get("HOME", "")]
     with suppress(KeyError):
-        homes.append(Path(pwd.getpwuid(os.getuid()).pw_dir))
-    home = next((one for one in homes if one.is_dir()), None)
+        homes.append(pwd.getpwuid(os.getuid()).pw_dir)
+    home = next((one for one in homes if one and Path(one).is_dir()), None)
     with suppress(OSError):  # no temporary files: what needs a home will say so
-        os.environ["HOME"] = str(home or private_folder(Path(tempfile.gettempdir()) / f"maskcls-{os.getuid()}"))
+        os.environ["HOME"] = home or str(temporary_home())

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from maskcls.files import private_folder
+from maskcls.files import may_access, temporary_home
 from maskcls.stores.photo_limits import NOT_STATED, StatedLimits
 from maskcls.stores.trust import check_private
 
 DEFAULT_GB = 20.0
-_EFFECTIVE = os.access in os.supports_effective_ids
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,5 @@ def default_cache() -> Path:
         return Path(stated)
     folder = Path.home() / ".cache" / "maskcls"
     above = next(one for one in (folder, *folder.parents) if one.exists())
-    # One that is there serves what it has, even if nothing can be added.
-    if above == folder or os.access(above, os.W_OK | os.X_OK, effective_ids=_EFFECTIVE):
-        return folder
-    return private_folder(Path(tempfile.gettempdir()) / f"maskcls-{os.getuid()}") / "cache"
+    # A cache that is there serves what it has, also where it may only be read.
+    return folder if above == folder or may_access(above, os.W_OK | os.X_OK) else temporary_home() / "cache"
