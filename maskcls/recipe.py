@@ -246,8 +246,7 @@ class Recipe(BaseModel):
     @property
     def digest(self) -> str:
         """12 hex digits, the same in every process, for recipes of equal values."""
-        canonical = json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+        return digest_of(self.model_dump())
 
     @property
     def augmentation(self) -> dict[str, float]:
@@ -265,6 +264,12 @@ class Recipe(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             raise CallError("\n".join(_explain(problem) for problem in error.errors())) from None
+
+
+def digest_of(values: Mapping[str, Any]) -> str:
+    """Return the digest of a recipe that is written as these values, which may be those of an earlier version."""
+    canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
 def _explain(problem: Any) -> str:

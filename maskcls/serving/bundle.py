@@ -22,7 +22,7 @@ from maskcls.data.geometry import Geometry
 from maskcls.errors import CallError, DataError, Missing, is_out_of_memory
 from maskcls.files import FileKind, number_of
 from maskcls.labels import CLASS_NAMES
-from maskcls.recipe import Recipe
+from maskcls.recipe import Recipe, digest_of
 from maskcls.serving.calibration import Calibration
 from maskcls.serving.people import person_hash
 from maskcls.task_split import TaskSplit
@@ -217,7 +217,7 @@ def _read_classifier(
         raise DataError(
             f"its photos are cut by {geometry}, but its recipe has {recipe.image_size} px and {recipe.face_crop}"
         )
-    if entry["recipe_digest"] != _digest(entry["recipe"]):
+    if entry["recipe_digest"] != digest_of(entry["recipe"]):
         raise DataError(f"its recipe has another digest than {entry['recipe_digest']}")
     if entry["task_split"] != describe(split):
         raise DataError(f"its tasks are numbered in another way than this version's {split.name}")
@@ -234,9 +234,3 @@ def _read_classifier(
         geometry=geometry,
         weights_origin=str(entry["weights_origin"]),
     )
-
-
-def _digest(recipe: Mapping[str, Any]) -> str:
-    """`Recipe.digest` as the version had it that wrote the recipe, with the keys that there were."""
-    canonical = json.dumps(recipe, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:12]

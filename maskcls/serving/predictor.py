@@ -261,7 +261,7 @@ class Predictor:
             if good and (skip_bad or not any_bad):
                 pixels = {each: np.stack([crops[each].pixels for crops in good.values()]) for each in self.geometries}
                 # (m, s, s, 3) for each geometry -> (m, 18)
-                probabilities[list(good)] = self._finite(self.engine.probabilities(pixels))
+                probabilities[list(good)] = self.check_finite(self.engine.probabilities(pixels))
             missed = sum(any(cropped.face_missed for cropped in crops.values()) for crops in good.values())
             faces = [None if isinstance(one, DataError) else one.faces for one in decoded] if self.counts_faces else []
             yield Block(first, probabilities, bad, missed, tuple(faces))
@@ -281,9 +281,9 @@ class Predictor:
         if not isinstance(self.engine, TorchEngine):
             raise CallError("A graph has the bundle's temperature inside. Predict rows with the engine torch.")
         stores = {each: faces.pixels(each.image_size, face_crop=each.face_crop) for each in self.geometries}
-        return self._finite(self.engine.uncalibrated(stores, rows))
+        return self.check_finite(self.engine.uncalibrated(stores, rows))
 
-    def _finite(self, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    def check_finite(self, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return them; raise RunError where one is not finite, for the likeliest class would be the first one."""
         if not np.isfinite(probabilities).all():
             raise RunError(

@@ -90,11 +90,7 @@ class Service:
 
         Raises RunError if it fails.
         """
-        if not np.isfinite(self.predictor.at_once([_gray(self.predictor)])).all():
-            raise RunError(
-                f"The probabilities of {self.predictor.bundle.folder} are not finite: its weights are damaged. "
-                "Export it again."
-            )
+        self.predictor.check_finite(self.predictor.at_once([_gray(self.predictor)]))
 
     @property
     def is_full(self) -> bool:
