@@ -24,6 +24,12 @@ from maskcls.errors import CallError
 _CGROUPS = Path("/sys/fs/cgroup")
 _CPU_MAX = _CGROUPS / "cpu.max"
 _PROC = Path("/proc")
+# Files of a control group by its version, 2 and 1.
+_MEMORY_LIMITS = ("memory.max", "memory.limit_in_bytes")
+_MEMORY_USED = ("memory.current", "memory.usage_in_bytes")
+_MEMORY_KILLS = ("memory.events", "memory.oom_control")
+_DROPPABLE = ("total_inactive_file", "inactive_file")
+"""Lines of `memory.stat`, the first of version 1 alone, which counts the groups below as well."""
 POWERCAP = Path("/sys/class/powercap")
 SAMPLED_EACH_S = 20.0
 _POWER_QUERY = ("--query-gpu=power.draw", "--format=csv,noheader,nounits")
@@ -68,12 +74,6 @@ def memory_groups(cgroups: Path = _CGROUPS, proc: Path = _PROC) -> list[Path]:
     return [folder for folder in found if any((folder / name).exists() for name in _MEMORY_LIMITS)]
 
 
-_MEMORY_LIMITS = ("memory.max", "memory.limit_in_bytes")
-_MEMORY_USED = ("memory.current", "memory.usage_in_bytes")
-_MEMORY_KILLS = ("memory.events", "memory.oom_control")
-_CACHED = ("inactive_file", "total_inactive_file")
-
-
 def available_memory(cgroups: Path = _CGROUPS, proc: Path = _PROC) -> int:
     """Return how many bytes this process and its children may still take: the machine's, or fewer in a container.
 
@@ -84,8 +84,8 @@ def available_memory(cgroups: Path = _CGROUPS, proc: Path = _PROC) -> int:
         limit, used = _first_number(folder, _MEMORY_LIMITS), _first_number(folder, _MEMORY_USED)
         if limit is not None and used is not None:
             counts = _counts(folder / "memory.stat")
-            dropped = next((counts[name] for name in reversed(_CACHED) if name in counts), 0)
-            rooms.append(max(0, limit - max(0, used - dropped)))
+            droppable = next((counts[name] for name in _DROPPABLE if name in counts), 0)
+            rooms.append(max(0, limit - max(0, used - droppable)))
     return min(rooms)
 
 

@@ -202,10 +202,12 @@ def _read(folder: Path) -> dict[str, Any]:
                 raise STATE.error(file, f"its record {damaged!r} has another checksum")
             stream.seek(0)
             content: dict[str, Any] = torch.load(stream, map_location="cpu", weights_only=True)
+        except Damaged:
+            raise
         except Exception as error:  # zipfile and torch raise whatever a damaged file makes them do
             if is_out_of_memory(error):
                 raise  # the file may be whole
-            raise error if isinstance(error, Damaged) else STATE.error(file, str(error)[:400]) from error
+            raise STATE.error(file, str(error)) from error
     if not isinstance(content, dict):
         raise STATE.error(file, f"it holds {type(content).__name__}")
     return content

@@ -303,7 +303,7 @@ class Fit:
     def _check_weights(self, epoch: int) -> None:
         """Raise Diverged where a weight or a moving average is not finite, which no score need say."""
         for fit in self.model_fits:
-            for model in (fit.model, fit.eval_model):
+            for model in dict.fromkeys((fit.model, fit.eval_model)):  # one and the same without a moving average
                 name = not_finite(model.trainable_state())
                 if name:
                     raise Diverged(f"{name} is not finite after epoch {epoch + 1}. A lower learning rate may help.")
