@@ -19,7 +19,7 @@ from typing import Any
 
 from maskcls.errors import RunError
 from tune.fitting import attempts
-from tune.fitting.curve import read_curve
+from tune.fitting.curve import CURVE, read_curve
 from tune.fitting.failures import ENDED_NOTE, ERROR, IN_A_ROW, explain, state_of, stopped_by_the_machine, write_error
 from tune.fitting.progress import FitProgress
 from tune.fitting.request import FitRequest, Work
@@ -123,6 +123,15 @@ def _without_worker(request: FitRequest, error: BaseException) -> FitOutcome:
     return ended
 
 
+def _changed(request: FitRequest) -> tuple[int, int]:
+    """Return when a fit's curve was last written, in nanoseconds, and its bytes; zeros where there is none."""
+    try:
+        status = (request.folder / CURVE).stat()
+    except OSError:
+        return 0, 0
+    return status.st_mtime_ns, status.st_size
+
+
 class _Driver:
     """Keeps `parallel` fits at work until none waits, or it is asked to stop."""
 
@@ -141,6 +150,8 @@ class _Driver:
         self._queue: list[FitRequest] = []
         self._flying: dict[Any, FitRequest] = {}
         """The fits at work, by Ray's reference to their outcome."""
+        self._looked_at: dict[str, tuple[int, int]] = {}
+        """By the fit's id, what its curve's `_changed` was when it was last read."""
         self._broken: set[str] = set()
         self._failed_by_machine = 0
         """How many fits the machine failed, or lost, since one has ended."""
@@ -161,12 +172,21 @@ class _Driver:
                 done, _ = self._ray.wait(list(self._flying), timeout=_LOOK_S)
                 for reference in done:
                     self._end(reference)
-                self._progress.look({request.trial_id: read_curve(request.folder) for request in self._flying.values()})
+                self._look()
             return Reason.FINISHED
         finally:
             self._cancel()
 
+    def _look(self) -> None:
+        """Note the epochs of the fits at work. A curve is read only where it has changed since: that takes time."""
+        for request in self._flying.values():
+            changed = _changed(request)
+            if changed != self._looked_at.get(request.trial_id):
+                self._looked_at[request.trial_id] = changed
+                self._progress.look({request.trial_id: read_curve(request.folder)})
+
     def _start(self, request: FitRequest) -> None:
+        self._looked_at.pop(request.trial_id, None)
         self._submit(request)
         self._progress.begin(request, read_curve(request.folder))
 

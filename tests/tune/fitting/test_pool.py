@@ -19,11 +19,12 @@ import pytest
 from rich.console import Console
 
 from maskcls.errors import RunError
+from maskcls.files import append_line
 from tests.commands import start
 from tests.tune.search.test_kill import no_worker_left, none_left
 from tests.tune.works import EPOCHS, Work, computed, make_requests
 from tune.fitting import pool as fits
-from tune.fitting.curve import NO_EPOCH, read_curve
+from tune.fitting.curve import CURVE, NO_EPOCH, read_curve
 from tune.fitting.pool import run_fits
 from tune.fitting.progress import FitProgress
 from tune.fitting.request import FitRequest
@@ -283,6 +284,27 @@ def test_a_worker_that_took_the_last_memory_is_out_of_memory(tmp_path: Path) -> 
     assert result is not None
     assert (result["state"], result["epochs"], result["best_validation_f1"]) == (TrialState.OUT_OF_MEMORY, 0, None)
     assert (driver.failed, fits.to_do([request])) == (1, [request]), "a resume tries it again"
+
+
+def test_a_curve_is_read_again_only_where_it_has_grown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (request,) = make_requests(tmp_path, 1)
+    request.folder.mkdir(parents=True)
+    read: list[int] = []
+
+    def counting(folder: Path) -> list[dict[str, Any]]:
+        curve = read_curve(folder)
+        read.append(len(curve))
+        return curve
+
+    monkeypatch.setattr(fits, "read_curve", counting)
+    driver = fits._Driver.__new__(fits._Driver)
+    vars(driver).update(_flying={1: request}, _looked_at={}, _progress=FitProgress(1, 0, plain=True))
+    driver._progress.begin(request, [])
+    for n in (1, 2):
+        append_line(request.folder / CURVE, json.dumps({**NO_EPOCH, "epoch": n}))
+        for _ in range(3):
+            driver._look()
+    assert read == [1, 2]
 
 
 def test_progress_fits_80_columns(tmp_path: Path) -> None:
