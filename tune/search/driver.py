@@ -38,7 +38,7 @@ from tune.states import FIDELITY, TrialState
 MAX_FAILURES = 2
 _HOPELESS = 3
 _INSTEAD = 1000
-"""How many trials that the machine failed one driver may begin again."""
+"""At most so many trials does a driver begin again because the machine failed them."""
 CLOSE = 0.05
 """By what share of the time budget a trial may exceed it, if it is expected to end by then."""
 FitsLeft = Callable[[Sequence[Record]], int]

@@ -28,7 +28,6 @@ PROJECT = "maskcls"
 LIVE_FILES = "session_latest/artifacts"
 """Where Ray keeps TensorBoard's files while a search runs, in the folder of its files."""
 _PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
-
 _HOOKS = ("setup", "on_trial_start", "on_trial_result", "on_trial_complete", "on_trial_error", "on_experiment_end")
 _MLFLOW_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 

@@ -262,12 +262,13 @@ class Progress(LivePicture, Callback):  # type: ignore[misc]
         self._behind = True
         self._write()
         if self.plain:
-            said = ended.message or str((trial.last_result or {}).get("message", ""))  # of no end, the study has none
-            is_said = ended.f1 is None or not ended.state.ended
-            score = said if is_said else f"best F1 {ended.f1:.4f} at epoch {ended.best_epoch}"
+            if ended.f1 is not None and ended.state.ended:
+                said = f"best F1 {ended.f1:.4f} at epoch {ended.best_epoch}"
+            else:  # of a trial that has not ended, the study has no message
+                said = ended.message or str((trial.last_result or {}).get("message", ""))
             why = f" ({row.why})" if row.why and ended.f1 is not None else ""
             more = "".join(f" · {remark}" for remark in self._expected())
-            print(printable(f"{row.trial_id} {ended.state}{why}, {score}; {self.headline()}{more}"), file=sys.stderr)
+            print(printable(f"{row.trial_id} {ended.state}{why}, {said}; {self.headline()}{more}"), file=sys.stderr)
 
     def _write(self) -> None:
         """Rewrite the leaderboard if a trial has ended since, and if that takes no more than its share of the time."""

@@ -31,6 +31,7 @@ from maskcls import seeds
 from maskcls.errors import MaskclsError
 from tune.fitting import attempts
 from tune.fitting.failures import read_end, write_error
+from tune.fitting.request import RECIPE
 from tune.runs import cluster
 from tune.runs import study as records
 from tune.runs.folder import SearchRun
@@ -104,13 +105,16 @@ class StudySearch(Searcher):  # type: ignore[misc]
         return stale
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """Return the next trial's id and recipe; FINISHED if the search is closed, used up, or has met an error; None
-        while nobody knows yet whether another one is wanted.
+        """Return the next trial's id and recipe.
+
+        FINISHED if the search is closed, used up, or has met an error. None while another trial is wanted only if one at
+        work fails by the machine.
         """
+        is_enough = self._is_enough()
+        if is_enough and self._n_at_work() and not self.closed:
+            return None
         try:
-            if not self.closed and self._waits():
-                return None
-            found = None if self.closed or self._is_enough() else self._next()
+            found = None if is_enough or self.closed else self._next()
         except MaskclsError as error:
             self.error = error
             found = None
@@ -177,7 +181,7 @@ class StudySearch(Searcher):  # type: ignore[misc]
 
     def _begun_ns(self, trial: optuna.Trial) -> int:
         """Return when a worker last began the trial, as its own file system has it; 0 if none has."""
-        file = self.run.trial(records.trial_id(trial.number)) / "recipe.json"
+        file = self._folder(trial) / RECIPE
         return file.stat().st_mtime_ns if file.exists() else 0
 
     def _is_enough(self) -> bool:
@@ -186,10 +190,6 @@ class StudySearch(Searcher):  # type: ignore[misc]
         Ray asks for more, in place of those that the machine fails.
         """
         return not self._stale and n_left(self.study, self.plan.trials) <= self._n_at_work()
-
-    def _waits(self) -> bool:
-        """Whether no further trial is wanted unless one at work fails by the machine."""
-        return self._n_at_work() > 0 and self._is_enough()
 
     def _n_at_work(self) -> int:
         return len(self.trials.keys() - self.ended - self._left)
