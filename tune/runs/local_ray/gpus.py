@@ -53,7 +53,7 @@ def _count_visible(visible: str, listed: Sequence[str]) -> int:
     for name in (part.strip() for part in visible.split(",")):
         if name in _NO_DEVICE:
             break
-        known = int(name) < n_gpus if name.isdigit() else not uuids or any(uuid.startswith(name) for uuid in uuids)
+        known = int(name) < n_gpus if name.isdecimal() else not uuids or any(uuid.startswith(name) for uuid in uuids)
         if not known and n_gpus:
             raise CallError(
                 f"{VISIBLE} is {shown(visible)}, and there is no GPU {shown(name)}: this machine has "

@@ -48,7 +48,7 @@ def test_those_that_are_there_count(visible: str | None, count: int, monkeypatch
 
 
 @pytest.mark.usefixtures("two_gpus")
-@pytest.mark.parametrize("visible", ["2", "0,7", "GPU-9", "\x1b[31m"])
+@pytest.mark.parametrize("visible", ["2", "0,7", "GPU-9", "²", "\x1b[31m"])
 def test_one_that_is_not_there_is_refused(visible: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VISIBLE, visible)
     with pytest.raises(CallError, match=r"this machine has 2 GPUs \(0, 1\)\. Name those .*, or unset it\.") as said:
