@@ -63,7 +63,7 @@ class Attempt:
 
     def write(self, folder: Path) -> None:
         """Note the attempt in the fit's folder."""
-        # Whether the machine itself fails is not asked: then no count goes on.
+        # Need not outlast a failure of the machine itself, after which the kernel counts from 0 again.
         write_atomically(folder / NOTE, json.dumps(asdict(self)) + "\n", wait=False)
 
     @property

@@ -82,9 +82,10 @@ class Cluster:
 CONNECT_TIMEOUT_S = 5
 _STEP_S = 0.1
 _ABORT_S = 10
-_RAYS, _AGENTS = "ray::", ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
-"""How the names of Ray's Python processes begin, and those that work on nothing of ours."""
+_RAYS = "ray::"
+"""How the names of Ray's Python processes begin."""
 _AGENT = re.compile(r"ray::(Dashboard|RuntimeEnv)Agent|/agent\.py|/agent/main\.py")
+"""Ray's agents, which work on no trial: as they name themselves, or by the file that they run."""
 _ENDING_S = 60
 """How long what a killed driver leaves of its Ray may take to end."""
 ADDRESS_VARIABLE = "RAY_ADDRESS"
@@ -194,7 +195,7 @@ def wait_for_left_behind(driver: int) -> None:
         file=output.errors(),
     )
     until = time.monotonic() + _ENDING_S
-    while time.monotonic() < until and any(name not in _AGENTS for name in left_behind(driver).values()):
+    while time.monotonic() < until and not all(map(_AGENT.search, left_behind(driver).values())):
         time.sleep(_STEP_S)
 
 
@@ -215,11 +216,6 @@ def _local_settings() -> dict[str, object]:
 def _is_on_loopback(address: str | None) -> bool:
     """Whether Ray is started here, or is one that was started so by a command and listens on loopback alone."""
     return not address or address.rpartition(":")[0] in environment.LOOPBACK
-
-
-def check_local() -> None:
-    """Raise RunError, with what to do, where a Ray that is started here would find no folder for its files."""
-    find_place()
 
 
 def logs_folder() -> str:

@@ -216,18 +216,16 @@ class SharedOptions(BaseModel):
         Args:
             before: the run's own options.
         """
-        stated = self.model_fields_set.intersection(self.MOVABLE)
+        stated = [name for name in self.MOVABLE if name in self.model_fields_set]
         return {
-            name: getattr(self, name)
-            for name in self.MOVABLE
-            if name in stated and None not in (getattr(self, name), getattr(before, name))
+            name: getattr(self, name) for name in stated if None not in (getattr(self, name), getattr(before, name))
         }
 
     def like(self, run: _Recorded, **own: object) -> Self:
         """The options that a run recorded, with what this command states, for a new run.
 
         Args:
-            own: options that are the run's in another way.
+            own: options that count before those that the run recorded, as the path of its copy of a space.
 
         Raises CallError where a file that they name is gone.
         """

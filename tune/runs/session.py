@@ -20,7 +20,7 @@ from maskcls.text import command, printable, shown
 from tune.runs import cluster, events
 from tune.runs.cluster import Cluster
 from tune.runs.folder import KINDS, NameInUse, RunFolder
-from tune.runs.local_ray.place import token_command
+from tune.runs.local_ray.place import find_place, token_command
 from tune.runs.options import SharedOptions
 from tune.runs.record import NOT_ENDED
 
@@ -106,7 +106,7 @@ def machine_of(options: SharedOptions, stack: ExitStack) -> Cluster:
     if options.address or cluster.is_up():
         return stack.enter_context(cluster.connected(options.address))
     if not options.plan:
-        cluster.check_local()  # before anything is made
+        find_place()  # raises where Ray would find no folder for its files, before anything is made
     return cluster.here()
 
 
