@@ -50,7 +50,7 @@ def share_memory(
     held = f"{gigabytes(free)} of memory are free, and {named(recipe)}, takes about {gigabytes(taken)}"
     if options.parallel or planned.parallel == 1:
         needed = gigabytes(REST_BYTES + planned.parallel * taken)
-        less = f" Less fits: --parallel {room}." if room < planned.parallel else " Smaller --set batch_size may help."
+        less = f" --parallel {room} fits." if room < planned.parallel else " A smaller --set batch_size may help."
         return planned, [f"Memory may run out: {held}; {planned.parallel} at a time with Ray need {needed}.{less}"]
     note = f"{room} at a time instead of {planned.parallel}: {held} per {demand.unit}. --parallel overrules it."
     return demand.share(parallel=room), [note]

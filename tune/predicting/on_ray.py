@@ -62,9 +62,9 @@ class RayPredictor(Predictor):
     """
 
     def __init__(
-        self, bundle: Path, device: str = "auto", *, address: str | None = None, engine: str = "torch", **answers: Any
+        self, bundle: Path, device: str = "auto", *, address: str | None = None, engine: str = "torch", **settings: Any
     ) -> None:
-        super().__init__(bundle, engine=_Remote(engine, device), **answers)
+        super().__init__(bundle, engine=_Remote(engine, device), **settings)
         if engine != Name.TORCH:  # what it lacks is said here, before Ray is started
             create_engine(self.bundle, engine, device, flip=self.flip)
         self.nodes: set[str] = set()

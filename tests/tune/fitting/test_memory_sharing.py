@@ -44,10 +44,10 @@ def test_what_is_stated_stays_and_is_warned_of() -> None:
     found, (note,) = shared(stated, parallel=4)
     assert found == stated
     assert note.startswith("Memory may run out: 5.7 GB of memory are free")
-    assert note.endswith("4 at a time with Ray need 7.7 GB. Less fits: --parallel 2.")
+    assert note.endswith("4 at a time with Ray need 7.7 GB. --parallel 2 fits.")
     found, (note,) = shared(Share(1, 8, 0.0), free=2 * GB)
     assert found.parallel == 1, "one is tried in any case"
-    assert note.endswith("Smaller --set batch_size may help.")
+    assert note.endswith("A smaller --set batch_size may help.")
 
 
 @pytest.mark.parametrize(
