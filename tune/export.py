@@ -13,7 +13,8 @@ import typer
 
 from maskcls.cli import run as run_command
 from maskcls.errors import CallError, Damaged
-from maskcls.text import first, predict_command
+from maskcls.stores.cache_options import CacheOptions
+from maskcls.text import first, predict_command, printable
 
 if TYPE_CHECKING:
     from tune.runs.folder import SearchRun
@@ -41,6 +42,10 @@ _Trial = Annotated[
 _Bundle = Annotated[
     Path | None, typer.Option("--bundle", help="A bundle of this run, as of tune.ensemble, instead of a trial.")
 ]
+_Bag = Annotated[
+    bool,
+    typer.Option("--bag", help="The winner and its repeats as one bundle, whose probabilities are averaged."),
+]
 _Onnx = Annotated[
     bool,
     typer.Option(
@@ -65,6 +70,7 @@ def main(
     out: _Out = None,
     trial: _Trial = None,
     bundle: _Bundle = None,
+    bag: _Bag = False,
     onnx: _Onnx = False,
     int8: _Int8 = False,
     timm: _Timm = False,
@@ -74,19 +80,23 @@ def main(
 ) -> None:
     """Export the best epoch, by validation macro F1, of a search's best trial, or of any other, as a bundle.
 
-    With --onnx the bundle has a graph by which predict and serve need no torch (--engine onnx). With --timm a folder in
-    timm's format is written instead of a bundle.
+    With --bag all models of the winner answer together, its own and those of its repeats. With --onnx the bundle has a
+    graph by which predict and serve need no torch (--engine onnx). With --timm a folder in timm's format is written
+    instead of a bundle.
     """
     from tune.runs.folder import SearchRun
 
     _check_call(out, trial, bundle, onnx=onnx, int8=int8, timm=timm, push=push)
+    _check_bag(out, trial, bundle, bag=bag, timm=timm)
     found = SearchRun.open(run, runs)
     if bundle is None and trial is None and (onnx or timm) and (found.best / "bundle.json").exists():
         bundle = found.best
     if timm and out is not None:
         _export_timm(found, trial, bundle, out, push)
         return
-    if bundle is None and out is not None:
+    if bag and out is not None:
+        _export_bag(found, out, overwrite)
+    elif bundle is None and out is not None:
         _export_trial(found, trial, out, overwrite)
     elif bundle is not None and out is not None:
         _copy(bundle, out, overwrite)
@@ -114,6 +124,28 @@ def _check_call(
     for option, is_given, needed, is_there in (("--int8", int8, "--onnx", onnx), ("--push", push, "--timm", timm)):
         if is_given and not is_there:
             raise CallError(f"{option} belongs to {needed}, which is not given.")
+
+
+def _check_bag(out: Path | None, trial: str | None, bundle: Path | None, *, bag: bool, timm: bool) -> None:
+    if not bag:
+        return
+    if out is None:
+        raise CallError("--bag writes a bundle. Name its folder with --out.")
+    for option, is_given in (("--trial", trial is not None), ("--bundle", bundle is not None), ("--timm", timm)):
+        if is_given:
+            raise CallError(f"--bag is of the winner and all its models. Leave out {option}.")
+
+
+def _export_bag(found: SearchRun, out: Path, overwrite: bool) -> None:
+    from maskcls.data.dataset import FaceDataset
+    from maskcls.serving.export import check_writable
+    from tune.selection.bag import find_bag, summary, write_bag
+
+    check_writable(out, overwrite=overwrite)
+    faces = FaceDataset.load(found.data, CacheOptions(found.path))  # photos are read from their files
+    bag = find_bag(found, faces)
+    lines = summary(bag, write_bag(found, faces, bag, out, overwrite=overwrite))
+    typer.echo(printable("\n".join([*lines, f"The bundle is {out}. To predict:\n  {predict_command(out)}"])))
 
 
 def _export_trial(found: SearchRun, trial: str | None, out: Path, overwrite: bool) -> None:

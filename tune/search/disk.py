@@ -32,8 +32,9 @@ def run_bytes(plan: SearchPlan, options: SearchOptions, photos: int) -> RunBytes
     """Bound what the run takes.
 
     The weights of the best trials and of the preset stay (`tune.selection.keeping`); a finalist that a scheduler stops
-    keeps its optimizer's state until it is trained to its end, whose weights stay beside those of the trial. What is at
-    work is counted twice, for a checkpoint is written beside the one that it replaces; so is a bundle.
+    keeps its optimizer's state until it is trained to its end, whose weights stay beside those of the trial. The
+    repeats keep weights until the choice is made, and those of the winner for good. What is at work is counted twice,
+    for a checkpoint is written beside the one that it replaces; so is a bundle.
     """
     from maskcls.training.sizes import best_bytes, checkpoint_bytes, weights_bytes
 
@@ -41,9 +42,13 @@ def run_bytes(plan: SearchPlan, options: SearchOptions, photos: int) -> RunBytes
     begun, best, bundle = (max(map(size, drawn)) for size in (checkpoint_bytes, best_bytes, weights_bytes))
     stopped = 0 if plan.scheduler == NONE else options.finalists
     small = plan.trials * TRIAL_BYTES + plan.fits_after * (TRIAL_BYTES + photos * ROW_BYTES) + REPORT_BYTES
+    repeats = options.repeats if options.finalists else 0
     kept = min(plan.trials, max(options.keep, options.finalists) + 1)
-    left = (kept + stopped) * best + (1 + options.retrain_on_all) * bundle + small
-    return RunBytes(left + (2 * plan.parallel + stopped) * begun + bundle, left)
+    left = (kept + stopped + repeats) * best + (1 + options.retrain_on_all) * bundle + small
+    chosen_from = (
+        max(0, options.finalists - 1) * repeats * best
+    )  # the other finalists' repeats, until the choice is made
+    return RunBytes(left + chosen_from + (2 * plan.parallel + stopped) * begun + bundle, left)
 
 
 def _largest(recipes: Iterable[Recipe]) -> list[Recipe]:

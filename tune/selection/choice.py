@@ -88,7 +88,7 @@ class Requests:
         preset = preset_trial(trials, finalists)
         alone = [preset] if preset is not None and preset not in finalists else []
         of_preset = repeat_requests(run, alone, faces, replace(design, finalists=1), cpus=cpus, gpus=gpus)
-        named = [replace(request, label=f"preset, {request.label}") for request in of_preset]
+        named = [replace(request, label=f"preset, {request.label}", keeps_checkpoint=False) for request in of_preset]
         repeats = repeat_requests(run, trials, faces, design, cpus=cpus, gpus=gpus)
         return cls(tuple(repeats), (*to_end, *named))
 

@@ -218,6 +218,7 @@ def repeat_requests(
             split=str(repeats[number].split_file.relative_to(run.path)),
             trial=record.trial_id,
             repeat=number,
+            keeps_checkpoint=True,  # of the winner for a bag (`tune.selection.bag`); `keeping` removes the others
         )
         for number in range(design.repeats)
         for record, repeats in planned
@@ -266,16 +267,16 @@ def _interval(repeats: Sequence[RepeatResult], faces: FaceDataset) -> tuple[floa
         return math.nan, math.nan
     found = mean_f1_interval(
         [
-            RepeatPredictions(one.truth, one.log_probabilities.argmax(1).astype(np.int64), *people_of(one, faces))
+            RepeatPredictions(one.truth, one.log_probabilities.argmax(1).astype(np.int64), *people_of(one.keys, faces))
             for one in repeats
         ]
     )
     return found.low, found.high
 
 
-def people_of(repeat: RepeatResult, faces: FaceDataset) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """The person (n,) and the stratum (n,) 0..5 of each photo that a repeat has predictions for, in their order."""
-    people = faces.photos.set_index("key").loc[list(repeat.keys)]
+def people_of(keys: Sequence[str], faces: FaceDataset) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """The person (n,) and the stratum (n,) 0..5 of each of n photos, by their keys, in their order."""
+    people = faces.photos.set_index("key").loc[list(keys)]
     return people["person"].to_numpy(object), np.array(list(map(stratum_of, people["label"].tolist())), np.int64)
 
 

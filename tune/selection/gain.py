@@ -42,4 +42,4 @@ def _paired(base: RepeatResult, variant: RepeatResult, faces: FaceDataset) -> Re
             "they cannot be compared. Remove the run's folder finalists/, and resume it."
         )
     predicted = base.log_probabilities.argmax(1), variant.log_probabilities.argmax(1)  # (n,) each
-    return Repeat(base.truth, *predicted, *people_of(base, faces))
+    return Repeat(base.truth, *predicted, *people_of(base.keys, faces))

@@ -4,6 +4,7 @@
     the best N, the finalists, and  the weights of the best epoch
     the preset's trial
     a finalist that was stopped     its state as well, until it is trained to its end
+    a finalist's repeats            the weights of the best epochs, until the choice is made; then the winner's alone
     any other trial                 recipe, curve and hardware, from which `tune.reproduce` trains it again
 
 Only trials whose weights can be read count among the N. A trial's weights are on the disk before it reports its epoch,
@@ -18,11 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from maskcls.training.checkpoint_files import files_of, has_weights, state_to_drop
+from tune.fitting.result import FitResult
 from tune.runs import leaderboard
 from tune.runs.folder import SearchRun
+from tune.runs.stopping import Reason
 from tune.runs.study import PRESET, Record
 from tune.selection.finalists import top_trials
 from tune.selection.finish import finish_request, is_left
+from tune.selection.record import read_choice
 from tune.states import TrialState
 
 DEFAULT_KEEP = 5
@@ -57,7 +61,25 @@ def unneeded(run: SearchRun, trials: Sequence[Record], keeping: Keeping) -> list
             found += [file for folder in _folders(run, one) for file in files_of(folder)]
         elif one.trial_id not in go_on:
             found += state_to_drop(run.trial(one.trial_id))
-    return found
+    return found + _of_other_repeats(run, ended)
+
+
+def _of_other_repeats(run: SearchRun, trials: Sequence[Record]) -> list[Path]:
+    """Return the checkpoints of the repeats of all finalists but the winner, once it is chosen among these trials."""
+    folders = sorted(run.finalists.glob("*/state"))
+    choice = read_choice(run.record()) if folders else None
+    if choice is None or choice.winner is None or choice.reason != Reason.FINISHED:
+        return []
+    finalists = [one.trial_id for one in top_trials(trials, choice.design.finalists)]
+    if finalists != [one.trial for one in choice.finalists]:  # among more trials another one may win
+        return []
+    results = [(folder, FitResult.read(folder.parent)) for folder in folders]
+    others = [
+        folder
+        for folder, result in results
+        if result is not None and "split" in result.settings and result.settings["trial"] != choice.winner_id
+    ]
+    return [file for folder in others for file in files_of(folder)]
 
 
 class Keeper:

@@ -50,7 +50,7 @@ def test_a_repeat_predicts_the_photos_with_all_labels_and_its_interval_is_of_the
     assert 0 < len(rows) < len(faces.rows("validation"))
     assert list(repeat.keys) == faces.photos["key"].iloc[rows].tolist()
     assert repeat.f1 == scores(repeat.truth, repeat.log_probabilities).f1
-    _, strata = people_of(repeat, faces)
+    _, strata = people_of(repeat.keys, faces)
     known = faces.photos.iloc[rows]
     assert strata.tolist() == (3 * known["gender"] + known["age_group"]).tolist(), "years need not be known"
     audited = averaged(faces, [(repeat.keys, repeat.log_probabilities)], "")

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -122,6 +123,13 @@ def test_the_bound_of_the_plan_holds_along_sixty_trials(tmp_path: Path, order: s
         keeper.end(one)
         kept = {one.trial_id for one in trials if files_of(run.trial(one.trial_id))}
         assert kept == wanted(trials, KEEP)
+    # The repeats of each finalist keep weights; of all but the winner's they go when the choice is made.
+    repeats = [run.finalists / f"{finalist}-{number}" / "state" for finalist in "abc" for number in range(3)]
+    for folder in repeats:
+        save(folder, 0.5, 2)
+    most = max(most, taken(run.path))
+    for folder in repeats[3:]:
+        shutil.rmtree(folder.parent)
     assert bound.at_work / 3 < most < bound.at_work
     assert bound.left / 3 < taken(run.path) < bound.left
     whole = [one.trial_id for one in trials if (run.trial(one.trial_id) / STATE_FILE).exists()]
