@@ -172,5 +172,5 @@ def test_signals_are_no_traceback(
         assert process.wait(60) == status
         said = process.stderr.read()
     assert "What is done is kept in" in said
-    assert said.endswith(f"Error: {message}.\n")
+    assert said.endswith(f"\n{message}.\n")
     assert "Traceback" not in said
