@@ -1,8 +1,9 @@
 # Two commands: `make search` (install, then a search on drawn faces) and `make test` (install, then the whole suite).
 PYTHON ?= python3
 BIN := .venv/bin
-# Test files, and parts of mypy, that run at a time. Each worker of pytest may start a Ray of two cores.
-WORKERS ?= 2
+# Test files, and parts of mypy, that run at a time: on two cores three of them, for they often wait for processes that
+# they have started. Each worker of pytest may start a Ray of two cores.
+WORKERS ?= 3
 # Every process that a test starts would otherwise compile all modules again where this is set.
 export PYTHONDONTWRITEBYTECODE =
 

@@ -66,6 +66,7 @@ def test_rays_workers_give_the_same_files_to_the_bit(
     assert Path("ray.errors.csv").read_bytes() == Path("plain.errors.csv").read_bytes()
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("ray_cluster")
 def test_what_a_worker_says_is_said(random_bundle: RandomBundle, listed: Path, tmp_path: Path) -> None:
     spoilt = Path(shutil.copytree(random_bundle("three"), tmp_path / "spoilt"))
