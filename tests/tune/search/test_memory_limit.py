@@ -93,7 +93,7 @@ def test_a_trial_that_rays_monitor_kills_again_and_again_is_out_of_memory(
     done = searched(
         tmp_path,
         demo_faces(24, 4),
-        *("--image-size", "64", "--set", "backbone=test_resnet", "--set", "epochs=2000"),
+        *("--image-size", "64", "--set", "backbone=test_resnet", "--epochs", "2000"),
         RAY_memory_usage_threshold="0.01",
         RAY_memory_monitor_refresh_ms="100",
     )
