@@ -58,6 +58,8 @@ from tune.runs import journal as journals
 from tune.runs.record import ComparisonRecord, RunRecord, SearchRecord
 
 DEFAULT_RUNS = Path("runs")
+DEFAULT_KEEP = 5
+"""Of how many trials a search keeps the weights (`tune.selection.keeping`)."""
 KINDS = {"search.json": ("a search", "tune.search"), "comparison.json": ("a comparison", "tune.compare")}
 """By the name of its record: what a run is, and the command that goes on with it."""
 FORMAT = 1

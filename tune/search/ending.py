@@ -128,7 +128,7 @@ def choose(run: SearchRun, options: SearchOptions, plan: SearchPlan, left_s: flo
     """
     from tune.runs.study import records
     from tune.selection import choice
-    from tune.selection.keeping import Keeper
+    from tune.selection.keeping import remove_unneeded
 
     trials = [record for record in records(run) if record.f1 is not None]
     if not trials:
@@ -144,7 +144,7 @@ def choose(run: SearchRun, options: SearchOptions, plan: SearchPlan, left_s: flo
     )
     keeping = keeping_of(options)
     if keeping is not None:
-        Keeper(run, keeping, records(run))  # finalists that are trained to their end need no state any more
+        remove_unneeded(run, records(run), keeping)  # finalists that are trained to their end need no state any more
     return chosen
 
 

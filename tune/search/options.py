@@ -17,14 +17,14 @@ from maskcls.recipe import Recipe
 from maskcls.training import presets
 from search_spaces import Setting, Space, SpaceError, get
 from tune.runs.cluster import Cluster
-from tune.runs.folder import SearchRun
+from tune.runs.folder import DEFAULT_KEEP, SearchRun
 from tune.runs.options import RECORDED, SharedOptions, name_or_file
 from tune.runs.record import SearchRecord, SpaceRecord, now, refuse_contradictions
 from tune.runs.shares import Share, resolve_scale, share
 from tune.search.plan import ASHA, LOGGERS, MANY, NONE, TPE, Sampler, Scheduler, SearchPlan, pinned_space
 
 DEFAULT_SPACE = "backbones"
-DEFAULT_TRIALS, DEFAULT_FINALISTS, DEFAULT_REPEATS, DEFAULT_KEEP = 12, 3, 3, 5
+DEFAULT_TRIALS, DEFAULT_FINALISTS, DEFAULT_REPEATS = 12, 3, 3
 SPACE_COPY = "space.py"
 SPACE_FILE = FileKind("a space: a Python file", "Restore it from a backup, or name another with --space.")
 FACE_CROP = "face_crop"

@@ -29,8 +29,6 @@ from tune.selection.finish import finish_request, is_left
 from tune.selection.record import read_choice
 from tune.states import TrialState
 
-DEFAULT_KEEP = 5
-
 
 @dataclass(frozen=True)
 class Keeping:
@@ -82,8 +80,18 @@ def _of_other_repeats(run: SearchRun, trials: Sequence[Record]) -> list[Path]:
     return [file for folder in others for file in files_of(folder)]
 
 
+def remove_unneeded(run: SearchRun, trials: Sequence[Record], keeping: Keeping) -> None:
+    """Remove the checkpoint files that the run can do without; one that resists stays until the next time."""
+    for file in unneeded(run, trials, keeping):
+        with suppress(OSError):
+            file.unlink(missing_ok=True)
+
+
 class Keeper:
-    """Applies the rule in a running search. A trial's end costs it what the trials cost that still have files."""
+    """Applies the rule in a running search, from its beginning and after each trial's end.
+
+    A trial's end costs it what the trials cost that still have files.
+    """
 
     def __init__(self, run: SearchRun, keeping: Keeping, trials: Iterable[Record]) -> None:
         self._run, self._keeping = run, keeping
@@ -97,9 +105,7 @@ class Keeper:
             self._remove()
 
     def _remove(self) -> None:
-        for file in unneeded(self._run, list(self._holding.values()), self._keeping):
-            with suppress(OSError):  # the next end tries again
-                file.unlink(missing_ok=True)
+        remove_unneeded(self._run, list(self._holding.values()), self._keeping)
         self._holding = {
             name: one
             for name, one in self._holding.items()

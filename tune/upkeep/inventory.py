@@ -9,11 +9,11 @@ from pathlib import Path
 from maskcls.errors import CallError, MaskclsError
 from maskcls.text import counted
 from tune.runs import leaderboard
-from tune.runs.folder import KINDS, ComparisonRun, RunFolder, SearchRun
+from tune.runs.folder import DEFAULT_KEEP, KINDS, ComparisonRun, RunFolder, SearchRun
 from tune.runs.holdout_record import holdout_evaluations
 from tune.runs.record import NOT_ENDED, RunRecord
 from tune.runs.study import records
-from tune.selection.keeping import DEFAULT_KEEP, Keeping, unneeded
+from tune.selection.keeping import Keeping, unneeded
 
 _TYPES = (SearchRun, ComparisonRun)
 
