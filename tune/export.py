@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maskcls.cli import run as run_command
-from maskcls.errors import CallError, Damaged
+from maskcls.errors import CallError
 from maskcls.stores.cache_options import CacheOptions
 from maskcls.text import first, predict_command, printable
 
@@ -150,39 +150,24 @@ def _export_bag(found: SearchRun, out: Path, overwrite: bool) -> None:
 
 def _export_trial(found: SearchRun, trial: str | None, out: Path, overwrite: bool) -> None:
     from tune.report.group_record import note_groups
+    from tune.runs.session import say_all
     from tune.runs.study import records
-    from tune.selection.export import export_trial
+    from tune.selection.export import by_score, export_first, export_trial
 
     trials = records(found)
     chosen = choose(found, trials, trial)
-    try:
+    if trial is not None:
         export_trial(found, chosen.trial_id, out, overwrite)
-    except Damaged as error:
-        if trial is not None:
-            raise
-        chosen = _next_that_loads(found, trials, out, overwrite, error)
+    else:
+        exported, passed_over = export_first(found, by_score(found, trials, out, overwrite), out)
+        chosen = next(one for one in trials if one.trial_id == exported)
+        say_all(passed_over)
     note_groups(found, out)
     typer.echo(
         f"Epoch {chosen.best_epoch} of trial {chosen.trial_id} of {found.name}, validation macro F1 "
         f"{chosen.f1:.4f}, is in {out}. "
         f"To predict:\n  {predict_command(out)}"
     )
-
-
-def _next_that_loads(found: SearchRun, trials: Sequence[Record], out: Path, overwrite: bool, error: Damaged) -> Record:
-    """Export the first trial after the best one whose checkpoint loads, and say which are passed over."""
-    from tune.runs.leaderboard import ranked
-    from tune.selection.export import export_trial
-
-    scored = [record for record in ranked(trials) if record.f1 is not None]
-    typer.echo(f"Trial {scored[0].trial_id} is passed over. {error}", err=True)
-    for one in scored[1:]:
-        try:
-            export_trial(found, one.trial_id, out, overwrite)
-            return one
-        except Damaged as its:
-            typer.echo(f"Trial {one.trial_id} is passed over. {its}", err=True)
-    raise error
 
 
 def _copy(bundle: Path, out: Path, overwrite: bool) -> None:

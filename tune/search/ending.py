@@ -216,11 +216,11 @@ def hand_over(run: SearchRun, options: SearchOptions, outcome: SearchOutcome) ->
 
 def _export(run: SearchRun, trials: Sequence[Record], outcome: SearchOutcome) -> list[str]:
     """Write best/; return a line for each trial that was passed over because its checkpoint is damaged."""
-    from tune.selection.export import hand_over
+    from tune.selection.export import export_best
 
     chosen = outcome.chosen
     winner, finalists = (chosen.winner, chosen.finalists) if chosen else (None, ())
-    handed, passed_over = hand_over(run, trials, winner, finalists, calibrates=outcome.goes_on)
+    handed, passed_over = export_best(run, trials, winner, finalists, calibrates=outcome.goes_on)
     return [*passed_over, f"best/ holds trial {handed}."] if passed_over else []
 
 

@@ -32,6 +32,8 @@ from tune.selection.calibration import finalist_of, from_repeats, from_validatio
 from tune.selection.finalists import Finalist
 from tune.selection.finish import finish_request, is_bundle_of
 
+_Ways = dict[str, Callable[[], None]]
+
 
 def export_trial(run: SearchRun, trial_id: str, out: Path, overwrite: bool = False, *, calibrates: bool = True) -> None:
     """Write a trial's best epoch as a bundle.
@@ -70,7 +72,7 @@ def export_winner(run: SearchRun, winner: Finalist) -> None:
     _export(run, _folder_of(run, winner), run.best, origin, calibration, overwrite=True)
 
 
-def hand_over(
+def export_best(
     run: SearchRun, trials: Sequence[Record], winner: Finalist | None, finalists: Sequence[Finalist], calibrates: bool
 ) -> tuple[str, list[str]]:
     """Write best/: of the winner, or without repeats of the best trial; where its checkpoint is damaged, of the first
@@ -81,31 +83,45 @@ def hand_over(
     Args:
         calibrates: as of `export_trial`.
 
-    Returns the id of the trial that best/ holds, and a line for each that was passed over. Raises as `export_trial`
-    does, and Damaged where no trial loads.
+    Returns and raises as `export_first` does.
     """
     others = sorted((one for one in finalists if not one.unfinished), key=lambda one: -one.mean)
-    ways: dict[str, Callable[[], None]] = {}
+    ways: _Ways = {}
     for finalist in [winner, *others] if winner else []:
-        if finalist is not None:
-            ways.setdefault(finalist.trial_id, partial(export_winner, run, finalist))
-    for trial in leaderboard.ranked(trials):
-        if trial.f1 is not None:
-            ways.setdefault(trial.trial_id, partial(_export_best, run, trial.trial_id, calibrates))
+        ways.setdefault(finalist.trial_id, partial(export_winner, run, finalist))
+    for trial_id, write in by_score(run, trials, run.best, overwrite=True, calibrates=calibrates).items():
+        ways.setdefault(trial_id, write)
+    return export_first(run, ways, run.best)
+
+
+def by_score(run: SearchRun, trials: Sequence[Record], out: Path, overwrite: bool, *, calibrates: bool = True) -> _Ways:
+    """Return how to write each trial's bundle, by the trials' ids, the best by validation first."""
+    return {
+        one.trial_id: partial(export_trial, run, one.trial_id, out, overwrite, calibrates=calibrates)
+        for one in leaderboard.ranked(trials)
+        if one.f1 is not None
+    }
+
+
+def export_first(run: SearchRun, ways: _Ways, out: Path) -> tuple[str, list[str]]:
+    """Write the bundle of the first trial whose checkpoint is not damaged, if `out` holds no better one already.
+
+    Args:
+        ways: by the trials' ids, what writes a trial's bundle to `out`, the best first.
+
+    Returns the id of the trial that `out` holds, and a line for each that was passed over. Raises as `export_trial`
+    does, and Damaged where no trial loads.
+    """
     passed_over: list[str] = []
     for trial_id, write in ways.items():
         try:
             write()
             return trial_id, passed_over
         except Damaged as error:
-            if _is_held(run.best, run, trial_id):  # of an earlier part of the search
-                return trial_id, [*passed_over, f"best/ holds trial {trial_id} already, and stays. {error}"]
+            if _is_held(out, run, trial_id):  # of an earlier part of the search
+                return trial_id, [*passed_over, f"{out.name}/ holds trial {trial_id} already, and stays. {error}"]
             passed_over.append(f"Trial {trial_id} is passed over. {error}")
     raise Damaged("\n".join(passed_over))
-
-
-def _export_best(run: SearchRun, trial_id: str, calibrates: bool) -> None:
-    export_trial(run, trial_id, run.best, overwrite=True, calibrates=calibrates)
 
 
 def _is_held(bundle: Path, run: SearchRun, trial_id: str) -> bool:

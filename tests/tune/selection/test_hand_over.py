@@ -9,11 +9,12 @@ import pytest
 
 from maskcls.errors import Damaged
 from maskcls.machine import set_threads
+from tests.commands import call_module
 from tests.tune.answered_run import add_trained_trial, note_data
 from tests.tune.selection.small_run import small_run
 from tune.runs.folder import SearchRun
 from tune.runs.study import records
-from tune.selection.export import hand_over
+from tune.selection.export import export_best
 
 
 def damage(run: SearchRun, trial_id: str) -> None:
@@ -31,7 +32,7 @@ def test_a_damaged_winner_is_passed_over_unless_best_holds_it_already(tmp_path: 
         add_trained_trial(run, faces, f1, {"seed": seed})
 
     def handed() -> tuple[str, list[str]]:
-        return hand_over(run, records(run), None, (), calibrates=False)
+        return export_best(run, records(run), None, (), calibrates=False)
 
     def held() -> str:
         return str(json.loads((run.best / "bundle.json").read_text())["scores"]["trial"])
@@ -41,6 +42,9 @@ def test_a_damaged_winner_is_passed_over_unless_best_holds_it_already(tmp_path: 
     assert (trial_id, held()) == ("0001", "0001")
     assert line.startswith("Trial 0000 is passed over. ")
     assert "its checksum is another one than its weights'" in line
+    said = call_module("tune.export", "--run", run.path, "--out", tmp_path / "out")
+    assert (said.status, said.err.splitlines()) == (0, [line])
+    assert "of trial 0001 of" in said.out
     damage(run, "0001")
     trial_id, (_, line) = handed()
     assert (trial_id, held()) == ("0001", "0001"), "what was handed over is better than trial 0002"
