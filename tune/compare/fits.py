@@ -31,7 +31,7 @@ from tune.compare.arms import Arm, PlannedComparison
 from tune.compare.treatments import Treatment, find
 from tune.fitting.failures import explain, is_unfit, state_of, write_error
 from tune.fitting.request import FitRequest, Rows
-from tune.fitting.result import FitResult
+from tune.fitting.result import RESULT, RESULT_FILE, FitResult
 from tune.fitting.worker import HAS_ERRORS, After, run_fit
 from tune.runs.folder import ComparisonRun
 from tune.runs.record import typed
@@ -82,7 +82,7 @@ def requests(
     asked = []
     for fit_id, (number, arm, readings, label) in arms.items():
         done = FitResult.read(run.fit(fit_id))
-        had = set(_readings(done)) if done else set()
+        had = set(_asked_of(done, run.fit(fit_id))) if done else set()
         file = str(run.repeat(folds, number).relative_to(run.path))
         settings = {
             "repeat": number,
@@ -103,18 +103,14 @@ def is_evaluated(request: FitRequest, result: FitResult) -> bool:
 
     An evaluation that failed would fail again, and so counts.
     """
-    missing = set(request.settings["readings"]) - set(_readings(result))
+    missing = set(request.settings["readings"]) - set(_asked_of(result, request.folder))
     return result.is_final and (result.state != TrialState.COMPLETE or not missing)
 
 
-def _readings(result: FitResult) -> list[str]:
-    """The evaluations that a fit was asked for. Raises Damaged where its result does not say them."""
-    try:
+def _asked_of(result: FitResult, folder: Path) -> list[str]:
+    """The evaluations that the fit in a folder was asked for. Raises Damaged where its result does not say them."""
+    with RESULT_FILE.reading(folder / RESULT):
         return typed(list[str], result.settings["readings"])
-    except (ValueError, KeyError) as error:
-        raise Damaged(
-            f"The settings of a fit's result.json can't be read: {str(error)[:400]}. Remove it to do the fit again."
-        ) from None
 
 
 @dataclass(frozen=True)
@@ -137,20 +133,15 @@ class Evaluation:
         return {"epoch": self.epoch, "validation_f1": self.validation_f1, "scores": self.scores.to_dict()}
 
     @classmethod
-    def of(cls, result: FitResult, treatment: str) -> Self | None:
-        """The evaluation of a complete fit under a treatment; None where it was not asked for, or the fit is not
-        complete."""
-        try:
+    def of(cls, result: FitResult, treatment: str, folder: Path) -> Self | None:
+        """The evaluation of a complete fit, in its folder, under a treatment; None where it was not asked for, or the
+        fit is not complete. Raises Damaged."""
+        with RESULT_FILE.reading(folder / RESULT):
             found = result.values.get("readings", {}).get(treatment)
             if found is None:
                 return None
             scores = Scores.from_dict(found["scores"]) if "scores" in found else None
             return typed(cls, {**found, "scores": scores})
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise Damaged(
-                f"The evaluation {treatment!r} in a fit's result.json can't be read: {str(error)[:400]}. Remove the "
-                "file to do the fit again."
-            ) from None
 
 
 def fit_and_evaluate(request: FitRequest, *, cache: CacheOptions) -> Rows:

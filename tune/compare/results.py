@@ -186,7 +186,7 @@ class _FinishedFits:
             f1={number: one.f1 for number, one in scored.items()},
             difference=found,
             seconds_mean=float(np.mean(seconds)) if seconds else math.nan,
-            states=Counter(self._state(arm, result) for result in results),
+            states=Counter(self._state(arm, number) for number in range(len(self._splits))),
             task_f1={name: float(np.mean([task[name] for task in tasks])) for name in tasks[0]} if tasks else {},
             validation_f1_mean=float(np.mean(validation)) if validation else math.nan,
             is_base=is_base,
@@ -210,8 +210,12 @@ class _FinishedFits:
     def _evaluation(self, arm: Arm, number: int) -> Evaluation | None:
         """The arm's evaluation in a repeat; None where there is none, or it failed."""
         result = self._result(arm, number)
-        found = Evaluation.of(result, arm.treatment) if result else None
+        found = self._asked_evaluation(arm, number, result) if result else None
         return found if found is not None and found.scores is not None else None
+
+    def _asked_evaluation(self, arm: Arm, number: int, result: FitResult) -> Evaluation | None:
+        """The arm's evaluation in a result; None where the fit ran before a variant asked for it."""
+        return Evaluation.of(result, arm.treatment, self._run.fit(self._id(arm, number)))
 
     def _scores(self, arm: Arm, number: int) -> Scores | None:
         """The scores of the arm's evaluation in a repeat, on the photos that count."""
@@ -221,15 +225,13 @@ class _FinishedFits:
         table = self._table(arm, number)
         return scores(table["truth"].to_numpy(np.int64), table[column(arm.treatment)].to_numpy(np.int64))
 
-    @staticmethod
-    def _state(arm: Arm, result: FitResult | None) -> str:
+    def _state(self, arm: Arm, number: int) -> str:
+        result = self._result(arm, number)
         if result is None:
             return NOT_DONE
         if result.state != TrialState.COMPLETE:
             return str(result.state)
-        found = Evaluation.of(
-            result, arm.treatment
-        )  # None where the fit ran before a variant asked for this evaluation
+        found = self._asked_evaluation(arm, number, result)
         return NOT_DONE if found is None else TrialState.COMPLETE if found.scores else TrialState.FAILED
 
     def _answers(self, text: str) -> pd.DataFrame:
