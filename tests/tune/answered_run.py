@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from maskcls.data.dataset import FaceDataset
+from maskcls.data.splits import Split
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
 from maskcls.training.metrics import scores
@@ -19,7 +20,7 @@ from tune.runs.record import DataRecord
 from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import records
 from tune.selection.choice import write_choice
-from tune.selection.finalists import Design, pick_winner, read_finalists, read_split, repeat_requests
+from tune.selection.finalists import Design, pick_winner, read_finalists, repeat_requests
 from tune.selection.predictions import write_predictions
 from tune.selection.record import ChoiceRecord
 from tune.states import TrialState
@@ -51,7 +52,7 @@ def let_answer(run: SearchRun, faces: FaceDataset, design: Design, candidates: S
     numbers = dict(zip(dict.fromkeys(request.settings["trial"] for request in asked), candidates, strict=True))
     photos = faces.photos
     for request in asked:
-        split = read_split(run.path / request.settings["split"])
+        split = Split.load(run.path / request.settings["split"])
         rows = np.flatnonzero(photos["person"].isin(split.validation))
         truth = photos["label"].to_numpy(np.int64)[rows]
         found = answer(numbers[request.settings["trial"]], truth)

@@ -24,6 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskcls import seeds
+from maskcls.data import splits
+from maskcls.data.splits import Split
 from maskcls.errors import CallError
 from maskcls.files import write_atomically
 from maskcls.labels import stratum_of
@@ -42,7 +44,6 @@ from tune.statistics.repeated import RepeatPredictions, mean_f1_interval
 
 if TYPE_CHECKING:
     from maskcls.data.dataset import FaceDataset
-    from maskcls.data.splits import Split
 
 TIE = 1e-9
 """Means of F1 that differ by less are equal but for rounding."""
@@ -308,8 +309,6 @@ def fold_split(run: SearchRun, faces: FaceDataset, folds: int, number: int) -> P
 
     Its holdout is the run's own.
     """
-    from maskcls.data import splits
-
     file = run.finalist_split(folds, number)
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -320,13 +319,6 @@ def fold_split(run: SearchRun, faces: FaceDataset, folds: int, number: int) -> P
         drawn = splits.folds(faces.photos, folds, seed, (*own.train, *own.validation))[number]
         write_atomically(file, replace(drawn, holdout=own.holdout).to_json())
     return file
-
-
-def read_split(file: Path) -> Split:
-    """The split in a file. Raises DataError where the file is damaged."""
-    from maskcls.data.splits import Split
-
-    return Split.load(file)
 
 
 def digest_of(*parts: object) -> str:
@@ -345,7 +337,7 @@ def _plan_repeats(run: SearchRun, record: Record, faces: FaceDataset, design: De
         file = (
             fold_split(run, faces, design.repeats, number) if design.by == RepeatBy.FOLDS else run.data / "split.json"
         )
-        split = read_split(file) if design.by == RepeatBy.FOLDS else faces.split
+        split = Split.load(file) if design.by == RepeatBy.FOLDS else faces.split
         repeated = recipe.override({"seed": seed})
         planned.append(_PlannedRepeat(number, digest_of(repeated.digest, split.digest, faces.digest), repeated, file))
     return planned

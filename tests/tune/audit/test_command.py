@@ -10,6 +10,7 @@ import pytest
 
 from maskcls.data.corrections import read_corrections
 from maskcls.data.dataset import FaceDataset
+from maskcls.data.splits import Split
 from maskcls.stores.cache_options import CacheOptions
 from tests.commands import Said, call
 from tests.conftest import DemoFaces
@@ -21,7 +22,7 @@ from tune.audit.findings import ranking
 from tune.audit.predictions import averaged
 from tune.runs.folder import SearchRun
 from tune.runs.study import records
-from tune.selection.finalists import Design, read_split, repeat_requests
+from tune.selection.finalists import Design, repeat_requests
 from tune.selection.predictions import read_predictions
 
 pytest.importorskip("cleanlab", reason="audits need cleanlab (the extra `audit`)")
@@ -93,7 +94,7 @@ def test_an_audit_of_a_search_trains_nothing(run: tuple[SearchRun, FaceDataset],
 def _truths(found: SearchRun, faces: FaceDataset, design: Design, true: np.ndarray) -> Iterator[np.ndarray]:
     """The true classes of each repeat's people, in the order in which `let_answer` asks for them."""
     for request in repeat_requests(found, records(found), faces, design, cpus=1, gpus=0.0):
-        split = read_split(found.path / request.settings["split"])
+        split = Split.load(found.path / request.settings["split"])
         yield true[faces.photos["person"].isin(split.validation).to_numpy()]
 
 

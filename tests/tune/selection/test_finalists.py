@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from maskcls.data.dataset import FaceDataset
+from maskcls.data.splits import Split
 from maskcls.errors import CallError, DataError
 from maskcls.recipe import Recipe
 from maskcls.stores.cache_options import CacheOptions
@@ -30,7 +31,6 @@ from tune.selection.finalists import (
     RepeatResult,
     pick_winner,
     read_finalists,
-    read_split,
     repeat_requests,
     top_trials,
 )
@@ -100,7 +100,7 @@ def test_folds_share_the_train_and_validation_people_and_leave_the_holdout_alone
     ]
     assert len({fit.trial_id for fit in fits}) == 6
     assert [fit.recipe["seed"] for fit in fits] == [1, 1, 2, 2, 3, 3]
-    folds = [read_split(run.path / fit.settings["split"]) for fit in fits[::2]]
+    folds = [Split.load(run.path / fit.settings["split"]) for fit in fits[::2]]
     known = {*faces.split.train, *faces.split.validation}
     assert faces.split.holdout
     for fold in folds:
@@ -195,7 +195,7 @@ def test_a_killed_repeat_answers_as_an_unbroken_one(by: RepeatBy, tmp_path: Path
         (one,) = read_finalists(run, trials, faces, design)
         assert one.failed == ("repeat 2: not done",)
         found.append(one.repeats[0])
-        people = read_split(run.path / request.settings["split"]).validation
+        people = Split.load(run.path / request.settings["split"]).validation
         photos = faces.photos[faces.photos["person"].isin(people)]
         assert found[-1].keys == tuple(photos["key"])
         assert found[-1].truth.tolist() == photos["label"].tolist()
