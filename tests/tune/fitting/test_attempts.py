@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import ROOT
 from tune.fitting import attempts
 from tune.fitting.attempts import NOTE, Attempt, killed_for_memory, note_micro_batch, note_ray_killed, noted
 
@@ -94,8 +96,10 @@ def test_a_damaged_note_is_none(tmp_path: Path, damaged: str) -> None:
 
 
 def test_the_counter_is_the_same_in_every_process_here() -> None:
-    assert attempts._counter() == attempts._counter()
-    assert os.sep in attempts._counter() or attempts._counter().strip()
+    code = "from tune.fitting.attempts import _counter; print(_counter())"
+    other = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert other == f"{attempts._counter()}\n"
+    assert other.split()
 
 
 def test_of_another_node_what_its_workers_found_counts(tmp_path: Path) -> None:

@@ -165,5 +165,5 @@ def test_a_new_run_has_the_options_of_the_other_and_what_is_stated(begun: Begun)
     assert (like.name, like.new_run_from, like.learn_from) == ("two", None, ())
     said = call("--new-run-from", "one", "--runs", begun.run.path.parent, "--trials", 7, "--plan")
     assert "7 trials" in said
-    assert "head=mlp" in said or "head" in said
+    assert "head is fixed at mlp" in said
     assert "exclude each other" in refused(2, "--new-run-from", "one", "--resume", "one")

@@ -31,17 +31,19 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     place._chosen.cache_clear()
 
 
-def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str = "t") -> Path:
+@pytest.fixture
+def short(tmp_path: Path) -> Iterator[Path]:
     """A folder for temporary files by a short way, as pytest's own are long."""
-    (tmp_path / name).mkdir()
-    link = Path(f"/tmp/t{os.getpid()}{name}")
+    (tmp_path / "t").mkdir()
+    link = Path(f"/tmp/t{os.getpid()}")
     link.unlink(missing_ok=True)
-    link.symlink_to(tmp_path / name)
-    return link
+    link.symlink_to(tmp_path / "t")
+    yield link
+    link.unlink()
 
 
-def test_folder_and_token_are_the_users_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TMPDIR", str(short(tmp_path, monkeypatch)))
+def test_folder_and_token_are_the_users_alone(short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(short))
     monkeypatch.setattr(place, "_SHARED_MEMORY", tmp_path)
     found = find_place()
     assert mode(found.folder) == 0o700
@@ -61,9 +63,9 @@ def test_folder_and_token_are_the_users_alone(tmp_path: Path, monkeypatch: pytes
 
 
 def test_without_a_home_that_can_be_written_the_token_lies_beside_rays_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TMPDIR", str(short(tmp_path, monkeypatch)))
+    monkeypatch.setenv("TMPDIR", str(short))
     for home in ("", str(tmp_path / "nowhere"), "/proc"):
         monkeypatch.setenv("HOME", home)
         found = find_place()
@@ -74,19 +76,21 @@ def test_without_a_home_that_can_be_written_the_token_lies_beside_rays_files(
     assert (find_place().token, token_command()) == (None, "cat /mine")
 
 
-def test_a_path_that_is_too_long_for_a_socket_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_that_is_too_long_for_a_socket_is_passed_over(
+    short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path / ("long" * 20)))
-    other = short(tmp_path, monkeypatch)
-    monkeypatch.setattr(place, "_FOLDERS", (str(other),))
-    assert find_place().folder == other / f"maskcls-{os.getuid()}"
+    monkeypatch.setattr(place, "_FOLDERS", (str(short),))
+    assert find_place().folder == short / f"maskcls-{os.getuid()}"
     socket = f"{find_place().temp}/session_2026-11-29_14-03-11_947280_29199/sockets/plasma_store"
     assert len(socket) <= 107
 
 
-def test_somebody_elses_folder_of_the_name_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    base = short(tmp_path, monkeypatch)
-    monkeypatch.setenv("TMPDIR", str(base))
-    (base / f"maskcls-{os.getuid()}").symlink_to(tmp_path / "home")
+def test_somebody_elses_folder_of_the_name_is_not_taken(
+    short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(short))
+    (short / f"maskcls-{os.getuid()}").symlink_to(tmp_path / "home")
     found = find_place()
     assert found.folder.name.startswith(f"maskcls-{os.getuid()}-")
     assert mode(found.folder) == 0o700
@@ -99,8 +103,8 @@ def test_where_there_is_none_it_is_said_what_to_do(tmp_path: Path, monkeypatch: 
         find_place()
 
 
-def test_a_nearly_full_dev_shm_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TMPDIR", str(short(tmp_path, monkeypatch)))
+def test_a_nearly_full_dev_shm_is_not_used(short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(short))
     monkeypatch.setattr(place, "_SHARED_MEMORY", tmp_path / "missing")
     found = find_place()
     assert found.settings["_plasma_directory"] == str(found.folder)
