@@ -107,8 +107,8 @@ class StudySearch(Searcher):  # type: ignore[misc]
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """Return the next trial's id and recipe.
 
-        FINISHED if the search is closed, used up, or has met an error. None while another trial is wanted only if one
-        at work fails by the machine.
+        FINISHED if the search is closed, used up, or has met an error. None as long as another trial is wanted only if
+        the machine fails one that is at work.
         """
         is_enough = self._is_enough()
         if is_enough and self._n_at_work() and not self.closed:
