@@ -31,6 +31,7 @@ HEAVY = {
     "cleanlab",
     "cv2",
     "fastapi",
+    "grpc",
     "httpx2",
     "huggingface_hub",
     "matplotlib",

@@ -7,7 +7,6 @@ import logging
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -26,6 +25,7 @@ from maskcls.command_line.signals import SIGNAL_STATUS, signal_of
 from maskcls.errors import RunError, Terminated
 from maskcls.machine import usable_cores
 from tune.runs import output, worker_imports
+from tune.runs.joined_ray.address import is_on_loopback, out_of_reach, reach
 from tune.runs.local_ray.gpus import local_gpus
 from tune.runs.local_ray.loopback import on_loopback
 from tune.runs.local_ray.place import find_place, temp_folder
@@ -79,7 +79,6 @@ class Cluster:
         )
 
 
-CONNECT_TIMEOUT_S = 5
 _STEP_S = 0.1
 _ABORT_S = 10
 _RAYS = "ray::"
@@ -88,7 +87,6 @@ _AGENT = re.compile(r"ray::(Dashboard|RuntimeEnv)Agent|/agent\.py|/agent/main\.p
 """Ray's agents, which work on no trial: as they name themselves, or by the file that they run."""
 _ENDING_S = 60
 """How long what a killed driver leaves of its Ray may take to end."""
-ADDRESS_VARIABLE = "RAY_ADDRESS"
 
 
 def quiet() -> None:
@@ -116,17 +114,18 @@ def connected(address: str | None) -> Iterator[Cluster]:
         # This starts nothing, and returns the dashboard's address.
         yield _cluster(ray.init(ignore_reinit_error=True, logging_level=logging.ERROR).dashboard_url)
         return
-    _refuse_silence(address)
+    if address:
+        reach(address)
     settings: dict[str, object] = {"address": address} if address else _local_settings()
     settings |= {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": worker_imports.runtime_env()}
     try:
-        with _sigterm_kept(), on_loopback() if _is_on_loopback(address) else nullcontext():
+        with _sigterm_kept(), on_loopback() if is_on_loopback(address) else nullcontext():
             begun = ray.init(**settings)
     except Exception as error:  # where Ray's own processes are too slow it is a plain Exception
         said = " ".join(str(error).split())
         if not address:
             raise RunError(f"Ray could not be started here: {said} Its log files lie in {logs_folder()}.") from None
-        raise _out_of_reach(address, said) from None
+        raise out_of_reach(address, said) from None
     with nullcontext() if address else _agents_ended_with_us():
         try:
             yield _cluster(begun.dashboard_url)
@@ -211,11 +210,6 @@ def _local_settings() -> dict[str, object]:
     # ever.
     local = here().nodes[0]
     return {"address": "local", "num_cpus": local.cpus, "num_gpus": int(local.gpus), **place.settings}
-
-
-def _is_on_loopback(address: str | None) -> bool:
-    """Whether Ray is started here, or is one that was started so by a command and listens on loopback alone."""
-    return not address or address.rpartition(":")[0] in environment.LOOPBACK
 
 
 def logs_folder() -> str:
@@ -353,29 +347,6 @@ def _exit(status: int) -> None:
         with suppress(OSError, ValueError):  # nobody reads it any more
             stream.flush()
     os._exit(status)
-
-
-def _refuse_silence(address: str | None) -> None:
-    """Raise RunError within seconds if nothing listens at HOST:PORT; Ray itself would try for minutes."""
-    host, colon, port = (address or "").rpartition(":")
-    if "/" in host or not colon or not port.isdigit():
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
-    except OSError as error:
-        raise _out_of_reach(address, f"{error}.") from None
-
-
-def _out_of_reach(address: str | None, said: str) -> RunError:
-    """The error that Ray does not answer at an address; where the environment names it, this is said."""
-    if address == os.environ.get(ADDRESS_VARIABLE):
-        return RunError(
-            f"Ray at {address} cannot be reached, which {ADDRESS_VARIABLE} names: {said} Unset {ADDRESS_VARIABLE} to "
-            "use this machine alone, or name another --address."
-        )
-    return RunError(
-        f"Ray at {address} cannot be reached: {said} Start it with `ray start --head`, or name another --address."
-    )
 
 
 def _cluster(dashboard: str | None) -> Cluster:

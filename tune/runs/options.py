@@ -28,6 +28,7 @@ from pydantic import (
 
 from maskcls.command_line.options import stated
 from maskcls.errors import CallError
+from maskcls.models.weights import HUB, NONE
 from maskcls.recipe import parse_settings
 from maskcls.stores.cache_options import DEFAULT_GB, CacheOptions
 from maskcls.stores.photo_limits import StatedLimits
@@ -35,6 +36,7 @@ from maskcls.text import meant
 from maskcls.training import presets
 from tune.durations import budget_s
 from tune.runs.folder import DEFAULT_RUNS
+from tune.runs.joined_ray.jobs import refuse_package
 
 AUTO: Literal["auto"] = "auto"
 """Of --gpus-per-trial: as many trials share a GPU as its memory holds, which `tune.fitting.gpu_sharing` measures."""
@@ -307,6 +309,16 @@ class SharedOptions(BaseModel):
             raise CallError("--begin-or-resume needs --name NAME, by which the run is found again.")
         if self.plan and (self.quiet or self.as_json):
             raise CallError("--plan prints a plan for people. Leave out --quiet and --json.")
+        return self
+
+    @model_validator(mode="after")
+    def _outlasts_the_job(self, info: ValidationInfo) -> Self:
+        """In a job of Ray's, nothing that a run needs later lies in the folder that Ray removes after the job."""
+        if info.context != RECORDED:
+            weights = Path(self.weights) if self.weights not in (HUB, NONE) else None
+            runs = self.runs if self.resume is None else None  # a resume names a folder that is there
+            places = {"--data": self.data, "--extra": self.extra, "--weights": weights, "--cache": self.cache}
+            refuse_package({**places, "--runs": runs})
         return self
 
     @model_validator(mode="wrap")

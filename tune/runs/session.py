@@ -16,6 +16,7 @@ from maskcls.errors import Damaged, DataError, RunError
 from maskcls.files import FULL, FileKind, write_atomically, write_csv
 from maskcls.models.weights import check_reachable
 from maskcls.recipe import Recipe
+from maskcls.stores.network import note_on_network
 from maskcls.text import command, printable, shown
 from tune.runs import cluster, events
 from tune.runs.cluster import Cluster
@@ -103,6 +104,7 @@ def machine_of(options: SharedOptions, stack: ExitStack) -> Cluster:
 
     Without one this machine, with no Ray started.
     """
+    say_all(filter(None, [note_on_network(options.cache_options.folder)]))
     if options.address or cluster.is_up():
         return stack.enter_context(cluster.connected(options.address))
     if not options.plan:

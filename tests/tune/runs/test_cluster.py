@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,24 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from maskcls.errors import RunError
 from tests.commands import start
 from tests.tune.search.test_kill import none_left
 from tune.runs import cluster
-
-
-def test_an_address_where_nobody_listens_is_refused_at_once() -> None:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))  # bound, and not listening
-        address = f"127.0.0.1:{unused.getsockname()[1]}"
-        with pytest.raises(RunError, match=rf"Ray at {address} cannot be reached: .*refused.*ray start --head"):
-            cluster._refuse_silence(address)
-
-
-def test_names_that_are_no_host_and_port_are_left_to_ray() -> None:
-    for address in (None, "auto", "local"):
-        cluster._refuse_silence(address)
-
 
 BEGIN = """
 import time

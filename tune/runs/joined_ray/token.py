@@ -1,0 +1,42 @@
+"""The token that this process may show to a Ray cluster, from where Ray itself looks for it."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+MODE_VARIABLE = "RAY_AUTH_MODE"
+_TOKEN_VARIABLE, _PATH_VARIABLE = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token, and where it was found."""
+
+    text: str = field(repr=False)
+    place: str
+
+
+def find_token() -> Token | None:
+    """Return the token by Ray's own order: RAY_AUTH_TOKEN, the file of RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token."""
+    if text := os.environ.get(_TOKEN_VARIABLE, "").strip():
+        return Token(text, _TOKEN_VARIABLE)
+    stated = os.environ.get(_PATH_VARIABLE)
+    file = Path(stated) if stated else Path(os.environ.get("HOME", "")) / ".ray" / "auth_token"
+    with suppress(OSError, UnicodeDecodeError):
+        if text := file.read_text().strip():
+            return Token(text, str(file))
+    return None
+
+
+def show_token() -> None:
+    """Let this process, and what it starts, show its token from now on, as Ray does by itself for the address auto.
+
+    Ray reads RAY_AUTH_MODE when it is imported. Where that was before, its own function tells it again; there is no
+    public one. Held by: tests/cluster/test_way_in.py.
+    """
+    from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+
+    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
