@@ -27,6 +27,7 @@ COMMANDS = {
     "audit": ("tune.audit.__main__:main", "Find labels that are probably wrong, to judge on a page."),
     "ensemble": ("tune.ensemble:main", "Average the finalists of searches, if that is better."),
     "runs": ("tune.upkeep.runs:app", "List, show, prune or repair runs."),
+    "status": ("tune.upkeep.status:main", "Say how a run or a cluster stands, live or finished."),
     "export": ("tune.export:main", "Export any trial of a search as a bundle."),
     "reproduce": ("tune.reproduce:main", "Train a recorded trial again, to the bit."),
     "train": ("maskcls.train:main", "Train one recipe without a search."),

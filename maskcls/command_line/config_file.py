@@ -31,7 +31,7 @@ from maskcls.text import meant
 
 COMMANDS = frozenset(
     (
-        *("search", "compare", "audit", "ensemble", "export", "report", "reproduce", "dashboard"),
+        *("search", "compare", "audit", "ensemble", "export", "report", "reproduce", "dashboard", "status"),
         *("train", "predict", "evaluate", "check", "explore", "cache-list", "cache-prune", "demo", "serve"),
         *("runs-list", "runs-show", "runs-prune", "runs-repair"),
     )

@@ -58,7 +58,7 @@ def summary(run: SearchRun | ComparisonRun) -> RunSummary:
     try:
         record = run.record()
         began = record.created[:16].replace("T", " ")
-        state = _state(record)
+        state = state_of(record)
         if isinstance(run, ComparisonRun):
             fits = len(list(run.path.glob("fits/*/result.json")))
             return RunSummary(run.name, kind, state, began, counted(fits, "fit"), None, None, size)
@@ -115,7 +115,7 @@ def remove_all(files: Iterable[Path]) -> None:
         file.unlink(missing_ok=True)
 
 
-def _state(record: RunRecord) -> str:
+def state_of(record: RunRecord) -> str:
     """Return how the last session ended, in its own words."""
     return record.sessions[-1].reason if record.sessions else NOT_ENDED
 

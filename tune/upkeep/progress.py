@@ -1,0 +1,85 @@
+"""How far a run has come, from its record and its journal, which a driver may be writing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from maskcls.errors import MaskclsError
+from tune.runs import leaderboard
+from tune.runs.folder import KINDS, ComparisonRun, SearchRun
+from tune.runs.study import Record, records
+from tune.states import TrialState
+from tune.upkeep.inventory import state_of
+
+_FAILURES = (TrialState.FAILED, TrialState.DIVERGED, TrialState.OUT_OF_MEMORY)
+
+
+@dataclass(frozen=True)
+class Best:
+    """The trial with the highest validation macro F1."""
+
+    trial: str
+    f1: float
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A trial that gave no result, or a bad one."""
+
+    trial: str
+    state: str
+    message: str
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """A run as it stands. Counts are of trials; of a comparison `ended` counts fits, and there is no more."""
+
+    name: str
+    kind: str
+    state: str
+    """How its last driver ended, or that it has not."""
+    began: str
+    path: str
+    written: float = 0.0
+    """When its journal was last written, seconds since 1970; 0 without one."""
+    ended: int = 0
+    wanted: int = 0
+    """0: as many as the time allows."""
+    epochs: int = 0
+    """Of all trials together."""
+    states: dict[str, int] = field(default_factory=dict)
+    best: Best | None = None
+    failures: tuple[Failure, ...] = ()
+    problem: str = ""
+    """Why not all could be read."""
+
+
+def status_of(run: SearchRun | ComparisonRun) -> RunStatus:
+    """Return how a run stands; what cannot be read is said in it."""
+    kind = KINDS[run.record_name][0].removeprefix("a ")
+    try:
+        record = run.record()
+        began = record.created[:16].replace("T", " ")
+        so_far = RunStatus(run.name, kind, state_of(record), began, str(run.path))
+        if isinstance(run, ComparisonRun):
+            return RunStatus(**{**vars(so_far), "ended": sum(1 for _ in run.path.glob("fits/*/result.json"))})
+        wanted = record.sessions[-1].trials if record.sessions else 0
+        written = run.journal.stat().st_mtime if run.journal.exists() else 0.0
+        return RunStatus(**{**vars(so_far), "wanted": wanted, "written": written, **_of_trials(records(run))})
+    except MaskclsError as error:
+        return RunStatus(run.name, kind, "damaged", "", str(run.path), problem=str(error))
+
+
+def _of_trials(trials: list[Record]) -> dict[str, object]:
+    """Return the fields of a RunStatus that follow from the trials."""
+    best = leaderboard.best(trials)
+    return {
+        "ended": sum(trial.state.ended for trial in trials),
+        "epochs": sum(trial.epochs for trial in trials),
+        "states": dict(Counter(str(trial.state) for trial in trials).most_common()),
+        "best": best and Best(best.trial_id, best.f1 or 0.0, best.best_epoch),
+        "failures": tuple(Failure(one.trial_id, one.state, one.message) for one in trials if one.state in _FAILURES),
+    }
