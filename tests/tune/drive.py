@@ -1,7 +1,8 @@
 """A driver in a process of its own, for tests that kill or interrupt it.
 
 python drive.py RUN TRIALS SLEEP_S PARALLEL [EPOCHS [RUNGS]]; RUNGS is a file that gets a line each time that the
-scheduler's rungs change. It starts a Ray of its own, or joins the one at RAY_ADDRESS.
+scheduler's rungs change. It starts a Ray of its own, or joins the one at RAY_ADDRESS. DRIVE_ENDS is the objective's
+`ends`, as JSON.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ def main() -> None:
     from tune.search.driver import run_search
 
     path, trials, sleep_s, parallel = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
+    ends = tuple((trial, int(epoch), how) for trial, epoch, how in json.loads(os.environ.get("DRIVE_ENDS", "[]")))
     epochs = {"epochs": int(sys.argv[5])} if len(sys.argv) > 5 else {}
     if len(sys.argv) > 6:
         log_rungs(Path(sys.argv[6]))
     run = SearchRun.open(path) if path.exists() else SearchRun.create(path.parent, path.name)
     with cluster.connected(os.environ.get("RAY_ADDRESS")):
-        outcome = run_search(make_plan(trials, epochs, parallel=parallel), run, Synthetic(sleep_s=sleep_s))
+        outcome = run_search(make_plan(trials, epochs, parallel=parallel), run, Synthetic(sleep_s, ends))
     print(outcome.reason, outcome.remaining)
     sys.exit(outcome.exit_status)
 

@@ -48,12 +48,16 @@ NUMBERS = {"photos_per_second": 100.0, "train_loss": 0.75, "wait_share": 0.25, "
 """Of each epoch, beside its F1."""
 
 
+HUNGER_BYTES = 2**31
+
+
 @dataclass(frozen=True)
 class Synthetic:
     """Args:
     sleep_s: how long an epoch takes.
     ends: (trial id, epoch, how it ends badly there): diverged, memory, error, full, cuda, exit (the worker dies, once),
-        gone (its data is out of reach), hiccup (that, once).
+        crash (it dies each time), gone (its data is out of reach), hiccup (that, once), hungry (it takes HUNGER_BYTES
+        for a moment).
     """
 
     sleep_s: float = 0.0
@@ -62,6 +66,8 @@ class Synthetic:
     def __call__(self, request: FitRequest) -> Generator[dict[str, Any], None, Any]:
         state = request.folder / "synthetic.json"
         (request.folder / "pid.txt").write_text(str(os.getpid()))
+        with (request.folder / "hosts.txt").open("a") as log:
+            log.write(f"{os.uname().nodename}\n")
         done: list[float] = json.loads(state.read_text()) if state.exists() else []
         for epoch in range(1, int(request.recipe["epochs"]) + 1):
             if epoch > len(done):
@@ -91,8 +97,10 @@ class Synthetic:
         if how == "hiccup" and not hiccup.exists():
             hiccup.touch()
             raise OSError(errno.EIO, "Input/output error", "/mnt/faces/a.jpg")
-        died = request.folder / "died"
-        if how == "exit" and not died.exists():
+        if how == "hungry":
+            bytearray(HUNGER_BYTES)[::4096] = b"x" * (HUNGER_BYTES // 4096)
+        died = request.folder / f"died-{epoch}"
+        if how == "crash" or (how == "exit" and not died.exists()):
             died.touch()
             os._exit(1)
 

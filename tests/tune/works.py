@@ -91,7 +91,7 @@ class Work:
             raise OSError(28, "No space left on device", "state.pt")
         if how == "cuda":
             raise RuntimeError("CUDA error: device-side assert triggered")
-        died = request.folder / "died"
+        died = request.folder / f"died-{epoch}"
         if how == "exit" and not died.exists():
             died.touch()
             os._exit(1)

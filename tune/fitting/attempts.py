@@ -8,7 +8,9 @@ that memory is short.
 from __future__ import annotations
 
 import json
+import logging
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -23,6 +25,11 @@ NOTE = "attempt.json"
 """In the fit's folder, as long as a worker is at work on it; it stays where the worker is killed."""
 _NOTE_FILE = FileKind("a note of a worker's attempt at a fit: a JSON object", "Remove it.", most_bytes=10_000)
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
+_ME = uuid.uuid4().hex
+"""This process among all that may ever work on a fit, on any machine."""
+_ours: set[Path] = set()
+"""Folders of the fits at which this process is at work."""
+log = logging.getLogger(__name__)
 _RAY_SAYS = ("running low on memory", "OutOfMemoryError")
 
 
@@ -42,6 +49,8 @@ class Attempt:
     """How many attempts before this one were ended because memory was short."""
     by_ray: bool = False
     """Whether Ray's memory monitor has ended it."""
+    worker: str = ""
+    """The process that is at work; "" in notes of earlier versions."""
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:
@@ -57,6 +66,7 @@ class Attempt:
                     most=int(noted["most"]),
                     killed=int(noted["killed"]),
                     by_ray=bool(noted["by_ray"]),
+                    worker=str(noted.get("worker", "")),
                 )
         except Damaged:  # or missing
             return None
@@ -82,17 +92,36 @@ def _counter() -> str:
 def noted(folder: Path) -> Iterator[None]:
     """Note an attempt at the fit in this folder as long as the block runs, which the process may not survive."""
     earlier = Attempt.read(folder)
-    attempt = Attempt(_counter(), memory_kills())
+    attempt = Attempt(_counter(), memory_kills(), worker=_ME)
     if earlier is not None and earlier.was_short:
         most = halved(earlier.micro_batch) or earlier.most
         attempt = replace(attempt, most=most, killed=earlier.killed + 1)
     elif earlier is not None:
         attempt = replace(attempt, most=earlier.most)
     attempt.write(folder)
+    _ours.add(folder)
     try:
         yield
     finally:
-        forget(folder)
+        if not _is_superseded(folder):
+            forget(folder)
+        _ours.discard(folder)
+
+
+def exit_if_superseded(folder: Path) -> None:
+    """End this process, before it writes more, if another worker has begun an attempt at the same fit.
+
+    A machine that was cut off from the cluster is given up there, and its fit begun on another one, while the worker
+    goes on and may still see the run's folder.
+    """
+    if _is_superseded(folder):
+        log.error("Another worker has taken over the fit in %s, so this one ends.", folder)
+        os._exit(1)
+
+
+def _is_superseded(folder: Path) -> bool:
+    attempt = Attempt.read(folder) if folder in _ours else None
+    return attempt is not None and attempt.worker not in ("", _ME)
 
 
 def note_micro_batch(folder: Path, micro_batch: int) -> None:

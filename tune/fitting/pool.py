@@ -152,6 +152,8 @@ class _Driver:
         """The fits at work, by Ray's reference to their outcome."""
         self._looked_at: dict[str, tuple[int, int]] = {}
         """By the fit's id, what its curve's `_changed` was when it was last read."""
+        self._epochs: dict[str, int] = {}
+        """Of each fit at work, by its id: the epochs that it had when it was submitted."""
         self._broken: set[str] = set()
         self._failed_by_machine = 0
         """How many fits the machine failed, or lost, since one has ended."""
@@ -192,6 +194,7 @@ class _Driver:
 
     def _submit(self, request: FitRequest) -> None:
         remote = self._ray.remote(num_cpus=request.cpus, num_gpus=request.gpus, max_retries=MAX_RETRIES)(work_on)
+        self._epochs[request.trial_id] = len(read_curve(request.folder))
         self._flying[remote.remote(request, self._work)] = request
 
     def _end(self, reference: Any) -> None:
@@ -205,6 +208,9 @@ class _Driver:
                 if attempts.times_killed(request.folder) <= MAX_RETRIES:
                     self._submit(request)  # it goes on in smaller micro-batches
                     return
+            elif len(read_curve(request.folder)) > self._epochs[request.trial_id]:
+                self._submit(request)  # its workers or nodes died, and it came further all the same
+                return
             ended = _without_worker(request, error)
             is_lost = ended.state == TrialState.FAILED
         if ended.state == TrialState.DISK_FULL:

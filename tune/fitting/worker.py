@@ -6,8 +6,9 @@ import json
 import logging
 import traceback
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -152,7 +153,7 @@ def _smaller_until_it_fits(
         attempts.note_micro_batch(request.folder, micro_batch)
         fit = build(micro_batch, validation_block)
         last = int(request.recipe["epochs"])
-        hook = _Hook(after)
+        hook = _Hook(after, request.folder)
         epochs = fit.epochs(request.checkpoint_folder, last=last, before_saving=hook)
         try:
             for result in epochs:
@@ -174,13 +175,17 @@ def _smaller_until_it_fits(
 
 
 class _Hook:
-    """Calls `before_saving`, and knows whether an error came from there: smaller batches in training would not help."""
+    """Calls `before_saving`, and knows whether an error came from there: smaller batches in training would not help.
 
-    def __init__(self, after: After) -> None:
-        self._after = after
+    Nothing is saved where another worker has taken the fit over: then the process ends.
+    """
+
+    def __init__(self, after: After, folder: Path) -> None:
+        self._after, self._folder = after, folder
         self.is_running = False
 
     def __call__(self, fit: Fit, result: EpochResult, is_new: bool) -> None:
+        attempts.exit_if_superseded(self._folder)
         self.is_running = True
         self._after.before_saving(fit, result, is_new)
         self.is_running = False
@@ -281,7 +286,7 @@ def run_and_report(request: FitRequest, work: Work, report: Report | None = None
     last, values = dict(NO_EPOCH), {}
 
     def kept(asked: FitRequest) -> Iterator[Row]:
-        values.update((yield from work(asked)) or {})
+        values.update((yield from _while_ours(work(asked), request.folder)))
 
     try:
         _prepare_folder(request)
@@ -307,6 +312,18 @@ def run_and_report(request: FitRequest, work: Work, report: Report | None = None
         free_memory(error)
         report({**last, "finished": False}, state, message)
         return FitOutcome(state, message, last)
+
+
+def _while_ours(rows: Rows, folder: Path) -> Rows:
+    """Yield the rows; the process ends before the first that comes when another worker has taken the fit over."""
+    with closing(rows):
+        while True:
+            try:
+                row = next(rows)
+            except StopIteration as end:
+                return dict(end.value or {})
+            attempts.exit_if_superseded(folder)
+            yield row
 
 
 def _set_aside_damaged(request: FitRequest) -> None:

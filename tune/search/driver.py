@@ -13,6 +13,7 @@ from typing import Any
 from ray import tune
 from ray.tune import Callback, Stopper
 from ray.tune.error import TuneError
+from ray.tune.experiment import Trial
 
 from maskcls.errors import CallError, RunError
 from maskcls.text import printable
@@ -34,8 +35,11 @@ from tune.search.warm_start import import_trials
 from tune.selection.keeping import Keeper, Keeping
 from tune.states import FIDELITY, TrialState
 
-# A worker's or a node's death. Errors in an objective's code are reported, not raised, and so are never retried.
 MAX_FAILURES = 2
+"""How often a trial's worker, or its node, may die one time after another in which the trial comes no epoch further.
+
+Errors in an objective's code are reported, not raised, and so are never retried.
+"""
 _HOPELESS = 3
 _INSTEAD = 1000
 """At most so many trials does a driver begin again because the machine failed them."""
@@ -107,7 +111,7 @@ def drive(
         actors.reuse_started(),
     ):
         try:
-            _tuner(plan, run, objective, searcher, scheduler, stop, [progress, *logging_to], left).fit()
+            _tuner(plan, run, objective, searcher, scheduler, stop, [progress, _Failures(), *logging_to], left).fit()
         except TuneError as error:
             raise _explained(error, run) from None
         finally:
@@ -174,6 +178,25 @@ def _tuner(
             verbose=0,
         ),
     )
+
+
+class _Failures(Callback):  # type: ignore[misc]
+    """Counts the deaths of a trial's workers since its last new epoch; Ray counts those of its whole life.
+
+    On machines that may be taken away at any time, a long trial outlives many of them.
+    """
+
+    def __init__(self) -> None:
+        self._furthest: dict[str, int] = {}
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Begin the count again, unless the trial reports an epoch that it has reported before."""
+        epoch = int(result[FIDELITY])
+        if epoch > self._furthest.get(trial.trial_id, 0):
+            self._furthest[trial.trial_id] = epoch
+            trial.max_failures = trial.num_failures + MAX_FAILURES
 
 
 class _Stop(Stopper):  # type: ignore[misc]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,15 @@ def test_the_counter_is_the_same_in_every_process_here() -> None:
 def test_of_another_node_what_its_workers_found_counts(tmp_path: Path) -> None:
     Attempt("another machine", kills=3, micro_batch=16, most=16, killed=2).write(tmp_path)
     assert attempts.times_killed(tmp_path) == 2
+
+
+def test_a_worker_ends_when_another_has_taken_its_fit_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a machine is cut off, given up by the cluster, and still sees the folder."""
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    with noted(tmp_path):
+        attempts.exit_if_superseded(tmp_path)
+        replace(Attempt.read(tmp_path) or Attempt(), worker="of another machine").write(tmp_path)
+        with pytest.raises(SystemExit, match="1"):
+            attempts.exit_if_superseded(tmp_path)
+    assert (tmp_path / NOTE).exists(), "the note is the other's"
+    attempts.exit_if_superseded(tmp_path)  # a process without a note of its own is nobody's worker

@@ -251,6 +251,14 @@ def _needs_this_process(pid: int) -> Work:
     return Work()
 
 
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_fit_outlives_its_workers_as_long_as_it_comes_further(tmp_path: Path) -> None:
+    requests = make_requests(tmp_path, 1)
+    ends = tuple(("fit-0", epoch, "exit") for epoch in range(1, EPOCHS + 1))
+    assert run_fits(requests, Work(ends=ends), parallel=1) == Outcome(Reason.FINISHED, 0)
+    assert computed(requests[0]) == list(range(1, EPOCHS + 1))
+
+
 def test_a_worker_that_took_the_last_memory_is_out_of_memory(tmp_path: Path) -> None:
     """As Ray tells it: it ended the worker, so there was nobody to write the result."""
 

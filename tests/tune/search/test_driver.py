@@ -20,7 +20,7 @@ from tests.tune.synthetic import LoadsHereAlone, Nonsense, Synthetic, f1
 from tune.runs.folder import SearchRun
 from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import open_study, records
-from tune.search.driver import run_search
+from tune.search.driver import MAX_FAILURES, run_search
 from tune.search.plan import SearchPlan
 from tune.search.schedulers import EpochASHA
 from tune.states import TrialState
@@ -48,7 +48,7 @@ def test_states_are_recorded_in_the_study_and_on_the_leaderboard(tmp_path: Path)
     assert found["0005"].message == "The loss is nan at step 7."
     assert found["0003"].message == "ZeroDivisionError: division by zero"
     assert "ZeroDivisionError" in (run.trial("0003") / "error.txt").read_text()
-    assert (run.trial("0001") / "died").exists()
+    assert (run.trial("0001") / "died-2").exists()
     assert computed(run, "0001") == [1, 2, 3, 4], (
         "a worker that died is replaced, and its trial goes on from where it was"
     )
@@ -65,6 +65,17 @@ def test_states_are_recorded_in_the_study_and_on_the_leaderboard(tmp_path: Path)
             assert trial.state == OptunaState.PRUNED
             assert record.epochs < 4
     assert {row["trial"]: row["state"] for row in table(run)} == {name: record.state for name, record in found.items()}
+
+
+def test_a_trial_outlives_its_workers_as_long_as_it_comes_further(tmp_path: Path) -> None:
+    """On machines that may be taken away at any time, a long trial loses many of them."""
+    run = new_run(tmp_path)
+    ends = (*(("0000", epoch, "exit") for epoch in range(1, 5)), ("0001", 2, "crash"))
+    run_search(make_plan(2), run, Synthetic(ends=ends))
+    assert [record.state for record in records(run)] == [TrialState.COMPLETE, TrialState.FAILED]
+    assert computed(run, "0000") == [1, 2, 3, 4]
+    begun = [len((run.trial(trial) / "hosts.txt").read_text().split()) for trial in ("0000", "0001")]
+    assert begun == [5, MAX_FAILURES + 1], "the one after each death, the other until it came no further"
 
 
 def test_the_preset_is_trial_0_and_the_sampler_learns_from_it(tmp_path: Path) -> None:
