@@ -7,7 +7,7 @@ WORKERS ?= 3
 # Every process that a test starts would otherwise compile all modules again where this is set.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: search test lint soak contracts monitoring clean
+.PHONY: search test lint soak cluster-test contracts monitoring clean
 
 search: .venv/installed
 	$(BIN)/python -m tune.search --space backbones --scale cpu
@@ -24,6 +24,10 @@ lint: .venv/installed
 # Long fault and load runs.
 soak: .venv/installed
 	$(BIN)/python -m pytest -m soak --timeout 3600
+
+# Several machines in Linux namespaces on this one, some of which are lost. Needs root; docs/cluster.md.
+cluster-test: .venv/installed
+	$(BIN)/python -m pytest tests/cluster --timeout 1800
 
 # The contract tests against the newest releases of Ray and Optuna, whatever pyproject.toml allows. All else comes from .venv.
 contracts: .venv/installed

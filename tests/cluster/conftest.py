@@ -1,0 +1,59 @@
+"""A Ray cluster of several machines, each in namespaces of its own, for tests that lose some of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.machines import Lan, Machine, cannot, lan
+
+PORT = 6379
+
+
+@dataclass
+class RayCluster:
+    """A head that trains nothing, where drivers are started, and workers that join it."""
+
+    lan: Lan
+    head: Machine
+
+    @property
+    def address(self) -> str:
+        """host:port of the cluster."""
+        return f"{self.head.address}:{PORT}"
+
+    @property
+    def runs(self) -> Path:
+        """A folder that all machines see."""
+        return self.lan.shared / "runs"
+
+    def join(self, name: str, *, cpus: int = 1, tmp: str = "1g", group: Path | None = None) -> Machine:
+        """Switch a machine on, and let it join the cluster with so many cores."""
+        machine = self.lan.machine(name, tmp=tmp, env=self.head.environment, group=group)
+        machine.ray_start("--address", self.address, "--num-cpus", cpus)
+        return machine
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _possible() -> None:
+    """Skip where there can be no such machines, and say why."""
+    if why := cannot():
+        pytest.skip(why)
+
+
+@pytest.fixture
+def empty_lan(tmp_path: Path) -> Iterator[Lan]:
+    """A switch without machines."""
+    with lan(tmp_path / "shared") as made:
+        yield made
+
+
+@pytest.fixture
+def cluster(empty_lan: Lan) -> RayCluster:
+    """A head that asks for no token, and no workers yet."""
+    head = empty_lan.machine("head")
+    head.ray_start("--head", "--port", PORT, "--num-cpus", 0, "--include-dashboard", "false")
+    return RayCluster(empty_lan, head)
