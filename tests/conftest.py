@@ -17,6 +17,8 @@ import hypothesis
 import pytest
 from filelock import FileLock
 
+from tests.s3 import KEYS, S3
+
 if TYPE_CHECKING:
     from maskcls.serving.export import Trained
 
@@ -147,12 +149,39 @@ def ray_cluster() -> Iterator[str]:
     import ray
 
     with pytest.MonkeyPatch.context() as patch:  # Ray leaves variables of its own, which other processes need
-        for name, value in FEW_WORKERS.items():
+        for name, value in (FEW_WORKERS | KEYS).items():
             patch.setenv(name, value)
         with on_loopback():
             ray.init(address="local", num_cpus=2, log_to_driver=False, logging_level="ERROR", **find_place().settings)
     yield str(ray.get_runtime_context().gcs_address)
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3]:
+    """An S3 on loopback with a bucket, and its keys in the environment."""
+    pytest.importorskip("moto")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in KEYS.items():
+            patch.setenv(name, value)
+        server = S3()
+        try:
+            from pyarrow.fs import FileSystem
+
+            system, bucket = FileSystem.from_uri(f"{server.address()}&allow_bucket_creation=true")
+            system.create_dir(bucket.rstrip("/"))
+            yield server
+        finally:
+            server.close()
+
+
+@pytest.fixture
+def s3(s3_server: S3) -> S3:
+    """The same without faults, and no request remembered."""
+    s3_server.faults.clear()
+    s3_server.requests.clear()
+    s3_server.latency_s = 0.0
+    return s3_server
 
 
 @pytest.fixture

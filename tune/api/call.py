@@ -72,6 +72,7 @@ class SearchCall(TypedDict, total=False):
     resume: AnyPath | None
     new_run_from: AnyPath | None
     begin_or_resume: bool | None
+    storage: AnyPath | None
     address: str | None
     cache: AnyPath | None
     shared_cache: bool | None

@@ -127,6 +127,7 @@ def main(
     resume: Resume = None,
     new_run_from: run_cli.NewRunFrom = None,
     begin_or_resume: run_cli.BeginOrResume = False,
+    storage: run_cli.Storage = None,
     address: run_cli.Address = None,
     cache: cli.Cache = None,
     shared_cache: cli.SharedCache = False,

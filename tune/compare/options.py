@@ -55,6 +55,7 @@ class CompareOptions(SharedOptions):
         *("vary", "study", "grid", "data", "preset", "set", "epochs", "image_size", "weights", "scale", "split_seed"),
         *("split", "corrections", "skip_bad", "people_from", "extra", "max_megapixels", "max_aspect"),
         *("folds", "seeds", "equal_time", *SharedOptions.MACHINE),
+        "storage",
     )
     FOLLOWING: ClassVar[tuple[str, ...]] = ("folds", "one_at_a_time")
     WORK: ClassVar[str] = "a comparison"

@@ -51,6 +51,7 @@ from tune.runs.session import (
 )
 from tune.runs.shares import Demand
 from tune.runs.stopping import Reason
+from tune.runs.stored import keeping as stored
 from tune.states import TrialState
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def _begin(options: CompareOptions) -> int:
         stack.enter_context(options.limits.within())
         if options.name:
             ComparisonRun.check_free(options.runs, options.name)
+        stored.check_free(ComparisonRun, options)
         machine = machine_of(options, stack)
         plan = resolve(options, machine)
         say_all(plan.notes)
@@ -93,6 +95,7 @@ def _begin(options: CompareOptions) -> int:
             _print_plan(options, plan)
             return 0
         name = options.name or f"compare-{datetime.now():%Y%m%d-%H%M%S}"
+        lease = stack.enter_context(stored.begun(ComparisonRun, options, name))
         made = ComparisonRun.create(options.runs, name, plan.record(options))
         stack.enter_context(made.driving())
         emit_run(made, options.seeds)
@@ -105,17 +108,18 @@ def _begin(options: CompareOptions) -> int:
             remove(made)
             raise
         stack.enter_context(saying_how_to_go_on(made))
+        stack.enter_context(stored.keeping(made, lease))
         return _compare(options, plan, made, ready, stack)
 
 
 def _resume(stated: CompareOptions, place: str) -> int:
     from tune.fitting.result import set_aside_damaged
 
-    found = ComparisonRun.open(place, stated.runs)
-    options = stated.resumed(found)
     # A study's file that is named is read again, for it may have changed; else the run's copy counts.
     other_study = "study" in stated.model_fields_set
     with ExitStack() as stack:
+        found, lease = stored.found(ComparisonRun, stated, place, stack)
+        options = stated.resumed(found)
         stack.enter_context(options.limits.within())
         stack.enter_context(saying_how_to_go_on(found))
         if not options.plan:
@@ -123,6 +127,7 @@ def _resume(stated: CompareOptions, place: str) -> int:
             wait_for_killed_driver(found)
             emit_run(found, options.seeds)
             say_all(set_aside_damaged(sorted(found.path.glob("fits/*")), {}))
+            stack.enter_context(stored.keeping(found, lease))
         machine = machine_of(options, stack)
         copied = found.study_copy.exists() and not other_study
         plan = resolve(options, machine, found.study_copy if copied else None)
@@ -272,7 +277,7 @@ def _fit_all(
     typer.echo(f"Run {run.name}: {len(asked)} fits, {share.parallel} at a time, in {run.path}")
     if to_do(asked, is_evaluated):
         _connect(options, stack)
-        check_nodes(run, (recipe.weights for recipe in plan.recipes))
+        check_nodes(run, (recipe.weights for recipe in plan.recipes), shares_run=options.storage is None)
     work = functools.partial(fit_and_evaluate, cache=ready.faces.cache)
     return run_fits(asked, work, parallel=share.parallel, budget_s=budget_s, is_done=is_evaluated)
 

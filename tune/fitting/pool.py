@@ -6,28 +6,33 @@
 A fit that diverged is done. One that ran out of memory, or failed by an error in code, is not: that is shown, the other
 fits go on, and a resume tries it again, with more memory perhaps. Out of memory leaves a result.json that says so, and
 the checkpoint. A result that is no longer what is wanted (`is_done`) stays until the one that replaces it is there. On
-a cluster of several nodes the folders must lie on a file system that all of them share.
+a cluster of several nodes the folders must lie on a file system that all of them share, or the run must be kept in a
+storage.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from maskcls.errors import RunError
+from maskcls.errors import OutOfReach, RunError
 from tune.fitting import attempts
 from tune.fitting.curve import CURVE, read_curve
 from tune.fitting.failures import ENDED_NOTE, ERROR, IN_A_ROW, explain, state_of, stopped_by_the_machine, write_error
 from tune.fitting.progress import FitProgress
 from tune.fitting.request import FitRequest, Work
 from tune.fitting.result import FitResult, write_result
-from tune.fitting.worker import FitOutcome, run_and_report
+from tune.fitting.stored import folder_of, put, run_and_report_stored
+from tune.fitting.worker import FitOutcome
 from tune.runs import cluster
 from tune.runs.stopping import Outcome, Reason, StopRequest, stoppable
+from tune.runs.stored.keeping import sender_of
 from tune.states import TrialState
+from tune.storage.store import Store
 
 MAX_RETRIES = 2
 """After a worker's or a node's death, for want of memory or not; an error in code is not retried."""
@@ -97,16 +102,23 @@ def run_fits(
     return Outcome(reason if left > driver.failed else Reason.FINISHED, left, asked.signal_number)
 
 
-def work_on(request: FitRequest, work: Work) -> FitOutcome:
+def work_on(request: FitRequest, work: Work, store: Store | None = None) -> FitOutcome:
     """Ray's side of a fit: run it to its end, and write its result unless a resume has to try again.
+
+    `store` is the run's place in a storage.
 
     An error that leaves the process unable to use its GPU ends the process: Ray tries again in a new one, which only
     says so.
     """
-    outcome = run_and_report(request, work)
+    outcome = run_and_report_stored(request, work, store=store)
     (request.folder / ENDED_NOTE).unlink(missing_ok=True)  # it has been read: a resume tries the fit again
     if outcome.state not in (TrialState.DISK_FULL, TrialState.MACHINE_FAILED, TrialState.FAILED):
         write_result(request, outcome)
+    if store is not None and outcome.state != TrialState.MACHINE_FAILED:
+        try:
+            put(folder_of(store, request.run, request.folder))
+        except OutOfReach as error:
+            return FitOutcome(TrialState.MACHINE_FAILED, str(error), outcome.last)
     return outcome
 
 
@@ -147,6 +159,7 @@ class _Driver:
 
         self._ray, self._work = ray, ray.put(work)
         self._parallel, self._progress, self._on_end, self._wanted = parallel, progress, on_end, wanted
+        self._sender = sender_of(wanted[0].run)
         self._queue: list[FitRequest] = []
         self._flying: dict[Any, FitRequest] = {}
         """The fits at work, by Ray's reference to their outcome."""
@@ -163,10 +176,14 @@ class _Driver:
     def run(self, waiting: Sequence[FitRequest], asked: StopRequest, deadline: float | None) -> Reason:
         """Run the fits, and return why it stopped. Whatever ends it, no fit runs on afterwards."""
         self._queue = list(waiting)
+        if self._sender:
+            self._sender.flush()  # workers on other nodes need the splits
         try:
             while self._queue or self._flying:
                 if asked.is_set():
                     return Reason.INTERRUPTED
+                if self._sender and self._sender.lost:
+                    raise RunError(self._sender.lost)
                 if deadline is not None and time.monotonic() > deadline:
                     return Reason.TIME_UP
                 while self._queue and len(self._flying) < self._parallel:
@@ -194,25 +211,38 @@ class _Driver:
 
     def _submit(self, request: FitRequest) -> None:
         remote = self._ray.remote(num_cpus=request.cpus, num_gpus=request.gpus, max_retries=MAX_RETRIES)(work_on)
+        store = self._sender.store if self._sender else None
         self._epochs[request.trial_id] = len(read_curve(request.folder))
-        self._flying[remote.remote(request, self._work)] = request
+        self._flying[remote.remote(request, self._work, store)] = request
 
-    def _end(self, reference: Any) -> None:
-        request = self._flying.pop(reference)
-        is_lost = False
+    def _outcome(self, reference: Any, request: FitRequest) -> tuple[FitOutcome, bool] | None:
+        """Return how the fit ended, and whether its worker died for good; None if it is to be submitted again."""
         try:
             ended: FitOutcome = self._ray.get(reference)
+            if self._sender:
+                self._sender.fetch(request.folder)
+            return ended, False
         except self._ray.exceptions.RayError as error:
+            if self._sender:
+                self._sender.fetch(request.folder)
             if state_of(error) == TrialState.OUT_OF_MEMORY:  # Ray ends a worker that takes the machine's last memory
                 attempts.note_ray_killed(request.folder, type(error).__name__)
                 if attempts.times_killed(request.folder) <= MAX_RETRIES:
-                    self._submit(request)  # it goes on in smaller micro-batches
-                    return
+                    return None
             elif len(read_curve(request.folder)) > self._epochs[request.trial_id]:
-                self._submit(request)  # its workers or nodes died, and it came further all the same
-                return
-            ended = _without_worker(request, error)
-            is_lost = ended.state == TrialState.FAILED
+                return None  # its workers or nodes died, and it came further all the same
+            lost = _without_worker(request, error)
+            if self._sender:
+                self._sender.later(functools.partial(self._sender.exchange, request.folder))
+            return lost, lost.state == TrialState.FAILED
+
+    def _end(self, reference: Any) -> None:
+        request = self._flying.pop(reference)
+        found = self._outcome(reference, request)
+        if found is None:
+            self._submit(request)  # it goes on: in smaller micro-batches, or after its last epoch
+            return
+        ended, is_lost = found
         if ended.state == TrialState.DISK_FULL:
             raise RunError(f"The disk is full: {ended.message} Free some space, then go on with the same run.")
         self._progress.end(request, ended, read_curve(request.folder))

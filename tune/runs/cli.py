@@ -30,6 +30,15 @@ Address = Annotated[
         "--address", help="Ray cluster to run on, as in auto or HOST:6379.", show_default="Ray is started here"
     ),
 ]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        help="Keep the run in a folder or an address as well, as in s3://bucket/runs: another machine goes on from "
+        "there, and nodes need no shared file system for it. none: no longer.",
+        show_default="none, or the run's",
+    ),
+]
 Plan = Annotated[bool, typer.Option("--plan", help="Say what would be done, and do nothing.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print only errors and the final result.")]
 AsJson = Annotated[

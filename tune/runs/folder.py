@@ -30,8 +30,8 @@ A comparison (`ComparisonRun`):
     report.html       all of it as a page
     study.py          a copy of a user-supplied study
 
-On a cluster of several nodes a run must be on a file system that all of them share: trials and fits keep their state
-in it.
+On a cluster of several nodes a run must be on a file system that all of them share, or be kept in a storage
+(`tune.storage`): trials and fits keep their state in it.
 """
 
 from __future__ import annotations
@@ -97,19 +97,19 @@ class RunFolder:
         cls.check_free(runs, name)
         run = cls((runs / name).absolute())
         runs.mkdir(parents=True, exist_ok=True)
-        passing = _passing(run.path)
-        passing.mkdir()
+        new = passing(run.path)
+        new.mkdir()
         try:
             for part in cls.parts:
-                (passing / part).mkdir()
-            cls(passing).write_record(record or RunRecord())
+                (new / part).mkdir()
+            cls(new).write_record(record or RunRecord())
             try:
-                passing.rename(run.path)
+                new.rename(run.path)
             except OSError:  # another command's run is there by now
                 cls.check_free(runs, name)
                 raise
         finally:
-            shutil.rmtree(passing, ignore_errors=True)
+            shutil.rmtree(new, ignore_errors=True)
         return run
 
     @classmethod
@@ -355,14 +355,14 @@ class ComparisonRun(RunFolder):
 
 def remove(run: RunFolder) -> None:
     """Take back a run that was created and never begun; a kill leaves no part of it under its name."""
-    passing = _passing(run.path)
+    new = passing(run.path)
     try:
-        run.path.rename(passing)
+        run.path.rename(new)
     except OSError:  # such as a disk that can no longer be written
         return
-    shutil.rmtree(passing, ignore_errors=True)
+    shutil.rmtree(new, ignore_errors=True)
 
 
-def _passing(path: Path) -> Path:
-    """A name beside a run's folder for one that is not whole yet, or no longer. No run's name begins with a dot."""
+def passing(path: Path) -> Path:
+    """Return a name beside a run's folder for one that is not whole yet, or no longer; no run's begins with a dot."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")

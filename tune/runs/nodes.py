@@ -17,7 +17,7 @@ ANSWER_S = 60.0
 """How long a node may take to start a worker and to look."""
 
 
-def check_nodes(run: RunFolder, weights: Iterable[str], *, fewest: int = 2) -> None:
+def check_nodes(run: RunFolder, weights: Iterable[str], *, fewest: int = 2, shares_run: bool = True) -> None:
     """Raises RunError that names the nodes of Ray's cluster which do not see what their fits need, or do not answer.
 
     Each node must find in the run's folder what the driver has just written there, the first photo, and the folders of
@@ -26,6 +26,7 @@ def check_nodes(run: RunFolder, weights: Iterable[str], *, fewest: int = 2) -> N
     Args:
         weights: as recipes have them: hub, none, or a folder.
         fewest: a cluster of fewer nodes is not asked, since a fit there sees what the driver sees.
+        shares_run: whether the nodes must see the run's folder; they need not where a storage has the run.
     """
     import ray
 
@@ -37,15 +38,15 @@ def check_nodes(run: RunFolder, weights: Iterable[str], *, fewest: int = 2) -> N
     written.touch()
     try:
         folders = [Path(one) for one in sorted(set(weights) - {HUB, NONE})]
-        problems = problems_of([written, *_first_photo(run), *folders])
+        problems = problems_of([*_first_photo(run), *folders], written if shares_run else None)
     finally:
         written.unlink(missing_ok=True)
     if problems:
         raise RunError(
             f"{len(problems)} of {counted(len(nodes), 'node')} of the cluster cannot take part: "
             f"{first(sorted(problems), 3)}. All nodes must see the photos, the weights and {run.path} under the same "
-            "paths: put them on a file system that they share (--data, --weights, --runs), or start Ray without these "
-            "nodes."
+            "paths: put them on a file system that they share (--data, --weights, --runs; a run may be in a --storage "
+            "instead), or start Ray without these nodes."
         )
 
 
@@ -54,20 +55,20 @@ def _first_photo(run: RunFolder) -> list[Path]:
         return [Path(row["file"]) for row in islice(csv.DictReader(table), 1)]
 
 
-def problems_of(files: Sequence[Path]) -> list[str]:
+def problems_of(files: Sequence[Path], written: Path | None = None) -> list[str]:
     """Ask every node of Ray's cluster for files; return what is wrong on a node, after its address.
 
-    Of a file in a folder that a node does not see, the folder is named.
+    Args:
+        written: a file that the driver has just written; its folder is named where a node does not see it.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     nodes = [node for node in ray.nodes() if node["Alive"]]
     look: Callable[..., Any] = ray.remote(num_cpus=0, max_retries=0)(unseen).options
-    asked = {
-        look(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(list(files)): node
-        for node in nodes
-    }
+    wanted = [*filter(None, [written]), *files]
+    on = {node["NodeID"]: NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes}
+    asked = {look(scheduling_strategy=on[node["NodeID"]]).remote(wanted): node for node in nodes}
     answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_S)
     problems = [f"{_address(asked[one])} did not answer within {ANSWER_S:g} s" for one in silent]
     for one in answered:
@@ -77,8 +78,7 @@ def problems_of(files: Sequence[Path]) -> list[str]:
             problems.append(f"{_address(asked[one])} answered: {' '.join(str(error).split())[-200:]}")
             continue
         if missing:
-            # The folder of the file that the driver has written says more than that file.
-            named = missing[0].parent if missing[0] == files[0] else missing[0]
+            named = missing[0].parent if missing[0] == written else missing[0]
             problems.append(f"{_address(asked[one])} does not see {named}")
     return problems
 

@@ -37,6 +37,7 @@ from maskcls.training import presets
 from tune.durations import budget_s
 from tune.runs.folder import DEFAULT_RUNS
 from tune.runs.joined_ray.jobs import refuse_package
+from tune.storage.address import checked
 
 AUTO: Literal["auto"] = "auto"
 """Of --gpus-per-trial: as many trials share a GPU as its memory holds, which `tune.fitting.gpu_sharing` measures."""
@@ -86,6 +87,10 @@ def _address(given: str | None) -> str | None:
 
 def _absolute(path: Path | None) -> Path | None:
     return path and path.expanduser().resolve()
+
+
+def _storage(given: str | None, info: ValidationInfo) -> str | None:
+    return given if given is None or info.context == RECORDED else checked(given)
 
 
 class SharedOptions(BaseModel):
@@ -148,6 +153,9 @@ class SharedOptions(BaseModel):
     # Of this command alone
     runs: Path = Field(DEFAULT_RUNS, description="folder of all runs")
     name: str | None = Field(None, description="of the new run")
+    storage: Annotated[str | None, AfterValidator(_storage)] = Field(
+        None, description="folder or address that keeps the run as well; a resume keeps the run's own"
+    )
     resume: str | None = Field(None, description="the run to go on with, by path or by name")
     new_run_from: str | None = Field(None, description="the run whose options a new one has, by path or by name")
     address: Annotated[str | None, AfterValidator(_address)] = Field(
@@ -208,6 +216,7 @@ class SharedOptions(BaseModel):
             before: the run's own options.
         """
         values = {name: getattr(self, name) for name in (*self.MACHINE, *self.COMMAND)}
+        values["storage"] = self.storage if "storage" in self.model_fields_set else before.storage
         if self.gpus_per_trial is None and before.gpus_per_trial == AUTO:
             values["gpus_per_trial"] = AUTO  # which is for any machine; a number may not be
         return values

@@ -23,6 +23,7 @@ from tune.runs import cluster, leaderboard
 from tune.runs.folder import SearchRun
 from tune.runs.session import full_disk
 from tune.runs.stopping import Outcome, Reason, StopRequest, stoppable
+from tune.runs.stored.keeping import Sender, sender_of
 from tune.runs.study import Record, begun, is_own, open_study
 from tune.search import actors, loggers, samplers, schedulers
 from tune.search.first_trials import enqueue_initial_trials, n_left
@@ -95,7 +96,8 @@ def drive(
         if imported.warning:
             notes = (*run.record().notes, f"Learnt from {imported.run}: {imported.warning}")
             run.write_record(run.record().changed(notes=list(dict.fromkeys(notes))))
-    searcher = StudySearch(plan, run)
+    sender = sender_of(run.path)
+    searcher = StudySearch(plan, run, fetch=sender.fetch if sender else None)
     left = n_left(searcher.study, plan.trials)
     if left <= 0:
         leaderboard.write(run, begun(searcher.study))  # StudySearch may have recorded the last trial's end
@@ -103,10 +105,10 @@ def drive(
     keeper = Keeper(run, keeping, begun(searcher.study)) if keeping else None
     scheduler = schedulers.create(plan.scheduler, plan.base.epochs, searcher.note_error)
     scheduler.replay(trial for trial in searcher.study.get_trials(deepcopy=False) if is_own(trial))
-    stop = _Stop(searcher, plan, fits_left)
+    stop = _Stop(searcher, plan, fits_left, sender)
     logging_to = loggers.create(log, run)
     with (
-        Progress(plan, run, searcher.study, plain, on_end=keeper.end if keeper else None) as progress,
+        Progress(plan, run, searcher.study, plain, on_end=_at_end(run, keeper, sender)) as progress,
         stoppable(stop.asked, progress.say),
         actors.reuse_started(),
     ):
@@ -117,6 +119,17 @@ def drive(
         finally:
             with suppress(OSError):  # on a full disk the first error is the one to report
                 leaderboard.write(run, progress.records())
+    if sender:
+        sender.flush()  # what follows needs the trials' files here
+    _raise_what_ended_it(searcher, stop, run)
+    left = n_left(searcher.study, plan.trials)
+    if left > 0 and searcher.used_up and stop.reason == Reason.FINISHED:
+        return Outcome(Reason.USED_UP, left)
+    return Outcome(Reason.FINISHED if left <= 0 else stop.reason, left, stop.asked.signal_number)
+
+
+def _raise_what_ended_it(searcher: StudySearch, stop: _Stop, run: SearchRun) -> None:
+    """Raise the error for which the search was ended, if there is one."""
     if searcher.error:
         raise CallError(str(searcher.error))
     if searcher.full_disk:
@@ -125,10 +138,19 @@ def drive(
         raise stopped_by_the_machine("trials", searcher.machine_failures[-1], run.resume_command)
     if stop.hopeless:
         raise RunError(stop.hopeless)
-    left = n_left(searcher.study, plan.trials)
-    if left > 0 and searcher.used_up and stop.reason == Reason.FINISHED:
-        return Outcome(Reason.USED_UP, left)
-    return Outcome(Reason.FINISHED if left <= 0 else stop.reason, left, stop.asked.signal_number)
+
+
+def _at_end(run: SearchRun, keeper: Keeper | None, sender: Sender | None) -> Callable[[Record], object] | None:
+    """Return what follows a trial's end: its files are fetched from where it ran, and weights are removed."""
+    if sender is None:
+        return keeper.end if keeper else None
+
+    def follow(ended: Record) -> None:
+        sender.exchange(run.trial(ended.trial_id))
+        if keeper:
+            sender.forget(keeper.end(ended))
+
+    return lambda ended: sender.later(functools.partial(follow, ended))
 
 
 def _explained(error: BaseException, run: SearchRun) -> BaseException:
@@ -155,7 +177,9 @@ def _tuner(
     callbacks: list[Callback],
     left: int,
 ) -> tune.Tuner:
-    trainable = functools.partial(train, work=objective, run=run.path, cpus=plan.cpus, gpus=plan.gpus)
+    sender = sender_of(run.path)
+    store = sender.store if sender else None
+    trainable = functools.partial(train, work=objective, run=run.path, cpus=plan.cpus, gpus=plan.gpus, store=store)
     return tune.Tuner(
         tune.with_resources(trainable, {"cpu": plan.cpus, "gpu": plan.gpus}),
         tune_config=tune.TuneConfig(
@@ -206,8 +230,10 @@ class _Stop(Stopper):  # type: ignore[misc]
     where they are, for a resumed search.
     """
 
-    def __init__(self, searcher: StudySearch, plan: SearchPlan, fits_left: FitsLeft | None = None) -> None:
-        self._searcher, self._plan = searcher, plan
+    def __init__(
+        self, searcher: StudySearch, plan: SearchPlan, fits_left: FitsLeft | None = None, sender: Sender | None = None
+    ) -> None:
+        self._searcher, self._plan, self._sender = searcher, plan, sender
         self._fits_left = fits_left or (lambda trials: plan.fits_after)
         self._began = time.monotonic()
         self._reserve: tuple[int, float] = (-1, 0.0)
@@ -250,6 +276,7 @@ class _Stop(Stopper):  # type: ignore[misc]
             or self.failed_by_machine
             or self._searcher.error
             or self._searcher.full_disk
+            or (self._sender and self._sender.lost)
         )
 
     def _over_s(self) -> float:

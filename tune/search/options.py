@@ -47,6 +47,7 @@ class SearchOptions(SharedOptions):
         *("seed", "split_seed", "split", "corrections", "skip_bad", "people_from", "extra"),
         *("max_megapixels", "max_aspect", "trials", *SharedOptions.MACHINE),
         *("sampler", "scheduler", "learn_from", "finalists", "repeats", "repeat_by", "retrain_on_all", "log", "keep"),
+        "storage",
     )
     KEPT: ClassVar[tuple[str, ...]] = (
         *("trials", "sampler", "scheduler", "finalists", "repeats", "repeat_by", "space", "log", "keep"),

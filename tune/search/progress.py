@@ -100,7 +100,7 @@ class Progress(LivePicture, Callback):  # type: ignore[misc]
         run: SearchRun,
         study: optuna.Study,
         plain: bool | None = None,
-        on_end: Callable[[Record], None] | None = None,
+        on_end: Callable[[Record], object] | None = None,
     ) -> None:
         super().__init__(plain, stays=True)
         self._on_end = on_end or (lambda ended: None)

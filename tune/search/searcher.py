@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +54,13 @@ class StudySearch(Searcher):  # type: ignore[misc]
     Args:
         plan: its space, base recipe, pinned values and seed are used.
         run: its journal must be mended and held (`RunFolder.driving`).
+        fetch: brings the folder of a trial whose worker is gone, where that was on another node; None: it is here.
     """
 
-    def __init__(self, plan: SearchPlan, run: SearchRun) -> None:
+    def __init__(self, plan: SearchPlan, run: SearchRun, fetch: Callable[[Path], object] | None = None) -> None:
         super().__init__(metric=METRIC, mode=MODE)
         self.plan, self.run = plan, run
+        self._fetch = fetch or (lambda folder: None)
         self.study = records.open_study(run)
         self._storage = storage_of(self.study)
         # Each trial has a sampler of its own (`samplers.create`). The study's must not draw or note anything when a
@@ -127,7 +129,9 @@ class StudySearch(Searcher):  # type: ignore[misc]
     def working(self) -> bool:
         """Whether a trial is at work, apart from those that are left. One that waits for cores has no folder yet."""
         live = self.trials.keys() - self.ended - self._left
-        return any(self.run.trial(records.trial_id(self.trials[key].number)).exists() for key in live)
+        at_work = (self.trials[key] for key in live)
+        # The folder of one on another node may be there alone.
+        return any(self._folder(trial).exists() or self._frozen(trial).intermediate_values for trial in at_work)
 
     def leave(self, trial_id: str) -> None:
         """Record no end when Ray stops this trial: it stays RUNNING in the study, and can be resumed."""
@@ -210,6 +214,7 @@ class StudySearch(Searcher):  # type: ignore[misc]
 
     def _end_without_result(self, trial_id: str, trial: optuna.Trial, error: bool) -> None:
         """Record the end of a trial that has reported none: its worker died, was not replaced again, or never began."""
+        self._fetch(self._folder(trial))
         why = self._explain(trial_id, trial) if error else "It reported nothing."
         short = attempts.killed_for_memory(self._folder(trial))
         if error and not short and self._begun_ns(trial) == self._begun_before[trial_id]:  # no worker has come to it

@@ -41,6 +41,7 @@ from tune.runs.session import (
 )
 from tune.runs.shares import Demand
 from tune.runs.stopping import Outcome, Reason
+from tune.runs.stored import keeping as stored
 from tune.search.dry_run import print_plan
 from tune.search.ending import (
     SearchOutcome,
@@ -97,6 +98,7 @@ def _begin(options: SearchOptions, caller: Caller) -> int:
         stack.enter_context(options.limits.within())
         if options.name:
             SearchRun.check_free(options.runs, options.name)
+        stored.check_free(SearchRun, options)
         machine = machine_of(options, stack)
         resolved = resolve(options, machine)
         say_all(resolved.notes)
@@ -110,6 +112,7 @@ def _begin(options: SearchOptions, caller: Caller) -> int:
             print_plan(options, resolved, known=n_importable(resolved.plan))
             return 0
         name = options.name or f"{resolved.space.name}-{datetime.now():%Y%m%d-%H%M%S}"
+        lease = stack.enter_context(stored.begun(SearchRun, options, name))
         made = SearchRun.create(options.runs, name, resolved.record(options))
         stack.enter_context(made.driving())
         emit_run(made, options.trials)
@@ -123,6 +126,7 @@ def _begin(options: SearchOptions, caller: Caller) -> int:
             raise
         caller.found(made)
         stack.enter_context(saying_how_to_go_on(made))
+        stack.enter_context(stored.keeping(made, lease))
         return _search(options, resolved, made, there, caller)
 
 
@@ -130,10 +134,10 @@ def _resume(stated: SearchOptions, place: str, caller: Caller) -> int:
     from tune.runs.study import records, trials_of  # these import optuna
     from tune.upkeep.repair import check_trials
 
-    found = SearchRun.open(place, stated.runs)
-    options = stated.resumed(found)
-    caller.found(found)
     with ExitStack() as stack:
+        found, lease = stored.found(SearchRun, stated, place, stack)
+        options = stated.resumed(found)
+        caller.found(found)
         stack.enter_context(options.limits.within())
         stack.enter_context(saying_how_to_go_on(found))
         if not options.plan:
@@ -141,6 +145,7 @@ def _resume(stated: SearchOptions, place: str, caller: Caller) -> int:
             wait_for_killed_driver(found)
             emit_run(found, options.trials)
             _set_aside_damaged(found)
+            stack.enter_context(stored.keeping(found, lease))
         check_trials(found)
         trials = records(found)
         ended = sum(trial.state.ended for trial in trials)
@@ -255,7 +260,7 @@ def _search(options: SearchOptions, resolved: Resolved, run: SearchRun, there: C
     typer.echo(f"Run {run.name}: {trials} of space {resolved.space.name}, {plan.parallel} at a time, in {run.path}")
     say_dashboard(there)
     say_all(loggers.where(name, run) for name in options.log)
-    check_nodes(run, [plan.base.weights])
+    check_nodes(run, [plan.base.weights], shares_run=options.storage is None)
     objective = functools.partial(run_fit, cache=options.cache_options, shared=plan.shares_features)
     began = time.monotonic()
     # What was chosen was chosen among other trials; its fits are kept, so choosing again trains only what is missing.

@@ -2,7 +2,7 @@
 
 A trial keeps its checkpoint in its own folder, in files that are written whole, and finds it there again: a first
 start, a retry after a worker or a node died, and a resumed search are one and the same call. Ray's checkpoints are not
-used. On several nodes, the run must lie on a file system that all of them share.
+used. On several nodes, the run must lie on a file system that all of them share, or be kept in a storage.
 
 A trial reports after each epoch: `epoch` (the fidelity), `validation_f1`, `best_f1` (the running best, which Optuna and
 ASHA are given), `best_epoch`, `finished` (whether this was the recipe's last epoch), `state`, `seconds`,
@@ -17,18 +17,20 @@ from typing import Any
 import ray.tune
 
 from tune.fitting.request import Row, TrialRequest, Work
-from tune.fitting.worker import run_and_report
+from tune.fitting.stored import run_and_report_stored
 from tune.runs.folder import SearchRun
 from tune.states import TrialState
+from tune.storage.store import Store
 
 
-def train(config: dict[str, Any], *, work: Work, run: Path, cpus: int, gpus: float) -> None:
+def train(config: dict[str, Any], *, work: Work, run: Path, cpus: int, gpus: float, store: Store | None = None) -> None:
     """Run a trial: the function that Ray Tune calls in a worker.
 
-    `config` holds `trial` (its id) and `recipe` (all keys).
+    `config` holds `trial` (its id) and `recipe` (all keys); `store` is the run's place in a storage.
     """
     folder = SearchRun(run).trial(config["trial"])
-    run_and_report(TrialRequest(config["trial"], config["recipe"], folder, run, cpus, gpus), work, report)
+    request = TrialRequest(config["trial"], config["recipe"], folder, run, cpus, gpus)
+    run_and_report_stored(request, work, report, store)
 
 
 def report(row: Row, state: TrialState, message: str = "") -> None:

@@ -80,11 +80,15 @@ def _of_other_repeats(run: SearchRun, trials: Sequence[Record]) -> list[Path]:
     return [file for folder in others for file in files_of(folder)]
 
 
-def remove_unneeded(run: SearchRun, trials: Sequence[Record], keeping: Keeping) -> None:
-    """Remove the checkpoint files that the run can do without; one that resists stays until the next time."""
+def remove_unneeded(run: SearchRun, trials: Sequence[Record], keeping: Keeping) -> list[Path]:
+    """Remove the checkpoint files that the run can do without, and return them; one that resists stays until the next
+    time."""
+    removed = []
     for file in unneeded(run, trials, keeping):
         with suppress(OSError):
             file.unlink(missing_ok=True)
+            removed.append(file)
+    return removed
 
 
 class Keeper:
@@ -98,19 +102,21 @@ class Keeper:
         self._holding = {one.trial_id: one for one in trials if one.state.ended}
         self._remove()
 
-    def end(self, trial: Record) -> None:
-        """Remove what the run can do without now that this trial has ended."""
-        if trial.state.ended:
-            self._holding[trial.trial_id] = trial
-            self._remove()
+    def end(self, trial: Record) -> list[Path]:
+        """Remove what the run can do without now that this trial has ended; return it."""
+        if not trial.state.ended:
+            return []
+        self._holding[trial.trial_id] = trial
+        return self._remove()
 
-    def _remove(self) -> None:
-        remove_unneeded(self._run, list(self._holding.values()), self._keeping)
+    def _remove(self) -> list[Path]:
+        removed = remove_unneeded(self._run, list(self._holding.values()), self._keeping)
         self._holding = {
             name: one
             for name, one in self._holding.items()
             if any(files_of(folder) for folder in _folders(self._run, one))
         }
+        return removed
 
 
 def _goes_on(run: SearchRun, trial: Record) -> bool:

@@ -1,0 +1,203 @@
+"""A driver keeps its run in a storage, and takes it from there on a disk that does not have it, or has less of it."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from maskcls.errors import CallError, RunError
+from tests.s3 import S3
+from tests.tune.made_run import made_run
+from tune.runs.folder import NameInUse, SearchRun
+from tune.runs.stored import keeping, lease
+from tune.runs.stored.keeping import Sender, sender_of
+from tune.runs.study import open_study, records
+from tune.search.options import SearchOptions
+from tune.storage.store import Store
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeping, "_LOOK_S", 0.05)
+    monkeypatch.setattr(lease, "_SETTLES_S", 0.0)
+
+
+def options(storage: object, runs: Path, **more: object) -> SearchOptions:
+    return SearchOptions.model_validate({"storage": str(storage), "runs": runs, "space": "freezing", **more})
+
+
+def kept(run: SearchRun, storage: object, do: Callable[[Sender], object] = lambda sender: None) -> None:
+    """What a driver does with a new run in a storage."""
+    with (
+        keeping.begun(SearchRun, options(storage, run.path.parent), run.name) as hold,
+        keeping.keeping(run, hold) as sender,
+    ):
+        assert sender is not None
+        assert sender_of(run.path) is sender
+        do(sender)
+    assert sender_of(run.path) is None
+
+
+def taken(storage: object, runs: Path, place: str = "made", **more: object) -> SearchRun:
+    with ExitStack() as stack:
+        found, hold = keeping.found(SearchRun, options(storage, runs, **more), place, stack)
+        assert hold is not None
+        stack.enter_context(keeping.keeping(found, hold))
+        return found
+
+
+def files(run: SearchRun) -> dict[str, bytes]:
+    return {
+        file.relative_to(run.path).as_posix(): file.read_bytes()
+        for file in run.path.rglob("*")
+        if file.is_file() and not file.name.startswith(".")
+    }
+
+
+@pytest.fixture(params=["folder", "s3"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "folder":
+        return str(tmp_path / "storage")
+    s3: S3 = request.getfixturevalue("s3")
+    return s3.address(tmp_path.name)
+
+
+def test_a_run_is_taken_up_on_another_disk(storage: str, tmp_path: Path) -> None:
+    run = made_run(tmp_path / "here", 6)
+    (run.best / "sub").mkdir(parents=True)
+    (run.best / "sub" / "bundle.json").write_text("{}")
+    kept(run, storage)
+    found = taken(storage, tmp_path / "there")
+    assert files(found) == files(run)
+    assert records(found) == records(run)
+    assert found.experiment.is_dir()
+    assert found.journal.stat().st_mtime_ns == run.journal.stat().st_mtime_ns, "by which it is known what is older"
+
+
+def test_what_is_written_while_it_works_is_there_when_it_is_asked_for(storage: str, tmp_path: Path) -> None:
+    run = made_run(tmp_path / "here", 2)
+    copy = SearchRun(tmp_path / "copy")
+
+    def go_on(sender: Sender) -> None:
+        study = open_study(run)
+        study.tell(study.ask(), 0.5)
+        run.leaderboard.write_text("trial\n")
+        sender.flush()
+        keeping.fetch(SearchRun, sender.store, copy.path)
+
+    kept(run, storage, go_on)
+    assert files(copy) == files(run)
+
+
+def test_a_trial_that_ran_on_another_node_is_fetched_and_its_weights_are_deleted(tmp_path: Path) -> None:
+    storage, run = tmp_path / "storage", made_run(tmp_path / "here", 2)
+    elsewhere = Store(str(storage), "made").below("trials/0002")
+    elsewhere.put("best-1.safetensors", b"weights")
+
+    def end(sender: Sender) -> None:
+        trial = run.trial("0002")
+        sender.later(lambda: sender.exchange(trial))
+        sender.flush()
+        assert (trial / "best-1.safetensors").read_bytes() == b"weights"
+        (trial / "best-1.safetensors").unlink()
+        sender.later(lambda: sender.forget([trial / "best-1.safetensors"]))
+
+    kept(run, storage, end)
+    assert "best-1.safetensors" not in elsewhere.sizes()
+
+
+def test_a_name_that_the_storage_has_is_not_begun_again(tmp_path: Path) -> None:
+    kept(made_run(tmp_path / "here", 2), tmp_path / "storage")
+    again = options(tmp_path / "storage", tmp_path / "there", name="made")
+    with pytest.raises(NameInUse, match=r"the run name 'made' is in use\. Choose another --name, or go on with it: .*"):
+        keeping.check_free(SearchRun, again)
+    with pytest.raises(NameInUse), keeping.begun(SearchRun, again, "made"):
+        pass
+
+
+def test_a_disk_that_lacks_what_another_driver_did_gets_it_and_keeps_its_own_aside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage, here, there = tmp_path / "storage", tmp_path / "here", tmp_path / "there"
+    run = made_run(here, 2)
+    kept(run, storage)
+    other = taken(storage, there)
+    other.leaderboard.write_text("what the other driver wrote")
+    taken(storage, there)
+    again = taken(storage, here)
+    assert again.path == run.path
+    assert again.leaderboard.read_text() == "what the other driver wrote"
+    assert not SearchRun(here / "made-replaced-1").leaderboard.exists()
+    assert f"What was here is now {here / 'made-replaced-1'}." in capsys.readouterr().err
+
+
+def test_a_disk_that_has_more_than_the_storage_goes_on_with_it(tmp_path: Path) -> None:
+    """Its driver was killed before it had sent all."""
+    storage, run = tmp_path / "storage", made_run(tmp_path / "here", 2)
+    kept(run, storage)
+    run.leaderboard.write_text("more")
+    taken(storage, tmp_path / "here", str(run.path))
+    shutil.rmtree(run.path)
+    assert taken(storage, tmp_path / "here").leaderboard.read_text() == "more"
+
+
+def test_a_run_that_had_no_storage_gets_one_with_all_its_trials(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "here", 6)
+    taken(tmp_path / "storage", tmp_path / "here")
+    assert files(taken(tmp_path / "storage", tmp_path / "there")) == files(run)
+
+
+def test_a_run_that_is_nowhere_is_said(tmp_path: Path) -> None:
+    with pytest.raises(CallError, match=r"There is no run 'one', neither under .* nor in the storage .*/one\."):
+        taken(tmp_path / "storage", tmp_path / "runs", "one")
+
+
+def test_an_outage_is_said_and_made_good(s3: S3, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = made_run(tmp_path / "here", 2)
+
+    def go_on(sender: Sender) -> None:
+        with s3.failing("500"):
+            run.leaderboard.write_text("later")
+            deadline = time.monotonic() + 30
+            while "goes on meanwhile" not in (said := capsys.readouterr().err):
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            assert f"The storage s3://bucket/{tmp_path.name}/made" in said
+        sender.flush()
+        assert "is in reach again." in capsys.readouterr().err
+
+    kept(run, s3.address(tmp_path.name), go_on)
+    assert taken(s3.address(tmp_path.name), tmp_path / "there").leaderboard.read_text() == "later"
+
+
+def test_an_outage_that_lasts_ends_the_work_and_leaves_it_on_the_disk(s3: S3, tmp_path: Path) -> None:
+    run = made_run(tmp_path / "here", 2)
+    address = s3.address(tmp_path.name)
+    with keeping.begun(SearchRun, options(address, run.path.parent), "made") as hold:
+        assert hold is not None
+        sender = Sender(run, hold, patience_s=0.5)
+        sender.__enter__()
+        sender.flush()
+        run.leaderboard.write_text("more")
+        lost = r"is out of reach .* What was done is kept in .*/made; to go on: python -m tune"
+        with s3.failing("500"), pytest.raises(RunError, match=lost):
+            sender.__exit__(None)
+
+
+def test_another_driver_that_took_over_ends_the_work(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "here", 2)
+
+    def go_on(sender: Sender) -> None:
+        sender._lease.lost = "Another driver has taken over."
+        while not sender.lost:
+            time.sleep(0.01)
+        run.leaderboard.write_text("not sent")
+
+    with pytest.raises(RunError, match="Another driver has taken over. What was done is kept"):
+        kept(run, tmp_path / "storage", go_on)
+    assert not (tmp_path / "storage" / "made" / "leaderboard.csv").exists()

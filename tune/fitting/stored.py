@@ -1,0 +1,92 @@
+"""A fit whose run is kept in a storage: its worker takes what it needs from there, and puts each epoch before it
+reports it.
+
+So a worker on another node, which has another disk, goes on from the last epoch that was reported, to the bit.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from maskcls.errors import OutOfReach
+from maskcls.training.checkpoint_files import best_name
+from maskcls.training.conditions import HARDWARE
+from tune.fitting.attempts import NOTE
+from tune.fitting.curve import NO_EPOCH
+from tune.fitting.failures import explain, state_of
+from tune.fitting.request import FitRequest, Row, Rows, Work
+from tune.fitting.worker import FitOutcome, Report, run_and_report
+from tune.states import TrialState
+from tune.storage.folder import StoredFolder
+from tune.storage.store import START_S, Store
+
+_SPLITS = "finalists/splits"
+
+
+def run_and_report_stored(
+    request: FitRequest, work: Work, report: Report | None = None, store: Store | None = None
+) -> FitOutcome:
+    """Do what `run_and_report` does for a fit of a run that is kept in a storage.
+
+    Args:
+        store: the run's place in the storage; None: the run has none.
+    """
+    if store is None:
+        return run_and_report(request, work, report)
+    report = report or (lambda row, state, message: None)
+    kept = folder_of(store, request.run, request.folder)
+    try:
+        _fetch(store, request, kept)
+    except (OutOfReach, OSError) as error:
+        state, message = state_of(error), explain(error)
+        report({**NO_EPOCH, "finished": False}, state, message)
+        return FitOutcome(state, message)
+
+    def begin(asked: FitRequest) -> Rows:
+        kept.send()  # the recipe: the driver knows by it that a worker has come to the fit
+        return (yield from work(asked))
+
+    def put_and_report(row: Row, state: TrialState, message: str) -> None:
+        if state in (TrialState.RUNNING, TrialState.COMPLETE):
+            put(kept)
+        else:  # the storage may be what failed
+            with suppress(OutOfReach, OSError):
+                kept.send(store=kept.store.trying(START_S))
+        report(row, state, message)
+
+    return run_and_report(request, begin, put_and_report)
+
+
+def put(kept: StoredFolder) -> None:
+    """Put what the fit's folder has, and delete what it has no longer."""
+    kept.send()
+    kept.forget_gone()
+
+
+def folder_of(store: Store, run: Path, folder: Path) -> StoredFolder:
+    """The folder of a fit, kept below the run's place; the note of a worker's attempt stays on its machine."""
+    place = folder.relative_to(run).as_posix()
+    return StoredFolder(store.below(place), folder, belongs=lambda name: name != NOTE)
+
+
+def _fetch(store: Store, request: FitRequest, kept: StoredFolder) -> None:
+    """Bring the run's photo table and splits, and what the fit, or its trial, has come to."""
+    StoredFolder(store.below("data"), request.run / "data").fetch()
+    if request.split.startswith(_SPLITS):
+        StoredFolder(store.below(_SPLITS), request.run / _SPLITS).fetch()
+    if request.trial_folder is not None:
+        of_trial = folder_of(store, request.run, request.trial_folder)
+        if not request.continues_trial:
+            of_trial = StoredFolder(of_trial.store, of_trial.folder, belongs=lambda name: name == HARDWARE)
+        of_trial.fetch()
+    if kept.fetch():
+        _remove_older(kept, request.checkpoint_folder)
+
+
+def _remove_older(kept: StoredFolder, checkpoint: Path) -> None:
+    """Remove weights of epochs that this node had before another one went on."""
+    current = {Path(name).name for name in kept.names()}
+    for file in checkpoint.glob(best_name("*")):
+        if file.name not in current:
+            file.unlink(missing_ok=True)

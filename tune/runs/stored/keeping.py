@@ -1,0 +1,311 @@
+"""What a driver does with its run in a storage: it takes the run from there, and keeps there what it writes.
+
+The run's folder stays on the driver's own disk, with its locks and the journal, to which lines are appended; an object
+store has neither locks nor appending. A thread of its own puts what has changed since, so that neither a trial nor the
+driver waits for the storage. What a trial needs to go on is put by its worker (`tune.fitting.stored`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+from maskcls.errors import CallError, OutOfReach, RunError
+from maskcls.files import parse_object, write_atomically
+from maskcls.text import command
+from tune.runs.folder import BEST_EARLIER, KINDS, NameInUse, RunFolder, passing
+from tune.runs.options import SharedOptions
+from tune.runs.session import say
+from tune.runs.stored.lease import LEASE, Lease, TakenOver, held
+from tune.storage.folder import INDEX, StoredFolder
+from tune.storage.store import PATIENCE_S, START_S, Store
+
+NOTE = ".storage.json"
+"""In a run's folder on this disk: which drivers' work it holds, by their leases."""
+FITS = ("trials", "finalists", "fits")
+"""Folders of a run that hold one folder for each fit, which the fit's worker puts into the storage."""
+_LOOK_S, _LONGEST_WAIT_S = 1.0, 30.0
+_SHARE = 0.2
+"""Of the time in which the storage may be busy with what the driver writes: a long journal is put less often."""
+_AT_A_TIME = 8
+_Run = TypeVar("_Run", bound=RunFolder)
+_SENDERS: dict[Path, Sender] = {}
+
+
+def sender_of(run: Path) -> Sender | None:
+    """Return what keeps this run in a storage, in the process of its driver; None where nothing does."""
+    return _SENDERS.get(run)
+
+
+class Sender:
+    """Keeps in the storage what the run's driver writes. To be used as a context, by the driver that holds the run."""
+
+    def __init__(self, run: RunFolder, lease: Lease, *, patience_s: float = PATIENCE_S) -> None:
+        self.run, self.store = run, lease.store.trying(patience_s)
+        self.lost = ""
+        """Why the run cannot be kept in the storage any longer; "" while it can."""
+        self._lease, self._patience_s = lease, patience_s
+        self._folders: dict[str, StoredFolder] = {}
+        self._tasks: list[Callable[[], object]] = []
+        self._changed = threading.Condition()
+        self._wanted = self._done = 0
+        """Rounds that were asked for, and those that have ended."""
+        self._is_closing = False
+        self._thread = threading.Thread(target=self._work, name="storage", daemon=True)
+
+    def __enter__(self) -> Sender:
+        _note(self.run.path, self._lease)
+        _SENDERS[self.run.path] = self
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        try:
+            self.flush()
+        except RunError as error:
+            if kind is None:
+                raise
+            say(str(error))
+        finally:
+            with self._changed:
+                self._is_closing = True
+                self._changed.notify_all()
+            self._thread.join()
+            del _SENDERS[self.run.path]
+
+    def later(self, task: Callable[[], object]) -> None:
+        """Do a task once all that the driver has written until now is in the storage.
+
+        It is done again if it raises OutOfReach.
+        """
+        with self._changed:
+            self._tasks.append(task)
+            self._changed.notify_all()
+
+    def flush(self) -> None:
+        """Wait until all that was written and asked until now is done. Raises RunError where it cannot be."""
+        with self._changed:
+            self._wanted += 1
+            round_ = self._wanted
+            self._changed.notify_all()
+            while self._done < round_ and not self.lost:
+                self._changed.wait(0.5)
+        if self.lost:
+            raise RunError(f"{self.lost} What was done is kept in {self.run.path}; to go on: {self.run.resume_command}")
+
+    def folder(self, path: Path, *, deep: bool = True) -> StoredFolder:
+        """The folder of the run, which is kept below the run's place."""
+        place = path.relative_to(self.run.path).as_posix()
+        return StoredFolder(self.store.trying(0.0).below("" if place == "." else place), path, deep=deep)
+
+    def fetch(self, path: Path) -> None:
+        """Bring what the storage has of a fit's folder, where it is in reach."""
+        kept = self.folder(path)
+        kept.store = kept.store.trying(START_S)
+        with suppress(OutOfReach, OSError):
+            kept.fetch()
+
+    def exchange(self, path: Path) -> None:
+        """Bring what the storage has of a fit's folder, and put what the driver has written there."""
+        folder = self.folder(path)
+        folder.fetch()
+        folder.send()
+
+    def forget(self, files: Iterable[Path]) -> None:
+        """Delete files from the storage that were removed here."""
+        names: dict[Path, list[str]] = {}
+        for file in files:
+            fit = self.run.path.joinpath(*file.relative_to(self.run.path).parts[:2])
+            names.setdefault(fit, []).append(file.relative_to(fit).as_posix())
+        for fit, gone in names.items():
+            self.folder(fit).forget(gone)
+
+    def _work(self) -> None:
+        failing_since, wait_s = None, _LOOK_S
+        while not self._is_closing and not self.lost:
+            with self._changed:
+                wanted, tasks = self._wanted, list(self._tasks)
+            began = time.monotonic()
+            try:
+                self._round(tasks)
+            except TakenOver as error:
+                self.lost = str(error)
+            except (OutOfReach, OSError) as error:
+                now = time.monotonic()
+                failing_since = failing_since or now
+                if now - failing_since >= self._patience_s:
+                    self.lost = f"{error} It was so for {self._patience_s / 60:.0f} min."
+                elif now == failing_since:
+                    say(f"{error} The search goes on meanwhile, for at most {self._patience_s / 60:.0f} min.")
+                wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+            else:
+                if failing_since is not None:
+                    say(f"The storage {self.store} is in reach again.")
+                failing_since, wait_s = None, max(_LOOK_S, (time.monotonic() - began) / _SHARE)
+                with self._changed:
+                    self._done = wanted
+                    self._changed.notify_all()
+            with self._changed:
+                if self._wanted == self._done or failing_since is not None:
+                    self._changed.wait(wait_s)
+
+    def _round(self, tasks: list[Callable[[], object]]) -> None:
+        """Put what has changed, then do these tasks."""
+        if self._lease.lost:
+            raise TakenOver(self._lease.lost)
+        for place in _own_folders(self.run.path):
+            self._kept(place).send()
+        for task in tasks:
+            task()
+            self._tasks.remove(task)
+
+    def _kept(self, place: Path) -> StoredFolder:
+        key = str(place)
+        if key not in self._folders:
+            self._folders[key] = self.folder(place, deep=place != self.run.path)
+        return self._folders[key]
+
+
+def _own_folders(run: Path) -> list[Path]:
+    """Return the folders of a run that its driver fills, the run's own at last: its record speaks of the others."""
+    named = [run / "data", run / "finalists" / "splits", run / "best", run / "best-on-all", run / "predictions"]
+    return [folder for folder in (*named, *run.glob(f"{BEST_EARLIER}*"), run) if folder.is_dir()]
+
+
+def _fits(run: Path) -> list[Path]:
+    return [fit for part in FITS for fit in sorted((run / part).glob("[!.]*")) if fit.is_dir()]
+
+
+@contextmanager
+def keeping(run: RunFolder, lease: Lease | None) -> Iterator[Sender | None]:
+    """Within the block, keep the run in the storage of its lease; without one do nothing."""
+    if lease is None:
+        (run.path / NOTE).unlink(missing_ok=True)
+        yield None
+        return
+    with Sender(run, lease) as sender:
+        if lease.is_new:
+            sender.later(lambda: [sender.folder(fit).send() for fit in _fits(run.path)])
+        sender.flush()
+        yield sender
+
+
+def check_free(kind: type[RunFolder], options: SharedOptions, name: str | None = None) -> None:
+    """Raise NameInUse if a run in the storage has the name, and RunError if the storage is out of reach.
+
+    Args:
+        name: None: the one of the options, which may have none.
+    """
+    if options.storage is None or options.plan:
+        return
+    name = name or options.name
+    store = Store(options.storage, name or "").trying(START_S, at_start=True)
+    try:
+        is_there = store.read(kind.record_name) is not None
+    except OutOfReach as error:
+        raise RunError(f"{error} Nothing was begun.") from None
+    if is_there and name:
+        raise NameInUse(
+            f"{store} exists already: the run name {name!r} is in use. Choose another --name, or go on with it: "
+            f"{command(KINDS[kind.record_name][1], '--resume', name, '--storage', options.storage)}"
+        )
+
+
+@contextmanager
+def begun(kind: type[RunFolder], options: SharedOptions, name: str) -> Iterator[Lease | None]:
+    """Within the block, hold a new run in the storage, if the options have one. Raises what `check_free` does."""
+    if options.storage is None:
+        yield None
+        return
+    with held(Store(options.storage, name)) as lease:
+        check_free(kind, options, name)
+        yield lease
+
+
+def found(kind: type[_Run], options: SharedOptions, place: str, stack: ExitStack) -> tuple[_Run, Lease | None]:
+    """Return the run to go on with, from the storage where that is further than this disk, and the hold on it there.
+
+    Args:
+        options: as stated; without --storage the run's own counts.
+        stack: ends the hold.
+    """
+    here = _here(kind, place, options.runs)
+    address = options.storage
+    if "storage" not in options.model_fields_set and here is not None:
+        address = here.record().call.get("storage")
+    if address is None or options.plan:
+        return kind.open(place, options.runs), None
+    path = here.path if here else (options.runs / Path(place).name).absolute()
+    lease = stack.enter_context(held(Store(address, path.name)))
+    _take(kind, path, lease, is_here=here is not None)
+    if here is None and not path.exists():
+        raise CallError(
+            f"There is no run {place!r}, neither under {options.runs} nor in the storage {lease.store}. Check --resume "
+            "and --storage."
+        )
+    return kind.open(path), lease
+
+
+def _here(kind: type[_Run], place: str, runs: Path) -> _Run | None:
+    is_here = any((folder / kind.record_name).is_file() for folder in (Path(place).expanduser(), runs / place))
+    return kind.open(place, runs) if is_here else None
+
+
+def _take(kind: type[RunFolder], path: Path, lease: Lease, *, is_here: bool) -> None:
+    """Put the run's folder in place as the storage has it, unless what is here came after that."""
+    lease.is_new = lease.store.read(kind.record_name) is None
+    if lease.is_new:
+        return
+    if is_here and lease.previous in _noted(path):
+        return
+    if is_here:
+        numbered = (path.with_name(f"{path.name}-replaced-{number}") for number in itertools.count(1))
+        aside = next(other for other in numbered if not other.exists())
+        path.rename(aside)
+        say(f"The storage has the run {path.name} as another driver went on with it. What was here is now {aside}.")
+    say(f"Fetching the run {path.name} from {lease.store}.")
+    new = passing(path)
+    try:
+        fetch(kind, lease.store.trying(START_S), new)
+        new.rename(path)
+    except OutOfReach as error:
+        raise RunError(f"{error} Nothing was begun.") from None
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def fetch(kind: type[RunFolder], store: Store, folder: Path) -> None:
+    """Bring a whole run from its place in the storage into a folder."""
+    for part in kind.parts:
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    indexed = [name for name in store.sizes() if name.rpartition("/")[2] == INDEX]
+    places = sorted({name.rpartition("/")[0] for name in indexed})
+    with ThreadPoolExecutor(_AT_A_TIME) as pool:
+        list(pool.map(lambda place: _fetch_one(store, folder, place), places))
+
+
+def _fetch_one(store: Store, folder: Path, place: str) -> None:
+    StoredFolder(
+        store.below(place), folder / place, deep=bool(place), belongs=lambda name: name not in (INDEX, LEASE)
+    ).fetch()
+
+
+def _noted(path: Path) -> list[str]:
+    try:
+        owners = parse_object((path / NOTE).read_bytes())["owners"]
+    except (OSError, ValueError, LookupError):
+        return []
+    return [str(owner) for owner in owners] if isinstance(owners, list) else []
+
+
+def _note(path: Path, lease: Lease) -> None:
+    owners = dict.fromkeys([*_noted(path), *filter(None, [lease.previous]), lease.owner])
+    write_atomically(path / NOTE, json.dumps({"storage": str(lease.store), "owners": list(owners)}) + "\n")
