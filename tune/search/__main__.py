@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -196,7 +196,11 @@ def main(
     """
     if list_spaces:
         _list_spaces()
-        return
+    else:
+        _search(context)
+
+
+def _search(context: typer.Context) -> NoReturn:
     from tune.search import session
     from tune.search.options import SearchOptions
 

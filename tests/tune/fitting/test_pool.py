@@ -278,7 +278,7 @@ def test_a_worker_that_took_the_last_memory_is_out_of_memory(tmp_path: Path) -> 
     request.folder.mkdir(parents=True)
     driver = fits._Driver.__new__(fits._Driver)
     vars(driver).update(
-        _ray=Ray(), _flying={1: request}, _on_end=None, failed=0, _progress=FitProgress(1, 0, plain=True)
+        _ray=Ray(), _sender=None, _flying={1: request}, _on_end=None, failed=0, _progress=FitProgress(1, 0, plain=True)
     )
     driver._progress.begin(request, [])
     again: list[FitRequest] = []
