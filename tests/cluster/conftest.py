@@ -11,6 +11,11 @@ import pytest
 from tests.cluster.machines import Lan, Machine, cannot, lan
 
 PORT = 6379
+ALERT = {
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "1000",
+    "RAY_health_check_failure_threshold": "3",
+}
 
 
 @dataclass
@@ -53,7 +58,16 @@ def empty_lan(tmp_path: Path) -> Iterator[Lan]:
 
 @pytest.fixture
 def cluster(empty_lan: Lan) -> RayCluster:
-    """A head that asks for no token, and no workers yet."""
-    head = empty_lan.machine("head")
+    """A head that asks for no token and has Ray's own time limits, and no workers yet."""
+    return _begun(empty_lan.machine("head"), empty_lan)
+
+
+@pytest.fixture
+def alert_cluster(empty_lan: Lan) -> RayCluster:
+    """As `cluster`, but a node that does not answer is given up after seconds, not after a minute."""
+    return _begun(empty_lan.machine("head", env=ALERT), empty_lan)
+
+
+def _begun(head: Machine, lan: Lan) -> RayCluster:
     head.ray_start("--head", "--port", PORT, "--num-cpus", 0, "--include-dashboard", "false")
-    return RayCluster(empty_lan, head)
+    return RayCluster(lan, head)

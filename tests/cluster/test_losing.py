@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -74,29 +75,36 @@ class Search:
         assert out.split()[-2:] == ["finished", "0"], out + err
 
 
-def test_a_worker_node_that_dies_in_training_costs_one_epoch_at_most(cluster: RayCluster) -> None:
-    kill_in_training(cluster, kills=1, trials=1, epochs=10)
+def test_a_worker_node_that_dies_in_training_costs_one_epoch_at_most(alert_cluster: RayCluster) -> None:
+    worker = alert_cluster.join("one")
+    search = Search(alert_cluster, "broken", trials=1, epochs=8, sleep_s=0.3)
+    search.wait_for(3)
+    worker.power_off()
+    alert_cluster.join("two")
+    search.finish()
+    assert is_whole(search, trials=1)
+    assert again(search) <= 1
+    assert hosts(search.run) == {"one", "two"}
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(1500)
-def test_worker_nodes_that_die_ten_times(cluster: RayCluster) -> None:
-    kill_in_training(cluster, kills=10, trials=3, epochs=40)
-
-
-def kill_in_training(cluster: RayCluster, *, kills: int, trials: int, epochs: int) -> None:
-    """Switch the only worker off in the middle of an epoch, and a new one on, so often; then compare all numbers."""
-    worker = cluster.join("worker-0")
-    whole = Search(cluster, "unbroken", trials=trials, epochs=epochs)
+@pytest.mark.parametrize(("kills", "files_are_lost"), [(10, False), (10, True)])
+def test_worker_nodes_that_die_ten_times(alert_cluster: RayCluster, kills: int, files_are_lost: bool) -> None:
+    """With its files a trial goes on after its last epoch; without them it begins again, with the same numbers."""
+    worker, trials, epochs = alert_cluster.join("worker-0"), 3, 30
+    whole = Search(alert_cluster, "unbroken", trials=trials, epochs=epochs)
     whole.finish()
-    broken = Search(cluster, "broken", trials=trials, epochs=epochs, sleep_s=0.5)
+    broken = Search(alert_cluster, "broken", trials=trials, epochs=epochs, sleep_s=0.3)
     times = random.Random(SEED_OF_TIMES)
-    at = sorted(times.sample(range(2, trials * epochs - 1), kills))
-    for number, epoch in enumerate(at, start=1):
-        broken.wait_for(epoch % epochs or epochs, f"{epoch // epochs:04d}")
-        time.sleep(times.uniform(0, 0.5))
+    computed_in_turn = [(trial, epoch) for trial in ids(whole) for epoch in whole.epochs(trial)]
+    for number, (trial, epoch) in enumerate(sorted(times.sample(computed_in_turn[:-2], kills)), start=1):
+        broken.wait_for(epoch, trial)
+        time.sleep(times.uniform(0, 0.3))
         worker.power_off()
-        worker = cluster.join(f"worker-{number}")
+        if files_are_lost:
+            shutil.rmtree(broken.run.trial(trial))
+        worker = alert_cluster.join(f"worker-{number}")
     broken.finish()
     assert reported(broken.run) == reported(whole.run)
     assert again(broken) <= kills, "no kill cost more than the epoch that it fell into"

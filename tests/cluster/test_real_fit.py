@@ -44,8 +44,9 @@ def curve(run: SearchRun) -> list[dict[str, object]]:
 @pytest.mark.soak
 @pytest.mark.timeout(1200)
 def test_a_fit_whose_node_dies_has_the_unbroken_curve_with_and_without_its_files(
-    cluster: RayCluster, demo_faces: DemoFaces
+    alert_cluster: RayCluster, demo_faces: DemoFaces
 ) -> None:
+    cluster = alert_cluster
     shutil.copytree(demo_faces(24, 4), cluster.lan.shared / "faces")
     worker = cluster.join("worker-0")
     whole, driver = search(cluster, "whole")

@@ -111,6 +111,6 @@ def test_machines_with_the_token_join_and_see_and_others_learn_why_not(empty_lan
 
     searched = third.run(*User(third, empty_lan.shared, empty_lan.shared).words("one", 1, "--address", address))
     assert searched.returncode != 0
-    print(searched.stderr)
+    assert searched.stderr.startswith(f"Error: Ray at {address} has no node on this machine, and a driver needs one")
     second.power_off()
     wait_until(lambda: "1 node alive, 1 dead" in third.run(*status).stdout, "the head has given the node up", 180)

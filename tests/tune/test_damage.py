@@ -42,7 +42,8 @@ from tune.selection.choice import is_made, summary
 from tune.selection.export import complete_states
 from tune.selection.finalists import Design, read_finalists
 from tune.selection.record import read_choice
-from tune.upkeep.inventory import parts_of, prunable, summaries
+from tune.upkeep.inventory import parts_of, summaries
+from tune.upkeep.pruning import prunable
 from tune.upkeep.repair import check_trials, repair
 
 RECIPE = Recipe().override({"backbone": "test_resnet", "weights": "none", "image_size": 32, "frozen_stages": 0})

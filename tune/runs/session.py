@@ -16,11 +16,13 @@ from maskcls.errors import Damaged, DataError, RunError
 from maskcls.files import FULL, FileKind, write_atomically, write_csv
 from maskcls.models.weights import check_reachable
 from maskcls.recipe import Recipe
+from maskcls.stores.cache_options import default_cache
 from maskcls.stores.network import note_on_network
 from maskcls.text import command, printable, shown
 from tune.runs import cluster, events
 from tune.runs.cluster import Cluster
 from tune.runs.folder import KINDS, NameInUse, RunFolder
+from tune.runs.joined_ray.token import shows_token
 from tune.runs.local_ray.place import find_place, token_command
 from tune.runs.options import SharedOptions
 from tune.runs.record import NOT_ENDED
@@ -104,7 +106,8 @@ def machine_of(options: SharedOptions, stack: ExitStack) -> Cluster:
 
     Without one this machine, with no Ray started.
     """
-    say_all(filter(None, [note_on_network(options.cache_options.folder)]))
+    if not options.plan:
+        say_all(filter(None, [note_on_network(options.cache or default_cache())]))
     if options.address or cluster.is_up():
         return stack.enter_context(cluster.connected(options.address))
     if not options.plan:
@@ -115,7 +118,8 @@ def machine_of(options: SharedOptions, stack: ExitStack) -> Cluster:
 def say_dashboard(there: Cluster) -> None:
     """Print where Ray's dashboard is."""
     if there.dashboard:
-        typer.echo(f"Ray's dashboard: http://{there.dashboard} (it asks for a token: `{token_command()}` prints it)")
+        token = f" (it asks for a token: `{token_command()}` prints it)" if shows_token() else ""
+        typer.echo(f"Ray's dashboard: http://{there.dashboard}{token}")
 
 
 def check_weights(recipes: Iterable[Recipe], *, names: bool = True) -> None:

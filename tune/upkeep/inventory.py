@@ -1,19 +1,18 @@
-"""What lies under --runs: each run's state, scores and size, and which of its files it can do without."""
+"""What lies under --runs: each run's state, scores and size."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from maskcls.errors import CallError, MaskclsError
 from maskcls.text import counted
 from tune.runs import leaderboard
-from tune.runs.folder import DEFAULT_KEEP, KINDS, ComparisonRun, RunFolder, SearchRun
+from tune.runs.folder import KINDS, ComparisonRun, RunFolder, SearchRun
 from tune.runs.holdout_record import holdout_evaluations
 from tune.runs.record import NOT_ENDED, RunRecord
 from tune.runs.study import records
-from tune.selection.keeping import Keeping, unneeded
 
 _TYPES = (SearchRun, ComparisonRun)
 
@@ -94,27 +93,6 @@ def parts_of(run: RunFolder) -> list[tuple[str, int]]:
     return sorted(sizes.items(), key=lambda one: -one[1])
 
 
-def prunable(run: SearchRun, keep: int | None = None) -> list[tuple[Path, int]]:
-    """Return the files that a search can do without, with their sizes in bytes.
-
-    These are the weights that `tune.selection.keeping` does not keep, and all that Ray has written. Raises DataError
-    where the journal is damaged: then nobody knows which trials are best.
-
-    Args:
-        keep: of how many trials the weights stay; None: as the run's own call says.
-    """
-    record = run.record()
-    keeping = Keeping(keep or record.option("keep", DEFAULT_KEEP), record.option("finalists", 0))
-    weights = [(file, file.lstat().st_size) for file in unneeded(run, records(run), keeping)]
-    return [*weights, *_matching(run.path, "experiment/**/*")]
-
-
-def remove_all(files: Iterable[Path]) -> None:
-    """Remove the files, one after the other."""
-    for file in files:
-        file.unlink(missing_ok=True)
-
-
 def state_of(record: RunRecord) -> str:
     """Return how the last session ended, in its own words."""
     return record.sessions[-1].reason if record.sessions else NOT_ENDED
@@ -129,10 +107,10 @@ def _type_of(folder: Path) -> type[SearchRun] | type[ComparisonRun]:
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, int]]:
-    return _matching(folder, "**/*")
+    return matching(folder, "**/*")
 
 
-def _matching(folder: Path, pattern: str) -> Iterator[tuple[Path, int]]:
+def matching(folder: Path, pattern: str) -> Iterator[tuple[Path, int]]:
     """Yield the files and their sizes; a file that goes away meanwhile is left out, and links are not followed."""
     for file in folder.glob(pattern):
         try:

@@ -62,7 +62,7 @@ def _print_prunable(found: SearchRun | ComparisonRun) -> None:
     from rich.filesize import decimal
 
     from tune.runs.folder import SearchRun
-    from tune.upkeep.inventory import prunable
+    from tune.upkeep.pruning import prunable
 
     files = prunable(found) if isinstance(found, SearchRun) else []
     if files:
@@ -93,7 +93,7 @@ def prune(
     from rich.filesize import decimal
 
     from tune.runs.folder import SearchRun
-    from tune.upkeep.inventory import prunable, remove_all
+    from tune.upkeep.pruning import prunable, remove_all
 
     found = SearchRun.open(name, runs)
     with found.held():

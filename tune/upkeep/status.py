@@ -81,7 +81,8 @@ def _lines_of_run(status: RunStatus) -> list[str]:
         lines.append(
             f"Best: trial {status.best.trial}, validation macro F1 {status.best.f1:.4f} at epoch {status.best.epoch}."
         )
-    lines += [f"Trial {one.trial} {one.state}: {one.message[:_LONGEST]}" for one in status.failures[:NAMED]]
+    for one in status.failures[:NAMED]:
+        lines.append(": ".join(filter(None, [f"Trial {one.trial} {one.state}", one.message[:_LONGEST]])))
     more = len(status.failures) - NAMED
     return [*lines, f"... and {counted(more, 'failure')} more."] if more > 0 else lines
 

@@ -31,6 +31,11 @@ def find_token() -> Token | None:
     return None
 
 
+def shows_token() -> bool:
+    """Whether this process shows a token to Ray: Ray itself says so in the environment, also where it was started."""
+    return os.environ.get(MODE_VARIABLE, "").lower() == "token"
+
+
 def show_token() -> None:
     """Let this process, and what it starts, show its token from now on, as Ray does by itself for the address auto.
 

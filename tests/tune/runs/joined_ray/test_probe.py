@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from maskcls.errors import RunError
+from tune.runs.joined_ray import probe
 from tune.runs.joined_ray.probe import _check_versions, check_joinable, live_nodes, states
 from tune.runs.joined_ray.token import MODE_VARIABLE, find_token
 
@@ -68,6 +69,7 @@ def test_what_listens_and_is_no_ray_is_named_so(web_server: str) -> None:
 
 
 def test_what_listens_and_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "_ANSWER_S", 0.5)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -107,3 +109,11 @@ def test_the_token_is_looked_for_where_ray_does(monkeypatch: pytest.MonkeyPatch,
     ]
     assert "stated" not in repr(places), "it is not shown by accident"
     assert os.environ["HOME"] == str(tmp_path)
+
+
+def test_a_cluster_without_a_node_here_is_refused(ray_cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray._private import services
+
+    monkeypatch.setattr(services, "find_node_ids", lambda: {"0" * 56})
+    with pytest.raises(RunError, match=rf"^Ray at {ray_cluster} has no node on this machine, and a driver needs one"):
+        check_joinable(ray_cluster)
