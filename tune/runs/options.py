@@ -325,9 +325,11 @@ class SharedOptions(BaseModel):
         """In a job of Ray's, nothing that a run needs later lies in the folder that Ray removes after the job."""
         if info.context != RECORDED:
             weights = Path(self.weights) if self.weights not in (HUB, NONE) else None
-            runs = self.runs if self.resume is None else None  # a resume names a folder that is there
+            # A resume names a folder that is there; of a storage the next job fetches the run.
+            runs = self.runs if self.resume is None and self.storage is None else None
+            stored = Path(self.storage) if self.storage and "://" not in self.storage else None
             places = {"--data": self.data, "--extra": self.extra, "--weights": weights, "--cache": self.cache}
-            refuse_package({**places, "--runs": runs})
+            refuse_package({**places, "--runs": runs, "--storage": stored})
         return self
 
     @model_validator(mode="wrap")

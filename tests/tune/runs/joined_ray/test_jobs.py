@@ -38,6 +38,13 @@ def test_a_relative_path_is_refused_and_an_absolute_one_is_taken(package: Path, 
     assert options("--runs", tmp_path, "--data", tmp_path).runs == tmp_path
 
 
+def test_with_a_storage_the_runs_may_go_with_the_job(package: Path, tmp_path: Path) -> None:
+    """The next job fetches the run from there."""
+    assert options("--storage", "s3://bucket/runs").runs == Path("runs")
+    with pytest.raises(AssertionError, match="Error: --storage .*/stored lies in the folder into which Ray"):
+        options("--storage", "stored")
+
+
 def test_a_resume_by_its_path_needs_no_folder_of_runs(package: Path, tmp_path: Path) -> None:
     assert options("--resume", tmp_path / "run").resume == str(tmp_path / "run")
 
