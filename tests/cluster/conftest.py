@@ -59,15 +59,16 @@ def empty_lan(tmp_path: Path) -> Iterator[Lan]:
 @pytest.fixture
 def cluster(empty_lan: Lan) -> RayCluster:
     """A head that asks for no token and has Ray's own time limits, and no workers yet."""
-    return _begun(empty_lan.machine("head"), empty_lan)
+    return begun(empty_lan.machine("head"), empty_lan)
 
 
 @pytest.fixture
 def alert_cluster(empty_lan: Lan) -> RayCluster:
     """As `cluster`, but a node that does not answer is given up after seconds, not after a minute."""
-    return _begun(empty_lan.machine("head", env=ALERT), empty_lan)
+    return begun(empty_lan.machine("head", env=ALERT), empty_lan)
 
 
-def _begun(head: Machine, lan: Lan) -> RayCluster:
+def begun(head: Machine, lan: Lan) -> RayCluster:
+    """Begin a cluster on a machine, its head."""
     head.ray_start("--head", "--port", PORT, "--num-cpus", 0, "--include-dashboard", "false")
     return RayCluster(lan, head)

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from maskcls.machine import memory_groups
-from tests.cluster.conftest import RayCluster
+from tests.cluster.conftest import RayCluster, begun
 from tests.cluster.machines import wait_until
 from tests.tune.searches import computed, reported
 from tests.tune.synthetic import f1
@@ -152,6 +152,25 @@ def test_a_worker_that_is_cut_off_and_comes_back(cluster: RayCluster, seconds: i
     assert reported(broken.run) == reported(whole.run)
     assert again(broken) <= 1
     assert hosts(broken.run) == ({"worker"} if seconds == 5 else {"worker", "spare"})
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_a_head_that_dies_with_its_driver_is_replaced_by_another(cluster: RayCluster) -> None:
+    """The same command on the new head goes on with the run, whose folder both see."""
+    worker = cluster.join("worker")
+    lost = Search(cluster, "broken", trials=2, epochs=20, sleep_s=0.3)
+    lost.wait_for(6)
+    cluster.head.power_off()
+    worker.power_off()
+    new = begun(cluster.lan.machine("new-head"), cluster.lan)
+    new.join("new-worker")
+    whole = Search(new, "unbroken", trials=2, epochs=20)
+    whole.finish()
+    broken = Search(new, "broken", trials=2, epochs=20, sleep_s=0.3)
+    broken.finish()
+    assert reported(broken.run) == reported(whole.run)
+    assert again(broken) <= 1
 
 
 @pytest.mark.soak

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from maskcls.errors import MaskclsError
+from maskcls.errors import CallError, MaskclsError
 from tune.runs import leaderboard
 from tune.runs.folder import KINDS, ComparisonRun, SearchRun
 from tune.runs.study import Record, records
 from tune.states import TrialState
+from tune.storage.address import checked
+from tune.storage.folder import StoredFolder
+from tune.storage.store import START_S, Store
 from tune.upkeep.inventory import state_of
 
 _FAILURES = (TrialState.FAILED, TrialState.DIVERGED, TrialState.OUT_OF_MEMORY)
@@ -71,6 +76,24 @@ def status_of(run: SearchRun | ComparisonRun) -> RunStatus:
         return RunStatus(**{**vars(so_far), "wanted": wanted, "written": written, **_of_trials(records(run))})
     except MaskclsError as error:
         return RunStatus(run.name, kind, "damaged", "", str(run.path), problem=str(error))
+
+
+def stored_status(name: str, address: str) -> RunStatus:
+    """Return how a search stands by what a storage keeps of it. Raises CallError if it has no such search.
+
+    Args:
+        address: as --storage takes it.
+    """
+    store = Store(checked(address) or "", name).trying(START_S, at_start=True)
+    # The record says how long the journal is, so it is read first: the journal only grows.
+    record = store.read(SearchRun.record_name)
+    if record is None:
+        raise CallError(f"There is no search {name!r} in the storage {store}. Expected the name of one.")
+    with TemporaryDirectory() as there:
+        run = SearchRun(Path(there) / name)
+        StoredFolder(store, run.path, deep=False).fetch()
+        run.record_file.write_bytes(record)
+        return replace(status_of(run), path=str(store))
 
 
 def _of_trials(trials: list[Record]) -> dict[str, object]:

@@ -14,7 +14,6 @@ from maskcls.cli import run
 from maskcls.errors import CallError
 from maskcls.text import counted, printable
 from tune.durations import duration
-from tune.runs.cli import Address
 from tune.runs.joined_ray.address import host_and_port, refuse_silence
 from tune.runs.joined_ray.probe import LiveNode, live_nodes, states
 
@@ -30,7 +29,12 @@ def main(
         str | None, typer.Argument(metavar="[RUN]", help="A run's folder, or its name under --runs.")
     ] = None,
     runs: Annotated[Path, typer.Option("--runs", help="Folder of all runs.")] = Path("runs"),
-    address: Address = None,
+    storage: Annotated[
+        str | None, typer.Option("--storage", help="Where a search is kept, as it was called.", show_default="--runs")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option("--address", help="Ray cluster, as in auto or HOST:6379.", show_default="none")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
 ) -> None:
     """Say how a run stands, live or finished: trials, epochs, the best, failures; of a cluster, its nodes.
@@ -39,7 +43,7 @@ def main(
     """
     if name is None and address is None:
         raise CallError("Name a run, or a cluster with --address. `maskcls runs list` lists the runs.")
-    status = _status_of(name, runs) if name is not None else None
+    status = _status_of(name, runs, storage) if name is not None else None
     nodes = _nodes_at(address) if address is not None else None
     if as_json:
         found = {"run": status and asdict(status), "nodes": None if nodes is None else [asdict(node) for node in nodes]}
@@ -49,11 +53,11 @@ def main(
         print(printable(line))
 
 
-def _status_of(name: str, runs: Path) -> RunStatus:
+def _status_of(name: str, runs: Path, storage: str | None) -> RunStatus:
     from tune.upkeep.inventory import open_any
-    from tune.upkeep.progress import status_of
+    from tune.upkeep.progress import status_of, stored_status
 
-    return status_of(open_any(name, runs))
+    return status_of(open_any(name, runs)) if storage is None else stored_status(name, storage)
 
 
 def _nodes_at(address: str) -> list[LiveNode]:

@@ -14,6 +14,8 @@ from tune.runs import leaderboard
 from tune.runs.folder import ComparisonRun, SearchRun
 from tune.runs.record import NOT_ENDED, ComparisonRecord, Session
 from tune.runs.study import open_study, records
+from tune.storage.folder import StoredFolder
+from tune.storage.store import Store
 from tune.upkeep.status import main
 
 
@@ -57,6 +59,15 @@ def test_the_same_is_one_json_object(run: SearchRun) -> None:
     assert found["run"]["ended"] == 8
     assert found["run"]["best"]["f1"] == max(trial.f1 or 0 for trial in records(run))
     assert [one["trial"] for one in found["run"]["failures"]] == ["0005", "0007"]
+
+
+def test_a_search_is_seen_in_the_storage_that_keeps_it(run: SearchRun, tmp_path: Path) -> None:
+    storage = tmp_path / "kept"
+    StoredFolder(Store(str(storage), "made"), run.path, deep=False).send()
+    kept = status(run, "made", "--storage", storage)
+    assert kept.out.splitlines()[1:] == status(run, "made").out.splitlines()[1:]
+    assert json.loads(status(run, "made", "--storage", storage, "--json").out)["run"]["path"] == f"{storage}/made"
+    assert "There is no search 'mad' in the storage" in status(run, "mad", "--storage", storage).err
 
 
 def test_a_damaged_run_and_a_comparison_are_said_as_they_are(run: SearchRun) -> None:
