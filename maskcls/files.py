@@ -110,10 +110,19 @@ def private_folder(folder: Path) -> Path:
         return folder
 
 
+def address_of(value: object) -> str | None:
+    """Return the address, as in s3://bucket/faces, that stands in place of a path; None of a path."""
+    # A Path has made one slash of two; one letter before the colon is a disk of Windows.
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", str(value), re.DOTALL)
+    if found is None:
+        return None
+    scheme, rest = found.groups()
+    return f"{scheme}:///{rest}" if scheme == "file" else f"{scheme}://{rest}"
+
+
 def refuse_address(value: object, option: str) -> None:
     """Raise CallError where an address, as in s3://bucket/faces, stands in place of a path on this machine."""
-    # A Path has made one slash of two; one letter before the colon is a disk of Windows.
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(value)):
+    if address_of(value) is not None:
         raise CallError(
             f"{option} {shown(value)} is an address. Expected a path of this machine's file system: copy the files "
             "there, or mount the storage as a folder."

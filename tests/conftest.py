@@ -21,6 +21,7 @@ from tests.s3 import KEYS, S3
 
 if TYPE_CHECKING:
     from maskcls.serving.export import Trained
+    from maskcls.storage.store import Store
 
 ROOT = Path(__file__).parents[1]
 TINY_BACKBONE = ROOT / "tests" / "legacy" / "plugin"
@@ -182,6 +183,17 @@ def s3(s3_server: S3) -> S3:
     s3_server.requests.clear()
     s3_server.latency_s = 0.0
     return s3_server
+
+
+@pytest.fixture(params=["folder", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """An empty place in a storage of each kind."""
+    from maskcls.storage.store import Store
+
+    if request.param == "folder":
+        return Store(str(tmp_path / "storage"), patience_s=5)
+    s3: S3 = request.getfixturevalue("s3")
+    return Store(s3.address(tmp_path.name), patience_s=5)
 
 
 @pytest.fixture

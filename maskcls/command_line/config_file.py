@@ -96,8 +96,14 @@ def with_config_file(main: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _refuse_addresses(values: Mapping[str, Any], options: Sequence[Option]) -> None:
-    """Raise CallError for an address, as in s3://bucket/faces, in place of a path."""
+    """Raise CallError for an address, as in s3://bucket/faces, in place of a path.
+
+    A command with --storage takes one as --data as well.
+    """
+    takes_address = ("data",) if any(option.name == "storage" for option in options) else ()
     for option in options:
+        if option.name in takes_address:
+            continue
         if option.kind is Path or option.name in _PATHS_OR_WORDS:
             given = values.get(option.parameter)
             for value in given if isinstance(given, list | tuple) else [given]:

@@ -30,6 +30,7 @@ from maskcls.errors import DataError, FolderError, OutOfReach
 from maskcls.files import FileKind, write_atomically
 from maskcls.labels import AGES, GENDERS, MASKS, N_CLASSES, UNKNOWN
 from maskcls.stores.cache_options import CacheOptions
+from maskcls.stores.given import PixelSource
 from maskcls.stores.locks import FolderLock
 from maskcls.text import counted
 
@@ -56,6 +57,8 @@ class FaceDataset:
     photos: pd.DataFrame
     split: Split
     cache: CacheOptions
+    source: PixelSource | None = None
+    """Gives decoded photos to a machine that does not see the photos."""
 
     def pixels(self, image_size: int, progress: bool = False, face_crop: str = "none") -> NDArray[np.uint8]:
         """Return every photo through the geometry, (n, image_size, image_size, 3) uint8, mapped read-only.
@@ -78,6 +81,7 @@ class FaceDataset:
             progress,
             stamps=self._stamps,
             waits=self.cache.waits,
+            source=self.source,
         )
 
     def decoding_s(self, digest: str) -> float:

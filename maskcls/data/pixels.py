@@ -27,6 +27,7 @@ from maskcls.files import replacing, unreadable, write_atomically
 from maskcls.stores.arrays import MANIFEST, WRITE_ERRORS, StoreInfo, Stores, build_lock, building_folder, read_manifest
 from maskcls.stores.cache_options import default_cache
 from maskcls.stores.checked import CHECKSUMS, CheckedRows, RowChecks, checksum
+from maskcls.stores.given import PixelSource, take
 from maskcls.stores.locks import FolderLock
 from maskcls.text import first_lines
 
@@ -81,6 +82,7 @@ def open_or_build(
     *,
     stamps: Sequence[Stamp] | None = None,
     waits: bool = False,
+    source: PixelSource | None = None,
 ) -> tuple[Image, str]:
     """Return the photos' pixels, uint8 (n, size, size, 3), row i photo i, mapped read-only, and their digest.
 
@@ -100,6 +102,7 @@ def open_or_build(
             looked at; if there is none, the photos are taken as they are now. None: as they are now.
         waits: wait, as long as it takes, until others no longer use stores that leave no room for this one. The caller
             must use none itself, or two such callers might wait for each other.
+        source: gives the pixels where there is no store of the stamps, and the first photo is not seen here.
 
     The digest is "" if photos changed while they were decoded, so that nobody knows what the pixels show.
 
@@ -116,6 +119,9 @@ def open_or_build(
         if stamps is not None:
             store = kind.folder / digest(keys, stamps, geometry)
             pixels = _open(kind, store, store, files, geometry)
+            if pixels is None and source is not None and not Path(files[0]).exists() and source.is_there:
+                build = partial(_build, kind, store, files, geometry, budget_gb, progress, waits, source=source)
+                pixels, _ = _open_or(build, lambda: _open(kind, store, store, files, geometry), store)
         if pixels is None:
             now = read_stamps(files)
             if stamps is not None and list(stamps) != now:
@@ -245,8 +251,14 @@ def _build(
     progress: bool,
     waits: bool,
     lock: FolderLock,
+    *,
+    source: PixelSource | None = None,
 ) -> Image:
-    """Decode into a folder beside `store`, open it, then rename it to `store`. The caller holds the build lock."""
+    """Decode into a folder beside `store`, open it, then rename it to `store`. The caller holds the build lock.
+
+    Args:
+        source: gives what is decoded already; how many faces were missed, and what decoding took, is then unknown.
+    """
     started = monotonic()
     shape = _shape(files, geometry)
     n_bytes = int(np.prod(shape))
@@ -257,7 +269,11 @@ def _build(
         lock.take_folder()
         rows = np.memmap(folder / PIXELS, np.uint8, "r+", shape=shape)
         checksums = np.zeros(len(files), np.uint32)
-        counts, decoding_s = _decode_into(rows, checksums, files, geometry, progress)
+        counts, decoding_s = Counter[str](), 0.0
+        if source is None:
+            counts, decoding_s = _decode_into(rows, checksums, files, geometry, progress)
+        else:
+            take(source, geometry.face_crop, rows, checksums)
         conversions = {name: counts[name] for name in CONVERSIONS if counts[name]}
         # Before the manifest, which vouches for the pixels, and before the folder has the store's name.
         rows.flush()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tune.search.plan import Logger, Sampler, Scheduler
 
 AnyPath = str | os.PathLike[str]
-_PATHS = ("data", "weights", "split", "corrections", "runs", "resume", "new_run_from", "cache")
+_PATHS = ("weights", "split", "corrections", "runs", "resume", "new_run_from", "cache")
 
 
 class SearchCall(TypedDict, total=False):
@@ -64,6 +64,7 @@ class SearchCall(TypedDict, total=False):
     retrain_on_all: bool | None
     keep: int | None
     log: Logger | Iterable[Logger] | None
+    study_storage: str | None
     parallel: int | None
     gpus_per_trial: float | Literal["auto"] | None
     cpus_per_trial: int | None
@@ -73,6 +74,7 @@ class SearchCall(TypedDict, total=False):
     new_run_from: AnyPath | None
     begin_or_resume: bool | None
     storage: AnyPath | None
+    ship_data: bool | None
     address: str | None
     cache: AnyPath | None
     shared_cache: bool | None

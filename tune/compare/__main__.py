@@ -128,6 +128,7 @@ def main(
     new_run_from: run_cli.NewRunFrom = None,
     begin_or_resume: run_cli.BeginOrResume = False,
     storage: run_cli.Storage = None,
+    ship_data: run_cli.ShipData = False,
     address: run_cli.Address = None,
     cache: cli.Cache = None,
     shared_cache: cli.SharedCache = False,

@@ -201,10 +201,10 @@ def _make_ready(options: CompareOptions, plan: ComparePlan, run: ComparisonRun) 
 def _prepared(options: CompareOptions) -> FaceDataset:
     """The photos; where corrections are varied, with the labels of the last as those that everybody is tested by."""
     varied = options.vary.get(CORRECTIONS)
-    if not varied or options.data is None:
+    if not varied or options.photos is None:
         return prepared(options)
     faces = prepared(options.model_copy(update={"corrections": varied[-1]}))
-    return with_labels(faces, varied, options.data, skip_bad=options.skip_bad, people_from=options.people_from)
+    return with_labels(faces, varied, options.photos, skip_bad=options.skip_bad, people_from=options.people_from)
 
 
 def _possible(
@@ -263,6 +263,7 @@ def _fit_all(
     """Train what is missing of the fits of these comparisons; Ray is connected where anything is."""
     from tune.compare.fits import fit_and_evaluate, is_evaluated, requests
     from tune.fitting.pool import run_fits, to_do
+    from tune.fitting.shipping import shipping
 
     share = plan.share
     asked = requests(
@@ -277,9 +278,12 @@ def _fit_all(
     typer.echo(f"Run {run.name}: {len(asked)} fits, {share.parallel} at a time, in {run.path}")
     if to_do(asked, is_evaluated):
         _connect(options, stack)
-        check_nodes(run, (recipe.weights for recipe in plan.recipes), shares_run=options.storage is None)
+        weights = (recipe.weights for recipe in plan.recipes)
+        check_nodes(run, weights, shares_run=options.storage is None, sees_photos=not options.ships)
     work = functools.partial(fit_and_evaluate, cache=ready.faces.cache)
-    return run_fits(asked, work, parallel=share.parallel, budget_s=budget_s, is_done=is_evaluated)
+    ships = options.ships and options.address is not None and cluster.is_up()
+    with shipping(run.path, ready.faces.cache, wanted=ships):
+        return run_fits(asked, work, parallel=share.parallel, budget_s=budget_s, is_done=is_evaluated)
 
 
 def _connect(options: CompareOptions, stack: ExitStack) -> None:

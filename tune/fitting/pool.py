@@ -20,6 +20,7 @@ from contextlib import suppress
 from typing import Any
 
 from maskcls.errors import OutOfReach, RunError
+from maskcls.storage.store import Store
 from tune.fitting import attempts
 from tune.fitting.curve import CURVE, read_curve
 from tune.fitting.failures import ENDED_NOTE, ERROR, IN_A_ROW, explain, state_of, stopped_by_the_machine, write_error
@@ -32,7 +33,6 @@ from tune.runs import cluster
 from tune.runs.stopping import Outcome, Reason, StopRequest, stoppable
 from tune.runs.stored.keeping import sender_of
 from tune.states import TrialState
-from tune.storage.store import Store
 
 MAX_RETRIES = 2
 """After a worker's or a node's death, for want of memory or not; an error in code is not retried."""

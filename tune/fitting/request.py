@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from maskcls.files import FileKind
 from maskcls.recipe import Recipe
 from maskcls.training.checkpoint_files import STATE_FILE
+from tune.fitting.shipping import ShippedPixels
 from tune.runs.folder import SearchRun
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class FitRequest:
         """The run's photos under the request's split."""
         from maskcls.data.dataset import FaceDataset  # loads pandas and OpenCV, which a driver has no need of
 
-        dataset = FaceDataset.load(SearchRun(self.run).data, cache)
+        dataset = replace(FaceDataset.load(SearchRun(self.run).data, cache), source=ShippedPixels(self.run))
         return replace(dataset, split=self._split(dataset.split)) if self.split else dataset
 
     def _split(self, own: Split) -> Split:

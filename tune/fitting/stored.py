@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from maskcls.errors import OutOfReach
+from maskcls.storage.store import START_S, Store
 from maskcls.training.checkpoint_files import best_name
 from maskcls.training.conditions import HARDWARE
 from tune.fitting.attempts import NOTE
@@ -17,9 +18,8 @@ from tune.fitting.curve import NO_EPOCH
 from tune.fitting.failures import explain, state_of
 from tune.fitting.request import FitRequest, Row, Rows, Work
 from tune.fitting.worker import FitOutcome, Report, run_and_report
+from tune.runs.stored.folder import StoredFolder
 from tune.states import TrialState
-from tune.storage.folder import StoredFolder
-from tune.storage.store import START_S, Store
 
 _SPLITS = "finalists/splits"
 

@@ -39,6 +39,13 @@ Storage = Annotated[
         show_default="none, or the run's",
     ),
 ]
+ShipData = Annotated[
+    bool,
+    typer.Option(
+        "--ship-data",
+        help="On a cluster, give decoded photos to the nodes that do not see the photos. An address as --data does so.",
+    ),
+]
 Plan = Annotated[bool, typer.Option("--plan", help="Say what would be done, and do nothing.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print only errors and the final result.")]
 AsJson = Annotated[

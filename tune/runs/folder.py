@@ -31,7 +31,7 @@ A comparison (`ComparisonRun`):
     study.py          a copy of a user-supplied study
 
 On a cluster of several nodes a run must be on a file system that all of them share, or be kept in a storage
-(`tune.storage`): trials and fits keep their state in it.
+(`tune.runs.stored`): trials and fits keep their state in it.
 """
 
 from __future__ import annotations

@@ -17,7 +17,9 @@ ANSWER_S = 60.0
 """How long a node may take to start a worker and to look."""
 
 
-def check_nodes(run: RunFolder, weights: Iterable[str], *, fewest: int = 2, shares_run: bool = True) -> None:
+def check_nodes(
+    run: RunFolder, weights: Iterable[str], *, fewest: int = 2, shares_run: bool = True, sees_photos: bool = True
+) -> None:
     """Raises RunError that names the nodes of Ray's cluster which do not see what their fits need, or do not answer.
 
     Each node must find in the run's folder what the driver has just written there, the first photo, and the folders of
@@ -27,6 +29,7 @@ def check_nodes(run: RunFolder, weights: Iterable[str], *, fewest: int = 2, shar
         weights: as recipes have them: hub, none, or a folder.
         fewest: a cluster of fewer nodes is not asked, since a fit there sees what the driver sees.
         shares_run: whether the nodes must see the run's folder; they need not where a storage has the run.
+        sees_photos: whether they must see the photos; they need not where they are given them decoded.
     """
     import ray
 
@@ -38,15 +41,15 @@ def check_nodes(run: RunFolder, weights: Iterable[str], *, fewest: int = 2, shar
     written.touch()
     try:
         folders = [Path(one) for one in sorted(set(weights) - {HUB, NONE})]
-        problems = problems_of([*_first_photo(run), *folders], written if shares_run else None)
+        problems = problems_of([*(_first_photo(run) if sees_photos else ()), *folders], written if shares_run else None)
     finally:
         written.unlink(missing_ok=True)
     if problems:
         raise RunError(
             f"{len(problems)} of {counted(len(nodes), 'node')} of the cluster cannot take part: "
             f"{first(sorted(problems), 3)}. All nodes must see the photos, the weights and {run.path} under the same "
-            "paths: put them on a file system that they share (--data, --weights, --runs; a run may be in a --storage "
-            "instead), or start Ray without these nodes."
+            "paths: put them on a file system that they share (--data, --weights, --runs), give --ship-data or "
+            "--storage in place of the first or the last, or start Ray without these nodes."
         )
 
 

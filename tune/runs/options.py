@@ -22,14 +22,18 @@ from pydantic import (
     ModelWrapValidatorHandler,
     ValidationError,
     ValidationInfo,
+    field_serializer,
     field_validator,
     model_validator,
 )
 
 from maskcls.command_line.options import stated
 from maskcls.errors import CallError
+from maskcls.files import address_of
 from maskcls.models.weights import HUB, NONE
 from maskcls.recipe import parse_settings
+from maskcls.storage.address import checked
+from maskcls.storage.mirror import fetched
 from maskcls.stores.cache_options import DEFAULT_GB, CacheOptions
 from maskcls.stores.photo_limits import StatedLimits
 from maskcls.text import meant
@@ -37,7 +41,6 @@ from maskcls.training import presets
 from tune.durations import budget_s
 from tune.runs.folder import DEFAULT_RUNS
 from tune.runs.joined_ray.jobs import refuse_package
-from tune.storage.address import checked
 
 AUTO: Literal["auto"] = "auto"
 """Of --gpus-per-trial: as many trials share a GPU as its memory holds, which `tune.fitting.gpu_sharing` measures."""
@@ -114,7 +117,7 @@ class SharedOptions(BaseModel):
     """Options that say how much work is done where. A resume states them again, or has their defaults."""
     COMMAND: ClassVar[tuple[str, ...]] = (
         *("runs", "resume", "new_run_from", "begin_or_resume", "address", "plan", "quiet", "as_json"),
-        *("cache", "shared_cache", "pixel_store_gb", "feature_store_gb"),
+        *("ship_data", "cache", "shared_cache", "pixel_store_gb", "feature_store_gb"),
     )
     """Options of one command alone, which no run keeps."""
     WORK: ClassVar[str]
@@ -123,7 +126,7 @@ class SharedOptions(BaseModel):
     """Recipe keys that `--set` must leave alone, and the command's own option for each."""
 
     # What is measured
-    data: Path | None = Field(None, description="table or folder of labelled photos; None: drawn demo faces")
+    data: Path | None = Field(None, description="table, folder or address of labelled photos; None: drawn demo faces")
     preset: str = Field(presets.DEFAULT_PRESET, description="recipe to start from")
     set: tuple[str, ...] = Field((), description="key=value: recipe values that are fixed")
     epochs: int | None = Field(None, ge=1, description="of a fit; None: the preset's")
@@ -165,6 +168,7 @@ class SharedOptions(BaseModel):
     plan: bool = Field(False, description="only say what would be done")
     quiet: bool = Field(False, description="print only errors and the result")
     as_json: bool = Field(False, description="print events as JSON to stdout (`tune.runs.events`)")
+    ship_data: bool = Field(False, description="give decoded photos to nodes that do not see the photos")
     cache: Annotated[Path | None, AfterValidator(_absolute)] = Field(
         None, description="folder for decoded photos and frozen features; None: each machine's own"
     )
@@ -248,6 +252,24 @@ class SharedOptions(BaseModel):
     def time_budget_s(self) -> float | None:
         """Seconds; None: no bound."""
         return budget_s(self.time_budget)
+
+    @property
+    def photos(self) -> Path | None:
+        """Where the photos of `data` are on this machine; those at an address are fetched into its cache first.
+
+        Raises DataError where nothing is there.
+        """
+        address = address_of(self.data)
+        return self.data if address is None else fetched(address, self.cache_options.folder)
+
+    @property
+    def ships(self) -> bool:
+        """Whether nodes that do not see the photos are given them decoded."""
+        return self.ship_data or address_of(self.data) is not None
+
+    @field_serializer("data", when_used="json-unless-none")
+    def _as_text(self, data: Path) -> str:
+        return address_of(data) or str(data)
 
     @property
     def cache_options(self) -> CacheOptions:
@@ -364,6 +386,9 @@ def _words(annotation: object) -> Iterator[str]:
 def existing(path: Path | None, option: str, expected: str, info: ValidationInfo) -> Path | None:
     """The path made absolute. Raises CallError where it is not there; one that a run recorded is taken as it is."""
     if path is None or info.context == RECORDED:
+        return path
+    if option == "--data" and (address := address_of(path)):
+        checked(address, option)
         return path
     full = path.expanduser().resolve()
     if not full.exists():

@@ -144,7 +144,7 @@ def prepared(options: SharedOptions) -> FaceDataset:
     from maskcls.data.dataset import prepare  # imports scikit-learn and OpenCV, which a wrong command need not wait for
 
     return prepare(
-        options.data,
+        options.photos,
         corrections=options.corrections,
         split_file=options.split,
         split_seed=options.split_seed,
@@ -194,7 +194,7 @@ def _sources(options: SharedOptions) -> str:
     from maskcls.data.changes import sources_digest
 
     is_file = options.corrections not in ("published", "none")
-    return sources_digest(options.data, options.extra, Path(options.corrections) if is_file else None)
+    return sources_digest(options.photos, options.extra, Path(options.corrections) if is_file else None)
 
 
 def check_data(run: RunFolder, options: SharedOptions, *, by_labels: bool = True) -> None:
@@ -210,7 +210,7 @@ def check_data(run: RunFolder, options: SharedOptions, *, by_labels: bool = True
 
     faces = faces_of(run, options)
     before, recorded = faces.photos, run.record().data
-    is_as_before = recorded.sources_digest == _sources(options) and not _is_moved(run, options)
+    is_as_before = recorded.sources_digest == _sources(options) and not _is_moved(run, options, before)
     now = before if is_as_before and options.data is not None else _photos_now(run, options, before)
     found = dict(zip(now["key"], fingerprints(now["file"].tolist(), progress=True), strict=True))
     if not any(found.values()):
@@ -228,10 +228,13 @@ def check_data(run: RunFolder, options: SharedOptions, *, by_labels: bool = True
         run.write_record(run.record().changed(data=recorded.changed(**noted)))
 
 
-def _is_moved(run: RunFolder, options: SharedOptions) -> bool:
-    """Whether the command names another place of the photos than the run's own."""
+def _is_moved(run: RunFolder, options: SharedOptions, before: pd.DataFrame) -> bool:
+    """Whether the photos are in another place than the run's own, by the command or by this machine's cache."""
     own = options.recorded(run.record())
-    return (options.data, options.extra) != (own.data, own.extra)
+    place, is_elsewhere = options.photos, False
+    if place is not None and place != options.data:
+        is_elsewhere = not Path(before["file"].iloc[0]).is_relative_to(place if place.is_dir() else place.parent)
+    return is_elsewhere or (options.data, options.extra) != (own.data, own.extra)
 
 
 def _photos_now(run: RunFolder, options: SharedOptions, before: pd.DataFrame) -> pd.DataFrame:
@@ -242,12 +245,13 @@ def _photos_now(run: RunFolder, options: SharedOptions, before: pd.DataFrame) ->
         if all(Path(file).exists() for file in before["file"]):
             return before
         return photo_table(demo_folder(options.cache_options.folder))
-    if not options.data.exists():
+    place = options.photos
+    if place is None or not place.exists():
         raise _out_of_reach(run, options.data)
     corrections = "none" if _corrections_are_gone(options) else options.corrections
     try:
         return photo_table(
-            options.data,
+            place,
             corrections=corrections,
             skip_bad=options.skip_bad,
             people_from=options.people_from,

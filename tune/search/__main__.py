@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -106,6 +106,14 @@ Log = Annotated[
         show_default="none, or the run's",
     ),
 ]
+StudyStorage = Annotated[
+    str | None,
+    typer.Option(
+        "--study-storage",
+        help="Copy the study, trial by trial, to a team's Optuna storage as well, as in postgresql://host/database.",
+        show_default="none",
+    ),
+]
 Parallel = Annotated[
     int | None,
     typer.Option(
@@ -137,7 +145,25 @@ Resume = Annotated[
         show_default="none",
     ),
 ]
-ListSpaces = Annotated[bool, typer.Option("--list-spaces", help="List the spaces, and do nothing.")]
+
+
+def _list_spaces(asked: bool) -> None:
+    """Print the spaces, if that is asked, and end the command."""
+    if not asked:
+        return
+    width = max(len(name) for name in names())
+    for name in names():
+        typer.echo(f"{name:{width}}  {get(name).question}")
+    typer.echo(
+        "A Python file that defines SPACE = Space(...) from search_spaces is a space, too. --space NAME --plan shows "
+        "what varies."
+    )
+    raise typer.Exit
+
+
+ListSpaces = Annotated[
+    bool, typer.Option("--list-spaces", help="List the spaces, and do nothing.", callback=_list_spaces)
+]
 
 
 def main(
@@ -156,6 +182,7 @@ def main(
     retrain_on_all: RetrainOnAll = False,
     keep: Keep = None,
     log: Log = None,
+    study_storage: StudyStorage = None,
     parallel: Parallel = None,
     gpus_per_trial: GpusPerTrial = None,
     cpus_per_trial: CpusPerTrial = None,
@@ -179,6 +206,7 @@ def main(
     new_run_from: run_cli.NewRunFrom = None,
     begin_or_resume: run_cli.BeginOrResume = False,
     storage: run_cli.Storage = None,
+    ship_data: run_cli.ShipData = False,
     address: run_cli.Address = None,
     cache: cli.Cache = None,
     shared_cache: cli.SharedCache = False,
@@ -194,27 +222,10 @@ def main(
     ASHA stops trials that fall behind. The preset's recipe is trial 0. The best trials are repeated, and the winner is
     scored on people whom no trial saw. Makes runs/NAME with leaderboard, bundle and report. Ctrl-C ends it cleanly.
     """
-    if list_spaces:
-        _list_spaces()
-    else:
-        _search(context)
-
-
-def _search(context: typer.Context) -> NoReturn:
     from tune.search import session
     from tune.search.options import SearchOptions
 
     sys.exit(session.run(SearchOptions.stated(context)))
-
-
-def _list_spaces() -> None:
-    width = max(len(name) for name in names())
-    for name in names():
-        typer.echo(f"{name:{width}}  {get(name).question}")
-    typer.echo(
-        "A Python file that defines SPACE = Space(...) from search_spaces is a space, too. --space NAME --plan shows "
-        "what varies."
-    )
 
 
 if __name__ == "__main__":

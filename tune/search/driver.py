@@ -80,11 +80,13 @@ def drive(
     log: Sequence[str] = (),
     fits_left: FitsLeft | None = None,
     keeping: Keeping | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Outcome:
     """Do what `run_search` does, for a run that the caller holds (`RunFolder.driving`).
 
     Args:
         keeping: which trials' weights stay; None: all.
+        callbacks: of Ray's, beside the loggers.
         fits_left: of the fits that follow the search, and for which a time budget leaves room; None: of a new run.
     """
     cluster.quiet()
@@ -113,7 +115,8 @@ def drive(
         actors.reuse_started(),
     ):
         try:
-            _tuner(plan, run, objective, searcher, scheduler, stop, [progress, _Failures(), *logging_to], left).fit()
+            extra = [progress, _Failures(), *logging_to, *callbacks]
+            _tuner(plan, run, objective, searcher, scheduler, stop, extra, left).fit()
         except TuneError as error:
             raise _explained(error, run) from None
         finally:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
@@ -53,6 +54,7 @@ class SearchOptions(SharedOptions):
         *("trials", "sampler", "scheduler", "finalists", "repeats", "repeat_by", "space", "log", "keep"),
     )
     """Options of which a resume keeps the run's own value, unless it states another."""
+    COMMAND: ClassVar[tuple[str, ...]] = (*SharedOptions.COMMAND, "study_storage")
     WORK: ClassVar[str] = "a search"
     RECIPE_OPTIONS: ClassVar[Mapping[str, str]] = {"seed": "--seed", "weights": "--weights"}
 
@@ -70,7 +72,23 @@ class SearchOptions(SharedOptions):
     retrain_on_all: bool = Field(False, description="fit the winner on train and validation people, too")
 
     keep: int = Field(DEFAULT_KEEP, ge=1, description="trials whose weights stay, the best ones")
+    study_storage: str | None = Field(
+        None, description="Optuna storage that gets a copy of the study, without password"
+    )
     log: tuple[str, ...] = Field((), description="of LOGGERS: where Ray Tune logs the trials as well")
+
+    @field_validator("study_storage")
+    @classmethod
+    def _without_password(cls, url: str | None) -> str | None:
+        parts = urlsplit(url or "")
+        if url is not None and not (parts.scheme and "://" in url):
+            raise CallError(f"--study-storage expects an address such as postgresql://host/database, but got {url!r}.")
+        if parts.password is not None:
+            raise CallError(
+                "--study-storage has a password in its address, which other users of the machine would see. Leave it "
+                "out, and give it by PGPASSWORD or ~/.pgpass."
+            )
+        return url
 
     @field_validator("log")
     @classmethod

@@ -6,11 +6,12 @@ import functools
 import hashlib
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -57,6 +58,9 @@ from tune.search.ending import (
 from tune.search.options import DEFAULT_SPACE, SPACE_COPY, SPACE_FILE, Resolved, SearchOptions, at_a_time, resolve
 from tune.search.plan import SearchPlan, drawn_recipes, geometries, vet
 from tune.search.warm_start import known_trials, n_importable, study_for_space
+
+if TYPE_CHECKING:
+    from tune.search.study_copy import StudyCopy
 
 
 @dataclass(frozen=True)
@@ -250,6 +254,7 @@ def _take_space(options: SearchOptions, resolved: Resolved, run: SearchRun) -> N
 
 
 def _search(options: SearchOptions, resolved: Resolved, run: SearchRun, there: Cluster, caller: Caller) -> int:
+    from tune.fitting.shipping import shipping
     from tune.fitting.worker import run_fit
     from tune.runs.study import open_study
     from tune.search import loggers
@@ -260,7 +265,7 @@ def _search(options: SearchOptions, resolved: Resolved, run: SearchRun, there: C
     typer.echo(f"Run {run.name}: {trials} of space {resolved.space.name}, {plan.parallel} at a time, in {run.path}")
     say_dashboard(there)
     say_all(loggers.where(name, run) for name in options.log)
-    check_nodes(run, [plan.base.weights], shares_run=options.storage is None)
+    check_nodes(run, [plan.base.weights], shares_run=options.storage is None, sees_photos=not options.ships)
     objective = functools.partial(run_fit, cache=options.cache_options, shared=plan.shares_features)
     began = time.monotonic()
     # What was chosen was chosen among other trials; its fits are kept, so choosing again trains only what is missing.
@@ -268,18 +273,40 @@ def _search(options: SearchOptions, resolved: Resolved, run: SearchRun, there: C
     session = Session.begun(
         caller.words, trials=plan.trials, parallel=plan.parallel, sampler=plan.sampler, scheduler=plan.scheduler
     )
-    with noted(run, session) as note:
+    ships = options.ships and options.address is not None
+    with noted(run, session) as note, shipping(run.path, options.cache_options, wanted=ships):
         study_for_space(open_study(run), plan, _fingerprint(options, run))
         to_follow = fits_left(run, options, plan)
-        outcome = SearchOutcome(
-            drive(plan, run, objective, log=options.log, fits_left=to_follow, keeping=keeping_of(options))
-        )
+        with _study_copied(options, run) as copies:
+            searched = drive(
+                *(plan, run, objective),
+                log=options.log,
+                fits_left=to_follow,
+                keeping=keeping_of(options),
+                callbacks=copies,
+            )
+        outcome = SearchOutcome(searched)
         if outcome.goes_on and options.finalists:
             outcome = replace(outcome, chosen=choose(run, options, plan, _left_s(plan, began)))
         if outcome.goes_on and options.retrain_on_all:
             outcome = replace(outcome, retrained=retrain(run, options, plan, _left_s(plan, began), outcome.chosen))
         note(outcome.reason)
     return hand_over(run, options, outcome)
+
+
+@contextmanager
+def _study_copied(options: SearchOptions, run: SearchRun) -> Iterator[list[StudyCopy]]:
+    """Within the block, copy the study to the storage of --study-storage, if there is one, by the callback yielded."""
+    if options.study_storage is None:
+        yield []
+        return
+    from tune.search.study_copy import StudyCopy  # imports Ray
+
+    copy = StudyCopy(options.study_storage, run)
+    try:
+        yield [copy]
+    finally:
+        copy.close()
 
 
 def _left_s(plan: SearchPlan, began: float) -> float | None:
@@ -337,11 +364,15 @@ def _keep_space(options: SearchOptions, run: SearchRun) -> None:
 
 
 def _check_loggers(options: SearchOptions) -> None:
-    """Raise RunError, before anything is begun, if a logger's package is not installed."""
+    """Raise RunError, before anything is begun, if a logger's package or --study-storage cannot be had."""
     if options.log:
         from tune.search.loggers import check_installed  # imports Ray
 
         check_installed(options.log)
+    if options.study_storage is not None:
+        from tune.search.study_copy import opened  # imports Ray
+
+        opened(options.study_storage)
 
 
 def _check_weights(resolved: Resolved) -> None:

@@ -16,11 +16,11 @@ from typing import Any
 
 import ray.tune
 
+from maskcls.storage.store import Store
 from tune.fitting.request import Row, TrialRequest, Work
 from tune.fitting.stored import run_and_report_stored
 from tune.runs.folder import SearchRun
 from tune.states import TrialState
-from tune.storage.store import Store
 
 
 def train(config: dict[str, Any], *, work: Work, run: Path, cpus: int, gpus: float, store: Store | None = None) -> None:

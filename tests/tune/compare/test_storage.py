@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from maskcls.storage.store import Store
 from tests.tune.compare.test_command import SMALL, call, table
 from tune.fitting.result import RESULT
 from tune.runs.folder import ComparisonRun
-from tune.storage.store import Store
 
 
 @pytest.mark.usefixtures("ray_cluster")

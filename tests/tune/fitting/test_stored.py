@@ -11,6 +11,7 @@ import pytest
 
 from maskcls.data.dataset import prepare
 from maskcls.recipe import Recipe
+from maskcls.storage.store import Store
 from maskcls.stores.cache_options import CacheOptions
 from tests.conftest import DemoFaces
 from tests.s3 import S3
@@ -23,9 +24,8 @@ from tune.fitting.result import FitResult
 from tune.fitting.stored import run_and_report_stored
 from tune.fitting.worker import run_fit
 from tune.runs.folder import SearchRun
+from tune.runs.stored.folder import StoredFolder
 from tune.states import TrialState
-from tune.storage.folder import StoredFolder
-from tune.storage.store import Store
 
 EPOCHS = 4
 

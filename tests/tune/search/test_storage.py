@@ -17,7 +17,7 @@ from tune.search.__main__ import main
 from tune.selection.record import read_choice
 
 WORDS = ("--epochs", "2", "--repeats", "1", "--keep", "1")
-OF_THE_END = ("--trials", "3", "--finalists", "1")
+OF_THE_END = ("--trials", "2", "--finalists", "1", "--repeat-by", "seeds")
 
 
 def winner(run: SearchRun) -> tuple[object, ...]:
@@ -34,7 +34,7 @@ def test_a_search_goes_on_from_its_storage_as_if_unbroken(s3: S3, tmp_path: Path
     storage = s3.address(tmp_path.name)
     runs, other_runs = tmp_path / "runs", tmp_path / "other machine"
     there = ("--name", "one", "--storage", storage)
-    call(*TINY, *WORDS, "--trials", "2", "--finalists", "0", *there, "--runs", runs, *few_faces)
+    call(*TINY, *WORDS, "--trials", "1", "--finalists", "0", *there, "--runs", runs, *few_faces)
     shutil.rmtree(runs)
     said = call(*TINY, *WORDS, *OF_THE_END, *there, "--runs", other_runs, *few_faces, "--begin-or-resume")
     assert f"Fetching the run one from s3://bucket/{tmp_path.name}/one." in said
@@ -47,7 +47,7 @@ def test_a_search_goes_on_from_its_storage_as_if_unbroken(s3: S3, tmp_path: Path
     shutil.rmtree(other_runs)
     last = commands.call(main, "--resume", "one", "--storage", storage, "--runs", other_runs)
     assert last.status == 0, last.err
-    assert "Nothing is left to do: one has 3 trials, and 3 are wanted." in last.out
+    assert "Nothing is left to do: one has 2 trials, and 2 are wanted." in last.out
     assert {file.name for file in one.best.iterdir()} == {file.name for file in unbroken.best.iterdir()}
     weights = {file.parent.name for file in one.trials.glob("*/best-*")}
     assert weights == {file.parent.name for file in unbroken.trials.glob("*/best-*")}

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from maskcls.storage.folder import StoredFolder
 
+from maskcls.storage.store import Store
 from maskcls.text import counted
 from tests.commands import Said, call
 from tests.tune.made_run import made_run
@@ -14,8 +16,6 @@ from tune.runs import leaderboard
 from tune.runs.folder import ComparisonRun, SearchRun
 from tune.runs.record import NOT_ENDED, ComparisonRecord, Session
 from tune.runs.study import open_study, records
-from tune.storage.folder import StoredFolder
-from tune.storage.store import Store
 from tune.upkeep.status import main
 
 

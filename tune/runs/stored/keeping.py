@@ -20,19 +20,22 @@ from typing import TypeVar
 
 from maskcls.errors import CallError, OutOfReach, RunError
 from maskcls.files import parse_object, write_atomically
+from maskcls.storage.store import PATIENCE_S, START_S, Store
 from maskcls.text import command
+from tune.durations import duration
 from tune.runs.folder import BEST_EARLIER, KINDS, NameInUse, RunFolder, passing
 from tune.runs.options import SharedOptions
 from tune.runs.session import say
+from tune.runs.stored.folder import INDEX, StoredFolder
 from tune.runs.stored.lease import LEASE, Lease, TakenOver, held
-from tune.storage.folder import INDEX, StoredFolder
-from tune.storage.store import PATIENCE_S, START_S, Store
 
 NOTE = ".storage.json"
 """In a run's folder on this disk: which drivers' work it holds, by their leases."""
 FITS = ("trials", "finalists", "fits")
 """Folders of a run that hold one folder for each fit, which the fit's worker puts into the storage."""
 _LOOK_S, _LONGEST_WAIT_S = 1.0, 30.0
+_END_S = 120.0
+"""How long a driver that has nothing else to do waits for a storage that is out of reach."""
 _SHARE = 0.2
 """Of the time in which the storage may be busy with what the driver writes: a long journal is put less often."""
 _AT_A_TIME = 8
@@ -63,11 +66,13 @@ class Sender:
 
     def __enter__(self) -> Sender:
         _note(self.run.path, self._lease)
+        self._lease.begin_to_write()
         _SENDERS[self.run.path] = self
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self._patience_s = min(self._patience_s, _END_S)
         try:
             self.flush()
         except RunError as error:
@@ -129,6 +134,13 @@ class Sender:
             self.folder(fit).forget(gone)
 
     def _work(self) -> None:
+        try:
+            self._send_until_closed()
+        except BaseException as error:
+            self.lost = f"The run cannot be kept in the storage {self.store}: {type(error).__name__}: {error}."
+            raise
+
+    def _send_until_closed(self) -> None:
         failing_since, wait_s = None, _LOOK_S
         while not self._is_closing and not self.lost:
             with self._changed:
@@ -139,12 +151,8 @@ class Sender:
             except TakenOver as error:
                 self.lost = str(error)
             except (OutOfReach, OSError) as error:
-                now = time.monotonic()
-                failing_since = failing_since or now
-                if now - failing_since >= self._patience_s:
-                    self.lost = f"{error} It was so for {self._patience_s / 60:.0f} min."
-                elif now == failing_since:
-                    say(f"{error} The search goes on meanwhile, for at most {self._patience_s / 60:.0f} min.")
+                failing_since = failing_since or began
+                self._say_failure(error, time.monotonic() - failing_since, is_first=failing_since == began)
                 wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
             else:
                 if failing_since is not None:
@@ -156,6 +164,12 @@ class Sender:
             with self._changed:
                 if self._wanted == self._done or failing_since is not None:
                     self._changed.wait(wait_s)
+
+    def _say_failure(self, error: Exception, failing_s: float, *, is_first: bool) -> None:
+        if failing_s >= self._patience_s:
+            self.lost = f"{error} It was so for {duration(failing_s)}."
+        elif is_first:
+            say(f"{error} The work goes on meanwhile, for at most {duration(self._patience_s)}.")
 
     def _round(self, tasks: list[Callable[[], object]]) -> None:
         """Put what has changed, then do these tasks."""
@@ -264,7 +278,7 @@ def _take(kind: type[RunFolder], path: Path, lease: Lease, *, is_here: bool) -> 
     lease.is_new = lease.store.read(kind.record_name) is None
     if lease.is_new:
         return
-    if is_here and lease.previous in _noted(path):
+    if is_here and lease.wrote in _noted(path):
         return
     if is_here:
         numbered = (path.with_name(f"{path.name}-replaced-{number}") for number in itertools.count(1))
@@ -307,5 +321,5 @@ def _noted(path: Path) -> list[str]:
 
 
 def _note(path: Path, lease: Lease) -> None:
-    owners = dict.fromkeys([*_noted(path), *filter(None, [lease.previous]), lease.owner])
+    owners = dict.fromkeys([*_noted(path), *filter(None, [lease.wrote]), lease.owner])
     write_atomically(path / NOTE, json.dumps({"storage": str(lease.store), "owners": list(owners)}) + "\n")

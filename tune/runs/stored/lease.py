@@ -19,8 +19,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from maskcls.errors import OutOfReach, RunError
+from maskcls.storage.store import START_S, Store
 from tune.runs.session import say
-from tune.storage.store import START_S, Store
 
 LEASE = "lease.json"
 RENEWED_S, EXPIRES_S = 15.0, 60.0
@@ -40,8 +40,8 @@ class Lease:
     store: Store
     """The run's place."""
     owner: str = field(default_factory=lambda: secrets.token_hex(8))
-    previous: str = ""
-    """Who held the run before."""
+    wrote: str = ""
+    """Which driver has put files of the run there last."""
     is_new: bool = True
     """Whether the storage had no such run."""
     lost: str = ""
@@ -66,14 +66,14 @@ class Lease:
     def _write(self, store: Store, *, ended: bool = False) -> None:
         self._renewals += 1
         note = {"owner": self.owner, "machine": socket.gethostname(), "pid": os.getpid(), "renewals": self._renewals}
-        store.put_json(LEASE, {**note, "ended": ended})
+        store.put_json(LEASE, {**note, "wrote": self.wrote, "ended": ended})
 
     def take(self, expires_s: float) -> None:
         """Take the run. Raises RunError where another driver holds it."""
         found = self.store.read_json(LEASE)
         if found and not found.get("ended") and not _is_dead_here(found):
             self._wait_until_expired(found, expires_s)
-        self.previous = str(found.get("owner", ""))
+        self.wrote = str(found.get("wrote", ""))
         self._write(self.store)
         if found:  # of a new run nobody else knows
             time.sleep(_SETTLES_S)
@@ -93,6 +93,11 @@ class Lease:
                 return
             if now != found:
                 raise _held(self.store, now)
+
+    def begin_to_write(self) -> None:
+        """Note that this driver puts files of the run from now on. Raises OutOfReach."""
+        self.wrote = self.owner
+        self._write(self.store)
 
     def end(self) -> None:
         """Let the next driver take the run at once."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from maskcls.errors import CallError, RunError
+from maskcls.storage.store import Store
 from tests.s3 import S3
 from tests.tune.made_run import made_run
 from tune.runs.folder import NameInUse, SearchRun
@@ -18,7 +19,6 @@ from tune.runs.stored import keeping, lease
 from tune.runs.stored.keeping import Sender, sender_of
 from tune.runs.study import open_study, records
 from tune.search.options import SearchOptions
-from tune.storage.store import Store
 
 
 @pytest.fixture(autouse=True)
@@ -164,7 +164,7 @@ def test_an_outage_is_said_and_made_good(s3: S3, tmp_path: Path, capsys: pytest.
         with s3.failing("500"):
             run.leaderboard.write_text("later")
             deadline = time.monotonic() + 30
-            while "goes on meanwhile" not in (said := capsys.readouterr().err):
+            while "The work goes on meanwhile" not in (said := capsys.readouterr().err):
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
             assert f"The storage s3://bucket/{tmp_path.name}/made" in said

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from maskcls.errors import RunError
+from maskcls.storage.store import Store
 from tune.runs.stored import lease as leases
 from tune.runs.stored.lease import LEASE, held
-from tune.storage.store import Store
 
-ELSEWHERE = {"owner": "other", "machine": "other-machine", "pid": 7, "renewals": 3, "ended": False}
+ELSEWHERE = {"owner": "other", "wrote": "others", "machine": "other-machine", "pid": 7, "renewals": 3, "ended": False}
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_a_run_is_held_renewed_and_given_back(store: Store) -> None:
             time.sleep(0.02)
     assert store.read_json(LEASE)["ended"]
     with held(store) as again:
-        assert again.previous == lease.owner
+        assert again.wrote == "", "it has put nothing there"
 
 
 def test_a_second_driver_is_refused_while_the_first_one_renews(store: Store) -> None:
@@ -53,7 +53,7 @@ def test_a_note_that_nobody_renews_expires_whatever_it_says_of_the_time(store: S
     began = time.monotonic()
     with held(store, expires_s=0.4) as lease:
         assert time.monotonic() - began >= 0.4, "until then the other one may live"
-        assert lease.previous == "other"
+        assert lease.wrote == "others"
 
 
 def test_a_driver_that_ends_while_another_waits_is_followed_at_once(store: Store) -> None:

@@ -17,8 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from maskcls.storage.store import Store
 from maskcls.training.checkpoint_files import STATE_FILE
-from tune.storage.store import Store
 
 INDEX = "stored.json"
 _AFTER_THE_STATE = ("epochs.jsonl",)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from maskcls.errors import CallError, OutOfReach
+from maskcls.storage.address import checked
+from maskcls.storage.store import START_S, Store
 from tests.s3 import S3
-from tune.storage.address import checked
-from tune.storage.store import START_S, Store
 
 
 def test_objects_are_put_listed_fetched_replaced_and_deleted(store: Store, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_wrong_addresses_are_refused(given: str, said: str) -> None:
 
 
 def test_an_address_of_another_kind_is_refused() -> None:
-    with pytest.raises(CallError, match=r"--storage ftp://here/runs: .*\. Expected a folder, or an address such as s3"):
+    with pytest.raises(CallError, match=r"ftp://here/runs: .*\. Expected a folder, or an address such as s3"):
         Store("ftp://here/runs").read("a")
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from maskcls.errors import OutOfReach
+from maskcls.storage.store import Store
 from tests.s3 import S3
-from tune.storage.folder import StoredFolder
-from tune.storage.store import Store
+from tune.runs.stored.folder import StoredFolder
 
 CHECKPOINT = {"best-1.safetensors": "weights", "state.pt": "state of best-1", "epochs.jsonl": "{}\n"}
 

@@ -22,7 +22,7 @@ _SILENT_S, _SILENT_AT_START_S = 20.0, 3.0
 """After how long a server that says nothing counts as out of reach."""
 
 
-def checked(given: str) -> str | None:
+def checked(given: str, option: str = "--storage") -> str | None:
     """Return the address as a run records it, a folder as its absolute path; None for NO_STORAGE.
 
     Raises CallError where it cannot be one.
@@ -31,18 +31,18 @@ def checked(given: str) -> str | None:
         return None
     if not _SCHEME.match(given):
         if not given:
-            raise CallError(f"--storage is empty. {_EXPECTED}.")
+            raise CallError(f"{option} is empty. {_EXPECTED}.")
         return str(Path(given).expanduser().resolve())
     parts = urlsplit(given)
     if "@" in parts.netloc and parts.scheme == "s3":
         raise CallError(
-            "--storage has a key in its address, which the run's record would show to everybody who reads it. Leave it "
+            f"{option} has a key in its address, which the run's record would show to everybody who reads it. Leave it "
             "out, and give it by the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), a profile or a role."
         )
     if parts.scheme == "s3":
         for name, _ in parse_qsl(parts.query):
             if name not in _S3_OPTIONS:
-                raise CallError(f"--storage {given}: there is no option {name}. Expected {', '.join(_S3_OPTIONS)}.")
+                raise CallError(f"{option} {given}: there is no option {name}. Expected {', '.join(_S3_OPTIONS)}.")
     return given
 
 
@@ -63,7 +63,7 @@ def opened(address: str, *, at_start: bool = False) -> tuple[Any, str]:
     try:
         system, path = FileSystem.from_uri(address)
     except ArrowInvalid as error:
-        raise CallError(f"--storage {address}: {str(error).rstrip('.')}. {_EXPECTED}.") from None
+        raise CallError(f"{address}: {str(error).rstrip('.')}. {_EXPECTED}.") from None
     return system, path.rstrip("/")
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from maskcls.errors import OutOfReach
 from maskcls.files import replacing
-from tune.storage.address import OBJECT_STORES, opened
+from maskcls.storage.address import OBJECT_STORES, opened
 
 log = logging.getLogger("maskcls")
 
@@ -115,18 +115,22 @@ class Store:
         self._try(name, do)
 
     def sizes(self, *, deep: bool = True) -> dict[str, int]:
-        """Return the objects here by name, and how many bytes each has.
+        """Return the objects here by name, and how many bytes each has; `deep` as of `listed`."""
+        return {name: size for name, (size, _) in self.listed(deep=deep).items()}
+
+    def listed(self, *, deep: bool = True) -> dict[str, tuple[int, int]]:
+        """Return the objects here by name: how many bytes each has, and when it was put, in ns since 1970.
 
         Args:
             deep: those of folders below as well.
         """
 
-        def do(system: Any, path: str) -> dict[str, int]:
+        def do(system: Any, path: str) -> dict[str, tuple[int, int]]:
             from pyarrow.fs import FileSelector, FileType
 
             found = system.get_file_info(FileSelector(path, recursive=deep, allow_not_found=True))
             names = {one.path.removeprefix(f"{path}/"): one for one in found if one.type == FileType.File}
-            return {name: one.size for name, one in names.items() if _is_name(name)}
+            return {name: (one.size, one.mtime_ns) for name, one in names.items() if _is_name(name)}
 
         return self._try("", do)
 

@@ -1,0 +1,74 @@
+"""A node that does not see the photos gets them decoded from the driver's, once."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maskcls.data.dataset import PHOTOS, FaceDataset, prepare
+from maskcls.errors import OutOfReach
+from maskcls.stores.cache_options import CacheOptions
+from tests.conftest import DemoFaces
+from tests.tune.searches import new_run
+from tune.fitting import shipping
+from tune.fitting.request import FitRequest
+from tune.fitting.shipping import ShippedPixels
+from tune.runs.folder import SearchRun
+
+
+@pytest.fixture
+def driver(tmp_path: Path, demo_faces: DemoFaces) -> FaceDataset:
+    """The photos where the driver is, and a run that has them."""
+    faces = prepare(demo_faces(18, 1), cache=CacheOptions(tmp_path / "cache"))
+    faces.save(new_run(tmp_path).data)
+    return faces
+
+
+def on_a_node(tmp_path: Path) -> FaceDataset:
+    """What a worker has on a node that sees none of the photos."""
+    run = SearchRun(tmp_path / "one")
+    faces = FitRequest("0000", {}, run.trial("0000"), run.path, 1, 0.0).dataset(CacheOptions(tmp_path / "of the node"))
+    files = [file.replace("/train/images/", "/elsewhere/") for file in faces.photos["file"]]
+    return replace(faces, photos=faces.photos.assign(file=files))
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_node_without_the_photos_is_given_them_once(
+    driver: FaceDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(shipping, "AT_A_TIME", 50)
+    run, node = tmp_path / "one", on_a_node(tmp_path)
+    with shipping.shipping(run, driver.cache, wanted=True):
+        pixels, digest = node.known_pixels(32)
+        assert np.array_equal(pixels, driver.pixels(32))
+        assert digest == driver.known_pixels(32)[1]
+    assert not ShippedPixels(run).is_there
+    with caplog.at_level(logging.INFO, "maskcls"):
+        assert np.array_equal(on_a_node(tmp_path).pixels(32), pixels)
+    assert "photos to 32 px" not in caplog.text, "neither decoded nor shipped again"
+
+
+def test_a_node_without_the_photos_says_so_where_nothing_is_shipped(driver: FaceDataset, tmp_path: Path) -> None:
+    with (
+        shipping.shipping(tmp_path / "one", driver.cache, wanted=False),
+        pytest.raises(OutOfReach, match=r"/elsewhere/.* cannot be read: No such file or directory"),
+    ):
+        on_a_node(tmp_path).pixels(32)
+
+
+def test_a_store_that_came_in_part_is_none(driver: FaceDataset, tmp_path: Path) -> None:
+    class Half:
+        is_there = True
+
+        def rows(self, image_size: int, face_crop: str, n_photos: int) -> list[tuple[int, np.ndarray]]:
+            return [(0, np.zeros((n_photos // 2, image_size, image_size, 3), np.uint8))]
+
+    node = replace(on_a_node(tmp_path), source=Half())
+    with pytest.raises(OutOfReach, match=r"63 of 126 decoded photos came\."):
+        node.pixels(32)
+    assert not list((tmp_path / "of the node" / "pixels").glob("*/"))
+    assert (tmp_path / "one" / "data" / PHOTOS).exists()
