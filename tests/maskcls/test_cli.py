@@ -66,7 +66,7 @@ def test_a_message_can_be_written_whatever_names_stand_in_it() -> None:
     [
         ("maskcls.check", "--data"),
         ("maskcls.predict", "--images"),
-        ("tune.search", "--data"),
+        ("tune.search", "--extra"),
         ("tune.search", "--runs"),
     ],
 )

@@ -25,6 +25,7 @@ from tune.compare.options import CompareOptions, ComparePlan, resolve
 from tune.compare.treatments import CORRECTIONS
 from tune.durations import duration
 from tune.fitting.sharing import share_machine
+from tune.fitting.shipping import shipping
 from tune.runs import cluster, events, output
 from tune.runs.cluster import Cluster
 from tune.runs.estimates import PHOTOS_PER_SECOND, count_photos, pixel_room
@@ -263,7 +264,6 @@ def _fit_all(
     """Train what is missing of the fits of these comparisons; Ray is connected where anything is."""
     from tune.compare.fits import fit_and_evaluate, is_evaluated, requests
     from tune.fitting.pool import run_fits, to_do
-    from tune.fitting.shipping import shipping
 
     share = plan.share
     asked = requests(

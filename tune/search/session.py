@@ -17,6 +17,7 @@ import typer
 
 from maskcls.models.weights import HUB
 from tune.fitting.sharing import share_machine
+from tune.fitting.shipping import shipping
 from tune.runs import cluster, output
 from tune.runs.cluster import Cluster
 from tune.runs.estimates import pixel_room
@@ -254,7 +255,6 @@ def _take_space(options: SearchOptions, resolved: Resolved, run: SearchRun) -> N
 
 
 def _search(options: SearchOptions, resolved: Resolved, run: SearchRun, there: Cluster, caller: Caller) -> int:
-    from tune.fitting.shipping import shipping
     from tune.fitting.worker import run_fit
     from tune.runs.study import open_study
     from tune.search import loggers
