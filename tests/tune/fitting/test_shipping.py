@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from maskcls.data.dataset import PHOTOS, FaceDataset, prepare
 from maskcls.errors import OutOfReach
@@ -64,8 +66,8 @@ def test_a_store_that_came_in_part_is_none(driver: FaceDataset, tmp_path: Path) 
     class Half:
         is_there = True
 
-        def rows(self, image_size: int, face_crop: str, n_photos: int) -> list[tuple[int, np.ndarray]]:
-            return [(0, np.zeros((n_photos // 2, image_size, image_size, 3), np.uint8))]
+        def rows(self, image_size: int, face_crop: str, n_photos: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+            yield 0, np.zeros((n_photos // 2, image_size, image_size, 3), np.uint8)
 
     node = replace(on_a_node(tmp_path), source=Half())
     with pytest.raises(OutOfReach, match=r"63 of 126 decoded photos came\."):

@@ -43,9 +43,10 @@ class Server:
         self._call("pg_ctl", "stop", "-D", "data", "-m", "immediate")
 
     def _call(self, program: str, *words: str) -> None:
-        user = {"user": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
-        command = [self.programs / program, *words]
-        subprocess.run(command, cwd=self.folder, check=True, stdout=subprocess.DEVNULL, timeout=60, **user)
+        command, is_root = [self.programs / program, *words], os.geteuid() == 0
+        user, groups = ("postgres", ()) if is_root else (None, None)
+        quiet = subprocess.DEVNULL
+        subprocess.run(command, cwd=self.folder, check=True, stdout=quiet, timeout=60, user=user, extra_groups=groups)
 
 
 @pytest.fixture(scope="module")
