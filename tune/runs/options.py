@@ -156,9 +156,7 @@ class SharedOptions(BaseModel):
     # Of this command alone
     runs: Path = Field(DEFAULT_RUNS, description="folder of all runs")
     name: str | None = Field(None, description="of the new run")
-    storage: Annotated[str | None, AfterValidator(_storage)] = Field(
-        None, description="folder or address that keeps the run as well; a resume keeps the run's own"
-    )
+    storage: Annotated[str | None, AfterValidator(_storage)] = Field(None, description="keeps the run as well")
     resume: str | None = Field(None, description="the run to go on with, by path or by name")
     new_run_from: str | None = Field(None, description="the run whose options a new one has, by path or by name")
     address: Annotated[str | None, AfterValidator(_address)] = Field(
@@ -255,10 +253,7 @@ class SharedOptions(BaseModel):
 
     @property
     def photos(self) -> Path | None:
-        """Where the photos of `data` are on this machine; those at an address are fetched into its cache first.
-
-        Raises DataError where nothing is there.
-        """
+        """Where the photos of `data` are on this machine, once fetched from an address. Raises DataError."""
         address = address_of(self.data)
         return self.data if address is None else fetched(address, self.cache_options.folder)
 
@@ -350,7 +345,8 @@ class SharedOptions(BaseModel):
             # A resume names a folder that is there; of a storage the next job fetches the run.
             runs = self.runs if self.resume is None and self.storage is None else None
             stored = Path(self.storage) if self.storage and "://" not in self.storage else None
-            places = {"--data": self.data, "--extra": self.extra, "--weights": weights, "--cache": self.cache}
+            data = None if address_of(self.data) else self.data
+            places = {"--data": data, "--extra": self.extra, "--weights": weights, "--cache": self.cache}
             refuse_package({**places, "--runs": runs, "--storage": stored})
         return self
 
