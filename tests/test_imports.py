@@ -33,7 +33,7 @@ BELOW = {
     "tune/selection": ("statistics", "runs", "fitting"),
     "tune/audit": ("statistics", "runs", "fitting", "selection"),
     "tune/report": ("statistics", "runs", "fitting", "selection"),
-    "tune/upkeep": ("statistics", "storage", "runs", "fitting", "selection"),
+    "tune/upkeep": ("statistics", "runs", "fitting", "selection"),
     "tune/predicting": ("statistics", "runs"),
     "tune/serving": (),
     "tune/search": ("statistics", "runs", "fitting", "upkeep", "selection", "report"),

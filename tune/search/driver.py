@@ -115,8 +115,8 @@ def drive(
         actors.reuse_started(),
     ):
         try:
-            extra = [progress, _Failures(), *logging_to, *callbacks]
-            _tuner(plan, run, objective, searcher, scheduler, stop, extra, left).fit()
+            watching = [progress, _Failures(), *logging_to, *callbacks]
+            _tuner(plan, run, objective, searcher, scheduler, stop, watching, left).fit()
         except TuneError as error:
             raise _explained(error, run) from None
         finally:

@@ -7,13 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from maskcls.storage.folder import StoredFolder
-
 from maskcls.errors import CallError, MaskclsError
 from maskcls.storage.address import checked
 from maskcls.storage.store import START_S, Store
 from tune.runs import leaderboard
 from tune.runs.folder import KINDS, ComparisonRun, SearchRun
+from tune.runs.stored.folder import StoredFolder
 from tune.runs.study import Record, records
 from tune.states import TrialState
 from tune.upkeep.inventory import state_of

@@ -43,7 +43,7 @@ class Server:
         self._call("pg_ctl", "stop", "-D", "data", "-m", "immediate")
 
     def _call(self, program: str, *words: str) -> None:
-        command, is_root = [self.programs / program, *words], os.geteuid() == 0
+        command, is_root = [str(self.programs / program), *words], os.geteuid() == 0
         user, groups = ("postgres", ()) if is_root else (None, None)
         quiet = subprocess.DEVNULL
         subprocess.run(command, cwd=self.folder, check=True, stdout=quiet, timeout=60, user=user, extra_groups=groups)

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from maskcls.storage.folder import StoredFolder
 
 from maskcls.storage.store import Store
 from maskcls.text import counted
@@ -15,6 +14,7 @@ from tests.tune.made_run import made_run
 from tune.runs import leaderboard
 from tune.runs.folder import ComparisonRun, SearchRun
 from tune.runs.record import NOT_ENDED, ComparisonRecord, Session
+from tune.runs.stored.folder import StoredFolder
 from tune.runs.study import open_study, records
 from tune.upkeep.status import main
 
