@@ -12,6 +12,7 @@ import typer
 from maskcls import cli
 from maskcls.cli import run
 from maskcls.errors import CallError
+from maskcls.text import counted
 
 _Images = Annotated[
     Path,
@@ -112,7 +113,7 @@ def main(
         bad = predict(Predictor(bundle, device, **answers), names, keys, written, resume=resume)
     for file in files[1:]:
         typer.echo(f"Wrote the probabilities to {file}.")
-    typer.echo(f"Wrote {len(keys):,} answers to {out}.")
+    typer.echo(f"Wrote {counted(len(keys), 'answer')} to {out}.")
     answer = "class 0" if written.format == Format.CSV else "missing"
     say_unreadable(bad, len(keys), errors_file(out), accepted=skip_bad, answer=answer)
 

@@ -13,14 +13,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from maskcls.data.decoding.kinds import READ_SUFFIXES, is_photo
-from maskcls.data.layouts.contents import MAX_AGE, Contents, Person, Photo, years
+from maskcls.data.layouts.contents import MAX_AGE, NOT_PHOTOS, Contents, Person, Photo, years
 from maskcls.data.names import match, normal
 from maskcls.data.problems import Problem
 from maskcls.data.tables import Row, read_table
 from maskcls.errors import DataError
 from maskcls.files import unreadable
 from maskcls.labels import GENDERS
-from maskcls.text import is_utf8, shown
+from maskcls.text import counted, is_utf8, shown
 
 TABLE = "train/train.csv"
 IMAGES = "train/images"
@@ -35,7 +35,7 @@ def scan(data: Path) -> Contents:
     """Read train/train.csv and list train/images under `data`, all problems in one pass; no photo is opened."""
     contents = Contents(data, Path(TABLE).name, of_people=True)
     try:
-        contents.problems += _missing(data)
+        contents.problems += missing(data)
     except OSError as error:
         contents.problems.append(Problem("folder", ".", unreadable(error.filename or data, error)))
     if contents.problems:
@@ -53,13 +53,14 @@ def scan(data: Path) -> Contents:
     return contents
 
 
-def _missing(data: Path) -> Iterator[Problem]:
+def missing(data: Path) -> Iterator[Problem]:
+    """What the folder lacks of the contest's layout, before its table is read."""
     layout = (
         f"Expected the contest's layout: {TABLE} and {IMAGES}/<path>/, or photos.csv with one row per photo, or "
         "folders <mask>/<gender>/<age_group>/, under the folder that --data names."
     )
     if not data.is_dir():
-        what = "is a file, not a folder" if data.exists() else "does not exist"
+        what = "is a file, but no table of photos (.csv or .parquet)" if data.exists() else "does not exist"
         yield Problem("folder", ".", f"{shown(data)} {what}. {layout} Check the path.")
     elif not is_utf8(str(data)):
         message = f"{shown(data)}: the folder's name is not UTF-8. Rename it, or name a link to it."
@@ -129,7 +130,7 @@ def _find_folders(rows: list[Row], folders: list[str], contents: Contents) -> di
     strangers = sorted(set(folders) - set(matches.found.values()) - set(not_utf8))
     if strangers and rows:
         contents.notes.append(
-            f"{len(strangers):,} folders of {IMAGES} stand in no row of {TABLE} and are not used, as "
+            f"Not used: {counted(len(strangers), 'folder')} of {IMAGES} without a row in {TABLE}, as "
             f"{shown(strangers[0])}."
         )
     folder_of: dict[str, str | None] = {}
@@ -216,8 +217,7 @@ def _list_photos(
             )
     if litter:
         contents.notes.append(
-            f"{len(litter):,} files that are not photos (hidden, or of another kind) are not used, as "
-            f"{shown(litter[0])}."
+            f"Not used: {counted(len(litter), *NOT_PHOTOS)} (hidden, or of another kind), as {shown(litter[0])}."
         )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from maskcls.errors import FolderError
-from maskcls.text import command, first_lines
+from maskcls.text import command, first_lines, plural
 
 KINDS = (
     "folder",  # nothing can be read: the first four kinds hide all others
@@ -65,6 +65,8 @@ def refusal(problems: Iterable[Problem], data: Path) -> FolderError:
 def remedy(problems: Iterable[Problem]) -> str:
     """Return what to do about the problems, and whether --skip-bad would help."""
     # --skip-bad leaves people and photos out, which mends no folder and fills no class.
-    if any(problem.kind in (*FATAL, "class") for problem in problems):
-        return "Mend them before training."
-    return "Mend them, or leave those people and photos out of the training with --skip-bad."
+    found = list(problems)
+    them = plural(len(found), "it", "them")
+    if any(problem.kind in (*FATAL, "class") for problem in found):
+        return f"Mend {them} before training."
+    return f"Mend {them}, or leave those people and photos out of the training with --skip-bad."

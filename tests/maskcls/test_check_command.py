@@ -58,7 +58,7 @@ def test_a_folder_that_is_not_there(tmp_path):
     done = check("--data", tmp_path / "nowhere")
     assert done.status == 1
     assert "nowhere does not exist. Expected the contest's layout" in done.out
-    assert done.err.endswith("has 1 problem. Mend them before training.\n")
+    assert done.err.endswith("has 1 problem. Mend it before training.\n")
 
 
 @pytest.mark.alone

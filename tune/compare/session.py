@@ -18,7 +18,7 @@ import typer
 
 from maskcls.errors import CallError
 from maskcls.files import write_atomically
-from maskcls.text import printable
+from maskcls.text import counted, printable
 from tune.compare.arms import PlannedComparison, find_inapplicable, find_untrainable, leave_out, repeat_splits
 from tune.compare.corrected import with_labels
 from tune.compare.options import CompareOptions, ComparePlan, resolve
@@ -275,7 +275,7 @@ def _fit_all(
         cpus=share.cpus,
         gpus=share.gpus,
     )
-    typer.echo(f"Run {run.name}: {len(asked)} fits, {share.parallel} at a time, in {run.path}")
+    typer.echo(f"Run {run.name}: {counted(len(asked), 'fit')}, {share.parallel} at a time, in {run.path}")
     if to_do(asked, is_evaluated):
         _connect(options, stack)
         weights = (recipe.weights for recipe in plan.recipes)

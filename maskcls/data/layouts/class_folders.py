@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from maskcls.data.decoding.kinds import is_photo
-from maskcls.data.layouts.contents import Contents
+from maskcls.data.layouts.contents import NOT_PHOTOS, Contents
 from maskcls.data.layouts.people import with_people
 from maskcls.data.layouts.rows import COLUMNS, PhotoRow, add_rows
 from maskcls.data.layouts.words import expected, index_of
 from maskcls.data.problems import Problem
 from maskcls.files import unreadable
 from maskcls.labels import UNKNOWN
-from maskcls.text import is_utf8, shown
+from maskcls.text import counted, is_utf8, shown
 
 LEVELS = ("mask", "gender", "age_group")
 """What the folders of each level say."""
@@ -45,7 +45,7 @@ def scan(data: Path, people_from: str | None = None) -> Contents:
         for file, labels in _photos(contents, "", {}, others)
     ]
     if others:
-        contents.notes.append(f"{len(others):,} files that are not photos are not used, as {shown(others[0])}.")
+        contents.notes.append(f"Not used: {counted(len(others), *NOT_PHOTOS)}, as {shown(others[0])}.")
     if not rows:
         contents.problem("folder", ".", f"{shown(data)} has no photos in <mask>/<gender>/<age_group>/. Check the path.")
         return contents

@@ -11,6 +11,8 @@ from maskcls.labels import UNKNOWN
 from maskcls.text import shown
 
 MAX_AGE = 120
+NOT_PHOTOS = ("file that is not a photo", "files that are not photos")
+"""One and several files that a layout passes over."""
 
 
 @dataclass(frozen=True)

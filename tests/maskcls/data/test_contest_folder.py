@@ -180,7 +180,7 @@ def test_wrong_folders_are_named(make_contest, tmp_path):
     with pytest.raises(DataError, match=r"empty is empty\. Expected"):
         read_photos(tmp_path / "empty")
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match=r"file is a file, not a folder"):
+    with pytest.raises(DataError, match=r"file is a file, but no table of photos"):
         read_photos(tmp_path / "file")
     data = make_contest(6)
     with pytest.raises(DataError, match=re.escape(f"Did you mean --data {data}?")):
@@ -251,8 +251,8 @@ def test_notes_are_no_problems(make_contest):
     contents = scan(data)
     assert not contents.problems
     assert contents.notes == [
-        "1 folders of train/images stand in no row of train/train.csv and are not used, as stranger.",
-        "1 files that are not photos (hidden, or of another kind) are not used, "
+        "Not used: 1 folder of train/images without a row in train/train.csv, as stranger.",
+        "Not used: 1 file that is not a photo (hidden, or of another kind), "
         "as train/images/000001_male_Asian_25/Thumbs.db.",
     ]
 

@@ -58,7 +58,7 @@ def test_what_has_no_place_is_named(data: Path) -> None:
         "wron is no folder of a label",
     ]
     assert "Expected worn, incorrect or not_worn. Did you mean worn?" in contents.problems[-1].message
-    assert "1 files that are not photos are not used, as worn/notes.txt." in contents.notes
+    assert "Not used: 1 file that is not a photo, as worn/notes.txt." in contents.notes
     assert len(read_photos(data, people_from="none", skip_bad=True)) == 3
 
 

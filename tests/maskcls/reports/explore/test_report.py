@@ -135,7 +135,7 @@ def test_problems_are_reported_and_stop_nothing(facts: Facts, text: str) -> None
     assert "mask4 missing. Copy the folder again." in text
     assert "1 more can&#39;t be decoded" in text
     assert "1 id of several people" in text
-    assert "1 files that are not photos" in text
+    assert "1 file that is not a photo" in text
 
 
 def test_corrections_are_applied_and_counted(data: Path, tmp_path: Path) -> None:
