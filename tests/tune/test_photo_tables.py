@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from maskcls import evaluate, explore, predict
+from maskcls import evaluate, explore, predict, train
 from maskcls.data.layouts.write import write_table
 from maskcls.data.photos import read_photos
 from tests.commands import Said, call
@@ -54,6 +54,20 @@ def chosen(run: SearchRun) -> tuple[Any, ...]:
     assert holdout is not None
     finalists = [(one["trial"], one["mean"], [each["f1"] for each in one["repeats"]]) for one in choice["finalists"]]
     return choice["winner"], finalists, [one["f1"] for one in holdout["looks"]]
+
+
+@pytest.mark.parametrize("main", [compare.main, train.main])
+@pytest.mark.parametrize("option", ["--data", "--extra"])
+def test_a_folder_without_photos_is_refused_before_weights_are_asked_for(
+    main: Any, option: str, tmp_path: Path
+) -> None:
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "music").mkdir()
+    (tmp_path / "music" / "a.flac").touch()
+    options = {compare.main: ("--vary", "head=linear,mlp", "--plan"), train.main: ("--out", tmp_path / "out")}[main]
+    said = call(main, option, tmp_path / "music", "--weights", tmp_path / "weights", *options)
+    assert said.status == 1
+    assert said.err.splitlines()[-1].startswith(f"Error: {tmp_path}/music has no train/train.csv. Expected ")
 
 
 @pytest.mark.soak

@@ -35,6 +35,7 @@ from tune.runs.record import DataRecord, Session, noted
 from tune.runs.session import (
     begin_or_resume,
     check_data,
+    check_layouts,
     check_weights,
     emit_run,
     faces_of,
@@ -90,6 +91,7 @@ def _begin(options: CompareOptions) -> int:
         machine = machine_of(options, stack)
         plan = resolve(options, machine)
         say_all(plan.notes)
+        check_layouts(options)
         check_weights(plan.recipes)
         plan = _shared(plan, options, machine)
         if options.plan:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import typer
 
 from maskcls.errors import Damaged, DataError, RunError
-from maskcls.files import FULL, FileKind, write_atomically, write_csv
+from maskcls.files import FULL, FileKind, address_of, write_atomically, write_csv
 from maskcls.models.weights import check_reachable
 from maskcls.recipe import Recipe
 from maskcls.stores.cache_options import default_cache
@@ -120,6 +120,18 @@ def say_dashboard(there: Cluster) -> None:
     if there.dashboard:
         token = f" (it asks for a token: `{token_command()}` prints it)" if shows_token() else ""
         typer.echo(f"Ray's dashboard: http://{there.dashboard}{token}")
+
+
+def check_layouts(options: SharedOptions) -> None:
+    """Check that --data and --extra name something that photos are read from. Raises FolderError.
+
+    Not of an address, whose photos are still to be fetched.
+    """
+    from maskcls.data.layouts.scan import check_layout  # imports OpenCV
+
+    for data in (options.data, options.extra):
+        if data is not None and address_of(data) is None:
+            check_layout(data)
 
 
 def check_weights(recipes: Iterable[Recipe], *, names: bool = True) -> None:

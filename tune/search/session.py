@@ -27,6 +27,7 @@ from tune.runs.record import DataRecord, Session, noted
 from tune.runs.session import (
     begin_or_resume,
     check_data,
+    check_layouts,
     check_weights,
     emit_run,
     has_data,
@@ -111,6 +112,7 @@ def _begin(options: SearchOptions, caller: Caller) -> int:
         if options.finalists:
             design_of(options)  # refuses what cannot be repeated so
         _check_loggers(options)
+        check_layouts(options)  # the hub may take long to answer
         _check_weights(resolved)
         resolved = _shared(resolved, options, machine)
         if options.plan:

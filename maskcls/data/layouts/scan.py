@@ -9,6 +9,7 @@ from maskcls.data import contest_folder
 from maskcls.data.layouts import class_folders, table
 from maskcls.data.layouts.contents import Contents
 from maskcls.data.layouts.people import check_people_from
+from maskcls.data.problems import refusal
 from maskcls.text import shown
 
 EXPECTED = "a table photos.csv or .parquet, the contest's folder, or folders <mask>/<gender>/<age_group>"
@@ -22,15 +23,35 @@ def scan(data: Path, people_from: str | None = None) -> Contents:
             folder is one person), `none` (each photo is another person), or None: then such data is a problem.
     """
     check_people_from(people_from)
+    tables = _tables_of(data)
+    if _is_contest(data):
+        return _with_note(contest_folder.scan(data), tables)
+    if tables:
+        return _with_note(table.scan(tables[0], people_from), tables[1:])
+    return class_folders.scan(data, people_from)
+
+
+def check_layout(data: Path) -> None:
+    """Check that `data` is one of these, without reading it: for a command that has slower things to check before.
+
+    Raises FolderError.
+    """
+    problems = list(contest_folder.missing(data)) if _is_contest(data) else []
+    if problems:
+        raise refusal(problems, data)
+
+
+def _tables_of(data: Path) -> list[Path]:
     if data.suffix.lower() in table.SUFFIXES and not data.is_dir():
-        return table.scan(data, people_from)
-    is_contest = (data / contest_folder.TABLE).exists()
-    beside = [data / name for name in table.NAMES if (data / name).is_file()]
-    if beside and not is_contest:
-        return _with_note(table.scan(beside[0], people_from), beside[1:])
-    if not is_contest and not (data / "train").exists() and class_folders.is_one(data):
-        return class_folders.scan(data, people_from)
-    return _with_note(contest_folder.scan(data), beside)
+        return [data]
+    return [data / name for name in table.NAMES if (data / name).is_file()]
+
+
+def _is_contest(data: Path) -> bool:
+    """Whether it is read as the contest's folder: also if it is none of these, for then that is what is expected."""
+    if (data / contest_folder.TABLE).exists():
+        return True
+    return not _tables_of(data) and ((data / "train").exists() or not class_folders.is_one(data))
 
 
 def _with_note(contents: Contents, tables: Sequence[Path]) -> Contents:

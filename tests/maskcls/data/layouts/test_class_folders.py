@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from maskcls.data.layouts.scan import scan
+from maskcls.data.layouts.scan import check_layout, scan
 from maskcls.data.photos import read_photos
 from maskcls.errors import DataError
 
@@ -21,6 +21,18 @@ def data(tmp_path: Path) -> Path:
     for path in ("Worn/male/under 30/a.jpg", "not_worn/female/30-59/b.jpg", "incorrect/unknown/over_59/c.jpg"):
         photo(tmp_path / path)
     return tmp_path
+
+
+def test_what_can_be_read_is_known_without_reading_it(data: Path) -> None:
+    check_layout(data)
+    (data / "notes").mkdir()
+    for name in ("photos.csv", "people.parquet"):
+        (data / "notes" / name).touch()
+        check_layout(data / "notes" / name)
+    check_layout(data / "notes")
+    for refused in (data / "Worn", data / "Worn/male/under 30/a.jpg", data / "nowhere"):
+        with pytest.raises(DataError, match="Expected the contest's layout"):
+            check_layout(refused)
 
 
 def test_the_folders_are_the_labels(data: Path) -> None:
