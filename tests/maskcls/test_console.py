@@ -74,6 +74,7 @@ def test_a_commands_help_is_its_own(name: str, capsys: pytest.CaptureFixture[str
     get_command(app_of(load(COMMANDS[name][0]))).main(["--help"], prog_name=f"maskcls {name}", standalone_mode=False)
     assert shown == capsys.readouterr().out
     assert shown.startswith(f"Usage: maskcls {name} [OPTIONS]")
+    assert "..." not in shown.partition("\nCommands:")[2], "what a part does is one short sentence"
 
 
 @pytest.mark.parametrize(

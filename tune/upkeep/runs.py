@@ -39,7 +39,7 @@ def list_(runs: Runs = Path("runs")) -> None:
 
 @app.command()
 def show(name: Run, runs: Runs = Path("runs")) -> None:
-    """Say what a run holds: its state, its best trial, its holdout score, and what fills the disk."""
+    """Say what a run holds: its scores, and what fills the disk."""
     from rich.filesize import decimal
 
     from tune.upkeep.inventory import open_any, parts_of, summary
@@ -85,9 +85,10 @@ def prune(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
 ) -> None:
-    """Remove what a finished search no longer needs: weights of all but its best trials, and Ray's folders.
+    """Remove what a finished search no longer needs.
 
-    A search removes such weights by itself (its own --keep). Recipes, curves, scores, bundles and the report stay. The
+    That is the weights of all but its best trials, and Ray's folders. A search removes such weights by itself (its own
+    --keep). Recipes, curves, scores, bundles and the report stay. The
     weights of finalists, of the preset and of unfinished trials stay, too.
     """
     from rich.filesize import decimal
@@ -108,7 +109,10 @@ def prune(
 
 @app.command()
 def repair(name: Run, runs: Runs = Path("runs")) -> None:
-    """Make a search's journal again from its trials' own files, where it was lost or damaged."""
+    """Make a search's journal again where it was lost or damaged.
+
+    It is made from the files of its trials.
+    """
     from tune.runs.folder import SearchRun
     from tune.upkeep.repair import repair as repaired
 
