@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -63,7 +63,7 @@ def print_plan(
     console.print(size_line(plan), highlight=False)
     stopped = "" if plan.scheduler == NONE else f"; worse trials are stopped early, by {plan.scheduler}"
     console.print(
-        f"Epochs: up to {plan.base.epochs} each, {photos:,} photos at {plan.base.image_size} px{stopped}.",
+        f"Epochs: up to {plan.base.epochs} each, {photos:,} photos at {_sizes(kinds)}{stopped}.",
         highlight=False,
     )
     for note in room:
@@ -87,6 +87,13 @@ def print_plan(
         f"and {_features(plan, options)}.",
         highlight=False,
     )
+
+
+def _sizes(kinds: Collection[tuple[int, str]]) -> str:
+    """The sizes of photos among the kinds, as in `48 px` or `32 to 112 px`."""
+    sizes = [size for size, _ in kinds]
+    least, most = min(sizes), max(sizes)
+    return f"{most} px" if least == most else f"{least} to {most} px"
 
 
 def _features(plan: SearchPlan, options: SearchOptions) -> str:
@@ -126,7 +133,7 @@ def sampler_line(plan: SearchPlan, trials: int | None, ahead: Sequence[str], end
     by = f"Suggested by {plan.sampler}"
     if plan.sampler not in MODEL_AFTER:
         return f"{by}."
-    needs = f"its model needs {counted(plan.model_after, 'trial')} with a score, {known} of which are there"
+    needs = f"its model needs {counted(plan.model_after, 'trial')} with a score, and has {known}"
     if trials is None:
         return f"{by}: {needs}."
     unknown = int(PRESET in ahead and not preset_params(plan))

@@ -254,9 +254,11 @@ def test_the_plan_trains_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-def test_where_no_trial_freezes_anything_the_plan_counts_no_features(tmp_path: Path) -> None:
+def test_the_plan_says_what_sizes_are_drawn_and_counts_no_features_where_nothing_is_frozen(tmp_path: Path) -> None:
     words = ("--space", "backbones", "--plan", "--scale", "cpu", "--weights", "none", "--runs", tmp_path)
-    assert "of decoded photos in the cache, and no frozen features." in " ".join(call(*words).split())
+    said = " ".join(call(*words).split())
+    assert "1,680 photos at 32 to 64 px;" in said
+    assert "of decoded photos in the cache, and no frozen features." in said
 
 
 def test_backbones_without_weights_are_left_out_by_name(tmp_path: Path) -> None:

@@ -127,11 +127,11 @@ def test_the_plan_says_who_suggests() -> None:
     assert sampler_line(plan_of(SPACE, 12, sampler=RANDOM), 12, ahead, 0, 0) == "Suggested by random."
     said = sampler_line(plan_of(SPACE, 12, sampler=TPE, random_start=10), 12, ahead, 0, 0)
     assert said == (
-        "Suggested by tpe: its model needs 10 trials with a score, 0 of which are there. So 2 of 12 trials are "
+        "Suggested by tpe: its model needs 10 trials with a score, and has 0. So 2 of 12 trials are "
         "suggested by the model, 8 at random; 2 are the preset and known points."
     )
     assert sampler_line(plan_of(SPACE, 12, sampler=GP), None, ahead, 0, 4) == (
-        "Suggested by gp: its model needs 10 trials with a score, 4 of which are there."
+        "Suggested by gp: its model needs 10 trials with a score, and has 4."
     )
 
 
@@ -151,7 +151,7 @@ def test_a_wider_space_tries_its_own_points_before_the_model_is_asked(tmp_path: 
     waiting = [trial for trial in open_study(run).trials if trial.state == OptunaState.WAITING]
     assert len(waiting) == n
     assert sampler_line(wider, 6, ahead, 6, 6) == (
-        f"Suggested by tpe: its model needs 4 trials with a score, 6 of which are there. So {5 - n} of 6 trials are "
+        f"Suggested by tpe: its model needs 4 trials with a score, and has 6. So {5 - n} of 6 trials are "
         f"suggested by the model, 0 at random; {n + 1} are the preset and known points, or were begun before."
     )
 
