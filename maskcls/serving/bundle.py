@@ -26,6 +26,7 @@ from maskcls.recipe import Recipe, digest_of
 from maskcls.serving.calibration import Calibration
 from maskcls.serving.people import person_hash
 from maskcls.task_split import TaskSplit
+from maskcls.text import shown
 
 if TYPE_CHECKING:
     from maskcls.models.model import Model
@@ -135,8 +136,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The content of a bundle's bundle.json. Raises DataError: there is none, it is damaged, or of another version."""
     file = folder / MANIFEST
     if not file.is_file():
+        inside = sorted(folder.glob(f"*/{MANIFEST}"))  # as in a search's run, whose winner is in best/
+        hint = f" Did you mean {shown(inside[0].parent)}?" if inside else ""
         raise DataError(
-            f"{folder} is no bundle: it has no {MANIFEST}. Name a folder that maskcls.train or tune.export wrote."
+            f"{shown(folder)} is no bundle: it has no {MANIFEST}. Name a folder that maskcls.train or tune.export "
+            f"wrote.{hint}"
         )
     manifest = MANIFEST_FILE.read_object(file)
     if manifest.get("format") != FORMAT:

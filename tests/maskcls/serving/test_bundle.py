@@ -147,6 +147,10 @@ class TestDamage:
         ):
             read_bundle(tmp_path / "nowhere")
 
+    def test_a_run_is_no_bundle_but_its_best_is(self, folder: Path) -> None:
+        with pytest.raises(DataError, match=rf"wrote\. Did you mean {folder}\?$"):
+            read_bundle(folder.parent)
+
     def test_another_projects_json(self, folder: Path) -> None:
         (folder / "bundle.json").write_text('{"name": "package"}')
         with pytest.raises(DataError, match=r'bundle\.json is no bundle\'s: "format": "maskcls-bundle" expected'):
