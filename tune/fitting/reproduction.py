@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from maskcls.errors import CallError
 from maskcls.machine import resolve_device, set_threads, use_deterministic_kernels
 from maskcls.recipe import Recipe
-from maskcls.text import first
+from maskcls.text import first, shown
 from maskcls.training.conditions import HARDWARE, Conditions, Segment, at_epoch, segments, unequal
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
@@ -186,6 +186,6 @@ def _run_folder(name: str) -> Path:
             return place.absolute()
     there = ", ".join(sorted(str(folder.parent) for folder in DEFAULT_RUNS.glob("*/trials"))) or "none"
     raise CallError(
-        f"--trial expects RUN/ID, as in runs/first/0007, but {parent} holds no search's trials. "
-        f"Searches under runs/: {there}."
+        f"--trial expects RUN/ID, as in runs/first/0007, but got '{shown(name)}', and {shown(parent)}/ holds no "
+        f"search's trials. Searches under runs/: {there}."
     )
