@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,15 +74,16 @@ def write_report(run: SearchRun, options: ReportOptions | None = None, out: Path
     """
     options = options or ReportOptions()
     _check_can_show(run, options)
-    trials = records(run)
-    curves = {trial.trial_id: _curve(run.trial(trial.trial_id)) for trial in trials}
+    begun = records(run)
+    curves = {trial.trial_id: _curve(run.trial(trial.trial_id)) for trial in begun}
+    trials = [_with_time(trial, curves[trial.trial_id]) for trial in begun]
     search = run.record()
     choice = read_choice(search)
     best = _best(trials, choice)
     model = model_of(run, best, choice, curves) if best else None
     title = "winner" if choice and choice.winner_id else "best trial"
     caution = holdout_note(run) if holdout_evaluations(search) else "The holdout has not been used."
-    sections = [_headline(trials, curves, model, choice, caution), *choice_part.sections(choice)]
+    sections = [_headline(trials, search, model, choice, caution), *choice_part.sections(choice)]
     if best is not None and model is not None:
         drawn, note = plots.drawn_trials(trials)
         with quiet_about_glyphs():  # of a column's values, in whatever language
@@ -185,6 +186,11 @@ def _curve(folder: Path) -> Sequence[Mapping[str, Any]]:
         return []
 
 
+def _with_time(trial: Record, rows: Sequence[Mapping[str, Any]]) -> Record:
+    """The trial with the time of its curve where the study, which learns it at the trial's end, has none."""
+    return trial if trial.seconds or not rows else replace(trial, seconds=float(rows[-1].get("seconds", 0.0)))
+
+
 def gain(trials: Sequence[Record]) -> float | None:
     """The best validation macro F1 minus that of the preset's recipe; None where either is missing.
 
@@ -209,18 +215,19 @@ def _question(search: SearchRecord) -> str:
 
 def _headline(
     trials: Sequence[Record],
-    curves: Curves,
+    search: SearchRecord,
     model: Model | None,
     choice: ChoiceRecord | None,
     note: str,
 ) -> Html:
     """The tiles on top: scores first, then what they cost."""
     states = Counter(trial.state for trial in trials)
-    # The study has a trial's time when it has ended; until then its curve has it.
-    seconds = sum(trial.seconds or _last(curves[trial.trial_id], "seconds") for trial in trials)
+    wanted = search.option("trials", 0)
+    of_all = f" of {wanted}" if wanted > len(trials) else ""
+    seconds = sum(trial.seconds for trial in trials)
     difference = gain(trials)
     cost = [
-        ("trials", str(len(trials)), ", ".join(f"{n} {state}" for state, n in states.most_common())),
+        ("trials", f"{len(trials)}{of_all}", ", ".join(f"{n} {state}" for state, n in states.most_common())),
         ("time spent in trials", duration(seconds), f"{sum(trial.epochs for trial in trials)} epochs"),
     ]
     figure = "–" if difference is None else f"{difference:+.4f}"
@@ -309,10 +316,6 @@ def _best_recipe(best: Record | None, title: str) -> list[Html]:
     )
     heading = "The winner's recipe" if title == "winner" else "The best recipe"
     return [section(f"{heading}, trial {best.trial_id}", "", content)]
-
-
-def _last(rows: Sequence[Mapping[str, Any]], key: str) -> float:
-    return float(rows[-1].get(key, 0.0)) if rows else 0.0
 
 
 def _value(value: object) -> str:

@@ -15,7 +15,7 @@ from tune.report.page import gain, write_report
 from tune.report.parameters import MIN_COMPLETE
 from tune.runs import leaderboard
 from tune.runs.folder import SearchRun
-from tune.runs.study import records
+from tune.runs.study import ORIGIN, SAMPLED, open_study, records
 from tune.selection.finalists import Design, RepeatBy
 
 PARAMETERS = ("frozen_stages", "head", "head_dropout", "head_width", "lr_body", "lr_head")
@@ -72,6 +72,23 @@ def test_headline(run: SearchRun, text: str) -> None:
     assert gain(trials) == best.f1 - preset.f1  # type: ignore[operator]
     assert "<b>24</b><span>17 complete, 5 stopped early, 1 diverged, 1 failed</span>" in text
     assert "<b>24 min</b>" in text
+
+
+def test_of_a_search_that_goes_on_it_says_how_many_trials_are_wanted_and_what_an_unfinished_one_took(
+    tmp_path: Path,
+) -> None:
+    run = made_run(tmp_path, 2)
+    run.write_record(run.record().changed(call={"space": "freezing", "trials": 8}))
+    trial = open_study(run).ask()
+    trial.set_user_attr(ORIGIN, SAMPLED)
+    run.trial("0002").mkdir()
+    row = {"epoch": 1, "validation_f1": 0.2, "best_f1": 0.2, "seconds": 118.0}
+    (run.trial("0002") / "epochs.jsonl").write_text(json.dumps(row) + "\n")
+    text = read(run)
+    assert "<b>3 of 8</b><span>2 complete, 1 unfinished</span>" in text
+    assert "<b>4 min</b>" in text
+    assert "Trials: 4 min in 3 fits" in text
+    assert re.search(r"<td>0002</td>.*<td>sampled</td><td>2 min</td>", text)
 
 
 def test_leaderboard_has_every_trial_best_first(run: SearchRun, text: str) -> None:
