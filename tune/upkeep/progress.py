@@ -82,8 +82,10 @@ def stored_status(name: str, address: str) -> RunStatus:
     """Return how a search stands by what a storage keeps of it. Raises CallError if it has no such search.
 
     Args:
+        name: or a path that ends with it.
         address: as --storage takes it.
     """
+    name = Path(name).name
     store = Store(checked(address) or "", name).trying(START_S, at_start=True)
     # The record says how long the journal is, so it is read first: the journal only grows.
     record = store.read(SearchRun.record_name)

@@ -21,14 +21,20 @@ class Token:
 
 def find_token() -> Token | None:
     """Return the token by Ray's own order: RAY_AUTH_TOKEN, the file of RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token."""
-    if text := os.environ.get(_TOKEN_VARIABLE, "").strip():
+    if text := _cleaned(os.environ.get(_TOKEN_VARIABLE, "")):
         return Token(text, _TOKEN_VARIABLE)
     stated = os.environ.get(_PATH_VARIABLE)
     file = Path(stated) if stated else Path(os.environ.get("HOME", "")) / ".ray" / "auth_token"
     with suppress(OSError, UnicodeDecodeError):
-        if text := file.read_text().strip():
+        if text := _cleaned(file.read_text()):
             return Token(text, str(file))
     return None
+
+
+def _cleaned(text: str) -> str:
+    """The token without white space around it; "" for what cannot be one, because no message could carry it."""
+    found = text.strip()
+    return found if found.isascii() and found.isprintable() else ""
 
 
 def shows_token() -> bool:

@@ -108,6 +108,10 @@ def test_the_token_is_looked_for_where_ray_does(monkeypatch: pytest.MonkeyPatch,
         ("stated", TOKEN),
     ]
     assert "stated" not in repr(places), "it is not shown by accident"
+    monkeypatch.setenv(TOKEN, "tök en")
+    found = find_token()
+    assert found is not None
+    assert found.place == str(other), "what no message can carry is none"
     assert os.environ["HOME"] == str(tmp_path)
 
 
