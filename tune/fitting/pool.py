@@ -27,7 +27,7 @@ from tune.fitting.failures import ENDED_NOTE, ERROR, IN_A_ROW, explain, state_of
 from tune.fitting.progress import FitProgress
 from tune.fitting.request import FitRequest, Work
 from tune.fitting.result import FitResult, write_result
-from tune.fitting.stored import folder_of, put, run_and_report_stored
+from tune.fitting.stored import folder_of, run_and_report_stored
 from tune.fitting.worker import FitOutcome
 from tune.runs import cluster
 from tune.runs.stopping import Outcome, Reason, StopRequest, stoppable
@@ -116,7 +116,7 @@ def work_on(request: FitRequest, work: Work, store: Store | None = None) -> FitO
         write_result(request, outcome)
     if store is not None and outcome.state != TrialState.MACHINE_FAILED:
         try:
-            put(folder_of(store, request.run, request.folder))
+            folder_of(store, request.run, request.folder).send(deletes=True)
         except OutOfReach as error:
             return FitOutcome(TrialState.MACHINE_FAILED, str(error), outcome.last)
     return outcome

@@ -49,19 +49,13 @@ def run_and_report_stored(
 
     def put_and_report(row: Row, state: TrialState, message: str) -> None:
         if state in (TrialState.RUNNING, TrialState.COMPLETE):
-            put(kept)
+            kept.send(deletes=True)
         else:  # the storage may be what failed
             with suppress(OutOfReach, OSError):
                 kept.send(store=kept.store.trying(START_S))
         report(row, state, message)
 
     return run_and_report(request, begin, put_and_report)
-
-
-def put(kept: StoredFolder) -> None:
-    """Put what the fit's folder has, and delete what it has no longer."""
-    kept.send()
-    kept.forget_gone()
 
 
 def folder_of(store: Store, run: Path, folder: Path) -> StoredFolder:

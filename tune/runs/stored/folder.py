@@ -53,11 +53,12 @@ class StoredFolder:
         self.store, self.folder, self._deep, self._belongs = store, folder, deep, belongs
         self._index: dict[str, _Entry] | None = None
 
-    def send(self, *, store: Store | None = None) -> int:
+    def send(self, *, store: Store | None = None, deletes: bool = False) -> int:
         """Put the files that are new or others than in the storage; return how many.
 
         Args:
             store: the same place, with another patience.
+            deletes: delete what is no longer in this folder, which had all that the storage has.
         """
         store = store or self.store
         index = self._known(store)
@@ -74,8 +75,13 @@ class StoredFolder:
                 store.put(name, content)
                 sent += 1
             index[name] = entry
+        gone = [name for name in index if deletes and not (self.folder / name).exists()]
+        for name in gone:
+            del index[name]
         if index != before:
             self._note(store, index)
+        for name in gone:
+            store.delete(name)
         return sent
 
     def fetch(self) -> bool:
@@ -107,10 +113,6 @@ class StoredFolder:
             self.store.delete(name)
         if {*wanted} & index.keys():
             self._note(self.store, {name: entry for name, entry in index.items() if name not in wanted})
-
-    def forget_gone(self) -> None:
-        """Delete from the storage what is no longer in this folder, which had all of it."""
-        self.forget([name for name in self._known(self.store) if not (self.folder / name).exists()])
 
     def _note(self, store: Store, index: dict[str, _Entry]) -> None:
         store.put_json(INDEX, index)

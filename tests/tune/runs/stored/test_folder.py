@@ -92,7 +92,7 @@ def test_what_is_gone_is_deleted_when_it_is_said_and_not_before(store: Store, tm
     (tmp_path / "here" / "best-1.safetensors").unlink()
     sender.send()
     assert "best-1.safetensors" in store.sizes()
-    sender.forget_gone()
+    sender.send(deletes=True)
     assert sorted(store.sizes()) == ["epochs.jsonl", "state.pt", "stored.json"]
     sender.forget(["state.pt"])
     assert "state.pt" in store.sizes(), "it is still here"
