@@ -254,11 +254,7 @@ def _build(
     *,
     source: PixelSource | None = None,
 ) -> Image:
-    """Decode into a folder beside `store`, open it, then rename it to `store`. The caller holds the build lock.
-
-    Args:
-        source: gives what is decoded already; how many faces were missed, and what decoding took, is then unknown.
-    """
+    """Decode into a folder beside `store`, open it, then rename it to `store`. The caller holds the build lock."""
     started = monotonic()
     shape = _shape(files, geometry)
     n_bytes = int(np.prod(shape))
@@ -269,11 +265,7 @@ def _build(
         lock.take_folder()
         rows = np.memmap(folder / PIXELS, np.uint8, "r+", shape=shape)
         checksums = np.zeros(len(files), np.uint32)
-        counts, decoding_s = Counter[str](), 0.0
-        if source is None:
-            counts, decoding_s = _decode_into(rows, checksums, files, geometry, progress)
-        else:
-            take(source, geometry.face_crop, rows, checksums)
+        counts, decoding_s = _fill(rows, checksums, files, geometry, progress, source)
         conversions = {name: counts[name] for name in CONVERSIONS if counts[name]}
         # Before the manifest, which vouches for the pixels, and before the folder has the store's name.
         rows.flush()
@@ -328,6 +320,21 @@ def _take_room(kind: Stores, store: Path, n_bytes: int, budget_gb: float, waits:
                 gc.collect()  # a fit before this one, in this process, may be held by a circle of references
             is_first = False
         sleep(_POLL_S)
+
+
+def _fill(
+    rows: Image,
+    checksums: NDArray[np.uint32],
+    files: Sequence[str],
+    geometry: Geometry,
+    progress: bool,
+    source: PixelSource | None,
+) -> tuple[Counter[str], float]:
+    """Do what `_decode_into` does, or take what is decoded already, of which neither counts nor time are known."""
+    if source is None:
+        return _decode_into(rows, checksums, files, geometry, progress)
+    take(source, geometry.face_crop, rows, checksums)
+    return Counter(), 0.0
 
 
 def _decode_into(

@@ -52,6 +52,7 @@ class SearchOptions(SharedOptions):
     )
     KEPT: ClassVar[tuple[str, ...]] = (
         *("trials", "sampler", "scheduler", "finalists", "repeats", "repeat_by", "space", "log", "keep"),
+        "storage",
     )
     """Options of which a resume keeps the run's own value, unless it states another."""
     COMMAND: ClassVar[tuple[str, ...]] = (*SharedOptions.COMMAND, "study_storage")

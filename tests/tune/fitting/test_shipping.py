@@ -49,6 +49,7 @@ def test_a_node_without_the_photos_is_given_them_once(
         assert np.array_equal(pixels, driver.pixels(32))
         assert digest == driver.known_pixels(32)[1]
     assert not ShippedPixels(run).is_there
+    caplog.clear()
     with caplog.at_level(logging.INFO, "maskcls"):
         assert np.array_equal(on_a_node(tmp_path).pixels(32), pixels)
     assert "photos to 32 px" not in caplog.text, "neither decoded nor shipped again"

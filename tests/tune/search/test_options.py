@@ -342,7 +342,7 @@ def test_a_command_and_its_options_agree(main: Any, kind: type[SharedOptions]) -
     ("kind", "kept", "merged", "derived"),
     [
         (SearchOptions, SearchOptions.KEPT, {"learn_from", "retrain_on_all"}, set()),
-        (CompareOptions, (), {"vary", "seeds", "equal_time"}, {"one_at_a_time"}),
+        (CompareOptions, (), {"vary", "seeds", "equal_time", "storage"}, {"one_at_a_time"}),
     ],
 )
 def test_no_option_is_lost_on_a_resume(
