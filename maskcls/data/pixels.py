@@ -130,10 +130,14 @@ def open_or_build(
             build = partial(_build, kind, store, files, geometry, budget_gb, progress, waits)
             pixels, is_new = _open_or(build, lambda: _open(kind, store, store, files, geometry), store)
             is_known = not is_new or read_stamps(files) == now
+    _log_missed_faces(store, geometry, len(files))
+    return pixels, store.name if is_known else ""
+
+
+def _log_missed_faces(store: Path, geometry: Geometry, n_photos: int) -> None:
     if geometry.face_crop != "none":
         manifest = read_manifest(store) or {}
-        log.info(missed_faces_note(manifest.get(FACES_MISSED, 0), len(files)))
-    return pixels, store.name if is_known else ""
+        log.info(missed_faces_note(manifest.get(FACES_MISSED, 0), n_photos))
 
 
 def _open(kind: Stores, folder: Path, store: Path, files: Sequence[str], geometry: Geometry) -> Image | None:
