@@ -12,9 +12,12 @@ from tests.s3 import S3
 from tests.tune.search.test_command import call
 from tests.tune.search.test_events import TINY
 from tests.tune.searches import reported
+from tune.fitting.request import RECIPE
 from tune.runs.folder import SearchRun
+from tune.runs.study import records
 from tune.search.__main__ import main
 from tune.selection.record import read_choice
+from tune.states import TrialState
 
 WORDS = ("--epochs", "2", "--repeats", "1", "--keep", "1")
 OF_THE_END = ("--trials", "2", "--finalists", "1", "--repeat-by", "seeds")
@@ -28,24 +31,45 @@ def winner(run: SearchRun) -> tuple[object, ...]:
     return chosen.winner.trial, *(repeat.f1 for repeat in chosen.winner.repeats)
 
 
+def begun_and_lost(s3: S3, tmp_path: Path, faces: tuple[str, ...]) -> tuple[str, ...]:
+    """A search of one trial, whose folder is gone; the words by which another machine finds it in the storage."""
+    there = ("--name", "one", "--storage", s3.address(tmp_path.name))
+    call(*TINY, *WORDS, "--trials", "1", "--finalists", "0", *there, "--runs", tmp_path / "runs", *faces)
+    shutil.rmtree(tmp_path / "runs")
+    return (*there, "--runs", str(tmp_path / "other machine"))
+
+
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_search_goes_on_from_its_storage_as_if_unbroken(s3: S3, tmp_path: Path, few_faces: tuple[str, ...]) -> None:
-    storage = s3.address(tmp_path.name)
-    runs, other_runs = tmp_path / "runs", tmp_path / "other machine"
-    there = ("--name", "one", "--storage", storage)
-    call(*TINY, *WORDS, "--trials", "1", "--finalists", "0", *there, "--runs", runs, *few_faces)
-    shutil.rmtree(runs)
-    said = call(*TINY, *WORDS, *OF_THE_END, *there, "--runs", other_runs, *few_faces, "--begin-or-resume")
+def test_another_machine_goes_on_from_the_storage(s3: S3, tmp_path: Path, few_faces: tuple[str, ...]) -> None:
+    there = begun_and_lost(s3, tmp_path, few_faces)
+    said = call(*TINY, *WORDS, "--trials", "2", "--finalists", "0", *there, *few_faces, "--begin-or-resume")
     assert f"Fetching the run one from s3://bucket/{tmp_path.name}/one." in said
+    one = SearchRun(tmp_path / "other machine" / "one")
+    assert [trial.state for trial in records(one)] == [TrialState.COMPLETE, TrialState.COMPLETE]
+    assert computed_by_the_second(one) == ["0001"]
+    assert (one.best / "bundle.json").exists()
 
-    call(*TINY, *WORDS, *OF_THE_END, "--name", "unbroken", "--runs", runs, *few_faces)
-    one, unbroken = SearchRun(other_runs / "one"), SearchRun(runs / "unbroken")
+
+def computed_by_the_second(run: SearchRun) -> list[str]:
+    """Trials that were begun after the run was fetched, by the times of their files, which fetching keeps."""
+    fetched = (run.data / "split.json").stat().st_ctime
+    return [folder.name for folder in sorted(run.trials.iterdir()) if (folder / RECIPE).stat().st_mtime > fetched]
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("ray_cluster")
+def test_it_finds_what_an_unbroken_search_finds(s3: S3, tmp_path: Path, few_faces: tuple[str, ...]) -> None:
+    there = begun_and_lost(s3, tmp_path, few_faces)
+    call(*TINY, *WORDS, *OF_THE_END, *there, *few_faces, "--begin-or-resume")
+    call(*TINY, *WORDS, *OF_THE_END, "--name", "unbroken", "--runs", tmp_path / "runs", *few_faces)
+    one, unbroken = SearchRun(tmp_path / "other machine" / "one"), SearchRun(tmp_path / "runs" / "unbroken")
     assert reported(one) == reported(unbroken)
     assert winner(one) == winner(unbroken)
 
-    shutil.rmtree(other_runs)
-    last = commands.call(main, "--resume", "one", "--storage", storage, "--runs", other_runs)
+    shutil.rmtree(one.path)
+    last = commands.call(main, "--resume", "one", *there[2:])
     assert last.status == 0, last.err
     assert "Nothing is left to do: one has 2 trials, and 2 are wanted." in last.out
     assert {file.name for file in one.best.iterdir()} == {file.name for file in unbroken.best.iterdir()}
