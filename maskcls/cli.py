@@ -139,7 +139,7 @@ Abstain = Annotated[
         "--abstain",
         min=0,
         max=1,
-        help='Answer "not sure" where the likeliest class has a lower probability.',
+        help='Answer "not sure" where the class that would be named has a lower probability.',
     ),
 ]
 Engine = Annotated[

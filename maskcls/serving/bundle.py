@@ -2,8 +2,9 @@
 
 No pickle; it loads without Ray, Optuna and albumentations. It holds one classifier, or an ensemble: several, whose
 probabilities are averaged by their weights (Caruana et al., "Ensemble Selection from Libraries of Models", ICML 2004).
-Its probabilities are calibrated by a temperature. `maskcls.serving.export` writes format version 4; version 3, without
-a temperature, and version 2, of one classifier, can be read, too.
+Its probabilities are calibrated by a temperature, and a decision rule makes classes of them. `maskcls.serving.export`
+writes format version 5; version 4, without a decision rule, version 3, without a temperature, and version 2, of one
+classifier, can be read, too.
 
 People it has seen (it trained on them, or was chosen by their score), and those of the holdout, are stored as hashes
 (`maskcls.serving.people`).
@@ -24,16 +25,20 @@ from maskcls.files import FileKind, number_of
 from maskcls.labels import CLASS_NAMES
 from maskcls.recipe import Recipe, digest_of
 from maskcls.serving.calibration import Calibration
+from maskcls.serving.decision import Decision, decided
 from maskcls.serving.people import person_hash
 from maskcls.task_split import TaskSplit
 from maskcls.text import shown
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from maskcls.models.model import Model
 
 MANIFEST = "bundle.json"
 MANIFEST_FILE = FileKind("a description of a bundle: a JSON object", "Export the bundle again, or copy it again.")
-FORMAT, FORMAT_VERSION, READ_VERSIONS = "maskcls-bundle", 4, (2, 3, 4)
+FORMAT, FORMAT_VERSION, READ_VERSIONS = "maskcls-bundle", 5, (2, 3, 4, 5)
 WEIGHTS_FILE = FileKind("weights, or a graph", "Copy the whole folder again, or export it again.", most_bytes=1 << 44)
 OF_A_CLASSIFIER = ("task_split", "recipe", "recipe_digest", "preprocessing", "models", "weights_origin")
 """Keys of each classifier in bundle.json, beside its weight; in format version 2 they stood at the top."""
@@ -72,11 +77,21 @@ class Bundle:
     manifest: dict[str, Any]
     calibration: Calibration | None = None
     """None where none was fitted, and in bundles of earlier versions."""
+    decision: Decision | None = None
+    """None where the likeliest class is the answer, as in bundles of earlier versions."""
 
     @property
     def temperature(self) -> float:
         """What its probabilities are calibrated by; 1 changes nothing."""
         return self.calibration.temperature if self.calibration else 1.0
+
+    def classes(self, probabilities: NDArray[np.float64], *, calibrated: bool = True) -> NDArray[np.int64]:
+        """The classes (n,) of 0..17 that it decides for by probabilities (n, 18): the likeliest, or by its rule.
+
+        Args:
+            calibrated: whether the probabilities have gone through its temperature. The classes are the same.
+        """
+        return decided(self.decision, probabilities, self.temperature if calibrated else 1.0)
 
     @property
     def heaviest(self) -> Classifier:
@@ -118,6 +133,7 @@ def read_bundle(folder: Path, *, with_models: bool = True) -> Bundle:
             holdout_hashes=frozenset(map(_text, manifest.get("holdout_hashes", ()))),
             manifest=manifest,
             calibration=Calibration.from_dict(manifest["calibration"]) if manifest.get("calibration") else None,
+            decision=Decision.from_dict(manifest["decision"]) if manifest.get("decision") else None,
         )
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
         if is_out_of_memory(error):

@@ -65,19 +65,19 @@ def evaluate(predictor: Predictor, photos: pd.DataFrame, *, skip_bad: bool = Fal
             f"None of the {len(photos):,} photos can be read, so there is nothing to score. "
             f"{next(iter(bad.values()), '')}"
         )
-    truth, found = photos["label"].to_numpy(np.int64)[good], found[good]  # (m,), (m, 18)
+    truth, classes = photos["label"].to_numpy(np.int64)[good], predictor.classes(found[good])  # (m,) each
     # (m,), or (0,) where people are not known: then `new` is (0,) as well.
     persons = photos["person"].to_numpy(object)[good] if "person" in photos else np.array([], object)
     seen = {person for person in set(persons) if predictor.bundle.has_seen(person)}
     held_out = sum(map(predictor.bundle.is_held_out, set(persons)))
     new = np.array([person not in seen for person in persons], bool)  # (m,)
     return Evaluation(
-        everyone=scores(truth, found),
+        everyone=scores(truth, classes),
         counts=_counts(truth),
         people=len(set(persons)),
         seen=len(seen),
         held_out=held_out,
-        others=scores(truth[new], found[new]) if seen and new.any() else None,
+        others=scores(truth[new], classes[new]) if seen and new.any() else None,
         unreadable=len(bad),
     )
 

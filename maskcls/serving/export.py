@@ -26,6 +26,7 @@ from maskcls.models.weights import not_finite
 from maskcls.recipe import Recipe
 from maskcls.serving.bundle import FORMAT, FORMAT_VERSION, MANIFEST, check_weights, describe, read_manifest
 from maskcls.serving.calibration import Calibration
+from maskcls.serving.decision import Decision
 from maskcls.serving.people import person_hashes
 from maskcls.tasks import Task
 
@@ -59,6 +60,7 @@ def write_bundle(
     seen_people: Sequence[str],
     holdout_people: Sequence[str] = (),
     calibration: Calibration | None = None,
+    decision: Decision | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write a bundle so that, whenever this is interrupted, `folder` holds a whole one: the old, the new, or none.
@@ -68,6 +70,7 @@ def write_bundle(
         seen_people: people on whom any of the classifiers trained, or by whom it was chosen.
         holdout_people: people who were kept out of both.
         calibration: of the bundle's probabilities; None: they stay as they are.
+        decision: the rule that makes classes of them; None: the likeliest one.
         overwrite: whether a bundle that is there is replaced.
 
     Raises:
@@ -96,6 +99,7 @@ def write_bundle(
         "people_hashes": person_hashes(seen_people, split_digest),
         "holdout_hashes": person_hashes(holdout_people, split_digest),
         "calibration": calibration and calibration.to_dict(),
+        "decision": decision and decision.to_dict(),
     }
     _put(folder, contents, _json(manifest))
 
@@ -108,11 +112,20 @@ def export(
     scores: Mapping[str, Any],
     faces: FaceDataset,
     calibration: Calibration | None = None,
+    decision: Decision | None = None,
     overwrite: bool = False,
 ) -> None:
     """Export a single fit with `export_classifiers`."""
     trained = [Trained(recipe, states)]
-    export_classifiers(folder, trained, scores=scores, faces=faces, calibration=calibration, overwrite=overwrite)
+    export_classifiers(
+        folder,
+        trained,
+        scores=scores,
+        faces=faces,
+        calibration=calibration,
+        decision=decision,
+        overwrite=overwrite,
+    )
 
 
 def export_classifiers(
@@ -122,6 +135,7 @@ def export_classifiers(
     scores: Mapping[str, Any],
     faces: FaceDataset,
     calibration: Calibration | None = None,
+    decision: Decision | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write a bundle of fits that trained on the training people of `faces`, chosen by its validation people."""
@@ -134,6 +148,7 @@ def export_classifiers(
         seen_people=(*faces.split.train, *faces.split.validation),
         holdout_people=faces.split.holdout,
         calibration=calibration,
+        decision=decision,
         overwrite=overwrite,
     )
 
@@ -145,13 +160,17 @@ def note_scores(folder: Path, scores: Mapping[str, Any]) -> None:
     write_atomically(folder / MANIFEST, _json(manifest))
 
 
-def note_calibration(folder: Path, calibration: Calibration | None) -> None:
-    """Give a bundle that was written another calibration, or none. Replaces bundle.json, in one step.
+def note_fitted(folder: Path, calibration: Calibration | None, decision: Decision | None) -> None:
+    """Give a bundle that was written another calibration and decision rule, or none. Replaces bundle.json, in one step.
 
     A bundle of format version 2 stays as it is: in another version it would be another bundle to the holdout's counts.
     """
     manifest = read_manifest(folder)
-    changed = {"format_version": FORMAT_VERSION, "calibration": calibration and calibration.to_dict()}
+    changed = {
+        "format_version": FORMAT_VERSION,
+        "calibration": calibration and calibration.to_dict(),
+        "decision": decision and decision.to_dict(),
+    }
     if manifest["format_version"] == 2:
         return
     write_atomically(folder / MANIFEST, _json({**manifest, **changed}))

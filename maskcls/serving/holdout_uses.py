@@ -28,7 +28,9 @@ EVALUATE = "maskcls.evaluate"
 """Stands for the name of a run where that command scored the bundle."""
 _NOT_DIGESTED = ("created", "versions", "scores", "holdout_hashes", "calibration", "onnx")
 """Keys of bundle.json that do not change which class the bundle predicts."""
-_SAME_FORMATS = {4: 3}
+_OF_THE_DECISION = ("tau", "log_prior")
+"""What of the decision rule changes it."""
+_SAME_FORMATS = {4: 3, 5: 3}
 """Format versions in which the same bundle is the same as in an earlier one, so that it is counted once."""
 _NAMED = 4
 
@@ -92,6 +94,9 @@ def bundle_digest(manifest: Mapping[str, Any]) -> str:
     """12 hex digits, the same for bundles of the same weights, recipes and people, whenever they were exported."""
     # The weights are in it by the SHA-256 of their files.
     kept = {key: value for key, value in manifest.items() if key not in _NOT_DIGESTED}
+    decision = kept.pop("decision", None)
+    if decision:  # without one, the bundle is what it was in a format that had none
+        kept["decision"] = {key: decision.get(key) for key in _OF_THE_DECISION}
     kept["format_version"] = _SAME_FORMATS.get(kept["format_version"], kept["format_version"])
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -18,7 +18,8 @@ from maskcls.serving.bundle import Bundle, read_checked
 
 ENTRY, INT8 = "onnx", "int8"
 """Keys of bundle.json: of the graph, and within it of its variant in 8-bit integers."""
-OUTPUT = "probabilities"
+OUTPUT, CLASS = "probabilities", "class"
+"""Outputs of a graph: the 18 probabilities, and what the decision rule makes of them, which older graphs lack."""
 BLOCK = 64
 """Photos of a pass, as with torch: the last bits depend on it."""
 
@@ -84,6 +85,11 @@ def input_names(geometries: tuple[Geometry, ...]) -> list[str]:
     ]
 
 
+def tau_of(bundle: Bundle) -> float:
+    """The tau of a bundle's decision rule; 0 where the likeliest class is named."""
+    return bundle.decision.tau if bundle.decision else 0.0
+
+
 def _content_of(bundle: Bundle, *, int8: bool) -> bytes:
     entry: Mapping[str, Any] | None = bundle.manifest.get(ENTRY)
     if not entry:
@@ -93,9 +99,10 @@ def _content_of(bundle: Bundle, *, int8: bool) -> bytes:
         )
     if not isinstance(entry, dict) or not {"temperature", "file", "bytes", "sha256"} <= entry.keys():
         raise DataError(f"What {bundle.folder} says of its ONNX graph is damaged. Add the graph again.")
-    if entry["temperature"] != bundle.temperature:
+    if (entry["temperature"], entry.get("tau", 0.0)) != (bundle.temperature, tau_of(bundle)):
+        differs = "temperature" if entry["temperature"] != bundle.temperature else "decision rule"
         raise DataError(
-            f"The ONNX graph of {bundle.folder} has another temperature than the bundle. Add the graph again: "
+            f"The ONNX graph of {bundle.folder} has another {differs} than the bundle. Add the graph again: "
             f"maskcls export --run RUN --bundle {bundle.folder} --onnx"
         )
     if int8 and not entry.get(INT8):

@@ -23,7 +23,7 @@ from maskcls.files import replacing
 from maskcls.serving.bundle import Bundle, read_bundle
 from maskcls.serving.export import note_entry
 from maskcls.serving.marginals import TASKS
-from maskcls.serving.onnx_engine import ENTRY, INT8, OUTPUT, OnnxEngine, input_names
+from maskcls.serving.onnx_engine import CLASS, ENTRY, INT8, OUTPUT, OnnxEngine, input_names, tau_of
 from maskcls.serving.onnx_graph import BundleGraph
 from maskcls.serving.predictor import Predictor, check_readable
 from maskcls.training.metrics import scores
@@ -96,14 +96,15 @@ def export_onnx(
     for name, data in content.items():
         with replacing(folder / name) as stream:
             stream.write(data)
-    note_entry(folder, ENTRY, {**entry, "temperature": bundle.temperature})
+    note_entry(folder, ENTRY, {**entry, "temperature": bundle.temperature, "tau": tau_of(bundle)})
     for stale in set(folder.glob("classifier*.onnx")) - {folder / name for name in content}:
         stale.unlink()
     return compared, reduced
 
 
 def build_graph(bundle: Bundle) -> bytes:
-    """Return the bundle's graph: inputs uint8 (n, s, s, 3), outputs `probabilities`, `mask`, `gender`, `age_group`.
+    """Return the bundle's graph: inputs uint8 (n, s, s, 3), outputs `probabilities`, `mask`, `gender`, `age_group` and
+    `class`.
 
     n is free. Raises RunError where torch cannot export the models.
     """
@@ -118,7 +119,7 @@ def build_graph(bundle: Bundle) -> bytes:
                 BundleGraph(bundle).eval(),
                 examples,
                 input_names=input_names(geometries),
-                output_names=[OUTPUT, *TASKS],
+                output_names=[OUTPUT, *TASKS, CLASS],
                 dynamic_shapes=(tuple({0: n} for _ in geometries),),
                 dynamo=True,
                 external_data=False,
@@ -142,15 +143,16 @@ def _predicted(predictor: Predictor, files: Sequence[str]) -> NDArray[np.float64
 def _compare(
     by_torch: NDArray[np.float64], by_graph: NDArray[np.float64], truth: NDArray[np.int64], bundle: Bundle
 ) -> Compared:
+    torchs, graphs = bundle.classes(by_torch), bundle.classes(by_graph)  # (n,) each
     differences = np.sort(np.abs(by_torch - by_graph).max(axis=1))  # (n,), rising
     decides = any(each.recipe.join == "hard" for each in bundle.classifiers)
     counted = len(differences) - int(FLIPPED_SHARE * len(differences)) * decides
     return Compared(
         photos=len(truth),
         largest_difference=float(differences[:counted].max(initial=0.0)),
-        other_classes=int((by_torch.argmax(1) != by_graph.argmax(1)).sum()),
-        f1=scores(truth, by_torch).f1,
-        f1_graph=scores(truth, by_graph).f1,
+        other_classes=int((torchs != graphs).sum()),
+        f1=scores(truth, torchs).f1,
+        f1_graph=scores(truth, graphs).f1,
     )
 
 

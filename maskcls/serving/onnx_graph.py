@@ -1,7 +1,8 @@
 """One torch module for a whole bundle: photos of its geometries in, probabilities out. It is what is exported.
 
-Normalisation, members, joins, the ensemble's weights and the temperature are inside, as `maskcls.serving.torch_engine`
-computes them with numpy. n photos, s the edge of a square in px, k labels of a task.
+Normalisation, members, joins, the ensemble's weights, the temperature and the decision rule are inside, as
+`maskcls.serving.torch_engine` and `maskcls.serving.decision` compute them with numpy. n photos, s the edge of a square
+in px, k labels of a task.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from maskcls.tasks import task
 class BundleGraph(nn.Module):
     """The bundle as one function of uint8 RGB photos, (n, s, s, 3) for each of its geometries.
 
-    It returns the 18 probabilities (n, 18) and those of mask (n, 3), gender (n, 2) and age group (n, 3), in float32.
+    It returns the 18 probabilities (n, 18) and those of mask (n, 3), gender (n, 2) and age group (n, 3), in float32,
+    and the class (n,), in int64, that the decision rule makes of the 18.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -29,16 +31,18 @@ class BundleGraph(nn.Module):
         self._input_of = [geometries.index(each.geometry) for each in bundle.classifiers]
         self._weights = [each.weight for each in bundle.classifiers]
         self._temperature = bundle.temperature
+        self._decision = bundle.decision
         self._labels = {key: task(name).labels for key, name in TASKS.items()}
 
     def forward(self, *photos: Tensor) -> tuple[Tensor, ...]:
-        """Photos (n, s, s, 3) for each geometry -> probabilities (n, 18), (n, 3), (n, 2), (n, 3)."""
+        """Photos (n, s, s, 3) for each geometry -> probabilities (n, 18), (n, 3), (n, 2), (n, 3), classes (n,)."""
         together = torch.stack(
             [
                 weight * part(photos[at]).exp()
                 for part, at, weight in zip(self.parts, self._input_of, self._weights, strict=True)
             ]
         ).sum(0)  # (n, 18)
+        classes = self._decide(together)
         if self._temperature != 1:
             together = (together.log() / self._temperature).softmax(1)
         # Sums, not a product of matrices, which a graph in 8-bit integers would round.
@@ -52,7 +56,14 @@ class BundleGraph(nn.Module):
             )
             for labels in self._labels.values()
         ]
-        return tuple(each.float() for each in (together, *marginals))
+        return *(each.float() for each in (together, *marginals)), classes
+
+    def _decide(self, probabilities: Tensor) -> Tensor:
+        """Probabilities (n, 18), before the temperature -> classes (n,)."""
+        if self._decision is None:
+            return probabilities.argmax(1)
+        prior = torch.tensor(self._decision.log_prior, dtype=probabilities.dtype, device=probabilities.device)
+        return (probabilities.log() - self._decision.tau * prior).argmax(1)
 
 
 class _ClassifierGraph(nn.Module):

@@ -85,8 +85,8 @@ class Predictor:
         bundle: a bundle, or its folder.
         device: `auto` (the first GPU, or the CPU if there is none), or torch's name, as in `cpu` or `cuda:0`.
         flip: predict the mean of a photo's and its mirror image's probabilities, for twice the work.
-        abstain: for a photo whose likeliest class has a lower probability the answer is "not sure": no class, no mask,
-            gender or age group.
+        abstain: for a photo whose class has a lower probability the answer is "not sure": no class, no mask, gender or
+            age group.
         engine: `torch`; `onnx`, the graph that `maskcls export --onnx` added to the bundle, which needs no torch;
             `int8`, its variant in 8-bit integers; or an engine that is there.
         face_check: count the faces of each photo; where the bundle cuts photos to the face, they are in any case.
@@ -126,12 +126,13 @@ class Predictor:
         """Classify photos: one row per photo, in their order.
 
         The columns are `photo` (the path, or `photos[3]` for what is no file), `mask`, `gender` and `age_group` in the
-        words of `maskcls.labels`, `class` (0..17), `probability` (of that class), and the 18 probabilities, which add
-        up to one, under the names that `maskcls.predict --probabilities` writes: `p0_worn_male_under_30` to
-        `p17_not_worn_female_over_59`, all of them in `maskcls.serving.marginals.PROBABILITY_COLUMNS`. A predictor that
-        abstains adds the column `sure`; where that is False, class and attributes are missing. One that counts faces
-        (`face_check`, or a bundle that cuts photos to the face) adds the column `faces`; of several, the largest in the
-        middle is taken by a bundle that cuts photos to the face.
+        words of `maskcls.labels`, `class` (0..17, by the bundle's decision rule, so not always the likeliest),
+        `probability` (of that class), and the 18 probabilities, which add up to one, under the names that
+        `maskcls.predict --probabilities` writes: `p0_worn_male_under_30` to `p17_not_worn_female_over_59`, all of them
+        in `maskcls.serving.marginals.PROBABILITY_COLUMNS`. A predictor that abstains adds the column `sure`; where that
+        is False, class and attributes are missing. One that counts faces (`face_check`, or a bundle that cuts photos to
+        the face) adds the column `faces`; of several, the largest in the middle is taken by a bundle that cuts photos
+        to the face.
 
         Args:
             photos: paths, contents of files as bytes, uint8 RGB arrays (height, width, 3) and Pillow's images, also
@@ -144,7 +145,8 @@ class Predictor:
         """
         photos = _as_list(photos)
         probabilities, bad, faces = self._predicted(photos, skip_bad)
-        return table_of(photos, probabilities, bad if skip_bad else None, self.abstain, faces or None)
+        classes = self.classes(probabilities)
+        return table_of(photos, classes, probabilities, bad if skip_bad else None, self.abstain, faces or None)
 
     @overload
     def rows(  # type: ignore[overload-overlap]  # a str is a Sequence[str] as well
@@ -166,7 +168,11 @@ class Predictor:
         """
         listed = _as_list(photos)
         probabilities, bad, faces = self._predicted(listed, skip_bad)
-        rows = [row_of(photo, at, probabilities[at], bad.get(at, ""), self.abstain) for at, photo in enumerate(listed)]
+        classes = self.classes(probabilities).tolist()
+        rows = [
+            row_of(photo, at, classes[at], probabilities[at], bad.get(at, ""), self.abstain)
+            for at, photo in enumerate(listed)
+        ]
         if faces:
             rows = [replace(row, faces=count) for row, count in zip(rows, faces, strict=True)]
         return rows[0] if _is_one(photos) else rows
@@ -176,6 +182,10 @@ class Predictor:
         if found.bad and not skip_bad:
             raise DataError(_refusal(found.bad, len(photos), "mend them, leave them out, or give skip_bad=True."))
         return found
+
+    def classes(self, probabilities: NDArray[np.float64]) -> NDArray[np.int64]:
+        """The classes (n,) of 0..17 that the bundle decides for by the probabilities (n, 18) that it gave."""
+        return self.bundle.classes(probabilities)
 
     def look(self, photo: Photo) -> Seen:
         """A photo's crops and, if this predictor counts faces, how many it has. Raises DataError as `rgb_of` does."""

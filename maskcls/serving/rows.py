@@ -21,19 +21,20 @@ NOT_SURE = "not sure"
 class PhotoPrediction:
     """What a classifier says of a photo that it could read; of another one `error` alone is known.
 
-    Where it abstains, for its likeliest class has too low a probability, class and attributes are None.
+    The class is the one that the bundle decides for, which may not be the likeliest where it has a decision rule. Where
+    it abstains, for that class has too low a probability, class and attributes are None.
     """
 
     photo: str
     """The path, or `photos[3]` for what is no file."""
     class_: int | None = None
-    """The likeliest class, 0..17."""
+    """The class, 0..17."""
     mask: str | None = None
     gender: str | None = None
     age_group: str | None = None
     """The class's attributes, in the words of `maskcls.labels`."""
     probability: float | None = None
-    """Of the likeliest class, 0 to 1."""
+    """Of that class, 0 to 1."""
     probabilities: tuple[float, ...] = ()
     """Of the 18 classes, adding up to one."""
     is_sure: bool = True
@@ -57,42 +58,42 @@ class PhotoPrediction:
 
 
 def row_of(
-    photo: object, place: int, probabilities: NDArray[np.float64], error: str = "", abstain: float = 0.0
+    photo: object, place: int, class_: int, probabilities: NDArray[np.float64], error: str = "", abstain: float = 0.0
 ) -> PhotoPrediction:
-    """Return a photo's prediction, from (18,) probabilities, or from what is wrong with it."""
+    """Return a photo's prediction, from its class and (18,) probabilities, or from what is wrong with it."""
     name, numbers = name_of(photo, place), tuple(probabilities.tolist())
     if error:
         return PhotoPrediction(name, error=error)
-    if max(numbers) < abstain:
-        return PhotoPrediction(name, probability=max(numbers), probabilities=numbers, is_sure=False)
-    best = int(probabilities.argmax())
-    found = decode(best)
+    if numbers[class_] < abstain:
+        return PhotoPrediction(name, probability=numbers[class_], probabilities=numbers, is_sure=False)
+    found = decode(class_)
     return PhotoPrediction(
         photo=name,
-        class_=best,
+        class_=class_,
         mask=MASKS[found.mask],
         gender=GENDERS[found.gender],
         age_group=AGES[found.age],
-        probability=max(numbers),
+        probability=numbers[class_],
         probabilities=numbers,
     )
 
 
 def table_of(
     photos: Sequence[object],
+    classes: NDArray[np.int64],
     probabilities: NDArray[np.float64],
     bad: Mapping[int, str] | None = None,
     abstain: float = 0.0,
     faces: Sequence[int | None] | None = None,
 ) -> pd.DataFrame:
-    """Return n photos and their probabilities (n, 18) as a table, one row per photo.
+    """Return n photos, their classes (n,) and probabilities (n, 18) as a table, one row per photo.
 
     Args:
         bad: for photos that could not be read, by their row, what is wrong. None: there is no column `error`.
-        abstain: below this probability of the likeliest class it is missing. 0: there is no column `sure`.
+        abstain: below this probability of the class it is missing. 0: there is no column `sure`.
         faces: of each photo. None: there is no column `faces`.
     """
-    classes = probabilities.argmax(axis=1)  # (n,)
+    named = probabilities[np.arange(len(classes)), classes]  # (n,)
     found = [decode(int(class_)) for class_ in classes]
     table = pd.DataFrame(
         {
@@ -101,15 +102,15 @@ def table_of(
             "gender": [GENDERS[one.gender] for one in found],
             "age_group": [AGES[one.age] for one in found],
             "class": classes,
-            "probability": probabilities.max(axis=1),
+            "probability": named,
         }
     ).join(pd.DataFrame(probabilities, columns=list(PROBABILITY_COLUMNS)))
     if bad is not None or abstain:
         table = table.astype({"class": "Int64"})  # which may be missing
     if abstain:
-        sure = probabilities.max(axis=1) >= abstain  # (n,)
+        sure = named >= abstain  # (n,)
         table.loc[~sure, ["mask", "gender", "age_group", "class"]] = pd.NA
-        table.insert(list(table).index("probability") + 1, "sure", pd.array(sure, dtype="boolean"))
+        table.insert(list(table).index("probability") + 1, "sure", pd.Series(sure, dtype="boolean"))
     if faces is not None:
         table["faces"] = pd.array(list(faces), dtype="Int64")
     if bad is not None:

@@ -14,11 +14,13 @@ from maskcls.data.dataset import FaceDataset
 from maskcls.machine import default_loader_workers, resolve_device, use_deterministic_kernels
 from maskcls.recipe import Recipe
 from maskcls.serving.calibration import fit_calibration
+from maskcls.serving.decision import Predicted, cross_fitted_classes, fit_decision, prior_of
 from maskcls.serving.export import export
 from maskcls.text import predict_command
 from maskcls.training.checkpoint_files import STATE_FILE
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData, check_trainable, scored_rows
+from maskcls.training.metrics import scores
 from maskcls.training.result import EpochResult
 
 
@@ -62,13 +64,24 @@ def write_bundle_of(fit: Fit, dataset: FaceDataset, out: Path, overwrite: bool, 
 
     `origin` is noted in the bundle beside the scores.
     """
-    scores = {"validation": fit.best.scores.to_dict(), "epoch": fit.best_epoch, **origin}
     rows = scored_rows(dataset, "validation")  # (n,)
-    truth = dataset.photos["label"].to_numpy(np.int64)[rows]
+    photos, prior = dataset.photos.iloc[rows], prior_of(dataset)
+    predicted = Predicted(
+        np.exp(fit.log_probs(rows)), photos["label"].to_numpy(np.int64), photos["person"].to_numpy(object)
+    )
     about = "what it predicted for the validation people, who also chose its epoch"
-    calibration = fit_calibration(np.exp(fit.log_probs(rows)), truth, about)
-    states = fit.best_states()
-    export(out, fit.recipe, states, scores=scores, faces=dataset, calibration=calibration, overwrite=overwrite)
+    decision = fit_decision(predicted, prior, about)
+    found = fit.best.scores if decision is None else scores(predicted.truth, cross_fitted_classes(predicted, prior))
+    export(
+        out,
+        fit.recipe,
+        fit.best_states(),
+        scores={"validation": found.to_dict(), "epoch": fit.best_epoch, **origin},
+        faces=dataset,
+        calibration=fit_calibration(predicted.probabilities, predicted.truth, about),
+        decision=decision,
+        overwrite=overwrite,
+    )
     shutil.rmtree(checkpoint_folder(out))
 
 

@@ -22,7 +22,8 @@ LARGEST_DIFFERENCE = 1e-3
 def export_timm(folder: Path, bundle: Bundle) -> None:
     """Write config.json and model.safetensors into the folder, which is made.
 
-    The temperature is inside: the softmax of timm's logits gives the bundle's probabilities for the same pixels.
+    The temperature is inside: the softmax of timm's logits gives the bundle's probabilities for the same pixels. The
+    decision rule is not, because it would change them; the model card says it.
 
     Raises:
         CallError: the bundle is more than one model with one linear head of 18 classes.

@@ -20,6 +20,8 @@ from maskcls.files import share_of
 from maskcls.labels import N_CLASSES, UNKNOWN
 from maskcls.tasks import task
 
+Floats = NDArray[np.float64]
+
 BASE_TASKS = ("mask3", "gender2", "age3")
 
 
@@ -106,3 +108,17 @@ def _label_f1(truth: NDArray[np.integer], predicted: NDArray[np.integer], n_labe
     )
     f1 = 2 * hits / np.maximum(occurring + answered, 1)  # 2 tp / (2 tp + fp + fn); 1 avoids 0 / 0
     return np.where(occurring > 0, f1, np.nan)
+
+
+def macro_f1(truth: Floats, predicted: Floats, hits: Floats) -> Floats:
+    """Macro F1 from counts per class: the mean over the classes that occur.
+
+    Args:
+        truth: (..., 18) photos of each class. Counts may be fractions, as weights of people make them.
+        predicted: (..., 18) photos that were predicted to be of the class.
+        hits: (..., 18) photos of the class that were predicted to be of it.
+    """
+    occurs = truth > 0  # (..., 18)
+    f1 = 2 * hits / np.where(occurs, truth + predicted, 1.0)  # 2 tp / (2 tp + fp + fn); 1.0 avoids 0 / 0
+    total: Floats = np.where(occurs, f1, 0.0).sum(axis=-1) / np.maximum(occurs.sum(axis=-1), 1)  # (...,)
+    return total

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from maskcls.training.metrics import scores
+from maskcls.training.metrics import macro_f1, scores
 from tests.tune.statistics import test_paired
 from tune.statistics import intervals as of_people
 from tune.statistics import paired, repeated
@@ -124,7 +124,7 @@ def _resampled(repeat: Repeat, generator: np.random.Generator, times: int = 200)
         weights[:, members] = generator.multinomial(len(members), np.full(len(members), 1 / len(members)), size=times)
     truth = weights @ of_people.class_counts(person, repeat.truth)
     f1 = [
-        of_people.macro_f1(
+        macro_f1(
             truth,
             weights @ of_people.class_counts(person, predicted),
             weights @ of_people.class_counts(person, predicted, predicted == repeat.truth),

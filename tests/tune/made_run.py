@@ -87,7 +87,7 @@ def add_choice(run: SearchRun, design: Design, *, confirmed: bool = True, lacks:
     finalists: list[Finalist] = []
     for trial in top_trials(records.records(run), design.finalists):
         f1s = (trial.f1 or 0.0) - (0.05 if finalists else 0.1) + generator.normal(0, 0.02, design.repeats)
-        nothing = ((), np.zeros(0, np.int64), np.zeros((0, 18), np.float32))
+        nothing = ((), np.zeros(0, np.int64), np.zeros((0, 18), np.float32), np.zeros(0, np.int64))
         repeats = tuple(RepeatResult(number, number + 1, 4, float(f1), *nothing) for number, f1 in enumerate(f1s))
         missing = (f"repeat {design.repeats}: diverged. The loss is nan.",) if trial.trial_id in lacks else ()
         finalists.append(

@@ -43,6 +43,8 @@ TREATMENTS: dict[str, str] = {
     "all ages": f"{__name__}:Treatment",
     "hard join": "tune.compare.evaluations:HardJoin",
     "test-time flip": "tune.compare.evaluations:Flipped",
+    "decision rule": "tune.compare.evaluations:DecisionRule",
+    "last epoch": "tune.compare.evaluations:LastEpoch",
 }
 """Name -> `module:Class`."""
 CORRECTIONS = "corrections"

@@ -146,7 +146,9 @@ class Drawings:
             raise ArtifactNotFound(str(error)) from None
         if not len(truth):
             raise ArtifactNotFound(f"No repeat of trial {artifact_id} is complete.")
-        return io.BytesIO(confusion_png(truth, predictions, f"Trial {artifact_id}, its repeats' validation people"))
+        return io.BytesIO(
+            confusion_png(truth, predictions, f"Trial {artifact_id}, its repeats' validation people, likeliest classes")
+        )
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
         """Refuse: a run is only shown."""

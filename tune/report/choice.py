@@ -35,7 +35,7 @@ def figures(choice: ChoiceRecord, winner: FinalistScores, place: str) -> list[Ti
         if found
         else ("macro F1 on the holdout", "–", "the winner was not scored there"),
         (f"mean of {n} repeats" if n > 1 else "one repeat", f"{winner.mean:.4f}", spread),
-        ("validation of the winner", f"{winner.model_f1:.4f}", place),
+        ("validation of the winner", f"{choice.model_f1 or winner.model_f1:.4f}", place),
         (
             "optimism of the search",
             "–" if choice.optimism is None else f"{choice.optimism:+.4f}",

@@ -13,8 +13,9 @@ from maskcls.errors import CallError
 from maskcls.labels import AGES, GENDERS, MASKS, N_CLASSES
 from maskcls.tasks import TASKS
 from maskcls.text import counted
+from maskcls.training.metrics import macro_f1
 from tune.report.predicted import Predicted
-from tune.statistics.intervals import Floats, macro_f1
+from tune.statistics.intervals import Floats
 from tune.statistics.people import FEW_PEOPLE, Intervals, Statistic, f1, ratio
 
 ERRORS = ("classes", "mask3", "gender2", "age3")
@@ -199,7 +200,7 @@ def _at(found: Intervals, at: int) -> tuple[float, float, float]:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How often the most probable class is right, by how probable it is."""
+    """How often the class that is named is right, by how probable it is."""
 
     confidence: Floats
     """(b,) mean probability of the photos of each bin that has photos."""
@@ -214,12 +215,12 @@ class Calibration:
 
 
 def calibration(found: Predicted) -> Calibration:
-    """The reliability diagram of the predicted classes, in ten bins of equal width, and the expected calibration error.
+    """The reliability diagram of the classes that are named, in ten bins of equal width, and its expected error.
 
     The error is the mean over the photos of |share of right classes - mean probability| of their bin (Guo et al., On
     Calibration of Modern Neural Networks, ICML 2017). It is never negative, so with few photos it is too high.
     """
-    confidence = np.exp(found.log_probabilities.max(axis=1))  # (n,)
+    confidence = found.confidence  # (n,)
     number = np.minimum((confidence * CONFIDENCE_BINS).astype(np.int64), CONFIDENCE_BINS - 1)
     bins = np.unique(number)  # those that have photos
     inside = (number[:, None] == bins).astype(float)  # (n, b)

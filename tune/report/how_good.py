@@ -10,6 +10,7 @@ import pandas as pd
 from maskcls.labels import CLASS_NAMES
 from maskcls.reports.page import Html, Section, folded, grid, listed, paragraph, part, section, table
 from maskcls.serving.calibration import Calibration
+from maskcls.serving.decision import Decision
 from maskcls.text import counted
 from maskcls.training.metrics import BASE_TASKS
 from tune.report import group_plots
@@ -39,7 +40,11 @@ _METHOD = (
 
 
 def sections(
-    sets: PredictedSets, columns: Sequence[str], people: pd.DataFrame, fitted: Calibration | None = None
+    sets: PredictedSets,
+    columns: Sequence[str],
+    people: pd.DataFrame,
+    fitted: Calibration | None = None,
+    rule: Decision | None = None,
 ) -> list[Section]:
     """The sections on classes, groups, confusions and probabilities.
 
@@ -47,6 +52,7 @@ def sections(
         columns: of `people`, to group by in addition.
         people: one row per person, indexed by person.
         fitted: the calibration of the bundle in best/.
+        rule: its decision rule.
     """
     shown = sets.shown
     if not shown:
@@ -62,7 +68,7 @@ def sections(
             "Each row is what the photos are, each column what they were predicted to be; the numbers are photos.",
             Html("").join(_confusions(one, is_open=number == 0) for number, one in enumerate(shown)),
         ),
-        sureness(shown, fitted),
+        sureness(shown, fitted, rule),
     ]
 
 

@@ -19,6 +19,7 @@ from maskcls.reports.page import Html, Section, bar, dot, folded, page, pairs, p
 from maskcls.reports.plots import INK, quiet_about_glyphs
 from maskcls.serving.bundle import read_manifest
 from maskcls.serving.calibration import Calibration
+from maskcls.serving.decision import Decision
 from maskcls.stores.cache_options import CacheOptions
 from tune.durations import duration
 from tune.fitting.curve import read_curve
@@ -128,7 +129,7 @@ def _how_good(
     check_columns(options.group_by, people)
     named = f"trial {_handed_over(run) or model.trial.trial_id}"
     sets = read_sets(run, faces, trials, choice, named, predicts=options.predicts)
-    found = how_good.sections(sets, options.group_by, people, _fitted(run))
+    found = how_good.sections(sets, options.group_by, people, *_fitted(run))
     wrong = mistakes.sections(run, faces, sets.validation, with_photos=options.with_photos)
     return [*(found if sets.shown else [*_scores(model, title), *found]), *wrong]
 
@@ -142,13 +143,14 @@ def _handed_over(run: SearchRun) -> str:
         return ""
 
 
-def _fitted(run: SearchRun) -> Calibration | None:
-    """The calibration of the bundle in best/; None where there is none, or no bundle."""
+def _fitted(run: SearchRun) -> tuple[Calibration | None, Decision | None]:
+    """The calibration and the decision rule of the bundle in best/; None where there is none, or no bundle."""
     try:
-        fitted = read_manifest(run.best).get("calibration")
-        return Calibration.from_dict(fitted) if fitted else None
+        manifest = read_manifest(run.best)
+        fitted, rule = manifest.get("calibration"), manifest.get("decision")
+        return Calibration.from_dict(fitted) if fitted else None, Decision.from_dict(rule) if rule else None
     except (MaskclsError, KeyError, TypeError, ValueError):
-        return None  # what is wrong with the bundle, the sections on its predictions say
+        return None, None  # what is wrong with the bundle, the sections on its predictions say
 
 
 @dataclass(frozen=True)

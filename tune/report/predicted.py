@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from maskcls.errors import MaskclsError
 from maskcls.labels import stratum_of
+from maskcls.serving.decision import Decision, decided
 from maskcls.text import counted
 from tune.runs.folder import SearchRun
 from tune.runs.study import Record
-from tune.selection.bundle_predictions import winner_predictions
+from tune.selection.bundle_predictions import rule_of, winner_predictions
 from tune.selection.finalists import RepeatBy, read_finalists
 from tune.selection.record import ChoiceRecord
 from tune.statistics.people import PeopleResamples
@@ -43,12 +44,22 @@ class Predicted:
     """(n,) classes 0..17."""
     log_probabilities: NDArray[np.float64]
     """(n, 18)."""
+    decided: NDArray[np.int64] | None = None
+    """(n,) the classes that a decision rule named; None: the most probable ones."""
 
     @cached_property
     def predicted(self) -> NDArray[np.int64]:
-        """(n,) most probable classes."""
+        """(n,) the classes that were named."""
+        if self.decided is not None:
+            return self.decided
         classes: NDArray[np.int64] = self.log_probabilities.argmax(axis=1).astype(np.int64)
         return classes
+
+    @property
+    def confidence(self) -> NDArray[np.float64]:
+        """(n,) probabilities of these classes, 0 to 1."""
+        found: NDArray[np.float64] = np.exp(self.log_probabilities[np.arange(len(self.predicted)), self.predicted])
+        return found
 
     @cached_property
     def person(self) -> NDArray[np.object_]:
@@ -126,7 +137,7 @@ def read_sets(
             notes.append(f"Predictions for the {side} people are missing. {error}")
             continue
         if stored is not None:
-            found[side] = _joined(side, abouts[side], faces, *stored)
+            found[side] = _joined(side, abouts[side], faces, *stored, rule_of(bundle or run.best))
     if choice is not None and choice.winner_id is not None:
         try:
             found["repeats"] = _repeats(run, faces, trials, choice)
@@ -151,7 +162,9 @@ def _repeats(run: SearchRun, faces: FaceDataset, trials: Sequence[Record], choic
     )
     keys = tuple(key for one in repeats for key in one.keys)
     truth = np.concatenate([one.truth for one in repeats])
-    return _joined("repeats", about, faces, keys, truth, np.concatenate([one.log_probabilities for one in repeats]))
+    joined = _joined("repeats", about, faces, keys, truth, np.concatenate([one.log_probabilities for one in repeats]))
+    # Scored as the record has it: in runs of earlier versions, by the most probable classes.
+    return replace(joined, decided=np.concatenate([one.classes for one in repeats])) if choice.by_rule else joined
 
 
 def _joined(
@@ -161,6 +174,8 @@ def _joined(
     keys: Sequence[str],
     truth: NDArray[np.int64],
     log_probabilities: NDArray[np.float32],
+    decision: Decision | None = None,
 ) -> Predicted:
     photos = faces.photos.set_index("key", drop=False).loc[list(keys)].reset_index(drop=True)
-    return Predicted(name, about, photos, truth, log_probabilities.astype(np.float64))
+    logs = log_probabilities.astype(np.float64)
+    return Predicted(name, about, photos, truth, logs, decided(decision, np.exp(logs)) if decision else None)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from maskcls.reports.page import Html, Section, folded, grid, listed, part, section, table
 from maskcls.serving.calibration import Calibration, calibrated
+from maskcls.serving.decision import Decision
 from tune.report import group_plots
 from tune.report.groups import Calibration as Reliability
 from tune.report.groups import calibration, percent_text, score_text
@@ -32,11 +33,12 @@ class Abstaining:
     """Of the answers that are wrong; nan where none is given."""
 
 
-def sureness(shown: Sequence[Predicted], fitted: Calibration | None) -> Section:
+def sureness(shown: Sequence[Predicted], fitted: Calibration | None, rule: Decision | None = None) -> Section:
     """The section on probabilities.
 
     Args:
         fitted: of the bundle in best/; None: its probabilities are as its models have them.
+        rule: of the bundle; None: the likeliest class is named.
     """
     text = (
         "Are the probabilities true? A point on the dashed line is right as often as it says; below it the model is "
@@ -44,7 +46,7 @@ def sureness(shown: Sequence[Predicted], fitted: Calibration | None) -> Section:
         "negative."
     )
     after = [tempered(one, fitted) for one in shown]
-    lines = [_temperature(fitted)]
+    lines = [_temperature(fitted), _decision(rule)]
     for before, one in zip(shown, after, strict=True):
         lines.append(_reliability_line(before, one, is_calibrated=fitted is not None))
     plots = [group_plots.reliability(calibration(one), one.name) for one in shown]
@@ -64,8 +66,7 @@ def tempered(one: Predicted, fitted: Calibration | None) -> Predicted:
 
 def abstaining(one: Predicted, limits: Sequence[float] = LIMITS) -> list[Abstaining]:
     """The share of photos that is answered under each limit, and the share of wrong answers among these."""
-    confidence = np.exp(one.log_probabilities.max(axis=1))  # (n,)
-    answered = (confidence[:, None] >= np.array(limits)).astype(float)  # (n, l)
+    answered = (one.confidence[:, None] >= np.array(limits)).astype(float)  # (n, l)
     sums = one.resamples.sums
     given, wrong = sums(answered), sums(answered * (one.truth != one.predicted)[:, None])
     shares = one.resamples.intervals(ratio(given, sums(np.ones_like(answered))))
@@ -85,7 +86,7 @@ def _at(found: Intervals, at: int) -> tuple[float, float, float]:
 
 def error_curve(one: Predicted) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Answered share (n,) from 1/n to 1, the surest photos first, and the share of wrong ones among these (n,)."""
-    order = np.argsort(-one.log_probabilities.max(axis=1), kind="stable")
+    order = np.argsort(-one.confidence, kind="stable")
     n = np.arange(1, len(order) + 1)
     return n / len(order), np.cumsum((one.truth != one.predicted)[order]) / n
 
@@ -99,6 +100,17 @@ def _temperature(fitted: Calibration | None) -> str:
         f"The bundle's temperature is {fitted.temperature:.2f}, fitted on {fitted.fitted_on} "
         f"({fitted.photos:,} photos). There it took the expected calibration error {errors}, and the mean of -log p "
         f"{losses}. It changes no class."
+    )
+
+
+def _decision(rule: Decision | None) -> str:
+    if rule is None:
+        return "The class that is named is the likeliest one."
+    return (
+        "The class that is named is argmax(log p - tau log prior), so that rare classes are not named too seldom; p "
+        f"are the models' own probabilities. tau is {rule.tau:.2f}, fitted on {rule.fitted_on} ({rule.photos:,} "
+        f"photos), where macro F1 rose from {rule.f1_before:.3f} to {rule.f1_after:.3f} for people on whom it was not "
+        "fitted."
     )
 
 
@@ -121,7 +133,7 @@ def _leaning(found: Reliability) -> str:
 def _abstention(shown: Sequence[Predicted]) -> Html:
     """How often an answer is wrong, by how many photos are answered."""
     text = (
-        'With --abstain P, photos whose likeliest class has a probability below P are answered "not sure". The curve '
+        'With --abstain P, photos whose class has a probability below P are answered "not sure". The curve '
         "says how often the others are wrong: the surest photos come first, from the left."
     )
     curves = {one.name: error_curve(one) for one in shown}

@@ -157,6 +157,7 @@ class HoldoutScored(Event):
     high: float
     people: int
     photos: int
+    validation_f1: float | None
     optimism: float | None
     evaluations: int
 

@@ -6,7 +6,8 @@ NeurIPS 2017). A photo is answered by all of them, which takes so many times the
 
 No person was left out by all models of the bag, so the whole bag has no validation score. What averaging brings is
 measured on the validation people: the trial itself left them out, and so did the repeats that validated on them, which
-is one fold's, or every seed's. The mean of these models is compared with such a repeat alone.
+is one fold's, or every seed's. The mean of these models is compared with such a repeat alone, each with the classes of
+its decision rule (`maskcls.serving.decision`), which is fitted without the person.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from numpy.typing import NDArray
 from maskcls.data.dataset import FaceDataset
 from maskcls.errors import CallError, Missing
 from maskcls.serving.bundle import read_bundle
-from maskcls.serving.calibration import Calibration, fit_calibration
-from maskcls.serving.export import Trained, export_classifiers, note_calibration, note_scores
+from maskcls.serving.calibration import fit_calibration
+from maskcls.serving.decision import Predicted, cross_fitted_classes, fit_decision, prior_of
+from maskcls.serving.export import Trained, export_classifiers, note_fitted, note_scores
 from maskcls.serving.predictor import Predictor
 from maskcls.text import counted
 from maskcls.training.checkpoint import load_best
@@ -34,6 +36,7 @@ from tune.runs.study import records
 from tune.selection.export import complete_states, model_of
 from tune.selection.finalists import Finalist, people_of, read_finalists, repeat_requests
 from tune.selection.finish import with_end
+from tune.selection.fitted import Fitted
 from tune.selection.record import read_choice
 from tune.statistics.paired import ModelDifference, Repeat, model_difference
 
@@ -54,8 +57,8 @@ class Averaged:
     """Averaged for each person."""
     difference: ModelDifference
     """The mean of these models minus one repeat alone."""
-    calibration: Calibration | None
-    """Fitted on their mean; None for too few photos."""
+    fitted: Fitted
+    """On their mean."""
 
 
 def find_bag(run: SearchRun, faces: FaceDataset) -> Bag:
@@ -101,7 +104,7 @@ def write_bag(run: SearchRun, faces: FaceDataset, bag: Bag, out: Path, *, overwr
     about = [{"run": run.name, "trial": bag.winner.trial_id, "weight": weight, **fit} for fit in fits]
     export_classifiers(out, trained, scores={"classifiers": about}, faces=faces, overwrite=overwrite)
     found = averaged(bag.winner, faces, _own_probabilities(out, faces))
-    note_calibration(out, found.calibration)
+    note_fitted(out, *found.fitted)
     note_scores(out, {"left_out": {"models": found.models, **_difference(found)}})
     return found
 
@@ -115,21 +118,25 @@ def averaged(winner: Finalist, faces: FaceDataset, own: NDArray[np.float64]) -> 
     photos = faces.photos.iloc[scored_rows(faces, "validation")]
     keys, truth = photos["key"].tolist(), photos["label"].to_numpy(np.int64)  # n each
     total, models = own.copy(), np.ones(len(keys), np.int64)  # (n, 18), (n,)
-    rows, alone = [], []  # of each repeat the photos that it left out, and the classes that it gave them
+    rows, alone = [], []  # of each repeat the photos that it left out, and the classes that it named
     for repeat in winner.repeats:
         places = {key: place for place, key in enumerate(repeat.keys)}
         there = np.array([row for row, key in enumerate(keys) if key in places], np.int64)  # (m,) of the n
-        found = repeat.log_probabilities[[places[keys[row]] for row in there]]  # (m, 18)
-        total[there] += np.exp(found.astype(np.float64))
+        at = [places[keys[row]] for row in there]
+        total[there] += np.exp(repeat.log_probabilities[at].astype(np.float64))
         models[there] += 1
         rows.append(there)
-        alone.append(found.argmax(1).astype(np.int64))
-    mean, of = total / models[:, None], np.concatenate(rows)
+        alone.append(repeat.classes[at])
+    mean, of, left_out, prior = total / models[:, None], np.concatenate(rows), models > 1, prior_of(faces)
     person, stratum = people_of(keys, faces)
-    pair = Repeat(truth[of], np.concatenate(alone), mean[of].argmax(1).astype(np.int64), person[of], stratum[of])
-    least, left_out = int(models[of].min()), models > 1
+    answered = Predicted(mean[left_out], truth[left_out], person[left_out])
+    together = np.empty(len(keys), np.int64)
+    together[left_out] = cross_fitted_classes(answered, prior)
+    pair = Repeat(truth[of], np.concatenate(alone), together[of], person[of], stratum[of])
+    least = int(models[of].min())
     who = f"the mean of {least} models for validation people whom they had left out"
-    return Averaged(least, model_difference(pair), fit_calibration(mean[left_out], truth[left_out], who))
+    calibration = fit_calibration(answered.probabilities, answered.truth, who)
+    return Averaged(least, model_difference(pair), Fitted(calibration, fit_decision(answered, prior, who)))
 
 
 def summary(bag: Bag, found: Averaged) -> list[str]:

@@ -21,6 +21,7 @@ from tune.selection.predictions import PREDICTIONS, read_predictions, write_pred
 
 if TYPE_CHECKING:
     from maskcls.data.dataset import FaceDataset
+    from maskcls.serving.decision import Decision
 
 Stored = tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.float32]]
 """Keys of n photos, their classes (n,) and log probabilities (n, 18)."""
@@ -41,6 +42,13 @@ def keep_predictions(
     folder.mkdir(parents=True, exist_ok=True)
     truth = photos["label"].to_numpy(np.int64)  # (n,)
     write_predictions(folder, photos["key"].tolist(), truth, np.log(np.maximum(probabilities, _LEAST)))
+
+
+def rule_of(folder: Path) -> Decision | None:
+    """The decision rule of the bundle in a folder; None where it has none. Raises DataError as `read_bundle` does."""
+    from maskcls.serving.bundle import read_bundle
+
+    return read_bundle(folder, with_models=False).decision
 
 
 def winner_predictions(

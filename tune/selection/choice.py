@@ -219,6 +219,7 @@ def confirm(run: SearchRun, faces: FaceDataset, chosen: Choice, bundle: Path) ->
     Raises DataError as `evaluate_on_holdout` does.
     """
     from maskcls.serving.export import note_scores  # imports torch
+    from tune.selection.fitted import decided_f1
 
     if chosen.winner is None:
         raise ValueError("There is no winner to confirm.")
@@ -229,7 +230,7 @@ def confirm(run: SearchRun, faces: FaceDataset, chosen: Choice, bundle: Path) ->
         raise ValueError(f"{run.record_file} has no choice to confirm.")
     # All metrics of the evaluation are in search.json under `holdout`; the choice repeats F1, interval and counts.
     score = HoldoutScore(**{field.name: getattr(found, field.name) for field in fields(HoldoutScore)})
-    record = replace(made, holdout=score)
+    record = replace(made, holdout=score, bundle_f1=decided_f1(bundle))
     write_choice(run, record)
     note_scores(bundle, {"holdout": {**found.scores, "low": found.low, "high": found.high}})
     events.emit(
@@ -240,6 +241,7 @@ def confirm(run: SearchRun, faces: FaceDataset, chosen: Choice, bundle: Path) ->
             high=found.high,
             people=found.people,
             photos=found.photos,
+            validation_f1=record.model_f1,
             optimism=record.optimism,
             evaluations=len(holdout_uses(run)),
         )
@@ -263,7 +265,7 @@ def summary(run: SearchRun) -> list[str]:
     winner = choice.winner
     if winner is None:
         return [f"{choice.why_no_winner}, so the best trial is chosen by validation alone.", *missing]
-    lines = [f"Winner: trial {winner.trial}, {mean_text(winner)} (validation {winner.model_f1:.4f})."]
+    lines = [f"Winner: trial {winner.trial}, {mean_text(winner)} (validation {choice.model_f1:.4f})."]
     if winner.to_end:
         lines.append(
             f"The search stopped it at {winner.validation_f1:.4f}; {winner.model_f1:.4f} is its validation at its end."

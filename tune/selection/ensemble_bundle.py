@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from maskcls.data.dataset import FaceDataset
+from maskcls.serving.bundle import read_bundle
+from maskcls.serving.decision import prior_of
 from maskcls.serving.export import export_classifiers, note_scores
 from maskcls.serving.predictor import probabilities_of
 from maskcls.text import counted
@@ -18,7 +20,6 @@ from maskcls.training.fit_data import scored_rows
 from maskcls.training.metrics import scores
 from tune.runs.folder import SearchRun
 from tune.runs.holdout_uses import holdout_note
-from tune.selection.calibration import from_repeats
 from tune.selection.ensembles import (
     LeftOutComparison,
     best_single,
@@ -28,6 +29,7 @@ from tune.selection.ensembles import (
 )
 from tune.selection.export import model_of
 from tune.selection.finalists import Design, RepeatBy
+from tune.selection.fitted import Fitted, from_repeats
 from tune.selection.holdout import evaluate_on_holdout
 from tune.selection.library import Candidate, build_library, find_candidates
 from tune.statistics.paired import Verdict
@@ -63,7 +65,7 @@ def decide(runs: Sequence[SearchRun], faces: FaceDataset, design: Design, size: 
     there = find_candidates(runs, faces)
     library = build_library(there, faces, design)
     selected = tuple(ensemble_weights(select_ensemble(library, size)).tolist())
-    compared = compare_on_left_out(library, size)
+    compared = compare_on_left_out(library, size, prior=prior_of(faces))
     best = best_single(library)
     alone = tuple(float(number == best) for number in range(len(there)))
     return Decision(there, selected, compared, selected if compared.pays else alone)
@@ -81,11 +83,21 @@ def write(decision: Decision, out: Path, faces: FaceDataset, overwrite: bool) ->
         scores_of = {"epoch": end.best_epoch, "validation_f1": end.validation_f1}
         members.append({**_of(candidate), "weight": weight, **scores_of})
     about = {"classifiers": members, "left_out": _compared(decision.compared)}
-    calibration = from_repeats([(candidate.finalist, weight) for candidate, weight in decision.members])
-    export_classifiers(out, trained, scores=about, faces=faces, calibration=calibration, overwrite=overwrite)
+    averaged = [(candidate.finalist, weight) for candidate, weight in decision.members]
+    fitted = from_repeats(averaged, faces) or Fitted()
+    export_classifiers(
+        out,
+        trained,
+        scores=about,
+        faces=faces,
+        calibration=fitted.calibration,
+        decision=fitted.decision,
+        overwrite=overwrite,
+    )
     rows = scored_rows(faces, "validation")
     truth = faces.photos["label"].to_numpy(np.int64)[rows]
-    note_scores(out, {"validation": scores(truth, probabilities_of(out, faces, rows)).to_dict()})
+    classes = read_bundle(out, with_models=False).classes(probabilities_of(out, faces, rows), calibrated=False)
+    note_scores(out, {"validation": scores(truth, classes).to_dict()})
 
 
 def confirm(decision: Decision, runs: Sequence[SearchRun], out: Path, faces: FaceDataset) -> list[str]:

@@ -13,6 +13,8 @@ How this differs from the paper:
 - A repeat has one fit of each candidate, which predicts the rows of that repeat. So an ensemble is scored as it is
   exported, with one fit per member. The fits of several seeds are not averaged: that would be a larger ensemble, and
   score as one.
+- In the selection the likeliest class is named. In the comparison, as in the bundle, a rule decides
+  (`maskcls.serving.decision`), which is fitted, as the weights are, without the part that is scored.
 - There is no bagging of the candidates. Instead, whether the ensemble pays is decided on people who selected nothing:
   each part of the people is left out in turn, ensemble and best candidate are selected by the other parts, and both are
   compared on the part that was left out (`tune.statistics.paired`, over the repeats). Scores on the people who selected
@@ -29,7 +31,8 @@ from numpy.typing import NDArray
 
 from maskcls.errors import CallError
 from maskcls.labels import N_CLASSES
-from tune.statistics.intervals import macro_f1
+from maskcls.serving.decision import Predicted, decided, fit_decision
+from maskcls.training.metrics import macro_f1
 from tune.statistics.paired import Difference, Repeat, difference
 
 TIE = 1e-9
@@ -132,12 +135,13 @@ class LeftOutComparison:
         return self.difference.mean > 0
 
 
-def compare_on_left_out(library: Library, size: int, seed: int = 0) -> LeftOutComparison:
+def compare_on_left_out(library: Library, size: int, seed: int = 0, prior: Floats | None = None) -> LeftOutComparison:
     """Compare ensemble and best single candidate on each part of the people, as selected by the other parts.
 
     Args:
         size: of the ensemble, at most.
         seed: of the bootstrap of the people.
+        prior: (18,) of the decision rules (`maskcls.serving.decision.log_prior`); None: the likeliest class is named.
 
     Raises CallError for fewer than two parts.
     """
@@ -150,9 +154,10 @@ def compare_on_left_out(library: Library, size: int, seed: int = 0) -> LeftOutCo
     for part in parts:
         here = library.part == part  # (n,)
         others, scored = library.rows(~here), library.probabilities[:, here]  # scored: (K, rows of the part, 18)
-        single[here] = scored[best_single(others)].argmax(1)
+        alone = np.eye(len(scored))[best_single(others)]  # (K,)
         weights = ensemble_weights(select_ensemble(others, size))  # (K,), selected without this part
-        ensemble[here] = _weighted_mean(scored, weights).argmax(1)
+        single[here] = _decided(others, scored, alone, prior)
+        ensemble[here] = _decided(others, scored, weights, prior)
     repeats = [_paired_repeat(library, single, ensemble, number) for number in np.unique(library.repeat)]
     scorer = _Scorer(library)
     return LeftOutComparison(scorer.f1(ensemble), scorer.f1(single), difference(repeats, seed))
@@ -189,6 +194,15 @@ class _Scorer:
         """How many of these rows have each class in each repeat, (repeats, 18)."""
         counted = np.bincount(self._offset[rows] + classes, minlength=self._n * N_CLASSES)  # (repeats * 18,)
         return counted.astype(float).reshape(self._n, N_CLASSES)
+
+
+def _decided(others: Library, scored: Floats, weights: Floats, prior: Floats | None) -> Integers:
+    """The classes (m,) of candidates' probabilities (K, m, 18) with these weights, by a rule fitted on other rows."""
+    decision = None
+    if prior is not None:
+        answered = Predicted(_weighted_mean(others.probabilities, weights), others.truth, others.person)
+        decision = fit_decision(answered, prior, "")
+    return decided(decision, _weighted_mean(scored, weights))
 
 
 def _weighted_mean(probabilities: Floats, weights: Floats) -> Floats:

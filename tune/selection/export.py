@@ -15,8 +15,7 @@ from maskcls.files import number_of
 from maskcls.models.model import build_models
 from maskcls.recipe import Recipe
 from maskcls.serving.bundle import MANIFEST, MANIFEST_FILE, read_bundle, read_manifest
-from maskcls.serving.calibration import Calibration
-from maskcls.serving.export import Trained, check_writable, export, note_calibration
+from maskcls.serving.export import Trained, check_writable, export, note_fitted
 from maskcls.serving.holdout_uses import bundle_digest
 from maskcls.stores.cache_options import CacheOptions
 from maskcls.text import command
@@ -28,9 +27,9 @@ from tune.runs import leaderboard
 from tune.runs.folder import BEST_EARLIER, SearchRun
 from tune.runs.session import say
 from tune.runs.study import Record, records
-from tune.selection.calibration import finalist_of, from_repeats, from_validation
 from tune.selection.finalists import Finalist
 from tune.selection.finish import finish_request, is_bundle_of
+from tune.selection.fitted import ITS_EPOCH, Fitted, finalist_of, fit_on_validation, from_repeats, score_decision
 
 _Ways = dict[str, Callable[[], None]]
 
@@ -39,7 +38,8 @@ def export_trial(run: SearchRun, trial_id: str, out: Path, overwrite: bool = Fal
     """Write a trial's best epoch as a bundle.
 
     Args:
-        calibrates: whether, for a trial without repeats, the validation photos are predicted to calibrate it.
+        calibrates: whether the validation photos are predicted: of a trial without repeats to fit its temperature and
+            decision rule, of another one to score its rule.
 
     Raises:
         CallError: `out` is in the way.
@@ -49,27 +49,29 @@ def export_trial(run: SearchRun, trial_id: str, out: Path, overwrite: bool = Fal
     check_writable(out, overwrite=overwrite)  # before weights are loaded, which may take long
     faces = _faces_of(run)
     finalist = finalist_of(run, records(run), trial_id, faces)
-    calibration = from_repeats([(finalist, 1.0)]) if finalist else None
-    _export(run, _folder_of_trial(run, trial_id), out, {"run": run.name, "trial": trial_id}, calibration, overwrite)
-    if calibration is None and calibrates:
-        note_calibration(out, from_validation(out, faces))
+    fitted = from_repeats([(finalist, 1.0)], faces) if finalist else None
+    _export(run, _folder_of_trial(run, trial_id), out, {"run": run.name, "trial": trial_id}, fitted, overwrite)
+    if calibrates:
+        (fit_on_validation if fitted is None else score_decision)(out, faces)
 
 
-def export_winner(run: SearchRun, winner: Finalist) -> None:
+def export_winner(run: SearchRun, winner: Finalist, *, calibrates: bool = True) -> None:
     """Write best/: the winner's best epoch, after its training to the end where the search had stopped it.
 
-    Raises RunError as `export_trial` does.
+    Raises RunError as `export_trial` does, which also describes `calibrates`.
     """
-    request = finish_request(run, winner, cpus=1, gpus=0.0)
-    calibration = from_repeats([(winner, 1.0)])
+    request, faces = finish_request(run, winner, cpus=1, gpus=0.0), _faces_of(run)
+    fitted = from_repeats([(winner, 1.0)], faces)
     if winner.to_end is not None and is_bundle_of(run.best, request):
-        note_calibration(run.best, calibration)  # of an earlier version, or of other repeats
-        return
-    check_writable(run.best, overwrite=True)
-    origin = {"run": run.name, "trial": winner.trial_id}
-    if winner.to_end is not None:
-        origin = {**origin, "fit": request.trial_id}
-    _export(run, _folder_of(run, winner), run.best, origin, calibration, overwrite=True)
+        note_fitted(run.best, *(fitted or Fitted()))  # of an earlier version, or of other repeats
+    else:
+        check_writable(run.best, overwrite=True)
+        origin = {"run": run.name, "trial": winner.trial_id}
+        if winner.to_end is not None:
+            origin = {**origin, "fit": request.trial_id}
+        _export(run, _folder_of(run, winner), run.best, origin, fitted, overwrite=True)
+    if calibrates:
+        score_decision(run.best, faces)
 
 
 def export_best(
@@ -88,7 +90,7 @@ def export_best(
     others = sorted((one for one in finalists if not one.unfinished), key=lambda one: -one.mean)
     ways: _Ways = {}
     for finalist in [winner, *others] if winner else []:
-        ways.setdefault(finalist.trial_id, partial(export_winner, run, finalist))
+        ways.setdefault(finalist.trial_id, partial(export_winner, run, finalist, calibrates=calibrates))
     for trial_id, write in by_score(run, trials, run.best, overwrite=True, calibrates=calibrates).items():
         ways.setdefault(trial_id, write)
     return export_first(run, ways, run.best)
@@ -174,11 +176,11 @@ def _export(
     checkpoint: Path,
     out: Path,
     origin: Mapping[str, str],
-    calibration: Calibration | None,
+    fitted: Fitted | None,
     overwrite: bool,
 ) -> None:
     recipe, result, moving = load_best(checkpoint)
-    states, faces = complete_states(recipe, moving), _faces_of(run)
+    states, faces, fitted = complete_states(recipe, moving), _faces_of(run), fitted or Fitted()
     if out == run.best:
         _keep_if_better(run, result.scores.f1, faces)
     export(
@@ -187,7 +189,8 @@ def _export(
         states,
         scores={"validation": result.scores.to_dict(), "epoch": result.epoch, **origin},
         faces=faces,
-        calibration=calibration,
+        calibration=fitted.calibration,
+        decision=fitted.decision,
         overwrite=overwrite,
     )
 
@@ -203,7 +206,8 @@ def _keep_if_better(run: SearchRun, f1: float, faces: FaceDataset) -> None:
     try:
         earlier = read_manifest(run.best)
         with MANIFEST_FILE.reading(run.best / MANIFEST):
-            own = number_of(earlier["scores"].get("validation", {}).get("f1", 0.0))
+            known = earlier["scores"]
+            own = number_of(known.get(ITS_EPOCH) or known.get("validation", {}).get("f1", 0.0))
     except DataError:  # damaged, so that nothing is to be kept
         return
     people = (earlier.get("data_digest"), earlier.get("split_digest"))

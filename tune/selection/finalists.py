@@ -30,8 +30,10 @@ from maskcls.errors import CallError
 from maskcls.files import write_atomically
 from maskcls.labels import stratum_of
 from maskcls.recipe import Recipe
+from maskcls.serving.decision import Predicted, cross_fitted_classes, prior_of
 from maskcls.training.checkpoint_files import has_weights
 from maskcls.training.conditions import HARDWARE
+from maskcls.training.metrics import scores
 from tune.fitting.failures import ERROR, read_error
 from tune.fitting.request import FitRequest
 from tune.fitting.result import FitResult
@@ -87,20 +89,26 @@ class Design:
 
 @dataclass(frozen=True)
 class RepeatResult:
-    """One complete repeat: what its best epoch predicts for the photos of its validation people."""
+    """One complete repeat: what its best epoch predicts for the photos of its validation people.
+
+    Their classes are decided as the bundle will decide, by a rule that was fitted without the person
+    (`maskcls.serving.decision`), so that the score is that of the classifier that is handed over.
+    """
 
     repeat: int
     """From 0."""
     seed: int
     best_epoch: int
     f1: float
-    """Macro F1 of these predictions."""
+    """Macro F1 of these classes."""
     keys: tuple[str, ...]
     """n photos."""
     truth: NDArray[np.int64]
     """(n,) classes 0..17."""
     log_probabilities: NDArray[np.float32]
     """(n, 18)."""
+    classes: NDArray[np.int64]
+    """(n,) the classes that are named."""
 
 
 @dataclass(frozen=True)
@@ -236,7 +244,8 @@ def read_finalists(run: SearchRun, trials: Sequence[Record], faces: FaceDataset,
         planned = _plan_repeats(run, record, faces, design)
         reasons = [why_missing(run.finalists / repeat.fit_id) for repeat in planned]
         missing = tuple(f"repeat {number}: {why}" for number, why in enumerate(reasons, start=1) if why)
-        done = tuple(_result(run, repeat) for repeat, why in zip(planned, reasons, strict=True) if not why)
+        read = tuple(_result(run, repeat) for repeat, why in zip(planned, reasons, strict=True) if not why)
+        done = _decided(read, faces)
         low, high = _interval(done, faces)
         found.append(
             Finalist(
@@ -266,12 +275,8 @@ def _interval(repeats: Sequence[RepeatResult], faces: FaceDataset) -> tuple[floa
     """The 95 % interval of the mean of some repeats; nan for fewer than two."""
     if len(repeats) < 2:
         return math.nan, math.nan
-    found = mean_f1_interval(
-        [
-            RepeatPredictions(one.truth, one.log_probabilities.argmax(1).astype(np.int64), *people_of(one.keys, faces))
-            for one in repeats
-        ]
-    )
+    of_each = [RepeatPredictions(one.truth, one.classes, *people_of(one.keys, faces)) for one in repeats]
+    found = mean_f1_interval(of_each)
     return found.low, found.high
 
 
@@ -359,4 +364,29 @@ def _result(run: SearchRun, repeat: _PlannedRepeat) -> RepeatResult:
     result = FitResult.read(folder)
     assert result is not None, "a repeat that is missing has no RepeatResult"
     best = float(result.best_validation_f1 or 0.0)
-    return RepeatResult(repeat.number, repeat.recipe.seed, result.best_epoch, best, *read_predictions(folder))
+    keys, truth, log_probabilities = read_predictions(folder)
+    likeliest = log_probabilities.argmax(axis=1)  # (n,)
+    return RepeatResult(
+        repeat.number, repeat.recipe.seed, result.best_epoch, best, keys, truth, log_probabilities, likeliest
+    )
+
+
+def predicted_by(repeats: Sequence[RepeatResult], faces: FaceDataset) -> Predicted:
+    """What repeats of one finalist predicted, repeat after repeat."""
+    logs = np.concatenate([one.log_probabilities for one in repeats]).astype(np.float64)  # (n, 18)
+    truth = np.concatenate([one.truth for one in repeats])
+    return Predicted(np.exp(logs), truth, np.concatenate([people_of(one.keys, faces)[0] for one in repeats]))
+
+
+def _decided(repeats: tuple[RepeatResult, ...], faces: FaceDataset) -> tuple[RepeatResult, ...]:
+    """The repeats with the classes that a rule names which was fitted on other people of all of them."""
+    if not repeats:
+        return repeats
+    classes = cross_fitted_classes(predicted_by(repeats, faces), prior_of(faces))
+    ends = np.cumsum([len(one.keys) for one in repeats])
+    found = []
+    for one, own in zip(repeats, np.split(classes, ends[:-1]), strict=True):
+        # Where the rule changes nothing, the score stays as the fit has it, to the bit.
+        changed = (own != one.classes).any()
+        found.append(replace(one, classes=own, f1=scores(one.truth, own).f1) if changed else one)
+    return tuple(found)

@@ -41,5 +41,4 @@ def _paired(base: RepeatResult, variant: RepeatResult, faces: FaceDataset) -> Re
             f"Repeat {variant.repeat + 1} of two finalists have predictions for different photos, so "
             "they cannot be compared. Remove the run's folder finalists/, and resume it."
         )
-    predicted = base.log_probabilities.argmax(1), variant.log_probabilities.argmax(1)  # (n,) each
-    return Repeat(base.truth, *predicted, *people_of(base.keys, faces))
+    return Repeat(base.truth, base.classes, variant.classes, *people_of(base.keys, faces))

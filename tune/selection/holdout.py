@@ -105,7 +105,8 @@ def _evaluate(run: SearchRun, bundle: Bundle, faces: FaceDataset, what: str, dig
     keep_predictions(run, faces, "holdout", digest, probabilities)
     # The interval resamples people, not photos: the photos of one person are right or wrong together.
     strata = np.array(list(map(stratum_of, truth.tolist())), np.int64)  # (n,) 0..5
-    interval = f1_interval(truth, probabilities.argmax(1), photos["person"].to_numpy(object), strata)
+    classes = bundle.classes(probabilities, calibrated=False)  # (n,)
+    interval = f1_interval(truth, classes, photos["person"].to_numpy(object), strata)
     return HoldoutEvaluation(
         what=what,
         when=now(),
@@ -115,5 +116,5 @@ def _evaluate(run: SearchRun, bundle: Bundle, faces: FaceDataset, what: str, dig
         people=int(photos["person"].nunique()),
         photos=len(rows),
         bundle=digest,
-        scores=scores(truth, probabilities).to_dict(),
+        scores=scores(truth, classes).to_dict(),
     )

@@ -5,7 +5,8 @@ repeats no fit. Keys of the file: `design`, `why` and `left` (how the repeats en
 id (`winner`), `validation_f1` (the search's own score), `model_validation_f1` (of the model that is handed over),
 `mean`, `spread`, the number of its `repeats`, its `holdout` score and the `optimism`. `preset` has the scores of the
 preset's recipe, and `gain` the winner's gain over it; `others_left` counts fits beside the finalists' repeats that have
-not ended. Runs of earlier versions lack some of these. JSON has no nan: null stands for it.
+not ended. `by_rule` says that the repeats' classes are those of a decision rule, and `bundle_f1` is the validation
+score of a bundle that has one. Runs of earlier versions lack some of these. JSON has no nan: null stands for it.
 """
 
 from __future__ import annotations
@@ -130,6 +131,12 @@ class ChoiceRecord:
     """The winner's repeats minus the preset's; None where they cannot be compared, or the preset itself won."""
     others_left: int = 0
     """Fits beside the finalists' repeats that have not ended: stopped finalists to their end, the preset's repeats."""
+    by_rule: bool = True
+    """Whether the repeats' classes are those of a decision rule (`RepeatResult`); in runs of earlier versions they are
+    the likeliest ones."""
+    bundle_f1: float | None = None
+    """Validation macro F1 of the winner's bundle where it has a decision rule; None where the likeliest class is named,
+    and before the bundle was written."""
 
     @classmethod
     def from_results(
@@ -160,10 +167,16 @@ class ChoiceRecord:
         return next((one for one in self.finalists if one.trial == self.winner_id), None)
 
     @property
+    def model_f1(self) -> float | None:
+        """Validation macro F1 of what is handed over, with its decision rule; None where there is no winner."""
+        if self.bundle_f1 is not None:
+            return self.bundle_f1
+        return self.winner.model_f1 if self.winner else None
+
+    @property
     def optimism(self) -> float | None:
         """Validation minus holdout score, both of the model that is handed over; None where either is missing."""
-        winner = self.winner
-        return winner.model_f1 - self.holdout.f1 if winner and self.holdout else None
+        return self.model_f1 - self.holdout.f1 if self.model_f1 is not None and self.holdout else None
 
     @property
     def search_best(self) -> FinalistScores | None:
@@ -205,7 +218,7 @@ class ChoiceRecord:
             "finalists": [one.to_json() for one in self.finalists],
             "winner": self.winner_id,
             "validation_f1": winner and winner.validation_f1,
-            "model_validation_f1": winner and winner.model_f1,
+            "model_validation_f1": self.model_f1,
             "mean": winner and _to_null(winner.mean),
             "spread": winner and _to_null(winner.spread),
             "repeats": len(winner.repeats) if winner else 0,
@@ -214,6 +227,8 @@ class ChoiceRecord:
             "preset": self.preset and self.preset.to_json(),
             "gain": self.gain and {name: _to_null(value) for name, value in asdict(self.gain).items()},
             "others_left": self.others_left,
+            "by_rule": self.by_rule,
+            "bundle_f1": self.bundle_f1,
         }
 
 
@@ -240,6 +255,8 @@ def _choice_of(content: Mapping[str, Any]) -> ChoiceRecord:
         preset=FinalistScores.from_json(content["preset"]) if content.get("preset") else None,
         gain=_gain_of(content["gain"]) if content.get("gain") else None,
         others_left=int(content.get("others_left", 0)),
+        by_rule=bool(content.get("by_rule", False)),
+        bundle_f1=None if content.get("bundle_f1") is None else share_of(content["bundle_f1"]),
     )
 
 

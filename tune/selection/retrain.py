@@ -93,16 +93,16 @@ def retrain_on_all(
 
     Raises DataError, RunError as `run_fits` does, and CallError if best-on-all/ exists and is no bundle.
     """
-    from maskcls.serving.export import check_writable, note_calibration
-    from tune.selection.calibration import from_repeats
+    from maskcls.serving.export import check_writable, note_fitted
     from tune.selection.fits import fit_on_all
+    from tune.selection.fitted import Fitted, from_repeats
 
     request = retrain_request(run, winner, faces, cpus=cpus, gpus=gpus)
     check_writable(run.best_on_all, overwrite=True)  # before the training, not after it
     work = functools.partial(fit_on_all, cache=cache)
     outcome = run_fits([request], work, parallel=1, budget_s=budget_s, plain=plain, is_done=is_retrained)
     if is_bundle_of(run.best_on_all, request):
-        note_calibration(run.best_on_all, from_repeats([(winner, 1.0)]))
+        note_fitted(run.best_on_all, *(from_repeats([(winner, 1.0)], faces) or Fitted()))
     return outcome
 
 

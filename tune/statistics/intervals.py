@@ -32,26 +32,13 @@ from numpy.typing import NDArray
 
 from maskcls.errors import CallError
 from maskcls.labels import N_CLASSES
+from maskcls.training.metrics import macro_f1
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-
-
-def macro_f1(truth: Floats, predicted: Floats, hits: Floats) -> Floats:
-    """Macro F1 as `maskcls.training.metrics` defines it, from counts per class: the mean over the classes that occur.
-
-    Args:
-        truth: (..., 18) photos of each class. Counts may be fractions, as weights of people make them.
-        predicted: (..., 18) photos that were predicted to be of the class.
-        hits: (..., 18) photos of the class that were predicted to be of it.
-    """
-    occurs = truth > 0  # (..., 18)
-    f1 = 2 * hits / np.where(occurs, truth + predicted, 1.0)  # 2 tp / (2 tp + fp + fn); 1.0 avoids 0 / 0
-    total: Floats = np.where(occurs, f1, 0.0).sum(axis=-1) / np.maximum(occurs.sum(axis=-1), 1)  # (...,)
-    return total
 
 
 def class_counts(person: Integers, classes: Integers, counted: NDArray[np.bool_] | None = None) -> Floats:

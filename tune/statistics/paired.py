@@ -53,13 +53,13 @@ from numpy.typing import NDArray
 
 from maskcls.errors import CallError
 from maskcls.labels import N_CLASSES
+from maskcls.training.metrics import macro_f1
 from tune.statistics.intervals import (
     CONFIDENCE,
     RESAMPLES,
     Floats,
     Integers,
     class_counts,
-    macro_f1,
     merge_single_strata,
     resample_weights,
 )

@@ -102,7 +102,7 @@ def _face_notes(faces: Sequence[int | None], *, is_cut: bool) -> list[str]:
 
 def _write(kept: Unfinished, keys: Sequence[str], out: Output, predictor: Predictor) -> None:
     how = {"probabilities": out.probabilities, "faces": predictor.counts_faces}
-    with open_table(out.file, out.format, abstain=predictor.abstain, **how) as table:
+    with open_table(out.file, out.format, predictor.classes, abstain=predictor.abstain, **how) as table:
         for block in kept.read(WRITTEN_PHOTOS):
             table.add(keys[block.start : block.end], block)
 

@@ -5,13 +5,14 @@ or Parquet. They are written block by block, so that memory does not grow with t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from maskcls.data.photos import IMAGE
 from maskcls.errors import CallError
@@ -25,6 +26,8 @@ from maskcls.text import shown
 if TYPE_CHECKING:
     import pyarrow as pa
 
+Decide = Callable[[NDArray[np.float64]], NDArray[np.int64]]
+"""Probabilities (n, 18) -> classes (n,) of 0..17, as `Predictor.classes`."""
 ANSWER, SURE, FACES = "ans", "sure", "faces"
 DIGITS = 6
 """Significant digits of a probability in text."""
@@ -63,19 +66,26 @@ def probabilities_file(out: Path) -> Path:
 
 @contextmanager
 def open_table(
-    out: Path, kind: Format, *, probabilities: bool, abstain: float = 0.0, faces: bool = False
+    out: Path,
+    kind: Format,
+    decide: Decide,
+    *,
+    probabilities: bool,
+    abstain: float = 0.0,
+    faces: bool = False,
 ) -> Iterator[Table]:
     """Yield a table to be filled block by block; its files appear, or are replaced, when the block ends without error.
 
     Args:
+        decide: which class is named.
         probabilities: whether the 18 probabilities and those of mask, gender and age group are written as well.
-        abstain: where the likeliest class has a lower probability, the answer is "not sure".
+        abstain: where the class that is named has a lower probability, the answer is "not sure".
         faces: whether the blocks say how many faces each photo has; of a submission, the probabilities' table does.
     """
     with ExitStack() as files:
         # The submission last: where it is, its probabilities are, too.
         streams = [files.enter_context(replacing(file)) for file in files_of(out, kind, probabilities=probabilities)]
-        table = TABLES[kind](streams, probabilities=probabilities, abstain=abstain, faces=faces)
+        table = TABLES[kind](streams, decide, probabilities=probabilities, abstain=abstain, faces=faces)
         try:
             yield table
         finally:
@@ -85,8 +95,11 @@ def open_table(
 class Table:
     """A table that is written in blocks."""
 
-    def __init__(self, streams: Sequence[IO[bytes]], *, probabilities: bool, abstain: float, faces: bool) -> None:
+    def __init__(
+        self, streams: Sequence[IO[bytes]], decide: Decide, *, probabilities: bool, abstain: float, faces: bool
+    ) -> None:
         self.streams = streams
+        self.decide = decide
         self.abstain = abstain
         self.with_probabilities = probabilities
         self.with_faces = faces
@@ -118,8 +131,8 @@ class _Submission(Table):
     def add(self, keys: Sequence[str], block: Block) -> None:
         answers, *beside = self.streams
         probabilities = block.probabilities
-        best = zip(probabilities.argmax(axis=1).tolist(), probabilities.max(axis=1).tolist(), strict=True)
-        said = [NOT_SURE if p < self.abstain else class_ for class_, p in best]
+        classes, named = _named(block, self.decide)
+        said = [NOT_SURE if p < self.abstain else class_ for class_, p in zip(classes, named, strict=True)]
         for row in block.bad:
             said[row - block.start] = 0
         answers.write(csv_lines(zip(keys, said, strict=True)).encode())
@@ -135,7 +148,7 @@ class _JsonLines(Table):
     """One JSON object per photo."""
 
     def add(self, keys: Sequence[str], block: Block) -> None:
-        columns = columns_of(keys, block, self.abstain, with_probabilities=self.with_probabilities)
+        columns = columns_of(keys, block, self.decide, self.abstain, with_probabilities=self.with_probabilities)
         for row in zip(*columns.values(), strict=True):
             values = (float(f"{cell:.{DIGITS}g}") if isinstance(cell, float) else cell for cell in row)
             line = json.dumps(dict(zip(columns, values, strict=True)), ensure_ascii=False)
@@ -153,7 +166,7 @@ class _Parquet(Table):
     def add(self, keys: Sequence[str], block: Block) -> None:
         import pyarrow as pa
 
-        columns = columns_of(keys, block, self.abstain, with_probabilities=self.with_probabilities)
+        columns = columns_of(keys, block, self.decide, self.abstain, with_probabilities=self.with_probabilities)
         self._writer.write_table(pa.table(columns, schema=self._schema()))
 
     def end(self) -> None:
@@ -166,17 +179,25 @@ class _Parquet(Table):
 TABLES: dict[Format, type[Table]] = {Format.CSV: _Submission, Format.JSONL: _JsonLines, Format.PARQUET: _Parquet}
 
 
-def columns_of(keys: Sequence[str], block: Block, abstain: float, *, with_probabilities: bool) -> dict[str, list[Any]]:
+def _named(block: Block, decide: Decide) -> tuple[list[int], list[float]]:
+    """The class of each photo of a block, (m,), and its probability, (m,)."""
+    classes = decide(block.probabilities)
+    return classes.tolist(), block.probabilities[np.arange(len(classes)), classes].tolist()
+
+
+def columns_of(
+    keys: Sequence[str], block: Block, decide: Decide, abstain: float, *, with_probabilities: bool
+) -> dict[str, list[Any]]:
     """Return the columns of a table of all that is known, m rows each; of an unreadable photo that is nothing."""
     probabilities = block.probabilities  # (m, 18)
-    classes = probabilities.argmax(axis=1).tolist()
+    classes, named = _named(block, decide)
     found = list(map(decode, classes))
     columns: dict[str, list[Any]] = {
         ANSWER: classes,
         "mask": [MASKS[one.mask] for one in found],
         "gender": [GENDERS[one.gender] for one in found],
         "age_group": [AGES[one.age] for one in found],
-        "probability": probabilities.max(axis=1).tolist(),
+        "probability": named,
     }
     if abstain:
         columns[SURE] = [p >= abstain for p in columns["probability"]]

@@ -19,11 +19,17 @@ class Prediction(BaseModel):
     """What a classifier says of a photo."""
 
     sure: bool = Field(
-        description='False: the answer is "not sure", because the likeliest class has too low a probability for the '
-        "service's limit; class, mask, gender and age_group are null."
+        description='False: the answer is "not sure", because the class that would be named has too low a probability '
+        "for the service's limit; class, mask, gender and age_group are null."
     )
-    class_: int | None = Field(alias="class", ge=0, le=17, description="The likeliest of the 18 classes.")
-    probability: float = Field(description="Of the likeliest class, 0 to 1.")
+    class_: int | None = Field(
+        alias="class",
+        ge=0,
+        le=17,
+        description="One of the 18 classes, by the bundle's decision rule (/v1/model). It need not be the likeliest "
+        "one, for a rare class counts as much as a frequent one.",
+    )
+    probability: float = Field(description="Of the class that is named, or would be if it were sure, 0 to 1.")
     mask: str | None = Field(description=f"The class's mask state: {', '.join(MASKS)}.")
     gender: str | None = Field(description=f"The class's gender: {', '.join(GENDERS)}.")
     age_group: str | None = Field(description=f"The class's age group: {', '.join(AGES)}.")
@@ -44,9 +50,9 @@ class Answer(BaseModel):
 
 
 class Explanation(BaseModel):
-    """Where in a photo the evidence for its likeliest class lies: Grad-CAM, of an ensemble for one classifier."""
+    """Where in a photo the evidence for its class lies: Grad-CAM, of an ensemble for one classifier."""
 
-    class_: int = Field(alias="class", ge=0, le=17, description="The likeliest of the 18 classes.")
+    class_: int = Field(alias="class", ge=0, le=17, description="One of the 18 classes, as a prediction has it.")
     mask: str
     gender: str
     age_group: str
@@ -78,6 +84,14 @@ class ClassifierFacts(BaseModel):
     weight: float = Field(description="Its share of the prediction.")
 
 
+class DecisionFacts(BaseModel):
+    """The class is argmax(T log p - tau log_prior), p the probabilities and T their temperature."""
+
+    tau: float = Field(description="Above 0: rare classes are named oftener; below 0: more seldom.")
+    log_prior: list[float] = Field(description="Natural logarithms of the 18 classes' shares in training.")
+    temperature: float
+
+
 class ModelFacts(BaseModel):
     """What answers, and within which limits."""
 
@@ -86,7 +100,8 @@ class ModelFacts(BaseModel):
     versions: dict[str, str]
     classes: list[str]
     classifiers: list[ClassifierFacts]
-    abstain: float = Field(description='Below this probability of the likeliest class the answer is "not sure".')
+    decision: DecisionFacts | None = Field(description="How probabilities become a class; null: the likeliest one.")
+    abstain: float = Field(description='Below this probability of the class the answer is "not sure".')
     explains: bool = Field(description="Whether /v1/explain is there: not with a graph, nor without maps.")
     scores: dict[str, Any] = Field(
         description="Macro F1 and more, by the people on whom they were measured; `groups`: by mask, gender, age group."
@@ -103,11 +118,11 @@ class State(BaseModel):
 
 def prediction(predicted: Predicted, abstain: float) -> Prediction:
     """Return a photo's prediction as an answer has it; below the probability `abstain` it is "not sure"."""
-    row = row_of("", 0, predicted.probabilities, abstain=abstain)
+    row = row_of("", 0, predicted.class_, predicted.probabilities, abstain=abstain)
     return Prediction(
         **{"class": row.class_},
         sure=row.is_sure,
-        probability=max(row.probabilities),
+        probability=row.probabilities[predicted.class_],
         mask=row.mask,
         gender=row.gender,
         age_group=row.age_group,
@@ -148,6 +163,10 @@ def model_facts(bundle: Bundle, limits: Limits, abstain: float, *, explains: boo
             )
             for each in bundle.classifiers
         ],
+        decision=bundle.decision
+        and DecisionFacts(
+            tau=bundle.decision.tau, log_prior=list(bundle.decision.log_prior), temperature=bundle.temperature
+        ),
         abstain=abstain,
         explains=explains,
         scores=bundle.scores,

@@ -145,7 +145,7 @@ def _add_api(app: FastAPI, service: Service) -> None:
         return Response(answered.model_dump_json(by_alias=True), media_type="application/json")
 
     async def explain(request: Request) -> Explanation:
-        """Say where in one photo, sent as to /v1/predict, the evidence for its likeliest class lies."""
+        """Say where in one photo, sent as to /v1/predict, the evidence for its class lies."""
         return explanation(await service.explain(request.headers.get("content-type", ""), await request.body()))
 
     if service.explains:

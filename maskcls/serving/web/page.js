@@ -9,7 +9,7 @@ const TEXTS = {
     photo: "Photo", answer: "Answer", drop: "Drop a portrait here", orChoose: "or choose one, paste one, or take one with the camera",
     choose: "Choose a photo", camera: "Use the camera", take: "Take the photo", stop: "Camera off",
     look: "Look into the camera, then take the photo.", examples: "Or try a drawn face", example: "Drawn face {n}", yourPhoto: "The photo that was classified",
-    waiting: "Waiting for a photo.", busyNow: "Looking at the photo …", likely: "Most likely {name} ({percent})", notSure: "Not sure: the likeliest answer has only {percent}", nothing: "There is no answer for this photo.",
+    waiting: "Waiting for a photo.", busyNow: "Looking at the photo …", likely: "Most likely {name} ({percent})", decided: "{name} ({percent}). Another answer is likelier, but rare ones count as much as frequent ones.", notSure: "Not sure: the best answer has only {percent}", nothing: "There is no answer for this photo.",
     noFace: "No face was found in the photo. The classifier answers for anything, so this answer may mean nothing. (Masks hide some faces from the detector.)",
     manyFaces: "{n} faces were found. The classifier gives one answer for the whole photo, so it may be about any of them.",
     largestFace: "{n} faces were found. The photo was cut to the largest one in its middle, and the answer is about that.",
@@ -46,7 +46,7 @@ const TEXTS = {
     photo: "사진", answer: "결과", drop: "얼굴 사진을 여기에 놓으세요", orChoose: "파일을 고르거나, 붙여 넣거나, 카메라로 찍을 수도 있습니다",
     choose: "사진 고르기", camera: "카메라 쓰기", take: "사진 찍기", stop: "카메라 끄기",
     look: "카메라를 보고 사진을 찍으세요.", examples: "그려진 얼굴로 해 보기", example: "그려진 얼굴 {n}", yourPhoto: "분류한 사진",
-    waiting: "사진을 기다리고 있습니다.", busyNow: "사진을 보고 있습니다 …", likely: "{name}일 가능성이 가장 높음 ({percent})", notSure: "확신할 수 없음: 가장 가능성 높은 답도 {percent}", nothing: "이 사진에는 답이 없습니다.",
+    waiting: "사진을 기다리고 있습니다.", busyNow: "사진을 보고 있습니다 …", likely: "{name}일 가능성이 가장 높음 ({percent})", decided: "{name} ({percent}). 더 가능성 높은 답이 있지만, 드문 답도 흔한 답과 똑같이 중요하게 다룹니다.", notSure: "확신할 수 없음: 가장 나은 답도 {percent}", nothing: "이 사진에는 답이 없습니다.",
     noFace: "사진에서 얼굴을 찾지 못했습니다. 분류기는 어떤 사진에도 답하므로 이 답은 의미가 없을 수 있습니다. (마스크를 쓴 얼굴은 찾지 못하기도 합니다.)",
     manyFaces: "얼굴이 {n}개 보입니다. 분류기는 사진 전체에 대해 답 하나를 내므로 누구에 대한 답인지 알 수 없습니다.",
     largestFace: "얼굴이 {n}개 보입니다. 사진 가운데의 가장 큰 얼굴만 잘라 그 얼굴에 대해 답했습니다.",
@@ -143,7 +143,9 @@ function drawAnswer() {
   }
   const found = answer.prediction;
   const name = found.sure ? TASKS.map((task) => text(found[task])).join(", ") : "";
-  const likely = found.faces === 0 ? "likelyAnyway" : "likely";
+  // By the decision rule another class may be likelier than the one that is named.
+  const isLikeliest = found.probability >= Math.max(...found.probabilities);
+  const likely = !isLikeliest ? "decided" : found.faces === 0 ? "likelyAnyway" : "likely";
   sentence.textContent = text(found.sure ? likely : "notSure", { name, percent: percent(found.probability) });
   if (found.faces === 0 || found.faces > 1) {
     const cut = model && model.classifiers.every((each) => each.face_crop !== "none");

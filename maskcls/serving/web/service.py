@@ -38,14 +38,15 @@ So a few that take seconds keep nobody waiting who sends what a camera in a brow
 
 
 class Predicted(NamedTuple):
-    """A photo's (18,) probabilities, and how many faces were found, None if they were not looked for."""
+    """A photo's class, its (18,) probabilities, and how many faces were found, None if they were not looked for."""
 
+    class_: int
     probabilities: NDArray[np.float64]
     faces: int | None
 
 
 class Explained(NamedTuple):
-    """A photo's likeliest class, and where the evidence for it lies."""
+    """A photo's class, and where the evidence for it lies."""
 
     class_: int
     evidence: Evidence
@@ -136,13 +137,14 @@ class Service:
     async def _predict(self, photos: list[_Sized]) -> list[Predicted]:
         prepared = [await self._prepare(photo, place) for place, photo in enumerate(photos)]
         found = await self._probabilities([each.crops for each in prepared])
-        return [Predicted(each, one.faces) for each, one in zip(found, prepared, strict=True)]
+        classes = self.predictor.classes(np.stack(found)).tolist()
+        return [Predicted(class_, p, one.faces) for class_, p, one in zip(classes, found, prepared, strict=True)]
 
     async def _explain(self, photos: list[_Sized]) -> Explained:
         (photo,) = photos
         crops = (await self._prepare(photo, 0, looks_for_faces=False)).crops
         (probabilities,) = await self._probabilities([crops])
-        class_ = int(probabilities.argmax())
+        (class_,) = self.predictor.classes(probabilities[None]).tolist()
         return Explained(class_, await _in(self._explainer, self._evidence, crops, class_))
 
     def _evidence(self, crops: Crops, class_: int) -> Evidence:

@@ -21,7 +21,8 @@ from maskcls.models.model import build_models, log_probabilities
 from maskcls.recipe import Recipe
 from maskcls.serving.bundle import read_bundle
 from maskcls.serving.calibration import Calibration, calibrated
-from maskcls.serving.export import Trained, check_writable, note_calibration, note_scores, write_bundle
+from maskcls.serving.decision import Decision, log_prior
+from maskcls.serving.export import Trained, check_writable, note_fitted, note_scores, write_bundle
 from maskcls.serving.holdout_uses import bundle_digest
 from maskcls.serving.people import person_hash
 from maskcls.serving.predictor import Predictor
@@ -143,7 +144,7 @@ def test_its_temperature_goes_with_it_and_changes_its_probabilities_but_no_class
 ) -> None:
     folder = Path(shutil.copytree(random_bundle("three"), tmp_path / "b"))
     before = Predictor(folder, "cpu")
-    note_calibration(folder, CALIBRATION)
+    note_fitted(folder, CALIBRATION, None)
     bundle = read_bundle(folder)
     assert (bundle.calibration, bundle.temperature) == (CALIBRATION, 1.6)
     assert bundle_digest(bundle.manifest) == bundle_digest(before.bundle.manifest), "the holdout counts it once"
@@ -155,6 +156,48 @@ def test_its_temperature_goes_with_it_and_changes_its_probabilities_but_no_class
     at_once = [predictor.at_once([predictor.crops(photo) for photo in photos]) for predictor in (before, after)]
     assert np.array_equal(at_once[1], calibrated(at_once[0], 1.6))
     assert before.predict(photos)["class"].tolist() == after.predict(photos)["class"].tolist()
+
+
+DECISION = Decision(0.8, tuple(log_prior(np.repeat(np.arange(18), np.arange(18) * 4)).tolist()), "", 60, 0.4, 0.5)
+
+
+def test_its_decision_rule_goes_with_it_and_changes_its_classes_but_no_probability(
+    tmp_path: Path, random_bundle: RandomBundle
+) -> None:
+    folder = Path(shutil.copytree(random_bundle("three"), tmp_path / "b"))
+    before = Predictor(folder, "cpu")
+    note_fitted(folder, CALIBRATION, DECISION)
+    after = Predictor(folder, "cpu")
+    assert after.bundle.decision == DECISION
+    assert bundle_digest(after.bundle.manifest) != bundle_digest(before.bundle.manifest), "another classifier"
+    photos = list(np.random.default_rng(0).integers(0, 256, (5, 80, 60, 3), np.uint8))
+    raw = before.probabilities(photos)
+    probabilities = after.probabilities(photos)
+    assert np.array_equal(probabilities, calibrated(raw, 1.6))
+    expected = (np.log(raw) - 0.8 * np.array(DECISION.log_prior)).argmax(axis=1)
+    assert (expected != raw.argmax(axis=1)).any()
+    assert np.array_equal(after.classes(probabilities), expected)
+    table, rows = after.predict(photos), after.rows(photos)
+    named = probabilities[np.arange(5), expected]
+    assert table["class"].tolist() == [row.class_ for row in rows] == expected.tolist()
+    assert table["probability"].tolist() == [row.probability for row in rows] == named.tolist()
+    limit = float(np.sort(named)[2])
+    sure = Predictor(after.bundle, "cpu", abstain=limit)
+    assert sure.predict(photos)["sure"].tolist() == [row.is_sure for row in sure.rows(photos)]
+    assert [row.is_sure for row in sure.rows(photos)] == (named >= limit).tolist(), "by the class that is named"
+    again = {**after.bundle.manifest, "decision": {**DECISION.to_dict(), "f1_after": 0.6, "photos": 70}}
+    assert bundle_digest(again) == bundle_digest(after.bundle.manifest), "only what changes a class counts"
+
+
+def test_a_bundle_of_format_version_4_names_the_likeliest_class(tmp_path: Path, random_bundle: RandomBundle) -> None:
+    folder = Path(shutil.copytree(random_bundle("single"), tmp_path / "b"))
+    manifest = json.loads((folder / "bundle.json").read_text())
+    assert manifest.pop("decision") is None
+    (folder / "bundle.json").write_text(json.dumps({**manifest, "format_version": 4}))
+    bundle = read_bundle(folder, with_models=False)
+    assert bundle.decision is None
+    assert bundle.classes(np.eye(18)[[3, 17]]).tolist() == [3, 17]
+    assert bundle_digest(bundle.manifest) == bundle_digest(read_bundle(random_bundle("single")).manifest)
 
 
 def test_overwriting_leaves_the_new_bundle_alone(tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ import torch
 from maskcls.errors import CallError, DataError, RunError
 from maskcls.serving.bundle import read_bundle
 from maskcls.serving.calibration import Calibration
+from maskcls.serving.decision import Decision, log_prior
 from maskcls.serving.engine import create_engine
-from maskcls.serving.export import note_calibration
+from maskcls.serving.export import note_fitted
 from maskcls.serving.holdout_uses import bundle_digest
 from maskcls.serving.marginals import marginal_table
 from maskcls.serving.onnx_graph import BundleGraph
@@ -26,6 +27,7 @@ from maskcls.serving.predictor import Predictor
 from tests.conftest import Ensemble, new_bundle, random_classifier
 
 CALIBRATION = Calibration(1.6, "drawn photos", 60, 2.1, 1.9, 0.2, 0.1)
+DECISION = Decision(0.8, tuple(log_prior(np.repeat(np.arange(18), np.arange(18) * 4)).tolist()), "", 60, 0.4, 0.5)
 TINY = {"backbone": "test_resnet", "image_size": 32}
 
 
@@ -39,20 +41,33 @@ def pixels_of(predictor: Predictor, photos: list[str]) -> dict[Any, np.ndarray]:
     return {each: np.stack([crop[each].pixels for crop in crops]) for each in predictor.geometries}
 
 
+def own_classes(folder: Path, predictor: Predictor, photos: list[str]) -> list[int]:
+    """What the graph itself names, as other programs run it."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(next(folder.glob("*.onnx")))
+    pixels = pixels_of(predictor, photos)
+    given = dict(zip((one.name for one in session.get_inputs()), map(pixels.get, predictor.geometries), strict=True))
+    (classes,) = session.run(["class"], given)
+    assert classes.dtype == np.int64
+    return list(classes)
+
+
 @pytest.mark.parametrize("temperature", [1.0, 1.6])
-def test_the_graph_computes_joins_weights_and_temperature_as_numpy_does(
+def test_the_graph_computes_joins_weights_temperature_and_rule_as_numpy_does(
     random_ensemble: Ensemble, temperature: float, photos: list[str], tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(random_ensemble.folder, tmp_path / "b"))
-    note_calibration(folder, Calibration(temperature, "", 60, 2.1, 1.9, 0.2, 0.1))
+    note_fitted(folder, Calibration(temperature, "", 60, 2.1, 1.9, 0.2, 0.1), DECISION if temperature != 1 else None)
     predictor = Predictor(folder, "cpu")
     assert {each.recipe.join for each in predictor.bundle.classifiers} == {"soft", "hard"}
     pixels = pixels_of(predictor, photos)
     with torch.inference_mode():
-        found, *by_task = BundleGraph(predictor.bundle)(
+        found, *by_task, classes = BundleGraph(predictor.bundle)(
             *(torch.from_numpy(pixels[each]) for each in predictor.geometries)
         )
     np.testing.assert_allclose(found.numpy(), predictor.probabilities(photos), rtol=1e-4, atol=1e-6)
+    assert classes.tolist() == predictor.classes(predictor.probabilities(photos)).tolist()
     together = torch.cat(by_task, dim=1).numpy()  # (n, 8)
     np.testing.assert_allclose(together, marginal_table(found.numpy()), rtol=1e-5)
 
@@ -69,7 +84,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, photos: list[str]) -> Pat
         random_classifier("single", weight=0.4, **{**TINY, "image_size": 48}),
     )
     folder = new_bundle(tmp_path_factory.mktemp("onnx") / "bundle", *parts)
-    note_calibration(folder, CALIBRATION)
+    note_fitted(folder, CALIBRATION, DECISION)
     (folder / "classifier-00000000.onnx").write_bytes(b"of an earlier export")
     compared, reduced = export_onnx(folder, photos, np.arange(len(photos)))
     assert reduced is None
@@ -85,7 +100,10 @@ def test_it_predicts_as_torch_does_whatever_the_number_of_photos(exported: Path,
     found = by_graph.probabilities(photos)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert found.sum(axis=1) == pytest.approx(1, abs=1e-12)
-    assert by_graph.predict(photos)["class"].tolist() == expected.argmax(axis=1).tolist()
+    named = by_torch.classes(expected)
+    assert (named != expected.argmax(axis=1)).any(), "by the decision rule"
+    assert by_graph.predict(photos)["class"].tolist() == named.tolist()
+    assert own_classes(exported, by_torch, photos) == named.tolist(), "the graph's own output"
     assert np.array_equal(by_graph.probabilities(photos[:1])[0], found[0]), "padded: neighbours change nothing"
     for n in (1, 3):
         at_once = by_graph.at_once([by_graph.crops(photo) for photo in photos[:n]])
@@ -98,7 +116,7 @@ def test_the_bundle_says_what_was_compared_and_keeps_one_graph(exported: Path) -
     manifest = json.loads((exported / "bundle.json").read_text())
     entry = manifest["onnx"]
     assert [file.name for file in exported.glob("*.onnx")] == [entry["file"]]
-    assert entry["temperature"] == 1.6
+    assert (entry["temperature"], entry["tau"]) == (1.6, DECISION.tau)
     assert entry["compared_with_torch"]["largest_difference"] < 1e-5
     assert {"torch", "onnx", "onnxruntime"} <= entry["versions"].keys()
     without = {key: value for key, value in manifest.items() if key != "onnx"}
@@ -161,10 +179,13 @@ def test_an_engine_that_cannot_be_had_says_why(
     with pytest.raises(CallError, match=r"single has no ONNX graph\. Add one where torch is installed: maskcls export"):
         Predictor(random_bundle("single"), engine="onnx")
     folder = Path(shutil.copytree(exported, tmp_path / "b"))
-    note_calibration(folder, None)
+    note_fitted(folder, None, None)
     with pytest.raises(DataError, match="has another temperature than the bundle. Add the graph again"):
         Predictor(folder, engine="onnx")
-    note_calibration(folder, CALIBRATION)
+    note_fitted(folder, CALIBRATION, None)
+    with pytest.raises(DataError, match="has another decision rule than the bundle. Add the graph again"):
+        Predictor(folder, engine="onnx")
+    note_fitted(folder, CALIBRATION, DECISION)
     graph = next(folder.glob("*.onnx"))
     graph.write_bytes(graph.read_bytes()[:-1] + b"\0\0")
     with pytest.raises(DataError, match=rf"{graph.name} is damaged: .* Copy it again"):

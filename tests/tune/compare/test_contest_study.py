@@ -19,6 +19,7 @@ from maskcls.data.splits import split_people
 from maskcls.labels import decode as decode_class
 from maskcls.models.model import log_probabilities, member_log_probs
 from maskcls.recipe import Recipe
+from maskcls.serving import decision
 from maskcls.stores.cache_options import CacheOptions
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
@@ -120,7 +121,7 @@ class TestDeclaration:
             *("unfinished cosine", "moving BatchNorm", "split by photo", "uncorrected labels"),
             *("unknown ages", "unknown ages left out"),
         }
-        assert {name for name in TREATMENTS if find(name).picks} == {"best epoch by accuracy"}
+        assert {name for name in TREATMENTS if find(name).picks} == {"best epoch by accuracy", "last epoch"}
 
     def test_hue_limits_are_the_projects(self) -> None:
         """0.2 of OpenCV's 180 steps of hue, and of 255 of saturation and value."""
@@ -177,6 +178,20 @@ def test_the_hard_join_and_the_flip_are_the_products_own(fit: Fit, faces: FaceDa
         mirrored = log_probabilities(models, fit.recipe.split, fit.data.pixels, rows, flip=True).argmax(1)
     assert answers("hard join", fit, faces).tolist() == expected.tolist()
     assert answers("test-time flip", fit, faces).tolist() == mirrored.tolist()
+
+
+def test_the_decision_rule_is_fitted_on_the_validation_people_and_the_other_tested_ones(
+    fit: Fit, faces: FaceDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decision, "LEAST_PEOPLE", 10)
+    tested, validated = faces.rows("holdout"), faces.rows("validation")
+    rows = np.concatenate([tested, validated])
+    with fit.at_best() as models:
+        found = np.exp(log_probabilities(models, fit.recipe.split, fit.data.pixels, rows))
+    photos = faces.photos.iloc[rows]
+    answered = decision.Predicted(found, photos["label"].to_numpy(np.int64), photos["person"].to_numpy(object))
+    expected = decision.cross_fitted_classes(answered, decision.prior_of(faces))[: len(tested)]
+    assert answers("decision rule", fit, faces).tolist() == expected.tolist()
 
 
 def test_the_best_epoch_by_accuracy(fit: Fit) -> None:

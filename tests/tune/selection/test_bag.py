@@ -100,6 +100,7 @@ def test_averaging_is_scored_on_models_that_left_a_person_out(chosen: Chosen, by
             keys=("somebody else's", *(keys[row] for row in mine)),
             truth=truth[[0, *mine]],
             log_probabilities=unsure[[0, *mine]].astype(np.float32),
+            classes=unsure[[0, *mine]].argmax(1),
         )
         for repeat, mine in zip(chosen.winner.repeats, of_repeats, strict=True)
     )

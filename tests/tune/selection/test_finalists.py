@@ -51,7 +51,7 @@ def asked(made: Run, design: Design) -> list[FitRequest]:
 
 
 def finalist(trial_id: str, f1s: list[float], validation_f1: float = 0.5) -> Finalist:
-    nothing = ((), np.zeros(0, np.int64), np.zeros((0, 18), np.float32))
+    nothing = ((), np.zeros(0, np.int64), np.zeros((0, 18), np.float32), np.zeros(0, np.int64))
     return Finalist(
         trial_id,
         validation_f1,

@@ -33,7 +33,7 @@ RECIPE = BASE.override({"epochs": 4, "frozen_stages": 2, "lr_head": 1e-2})
 
 
 def won(*best_epochs: int, of_trial: int = 3) -> Finalist:
-    nothing = ((), np.zeros(0, np.int64), np.zeros((0, 18), np.float32))
+    nothing = ((), np.zeros(0, np.int64), np.zeros((0, 18), np.float32), np.zeros(0, np.int64))
     repeats = tuple(RepeatResult(number, number + 1, epoch, 0.5, *nothing) for number, epoch in enumerate(best_epochs))
     return Finalist("0007", 0.6, of_trial, RECIPE.model_dump(), repeats)
 

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 
 from maskcls.errors import CallError
-from maskcls.training.metrics import scores
+from maskcls.training.metrics import macro_f1, scores
 from tune.statistics import intervals, paired
-from tune.statistics.intervals import macro_f1
 from tune.statistics.paired import Difference, Repeat, Verdict, difference, expected_by_chance
 
 STRATA = np.repeat(np.arange(6), [20, 16, 3, 19, 19, 3])

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from maskcls.errors import CallError
-from tune.statistics.intervals import f1_interval, macro_f1
+from maskcls.training.metrics import macro_f1
+from tune.statistics.intervals import f1_interval
 from tune.statistics.people import PeopleResamples, f1, ratio
 
 

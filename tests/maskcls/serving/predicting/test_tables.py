@@ -22,8 +22,12 @@ DRAWN = np.random.default_rng(0).dirichlet(np.ones(18), 3)  # (3, 18)
 ONE_BAD = Block(0, np.vstack([DRAWN[:1], np.full((1, 18), 1 / 18), DRAWN[2:]]), {1: "a.jpg is empty."})
 
 
+def likeliest(probabilities: np.ndarray) -> np.ndarray:
+    return probabilities.argmax(axis=1)
+
+
 def written(out: Path, kind: Format, keys: Sequence[Sequence[str]] = (KEYS,)) -> Path:
-    with open_table(out, kind, probabilities=True) as table:
+    with open_table(out, kind, likeliest, probabilities=True) as table:
         for of_block in keys:
             table.add(of_block, ONE_BAD)
     return out
@@ -65,7 +69,7 @@ def test_other_tables_have_all_that_is_known(kind: Format, tmp_path: Path) -> No
 
 def test_faces_are_a_column_where_they_are_counted(tmp_path: Path) -> None:
     for kind in Format:
-        with open_table(tmp_path / f"p.{kind}", kind, probabilities=True, faces=True) as table:
+        with open_table(tmp_path / f"p.{kind}", kind, likeliest, probabilities=True, faces=True) as table:
             table.add(KEYS, ONE_BAD._replace(faces=(1, None, 3)))
     heading, *lines = (tmp_path / "p.probabilities.csv").read_text().splitlines()
     assert heading.endswith(",age_group_over_59,faces")
@@ -78,7 +82,7 @@ def test_faces_are_a_column_where_they_are_counted(tmp_path: Path) -> None:
 def test_below_the_limit_the_answer_is_not_sure(tmp_path: Path) -> None:
     sure = DRAWN.max(axis=1) >= (limit := float(np.sort(DRAWN[[0, 2]].max(axis=1))[1]))
     for kind in Format:
-        with open_table(tmp_path / f"p.{kind}", kind, probabilities=False, abstain=limit) as table:
+        with open_table(tmp_path / f"p.{kind}", kind, likeliest, probabilities=False, abstain=limit) as table:
             table.add(KEYS, ONE_BAD)
     answers = [row.rpartition(",")[2] for row in (tmp_path / "p.csv").read_text().splitlines()[1:]]
     assert answers == [

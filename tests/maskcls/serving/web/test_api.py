@@ -7,6 +7,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from maskcls.data.decoding import png
 from maskcls.data.decoding.decode import decode_bytes
 from maskcls.errors import RunError
 from maskcls.models.saliency import grad_cam, heated
+from maskcls.serving.bundle import read_bundle
+from maskcls.serving.decision import Decision
 from maskcls.serving.marginals import marginals
 from maskcls.serving.predictor import Predictor
 from maskcls.serving.web import service
@@ -58,6 +61,26 @@ def test_below_the_limit_the_answer_is_not_sure(
     assert [found[name] for name in ("class", "mask", "gender", "age_group")] == [None] * 4
     assert found["probability"] == max(found["probabilities"])
     assert found["marginals"] == marginals(np.array(found["probabilities"]))
+
+
+def test_the_class_is_named_by_the_bundles_rule_and_the_probabilities_stay(
+    serving: Serving, random_bundle: Callable[[str], Path], client: TestClient, drawn_face: bytes
+) -> None:
+    """A prior that makes class 17 the rarest by far: the rule names it, whatever its probability."""
+    rare = Decision(1.0, (*[-2.0] * 17, -60.0), "drawn photos", 60, 0.4, 0.5)
+    bundle = replace(read_bundle(random_bundle("three")), decision=rare)
+    (before,) = client.post("/v1/predict", files={"file": drawn_face}).json()["predictions"]
+    assert before["class"] != 17
+    assert client.get("/v1/model").json()["decision"] is None
+    with serving(predictor=Predictor(bundle, "cpu")) as ruled:
+        (found,) = ruled.post("/v1/predict", files={"file": drawn_face}).json()["predictions"]
+        explained = ruled.post("/v1/explain", files={"file": drawn_face}).json()
+        said = ruled.get("/v1/model").json()["decision"]
+    assert found["probabilities"] == before["probabilities"]
+    assert (found["class"], found["age_group"]) == (17, "over 59")
+    assert found["probability"] == found["probabilities"][17] < max(found["probabilities"])
+    assert explained["class"] == 17
+    assert said == {"tau": 1.0, "log_prior": list(rare.log_prior), "temperature": 1.0}
 
 
 def test_marginals_are_sums_over_the_classes() -> None:

@@ -242,7 +242,7 @@ def test_a_classifier_that_is_not_sure_names_no_answer(site: Site, visit: Visit)
     answer = {"predictions": [{**unsure, "marginals": flat, "probabilities": [0.4], "faces": 1}]}
     visit.page.route("**/v1/predict", lambda route: route.fulfill(json=answer))
     visit.upload(site.photo)
-    visit.page.wait_for_selector("text=Not sure: the likeliest answer has only 40%")
+    visit.page.wait_for_selector("text=Not sure: the best answer has only 40%")
     assert visit.shown()["mask"] == {"worn": 50, "incorrect": 50}
     assert visit.page.evaluate("document.querySelectorAll('.tasks .best').length") == 0
 
