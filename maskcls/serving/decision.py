@@ -104,6 +104,10 @@ class Predicted(NamedTuple):
     person: NDArray[Any]
     """(n,)."""
 
+    def rows(self, kept: NDArray[np.bool_]) -> Predicted:
+        """The photos for which `kept`, (n,), is true."""
+        return Predicted(self.probabilities[kept], self.truth[kept], self.person[kept])
+
 
 def decided(decision: Decision | None, probabilities: Floats, temperature: float = 1.0) -> Integers:
     """Return the classes (n,) of probabilities (n, 18) by a rule; without one, the likeliest.

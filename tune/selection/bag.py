@@ -129,7 +129,7 @@ def averaged(winner: Finalist, faces: FaceDataset, own: NDArray[np.float64]) -> 
         alone.append(repeat.classes[at])
     mean, of, left_out, prior = total / models[:, None], np.concatenate(rows), models > 1, prior_of(faces)
     person, stratum = people_of(keys, faces)
-    answered = Predicted(mean[left_out], truth[left_out], person[left_out])
+    answered = Predicted(mean, truth, person).rows(left_out)
     together = np.empty(len(keys), np.int64)
     together[left_out] = cross_fitted_classes(answered, prior)
     pair = Repeat(truth[of], np.concatenate(alone), together[of], person[of], stratum[of])
