@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,30 @@ def test_the_list_has_pyprojects_bounds_and_all_of_the_service() -> None:
     assert set(listed()) <= set(known)
     assert {*extras["onnx"], *extras["web"]} <= set(listed())
     assert not [line for line in listed() if line.startswith(("torch", "timm", "ray", "optuna"))]
+
+
+IMPORTS = """
+import sys
+from importlib.metadata import packages_distributions
+import maskcls.predict, maskcls.serve
+import maskcls.serving.onnx_engine, maskcls.serving.predicting.session, maskcls.serving.predictor
+import maskcls.serving.web.app, maskcls.serving.web.server
+known = packages_distributions()
+print(*{one.lower() for name in sys.modules for one in known.get(name.partition(".")[0], ())})
+"""
+
+
+def test_the_list_has_all_that_prediction_and_the_service_import() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    imported = subprocess.run([sys.executable, "-c", IMPORTS], cwd=ROOT, capture_output=True, text=True, check=True)
+    own = {name_of(line) for line in project["dependencies"]} & set(imported.stdout.split())
+    assert own - {name_of(line) for line in listed()} <= {"pyarrow"}, "pandas imports it where it is installed"
+    assert "torch" not in own
+
+
+def name_of(line: str) -> str:
+    """The distribution's name in a requirement."""
+    return re.split(r"[^\w.-]", line)[0].lower()
 
 
 @pytest.mark.soak

@@ -157,6 +157,7 @@ def test_repeats_choice_and_holdout_are_the_records(followed: tuple[SearchRun, E
 
 def test_an_error_is_heard_with_quiet_and_as_an_event(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "photos.csv").write_text("file,person,mask,gender,age\n")
     words = ("--data", tmp_path / "data", "--weights", "none", "--runs", tmp_path / "runs", "--quiet", "--json")
     said = commands.call(main, *TINY, *words)
     begun, done = read_events(said.out.splitlines(keepends=True))
