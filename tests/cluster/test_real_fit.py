@@ -15,7 +15,7 @@ from tests.conftest import DemoFaces
 from tune.fitting.curve import read_curve
 from tune.runs.folder import SearchRun
 
-EPOCHS = 24
+EPOCHS = 12
 TRIAL = "0000"
 
 
@@ -52,7 +52,7 @@ def test_a_fit_whose_node_dies_has_the_unbroken_curve_with_and_without_its_files
     whole, driver = search(cluster, "whole")
     finish(driver)
     broken, driver = search(cluster, "broken")
-    for number, (epoch, files_are_lost) in enumerate([(3, False), (8, True)], start=1):
+    for number, (epoch, files_are_lost) in enumerate([(3, False), (7, True)], start=1):
         wait_until(partial(has_come_to, broken, epoch), f"epoch {epoch} is done")
         worker.power_off()
         if files_are_lost:
