@@ -1,4 +1,4 @@
-"""A search that is kept in an S3 goes on from there when the driver's disk is gone, and finds what it would have."""
+"""A search that is kept in an S3, as its photos are, goes on from there when the driver's disk is gone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from maskcls.storage.store import Store
 from tests import commands
+from tests.maskcls.storage.test_mirror import put
 from tests.s3 import S3
 from tests.tune.search.test_command import call
 from tests.tune.search.test_events import TINY
@@ -31,10 +33,16 @@ def winner(run: SearchRun) -> tuple[object, ...]:
     return chosen.winner.trial, *(repeat.f1 for repeat in chosen.winner.repeats)
 
 
-def begun_and_lost(s3: S3, tmp_path: Path, faces: tuple[str, ...]) -> tuple[str, ...]:
-    """A search of one trial, whose folder is gone; the words by which another machine finds it in the storage."""
-    there = ("--name", "one", "--storage", s3.address(tmp_path.name))
-    call(*TINY, *WORDS, "--trials", "1", "--finalists", "0", *there, "--runs", tmp_path / "runs", *faces)
+def begun_and_lost(s3: S3, tmp_path: Path, few_faces: tuple[str, ...]) -> tuple[str, ...]:
+    """A search of one trial on photos at an address, whose folder is gone.
+
+    Returns the words by which another machine finds it in the storage.
+    """
+    _, faces, *others = few_faces
+    put(Path(faces), Store(s3.address(f"{tmp_path.name}-faces")))
+    there: tuple[str, ...] = ("--name", "one", "--storage", s3.address(tmp_path.name))
+    there += ("--data", s3.address(f"{tmp_path.name}-faces"), *others)
+    call(*TINY, *WORDS, "--trials", "1", "--finalists", "0", *there, "--runs", tmp_path / "runs")
     shutil.rmtree(tmp_path / "runs")
     return (*there, "--runs", str(tmp_path / "other machine"))
 
@@ -43,7 +51,7 @@ def begun_and_lost(s3: S3, tmp_path: Path, faces: tuple[str, ...]) -> tuple[str,
 @pytest.mark.usefixtures("ray_cluster")
 def test_another_machine_goes_on_from_the_storage(s3: S3, tmp_path: Path, few_faces: tuple[str, ...]) -> None:
     there = begun_and_lost(s3, tmp_path, few_faces)
-    said = call(*TINY, *WORDS, "--trials", "2", "--finalists", "0", *there, *few_faces, "--begin-or-resume")
+    said = call(*TINY, *WORDS, "--trials", "2", "--finalists", "0", *there, "--begin-or-resume")
     assert f"Fetching the run one from s3://bucket/{tmp_path.name}/one." in said
     one = SearchRun(tmp_path / "other machine" / "one")
     assert [trial.state for trial in records(one)] == [TrialState.COMPLETE, TrialState.COMPLETE]
@@ -62,14 +70,14 @@ def computed_by_the_second(run: SearchRun) -> list[str]:
 @pytest.mark.usefixtures("ray_cluster")
 def test_it_finds_what_an_unbroken_search_finds(s3: S3, tmp_path: Path, few_faces: tuple[str, ...]) -> None:
     there = begun_and_lost(s3, tmp_path, few_faces)
-    call(*TINY, *WORDS, *OF_THE_END, *there, *few_faces, "--begin-or-resume")
+    call(*TINY, *WORDS, *OF_THE_END, *there, "--begin-or-resume")
     call(*TINY, *WORDS, *OF_THE_END, "--name", "unbroken", "--runs", tmp_path / "runs", *few_faces)
     one, unbroken = SearchRun(tmp_path / "other machine" / "one"), SearchRun(tmp_path / "runs" / "unbroken")
     assert reported(one) == reported(unbroken)
     assert winner(one) == winner(unbroken)
 
     shutil.rmtree(one.path)
-    last = commands.call(main, "--resume", "one", *there[2:])
+    last = commands.call(main, "--resume", "one", *there[2:4], *there[-2:])
     assert last.status == 0, last.err
     assert "Nothing is left to do: one has 2 trials, and 2 are wanted." in last.out
     assert {file.name for file in one.best.iterdir()} == {file.name for file in unbroken.best.iterdir()}
