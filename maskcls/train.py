@@ -90,12 +90,11 @@ def main(
         _reproduce(context)
         return
     from maskcls.data.dataset import prepare
-    from maskcls.data.layouts.scan import check_layout
+    from maskcls.data.layouts.scan import check_layouts
     from maskcls.serving.standalone import say_where, train, write_bundle_of
     from maskcls.training.presets import explicit_values
 
-    for given in filter(None, (data, extra)):
-        check_layout(given)
+    check_layouts(data, extra)
     explicit = explicit_values(set_, data, image_size=image_size, epochs=epochs, seed=seed, weights=weights)
     recipe = _recipe(preset, scale, explicit, demo=data is None)
     dataset = prepare(

@@ -127,11 +127,9 @@ def check_layouts(options: SharedOptions) -> None:
 
     Not of an address, whose photos are still to be fetched.
     """
-    from maskcls.data.layouts.scan import check_layout  # imports OpenCV
+    from maskcls.data.layouts import scan  # imports OpenCV
 
-    for data in (options.data, options.extra):
-        if data is not None and address_of(data) is None:
-            check_layout(data)
+    scan.check_layouts(*(data for data in (options.data, options.extra) if address_of(data) is None))
 
 
 def check_weights(recipes: Iterable[Recipe], *, names: bool = True) -> None:

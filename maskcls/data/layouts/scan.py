@@ -31,14 +31,15 @@ def scan(data: Path, people_from: str | None = None) -> Contents:
     return class_folders.scan(data, people_from)
 
 
-def check_layout(data: Path) -> None:
-    """Check that `data` is one of these, without reading it: for a command that has slower things to check before.
+def check_layouts(*given: Path | None) -> None:
+    """Check that all that is given is one of these, without reading it: commands have slower things to check then.
 
     Raises FolderError.
     """
-    problems = list(contest_folder.missing(data)) if _is_contest(data) else []
-    if problems:
-        raise refusal(problems, data)
+    for data in filter(None, given):
+        problems = list(contest_folder.missing(data)) if _is_contest(data) else []
+        if problems:
+            raise refusal(problems, data)
 
 
 def _tables_of(data: Path) -> list[Path]:

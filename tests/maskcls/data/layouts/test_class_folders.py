@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from maskcls.data.layouts.scan import check_layout, scan
+from maskcls.data.layouts.scan import check_layouts, scan
 from maskcls.data.photos import read_photos
 from maskcls.errors import DataError
 
@@ -24,15 +24,15 @@ def data(tmp_path: Path) -> Path:
 
 
 def test_what_can_be_read_is_known_without_reading_it(data: Path) -> None:
-    check_layout(data)
+    check_layouts(data)
     (data / "notes").mkdir()
     for name in ("photos.csv", "people.parquet"):
         (data / "notes" / name).touch()
-        check_layout(data / "notes" / name)
-    check_layout(data / "notes")
+        check_layouts(data / "notes" / name)
+    check_layouts(data / "notes")
     for refused in (data / "Worn", data / "Worn/male/under 30/a.jpg", data / "nowhere"):
         with pytest.raises(DataError, match="Expected the contest's layout"):
-            check_layout(refused)
+            check_layouts(refused)
 
 
 def test_the_folders_are_the_labels(data: Path) -> None:
