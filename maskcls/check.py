@@ -60,8 +60,8 @@ def _summary(photos: pd.DataFrame) -> str:
     classes = [f"  {class_:2d}  {name:{width}}  {counts.get(class_, 0):>7,}" for class_, name in enumerate(CLASS_NAMES)]
     if UNKNOWN in counts:
         classes.append(f"   -  {'not known: a label is missing':{width}}  {counts[UNKNOWN]:>7,}")
-    people = photos["person"].nunique()
-    return "\n".join([f"{people:,} people, {len(photos):,} photos that can be used:", *classes])
+    people = counted(photos["person"].nunique(), "person", "people")
+    return "\n".join([f"{people}, {counted(len(photos), 'photo')} that can be used:", *classes])
 
 
 if __name__ == "__main__":

@@ -29,6 +29,14 @@ def test_a_good_folder(make_contest):
     assert lines[-1] == f"{data} is fine."
 
 
+def test_of_one_photo_it_speaks_of_one(make_contest, tmp_path):
+    photo = next((make_contest(1) / "train/images").rglob("mask1.*"))
+    (tmp_path / "own.csv").write_text(f"file,person,mask,gender,age\n{photo},Ann,worn,female,60\n")
+    done = check("--data", tmp_path / "own.csv")
+    assert done.out.splitlines()[1:2] == ["1 person, 1 photo that can be used:"]
+    assert done.err.endswith("own.csv has 1 problem. Mend it before training.\n"), "17 classes have nobody"
+
+
 def test_a_bad_folder_lists_everything_and_exits_with_1(make_contest):
     data = make_contest(96)
     table = data / "train/train.csv"
