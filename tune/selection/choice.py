@@ -161,7 +161,8 @@ def choose(
 
 
 def _what_is_repeated(requests: Requests, design: Design) -> str:
-    best = counted(len({request.trial for request in requests.repeats}), "trial")
+    n = len({request.trial for request in requests.repeats})
+    best = "trial" if n == 1 else f"{n} trials"
     preset = " and the preset" if any(request.repeat is not None for request in requests.others) else ""
     return f"Trained again: the best {best}{preset}, with {counted(design.repeats, design.by.removesuffix('s'))} each"
 
