@@ -101,7 +101,6 @@ print(sorted({"torch", "timm", "ray", "optuna"} & set(sys.modules)))
 @pytest.mark.parametrize(
     ("stated", "words"),
     [
-        ({}, ()),
         ({"space": "freezig"}, ("--space", "freezig")),
         ({"space": "freezing", "trials": 0}, ("--space", "freezing", "--trials", 0)),
         ({"space": "freezing", "set": {"frozen_stages": 7}}, ("--space", "freezing", "--set", "frozen_stages=7")),
