@@ -57,7 +57,7 @@ def from_repeats(members: Sequence[tuple[Finalist, float]], faces: FaceDataset) 
     of_each = [predicted_by(finalist.repeats, faces) for finalist in finalists]  # n photos, repeat after repeat
     weighted = [weight * one.probabilities for one, (_, weight) in zip(of_each, members, strict=True)]
     repeats = counted(len(finalists[0].repeats), "repeat")
-    together = of_each[0]._replace(probabilities=np.sum(weighted, axis=0))
+    together = Predicted(np.sum(weighted, axis=0), of_each[0].truth, of_each[0].person)
     return _fitted(together, faces, f"what {repeats} predicted for their own validation people")
 
 

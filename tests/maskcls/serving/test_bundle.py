@@ -178,10 +178,10 @@ class TestDamage:
             read_bundle(folder)
 
     def test_another_format_version(self, folder: Path) -> None:
-        self.change(folder, format_version=5)
+        self.change(folder, format_version=6)
         with pytest.raises(
             DataError,
-            match=r"is a bundle of format version 5, and this maskcls reads versions 2, 3, 4\. Export it again",
+            match=r"is a bundle of format version 6, and this maskcls reads versions 2, 3, 4, 5\. Export it again",
         ):
             read_bundle(folder)
 

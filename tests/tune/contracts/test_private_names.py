@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[3]
 ALLOWED = {
     "tune/search/actors.py": "ray",
     "tune/runs/local_ray/loopback.py": "ray",
+    "tune/runs/joined_ray/ray_private.py": "ray",
     "tune/runs/optuna_private.py": "optuna",
 }
 PUBLIC = {"_exit"}  # os._exit is documented

@@ -164,6 +164,6 @@ def test_a_new_run_has_the_options_of_the_other_and_what_is_stated(begun: Begun)
     assert like.to_record() == expected.to_record()
     assert (like.name, like.new_run_from, like.learn_from) == ("two", None, ())
     said = call("--new-run-from", "one", "--runs", begun.run.path.parent, "--trials", 7, "--plan")
-    assert "7 trials" in said
+    assert "Trials: 7" in said
     assert "head is fixed at mlp" in said
     assert "exclude each other" in refused(2, "--new-run-from", "one", "--resume", "one")

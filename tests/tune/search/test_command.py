@@ -85,9 +85,18 @@ def test_help_imports_nothing_heavy_and_states_every_default() -> None:
         door("--help"), cwd=ROOT, capture_output=True, text=True, check=True, env={"COLUMNS": "200", "TERM": "dumb"}
     )
     options = [line for line in shown.stdout.splitlines() if line.startswith("  --")]
-    flags = ["--retrain-on-all", "--skip-bad", "--shared-cache", "--begin-or-resume", "--plan", "--quiet", "--json"]
+    flags = [
+        "--retrain-on-all",
+        "--skip-bad",
+        "--shared-cache",
+        "--begin-or-resume",
+        "--ship-data",
+        "--plan",
+        "--quiet",
+        "--json",
+    ]
     flags += ["--list-spaces", "--help"]
-    assert len(options) == 48
+    assert len(options) == 51
     assert shown.stdout.count("[default:") == len(options) - len(flags)
     heavy = (
         "import sys, tune.search.__main__; "
@@ -195,10 +204,11 @@ def test_a_name_in_use_is_refused(tmp_path: Path) -> None:
 
 def test_data_that_cannot_be_used_leaves_no_run_behind(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    reported = refused(
-        1, "--space", "freezing", "--data", tmp_path / "data", "--weights", "none", "--runs", tmp_path / "runs"
-    )
-    assert "train" in reported
+    words = ("--space", "freezing", "--data", tmp_path / "data", "--weights", "none", "--runs", tmp_path / "runs")
+    assert "train" in refused(1, *words)
+    assert not (tmp_path / "runs").exists(), "an empty folder is refused before anything is begun"
+    (tmp_path / "data" / "photos.csv").write_text("file,person,mask,gender,age\n")
+    assert "has a heading, but no rows" in refused(1, *words)
     assert list((tmp_path / "runs").iterdir()) == []
 
 

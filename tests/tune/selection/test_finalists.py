@@ -16,6 +16,7 @@ from maskcls.data.splits import Split
 from maskcls.errors import CallError, DataError
 from maskcls.recipe import Recipe
 from maskcls.stores.cache_options import CacheOptions
+from maskcls.training.checkpoint_files import STATE_FILE, weights_alone
 from maskcls.training.conditions import Conditions, note
 from maskcls.training.metrics import scores
 from tests.tune.selection.small_run import add_trial, fitted, recorded, small_run, stopped, two_trials
@@ -199,7 +200,8 @@ def test_a_killed_repeat_answers_as_an_unbroken_one(by: RepeatBy, tmp_path: Path
         photos = faces.photos[faces.photos["person"].isin(people)]
         assert found[-1].keys == tuple(photos["key"])
         assert found[-1].truth.tolist() == photos["label"].tolist()
-        assert not request.checkpoint_folder.exists()
+        assert weights_alone(request.checkpoint_folder), "for a bag of the winner's repeats"
+        assert not (request.checkpoint_folder / STATE_FILE).exists()
     unbroken, killed = found
     assert (unbroken.f1, unbroken.best_epoch, unbroken.seed) == (killed.f1, killed.best_epoch, 1)
     assert np.array_equal(unbroken.log_probabilities, killed.log_probabilities)

@@ -8,7 +8,7 @@ import socket
 from maskcls.command_line import environment
 from maskcls.errors import RunError
 from tune.runs.joined_ray.probe import check_joinable
-from tune.runs.joined_ray.token import show_token
+from tune.runs.joined_ray.ray_private import find_cluster, show_token
 
 AUTO = "auto"
 ADDRESS_VARIABLE = "RAY_ADDRESS"
@@ -33,11 +33,8 @@ def host_and_port(address: str) -> str | None:
     Raises RunError where `auto` finds nothing.
     """
     if address == AUTO:
-        # Ray's own rule, for which it has no public function. Held by: tests/cluster/test_way_in.py.
-        from ray._private.services import canonicalize_bootstrap_address
-
         try:
-            address = canonicalize_bootstrap_address(AUTO) or ""
+            address = find_cluster()
         except ConnectionError:
             raise RunError(
                 f"--address {AUTO} finds no Ray that runs on this machine. Start it with `ray start --head`, or give "

@@ -18,6 +18,7 @@ from typing import Any
 
 from maskcls.errors import RunError
 from maskcls.text import shown
+from tune.runs.joined_ray.ray_private import nodes_here
 from tune.runs.joined_ray.token import MODE_VARIABLE, Token, find_token
 
 _ANSWER_S = 10.0
@@ -188,11 +189,8 @@ def _no_answer(address: str, code: str, details: str) -> str:
 
 def _check_node_here(address: str, nodes: Iterable[Any]) -> None:
     """Raise RunError where no node of the cluster is on this machine, for which Ray would look for a minute."""
-    # Ray's own look at this machine's processes, for which it has no public function. Held by: test_way_in.py.
-    from ray._private.services import find_node_ids
-
     alive = {node.node_id.hex() for node in nodes if node.state == node.ALIVE}
-    if not alive & set(find_node_ids()):
+    if not alive & nodes_here():
         raise RunError(
             f"Ray at {address} has no node on this machine, and a driver needs one: start one with `ray start "
             f"--address={address}`, or let the cluster run the command with `ray job submit`."

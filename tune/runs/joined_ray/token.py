@@ -40,14 +40,3 @@ def _cleaned(text: str) -> str:
 def shows_token() -> bool:
     """Whether this process shows a token to Ray: Ray itself says so in the environment, also where it was started."""
     return os.environ.get(MODE_VARIABLE, "").lower() == "token"
-
-
-def show_token() -> None:
-    """Let this process, and what it starts, show its token from now on, as Ray does by itself for the address auto.
-
-    Ray reads RAY_AUTH_MODE when it is imported. Where that was before, its own function tells it again; there is no
-    public one. Held by: tests/cluster/test_way_in.py.
-    """
-    from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
-
-    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
