@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -33,10 +34,19 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
 
 
 def fill(disk: Path, *, but: int = 0) -> None:
-    """Fill the disk, but for so many bytes at its end."""
+    """Fill the disk, but for so many bytes at its end.
+
+    A process at work there may take some of the room first, so what is then left is asked for again.
+    """
     with (disk / FILLER).open("ab", buffering=0) as file:
-        free = shutil.disk_usage(disk).free
-        os.posix_fallocate(file.fileno(), 0, free - but)
+        while (room := shutil.disk_usage(disk).free - but) > 0:
+            try:
+                os.posix_fallocate(file.fileno(), 0, room)
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+            else:
+                return
 
 
 def empty(disk: Path) -> None:
