@@ -86,8 +86,8 @@ def main(
     """
     from tune.runs.folder import SearchRun
 
-    _check_call(out, trial, bundle, onnx=onnx, int8=int8, timm=timm, push=push)
     _check_bag(out, trial, bundle, bag=bag, timm=timm)
+    _check_call(out, trial, bundle, onnx=onnx, int8=int8, timm=timm, push=push)
     found = SearchRun.open(run, runs)
     if bundle is None and trial is None and (onnx or timm) and (found.best / "bundle.json").exists():
         bundle = found.best

@@ -139,6 +139,7 @@ def test_without_the_weights_or_a_winner_it_is_refused(chosen: Chosen, tmp_path:
     with pytest.raises(CallError, match=r"no winner that was chosen by repeats. Search with --finalists"):
         find_bag(small_run(tmp_path, demo_cache, "none")[0], chosen.faces)
     for words, message in (
+        ((), "--bag writes a bundle. Name its folder with --out"),
         (("--onnx",), "--bag writes a bundle. Name its folder with --out"),
         (("--out", "b", "--trial", "0"), "Leave out --trial"),
         (("--out", "b", "--timm"), "Leave out --timm"),
