@@ -252,6 +252,8 @@ def disk_message(error: OSError) -> str:
         )
     if error.filename and error.errno in (errno.EISDIR, errno.ENOTDIR, errno.ELOOP):
         return f"{shown(name)} cannot be read or written: {error.strerror}. Move away what is in its place, then go on."
+    if error.filename and error.errno == errno.ENOENT:  # so say also folders that take no new files, such as /proc
+        return f"{shown(name)} cannot be read or written: {error.strerror}. Check the path, or name another folder."
     return unreadable(name, error) if error.errno == errno.ENAMETOOLONG else ""
 
 

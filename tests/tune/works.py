@@ -49,6 +49,12 @@ def computed(request: FitRequest) -> list[int]:
     return [int(line) for line in (request.folder / "computed.txt").read_text().split()]
 
 
+def forget_unsaved(request: FitRequest, saved: int) -> None:
+    """Take back the line of one epoch that was computed and, as its worker was killed at that moment, not saved."""
+    if (log := request.folder / "computed.txt").exists() and len(lines := log.read_text().split()) == saved + 1:
+        log.write_text("".join(f"{epoch}\n" for epoch in lines[:saved]))
+
+
 @dataclass(frozen=True)
 class Work:
     """Args:
@@ -64,6 +70,7 @@ class Work:
         state = request.checkpoint_folder / "done.json"
         state.parent.mkdir(parents=True, exist_ok=True)
         done: list[float] = json.loads(state.read_text()) if state.exists() else []
+        forget_unsaved(request, len(done))
         for epoch in range(1, EPOCHS + 1):
             if epoch > len(done):
                 time.sleep(self.sleep_s)
