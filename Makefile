@@ -13,15 +13,14 @@ search: .venv/installed
 	$(BIN)/python -m tune.search --space backbones --scale cpu
 
 test: .venv/installed lint
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not soak and not alone"
-	$(BIN)/python -m pytest -m alone $$(grep -rl --include='test_*.py' pytest.mark.alone tests)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not soak"
 
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --num-workers $(WORKERS)
 
-# Long fault and load runs.
+# Long fault and load runs, whole commands one after the other, and what measures time; one test at a time.
 soak: .venv/installed
 	$(BIN)/python -m pytest -m soak --timeout 3600
 

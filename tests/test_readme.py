@@ -7,10 +7,15 @@ import re
 import shlex
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import typer
+from typer.main import get_command
 
+from maskcls.__main__ import COMMANDS, load
+from maskcls.cli import app_of
 from tests.commands import call, call_module
 from tests.conftest import DemoFaces
 from tune.search import __main__ as search
@@ -79,6 +84,16 @@ def test_each_command_runs_here_or_is_tested_elsewhere() -> None:
         assert any(old in command for command in commands()), old
 
 
+@pytest.mark.parametrize("line", [line for line in commands() if line.startswith("python -m")])
+def test_each_command_takes_its_options(line: str) -> None:
+    """In seconds, what the next test finds in minutes: a name of a command or of an option that is no more."""
+    _, _, module, *words = shlex.split(line)
+    target, _ = COMMANDS[module.partition(".")[2]]
+    with suppress(typer.Exit):  # of an option that is an answer of its own
+        get_command(app_of(load(target))).make_context(module, words)
+
+
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("ray_cluster")
 def test_the_commands_run_one_after_the_other(

@@ -12,7 +12,7 @@ from tests.benchmarks import stages
 from tests.commands import call
 
 
-@pytest.mark.alone
+@pytest.mark.soak
 def test_stages_measures_and_records(tmp_path: Path) -> None:
     out = tmp_path / "stages.json"
     said = call(stages.main, "--image-size", "32", "--batch-size", "16", "--steps", "2", "--rounds", "2", "--out", out)

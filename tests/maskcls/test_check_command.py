@@ -69,7 +69,7 @@ def test_a_folder_that_is_not_there(tmp_path):
     assert done.err.endswith("has 1 problem. Mend it before training.\n")
 
 
-@pytest.mark.alone
+@pytest.mark.soak
 def test_help_is_quick():
     durations = []
     for _ in range(3):

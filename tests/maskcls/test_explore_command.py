@@ -91,7 +91,7 @@ def test_a_wrong_call_exits_with_2(words: tuple[str, ...]) -> None:
     assert "--out" in said.err or "--dta" in said.err
 
 
-@pytest.mark.alone
+@pytest.mark.soak
 def test_help_is_quick() -> None:
     durations = []
     for _ in range(3):

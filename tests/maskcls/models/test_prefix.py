@@ -31,8 +31,8 @@ def backbone(name: str, frozen_stages: int) -> Backbone:
     return create_backbone(name, weights="none", frozen_stages=frozen_stages, image_size=FAMILIES[name])
 
 
-LARGE = ("vgg11_bn", "swin_tiny_patch4_window7_224", "resnext50_32x4d", "densenet121")
-"""Seconds each, the first two a minute."""
+LARGE = ("vgg11_bn", "swin_tiny_patch4_window7_224", "resnext50_32x4d", "densenet121", "efficientnet_b0")
+"""Many seconds each, the first two a minute."""
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,7 @@ def audited(*words: object) -> Said:
     return said
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_folder_is_audited_by_fits_of_its_folds_which_are_kept(
     demo_faces: DemoFaces, tmp_path: Path, few_faces: tuple[str, ...]

@@ -313,6 +313,7 @@ def test_a_search_is_no_comparison_and_the_other_way_round(tmp_path: Path) -> No
     assert "one is a comparison, not a search. Go on with it: python -m tune.compare --resume" in other.err
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_study_with_treatments(tmp_path: Path, few_faces: tuple[str, ...]) -> None:
     file, run = tmp_path / "tricks.py", tmp_path / "one"
@@ -419,6 +420,7 @@ def test_how_it_ends_is_said_and_noted(
         assert "Another driver is working on" in refused(1, "--resume", "one", "--runs", tmp_path)
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_variant_whose_fits_fail_or_diverge_leaves_the_others_their_table(
     tmp_path: Path, few_faces: tuple[str, ...]

@@ -95,6 +95,7 @@ def test_corrections_need_data(tmp_path: Path, accepted: Path) -> None:
     assert "--vary corrections is about labels of your own: give --data." in said.err
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_comparison_of_corrections_says_what_they_bought(
     accepted: Path, few_faces: tuple[str, ...], tmp_path: Path, people: list[str]

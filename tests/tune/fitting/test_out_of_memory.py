@@ -235,6 +235,7 @@ def test_another_error_is_not_tried_again(request_: TrialRequest, faces: FaceDat
     assert memory.seen == [14]
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_searchs_record_and_leaderboard_say_so(faces: FaceDataset, tmp_path: Path) -> None:
     run: SearchRun = new_run(tmp_path)

@@ -251,6 +251,7 @@ def _needs_this_process(pid: int) -> Work:
     return Work()
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_fit_outlives_its_workers_as_long_as_it_comes_further(tmp_path: Path) -> None:
     requests = make_requests(tmp_path, 1)

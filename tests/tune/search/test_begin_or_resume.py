@@ -64,6 +64,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory, few_faces: tuple[str, 
     return Interrupted(run, driver.returncode, out, err, run.record().sessions[-1])
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_sigterm_ends_a_search_cleanly_and_what_it_prints_goes_on(
     interrupted: Interrupted, few_faces: tuple[str, ...]

@@ -256,6 +256,7 @@ def test_a_trial_that_is_close_is_finished(
     assert sorted(folder.name for folder in run.trials.iterdir()) == ["0000", "0001"]
 
 
+@pytest.mark.soak
 @RAY
 def test_a_trial_that_is_not_close_is_left_and_a_resume_goes_on_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -302,6 +303,7 @@ def long(trial: Suggest, setting: Setting) -> dict[str, Any]:
     return {"epochs": trial.suggest_categorical("epochs", (20, 60))}
 
 
+@pytest.mark.soak
 @RAY
 def test_of_two_at_a_time_the_close_one_is_finished_and_the_other_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

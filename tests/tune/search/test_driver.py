@@ -185,6 +185,7 @@ def test_a_search_whose_trials_all_fail_ends_at_once(tmp_path: Path) -> None:
     assert [record.state for record in records(run)] == [TrialState.FAILED] * 3
 
 
+@pytest.mark.soak
 def test_a_worker_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where a node lacks a package: the trial's code does not load there."""
     monkeypatch.setattr("tune.search.driver.MAX_FAILURES", 0)  # each further start takes seconds

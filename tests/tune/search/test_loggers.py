@@ -48,6 +48,7 @@ def events(file: Path) -> Iterator[Any]:
         at += 12 + length + 4
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("ray_cluster")
 def test_tensorboard_has_every_epoch_and_the_recipe_under_the_runs_names(tmp_path: Path) -> None:
     run = new_run(tmp_path)

@@ -178,6 +178,7 @@ def test_a_cut_after_each_record_costs_nothing(made: SearchRun, tmp_path: Path) 
         assert records(run) == before, f"cut after {n} lines"
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_repaired_search_goes_on(tmp_path: Path) -> None:
     """Its trials stay, and the sampler knows them as points of the space."""
