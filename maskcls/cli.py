@@ -252,9 +252,14 @@ def disk_message(error: OSError) -> str:
         )
     if error.filename and error.errno in (errno.EISDIR, errno.ENOTDIR, errno.ELOOP):
         return f"{shown(name)} cannot be read or written: {error.strerror}. Move away what is in its place, then go on."
-    if error.filename and error.errno == errno.ENOENT:  # so say also folders that take no new files, such as /proc
-        return f"{shown(name)} cannot be read or written: {error.strerror}. Check the path, or name another folder."
+    if error.filename and error.errno == errno.ENOENT and _is_the_kernels(Path(os.fsdecode(error.filename)).parent):
+        return f"{shown(name)} could not be written: no file can be made there. Name another folder."
     return unreadable(name, error) if error.errno == errno.ENAMETOOLONG else ""
+
+
+def _is_the_kernels(folder: Path) -> bool:
+    """Whether the folder is one of /proc or /sys, where a new file is answered with "No such file or directory"."""
+    return folder.is_dir() and os.statvfs(folder).f_blocks == 0
 
 
 def _is_unreadable(name: str) -> bool:

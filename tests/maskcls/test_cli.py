@@ -42,6 +42,7 @@ def test_a_folder_that_may_not_be_written_says_so(unprivileged: Path) -> None:
     (unprivileged / "out").chmod(0o700)
     assert "File name too long. Give it a shorter name." in message_of((unprivileged / ("a" * 300)).read_text)
     assert "Free some space or name another folder" in message_of(lambda: Path("/dev/full").write_text("a"))
+    assert "no file can be made there. Name another folder." in message_of(Path("/proc/out").mkdir)
     assert message_of((unprivileged / "nowhere").read_text) == ""
 
 
