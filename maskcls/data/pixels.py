@@ -27,7 +27,7 @@ from maskcls.files import replacing, unreadable, write_atomically
 from maskcls.stores.arrays import MANIFEST, WRITE_ERRORS, StoreInfo, Stores, build_lock, building_folder, read_manifest
 from maskcls.stores.cache_options import default_cache
 from maskcls.stores.checked import CHECKSUMS, CheckedRows, RowChecks, checksum
-from maskcls.stores.given import PixelSource, take
+from maskcls.stores.given import PixelSource, has_begun, take
 from maskcls.stores.locks import FolderLock
 from maskcls.text import first_lines
 
@@ -107,7 +107,7 @@ def open_or_build(
     The digest is "" if photos changed while they were decoded, so that nobody knows what the pixels show.
 
     Raises DataError listing the photos that cannot be decoded, and RunError where the budget or the disk does not hold
-    the store, or the cache cannot be written; no incomplete store is left.
+    the store, or the cache cannot be written; no incomplete store is left, but what came of `source` is, out of sight.
     """
     if not files or len(files) != len(keys):
         raise CallError(
@@ -263,13 +263,14 @@ def _build(
     shape = _shape(files, geometry)
     n_bytes = int(np.prod(shape))
     folder = building_folder(store)
-    shutil.rmtree(folder, ignore_errors=True)  # what a killed builder left
     try:
-        _take_room(kind, store, n_bytes, budget_gb, waits)
+        if source is None or store.exists() or not has_begun(folder):
+            shutil.rmtree(folder, ignore_errors=True)  # what a killed builder left
+            _take_room(kind, store, n_bytes, budget_gb, waits)
         lock.take_folder()
         rows = np.memmap(folder / PIXELS, np.uint8, "r+", shape=shape)
         checksums = np.zeros(len(files), np.uint32)
-        counts, decoding_s = _fill(rows, checksums, files, geometry, progress, source)
+        counts, decoding_s = _fill(rows, checksums, files, geometry, progress, source, folder)
         conversions = {name: counts[name] for name in CONVERSIONS if counts[name]}
         # Before the manifest, which vouches for the pixels, and before the folder has the store's name.
         rows.flush()
@@ -297,7 +298,8 @@ def _build(
             )
         folder.rename(store)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)  # after an error; else it has been renamed
+        if not has_begun(folder):  # what a source gave is kept, for it to go on
+            shutil.rmtree(folder, ignore_errors=True)  # after an error; else it has been renamed
     converted = "".join(f", {count:,} {name}" for name, count in conversions.items())
     seconds = monotonic() - started
     log.info("Decoded %s photos to %d px in %.1f s%s.", f"{len(files):,}", geometry.image_size, seconds, converted)
@@ -333,11 +335,12 @@ def _fill(
     geometry: Geometry,
     progress: bool,
     source: PixelSource | None,
+    building: Path,
 ) -> tuple[Counter[str], float]:
     """Do what `_decode_into` does, or take what is decoded already, of which neither counts nor time are known."""
     if source is None:
         return _decode_into(rows, checksums, files, geometry, progress)
-    take(source, geometry.face_crop, rows, checksums)
+    take(source, geometry.face_crop, rows, checksums, building)
     return Counter(), 0.0
 
 

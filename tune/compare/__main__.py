@@ -144,10 +144,14 @@ def main(
     Ends with a table: macro F1, the difference to the base with a 95 % interval over seeds and people, and a verdict:
     better, worse, can't tell. Makes runs/NAME with the table, a plot and a page. Ctrl-C ends it cleanly.
     """
-    from tune.compare import session
     from tune.compare.options import CompareOptions
+    from tune.runs.cluster import check_address
 
-    sys.exit(session.run(CompareOptions.stated(context)))
+    options = CompareOptions.stated(context)
+    check_address(options.address)
+    from tune.compare import session  # takes longer than all before
+
+    sys.exit(session.run(options))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 The driver's node keeps an actor, which decodes the photos into the driver's own cache as a fit there does, and hands
 out rows. A worker whose node has neither the photos nor their decoded rows asks it for some hundred rows at a time and
-writes the store of its own cache from them; all other workers of the node wait for that, or find it done.
+writes the store of its own cache from them; all other workers of the node wait for that, or find it done. Where this
+is cut, the next worker compares what came with its checksums, and asks for the rest.
 """
 
 from __future__ import annotations
@@ -67,12 +68,14 @@ class ShippedPixels:
             return False
         return True
 
-    def rows(self, image_size: int, face_crop: str, n_photos: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """Yield all rows, some at a time, each after the number of its first. Raises OutOfReach."""
+    def rows(
+        self, image_size: int, face_crop: str, n_photos: int, first: int
+    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Yield the rows from `first` on, some at a time, each after the number of its first. Raises OutOfReach."""
         import ray
 
         server = ray.get_actor(name_of(self.run))
-        starts = range(0, n_photos, AT_A_TIME)
+        starts = range(first, n_photos, AT_A_TIME)
         # One answer is on its way while the one before is written, and no more: memory is the fits'.
         ask = [functools.partial(server.rows.remote, image_size, face_crop, at, at + AT_A_TIME) for at in starts]
         try:

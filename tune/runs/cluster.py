@@ -100,6 +100,13 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
+def check_address(address: str | None) -> None:
+    """Raise RunError where Ray at the address cannot be joined; for commands, before what takes longest to import."""
+    if address and not is_up():
+        quiet()
+        reach(address)
+
+
 @contextmanager
 def connected(address: str | None) -> Iterator[Cluster]:
     """Join Ray at the address, or start it here with what `here` counts; at the end, leave or stop it.

@@ -63,15 +63,43 @@ def test_a_node_without_the_photos_says_so_where_nothing_is_shipped(driver: Face
         on_a_node(tmp_path).pixels(32)
 
 
-def test_a_store_that_came_in_part_is_none(driver: FaceDataset, tmp_path: Path) -> None:
-    class Half:
-        is_there = True
+class Parts:
+    """Gives rows that have their numbers as pixels, a quarter at a time, and is cut before some of them."""
 
-        def rows(self, image_size: int, face_crop: str, n_photos: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-            yield 0, np.zeros((n_photos // 2, image_size, image_size, 3), np.uint8)
+    is_there = True
 
-    node = replace(on_a_node(tmp_path), source=Half())
-    with pytest.raises(OutOfReach, match=r"63 of 126 decoded photos came\."):
-        node.pixels(32)
-    assert not list((tmp_path / "of the node" / "pixels").glob("*/"))
+    def __init__(self, until: int) -> None:
+        self.until, self.asked_from = until, -1
+
+    def rows(
+        self, image_size: int, face_crop: str, n_photos: int, first: int
+    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        self.asked_from = first
+        for start in range(first, self.until, n_photos // 4):
+            stop = min(start + n_photos // 4, self.until)
+            yield start, np.tile(np.arange(start, stop, dtype=np.uint8)[:, None, None, None], (1, 32, 32, 3))
+
+
+@pytest.mark.parametrize(("harm", "asked_from"), [("none", 62), ("a note is torn", 61), ("a row is lost", 40)])
+def test_a_store_that_came_in_part_is_none_and_goes_on_where_it_was_cut(
+    driver: FaceDataset, tmp_path: Path, harm: str, asked_from: int
+) -> None:
+    stores = tmp_path / "of the node" / "pixels"
+    with pytest.raises(OutOfReach, match=r"62 of 126 decoded photos came\."):
+        replace(on_a_node(tmp_path), source=Parts(62)).pixels(32)
+    (building,) = stores.glob(".building-*/")
+    assert list(stores.glob("[!.]*/")) == []
+    if harm == "a note is torn":
+        (building / "received.u32").write_bytes((building / "received.u32").read_bytes()[:-1])
+    elif harm == "a row is lost":
+        with (building / "pixels.u8").open("r+b") as pixels:
+            pixels.seek(40 * 32 * 32 * 3)
+            pixels.write(b"\xff")
+    rest = Parts(126)
+    found = replace(on_a_node(tmp_path), source=rest).pixels(32)
+    assert rest.asked_from == asked_from
+    assert (found[:, 0, 0, 0] == np.arange(126)).all()
+    assert sorted(file.name for file in next(stores.glob("[!.]*/")).iterdir()) == [
+        *("checksums.u32", "manifest.json", "pixels.u8"),
+    ]
     assert (tmp_path / "one" / "data" / PHOTOS).exists()
