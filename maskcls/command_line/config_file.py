@@ -98,9 +98,9 @@ def with_config_file(main: Callable[..., Any]) -> Callable[..., Any]:
 def _refuse_addresses(values: Mapping[str, Any], options: Sequence[Option]) -> None:
     """Raise CallError for an address, as in s3://bucket/faces, in place of a path.
 
-    A command with --storage takes one as --data as well.
+    A command with --storage takes one as --data and as --extra as well.
     """
-    takes_address = ("data",) if any(option.name == "storage" for option in options) else ()
+    takes_address = ("data", "extra") if any(option.name == "storage" for option in options) else ()
     for option in options:
         if option.name in takes_address:
             continue

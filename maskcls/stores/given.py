@@ -30,7 +30,7 @@ class PixelSource(Protocol):
         ...
 
     def rows(self, image_size: int, face_crop: str, n_photos: int, first: int) -> Iterator[tuple[int, Pixels]]:
-        """Yield the rows from `first` on (k, image_size, image_size, 3), some at a time, each after its first's number."""
+        """Yield the rows from `first` on, some (k, image_size, image_size, 3) at a time, after their first's number."""
         ...
 
 
@@ -39,9 +39,7 @@ def has_begun(folder: Path) -> bool:
     return (folder / _RECEIVED).exists()
 
 
-def take(
-    source: PixelSource, face_crop: str, rows: Pixels, checksums: NDArray[np.uint32], building: Path
-) -> None:
+def take(source: PixelSource, face_crop: str, rows: Pixels, checksums: NDArray[np.uint32], building: Path) -> None:
     """Fill rows (n, s, s, 3) and their checksums (n,) with what the source gives. Raises OutOfReach where some lack.
 
     Rows that came before an earlier filling was cut, by an error or a kill, are compared with their checksums and kept.

@@ -35,10 +35,10 @@ class RayCluster:
         """A folder that all machines see."""
         return self.lan.shared / "runs"
 
-    def join(self, name: str, *, cpus: int = 1, tmp: str = "1g", group: Path | None = None) -> Machine:
-        """Switch a machine on, and let it join the cluster with so many cores."""
+    def join(self, name: str, *more: object, cpus: int = 1, tmp: str = "1g", group: Path | None = None) -> Machine:
+        """Switch a machine on, and let it join the cluster with so many cores; `more` are options of `ray start`."""
         machine = self.lan.machine(name, tmp=tmp, env=self.head.environment, group=group)
-        machine.ray_start("--address", self.address, "--num-cpus", cpus)
+        machine.ray_start("--address", self.address, "--num-cpus", cpus, *more)
         return machine
 
 

@@ -42,9 +42,10 @@ class Search:
         sleep_s: float = 0.0,
         parallel: int = 1,
         ends: Sequence[tuple[str, int, str]] = (),
+        gpu_type: str = "",
     ) -> None:
         self.run = SearchRun(cluster.runs / name)
-        variables = {"RAY_ADDRESS": cluster.address, "DRIVE_ENDS": json.dumps(ends)}
+        variables = {"RAY_ADDRESS": cluster.address, "DRIVE_ENDS": json.dumps(ends), "DRIVE_GPU_TYPE": gpu_type}
         words = ("python", DRIVE, self.run.path, trials, sleep_s, parallel, epochs)
         self._driver = cluster.head.start(*words, env=variables)
 

@@ -13,7 +13,9 @@ from tests.conftest import DemoFaces
 from tests.deploy.search_files import DEPLOY
 from tune.runs.folder import SearchRun
 
-SMALL = "--trials 2 --epochs 1 --finalists 0 --weights none --image-size 32 --set head_width=8 --set backbone=test_resnet"
+SMALL = (
+    "--trials 2 --epochs 1 --finalists 0 --weights none --image-size 32 --set head_width=8 --set backbone=test_resnet"
+)
 SRUN = """#!/bin/sh
 # Run here what `srun` would run on each node, and note the words for the other node.
 while [ "${1#--}" != "$1" ]; do shift; done
@@ -45,9 +47,7 @@ def set_up(home: Path) -> Path:
 
 @pytest.mark.soak
 @pytest.mark.timeout(900)
-def test_a_search_runs_on_two_nodes_and_ends_with_its_run_in_the_storage(
-    tmp_path: Path, demo_faces: DemoFaces
-) -> None:
+def test_a_search_runs_on_two_nodes_and_ends_with_its_run_in_the_storage(tmp_path: Path, demo_faces: DemoFaces) -> None:
     if why := cannot():
         pytest.skip(why)
     home = tmp_path / "shared" / "home"

@@ -77,7 +77,7 @@ def test_feature_stores_are_listed_and_pruned_apart(cache: Path, tmp_path: Path)
     assert "4 x 4 x 8" in listed
     assert "2 of 3" in listed
     size = gb(feature_stores.list_stores(cache)[0].n_bytes)
-    assert f"1 feature stores: {size}." in listed
+    assert f"1 feature stores: {size}; 0 folders of fetched photos: 0 GB." in listed
     done = run("prune", "--cache", str(cache), "--pixel-store-gb", "1", home=tmp_path)
     assert f"Removed 0 feature stores (0 GB); 1 are left ({size}), 1 of them in use." in done.stdout
     del held
@@ -85,10 +85,25 @@ def test_feature_stores_are_listed_and_pruned_apart(cache: Path, tmp_path: Path)
     assert len(list_stores(cache)) == 2
 
 
+def test_photos_of_an_address_are_listed_and_pruned_apart(cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "a.png").write_bytes(b"photo")
+    address = f"file://{tmp_path}/there"
+    fetch = "from maskcls.storage.mirror import fetched; from pathlib import Path; import sys; fetched(sys.argv[1], "
+    subprocess.run([sys.executable, "-c", f"{fetch}Path(sys.argv[2]))", address, cache], check=True)
+    listed = call("list", "--cache", str(cache)).out
+    assert address in listed
+    assert "1 folders of fetched photos: 5e-09 GB." in listed
+    done = call("prune", "--cache", str(cache), "--pixel-store-gb", "1", "--fetched-gb", "1")
+    assert "Removed 0 folders of fetched photos (0 GB); 1 are left (5e-09 GB), 0 of them in use." in done.out
+    assert "Removed 1 folders of fetched photos" in call("prune", "--cache", str(cache), "--pixel-store-gb", "1").out
+    assert len(list_stores(cache)) == 2
+
+
 def test_the_default_cache_may_be_empty(tmp_path: Path) -> None:
     done = call("list")
     assert done.status == 0
-    assert done.out == f"{tmp_path}/.cache/maskcls holds no decoded photos and no frozen features.\n"
+    assert done.out == f"{tmp_path}/.cache/maskcls holds no decoded photos, no frozen features and no fetched photos.\n"
 
 
 @pytest.mark.parametrize("command", ["list", "prune"])

@@ -2,7 +2,7 @@
 
 python drive.py RUN TRIALS SLEEP_S PARALLEL [EPOCHS [RUNGS]]; RUNGS is a file that gets a line each time that the
 scheduler's rungs change. It starts a Ray of its own, or joins the one at RAY_ADDRESS. DRIVE_ENDS is the objective's
-`ends`, as JSON.
+`ends`, as JSON. With DRIVE_GPU_TYPE a trial has half a GPU of that type.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ def main() -> None:
     from tests.tune.synthetic import Synthetic
     from tune.runs import cluster
     from tune.runs.folder import SearchRun
+    from tune.runs.joined_ray import gpu_types
     from tune.search.driver import run_search
 
     path, trials, sleep_s, parallel = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
@@ -31,8 +32,11 @@ def main() -> None:
     if len(sys.argv) > 6:
         log_rungs(Path(sys.argv[6]))
     run = SearchRun.open(path) if path.exists() else SearchRun.create(path.parent, path.name)
+    gpu_type = os.environ.get("DRIVE_GPU_TYPE", "")
     with cluster.connected(os.environ.get("RAY_ADDRESS")):
-        outcome = run_search(make_plan(trials, epochs, parallel=parallel), run, Synthetic(sleep_s, ends))
+        gpu_types.run_on(gpu_type)
+        plan = make_plan(trials, epochs, parallel=parallel, gpus=0.5 if gpu_type else 0.0)
+        outcome = run_search(plan, run, Synthetic(sleep_s, ends))
     print(outcome.reason, outcome.remaining)
     sys.exit(outcome.exit_status)
 

@@ -1,8 +1,10 @@
 """How many trials, or fits, share a GPU: `--gpus-per-trial auto` measures what their recipes take of its memory.
 
 What was measured is kept under the cache, by all that it depends on, so that nobody need measure it again. The GPU is
-the first one of the machine that the command is started on; others are taken to be like it. A fit that needs more than
-its share all the same goes on in micro-batches (`tune.fitting.worker`).
+the first one of the machine that the command is started on. In a cluster with several types of GPU, fits run on those
+of that type alone, because a share of one type may be too little memory on another; a command that is started on a node
+of another type measures there. A fit that needs more than its share all the same goes on in micro-batches
+(`tune.fitting.worker`).
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Self
@@ -19,6 +21,7 @@ from maskcls.errors import CallError, Damaged
 from maskcls.files import FileKind, write_atomically
 from maskcls.recipe import Recipe
 from tune.fitting.failures import free_memory, state_of
+from tune.runs.joined_ray import gpu_types
 from tune.runs.options import AUTO
 from tune.runs.shares import Demand, Share, Unit
 from tune.states import TrialState
@@ -106,12 +109,29 @@ def share_gpus(
             "torch finds none here. "
             "Start it on a node that has one, or give a number, as in --gpus-per-trial 0.25."
         )
+    demand, of_type = _of_type_here(demand)
     file = options.cache_options.folder / FILE
     recipe, taken = largest(heaviest(demand.recipes), gpu, file, measure or _measure, report)
     gpus = fraction(taken, gpu.n_bytes)
     at_a_time = options.parallel or min(demand.share(gpus_per_trial=gpus).parallel, max(planned.parallel, demand.most))
     found = demand.share(gpus_per_trial=gpus, parallel=at_a_time)
-    return found, [_note(recipe, taken, gpu, gpus, demand.unit)]
+    return found, [_note(recipe, taken, gpu, gpus, demand.unit), *of_type]
+
+
+def _of_type_here(demand: Demand) -> tuple[Demand, list[str]]:
+    """Return the demand on the nodes whose GPUs are of the type that is measured, and say which are left out."""
+    machine = demand.machine
+    of_type = machine.of_type_here()
+    left_out = machine.gpu_types - of_type.gpu_types
+    if not left_out or not of_type.gpu_types:
+        return demand, []
+    (here,) = of_type.gpu_types
+    gpu_types.run_on(here)
+    return replace(demand, machine=of_type), [
+        f"{demand.unit.capitalize()}s run on GPUs of the type {here} alone, on which this is measured, and not on "
+        f"{', '.join(sorted(left_out))}: start the command on a node of another type, or give a number that holds for "
+        "all types, as in --gpus-per-trial 0.5."
+    ]
 
 
 def fraction(taken: int, total: int) -> float:

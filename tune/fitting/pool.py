@@ -30,6 +30,7 @@ from tune.fitting.result import FitResult, write_result
 from tune.fitting.stored import folder_of, run_and_report_stored
 from tune.fitting.worker import FitOutcome
 from tune.runs import cluster
+from tune.runs.joined_ray import gpu_types
 from tune.runs.stopping import Outcome, Reason, StopRequest, stoppable
 from tune.runs.stored.keeping import sender_of
 from tune.states import TrialState
@@ -210,7 +211,8 @@ class _Driver:
         self._progress.begin(request, read_curve(request.folder))
 
     def _submit(self, request: FitRequest) -> None:
-        remote = self._ray.remote(num_cpus=request.cpus, num_gpus=request.gpus, max_retries=MAX_RETRIES)(work_on)
+        share = {"num_cpus": request.cpus, "num_gpus": request.gpus, "resources": gpu_types.asked(request.gpus)}
+        remote = self._ray.remote(**share, max_retries=MAX_RETRIES)(work_on)
         store = self._sender.store if self._sender else None
         self._epochs[request.trial_id] = len(read_curve(request.folder))
         self._flying[remote.remote(request, self._work, store)] = request

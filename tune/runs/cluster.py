@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -25,6 +25,7 @@ from maskcls.command_line.signals import SIGNAL_STATUS, signal_of
 from maskcls.errors import RunError, Terminated
 from maskcls.machine import usable_cores
 from tune.runs import output, worker_imports
+from tune.runs.joined_ray import gpu_types
 from tune.runs.joined_ray.address import is_on_loopback, out_of_reach, reach
 from tune.runs.local_ray.gpus import local_gpus
 from tune.runs.local_ray.loopback import on_loopback
@@ -51,6 +52,10 @@ class Node:
 
     cpus: int
     gpus: float
+    gpu_type: str = ""
+    """As Ray names it, as in H100; "" where it does not know."""
+    is_here: bool = field(default=False, compare=False)
+    """Whether it is this process's."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,16 @@ class Cluster:
     def gpus(self) -> float:
         """GPUs of the node that has most."""
         return max(node.gpus for node in self.nodes)
+
+    @property
+    def gpu_types(self) -> set[str]:
+        """Types of its GPUs."""
+        return {node.gpu_type for node in self.nodes if node.gpus}
+
+    def of_type_here(self) -> Cluster:
+        """Return the cluster without the nodes that have GPUs of another type than this process's node."""
+        here = {node.gpu_type for node in self.nodes if node.is_here and node.gpus}
+        return replace(self, nodes=tuple(node for node in self.nodes if not node.gpus or node.gpu_type in here))
 
     def room(self, cpus: int, gpus: float) -> int:
         """Count how many trials of that size fit at a time."""
@@ -137,6 +152,7 @@ def connected(address: str | None) -> Iterator[Cluster]:
         try:
             yield _cluster(begun.dashboard_url)
         finally:
+            gpu_types.run_on("")
             with uninterrupted():  # else Ray's processes would be left behind
                 ray.shutdown()
 
@@ -359,8 +375,12 @@ def _exit(status: int) -> None:
 def _cluster(dashboard: str | None) -> Cluster:
     import ray
 
-    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    nodes = tuple(Node(int(there.get("CPU", 0)), float(there.get("GPU", 0))) for there in resources)
+    own = ray.get_runtime_context().get_node_id()
+    alive = [(node["Resources"], node["NodeID"] == own) for node in ray.nodes() if node["Alive"]]
+    nodes = tuple(
+        Node(int(there.get("CPU", 0)), float(there.get("GPU", 0)), gpu_types.type_of(there), is_here)
+        for there, is_here in alive
+    )
     return Cluster(nodes, dashboard or "")
 
 

@@ -19,7 +19,7 @@ MANIFEST_BYTES = 10_000
 
 def count_photos(options: SharedOptions) -> int:
     """How many photos would be read. Raises DataError for a wrong table, or files that it does not name."""
-    sources = [data for data in (options.photos, options.extra) if data is not None]
+    sources = [data for data in (options.photos, options.extra_photos) if data is not None]
     drawn = DEMO_PHOTOS if options.data is None else 0
     if not sources:
         return drawn

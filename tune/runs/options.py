@@ -78,8 +78,7 @@ def _duration(text: str | None) -> str | None:
 
 def _address(given: str | None) -> str | None:
     """RAY_ADDRESS is set in a job that was submitted to a cluster."""
-    address = given or os.environ.get("RAY_ADDRESS")
-    if address and address.startswith(RAY_CLIENT):
+    if (address := given or os.environ.get("RAY_ADDRESS")) and address.startswith(RAY_CLIENT):
         host = address.removeprefix(RAY_CLIENT).rpartition(":")[0] or "HOST"
         raise CallError(
             f"--address {address} is one of Ray Client, through which no search or comparison can be driven. Expected "
@@ -126,7 +125,7 @@ class SharedOptions(BaseModel):
     """Recipe keys that `--set` must leave alone, and the command's own option for each."""
 
     # What is measured
-    data: Path | None = Field(None, description="table, folder or address of labelled photos; None: drawn demo faces")
+    data: Path | None = Field(None, description="table, folder or address of photos; None: drawn demo faces")
     preset: str = Field(presets.DEFAULT_PRESET, description="recipe to start from")
     set: tuple[str, ...] = Field((), description="key=value: recipe values that are fixed")
     epochs: int | None = Field(None, ge=1, description="of a fit; None: the preset's")
@@ -141,7 +140,7 @@ class SharedOptions(BaseModel):
     corrections: str = Field("published", description="published, none, or a CSV file")
     skip_bad: bool = Field(False, description="leave out photos and people with problems")
     people_from: Literal["folder", "none"] | None = Field(None, description="whom a photo shows that nothing says")
-    extra: Path | None = Field(None, description="photos for training alone, as data")
+    extra: Path | None = Field(None, description="for training alone, as data")
     max_megapixels: float | None = Field(None, ge=0, description="of a photo, 10**6 px; None: the environment's limit")
     max_aspect: float | None = Field(None, ge=1, description="of a photo, long edge by short; None: as before")
 
@@ -189,7 +188,7 @@ class SharedOptions(BaseModel):
         Args:
             more: options that follow from the record, but are not in it.
         """
-        kept = {name: value for name, value in record.call.items() if name in cls.CALL}
+        kept = {name: record.call[name] for name in record.call if name in cls.CALL}
         return cls.model_validate({**kept, **more}, context=RECORDED)
 
     def to_record(self) -> dict[str, Any]:
@@ -254,15 +253,19 @@ class SharedOptions(BaseModel):
     @property
     def photos(self) -> Path | None:
         """Where the photos of `data` are on this machine, once fetched from an address. Raises DataError."""
-        address = address_of(self.data)
-        return self.data if address is None else fetched(address, self.cache_options.folder)
+        return _here(self.data, "--data", self.cache_options.folder)
+
+    @property
+    def extra_photos(self) -> Path | None:
+        """Where those of `extra` are, as `photos`."""
+        return _here(self.extra, "--extra", self.cache_options.folder)
 
     @property
     def ships(self) -> bool:
         """Whether nodes that do not see the photos are given them decoded."""
-        return self.ship_data or address_of(self.data) is not None
+        return self.ship_data or any(map(address_of, (self.data, self.extra)))
 
-    @field_serializer("data", when_used="json-unless-none")
+    @field_serializer("data", "extra", when_used="json-unless-none")
     def _as_text(self, data: Path) -> str:
         return address_of(data) or str(data)
 
@@ -298,15 +301,10 @@ class SharedOptions(BaseModel):
             )
         return settings
 
-    @field_validator("data")
+    @field_validator("data", "extra")
     @classmethod
     def _data_there(cls, data: Path | None, info: ValidationInfo) -> Path | None:
-        return existing(data, "--data", EXPECTED_DATA, info)
-
-    @field_validator("extra")
-    @classmethod
-    def _extra_there(cls, extra: Path | None, info: ValidationInfo) -> Path | None:
-        return existing(extra, "--extra", EXPECTED_DATA, info)
+        return existing(data, f"--{info.field_name}", EXPECTED_DATA, info)
 
     @field_validator("weights")
     @classmethod
@@ -345,9 +343,9 @@ class SharedOptions(BaseModel):
             # A resume names a folder that is there; of a storage the next job fetches the run.
             runs = self.runs if self.resume is None and self.storage is None else None
             stored = Path(self.storage) if self.storage and "://" not in self.storage else None
-            data = None if address_of(self.data) else self.data
-            places = {"--data": data, "--extra": self.extra, "--weights": weights, "--cache": self.cache}
-            refuse_package({**places, "--runs": runs, "--storage": stored})
+            photos = {"--data": self.data, "--extra": self.extra}
+            places = {option: None if address_of(path) else path for option, path in photos.items()}
+            refuse_package({**places, "--weights": weights, "--cache": self.cache, "--runs": runs, "--storage": stored})
         return self
 
     @model_validator(mode="wrap")
@@ -373,6 +371,10 @@ class SharedOptions(BaseModel):
         return f"{option}: {problem['msg']}, but got {given!r}."
 
 
+def _here(data: Path | None, option: str, cache: Path) -> Path | None:
+    return fetched(address, cache, option) if (address := address_of(data)) else data
+
+
 def _words(annotation: object) -> Iterator[str]:
     """The words of a Literal, also of one beside None."""
     for one in get_args(annotation):
@@ -383,7 +385,7 @@ def existing(path: Path | None, option: str, expected: str, info: ValidationInfo
     """The path made absolute. Raises CallError where it is not there; one that a run recorded is taken as it is."""
     if path is None or info.context == RECORDED:
         return path
-    if option == "--data" and (address := address_of(path)):
+    if option in ("--data", "--extra") and (address := address_of(path)):
         checked(address, option)
         return path
     full = path.expanduser().resolve()

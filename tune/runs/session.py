@@ -160,7 +160,7 @@ def prepared(options: SharedOptions) -> FaceDataset:
         split_seed=options.split_seed,
         skip_bad=options.skip_bad,
         people_from=options.people_from,
-        extra=options.extra,
+        extra=options.extra_photos,
         cache=options.cache_options,
         progress=True,
     )
@@ -204,7 +204,7 @@ def _sources(options: SharedOptions) -> str:
     from maskcls.data.changes import sources_digest
 
     is_file = options.corrections not in ("published", "none")
-    return sources_digest(options.photos, options.extra, Path(options.corrections) if is_file else None)
+    return sources_digest(options.photos, options.extra_photos, Path(options.corrections) if is_file else None)
 
 
 def check_data(run: RunFolder, options: SharedOptions, *, by_labels: bool = True) -> None:
@@ -240,10 +240,12 @@ def check_data(run: RunFolder, options: SharedOptions, *, by_labels: bool = True
 
 def _is_moved(run: RunFolder, options: SharedOptions, before: pd.DataFrame) -> bool:
     """Whether the photos are in another place than the run's own, by the command or by this machine's cache."""
-    own = options.recorded(run.record())
-    place, is_elsewhere = options.photos, False
-    if place is not None and place != options.data:
-        is_elsewhere = not Path(before["file"].iloc[0]).is_relative_to(place if place.is_dir() else place.parent)
+    own, is_elsewhere = options.recorded(run.record()), False
+    # Rows of extra photos are behind the others.
+    for place, given, row in ((options.photos, options.data, 0), (options.extra_photos, options.extra, -1)):
+        if place is not None and place != given:
+            folder = place if place.is_dir() else place.parent
+            is_elsewhere |= not Path(before["file"].iloc[row]).is_relative_to(folder)
     return is_elsewhere or (options.data, options.extra) != (own.data, own.extra)
 
 
@@ -265,7 +267,7 @@ def _photos_now(run: RunFolder, options: SharedOptions, before: pd.DataFrame) ->
             corrections=corrections,
             skip_bad=options.skip_bad,
             people_from=options.people_from,
-            extra=options.extra,
+            extra=options.extra_photos,
         )
     except DataError as error:
         if not any(Path(file).exists() for file in before["file"]):

@@ -21,6 +21,7 @@ from tune.fitting.failures import IN_A_ROW, explain, state_of, stopped_by_the_ma
 from tune.fitting.request import Work
 from tune.runs import cluster, leaderboard
 from tune.runs.folder import SearchRun
+from tune.runs.joined_ray import gpu_types
 from tune.runs.session import full_disk
 from tune.runs.stopping import Outcome, Reason, StopRequest, stoppable
 from tune.runs.stored.keeping import Sender, sender_of
@@ -184,7 +185,7 @@ def _tuner(
     store = sender.store if sender else None
     trainable = functools.partial(train, work=objective, run=run.path, cpus=plan.cpus, gpus=plan.gpus, store=store)
     return tune.Tuner(
-        tune.with_resources(trainable, {"cpu": plan.cpus, "gpu": plan.gpus}),
+        tune.with_resources(trainable, {"cpu": plan.cpus, "gpu": plan.gpus, **gpu_types.asked(plan.gpus)}),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=scheduler,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -92,6 +93,27 @@ def test_a_fetching_that_was_cut_goes_on(s3: S3, few: Path, tmp_path: Path, monk
     place = again(address, cache)
     assert len(set(objects_fetched(s3))) == 2
     assert sorted(file.name for file in place.rglob("*.*")) == ["1.jpg", "2.jpg", "photos.csv"]
+
+
+def test_what_was_fetched_is_listed_by_its_address_and_removed_where_nobody_uses_it(
+    s3: S3, few: Path, tmp_path: Path
+) -> None:
+    cache, addresses = tmp_path / "cache", [s3.address(f"{tmp_path.name}/{name}") for name in ("one", "two")]
+    places = []
+    for number, address in enumerate(addresses):
+        put(few, Store(address))
+        places.append(again(address, cache))
+        os.utime(f"{places[-1]}.used", (number, number))
+    found = mirror.list_stores(cache)
+    assert [(one.source, one.photos, one.in_use) for one in found] == [(one, 3, True) for one in reversed(addresses)]
+    assert found[0].n_bytes == sum(file.stat().st_size for file in few.rglob("*.*"))
+    assert mirror.prune(cache, 0.0) == []
+    for place in places:
+        os.close(mirror._held.pop(place))  # as at the process's end
+    assert [one.source for one in mirror.prune(cache, 1.5 * found[0].n_bytes / 1e9)] == addresses[:1], "used longer ago"
+    assert [place.exists() for place in places] == [False, True]
+    assert again(addresses[0], cache) == places[0]
+    assert (places[0] / "a" / "1.jpg").exists()
 
 
 def test_nothing_at_the_address_is_said(s3: S3, tmp_path: Path) -> None:

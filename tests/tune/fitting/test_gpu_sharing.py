@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from tests.tune.search.test_options import options
 from tune.compare import __main__ as compare
 from tune.fitting.gpu_sharing import FILE, MARGIN, MOST, Gpu, fraction, heaviest, share_gpus
 from tune.runs.cluster import Cluster, Node
+from tune.runs.joined_ray import gpu_types
 from tune.runs.options import AUTO
 from tune.runs.shares import Demand
 from tune.search import __main__ as search
@@ -313,3 +314,40 @@ def test_a_rehearsal_is_an_epoch_of_whole_batches_whatever_the_recipe_says(value
     assert result.photos == len(recipe.split.models) * STEPS * whole
     assert 0 < result.train_loss < 20, "it learns without harm"
     assert result.validation_f1 >= 0
+
+
+@pytest.fixture
+def _any_type_afterwards() -> Iterator[None]:
+    yield
+    gpu_types.run_on("")
+
+
+@pytest.mark.usefixtures("_any_type_afterwards")
+def test_trials_run_on_the_type_that_was_measured(tmp_path: Path) -> None:
+    mixed = Cluster((Node(16, 1, "H100", is_here=True), Node(16, 8, "A10G"), Node(16, 1, "H100"), Node(8, 0)))
+    assert gpu_types.asked(0.5) == {}
+    resolved = pack(tmp_path, Scale(), mixed, trials=99)
+    assert gpu_types.asked(resolved.plan.gpus) == {"accelerator_type:H100": 0.001}
+    assert gpu_types.asked(0.0) == {}
+    assert resolved.plan.parallel == 2 * MOST
+    assert "Trials run on GPUs of the type H100 alone, on which this is measured, and not on A10G" in resolved.notes[-1]
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        (Node(16, 1, "H100", is_here=True), Node(16, 8, "H100")),
+        (Node(16, 1, is_here=True), Node(16, 8)),  # Ray does not know
+        (Node(16, 0, is_here=True), Node(16, 1, "H100"), Node(16, 8, "A10G")),  # measured where there is none for Ray
+    ],
+)
+@pytest.mark.usefixtures("_any_type_afterwards")
+def test_trials_run_anywhere_where_there_is_one_type(nodes: tuple[Node, ...], tmp_path: Path) -> None:
+    resolved = pack(tmp_path, Scale(), Cluster(nodes), trials=99)
+    assert gpu_types.asked(1.0) == {}
+    assert "of the type" not in " ".join(resolved.notes)
+
+
+def test_the_type_of_a_node_is_what_ray_names() -> None:
+    assert gpu_types.type_of({"CPU": 8.0, "node:10.0.0.1": 1.0, "accelerator_type:A10G": 1.0}) == "A10G"
+    assert gpu_types.type_of({"CPU": 8.0}) == ""

@@ -9,12 +9,15 @@ import pytest
 
 from maskcls.errors import CallError
 from maskcls.storage.mirror import fetched
+from maskcls.storage.store import Store
+from tests.commands import read
 from tests.conftest import DemoFaces
 from tests.maskcls.storage.test_mirror import put
 from tests.s3 import S3
 from tune.runs.folder import SearchRun
 from tune.runs.record import DataRecord, SearchRecord
 from tune.runs.session import check_data, note_files, prepared
+from tune.search import __main__ as search
 from tune.search.options import SearchOptions
 
 ADDRESS = "s3://bucket/faces?region=eu-central-1"
@@ -26,15 +29,14 @@ def test_an_address_is_recorded_as_it_was_given() -> None:
     assert SearchOptions.recorded(SearchRecord(call=given.to_record())).data == given.data
     assert given.ships
     assert not SearchOptions.model_validate({"space": "freezing"}).ships
-    with pytest.raises(CallError, match="--data has a key in its address"):
-        SearchOptions.model_validate({"space": "freezing", "data": "s3://KEY:SECRET@bucket/faces"})
+    for name in ("data", "extra"):
+        with pytest.raises(CallError, match=f"--{name} has a key in its address"):
+            SearchOptions.model_validate({"space": "freezing", name: "s3://KEY:SECRET@bucket/faces"})
 
 
 def test_a_resume_on_another_machine_takes_the_photos_up_from_its_own_cache(
     s3: S3, tmp_path: Path, demo_faces: DemoFaces
 ) -> None:
-    from maskcls.storage.store import Store
-
     put(demo_faces(18, 1), Store(s3.address(tmp_path.name)))
     options = SearchOptions.model_validate(
         {"space": "freezing", "data": s3.address(tmp_path.name), "cache": tmp_path / "cache"}
@@ -51,3 +53,15 @@ def test_a_resume_on_another_machine_takes_the_photos_up_from_its_own_cache(
     check_data(run, elsewhere)
     files = pd.read_csv(run.data / "photos.csv")["file"].map(Path)
     assert all(file.is_relative_to(tmp_path / "cache of another machine") and file.exists() for file in files)
+
+
+def test_photos_for_training_alone_may_be_at_an_address_too(s3: S3, tmp_path: Path, demo_faces: DemoFaces) -> None:
+    put(demo_faces(6, 2), Store(s3.address(f"{tmp_path.name}/extra")))
+    words = ["--data", str(demo_faces(18, 1)), "--extra", s3.address(f"{tmp_path.name}/extra"), "--split-seed", "3"]
+    options = read(search.main, SearchOptions.stated, *words, "--cache", tmp_path / "cache")
+    assert options.ships
+    assert SearchOptions.recorded(SearchRecord(call=options.to_record())).extra == options.extra
+    photos = prepared(options).photos
+    extra = photos.loc[photos["key"].str.startswith("extra//"), "file"].map(Path)
+    assert len(extra) == 6 * 7
+    assert all(file.is_relative_to(tmp_path / "cache" / "photos") for file in extra)
