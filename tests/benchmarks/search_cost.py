@@ -11,6 +11,9 @@ loggers.
 
 (b) Seconds of a suggestion, a result and a trial's end in the driver, and its memory, after 100, 1,000 and 10,000
 trials, each in a fresh process, beside plain Optuna's suggestion; see `tests/benchmarks/search_growth.py`.
+
+(c) Only where it is asked for: results that the driver takes a second from many trials at a time, and what that costs;
+see `tests/benchmarks/search_scale.py`.
 """
 
 from __future__ import annotations
@@ -52,10 +55,13 @@ from tune.search.schedulers import REDUCTION, grace_period
 SPACE = "freezing"
 OURS, PLAIN, DEFAULTS = "tune.search", "plain Ray Tune", "plain Ray Tune, its defaults"
 PARTS, SIZES, SPACES = ["rate", "growth"], [100, 1_000, 10_000], [SPACE, "everything"]
+AT_A_TIME = [8, 64]
 
 
 def main(
-    part: Annotated[list[str], typer.Option(help="rate: trials per second. growth: after many trials.")] = PARTS,
+    part: Annotated[
+        list[str], typer.Option(help="rate: trials per second. growth: after many trials. scale: many at a time.")
+    ] = PARTS,
     trials: Annotated[int, typer.Option(help="Trials of a round.")] = 100,
     epochs: Annotated[int, typer.Option(help="Epochs of a trial that is not stopped.")] = 6,
     parallel: Annotated[int, typer.Option(help="Trials at a time, with one core each.")] = 2,
@@ -64,9 +70,11 @@ def main(
     size: Annotated[list[int], typer.Option(help="Number of trials that ended before.")] = SIZES,
     space: Annotated[list[str], typer.Option(help="Space of the growth part, at CPU scale.")] = SPACES,
     suggestions: Annotated[int, typer.Option(help="Trials measured at each size.")] = 7,
+    at_a_time: Annotated[list[int], typer.Option(help="Trials at a time of the scale part.")] = AT_A_TIME,
+    taken: Annotated[int, typer.Option(help="Results of the scale part, at least.")] = 3_200,
     out: Annotated[Path, typer.Option(help="Where the JSON record goes.")] = Path("runs/benchmarks/search_cost.json"),
 ) -> None:
-    """Measure (a), (b) or both."""
+    """Measure (a), (b) or (c), or several of them."""
     load, results = os.getloadavg()[0], {}
     if "rate" in part:
         results["rate"] = rate(trials, epochs, parallel, rounds, default_rounds)
@@ -75,6 +83,9 @@ def main(
         results["growth"] = growth(size, space, suggestions)
         for name, sizes in results["growth"].items():
             _print_growth(name, sizes)
+    if "scale" in part:
+        results["scale"] = {number: _apart("search_scale", number, taken) for number in at_a_time}
+        _print_scale(results["scale"])
     settings = {
         "trials": trials,
         "epochs": epochs,
@@ -194,7 +205,8 @@ def growth(sizes: list[int], spaces: list[str], suggestions: int) -> dict[str, d
         for space in spaces:
             found[space] = {}
             for size, journal in search_growth.fill(space, sizes, Path(folder)).items():
-                driver, plain = (_apart(side, journal, space, suggestions) for side in ("driver", "optuna"))
+                sides = ("driver", "optuna")
+                driver, plain = (_apart("search_growth", side, journal, space, suggestions) for side in sides)
                 assert driver["trials"] == plain["trials"] == size
                 seconds = {**driver["seconds"], "plain Optuna's suggestion": plain["seconds"]["suggestion"]}
                 memory = {name: driver[name] for name in ("rss_mb", "pss_mb")}
@@ -202,9 +214,9 @@ def growth(sizes: list[int], spaces: list[str], suggestions: int) -> dict[str, d
     return found
 
 
-def _apart(side: str, journal: Path, space: str, suggestions: int) -> dict[str, Any]:
-    """What one side measures in a process of its own."""
-    call = [sys.executable, "-m", "tests.benchmarks.search_growth", side, str(journal), space, str(suggestions)]
+def _apart(module: str, *words: object) -> dict[str, Any]:
+    """What a module of this folder measures in a process of its own."""
+    call = [sys.executable, "-m", f"tests.benchmarks.{module}", *map(str, words)]
     done = subprocess.run(call, capture_output=True, text=True, cwd=ROOT, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
@@ -234,6 +246,14 @@ def _print_growth(space: str, sizes: Mapping[int, Mapping[str, Any]]) -> None:
         print(what.ljust(33) + "".join(f"{cell:>34}" for cell in cells))
     for what, name in (("rss_mb", "memory, MB"), ("pss_mb", "its own share of it, PSS, MB")):
         print(name.ljust(33) + "".join(f"{one[what]:>34,.0f}" for one in sizes.values()))
+
+
+def _print_scale(measured: Mapping[int, Mapping[str, Any]]) -> None:
+    """Print one row for each number of trials at a time."""
+    names = list(next(iter(measured.values())))
+    print("\nat a time".ljust(12) + "".join(f"{name:>24}" for name in names))
+    for number, one in measured.items():
+        print(f"{number:<11}" + "".join(f"{one[name]:>24,.2f}" for name in names))
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ def test_search_cost_measures_and_records(tmp_path: Path) -> None:
         "--suggestions",
         "2",
     ]
+    words += ["--part", "rate", "--part", "growth", "--part", "scale", "--at-a-time", "2", "--taken", "60"]
     said = call(search_cost.main, *words, "--size", "12", "--out", out)
     assert said.status == 0, said.err
     assert "tune.search / plain Ray Tune: median" in said.out
@@ -60,3 +61,8 @@ def test_search_cost_measures_and_records(tmp_path: Path) -> None:
         )
         assert measured["result: searcher"]["n"] == 2 * 5
         assert min(value for what in measured.values() for value in what["values"]) >= 0
+
+    scale = record["results"]["scale"]["2"]
+    assert (scale["trials"], scale["results"]) == (2, 2 * 30)
+    assert min(scale[name] for name in ("results_per_second", "driver_ms_per_result", "driver_cores")) > 0
+    assert scale["workers_mb"] >= scale["worker_mb"] > 0

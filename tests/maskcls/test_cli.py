@@ -67,7 +67,7 @@ def test_a_message_can_be_written_whatever_names_stand_in_it() -> None:
     [
         ("maskcls.check", "--data"),
         ("maskcls.predict", "--images"),
-        ("tune.search", "--extra"),
+        ("tune.audit", "--extra"),
         ("tune.search", "--runs"),
     ],
 )
@@ -75,7 +75,7 @@ def test_an_address_in_place_of_a_path_is_refused_with_a_word(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, option: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    others = ("--bundle", "b") if module == "maskcls.predict" else ()
+    others = {"maskcls.predict": ("--bundle", "b"), "tune.audit": ("--run", "one")}.get(module, ())
     done = call_module(module, *others, option, "s3://bucket/faces")
     assert done.status == 2
     assert done.err.startswith(

@@ -145,13 +145,8 @@ def main(
     better, worse, can't tell. Makes runs/NAME with the table, a plot and a page. Ctrl-C ends it cleanly.
     """
     from tune.compare.options import CompareOptions
-    from tune.runs.cluster import check_address
 
-    options = CompareOptions.stated(context)
-    check_address(options.address)
-    from tune.compare import session  # takes longer than all before
-
-    sys.exit(session.run(options))
+    sys.exit(run_cli.begin(CompareOptions.stated(context), "tune.compare.session"))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,17 @@
-"""Options of the command line that search and compare share. Imports nothing heavy, for the commands' --help."""
+"""Options of the command line that search and compare share, and their start. Imports nothing heavy, for --help."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from tune.runs.cluster import check_address
+
+if TYPE_CHECKING:
+    from tune.runs.options import SharedOptions
 
 Runs = Annotated[Path, typer.Option("--runs", help="Folder of all runs; on a cluster, on a shared file system.")]
 BeginOrResume = Annotated[
@@ -52,3 +58,15 @@ AsJson = Annotated[
     bool,
     typer.Option("--json", help="Print one JSON object per event to stdout, and nothing else; people read stderr."),
 ]
+
+
+def begin(options: SharedOptions, session: str) -> int:
+    """Run a command and return its exit status.
+
+    Whether Ray at the address can be joined is asked first, because the session takes longest to import.
+
+    Args:
+        session: the module whose `run` takes the options.
+    """
+    check_address(options.address)
+    return int(import_module(session).run(options))

@@ -222,14 +222,9 @@ def main(
     ASHA stops trials that fall behind. The preset's recipe is trial 0. The best trials are repeated, and the winner is
     scored on people whom no trial saw. Makes runs/NAME with leaderboard, bundle and report. Ctrl-C ends it cleanly.
     """
-    from tune.runs.cluster import check_address
     from tune.search.options import SearchOptions
 
-    options = SearchOptions.stated(context)
-    check_address(options.address)
-    from tune.search import session  # takes longer than all before
-
-    sys.exit(session.run(options))
+    sys.exit(run_cli.begin(SearchOptions.stated(context), "tune.search.session"))
 
 
 if __name__ == "__main__":

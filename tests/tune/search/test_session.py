@@ -101,5 +101,6 @@ def test_the_plan_is_for_the_cluster_that_is_joined(words: tuple[str, ...], monk
         yield cluster.Cluster((cluster.Node(4, 0), cluster.Node(8, 2)))
 
     monkeypatch.setattr(cluster, "connected", joined)
+    monkeypatch.setattr(cluster, "reach", [].append)
     monkeypatch.setenv("RAY_ADDRESS", "elsewhere:1" if words else "head:6379")
     assert "2 at a time, 4 cores, 1 GPUs each" in " ".join(call("--space", "freezing", "--plan", *words).split())
