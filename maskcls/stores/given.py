@@ -69,8 +69,8 @@ def take(source: PixelSource, face_crop: str, rows: Pixels, checksums: NDArray[n
 
 def _kept(received: Path, rows: Pixels, checksums: NDArray[np.uint32]) -> int:
     """Count the first rows that are what has come, and fill in their checksums."""
-    noted = np.frombuffer(received.read_bytes() if received.exists() else b"", np.uint8)
-    noted = noted[: len(noted) // 4 * 4].view(np.uint32)[: len(rows)]  # (k,) without a torn last one
+    content = received.read_bytes() if received.exists() else b""
+    noted = np.frombuffer(content, np.uint32, count=min(len(content) // 4, len(rows)))  # (k,) without a torn last one
     for row, expected in enumerate(noted):
         if checksum(rows[row]) != expected:
             return row

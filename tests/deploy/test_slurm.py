@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -70,7 +71,8 @@ def test_a_search_runs_on_two_nodes_and_ends_with_its_run_in_the_storage(tmp_pat
     assert (home / ".ray" / "auth_token").exists()
 
 
-def on_the_other_node(machine: Machine, words: list[str], home: Path) -> object:
+def on_the_other_node(machine: Machine, words: list[str], home: Path) -> subprocess.Popen[str]:
     """Start srun's words with the environment that srun hands on."""
     path = f"{home}/maskcls/bin:/usr/bin:/bin:/usr/sbin:/sbin"
-    return machine.start(*words, env={"PATH": path, "RAY_AUTH_MODE": "token"})
+    of_the_script = {"RAY_AUTH_MODE": "token", "RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT": "300"}
+    return machine.start(*words, env={"PATH": path, **of_the_script})
