@@ -84,7 +84,7 @@ def main(
         for name, sizes in results["growth"].items():
             _print_growth(name, sizes)
     if "scale" in part:
-        results["scale"] = {number: _apart("search_scale", number, taken) for number in at_a_time}
+        results["scale"] = {str(number): _apart("search_scale", number, taken) for number in at_a_time}
         _print_scale(results["scale"])
     settings = {
         "trials": trials,
@@ -248,7 +248,7 @@ def _print_growth(space: str, sizes: Mapping[int, Mapping[str, Any]]) -> None:
         print(name.ljust(33) + "".join(f"{one[what]:>34,.0f}" for one in sizes.values()))
 
 
-def _print_scale(measured: Mapping[int, Mapping[str, Any]]) -> None:
+def _print_scale(measured: Mapping[str, Mapping[str, Any]]) -> None:
     """Print one row for each number of trials at a time."""
     names = list(next(iter(measured.values())))
     print("\nat a time".ljust(12) + "".join(f"{name:>24}" for name in names))

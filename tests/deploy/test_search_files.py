@@ -155,7 +155,7 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     file = tmp_path / "maskcls-search.service"
     for text, said in ((unit, ""), (unit.replace("RestartSec", "RestartSecs"), "'RestartSecs'")):
         file.write_text(text.replace("/opt/maskcls/bin/maskcls", str(installed)))
-        words = [tool("systemd-analyze"), "verify", "--man=no", file]
+        words = [tool("systemd-analyze"), "verify", "--man=no", str(file)]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         lines = [line for line in done.stderr.splitlines() if "maskcls" in line]
         assert bool(lines) == bool(said), done.stderr
