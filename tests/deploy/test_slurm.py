@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from ray.scripts.symmetric_run import symmetric_run
 
 from tests.cluster.machines import Machine, cannot, lan, wait_until
 from tests.conftest import DemoFaces
@@ -17,6 +18,7 @@ from tune.runs.folder import SearchRun
 SMALL = (
     "--trials 2 --epochs 1 --finalists 0 --weights none --image-size 32 --set head_width=8 --set backbone=test_resnet"
 )
+SLURM = {"SLURM_JOB_NODELIST": "nodes", "SLURM_JOB_NUM_NODES": "2", "SLURM_CPUS_PER_TASK": "1"}
 SRUN = """#!/bin/sh
 # Run here what `srun` would run on each node, and note the words for the other node.
 while [ "${1#--}" != "$1" ]; do shift; done
@@ -46,6 +48,26 @@ def set_up(home: Path) -> Path:
     return home / "slurm.sh"
 
 
+def test_the_script_hands_symmetric_run_what_it_takes(tmp_path: Path) -> None:
+    """Slurm's commands are replaced, and `ray` prints its words: what follows is the long test's."""
+    script = set_up(tmp_path)
+    ray = tmp_path / "maskcls" / "bin" / "ray"
+    ray.unlink()
+    ray.write_text('#!/bin/sh\n[ "$1" = get-auth-token ] || printf "%s\\n" "$RAY_AUTH_MODE" "$@"\n')
+    ray.chmod(0o755)
+    env = {"HOME": str(tmp_path), "USER": "somebody", "PATH": "/usr/bin:/bin", **SLURM}
+    done = subprocess.run(["bash", script], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    mode, command, *words = done.stdout.splitlines()
+    assert (mode, command) == ("token", "symmetric-run")
+    assert words == (tmp_path / "words").read_text().splitlines()[2:]
+    options = words[: words.index("--")]
+    values = dict(zip(options[::2], options[1::2], strict=True))
+    assert [values.pop(option.opts[0]) for option in symmetric_run.params[:2]] == ["10.77.0.1:6379", "2"]
+    assert values == {"--num-cpus": "1", "--num-gpus": "0"}  # of `ray start`
+    assert words[words.index("--") + 1 :][:2] == ["maskcls", "search"]
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_a_search_runs_on_two_nodes_and_ends_with_its_run_in_the_storage(tmp_path: Path, demo_faces: DemoFaces) -> None:
@@ -54,8 +76,7 @@ def test_a_search_runs_on_two_nodes_and_ends_with_its_run_in_the_storage(tmp_pat
     home = tmp_path / "shared" / "home"
     script = set_up(home)
     shutil.copytree(demo_faces(24, 4), home / "faces")
-    slurm = {"SLURM_JOB_NODELIST": "nodes", "SLURM_JOB_NUM_NODES": "2", "SLURM_CPUS_PER_TASK": "1"}
-    env = {"HOME": str(home), "USER": "somebody", **slurm}
+    env = {"HOME": str(home), "USER": "somebody", **SLURM}
     with lan(tmp_path / "shared") as made:
         first, second = (made.machine(name, tmp="2g", env=env) for name in ("one", "two"))
         driver = first.start("bash", script)
