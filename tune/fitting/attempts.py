@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Self
 from maskcls.errors import Damaged
 from maskcls.files import FileKind, write_atomically
 from maskcls.machine import memory_groups, memory_kills
+from tune.runs.joined_ray.nodes_aside import node_here
 
 NOTE = "attempt.json"
 """In the fit's folder, as long as a worker is at work on it; it stays where the worker is killed."""
@@ -29,6 +30,8 @@ _ME = uuid.uuid4().hex
 """This process among all that may ever work on a fit, on any machine."""
 _ours: set[Path] = set()
 """Folders of the fits at which this process is at work."""
+_puts: dict[Path, Callable[[], object]] = {}
+"""By a fit's folder, what this process calls when its note there has changed."""
 log = logging.getLogger(__name__)
 _RAY_SAYS = ("running low on memory", "OutOfMemoryError")
 
@@ -51,6 +54,8 @@ class Attempt:
     """Whether Ray's memory monitor has ended it."""
     worker: str = ""
     """The process that is at work; "" in notes of earlier versions."""
+    node: str = ""
+    """The node of Ray that it works on; "" outside Ray."""
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:
@@ -67,6 +72,7 @@ class Attempt:
                     killed=int(noted["killed"]),
                     by_ray=bool(noted["by_ray"]),
                     worker=str(noted.get("worker", "")),
+                    node=str(noted.get("node", "")),
                 )
         except Damaged:  # or missing
             return None
@@ -92,20 +98,41 @@ def _counter() -> str:
 def noted(folder: Path) -> Iterator[None]:
     """Note an attempt at the fit in this folder as long as the block runs, which the process may not survive."""
     earlier = Attempt.read(folder)
-    attempt = Attempt(_counter(), memory_kills(), worker=_ME)
+    attempt = Attempt(_counter(), memory_kills(), worker=_ME, node=node_here())
     if earlier is not None and earlier.was_short:
         most = halved(earlier.micro_batch) or earlier.most
         attempt = replace(attempt, most=most, killed=earlier.killed + 1)
     elif earlier is not None:
         attempt = replace(attempt, most=earlier.most)
     attempt.write(folder)
+    _has_changed(folder)
     _ours.add(folder)
     try:
         yield
     finally:
         if not _is_superseded(folder):
             forget(folder)
+            _has_changed(folder)
         _ours.discard(folder)
+
+
+@contextmanager
+def noted_elsewhere(folder: Path, put: Callable[[], object]) -> Iterator[None]:
+    """Within the block, call `put` whenever this process has changed its note of the fit in this folder.
+
+    Where the run is kept in a storage, the note has to be there before the worker can be killed: the driver and the
+    next worker may be on other machines.
+    """
+    _puts[folder] = put
+    try:
+        yield
+    finally:
+        del _puts[folder]
+
+
+def _has_changed(folder: Path) -> None:
+    if folder in _puts:
+        _puts[folder]()
 
 
 def exit_if_superseded(folder: Path) -> None:
@@ -129,6 +156,7 @@ def note_micro_batch(folder: Path, micro_batch: int) -> None:
     attempt = Attempt.read(folder)
     if attempt is not None:
         replace(attempt, micro_batch=micro_batch).write(folder)
+        _has_changed(folder)
 
 
 def note_ray_killed(folder: Path, said: str) -> None:

@@ -17,6 +17,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from maskcls.errors import OutOfReach, RunError
@@ -24,6 +25,7 @@ from maskcls.storage.store import Store
 from tune.fitting import attempts
 from tune.fitting.curve import CURVE, read_curve
 from tune.fitting.failures import ENDED_NOTE, ERROR, IN_A_ROW, explain, state_of, stopped_by_the_machine, write_error
+from tune.fitting.node_watch import NodeWatch
 from tune.fitting.progress import FitProgress
 from tune.fitting.request import FitRequest, Work
 from tune.fitting.result import FitResult, write_result
@@ -31,6 +33,7 @@ from tune.fitting.stored import folder_of, run_and_report_stored
 from tune.fitting.worker import FitOutcome
 from tune.runs import cluster
 from tune.runs.joined_ray import gpu_types
+from tune.runs.joined_ray.nodes_aside import elsewhere, node_here, telling
 from tune.runs.stopping import Outcome, Reason, StopRequest, stoppable
 from tune.runs.stored.keeping import sender_of
 from tune.states import TrialState
@@ -97,7 +100,9 @@ def run_fits(
         return Outcome(Reason.FINISHED, 0)
     asked = StopRequest()
     with FitProgress(len(wanted), len(wanted) - len(waiting), plain) as progress, stoppable(asked, progress.say):
-        driver = _Driver(work, parallel, progress, on_end, wanted)
+        nodes = NodeWatch(max(fit.cpus for fit in waiting), max(fit.gpus for fit in waiting), "fit")
+        nodes.tell = telling(wanted[0].run, progress.say)
+        driver = _Driver(work, parallel, progress, on_end, wanted, nodes)
         reason = driver.run(waiting, asked, None if budget_s is None else time.monotonic() + budget_s)
     left = len(to_do(wanted, is_done))
     return Outcome(reason if left > driver.failed else Reason.FINISHED, left, asked.signal_number)
@@ -111,7 +116,7 @@ def work_on(request: FitRequest, work: Work, store: Store | None = None) -> FitO
     An error that leaves the process unable to use its GPU ends the process: Ray tries again in a new one, which only
     says so.
     """
-    outcome = run_and_report_stored(request, work, store=store)
+    outcome = replace(run_and_report_stored(request, work, store=store), node=node_here())
     (request.folder / ENDED_NOTE).unlink(missing_ok=True)  # it has been read: a resume tries the fit again
     if outcome.state not in (TrialState.DISK_FULL, TrialState.MACHINE_FAILED, TrialState.FAILED):
         write_result(request, outcome)
@@ -119,7 +124,7 @@ def work_on(request: FitRequest, work: Work, store: Store | None = None) -> FitO
         try:
             folder_of(store, request.run, request.folder).send(deletes=True)
         except OutOfReach as error:
-            return FitOutcome(TrialState.MACHINE_FAILED, str(error), outcome.last)
+            return replace(outcome, state=TrialState.MACHINE_FAILED, message=str(error))
     return outcome
 
 
@@ -155,11 +160,13 @@ class _Driver:
         progress: FitProgress,
         on_end: Callable[[FitRequest, FitOutcome], None] | None,
         wanted: Sequence[FitRequest],
+        nodes: NodeWatch,
     ) -> None:
         import ray
 
         self._ray, self._work = ray, ray.put(work)
         self._parallel, self._progress, self._on_end, self._wanted = parallel, progress, on_end, wanted
+        self._nodes = nodes
         self._sender = sender_of(wanted[0].run)
         self._queue: list[FitRequest] = []
         self._flying: dict[Any, FitRequest] = {}
@@ -193,6 +200,7 @@ class _Driver:
                 for reference in done:
                     self._end(reference)
                 self._look()
+                self._nodes.look()
             return Reason.FINISHED
         finally:
             self._cancel()
@@ -212,7 +220,7 @@ class _Driver:
 
     def _submit(self, request: FitRequest) -> None:
         share = {"num_cpus": request.cpus, "num_gpus": request.gpus, "resources": gpu_types.asked(request.gpus)}
-        remote = self._ray.remote(**share, max_retries=MAX_RETRIES)(work_on)
+        remote = self._ray.remote(**share, label_selector=elsewhere(), max_retries=MAX_RETRIES)(work_on)
         store = self._sender.store if self._sender else None
         self._epochs[request.trial_id] = len(read_curve(request.folder))
         self._flying[remote.remote(request, self._work, store)] = request
@@ -229,10 +237,16 @@ class _Driver:
                 self._sender.fetch(request.folder)
             if state_of(error) == TrialState.OUT_OF_MEMORY:  # Ray ends a worker that takes the machine's last memory
                 attempts.note_ray_killed(request.folder, type(error).__name__)
+                if self._sender:
+                    self._sender.put(request.folder, attempts.NOTE)
                 if attempts.times_killed(request.folder) <= MAX_RETRIES:
                     return None
             elif len(read_curve(request.folder)) > self._epochs[request.trial_id]:
                 return None  # its workers or nodes died, and it came further all the same
+            elif (attempt := attempts.Attempt.read(request.folder)) and self._nodes.died(
+                attempt.node, request.trial_id, explain(error)
+            ):
+                return None  # it goes on on another node
             lost = _without_worker(request, error)
             if self._sender:
                 self._sender.later(functools.partial(self._sender.exchange, request.folder))
@@ -245,11 +259,17 @@ class _Driver:
             self._submit(request)  # it goes on: in smaller micro-batches, or after its last epoch
             return
         ended, is_lost = found
+        if ended.state == TrialState.DISK_FULL and self._nodes.is_full(ended.node, request.run):
+            ended = replace(ended, state=TrialState.MACHINE_FAILED)
         if ended.state == TrialState.DISK_FULL:
             raise RunError(f"The disk is full: {ended.message} Free some space, then go on with the same run.")
         self._progress.end(request, ended, read_curve(request.folder))
         goes_on = ended.state == TrialState.MACHINE_FAILED
         self._failed_by_machine = self._failed_by_machine + 1 if is_lost or goes_on else 0
+        if goes_on and self._nodes.failed(ended.node, ended.message):
+            self._failed_by_machine = 0
+        elif ended.state == TrialState.COMPLETE:
+            self._nodes.worked(ended.node)
         if self._failed_by_machine == IN_A_ROW:
             raise stopped_by_the_machine("fits", ended.message, "the same run")
         if goes_on:

@@ -13,7 +13,7 @@ from maskcls.errors import OutOfReach
 from maskcls.storage.store import START_S, Store
 from maskcls.training.checkpoint_files import best_name
 from maskcls.training.conditions import HARDWARE
-from tune.fitting.attempts import NOTE
+from tune.fitting.attempts import NOTE, noted_elsewhere
 from tune.fitting.curve import NO_EPOCH
 from tune.fitting.failures import explain, state_of
 from tune.fitting.request import FitRequest, Row, Rows, Work
@@ -47,6 +47,10 @@ def run_and_report_stored(
         kept.send()  # the recipe: the driver knows by it that a worker has come to the fit
         return (yield from work(asked))
 
+    def put_note() -> None:
+        with suppress(OutOfReach, OSError):  # without it, only what a kill for want of memory teaches is lost
+            kept.send(store=kept.store.trying(0.0), deletes=True)
+
     def put_and_report(row: Row, state: TrialState, message: str) -> None:
         if state in (TrialState.RUNNING, TrialState.COMPLETE):
             kept.send(deletes=True)
@@ -55,13 +59,13 @@ def run_and_report_stored(
                 kept.send(store=kept.store.trying(START_S))
         report(row, state, message)
 
-    return run_and_report(request, begin, put_and_report)
+    with noted_elsewhere(request.folder, put_note):
+        return run_and_report(request, begin, put_and_report)
 
 
 def folder_of(store: Store, run: Path, folder: Path) -> StoredFolder:
-    """The folder of a fit, kept below the run's place; the note of a worker's attempt stays on its machine."""
-    place = folder.relative_to(run).as_posix()
-    return StoredFolder(store.below(place), folder, belongs=lambda name: name != NOTE)
+    """The folder of a fit, kept below the run's place."""
+    return StoredFolder(store.below(folder.relative_to(run).as_posix()), folder)
 
 
 def _fetch(store: Store, request: FitRequest, kept: StoredFolder) -> None:
@@ -76,6 +80,8 @@ def _fetch(store: Store, request: FitRequest, kept: StoredFolder) -> None:
         of_trial.fetch()
     if kept.fetch():
         _remove_older(kept, request.checkpoint_folder)
+        if NOTE not in kept.names():  # of an attempt that another node has followed up
+            (request.folder / NOTE).unlink(missing_ok=True)
 
 
 def _remove_older(kept: StoredFolder, checkpoint: Path) -> None:

@@ -101,6 +101,8 @@ class FitOutcome:
     """The last row of its curve."""
     values: dict[str, Any] = field(default_factory=dict)
     """What the work returned; empty unless the fit is complete."""
+    node: str = ""
+    """Ray's id of the node that it ran on; "" where that does not matter."""
 
 
 def run_fit(

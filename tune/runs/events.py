@@ -85,6 +85,16 @@ class TrialEnded(Event):
 
 
 @dataclass(frozen=True)
+class NodeSetAside(Event):
+    """A node of the cluster gets no more work: work keeps failing there, or the node is to leave."""
+
+    event: ClassVar[str] = "node_set_aside"
+    node: str
+    """Its address."""
+    message: str
+
+
+@dataclass(frozen=True)
 class FitBegun(Event):
     """A fit starts that is neither a trial nor a repeat: the winner to its end, or on all people."""
 

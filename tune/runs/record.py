@@ -92,6 +92,8 @@ class Session(JsonRecord):
     hardware: Hardware = Hardware()
     sampler: str = ""
     scheduler: str = ""
+    nodes_aside: list[str] = []
+    """Of each node of the cluster that was set aside, why."""
     ended: str = ""
     reason: str = Field("", alias="why")
     """Why it ended."""
@@ -247,16 +249,16 @@ def noted(run: RunFolder, session: Session) -> Iterator[Callable[[str], None]]:
     """
     before, meter = run.record().sessions, EnergyMeter()
 
-    def write(noted: Session) -> None:
-        run.write_record(run.record().changed(sessions=[*before, noted]))
-
     def end(reason: str) -> None:
         meter.sample()
         energy = {"cpu_joules": meter.cpu_j, "gpu_joules": meter.gpu_j}
         known = {name: round(joules) for name, joules in energy.items() if joules is not None}
-        write(session.changed(ended=now(), reason=reason, **known))
+        record = run.record()
+        so_far = record.sessions[len(before)] if len(record.sessions) > len(before) else session
+        ended = so_far.changed(ended=now(), reason=reason, **known)
+        run.write_record(record.changed(sessions=[*before, ended]))
 
-    write(session)
+    run.write_record(run.record().changed(sessions=[*before, session]))
     try:
         with metered(meter):
             yield end

@@ -18,10 +18,12 @@ from ray.tune.experiment import Trial
 from maskcls.errors import CallError, RunError
 from maskcls.text import printable
 from tune.fitting.failures import IN_A_ROW, explain, state_of, stopped_by_the_machine
+from tune.fitting.node_watch import NodeWatch
 from tune.fitting.request import Work
 from tune.runs import cluster, leaderboard
 from tune.runs.folder import SearchRun
 from tune.runs.joined_ray import gpu_types
+from tune.runs.joined_ray.nodes_aside import telling
 from tune.runs.session import full_disk
 from tune.runs.stopping import Outcome, Reason, StopRequest, stoppable
 from tune.runs.stored.keeping import Sender, sender_of
@@ -100,7 +102,7 @@ def drive(
             notes = (*run.record().notes, f"Learnt from {imported.run}: {imported.warning}")
             run.write_record(run.record().changed(notes=list(dict.fromkeys(notes))))
     sender = sender_of(run.path)
-    searcher = StudySearch(plan, run, fetch=sender.fetch if sender else None)
+    searcher = StudySearch(plan, run, sender)
     left = n_left(searcher.study, plan.trials)
     if left <= 0:
         leaderboard.write(run, begun(searcher.study))  # StudySearch may have recorded the last trial's end
@@ -114,9 +116,11 @@ def drive(
         Progress(plan, run, searcher.study, plain, on_end=_at_end(run, keeper, sender)) as progress,
         stoppable(stop.asked, progress.say),
         actors.reuse_started(),
+        actors.deaths_for_memory(),
     ):
+        searcher.nodes.tell = telling(run.path, progress.say)
         try:
-            watching = [progress, _Failures(), *logging_to, *callbacks]
+            watching = [progress, _Failures(searcher.nodes), *logging_to, *callbacks]
             _tuner(plan, run, objective, searcher, scheduler, stop, watching, left).fit()
         except TuneError as error:
             raise _explained(error, run) from None
@@ -185,7 +189,9 @@ def _tuner(
     store = sender.store if sender else None
     trainable = functools.partial(train, work=objective, run=run.path, cpus=plan.cpus, gpus=plan.gpus, store=store)
     return tune.Tuner(
-        tune.with_resources(trainable, {"cpu": plan.cpus, "gpu": plan.gpus, **gpu_types.asked(plan.gpus)}),
+        tune.with_resources(
+            trainable, actors.Elsewhere([{"CPU": plan.cpus, "GPU": plan.gpus, **gpu_types.asked(plan.gpus)}])
+        ),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=scheduler,
@@ -212,10 +218,22 @@ class _Failures(Callback):  # type: ignore[misc]
     """Counts the deaths of a trial's workers since its last new epoch; Ray counts those of its whole life.
 
     On machines that may be taken away at any time, a long trial outlives many of them.
+
+    Args:
+        nodes: is informed where an epoch was done, and looks again and again which nodes are to leave.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, nodes: NodeWatch) -> None:
+        self._nodes = nodes
         self._furthest: dict[str, int] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return nothing: Ray pickles callbacks into its experiment folder, from which nothing is ever restored."""
+        return {}
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Ray calls this every tenth of a second or more often."""
+        self._nodes.look()
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -225,13 +243,14 @@ class _Failures(Callback):  # type: ignore[misc]
         if epoch > self._furthest.get(trial.trial_id, 0):
             self._furthest[trial.trial_id] = epoch
             trial.max_failures = trial.num_failures + MAX_FAILURES
+            self._nodes.worked(str(result.get("node", "")))
 
 
 class _Stop(Stopper):  # type: ignore[misc]
     """Decides whether the search, or a trial, stops before its end, and why.
 
-    When the time is up no further trial begins. A trial that is expected to end soon may go on, the others are left
-    where they are, for a resumed search.
+    A trial on a node that is set aside is handed on to another one. When the time is up no further trial begins. One
+    that is expected to end soon may go on, the others are left where they are, for a resumed search.
     """
 
     def __init__(
@@ -247,10 +266,15 @@ class _Stop(Stopper):  # type: ignore[misc]
         self.failed_by_machine = False
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Whether to leave this trial where it is, because the time is up and it would not end soon."""
-        over = self._over_s()
-        if over < 0 or result.get("done"):
+        """Whether to stop this trial: its node is set aside, or the time is up and it would not end soon."""
+        if result.get("done"):
             return False
+        over = self._over_s()
+        if over < 0:
+            leaves = self._searcher.nodes.must_leave(str(result.get("node", "")))
+            if leaves:
+                self._searcher.hand_on(trial_id)
+            return leaves
         epoch = int(result[FIDELITY])
         to_go = int(result["config"]["recipe"]["epochs"]) - epoch
         if over + to_go * float(result["seconds"]) / max(1, epoch) <= self._close_s():

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,13 @@ from maskcls import seeds
 from maskcls.errors import MaskclsError
 from tune.fitting import attempts
 from tune.fitting.failures import read_end, write_error
+from tune.fitting.node_watch import NodeWatch
 from tune.fitting.request import RECIPE
 from tune.runs import cluster
 from tune.runs import study as records
 from tune.runs.folder import SearchRun
 from tune.runs.optuna_private import id_of, storage_of
+from tune.runs.stored.keeping import Sender
 from tune.search import points, samplers
 from tune.search.first_trials import n_left
 from tune.search.plan import GRID, RANDOM, SearchPlan
@@ -54,13 +56,15 @@ class StudySearch(Searcher):  # type: ignore[misc]
     Args:
         plan: its space, base recipe, pinned values and seed are used.
         run: its journal must be mended and held (`RunFolder.driving`).
-        fetch: brings the folder of a trial whose worker is gone, where that was on another node; None: it is here.
+        sender: where the run is kept in a storage: brings what the worker of a trial has left on another node.
     """
 
-    def __init__(self, plan: SearchPlan, run: SearchRun, fetch: Callable[[Path], object] | None = None) -> None:
+    def __init__(self, plan: SearchPlan, run: SearchRun, sender: Sender | None = None) -> None:
         super().__init__(metric=METRIC, mode=MODE)
         self.plan, self.run = plan, run
-        self._fetch = fetch or (lambda folder: None)
+        self._sender = sender
+        self.nodes = NodeWatch(plan.cpus, plan.gpus, "trial")
+        """Is informed of what fails on which node, and sets some aside."""
         self.study = records.open_study(run)
         self._storage = storage_of(self.study)
         # Each trial has a sampler of its own (`samplers.create`). The study's must not draw or note anything when a
@@ -80,6 +84,8 @@ class StudySearch(Searcher):  # type: ignore[misc]
         """Whether no further trial may begin."""
         self._left: set[str] = set()
         self._errors: dict[str, str] = {}
+        self._lost_on: dict[str, str] = {}
+        """By Ray's ids, the node on which the trial has lost its last worker."""
         self._begun_before: dict[str, int] = {}
         """By Ray's ids, when a worker had last begun the trial, before it was suggested; 0 if none had."""
         there = self.study.get_trials(deepcopy=False)
@@ -151,11 +157,8 @@ class StudySearch(Searcher):  # type: ignore[misc]
         if trial_id in self.ended or trial_id in self._left:
             return
         trial = self.trials[trial_id]
-        if result and result.get("state") == TrialState.DISK_FULL:
-            self.full_disk = str(result["message"])
-            return
-        if result and result.get("state") == TrialState.MACHINE_FAILED:
-            self._open_again(trial_id, str(result["message"]))
+        if result and result.get("state") in (TrialState.DISK_FULL, TrialState.MACHINE_FAILED):
+            self._end_by_the_machine(trial_id, result)
             return
         if not result or METRIC not in result:
             self._end_without_result(trial_id, trial, error)
@@ -177,9 +180,19 @@ class StudySearch(Searcher):  # type: ignore[misc]
         self.ended.add(trial_id)
         self.machine_failures.clear()
 
-    def _open_again(self, trial_id: str, why: str) -> None:
-        """Let a trial that the machine failed be the next one that is suggested; in the study it goes on running."""
+    def _end_by_the_machine(self, trial_id: str, result: Mapping[str, Any]) -> None:
+        """Let the trial be begun again, on another node if its own is set aside; a full disk of all ends the search."""
+        node_id, why = str(result.get("node", "")), str(result["message"])
+        if result["state"] == TrialState.DISK_FULL and not self.nodes.is_full(node_id, self.run.path):
+            self.full_disk = why
+            return
         self.machine_failures.append(why)
+        self.hand_on(trial_id)
+        if self.nodes.failed(node_id, why):
+            self.machine_failures.clear()
+
+    def hand_on(self, trial_id: str) -> None:
+        """Let a trial that Ray stops be the next one that is suggested; in the study it goes on running."""
         self._left.add(trial_id)
         self._stale.append(self._frozen(self.trials[trial_id]))
 
@@ -207,18 +220,34 @@ class StudySearch(Searcher):  # type: ignore[misc]
         text = self._errors[trial.trial_id] = file.read_text(errors="replace") if file.is_file() else ""
         if trial.trial_id in self.trials:
             # Each failure is appended to the file: earlier ones were noted.
-            attempts.note_ray_killed(self._folder(self.trials[trial.trial_id]), text.rpartition("Failure #")[2])
+            folder, said = self._folder(self.trials[trial.trial_id]), text.rpartition("Failure #")[2]
+            self._note_death(folder, said)
+            attempt = attempts.Attempt.read(folder)
+            self._lost_on[trial.trial_id] = node_id = self.nodes.lost(folder.name, attempt, said, last_words(said))
+            if self.nodes.must_leave(node_id):
+                self.machine_failures.clear()
+
+    def _note_death(self, folder: Path, said: str) -> None:
+        """Add what Ray says of a worker's death to the note that it has left, for the worker that comes next."""
+        if self._sender:
+            self._sender.fetch(folder, attempts.NOTE)
+        attempts.note_ray_killed(folder, said)
+        if self._sender:
+            self._sender.put(folder, attempts.NOTE)
 
     def _folder(self, trial: optuna.Trial) -> Path:
         return self.run.trial(records.trial_id(trial.number))
 
     def _end_without_result(self, trial_id: str, trial: optuna.Trial, error: bool) -> None:
         """Record the end of a trial that has reported none: its worker died, was not replaced again, or never began."""
-        self._fetch(self._folder(trial))
+        if self._sender:
+            self._sender.fetch(self._folder(trial))
         why = self._explain(trial_id, trial) if error else "It reported nothing."
         short = attempts.killed_for_memory(self._folder(trial))
         if error and not short and self._begun_ns(trial) == self._begun_before[trial_id]:  # no worker has come to it
-            self._open_again(trial_id, why)
+            if not self.nodes.must_leave(self._lost_on.get(trial_id, "")):
+                self.machine_failures.append(why)
+            self.hand_on(trial_id)
             return
         attempts.forget(self._folder(trial))
         self._count_end(trial_id)

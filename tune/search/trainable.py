@@ -6,7 +6,7 @@ used. On several nodes, the run must lie on a file system that all of them share
 
 A trial reports after each epoch: `epoch` (the fidelity), `validation_f1`, `best_f1` (the running best, which Optuna and
 ASHA are given), `best_epoch`, `finished` (whether this was the recipe's last epoch), `state`, `seconds`,
-`photos_per_second`, `message`.
+`photos_per_second`, `message`, `node` (Ray's id of the node).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from maskcls.storage.store import Store
 from tune.fitting.request import Row, TrialRequest, Work
 from tune.fitting.stored import run_and_report_stored
 from tune.runs.folder import SearchRun
+from tune.runs.joined_ray.nodes_aside import node_here
 from tune.states import TrialState
 
 
@@ -36,4 +37,5 @@ def train(config: dict[str, Any], *, work: Work, run: Path, cpus: int, gpus: flo
 def report(row: Row, state: TrialState, message: str = "") -> None:
     """Report an epoch's numbers to Ray, and whether the trial is done with it."""
     numbers = {key: value for key, value in row.items() if isinstance(value, int | float)}
-    ray.tune.report({**numbers, "state": state.value, "message": message, "done": state != TrialState.RUNNING})
+    said = {"state": state.value, "message": message, "node": node_here(), "done": state != TrialState.RUNNING}
+    ray.tune.report({**numbers, **said})

@@ -58,6 +58,8 @@ class RunStatus:
     states: dict[str, int] = field(default_factory=dict)
     best: Best | None = None
     failures: tuple[Failure, ...] = ()
+    nodes_aside: tuple[str, ...] = ()
+    """Of each node that the last driver has set aside, why."""
     problem: str = ""
     """Why not all could be read."""
 
@@ -68,7 +70,8 @@ def status_of(run: SearchRun | ComparisonRun) -> RunStatus:
     try:
         record = run.record()
         began = record.created[:16].replace("T", " ")
-        so_far = RunStatus(run.name, kind, state_of(record), began, str(run.path))
+        aside = tuple(record.sessions[-1].nodes_aside) if record.sessions else ()
+        so_far = RunStatus(run.name, kind, state_of(record), began, str(run.path), nodes_aside=aside)
         if isinstance(run, ComparisonRun):
             return RunStatus(**{**vars(so_far), "ended": sum(1 for _ in run.path.glob("fits/*/result.json"))})
         wanted = record.sessions[-1].trials if record.sessions else 0

@@ -75,7 +75,7 @@ def _lines_of_run(status: RunStatus) -> list[str]:
     if status.problem:
         return [*lines, status.problem]
     if status.kind == "comparison":
-        return [*lines, f"{counted(status.ended, 'fit')} ended."]
+        return [*lines, f"{counted(status.ended, 'fit')} ended.", *status.nodes_aside]
     by_state = ", ".join(f"{n} {state}" for state, n in status.states.items())
     of_all = f" of {status.wanted}" if status.wanted else ""
     lines.append(
@@ -88,7 +88,7 @@ def _lines_of_run(status: RunStatus) -> list[str]:
     for one in status.failures[:NAMED]:
         lines.append(": ".join(filter(None, [f"Trial {one.trial} {one.state}", one.message[:_LONGEST]])))
     more = len(status.failures) - NAMED
-    return [*lines, f"... and {counted(more, 'failure')} more."] if more > 0 else lines
+    return [*lines, *([f"... and {counted(more, 'failure')} more."] if more > 0 else []), *status.nodes_aside]
 
 
 def _lines_of_nodes(nodes: list[LiveNode]) -> list[str]:

@@ -18,6 +18,8 @@ import psutil
 import pytest
 import ray
 from optuna.trial import TrialState as OptunaState
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
@@ -275,13 +277,17 @@ def test_ray_pickles_searcher_stopper_and_callbacks_and_saves_the_searcher_as_it
 
 
 def test_the_controller_has_what_we_patch(run: tuple[Events, Path]) -> None:
-    """Leans: tune.search.actors.reuse_started, which uses private names of Ray.
+    """Leans: tune.search.actors (reuse_started, deaths_for_memory), which uses private names of Ray.
 
     If it fails: read how TuneController gives a trial its worker by now; see whether the patch is still needed
     (test_actors).
     """
     events, _ = run
-    assert list(inspect.signature(TuneController._maybe_reuse_cached_actor).parameters) == ["self", "trial"]
+    for patched in (TuneController._maybe_reuse_cached_actor, TuneController._maybe_cache_trial_actor):
+        assert list(inspect.signature(patched).parameters) == ["self", "trial"]
+    failed = inspect.signature(RayActorManager._actor_task_failed)
+    assert list(failed.parameters) == ["self", "tracked_actor_task", "exception"]
+    assert not issubclass(OutOfMemoryError, RayActorError), "else deaths_for_memory has nothing to do"
     (end,) = events.of("full", "scheduler.on_trial_complete")
     assert end.details["private"] == (True, False), "its worker has started, and is not being reset"
 

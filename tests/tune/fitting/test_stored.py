@@ -15,8 +15,11 @@ from maskcls.storage.store import Store
 from maskcls.stores.cache_options import CacheOptions
 from tests.conftest import DemoFaces
 from tests.s3 import S3
+from tests.tune.fitting.test_attempts import RAY_SAYS
 from tests.tune.searches import computed, make_plan, new_run
 from tests.tune.synthetic import Synthetic
+from tune.fitting import attempts
+from tune.fitting.attempts import NOTE, Attempt, killed_for_memory, note_micro_batch
 from tune.fitting.curve import read_curve
 from tune.fitting.pool import work_on
 from tune.fitting.request import FitRequest, Row, TrialRequest, Work
@@ -25,6 +28,9 @@ from tune.fitting.stored import run_and_report_stored
 from tune.fitting.worker import run_fit
 from tune.runs.folder import SearchRun
 from tune.runs.stored.folder import StoredFolder
+from tune.runs.stored.keeping import Sender
+from tune.runs.stored.lease import held
+from tune.search.searcher import StudySearch
 from tune.states import TrialState
 
 EPOCHS = 4
@@ -67,7 +73,7 @@ def test_another_node_computes_only_the_epochs_that_are_left(s3: S3, tmp_path: P
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
     assert computed(SearchRun(tmp_path / "b" / "runs" / "one"), "0000") == [1, 2, 3, 4]
     kept = store.below("trials/0000").sizes()
-    assert "attempt.json" not in kept, "it speaks of a machine"
+    assert NOTE not in kept, "the fit has come to its end"
     assert {"recipe.json", "epochs.jsonl", "synthetic.json"} <= kept.keys()
 
 
@@ -80,6 +86,39 @@ def test_a_node_that_had_begun_it_goes_on_from_what_another_did(tmp_path: Path) 
     fitted(first, Synthetic(), store)
     assert computed(SearchRun(first.run), "0000") == [1, 2, 3, 4]
     assert not (first.folder / "best-1.safetensors").exists()
+
+
+def test_what_rays_monitor_killed_on_one_node_goes_on_with_half_on_another(s3: S3, tmp_path: Path) -> None:
+    """Neither node sees the other's disk, nor the driver's."""
+    store, run = Store(s3.address(tmp_path.name), "one"), new_run(tmp_path / "driver")
+    first, second = request_on(tmp_path / "a", synthetic()), request_on(tmp_path / "b", synthetic())
+    allowed: list[int] = []
+
+    def killed(asked: FitRequest) -> Any:
+        note_micro_batch(asked.folder, 64)
+        raise NodeLost
+        yield
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attempts, "forget", lambda folder: None)  # nothing of the process runs any more
+        with pytest.raises(NodeLost):
+            run_and_report_stored(first, killed, None, store)
+    with held(store) as lease, Sender(run, lease) as sender:
+        StudySearch(make_plan(1), run, sender)._note_death(run.trial("0000"), RAY_SAYS)
+    assert killed_for_memory(run.trial("0000")).startswith(
+        "The worker was killed once by Ray, because the machine's memory was nearly used up, the last time in "
+        "micro-batches of 64."
+    )
+
+    def notes(asked: FitRequest) -> Any:
+        attempt = Attempt.read(asked.folder)
+        assert attempt is not None
+        allowed.append(attempt.most)
+        yield from Synthetic()(asked)
+
+    fitted(second, notes, store)
+    assert allowed == [32]
+    assert NOTE not in store.below("trials/0000").sizes()
 
 
 @pytest.mark.parametrize("how", ["begins", "goes on"])

@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.air.execution._internal.tracked_actor import TrackedActor
+from ray.air.execution._internal.tracked_actor_task import TrackedActorTask
+from ray.exceptions import OutOfMemoryError, RayActorError
 
 from tests.tune.searches import make_plan, new_run
 from tune.fitting.curve import read_curve
 from tune.fitting.request import FitRequest
 from tune.runs.folder import SearchRun
+from tune.search.actors import deaths_for_memory
 from tune.search.driver import run_search
 
 
@@ -52,3 +57,23 @@ def processes(run: SearchRun) -> dict[int, int]:
     """How many trials each process did."""
     did = [read_curve(folder)[0]["process"] for folder in run.path.glob("trials/*")]
     return {process: did.count(process) for process in did}
+
+
+class Alone(RayActorManager):  # type: ignore[misc]
+    """Ray's manager of workers, without any."""
+
+    def __init__(self) -> None:
+        self._failed_actor_ids: set[int] = set()
+
+    def _cleanup_actor(self, tracked_actor: TrackedActor) -> None:
+        """There is nothing to clean up."""
+
+
+def test_a_worker_that_rays_monitor_killed_in_its_work_is_one_that_died() -> None:
+    """Else its error would end the search. Ray's text stays, by which it is known why."""
+    said: list[Exception] = []
+    actor = TrackedActor(1, on_error=lambda actor, error: said.append(error))
+    with deaths_for_memory():
+        Alone()._actor_task_failed(TrackedActorTask(actor), OutOfMemoryError("the node is running low on memory"))
+    assert [type(error) for error in said] == [RayActorError]
+    assert "running low on memory" in str(said[0])

@@ -27,6 +27,17 @@ def nodes_here() -> set[str]:
     return set(find_node_ids())
 
 
+def leaving_nodes() -> set[str]:
+    """Return the ids of the nodes that are to leave the joined cluster with notice, as by `ray drain-node`.
+
+    Why: `ray.nodes` does not say it. Held by:
+    test_nodes_that_stay_are_not_among_those_that_leave, which names the test of one that leaves.
+    """
+    from ray._private.state import state
+
+    return set(state.get_draining_nodes())
+
+
 def show_token() -> None:
     """Let this process, and what it starts, show its token from now on, as Ray does by itself for the address auto.
 

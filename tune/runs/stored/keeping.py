@@ -106,17 +106,25 @@ class Sender:
         if self.lost:
             raise RunError(f"{self.lost} What was done is kept in {self.run.path}; to go on: {self.run.resume_command}")
 
-    def folder(self, path: Path, *, deep: bool = True) -> StoredFolder:
-        """The folder of the run, which is kept below the run's place."""
+    def folder(self, path: Path, *, deep: bool = True, only: str = "") -> StoredFolder:
+        """The folder of the run, which is kept below the run's place; with `only`, one file of it."""
         place = path.relative_to(self.run.path).as_posix()
-        return StoredFolder(self.store.trying(0.0).below("" if place == "." else place), path, deep=deep)
+        store = self.store.trying(0.0).below("" if place == "." else place)
+        return StoredFolder(store, path, deep=deep, belongs=lambda name: only in ("", name))
 
-    def fetch(self, path: Path) -> None:
-        """Bring what the storage has of a fit's folder, where it is in reach."""
-        kept = self.folder(path)
+    def fetch(self, path: Path, only: str = "") -> None:
+        """Bring what the storage has of a fit's folder, or one file of it, where it is in reach."""
+        kept = self.folder(path, only=only)
         kept.store = kept.store.trying(START_S)
         with suppress(OutOfReach, OSError):
             kept.fetch()
+
+    def put(self, path: Path, only: str) -> None:
+        """Put a file of a fit's folder at once, where the storage is in reach. No worker may be at the fit."""
+        kept = self.folder(path, only=only)
+        kept.store = kept.store.trying(START_S)
+        with suppress(OutOfReach, OSError):
+            kept.send()
 
     def exchange(self, path: Path) -> None:
         """Bring what the storage has of a fit's folder, and put what the driver has written there."""

@@ -1,0 +1,119 @@
+"""Nodes of a cluster that get no further work of this process: work there keeps failing, or they are about to leave.
+
+Ray knows nothing of the former. Each request for cores therefore says, by the label that Ray gives to every node, which
+nodes it does not want.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from maskcls.errors import DataError
+from tune.runs import cluster, events
+from tune.runs.folder import ComparisonRun, RunFolder, SearchRun
+
+_LABEL = "ray.io/node-id"
+_aside: set[str] = set()
+"""Ids of Ray. Of the whole process, because Ray makes requests for cores from copies that it has unpickled."""
+
+
+@dataclass(frozen=True)
+class LiveNode:
+    """A node of the cluster that this process has joined, which is alive."""
+
+    node_id: str
+    address: str
+    cpus: float
+    gpus: float
+
+
+def node_here() -> str:
+    """Return the id of the node on which this process works; "" outside Ray."""
+    if not cluster.is_up():
+        return ""
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def alive() -> dict[str, LiveNode]:
+    """Return the nodes that are alive, by their ids; none outside Ray."""
+    if not cluster.is_up():
+        return {}
+    import ray
+
+    there = [(node, node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    return {
+        node["NodeID"]: LiveNode(
+            node["NodeID"], node["NodeManagerAddress"], resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+        )
+        for node, resources in there
+    }
+
+
+def node_at(address: str, likely: str = "") -> str:
+    """Return the id of the live node at an address; "" where there is none, or several that are not told apart.
+
+    Args:
+        likely: the id of one that it probably is, and is in any case where the address is "".
+    """
+    there = {node.node_id for node in alive().values() if node.address == address or not address}
+    if likely in there:
+        return likely
+    return there.pop() if address and len(there) == 1 else ""
+
+
+def set_aside(node_id: str) -> None:
+    """Give this node no further work."""
+    _aside.add(node_id)
+
+
+def is_aside(node_id: str) -> bool:
+    """Whether the node was set aside."""
+    return node_id in _aside
+
+
+def others(node_id: str, cpus: float, gpus: float) -> list[LiveNode]:
+    """Return the other nodes that are alive, not set aside, and large enough for so many cores and GPUs."""
+    return [
+        node
+        for node in alive().values()
+        if node.node_id != node_id and not is_aside(node.node_id) and node.cpus >= cpus and node.gpus >= gpus
+    ]
+
+
+def elsewhere() -> dict[str, str] | None:
+    """Return Ray's label selector for all nodes but those set aside; None: any node.
+
+    Where no other node is alive that has cores or GPUs, those set aside are better than none.
+    """
+    if not _aside or not any((node.cpus or node.gpus) and not is_aside(node.node_id) for node in alive().values()):
+        return None
+    return {_LABEL: f"!in({','.join(sorted(_aside))})"}
+
+
+def telling(run: Path, say: Callable[[str], object]) -> Callable[[LiveNode, str], None]:
+    """Return a function that is given a node set aside and a message, and says so: to people, as an event and in the
+    record of the run in this folder."""
+
+    def tell(node: LiveNode, message: str) -> None:
+        say(message)
+        events.emit(events.NodeSetAside(node.address, message))
+        for kind in (SearchRun, ComparisonRun):
+            if (run / kind.record_name).is_file():
+                with suppress(DataError, OSError):  # the record is not what the work is about
+                    _note(kind(run), message)
+
+    return tell
+
+
+def _note(run: RunFolder, message: str) -> None:
+    """Note a node set aside in what the run's record says of this driver."""
+    record = run.record()
+    if record.sessions:
+        *before, last = record.sessions
+        noted = last.changed(nodes_aside=[*last.nodes_aside, message])
+        run.write_record(record.changed(sessions=[*before, noted]))
