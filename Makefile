@@ -26,7 +26,7 @@ soak: .venv/installed
 
 # Several machines in Linux namespaces on this one, some of which are lost. Needs root; docs/cluster.md.
 cluster-test: .venv/installed
-	$(BIN)/python -m pytest tests/cluster --timeout 1800
+	$(BIN)/python -m pytest tests/cluster -n $(WORKERS) --timeout 1800
 
 # The contract tests against the newest releases of Ray and Optuna, whatever pyproject.toml allows. All else comes from .venv.
 contracts: .venv/installed

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +20,7 @@ _EXPIRED = b"<Error><Code>ExpiredToken</Code><Message>The provided token has exp
 class S3:
     """The server. `faults` holds one word for each of the next requests: 500, expired, cut, silent."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
         from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
         from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -34,7 +36,7 @@ class S3:
         self.latency_s = 0.0
         self.requests: list[str] = []
         self._app = DomainDispatcherApplication(create_backend_app)
-        self._server = make_server("127.0.0.1", 0, self._answer, threaded=True, request_handler=Quiet)
+        self._server = make_server(host, port, self._answer, threaded=True, request_handler=Quiet)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
 
@@ -83,3 +85,19 @@ class S3:
             return [b"" if fault == "500" else _EXPIRED]
         answer: Iterable[bytes] = self._app(environ, start)
         return answer
+
+
+def serve(port: int) -> None:
+    """Serve a bucket to other machines, without an end: `python -m tests.s3 PORT`."""
+    from pyarrow.fs import FileSystem
+
+    os.environ.update(KEYS)
+    server = S3("0.0.0.0", port)
+    system, bucket = FileSystem.from_uri(f"{server.address()}&allow_bucket_creation=true")
+    system.create_dir(bucket)
+    print("ready", flush=True)
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]))

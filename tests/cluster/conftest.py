@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,8 +14,8 @@ from tests.cluster.machines import Lan, Machine, cannot, lan
 PORT = 6379
 ALERT = {
     "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "1000",
-    "RAY_health_check_failure_threshold": "3",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "4",
 }
 
 
@@ -35,10 +36,18 @@ class RayCluster:
         """A folder that all machines see."""
         return self.lan.shared / "runs"
 
-    def join(self, name: str, *more: object, cpus: int = 1, tmp: str = "1g", group: Path | None = None) -> Machine:
-        """Switch a machine on, and let it join the cluster with so many cores; `more` are options of `ray start`."""
-        machine = self.lan.machine(name, tmp=tmp, env=self.head.environment, group=group)
-        machine.ray_start("--address", self.address, "--num-cpus", cpus, *more)
+    def join(
+        self, name: str, *words: object, cpus: int = 1, env: Mapping[str, str] | None = None, **more: Any
+    ) -> Machine:
+        """Switch a machine on, and let it join the cluster with so many cores.
+
+        Args:
+            words: options of `ray start`.
+            env: variables of its commands, beside the cluster's.
+            more: what else `Lan.machine` takes.
+        """
+        machine = self.lan.machine(name, env={**self.head.environment, **(env or {})}, **more)
+        machine.ray_start("--address", self.address, "--num-cpus", cpus, *words)
         return machine
 
 

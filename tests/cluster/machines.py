@@ -36,6 +36,7 @@ mount --move /mnt "$1"
 mount -t tmpfs -o size=400m tmpfs /dev/shm
 hostname "$3"
 mkdir -p /tmp/home/.ray
+if [ -n "$4" ]; then mount --bind "$4" "$5"; fi
 echo ready
 sleep infinity &
 wait
@@ -78,13 +79,14 @@ class Machine:
     """Its cable's end in the switch."""
     switch: int
     environment: Mapping[str, str] = field(default_factory=dict)
-    group: Path | None = None
-    """The control group that bounds its memory."""
+    groups: Sequence[Path] = ()
+    """The control groups that bound its memory or its processor time."""
 
     def words(self, *words: object, env: Mapping[str, str] | None = None) -> list[str]:
         """Return a command line that runs these words on the machine, in the repository's root."""
         variables = {"HOME": HOME, **_RAY, "PYTHONPATH": str(ROOT), **self.environment, **(env or {})}
-        bound = ["sh", "-c", f'echo $$ > {self.group}/cgroup.procs && exec "$@"', "sh"] if self.group else []
+        joins = "".join(f"echo $$ > {group}/cgroup.procs && " for group in self.groups)
+        bound = ["sh", "-c", f'{joins}exec "$@"', "sh"] if self.groups else []
         enter = [*bound, "nsenter", "-t", str(self.first), "--net", "--mount", "--pid", "--uts", "--"]
         clean = [f"--unset={name}" for name in os.environ if name.startswith(("RAY_", "PYTEST_")) or name == "TMPDIR"]
         assigned = [f"{name}={value}" for name, value in variables.items()]
@@ -98,7 +100,7 @@ class Machine:
         )
 
     def run(
-        self, *words: object, env: Mapping[str, str] | None = None, timeout: float = 120
+        self, *words: object, env: Mapping[str, str] | None = None, timeout: float = 300
     ) -> subprocess.CompletedProcess[str]:
         """Run a command on the machine to its end. A daemon that it leaves does not keep it from returning."""
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
@@ -161,19 +163,27 @@ class Lan:
     machines: list[Machine] = field(default_factory=list)
 
     def machine(
-        self, name: str, *, tmp: str = "1g", env: Mapping[str, str] | None = None, group: Path | None = None
+        self,
+        name: str,
+        *,
+        tmp: str = "1g",
+        env: Mapping[str, str] | None = None,
+        groups: Sequence[Path] = (),
+        sees: tuple[Path, Path] | None = None,
     ) -> Machine:
         """Switch a new machine on.
 
         Args:
             tmp: size of its own /tmp, where its cache and Ray's files lie, as tmpfs takes it.
             env: environment variables of all its commands.
-            group: the control group that bounds its memory.
+            groups: the control groups that bound its memory or its processor time.
+            sees: one of these, and the place at which the machine sees it, as a container sees its own.
         """
         number = len(self.machines) + 1
         address, port = f"{NETWORK}.{number}", f"port{number}"
         kinds = ["--net", "--mount", "--pid", "--uts", "--fork", "--kill-child", "--mount-proc"]
-        keeper = _ready(["unshare", *kinds, "sh", "-c", _MACHINE, "sh", str(self.shared), tmp, name])
+        seen = [str(place) for place in sees or ("", "")]
+        keeper = _ready(["unshare", *kinds, "sh", "-c", _MACHINE, "sh", str(self.shared), tmp, name, *seen])
         (first,) = psutil.Process(keeper.pid).children()
         switch = self.switch.pid
         _in_network(switch, "ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", str(first.pid))
@@ -185,7 +195,7 @@ class Lan:
             f"ip route add default via {NETWORK}.254",  # nobody is there; Ray asks the routes for its own address
         ):
             _in_network(first.pid, *words.split())
-        made = Machine(name, address, keeper, first.pid, port, switch, dict(env or {}), group)
+        made = Machine(name, address, keeper, first.pid, port, switch, dict(env or {}), groups)
         self.machines.append(made)
         return made
 
@@ -207,7 +217,7 @@ def lan(shared: Path) -> Iterator[Lan]:
         made.switch.communicate()
 
 
-def wait_until(holds: Callable[[], object], what: str, limit_s: float = 120) -> None:
+def wait_until(holds: Callable[[], object], what: str, limit_s: float = 300) -> None:
     """Wait until the function's answer is true. Raises TimeoutError that says what was waited for."""
     until = time.monotonic() + limit_s
     while not holds():

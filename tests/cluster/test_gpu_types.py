@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.cluster.conftest import RayCluster
-from tests.cluster.test_losing import Search, hosts
+from tests.cluster.searches import Search, hosts
 
 TYPES = ("H100", "A10G")
 

@@ -1,79 +1,22 @@
 """Machines of a cluster are lost, join late, are cut off: the search goes on, and no number of it changes.
 
-The objective is synthetic: a curve that is a function of the recipe, kept in the trial's folder as a fit keeps its
-checkpoint. `computed` says which epochs were really computed, and how often.
+The searches are those of `tests.cluster.searches`.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import random
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import pytest
 
-from maskcls.machine import memory_groups
 from tests.cluster.conftest import RayCluster, begun
 from tests.cluster.machines import wait_until
-from tests.tune.searches import computed, reported
-from tests.tune.synthetic import f1
-from tune.runs.folder import SearchRun
-from tune.states import TrialState
+from tests.cluster.searches import Search, again, hosts, ids, is_whole
+from tests.tune.searches import reported
 
-DRIVE = Path(__file__).parents[1] / "tune" / "drive.py"
 SEED_OF_TIMES = 0
-SMALL_BYTES = 1_500 * 2**20
-
-
-class Search:
-    """A search of the synthetic space, driven from the cluster's head."""
-
-    def __init__(
-        self,
-        cluster: RayCluster,
-        name: str,
-        *,
-        trials: int,
-        epochs: int,
-        sleep_s: float = 0.0,
-        parallel: int = 1,
-        ends: Sequence[tuple[str, int, str]] = (),
-        gpu_type: str = "",
-    ) -> None:
-        self.run = SearchRun(cluster.runs / name)
-        variables = {"RAY_ADDRESS": cluster.address, "DRIVE_ENDS": json.dumps(ends), "DRIVE_GPU_TYPE": gpu_type}
-        words = ("python", DRIVE, self.run.path, trials, sleep_s, parallel, epochs)
-        self._driver = cluster.head.start(*words, env=variables)
-
-    def epochs(self, trial_id: str = "0000") -> list[int]:
-        """Return the epochs of a trial that were computed up to now."""
-        try:
-            return computed(self.run, trial_id)
-        except FileNotFoundError:
-            return []
-
-    def wait_for(self, epoch: int, trial_id: str = "0000") -> None:
-        """Wait until a trial has computed an epoch."""
-
-        def has_come_so_far() -> bool:
-            assert self._driver.poll() is None, self.said()
-            return epoch in self.epochs(trial_id)
-
-        wait_until(has_come_so_far, f"trial {trial_id} has computed epoch {epoch}")
-
-    def said(self) -> str:
-        """Wait for the driver's end, and return what it has said."""
-        out, err = self._driver.communicate(timeout=300)
-        return out + err
-
-    def finish(self) -> None:
-        """Wait for the driver's end, which must be a complete search."""
-        out, err = self._driver.communicate(timeout=300)
-        assert out.split()[-2:] == ["finished", "0"], out + err
 
 
 @pytest.mark.soak
@@ -110,11 +53,6 @@ def test_worker_nodes_that_die_ten_times(alert_cluster: RayCluster, kills: int, 
     broken.finish()
     assert reported(broken.run) == reported(whole.run)
     assert again(broken) <= kills, "no kill cost more than the epoch that it fell into"
-
-
-def hosts(run: SearchRun) -> set[str]:
-    """Return the machines on which any trial was begun."""
-    return {line for file in run.trials.glob("*/hosts.txt") for line in file.read_text().split()}
 
 
 @pytest.mark.soak
@@ -188,64 +126,24 @@ def test_two_searches_at_once_leave_each_other_alone(cluster: RayCluster) -> Non
         assert again(each) == 0
 
 
-@pytest.fixture
-def small() -> Iterator[Path]:
-    """A control group with room for a node of Ray and a worker, and not for one that is hungry."""
-    above = memory_groups()
-    if not above:
-        pytest.skip("there are no control groups for memory")
-    group = above[0] / f"maskcls-test-{os.getpid()}"
-    limit = "memory.max" if (above[0] / "memory.max").exists() else "memory.limit_in_bytes"
-    try:
-        group.mkdir()
-        (group / limit).write_text(str(SMALL_BYTES))
-    except OSError as error:
-        pytest.skip(f"no control group can be made here: {error}")
-    yield group
-    wait_until(lambda: not (group / "cgroup.procs").read_text(), "the small machine's processes have ended")
-    group.rmdir()
-
-
 @pytest.mark.soak
 @pytest.mark.timeout(900)
-def test_memory_that_is_short_on_one_node_fails_no_other_trial(small: Path, cluster: RayCluster) -> None:
-    """The trial that takes too much for the one node ends there or on the other one; the search goes on."""
-    cluster.join("large")
-    cluster.join("small", group=small)
-    ends = [(f"{trial:04d}", 3, "hungry") for trial in (1, 2)]
-    broken = Search(cluster, "broken", trials=4, epochs=6, sleep_s=0.5, parallel=2, ends=ends)
-    broken.finish()
-    killed = next(line for line in _events(small) if line.startswith("oom_kill "))
-    states = {trial: found["state"] for trial, found in reported(broken.run).items()}
-    print(killed, states, hosts(broken.run))
-    assert killed != "oom_kill 0", "the small machine was not short of memory"
-    assert all(states[trial] not in (TrialState.FAILED, TrialState.OUT_OF_MEMORY) for trial in ("0000", "0003"))
-    assert is_whole(broken, trials=4)
-
-
-def _events(group: Path) -> list[str]:
-    file = group / "memory.events"
-    return (file if file.exists() else group / "memory.oom_control").read_text().splitlines()
-
-
-def is_whole(of: Search, trials: int) -> bool:
-    """Whether so many trials have the curves that follow from their recipes, each epoch once and in its order.
-
-    With several trials at a time the recipes depend on the order in which trials ended.
-    """
-    found = reported(of.run)
-    return len(found) == trials and all(
-        [row["validation_f1"] for row in trial["curve"]]
-        == [f1(trial["recipe"], epoch) for epoch in range(1, len(trial["curve"]) + 1)]
-        for trial in found.values()
-    )
-
-
-def ids(of: Search) -> list[str]:
-    """Return the trials that were begun."""
-    return sorted(folder.name for folder in of.run.trials.iterdir())
-
-
-def again(of: Search) -> int:
-    """Count the epochs that were computed more than once."""
-    return sum(len(of.epochs(trial)) - len(set(of.epochs(trial))) for trial in ids(of))
+def test_a_node_that_is_drained_hands_its_trial_on_within_the_notice(cluster: RayCluster) -> None:
+    """`ray drain-node` is how autoscalers announce that a spot machine will be taken away. No epoch is lost, because
+    the trial leaves between two."""
+    workers = {name: cluster.join(name) for name in ("one", "two")}
+    broken = Search(cluster, "broken", trials=2, epochs=30, sleep_s=1.0)
+    broken.wait_for(2)
+    (at_work,) = hosts(broken.run)
+    leaving = workers[at_work]
+    (raylet,) = leaving.processes("raylet")
+    node_id = next(word.partition("=")[2] for word in raylet.cmdline() if word.startswith("--node_id="))
+    why = ("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot")
+    drain = ("ray", "drain-node", "--address", cluster.address, "--node-id", node_id, *why)
+    drained = cluster.head.run(*drain, "--deadline-remaining-seconds", 30)
+    assert drained.returncode == 0, drained.stdout + drained.stderr
+    said = broken.finish()
+    assert f"Node {leaving.address} is to leave the cluster: other nodes go on with its trials." in said
+    assert is_whole(broken, trials=2)
+    assert again(broken) == 0
+    assert hosts(broken.run) == {"one", "two"}

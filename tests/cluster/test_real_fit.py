@@ -32,7 +32,7 @@ def search(cluster: RayCluster, name: str) -> tuple[SearchRun, subprocess.Popen[
 
 def finish(driver: subprocess.Popen[str]) -> None:
     """Wait for the driver's end, which must be good."""
-    out, err = driver.communicate(timeout=400)
+    out, err = driver.communicate(timeout=600)
     assert driver.returncode == 0, out + err
 
 

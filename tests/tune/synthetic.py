@@ -10,6 +10,7 @@ import errno
 import json
 import math
 import os
+import tempfile
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import Any
 from maskcls.errors import Diverged, OutOfMemory, OutOfReach
 from maskcls.files import write_atomically
 from search_spaces import Setting, Space, Suggest
+from tune.fitting.attempts import Attempt, note_micro_batch
 from tune.fitting.request import FitRequest
 
 
@@ -49,6 +51,7 @@ NUMBERS = {"photos_per_second": 100.0, "train_loss": 0.75, "wait_share": 0.25, "
 
 
 HUNGER_BYTES = 2**31
+SCRATCH_BYTES = 2**26
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ class Synthetic:
     sleep_s: how long an epoch takes.
     ends: (trial id, epoch, how it ends badly there): diverged, memory, error, full, cuda, exit (the worker dies, once),
         crash (it dies each time), gone (its data is out of reach), hiccup (that, once), hungry (it takes HUNGER_BYTES
-        for a moment).
+        for a moment), greedy (it takes so much in a micro-batch of 64, and half of it in one of 32), scratch (it needs
+        SCRATCH_BYTES on its machine's own disk).
     """
 
     sleep_s: float = 0.0
@@ -97,12 +101,35 @@ class Synthetic:
         if how == "hiccup" and not hiccup.exists():
             hiccup.touch()
             raise OSError(errno.EIO, "Input/output error", "/mnt/faces/a.jpg")
-        if how == "hungry":
-            bytearray(HUNGER_BYTES)[::4096] = b"x" * (HUNGER_BYTES // 4096)
+        _take(request, how)
         died = request.folder / f"died-{epoch}"
         if how == "crash" or (how == "exit" and not died.exists()):
             died.touch()
             os._exit(1)
+
+
+def _take(request: FitRequest, how: str) -> None:
+    """Take memory or disk, if the epoch ends so."""
+    if how == "hungry":
+        bytearray(HUNGER_BYTES)[::4096] = b"x" * (HUNGER_BYTES // 4096)
+    if how == "greedy":
+        _take_slowly(request)
+    if how == "scratch":
+        with tempfile.TemporaryFile() as file:
+            file.write(bytes(SCRATCH_BYTES))
+
+
+def _take_slowly(request: FitRequest) -> None:
+    """Take memory in proportion to the micro-batch, as slowly as a monitor needs to notice it."""
+    attempt = Attempt.read(request.folder)
+    micro_batch = attempt.most if attempt and attempt.most else 64
+    note_micro_batch(request.folder, micro_batch)
+    with (request.folder / "micro-batches.txt").open("a") as log:
+        log.write(f"{micro_batch}\n")
+    taken = []
+    for _ in range(micro_batch):
+        taken.append(b"x" * (HUNGER_BYTES // 64))
+        time.sleep(0.05)
 
 
 @dataclass(frozen=True)

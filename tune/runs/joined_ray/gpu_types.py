@@ -34,3 +34,8 @@ def run_on(gpu_type: str) -> None:
 def asked(gpus: float) -> dict[str, float]:
     """Return what a fit that uses so many GPUs asks Ray for beside them."""
     return {f"{_RESOURCE}{_wanted.gpu_type}": _ASKED} if gpus and _wanted.gpu_type else {}
+
+
+def is_wanted(gpu_type: str, gpus: float) -> bool:
+    """Whether fits that use so many GPUs run on nodes of this type."""
+    return not gpus or _wanted.gpu_type in ("", gpu_type)

@@ -14,6 +14,7 @@ from pathlib import Path
 from maskcls.errors import DataError
 from tune.runs import cluster, events
 from tune.runs.folder import ComparisonRun, RunFolder, SearchRun
+from tune.runs.joined_ray import gpu_types
 
 _LABEL = "ray.io/node-id"
 _aside: set[str] = set()
@@ -28,6 +29,7 @@ class LiveNode:
     address: str
     cpus: float
     gpus: float
+    gpu_type: str = ""
 
 
 def node_here() -> str:
@@ -45,12 +47,16 @@ def alive() -> dict[str, LiveNode]:
         return {}
     import ray
 
-    there = [(node, node["Resources"]) for node in ray.nodes() if node["Alive"]]
     return {
         node["NodeID"]: LiveNode(
-            node["NodeID"], node["NodeManagerAddress"], resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+            node["NodeID"],
+            node["NodeManagerAddress"],
+            node["Resources"].get("CPU", 0.0),
+            node["Resources"].get("GPU", 0.0),
+            gpu_types.type_of(node["Resources"]),
         )
-        for node, resources in there
+        for node in ray.nodes()
+        if node["Alive"]
     }
 
 
@@ -77,12 +83,11 @@ def is_aside(node_id: str) -> bool:
 
 
 def others(node_id: str, cpus: float, gpus: float) -> list[LiveNode]:
-    """Return the other nodes that are alive, not set aside, and large enough for so many cores and GPUs."""
-    return [
-        node
-        for node in alive().values()
-        if node.node_id != node_id and not is_aside(node.node_id) and node.cpus >= cpus and node.gpus >= gpus
-    ]
+    """Return the other nodes that are alive, not set aside, and have so many cores and GPUs, of the type that is
+    wanted."""
+    there = [node for node in alive().values() if node.node_id != node_id and not is_aside(node.node_id)]
+    large = [node for node in there if node.cpus >= cpus and node.gpus >= gpus]
+    return [node for node in large if gpu_types.is_wanted(node.gpu_type, gpus)]
 
 
 def elsewhere() -> dict[str, str] | None:
