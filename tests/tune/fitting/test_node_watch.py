@@ -14,7 +14,7 @@ from tune.fitting import node_watch
 from tune.fitting.attempts import Attempt
 from tune.fitting.node_watch import NodeWatch
 from tune.runs.folder import SearchRun
-from tune.runs.joined_ray import nodes_aside
+from tune.runs.joined_ray import gpu_types, nodes_aside
 from tune.runs.joined_ray.nodes_aside import LiveNode, elsewhere, is_aside, node_at, telling
 from tune.runs.record import Session, noted
 from tune.upkeep.status import main
@@ -94,6 +94,18 @@ def test_what_fails_on_a_node_that_is_gone_or_unknown_counts_for_none(there: dic
     nodes = watch()
     del there["b"]
     assert not any(nodes.failed(name, FULL) for name in ("b", "b", "b", "", "", ""))
+
+
+def test_a_node_with_another_type_of_gpu_could_not_take_over(there: dict[str, LiveNode]) -> None:
+    for name, gpu_type in (("a", "H100"), ("b", "A10G")):
+        there[name] = LiveNode(name, "10.0.0.1", 2, 1.0, gpu_type)
+    assert NodeWatch(1, 0.5, "trial").has_others("a")
+    gpu_types.run_on("H100")
+    try:
+        assert not NodeWatch(1, 0.5, "trial").has_others("a")
+        assert NodeWatch(1, 0.0, "trial").has_others("a"), "where no GPU is used"
+    finally:
+        gpu_types.run_on("")
 
 
 def test_a_node_is_known_by_its_address_and_by_what_its_worker_has_noted(there: dict[str, LiveNode]) -> None:
