@@ -54,6 +54,7 @@ def test_a_placement_group_keeps_away_from_a_node_by_its_label(monkeypatch: pyte
     """
     import ray
 
+    selector: dict[str, str] | None = None
     monkeypatch.setattr(actors, "elsewhere", lambda: selector)
     asked, here = actors.Elsewhere([{"CPU": 1}]), ray.get_runtime_context().get_node_id()
     assert asked == actors.Elsewhere([{"CPU": 1}])
