@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tune.runs.study import Record
 
 NAMED = 20
+_OF_ONE = "timm's format is of one model"
 
 
 _Out = Annotated[
@@ -36,7 +37,7 @@ _Trial = Annotated[
     typer.Option(
         "--trial",
         help="Which trial, as its number on the leaderboard.",
-        show_default="the best; with --onnx and --timm the winner, in best/",
+        show_default="the best; with --onnx the winner, in best/; with --timm its own model",
     ),
 ]
 _Bundle = Annotated[
@@ -45,6 +46,9 @@ _Bundle = Annotated[
 _Bag = Annotated[
     bool,
     typer.Option("--bag", help="The winner and its repeats as one bundle, whose probabilities are averaged."),
+]
+_Single = Annotated[
+    bool, typer.Option("--single", help="The winner's own model alone, where best/ is a bag with its repeats.")
 ]
 _Onnx = Annotated[
     bool,
@@ -71,6 +75,7 @@ def main(
     trial: _Trial = None,
     bundle: _Bundle = None,
     bag: _Bag = False,
+    single: _Single = False,
     onnx: _Onnx = False,
     int8: _Int8 = False,
     timm: _Timm = False,
@@ -80,22 +85,24 @@ def main(
 ) -> None:
     """Export the best epoch, by validation macro F1, of a search's best trial, or of any other, as a bundle.
 
-    With --bag all models of the winner answer together, its own and those of its repeats. With --onnx the bundle has a
-    graph by which predict and serve need no torch (--engine onnx). With --timm a folder in timm's format is written
-    instead of a bundle.
+    With --bag all models of the winner answer together, its own and those of its repeats; with --single its own alone.
+    With --onnx the bundle has a graph by which predict and serve need no torch (--engine onnx). With --timm a folder in
+    timm's format is written instead of a bundle.
     """
     from tune.runs.folder import SearchRun
 
-    _check_bag(out, trial, bundle, bag=bag, timm=timm)
+    _check_winner(out, trial, bundle, bag=bag, single=single, timm=timm)
     _check_call(out, trial, bundle, onnx=onnx, int8=int8, timm=timm, push=push)
     found = SearchRun.open(run, runs)
     if bundle is None and trial is None and (onnx or timm) and (found.best / "bundle.json").exists():
         bundle = found.best
     if timm and out is not None:
-        _export_timm(found, trial, bundle, out, push)
+        _export_timm(found, trial, bundle, out, push, single=single)
         return
     if bag and out is not None:
         _export_bag(found, out, overwrite)
+    elif single and out is not None:
+        _export_single(found, out, overwrite)
     elif bundle is None and out is not None:
         _export_trial(found, trial, out, overwrite)
     elif bundle is not None and out is not None:
@@ -126,26 +133,53 @@ def _check_call(
             raise CallError(f"{option} belongs to {needed}, which is not given.")
 
 
-def _check_bag(out: Path | None, trial: str | None, bundle: Path | None, *, bag: bool, timm: bool) -> None:
-    if not bag:
-        return
-    if out is None:
-        raise CallError("--bag writes a bundle. Name its folder with --out.")
-    for option, is_given in (("--trial", trial is not None), ("--bundle", bundle is not None), ("--timm", timm)):
-        if is_given:
-            raise CallError(f"--bag is of the winner and all its models. Leave out {option}.")
+def _check_winner(
+    out: Path | None, trial: str | None, bundle: Path | None, *, bag: bool, single: bool, timm: bool
+) -> None:
+    """Refuse what contradicts --bag and --single, which are both of the winner."""
+    for option, is_given, what, others in (
+        ("--bag", bag, "the winner and all its models", (("--single", single), ("--timm", timm))),
+        ("--single", single, "the winner's own model", (("--bag", bag),)),
+    ):
+        if not is_given:
+            continue
+        if out is None:
+            raise CallError(f"{option} writes a bundle. Name its folder with --out.")
+        for other, is_there in (("--trial", trial is not None), ("--bundle", bundle is not None), *others):
+            if is_there:
+                raise CallError(f"{option} is of {what}. Leave out {other}.")
 
 
 def _export_bag(found: SearchRun, out: Path, overwrite: bool) -> None:
     from maskcls.data.dataset import FaceDataset
     from maskcls.serving.export import check_writable
-    from tune.selection.bag import find_bag, summary, write_bag
+    from tune.selection.bag import export_bag, find_bag, summary
 
     check_writable(out, overwrite=overwrite)
     faces = FaceDataset.load(found.data, CacheOptions(found.path))  # photos are read from their files
     bag = find_bag(found, faces)
-    lines = summary(bag, write_bag(found, faces, bag, out, overwrite=overwrite))
+    lines = summary(bag, export_bag(found, faces, bag, out, overwrite=overwrite))
     typer.echo(printable("\n".join([*lines, f"The bundle is {out}. To predict:\n  {predict_command(out)}"])))
+
+
+def _export_single(found: SearchRun, out: Path, overwrite: bool) -> None:
+    from maskcls.data.dataset import FaceDataset
+    from maskcls.serving.export import check_writable
+    from tune.report.group_record import note_groups
+    from tune.selection.bag import winner_of
+    from tune.selection.export import export_winner
+
+    check_writable(out, overwrite=overwrite)
+    faces = FaceDataset.load(found.data, CacheOptions(found.path))  # photos are read from their files
+    winner, _ = winner_of(found, faces, "--single is the winner's own model")
+    export_winner(found, winner, out=out)
+    note_groups(found, out)
+    typer.echo(
+        printable(
+            f"The own model of the winner, trial {winner.trial_id} of {found.name}, is in {out}. "
+            f"To predict:\n  {predict_command(out)}"
+        )
+    )
 
 
 def _export_trial(found: SearchRun, trial: str | None, out: Path, overwrite: bool) -> None:
@@ -188,18 +222,28 @@ def _copy(bundle: Path, out: Path, overwrite: bool) -> None:
         shutil.rmtree(passing, ignore_errors=True)
 
 
-def _export_timm(found: SearchRun, trial: str | None, bundle: Path | None, out: Path, push: str | None) -> None:
+def _export_timm(
+    found: SearchRun, trial: str | None, bundle: Path | None, out: Path, push: str | None, *, single: bool
+) -> None:
+    from maskcls.data.dataset import FaceDataset
     from maskcls.serving.bundle import read_bundle
     from maskcls.serving.timm_export import check_single, export_timm
     from tune.report.model_card import write_card
     from tune.runs.study import records
-    from tune.selection.export import export_trial
+    from tune.selection.bag import winner_of
+    from tune.selection.export import export_trial, export_winner
     from tune.selection.graphs import check_same_split
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CallError(f"{out} exists. Name a new folder for timm's files.")
+    is_bag = bundle == found.best and len(read_bundle(found.best, with_models=False).classifiers) > 1
     with tempfile.TemporaryDirectory() as place:
-        if bundle is None:
+        if single or is_bag:  # timm's format is of one model
+            bundle = Path(place) / "bundle"
+            winner, _ = winner_of(found, FaceDataset.load(found.data, CacheOptions(found.path)), _OF_ONE)
+            export_winner(found, winner, out=bundle)
+            typer.echo(f"{_OF_ONE}: the winner's own, trial {winner.trial_id}.")
+        elif bundle is None:
             bundle = Path(place) / "bundle"
             export_trial(found, choose(found, records(found), trial).trial_id, bundle)
         model = read_bundle(bundle)

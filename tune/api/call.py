@@ -61,6 +61,7 @@ class SearchCall(TypedDict, total=False):
     finalists: int | None
     repeats: int | None
     repeat_by: Literal["folds", "seeds"] | None
+    single: bool | None
     retrain_on_all: bool | None
     keep: int | None
     log: Logger | Iterable[Logger] | None

@@ -74,6 +74,7 @@ def run_fits(
     plain: bool | None = None,
     on_end: Callable[[FitRequest, FitOutcome], None] | None = None,
     is_done: IsDone = has_ended,
+    why_skip: Callable[[FitRequest], str] | None = None,
 ) -> Outcome:
     """Run the fits that are not done, in their order.
 
@@ -88,6 +89,7 @@ def run_fits(
         plain: progress as lines instead of a table; None: as the terminal can.
         on_end: called with each fit that ends.
         is_done: whether a result is what its request asks for; if not, the fit is done again.
+        why_skip: asked before a fit begins: why it is not wanted any more, "" where it is. It counts as remaining.
 
     Raises:
         RunError: the disk is full, the machine failed, or fits of different recipes failed before their first epoch.
@@ -102,7 +104,7 @@ def run_fits(
     with FitProgress(len(wanted), len(wanted) - len(waiting), plain) as progress, stoppable(asked, progress.say):
         nodes = NodeWatch(max(fit.cpus for fit in waiting), max(fit.gpus for fit in waiting), "fit")
         nodes.tell = telling(wanted[0].run, progress.say)
-        driver = _Driver(work, parallel, progress, on_end, wanted, nodes)
+        driver = _Driver(work, parallel, progress, on_end, wanted, nodes, why_skip)
         reason = driver.run(waiting, asked, None if budget_s is None else time.monotonic() + budget_s)
     left = len(to_do(wanted, is_done))
     return Outcome(reason if left > driver.failed else Reason.FINISHED, left, asked.signal_number)
@@ -161,12 +163,14 @@ class _Driver:
         on_end: Callable[[FitRequest, FitOutcome], None] | None,
         wanted: Sequence[FitRequest],
         nodes: NodeWatch,
+        why_skip: Callable[[FitRequest], str] | None,
     ) -> None:
         import ray
 
         self._ray, self._work = ray, ray.put(work)
         self._parallel, self._progress, self._on_end, self._wanted = parallel, progress, on_end, wanted
         self._nodes = nodes
+        self._why_skip = why_skip
         self._sender = sender_of(wanted[0].run)
         self._queue: list[FitRequest] = []
         self._flying: dict[Any, FitRequest] = {}
@@ -195,7 +199,7 @@ class _Driver:
                 if deadline is not None and time.monotonic() > deadline:
                     return Reason.TIME_UP
                 while self._queue and len(self._flying) < self._parallel:
-                    self._start(self._queue.pop(0))
+                    self._start_or_skip(self._queue.pop(0))
                 done, _ = self._ray.wait(list(self._flying), timeout=_LOOK_S)
                 for reference in done:
                     self._end(reference)
@@ -212,6 +216,12 @@ class _Driver:
             if changed != self._looked_at.get(request.trial_id):
                 self._looked_at[request.trial_id] = changed
                 self._progress.look({request.trial_id: read_curve(request.folder)})
+
+    def _start_or_skip(self, request: FitRequest) -> None:
+        if why := self._why_skip(request) if self._why_skip else "":
+            self._progress.skip(request, why)
+        else:
+            self._start(request)
 
     def _start(self, request: FitRequest) -> None:
         self._looked_at.pop(request.trial_id, None)

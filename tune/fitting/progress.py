@@ -71,6 +71,12 @@ class FitProgress(LivePicture):
                 f"{fit.label}: {outcome.state}, {message}; {self.headline()}", highlight=False, soft_wrap=True
             )
 
+    def skip(self, request: FitRequest, why: str) -> None:
+        """Take away a fit that is not wanted any more, and say so."""
+        self._total -= 1
+        label = request.label or request.trial_id
+        self.console.print(f"{label}: {why}; {self.headline()}", highlight=False, soft_wrap=True)
+
     def table(self) -> Table:
         """Return one row per fit at work; 80 columns are enough."""
         table = empty_table()

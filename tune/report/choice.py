@@ -11,6 +11,7 @@ import math
 from maskcls.reports.page import Html, listed, section, table
 from maskcls.text import counted
 from tune.report import plots
+from tune.selection.choice import bag_text
 from tune.selection.finalists import RepeatBy
 from tune.selection.record import ChoiceRecord, FinalistScores
 
@@ -23,7 +24,8 @@ Tile = tuple[str, str, str]
 
 
 def figures(choice: ChoiceRecord, winner: FinalistScores, place: str) -> list[Tile]:
-    """The headline's tiles for a choice that has a winner: holdout, repeats, validation, optimism, gain.
+    """The headline's tiles for a choice that has a winner: holdout, repeats, validation, optimism, what averaging
+    brought, gain.
 
     Args:
         place: the winner's trial, and its best epoch.
@@ -35,14 +37,30 @@ def figures(choice: ChoiceRecord, winner: FinalistScores, place: str) -> list[Ti
         if found
         else ("macro F1 on the holdout", "–", "the winner was not scored there"),
         (f"mean of {n} repeats" if n > 1 else "one repeat", f"{winner.mean:.4f}", spread),
-        ("validation of the winner", f"{choice.model_f1 or winner.model_f1:.4f}", place),
+        ("validation of the winner", f"{choice.model_f1 or winner.model_f1:.4f}", place + _by_whom(choice)),
         (
             "optimism of the search",
             "–" if choice.optimism is None else f"{choice.optimism:+.4f}",
             "the winner's validation minus holdout",
         ),
+        *_bag(choice),
         *_gain(choice),
     ]
+
+
+def _by_whom(choice: ChoiceRecord) -> str:
+    """Which models of a bag its validation score is of, as the rest of a sentence."""
+    if choice.bag is None or not choice.is_bag:
+        return ""
+    return f", a bag: each person by the {choice.bag.averaged} of its {choice.bag.models} models that left them out"
+
+
+def _bag(choice: ChoiceRecord) -> list[Tile]:
+    """What averaging the winner with its repeats brought; nothing where that is not known."""
+    bag, winner = choice.bag, choice.winner
+    if bag is None or winner is None:
+        return []
+    return [("gain of averaging", f"{bag.gain.mean:+.4f}", f"{bag_text(bag, winner)} {bag.gain_text}")]
 
 
 def _gain(choice: ChoiceRecord) -> list[Tile]:
@@ -110,6 +128,8 @@ def _row(one: FinalistScores, repeats: int, winner_id: str | None) -> list[str]:
     f1s = {repeat.repeat: repeat.f1 for repeat in one.repeats}
     scores = [one.validation_f1, one.mean, one.spread, *(f1s.get(number, math.nan) for number in range(repeats))]
     notes = ["winner"] if one.trial == winner_id else []
+    if one.has_lost:
+        notes.append("clearly worse, and left out of the rest")
     if one.to_end is not None:
         notes.append(f"stopped early; validation at its end {one.model_f1:.4f}")
     return [one.trial, *map(_score, scores), ", ".join(notes)]

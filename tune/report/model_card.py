@@ -32,6 +32,9 @@ _INTENDED = """\
 - **Not** for deciding about a person: access, checks, sanctions, hiring, prices. Not for telling who somebody is. Not
   for gender or age as facts about a person. It is no safety device."""
 
+_OF_THE_BAG = "; of the bag in best/, which averages this model with its repeats"
+"""Beside the holdout's score: a card is of a single model."""
+
 
 def model_card(run: SearchRun, bundle: Bundle, faces: FaceDataset) -> str:
     """Return the card in Markdown, with the Hub's header."""
@@ -95,8 +98,9 @@ def _scores(run: SearchRun, bundle: Bundle) -> list[str]:
             f"| mean of {of} of its recipe on other people | {choice.winner.mean:.3f} | {choice.winner.interval} |"
         )
         if choice.holdout is not None:
+            whose = _OF_THE_BAG if choice.is_bag else ""
             rows.append(
-                f"| holdout, {choice.holdout.people_text}, who took no part | {choice.holdout.f1:.3f} | "
+                f"| holdout, {choice.holdout.people_text}, who took no part{whose} | {choice.holdout.f1:.3f} | "
                 f"{choice.holdout.interval} |"
             )
     lines += ["\n".join(["| macro F1 of 18 classes on | | 95 % interval over people |", "|---|---|---|", *rows])]

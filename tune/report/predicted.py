@@ -126,8 +126,8 @@ def read_sets(
     found: dict[str, Predicted | None] = {"repeats": None, "validation": None, "holdout": None}
     model = model[:1].upper() + model[1:]  # it begins a sentence
     abouts = {
-        "validation": f"{model}, the model in best/, on the validation people, who also chose its epoch, and by whose "
-        "score the search ranked it: these figures are too good.",
+        "validation": f"{model}, the model in best/, on the validation people, {_left_out(choice)}who also chose its "
+        "epoch, and by whose score the search ranked it: these figures are too good.",
         "holdout": f"{model}, the model in best/, on the holdout: people who took no part in any trial or choice.",
     }
     for side in sides:
@@ -144,6 +144,11 @@ def read_sets(
         except MaskclsError as error:
             notes.append(f"The predictions of the winner's repeats are missing. {error}")
     return PredictedSets(**found, notes=tuple(notes))
+
+
+def _left_out(choice: ChoiceRecord | None) -> str:
+    """Which models of a bag are meant, as a part of a sentence."""
+    return "each by the models that had left them out, " if choice is not None and choice.is_bag else ""
 
 
 def _repeats(run: SearchRun, faces: FaceDataset, trials: Sequence[Record], choice: ChoiceRecord) -> Predicted | None:

@@ -170,6 +170,8 @@ class HoldoutScored(Event):
     validation_f1: float | None
     optimism: float | None
     evaluations: int
+    models: int
+    """How many the bundle averages; more than one of a bag."""
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,14 @@ RepeatBy = Annotated[
         show_default="folds, or the run's",
     ),
 ]
+Single = Annotated[
+    bool,
+    typer.Option(
+        "--single",
+        help="Hand over the winner's own model. Otherwise best/ is a bag with its repeats where that pays, and a "
+        "photo takes the work of all its models.",
+    ),
+]
 RetrainOnAll = Annotated[
     bool,
     typer.Option(
@@ -179,6 +187,7 @@ def main(
     finalists: Finalists = None,
     repeats: Repeats = None,
     repeat_by: RepeatBy = None,
+    single: Single = False,
     retrain_on_all: RetrainOnAll = False,
     keep: Keep = None,
     log: Log = None,

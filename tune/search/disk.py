@@ -34,7 +34,8 @@ def run_bytes(plan: SearchPlan, options: SearchOptions, photos: int) -> RunBytes
     The weights of the best trials and of the preset stay (`tune.selection.keeping`); a finalist that a scheduler stops
     keeps its optimizer's state until it is trained to its end, whose weights stay beside those of the trial. The
     repeats keep weights until the choice is made, and those of the winner for good. What is at work is counted twice,
-    for a checkpoint is written beside the one that it replaces; so is a bundle.
+    for a checkpoint is written beside the one that it replaces; so is a bundle, which may be a bag of the winner and
+    its repeats.
     """
     from maskcls.training.sizes import best_bytes, checkpoint_bytes, weights_bytes
 
@@ -44,11 +45,12 @@ def run_bytes(plan: SearchPlan, options: SearchOptions, photos: int) -> RunBytes
     small = plan.trials * TRIAL_BYTES + plan.fits_after * (TRIAL_BYTES + photos * ROW_BYTES) + REPORT_BYTES
     repeats = options.repeats if options.finalists else 0
     kept = min(plan.trials, max(options.keep, options.finalists) + 1)
-    left = (kept + stopped + repeats) * best + (1 + options.retrain_on_all) * bundle + small
+    handed_over = (1 if options.single else 1 + repeats) * bundle  # best/
+    left = (kept + stopped + repeats) * best + handed_over + options.retrain_on_all * bundle + small
     chosen_from = (
         max(0, options.finalists - 1) * repeats * best
     )  # the other finalists' repeats, until the choice is made
-    return RunBytes(left + chosen_from + (2 * plan.parallel + stopped) * begun + bundle, left)
+    return RunBytes(left + chosen_from + (2 * plan.parallel + stopped) * begun + handed_over, left)
 
 
 def _largest(recipes: Iterable[Recipe]) -> list[Recipe]:

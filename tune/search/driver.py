@@ -37,6 +37,7 @@ from tune.search.searcher import StudySearch
 from tune.search.trainable import train
 from tune.search.warm_start import import_trials
 from tune.selection.keeping import Keeper, Keeping
+from tune.selection.race import fit_seconds, fits_in
 from tune.states import FIDELITY, TrialState
 
 MAX_FAILURES = 2
@@ -49,8 +50,10 @@ _INSTEAD = 1000
 """At most so many trials does a driver begin again because the machine failed them."""
 CLOSE = 0.05
 """By what share of the time budget a trial may exceed it, if it is expected to end by then."""
-FitsLeft = Callable[[Sequence[Record]], int]
-"""How many fits would follow the search if it ended with these trials."""
+CHOICE_SHARE = 1 / 3
+"""Of the time budget, what the fits after the search may take, as far as fewer finalists help."""
+FitsLeft = Callable[[Sequence[Record], float], int]
+"""How many fits would follow the search if it ended with these trials, and so many fits were wanted at most."""
 
 
 def run_search(
@@ -90,7 +93,7 @@ def drive(
     Args:
         keeping: which trials' weights stay; None: all.
         callbacks: of Ray's, beside the loggers.
-        fits_left: of the fits that follow the search, and for which a time budget leaves room; None: of a new run.
+        fits_left: counts the fits that follow the search, and for which a time budget leaves room; None: of a new run.
     """
     cluster.quiet()
     samplers.check_serves(plan.sampler, plan.space, plan.setting)
@@ -257,7 +260,7 @@ class _Stop(Stopper):  # type: ignore[misc]
         self, searcher: StudySearch, plan: SearchPlan, fits_left: FitsLeft | None = None, sender: Sender | None = None
     ) -> None:
         self._searcher, self._plan, self._sender = searcher, plan, sender
-        self._fits_left = fits_left or (lambda trials: plan.fits_after)
+        self._fits_left = fits_left or (lambda trials, room: plan.fits_after)
         self._began = time.monotonic()
         self._reserve: tuple[int, float] = (-1, 0.0)
         self.asked = StopRequest()
@@ -320,13 +323,11 @@ class _Stop(Stopper):  # type: ignore[misc]
         """Estimate from the trials so far how long the fits after the search will take; at most half the budget."""
         ended = len(self._searcher.ended)
         if self._plan.fits_after and self._reserve[0] != ended:
-            trials = begun(self._searcher.study)
-            timed = [record for record in trials if record.epochs and record.seconds]
-            best = leaderboard.ranked(timed)[:3]
-            an_epoch = max((record.seconds / record.epochs for record in best), default=0.0)
-            fits_in_turn = math.ceil(self._fits_left(trials) / self._plan.parallel)
-            needed = fits_in_turn * self._plan.base.epochs * an_epoch
-            self._reserve = (ended, min(needed, (self._plan.time_budget_s or 0.0) / 2))
+            trials, budget_s = begun(self._searcher.study), self._plan.time_budget_s or 0.0
+            a_fit_s = fit_seconds(trials, self._plan.base.epochs)
+            room = fits_in(CHOICE_SHARE * budget_s, a_fit_s, self._plan.parallel)
+            in_turn = math.ceil(self._fits_left(trials, room) / self._plan.parallel)
+            self._reserve = (ended, min(in_turn * a_fit_s, budget_s / 2))
         return self._reserve[1]
 
     def _none_works(self) -> str:

@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 import functools
-import os
-import shlex
-import sys
-import textwrap
-from collections import Counter
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from maskcls.errors import MaskclsError
-from maskcls.text import command, counted, predict_command, printable
+from maskcls.text import counted, printable
 from tune.runs import events, output
 from tune.runs.folder import SearchRun
-from tune.runs.session import faces_of
+from tune.runs.session import faces_of, say
 from tune.runs.stopping import Outcome, Reason
-from tune.search.options import SPACE_COPY, SearchOptions
+from tune.search.options import SearchOptions
 from tune.search.plan import MANY, NONE, SearchPlan
+from tune.search.summary import no_model, short_summary, summary, what_is_left, what_next
 
 if TYPE_CHECKING:
     from tune.runs.study import Record
     from tune.selection.choice import Choice
     from tune.selection.finalists import Design
     from tune.selection.keeping import Keeping
-    from tune.selection.record import ChoiceRecord
 
-WIDTH = 80
-"""Columns of a narrow terminal."""
+REPEATS_ARE_FASTER = 1.2
+"""By this, what a trial took counts for more than a repeat will take, in deciding how many finalists have room."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +57,12 @@ class SearchOutcome:
         return self.ended.reason
 
     @property
+    def may_average(self) -> bool:
+        """Whether the winner may be averaged with its repeats: whoever interrupts does not wait for that."""
+        has_winner = self.chosen is not None and self.chosen.winner is not None
+        return has_winner and not self.winner_is_unfinished and self.reason != Reason.INTERRUPTED
+
+    @property
     def goes_on(self) -> bool:
         """Whether the next part may begin: nobody interrupted this one, and what is begun of the choice is final."""
         return (
@@ -88,33 +89,42 @@ def keeping_of(options: SearchOptions) -> Keeping | None:
 def handed_over(run: SearchRun, options: SearchOptions) -> bool:
     """Whether best/ and the report are newer than the study: a driver may be killed between a trial and these."""
     from tune.selection.choice import is_made
+    from tune.selection.record import read_choice
 
     made = [file for file in (run.best / "bundle.json", run.report) if file.exists()]
     if len(made) < 2 or min(file.stat().st_mtime for file in made) < run.journal.stat().st_mtime:
         return False
-    chosen = not options.finalists or is_made(run, design_of(options))
+    chosen = not options.finalists or is_made(run, design_of(options), at_most=options.time_budget is not None)
+    recorded = read_choice(run.record())
+    if options.single and recorded is not None and recorded.is_bag:
+        return False
     return chosen and (not options.retrain_on_all or (run.best_on_all / "bundle.json").exists())
 
 
-def fits_left(run: SearchRun, options: SearchOptions, plan: SearchPlan) -> Callable[[Sequence[Record]], int]:
+def fits_left(run: SearchRun, options: SearchOptions, plan: SearchPlan) -> Callable[[Sequence[Record], float], int]:
     """Return what counts the fits that would follow the search if it ended with some trials: those not done yet.
 
-    Of a finalist that is still to be found, it counts all.
+    They are those of as many finalists as `room` fits are enough for, the second argument, and without the preset's
+    repeats, which decide nothing. Of a finalist that is still to be found, all fits count.
     """
-    from tune.selection.choice import fits_to_do
+    from tune.selection.choice import affordable
     from tune.selection.finalists import top_trials
 
     of_one = options.repeats + int(options.scheduler != NONE)
     faces = functools.cache(lambda: faces_of(run, options))
 
-    def left(trials: Sequence[Record]) -> int:
+    def left(trials: Sequence[Record], room: float) -> int:
         if not options.finalists:
             return plan.fits_after
         try:
-            to_do = len(fits_to_do(run, trials, faces(), design_of(options)))
+            _, to_do = affordable(run, trials, faces(), design_of(options), room)
         except MaskclsError:  # the choice will say it
             return plan.fits_after
-        to_do += of_one * (options.finalists - len(top_trials(trials, options.finalists)))
+        there = len(top_trials(trials, options.finalists))
+        to_find = options.finalists - there
+        if room < math.inf:
+            to_find = min(to_find, max(int((room - to_do) // of_one), int(not there)))  # one in any case
+        to_do += of_one * max(0, to_find)
         on_all = options.retrain_on_all and (to_do > 0 or not (run.best_on_all / "bundle.json").exists())
         return to_do + int(on_all)
 
@@ -128,16 +138,25 @@ def choose(run: SearchRun, options: SearchOptions, plan: SearchPlan, left_s: flo
     """
     from tune.runs.study import records
     from tune.selection import choice
+    from tune.selection.finalists import top_trials
     from tune.selection.keeping import remove_unneeded
+    from tune.selection.race import fit_seconds, fits_in
 
     trials = [record for record in records(run) if record.f1 is not None]
     if not trials:
         return None
+    faces, design = faces_of(run, options), design_of(options)
+    if left_s is not None:
+        # Folds train on fewer people than a trial.
+        room = fits_in(left_s * REPEATS_ARE_FASTER, fit_seconds(trials, plan.base.epochs), plan.parallel)
+        wanted, (design, _) = design, choice.affordable(run, trials, faces, design, room)
+        if design.finalists < min(wanted.finalists, len(top_trials(trials, wanted.finalists))):
+            say(f"The time has room for {counted(design.finalists, 'finalist')}, of the {wanted.finalists} wanted.")
     chosen = choice.choose(
         run,
         trials,
-        faces_of(run, options),
-        design_of(options),
+        faces,
+        design,
         parallel=plan.parallel,
         budget_s=left_s,
         **_share(plan, options),
@@ -191,6 +210,8 @@ def hand_over(run: SearchRun, options: SearchOptions, outcome: SearchOutcome) ->
     exported = handed is not None and _try(
         "The best trial could not be exported", lambda: passed_over.extend(_export(run, trials, outcome))
     )
+    if exported and not passed_over and not options.single and outcome.may_average:
+        _try("best/ holds the winner alone, without its repeats", lambda: _average(run, options, outcome))
     # What is handed over in the winner's place nobody chose, and its score would stand as the winner's.
     if exported and not passed_over and chosen is not None and outcome.goes_on:
         faces = faces_of(run, options)
@@ -203,7 +224,7 @@ def hand_over(run: SearchRun, options: SearchOptions, outcome: SearchOutcome) ->
         lines = short_summary(run, trials, bool(exported), reported)
     else:
         lines = summary(run, trials, outcome.searched, reported)
-    lines += passed_over + _what_is_left(run, outcome)
+    lines += passed_over + what_is_left(run, outcome)
     if not options.quiet:
         lines += what_next(run, options, exported=bool(exported), reported=reported)
     print(printable("\n".join(lines)), file=output.results())
@@ -222,6 +243,14 @@ def _export(run: SearchRun, trials: Sequence[Record], outcome: SearchOutcome) ->
     winner, finalists = (chosen.winner, chosen.finalists) if chosen else (None, ())
     handed, passed_over = export_best(run, trials, winner, finalists, calibrates=outcome.goes_on)
     return [*passed_over, f"best/ holds trial {handed}."] if passed_over else []
+
+
+def _average(run: SearchRun, options: SearchOptions, outcome: SearchOutcome) -> None:
+    """Put the winner and its repeats into best/ as one bundle, where that pays."""
+    from tune.selection.bag import hand_over as hand_over_bag
+
+    if outcome.chosen is not None and outcome.chosen.winner is not None:
+        hand_over_bag(run, faces_of(run, options), outcome.chosen.winner, design_of(options))
 
 
 def emit_done(run: SearchRun, reason: Reason, status: int, *, remaining: int) -> None:
@@ -243,145 +272,6 @@ def emit_done(run: SearchRun, reason: Reason, status: int, *, remaining: int) ->
     )
 
 
-def short_summary(run: SearchRun, trials: list[Record], exported: bool, reported: bool) -> list[str]:
-    """The final result alone, for --quiet: the winner, and where its bundle and the report are."""
-    from tune.runs import leaderboard
-    from tune.selection import choice
-    from tune.selection.record import read_choice
-
-    chosen = read_choice(run.record())
-    has_winner = chosen is not None and chosen.winner is not None
-    lines = choice.summary(run)[:1] if has_winner else best_lines(leaderboard.best(trials))
-    return lines + [f"Bundle: {run.best}"] * exported + [f"Report: {run.report}"] * reported
-
-
-def best_lines(best: Record | None) -> list[str]:
-    """The best trial by validation, as a line; where there is none, a line that says so."""
-    if best is None or best.f1 is None:
-        return ["No trial has finished an epoch, so there is no best one."]
-    return [
-        f"Best: trial {best.trial_id}, validation macro F1 {best.f1:.4f} at epoch {best.best_epoch} of {best.epochs}."
-    ]
-
-
-def no_model(run: SearchRun, trials: Sequence[Record]) -> str:
-    """Say that no trial gave a model, and the commonest reason."""
-    if not trials:
-        return "No trial gave a model: none was begun."
-    (state, message), n = Counter((trial.state, trial.message) for trial in trials).most_common(1)[0]
-    example = next(trial.trial_id for trial in trials if (trial.state, trial.message) == (state, message))
-    file = run.trial(example) / "error.txt"
-    details = f" See {file}." if file.exists() else ""
-    return (
-        f"No trial gave a model. The commonest reason ({n:,} of {counted(len(trials), 'trial')}, for example trial "
-        f"{example}): {state}{': ' if message else '.'}{message}{details}"
-    )
-
-
-def summary(run: SearchRun, trials: list[Record], outcome: Outcome, reported: bool) -> list[str]:
-    """What the search found, in a few lines."""
-    from tune.runs import leaderboard
-    from tune.selection import choice
-    from tune.selection.record import read_choice
-
-    states = [trial.state for trial in trials]
-    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)) or "none"
-    best, preset = leaderboard.best(trials), leaderboard.preset(trials)
-    without = "before any trial gave a model" if outcome.reason == Reason.INTERRUPTED else "without a model"
-    ended = f"Search {outcome.reason}" if best else f"Search {outcome.reason} {without}"
-    lines = [f"{ended}. Trials: {counts}.", f"Leaderboard: {run.leaderboard}"]
-    lines += [f"Report: {run.report}"] * reported
-    if best is None or best.f1 is None:
-        return lines
-    chosen = read_choice(run.record())
-    lines += best_lines(best)
-    lines += choice.summary(run)
-    lines += gain_lines(best, preset, chosen)
-    handed = next((trial for trial in trials if chosen and trial.trial_id == chosen.winner_id), best)
-    if handed.overrides:
-        choices = ", ".join(f"{key}={_short(value)}" for key, value in handed.overrides.items())
-        lines += textwrap.wrap(
-            f"Its choices: {choices}", WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
-        )
-    return lines
-
-
-def what_next(run: SearchRun, options: SearchOptions, *, exported: bool, reported: bool) -> list[str]:
-    """Commands to copy that look at what the search made, each under a line that says what it does."""
-    steps = []
-    if reported:
-        browser = shlex.join(["python", "-m", "webbrowser", run.report.absolute().as_uri()])
-        steps.append(("See the report in a browser:", browser))
-        steps.append(
-            ("See each trial, its curve and what mattered in Optuna's dashboard:", command("tune.dashboard", run.path))
-        )
-    if exported:
-        steps.append(("Try the model on a page, with a camera:", command("maskcls.serve", "--bundle", run.best)))
-        steps.append(("Predict photos:", predict_command(run.best)))
-    if steps and options.data is None:
-        copy = run.path / SPACE_COPY
-        own = command("tune.search", "--space", copy if copy.exists() else options.space, "--data", "DIR")
-        steps.append(("Search on your own faces, in the folder DIR (README says how it is laid out):", own))
-    if steps and (activate := _activation()):
-        steps.insert(0, ("Once in each shell, so that these commands are found:", activate))
-    return [line for what, how in steps for line in (what, f"  {how}")]
-
-
-def _activation() -> str:
-    """The command that activates the environment in the current folder; "" if it is active, or another one runs."""
-    here = Path(sys.prefix)
-    if os.environ.get("VIRTUAL_ENV") or sys.prefix == sys.base_prefix or not here.is_relative_to(Path.cwd()):
-        return ""
-    return shlex.join(["source", str(here.relative_to(Path.cwd()) / "bin" / "activate")])
-
-
-def gain_lines(best: Record, preset: Record | None, choice: ChoiceRecord | None) -> list[str]:
-    """The gain over the preset, by repeats where there are any; none where the preset has no score."""
-    if choice is not None and choice.preset is not None and choice.winner is not None:
-        own = choice.preset
-        if own.trial == choice.winner.trial:
-            return ["The winner is the preset's own recipe."]
-        if choice.gain is not None:
-            return [f"Gain over the preset, {counted(choice.gain.n, 'repeat')}: {choice.gain_text}."]
-    if preset is None or preset.f1 is None or best.f1 is None:
-        return []
-    if best.trial_id == preset.trial_id:
-        return ["The best trial is the preset's own recipe."]
-    # The best of many scores, less one that nobody selected.
-    gain = f"{best.f1 - preset.f1:+.4f} by validation, so too high"
-    return [f"Gain over the preset (trial {preset.trial_id}, {preset.f1:.4f}): {gain}."]
-
-
-def _what_is_left(run: SearchRun, outcome: SearchOutcome) -> list[str]:
-    lines, left, searched, chosen = [], [], outcome.searched, outcome.chosen
-    if searched.reason == Reason.USED_UP:
-        lines.append(
-            f"Every recipe of the space was tried: {searched.remaining} trials fewer than were wanted. More with a "
-            "wider --space."
-        )
-    elif searched.remaining > 0:
-        left.append(
-            f"{searched.remaining} trials are left to do ({searched.reason})"
-            if searched.remaining < MANY // 2
-            else "The time is up"
-        )
-    if chosen is not None and chosen.outcome.remaining and chosen.outcome.reason != Reason.FINISHED:
-        left.append(
-            f"{chosen.outcome.remaining} repeats of the finalists are left to do ({chosen.outcome.reason}), so the "
-            "choice is not final"
-        )
-    if outcome.winner_is_unfinished:
-        left.append("the winner was stopped early and is left to train to its end, so what best/ holds is not final")
-    if chosen is not None and chosen.others.remaining and chosen.others.reason != Reason.FINISHED:
-        others = counted(chosen.others.remaining, "fit")
-        left.append(f"{others} beside the finalists' repeats are left to do ({chosen.others.reason})")
-    if outcome.retrained is not None and outcome.retrained.remaining and outcome.retrained.reason != Reason.FINISHED:
-        left.append(f"the fit on all people is left to do ({outcome.retrained.reason})")
-    if left:
-        lines.append(f"{'; '.join(left)}. To go on:\n  {run.resume_command}")
-    return lines
-
-
 def _try(what: str, do: Callable[[], object]) -> bool:
     try:
         do()
@@ -389,7 +279,3 @@ def _try(what: str, do: Callable[[], object]) -> bool:
         print(printable(f"{what}: {error}"), file=output.errors())
         return False
     return True
-
-
-def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -47,7 +47,18 @@ class SearchOptions(SharedOptions):
         *("space", "data", "preset", "set", "epochs", "image_size", "weights", "scale"),
         *("seed", "split_seed", "split", "corrections", "skip_bad", "people_from", "extra"),
         *("max_megapixels", "max_aspect", "trials", *SharedOptions.MACHINE),
-        *("sampler", "scheduler", "learn_from", "finalists", "repeats", "repeat_by", "retrain_on_all", "log", "keep"),
+        *(
+            "sampler",
+            "scheduler",
+            "learn_from",
+            "finalists",
+            "repeats",
+            "repeat_by",
+            "single",
+            "retrain_on_all",
+            "log",
+            "keep",
+        ),
         "storage",
     )
     KEPT: ClassVar[tuple[str, ...]] = (
@@ -70,6 +81,7 @@ class SearchOptions(SharedOptions):
     finalists: int = Field(DEFAULT_FINALISTS, ge=0, description="trials that are repeated; 0: none, and no holdout")
     repeats: int = Field(DEFAULT_REPEATS, ge=1, description="of each finalist")
     repeat_by: Literal["folds", "seeds"] = Field("folds", description="what the repeats differ in")
+    single: bool = Field(False, description="hand over the winner's own model, also where a bag with its repeats pays")
     retrain_on_all: bool = Field(False, description="fit the winner on train and validation people, too")
 
     keep: int = Field(DEFAULT_KEEP, ge=1, description="trials whose weights stay, the best ones")
@@ -126,6 +138,7 @@ class SearchOptions(SharedOptions):
             raise CallError(f"--learn-from {run.name}: the run knows its own trials already. Name another run.")
         values |= self.moved(own)
         values["learn_from"] = tuple(dict.fromkeys((*own.learn_from, *self.learn_from)))
+        values["single"] = own.single or self.single
         values["retrain_on_all"] = own.retrain_on_all or self.retrain_on_all
         refuse_contradictions(self, own, run.name)
         return own.model_copy(update=values)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from maskcls.data.dataset import FaceDataset
     from maskcls.serving.decision import Decision
 
+LEFT_OUT = "left_out"
+"""Key of the scores of a bag (`tune.selection.bag`): its score is that of the models that had left a person out."""
 Stored = tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.float32]]
 """Keys of n photos, their classes (n,) and log probabilities (n, 18)."""
 _LEAST = float(np.finfo(np.float32).tiny)
@@ -58,6 +60,9 @@ def winner_predictions(
 
     For the holdout that is never more than was counted: a bundle that was not scored there is not asked.
 
+    Of a bag, whose models have trained on the validation people, they are the means of the models that had left a
+    person out, which are kept where the bag is written.
+
     Args:
         predicts: whether to predict what is not stored, which decodes photos.
         folder: another bundle of the run in place of best/.
@@ -70,12 +75,13 @@ def winner_predictions(
     from maskcls.serving.bundle import read_bundle
     from maskcls.serving.predictor import probabilities_of
 
-    digest = bundle_digest(read_bundle(folder, with_models=False).manifest)
+    bundle = read_bundle(folder, with_models=False)
+    digest = bundle_digest(bundle.manifest)
     if side == "holdout" and all(one.bundle != digest for one in holdout_evaluations(run.record())):
         return None
     kept = run.predictions(side, digest)
     if not (kept / PREDICTIONS).exists():
-        if not predicts:
+        if not predicts or (side == "validation" and LEFT_OUT in bundle.scores):
             return None
         keep_predictions(run, faces, side, digest, probabilities_of(folder, faces, scored_rows(faces, side)))
     return read_predictions(kept)

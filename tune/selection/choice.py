@@ -42,8 +42,10 @@ from tune.selection.finalists import (
 from tune.selection.finish import finish_request, has_ended, is_left, with_end
 from tune.selection.gain import gain_over_preset
 from tune.selection.holdout import evaluate_on_holdout
-from tune.selection.record import ChoiceRecord, FinalistScores, read_choice
+from tune.selection.race import AT_LEAST, IN_THE_RACE, left_out, losers, why_lost
+from tune.selection.record import BagScores, ChoiceRecord, FinalistScores, read_choice
 from tune.states import TrialState
+from tune.statistics.paired import Difference
 
 if TYPE_CHECKING:
     from maskcls.data.dataset import FaceDataset
@@ -92,10 +94,14 @@ class Requests:
         repeats = repeat_requests(run, trials, faces, design, cpus=cpus, gpus=gpus)
         return cls(tuple(repeats), (*to_end, *named))
 
+    def to_do(self, lost: Collection[str] = ()) -> list[FitRequest]:
+        """Those that have no result yet, but for the finalists that have lost, by their trials' ids."""
+        return [one for one in to_do((*self.repeats, *self.others), is_done) if one.trial not in lost]
+
     @property
-    def to_do(self) -> list[FitRequest]:
-        """Those that have no result yet."""
-        return to_do((*self.repeats, *self.others), is_done)
+    def deciding(self) -> Requests:
+        """Without the preset's repeats."""
+        return replace(self, others=tuple(one for one in self.others if one.continues_trial))
 
 
 def is_done(request: FitRequest, result: FitResult) -> bool:
@@ -106,7 +112,33 @@ def is_done(request: FitRequest, result: FitResult) -> bool:
 def fits_to_do(run: SearchRun, trials: Sequence[Record], faces: FaceDataset, design: Design) -> list[FitRequest]:
     """The fits that have no result yet; where there are none, `choose` needs no Ray."""
     # What a fit is given of the machine is no part of its id, so any share will do.
-    return Requests.of(run, trials, faces, design, cpus=1, gpus=0.0).to_do
+    return Requests.of(run, trials, faces, design, cpus=1, gpus=0.0).to_do(_lost(run, trials, faces, design))
+
+
+def affordable(
+    run: SearchRun, trials: Sequence[Record], faces: FaceDataset, design: Design, room: float
+) -> tuple[Design, int]:
+    """As many of the design's finalists as `room` fits are enough for, at least one; and how many fits these still
+    need, their repeats and their trainings to the end. Finalists that are repeated already need none.
+
+    Raises as `repeat_requests` does.
+    """
+    found = []
+    for n in range(1, max(1, len(top_trials(trials, design.finalists))) + 1):
+        fewer = replace(design, finalists=n)
+        needed = Requests.of(run, trials, faces, fewer, cpus=1, gpus=0.0).deciding
+        found.append((fewer, len(needed.to_do(_lost(run, trials, faces, fewer)))))
+    return max((one for one in found if one[1] <= max(room, found[0][1])), key=lambda one: one[0].finalists)
+
+
+def _lost(run: SearchRun, trials: Sequence[Record], faces: FaceDataset, design: Design) -> dict[str, Difference]:
+    """The finalists that have lost by the repeats that are done, but for the preset, whose repeats give the gain."""
+    top = top_trials(trials, design.finalists)
+    if len(top) <= IN_THE_RACE:  # then nobody can lose, and nothing need be read
+        return {}
+    found = losers(read_finalists(run, trials, faces, design), faces)
+    preset = preset_trial(trials, top)
+    return {trial: lost for trial, lost in found.items() if preset is None or trial != preset.trial_id}
 
 
 def choose(
@@ -144,12 +176,21 @@ def choose(
 
     work = functools.partial(choice_fit, cache=cache)
     wanted = (*requests.repeats, *requests.others)
-    if waiting := requests.to_do:  # a log would be silent from the last trial's end to the first end of these
+    waiting = requests.to_do(_lost(run, trials, faces, design))
+    if waiting:  # a log would be silent from the last trial's end to the first end of these
         say(f"{_what_is_repeated(requests, design)}; {counted(len(waiting), 'fit')} to do.")
     ended = run_fits(
-        wanted, work, parallel=parallel, budget_s=budget_s, plain=plain, on_end=note_failure, is_done=is_done
+        wanted,
+        work,
+        parallel=parallel,
+        budget_s=budget_s,
+        plain=plain,
+        on_end=note_failure,
+        is_done=is_done,
+        why_skip=functools.partial(_why_skip, run, trials, faces, design),
     )
-    outcome, others = (_outcome_of(part, ended, failed) for part in (requests.repeats, requests.others))
+    lost = _lost(run, trials, faces, design)
+    outcome, others = (_outcome_of(part, ended, failed, lost) for part in (requests.repeats, requests.others))
     finalists, preset = read_choice_fits(run, trials, faces, design)  # with the fits of earlier calls
     winner = pick_winner(finalists)
     gain = gain_over_preset(winner, preset, faces) if winner and preset else None
@@ -160,6 +201,14 @@ def choose(
     return Choice(outcome, others, finalists, winner)
 
 
+def _why_skip(run: SearchRun, trials: Sequence[Record], faces: FaceDataset, design: Design, request: FitRequest) -> str:
+    """Why a fit need not begin, because its finalist has lost; "" where it is wanted."""
+    if not (request.continues_trial or (request.repeat or 0) >= AT_LEAST):
+        return ""  # nobody has lost yet
+    lost = _lost(run, trials, faces, design).get(request.trial)
+    return why_lost(lost) if lost else ""
+
+
 def _what_is_repeated(requests: Requests, design: Design) -> str:
     n = len({request.trial for request in requests.repeats})
     best = "trial" if n == 1 else f"{n} trials"
@@ -167,9 +216,10 @@ def _what_is_repeated(requests: Requests, design: Design) -> str:
     return f"Trained again: the best {best}{preset}, with {counted(design.repeats, design.by.removesuffix('s'))} each"
 
 
-def _outcome_of(part: Sequence[FitRequest], ended: Outcome, failed: Collection[str]) -> Outcome:
-    """How some of the fits ended that ran together. Those that failed remain, as `run_fits` counts."""
-    left = [request.trial_id for request in to_do(part, is_done)]
+def _outcome_of(part: Sequence[FitRequest], ended: Outcome, failed: Collection[str], lost: Collection[str]) -> Outcome:
+    """How some of the fits ended that ran together. Those that failed remain, as `run_fits` counts; those of finalists
+    that have lost are not wanted."""
+    left = [request.trial_id for request in to_do(part, is_done) if request.trial not in lost]
     reason = ended.reason if set(left) - set(failed) else Reason.FINISHED
     return Outcome(reason, len(left), ended.signal_number)
 
@@ -181,7 +231,9 @@ def read_choice_fits(
 
     Raises DataError where a result is damaged.
     """
-    finalists = tuple(with_end(run, one) for one in read_finalists(run, trials, faces, design))
+    lost = _lost(run, trials, faces, design)
+    read = (with_end(run, one) for one in read_finalists(run, trials, faces, design))
+    finalists = tuple(left_out(one, lost[one.trial_id]) if one.trial_id in lost else one for one in read)
     preset = preset_trial(trials, top_trials(trials, design.finalists))
     if preset is None:
         return finalists, None
@@ -201,17 +253,26 @@ def _report_choice(record: ChoiceRecord) -> None:
     )
 
 
-def is_made(run: SearchRun, design: Design) -> bool:
-    """Whether search.json has the complete choice of this design among the run's trials as they are now."""
+def is_made(run: SearchRun, design: Design, *, at_most: bool = False) -> bool:
+    """Whether search.json has the complete choice of this design among the run's trials as they are now.
+
+    Args:
+        at_most: whether it may be one among fewer finalists, for want of time.
+    """
     made = read_choice(run.record())
-    if made is None or made.design != design or not made.is_complete:
+    if made is None or not made.is_complete:
+        return False
+    if at_most and made.design.finalists < design.finalists:
+        design = replace(design, finalists=made.design.finalists)
+    if made.design != design:
         return False
     # A trial that ended since, and scored better, is a finalist that the recorded choice does not know.
     wanted = top_trials(records(run), design.finalists)
     if [trial.trial_id for trial in wanted] != [one.trial for one in made.finalists]:
         return False
     # Earlier versions trained the winner alone to its end.
-    return not any(is_left(run, trial) for trial in wanted if why_unfinished(run, trial))
+    lost = {one.trial for one in made.finalists if one.has_lost}
+    return not any(is_left(run, one) for one in wanted if why_unfinished(run, one) and one.trial_id not in lost)
 
 
 def confirm(run: SearchRun, faces: FaceDataset, chosen: Choice, bundle: Path) -> HoldoutEvaluation:
@@ -224,8 +285,10 @@ def confirm(run: SearchRun, faces: FaceDataset, chosen: Choice, bundle: Path) ->
 
     if chosen.winner is None:
         raise ValueError("There is no winner to confirm.")
+    before = read_choice(run.record())
+    repeats = " and its repeats" if before is not None and before.is_bag else ""
     # May write search.json, so the choice is read from it afterwards.
-    found = evaluate_on_holdout(run, faces, bundle, f"trial {chosen.winner.trial_id}")
+    found = evaluate_on_holdout(run, faces, bundle, f"trial {chosen.winner.trial_id}{repeats}")
     made = read_choice(run.record())
     if made is None:
         raise ValueError(f"{run.record_file} has no choice to confirm.")
@@ -245,6 +308,7 @@ def confirm(run: SearchRun, faces: FaceDataset, chosen: Choice, bundle: Path) ->
             validation_f1=record.model_f1,
             optimism=record.optimism,
             evaluations=len(holdout_uses(run)),
+            models=record.bag.models if record.bag and record.is_bag else 1,
         )
     )
     return found
@@ -267,6 +331,8 @@ def summary(run: SearchRun) -> list[str]:
     if winner is None:
         return [f"{choice.why_no_winner}, so the best trial is chosen by validation alone.", *missing]
     lines = [f"Winner: trial {winner.trial}, {mean_text(winner)} (validation {choice.model_f1:.4f})."]
+    if choice.bag is not None:
+        lines += [bag_text(choice.bag, winner), choice.bag.gain_text]
     if winner.to_end:
         lines.append(
             f"The search stopped it at {winner.validation_f1:.4f}; {winner.model_f1:.4f} is its validation at its end."
@@ -276,10 +342,22 @@ def summary(run: SearchRun) -> list[str]:
         lines.append(f"The search's best score: {best.validation_f1:.4f}, trial {best.trial}.")
     if choice.holdout:
         lines.append(f"Holdout: {choice.holdout.f1:.4f} {choice.holdout.interval}, {choice.holdout.people_text}.")
-        lines.append(f"Optimism of the search: {choice.optimism:+.4f} (the winner's validation minus holdout).")
+        of = "validation by the models that left a person out," if choice.is_bag else "the winner's validation"
+        lines.append(f"Optimism of the search: {choice.optimism:+.4f} ({of} minus holdout).")
     if holdout_evaluations(search):
         lines.append(holdout_note(run))
     return lines + missing
+
+
+def bag_text(bag: BagScores, winner: FinalistScores) -> str:
+    """What best/ holds of the winner's models, as a sentence."""
+    if not bag.pays:
+        return f"best/ holds its own model alone: averaging its {bag.models} models does not pay."
+    repeats = counted(bag.models - 1, "repeat")
+    return (
+        f"best/ is a bag of {bag.models} models: trial {winner.trial} and its {repeats}. A photo is answered by all "
+        f"{bag.models}, which takes so many times the work (--single: by the trial's own)."
+    )
 
 
 def mean_text(winner: FinalistScores) -> str:

@@ -55,23 +55,27 @@ def export_trial(run: SearchRun, trial_id: str, out: Path, overwrite: bool = Fal
         (fit_on_validation if fitted is None else score_decision)(out, faces)
 
 
-def export_winner(run: SearchRun, winner: Finalist, *, calibrates: bool = True) -> None:
-    """Write best/: the winner's best epoch, after its training to the end where the search had stopped it.
+def export_winner(run: SearchRun, winner: Finalist, *, out: Path | None = None, calibrates: bool = True) -> None:
+    """Write the winner's own model: its best epoch, after its training to the end where the search had stopped it.
 
-    Raises RunError as `export_trial` does, which also describes `calibrates`.
+    Args:
+        out: the bundle's folder, where a bundle is replaced; None: best/.
+
+    Raises CallError, RunError as `export_trial` does, which also describes `calibrates`.
     """
+    out = out or run.best
     request, faces = finish_request(run, winner, cpus=1, gpus=0.0), _faces_of(run)
     fitted = from_repeats([(winner, 1.0)], faces)
-    if winner.to_end is not None and is_bundle_of(run.best, request):
-        note_fitted(run.best, *(fitted or Fitted()))  # of an earlier version, or of other repeats
+    if winner.to_end is not None and is_bundle_of(out, request):
+        note_fitted(out, *(fitted or Fitted()))  # of an earlier version, or of other repeats
     else:
-        check_writable(run.best, overwrite=True)
+        check_writable(out, overwrite=True)
         origin = {"run": run.name, "trial": winner.trial_id}
         if winner.to_end is not None:
             origin = {**origin, "fit": request.trial_id}
-        _export(run, _folder_of(run, winner), run.best, origin, fitted, overwrite=True)
+        _export(run, _folder_of(run, winner), out, origin, fitted, overwrite=True)
     if calibrates:
-        score_decision(run.best, faces)
+        score_decision(out, faces)
 
 
 def export_best(

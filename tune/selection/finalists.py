@@ -140,6 +140,8 @@ class Finalist:
     """Why there is no model that was trained to the recipe's last epoch; "" where there is one."""
     to_end: TrainedToEnd | None = None
     """Of that model; None where there is none, and where the trial was not stopped early."""
+    has_lost: bool = False
+    """Whether it was left out of what its leader got (`tune.selection.race`)."""
     diverged: bool = False
     """Whether it cannot be handed over: it diverged when it was trained to its end."""
 

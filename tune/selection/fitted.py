@@ -25,6 +25,7 @@ from maskcls.training.fit_data import scored_rows
 from maskcls.training.metrics import scores
 from tune.runs.folder import SearchRun
 from tune.runs.study import Record
+from tune.selection.bundle_predictions import LEFT_OUT
 from tune.selection.finalists import Finalist, predicted_by, read_finalists
 from tune.selection.record import read_choice
 
@@ -84,15 +85,17 @@ def score_decision(folder: Path, faces: FaceDataset) -> None:
 
 
 def decided_f1(folder: Path) -> float | None:
-    """The validation macro F1 of a bundle that has a decision rule, by that rule; None of another bundle.
+    """The validation macro F1 of a bundle whose score is not that of its epoch: by its decision rule, and of a bag that
+    of the models that had left a person out. None of another bundle.
 
     Raises DataError where there is no whole bundle.json.
     """
     manifest = read_manifest(folder)
     with MANIFEST_FILE.reading(folder / MANIFEST):
-        if not manifest.get("decision") or ITS_EPOCH not in manifest["scores"]:
+        found = manifest["scores"]
+        if ITS_EPOCH not in found or not (manifest.get("decision") or LEFT_OUT in found):
             return None
-        return share_of(manifest["scores"]["validation"]["f1"])
+        return share_of(found["validation"]["f1"])
 
 
 def finalist_of(run: SearchRun, trials: Sequence[Record], trial_id: str, faces: FaceDataset) -> Finalist | None:

@@ -6,7 +6,8 @@ id (`winner`), `validation_f1` (the search's own score), `model_validation_f1` (
 `mean`, `spread`, the number of its `repeats`, its `holdout` score and the `optimism`. `preset` has the scores of the
 preset's recipe, and `gain` the winner's gain over it; `others_left` counts fits beside the finalists' repeats that have
 not ended. `by_rule` says that the repeats' classes are those of a decision rule, and `bundle_f1` is the validation
-score of a bundle that has one. Runs of earlier versions lack some of these. JSON has no nan: null stands for it.
+score of a bundle that has one, or of a bag, which `bag` describes. Runs of earlier versions lack some of these. JSON
+has no nan: null stands for it.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from typing import Any
 
 from maskcls.errors import MaskclsError
 from maskcls.files import number_of, share_of
+from maskcls.text import counted
 from tune.runs.holdout_record import HoldoutScore
 from tune.runs.record import SearchRecord, damaged, typed
 from tune.runs.stopping import Outcome, Reason
 from tune.selection.finalists import NOT_KEPT, Design, Finalist, TrainedToEnd
-from tune.statistics.paired import Difference
+from tune.statistics.paired import Difference, ModelDifference
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class FinalistScores:
     high: float = math.nan
     to_end: TrainedToEnd | None = None
     """What the trial came to after the search, if the search had stopped it early."""
+    has_lost: bool = False
+    """Whether its repeats were so much worse than the leader's that it was left out (`tune.selection.race`)."""
 
     @property
     def model_f1(self) -> float:
@@ -75,7 +79,7 @@ class FinalistScores:
         missing = finalist.failed
         if finalist.unfinished == NOT_KEPT:
             missing = (*missing, NOT_KEPT)
-        elif finalist.unfinished:
+        elif finalist.unfinished and not finalist.has_lost:
             missing = (*missing, f"stopped early, then trained to its end: {finalist.unfinished}")
         return cls(
             trial=finalist.trial_id,
@@ -87,6 +91,7 @@ class FinalistScores:
             low=finalist.low,
             high=finalist.high,
             to_end=finalist.to_end,
+            has_lost=finalist.has_lost,
         )
 
     @classmethod
@@ -102,11 +107,38 @@ class FinalistScores:
             low=_from_null(content.get("low")),
             high=_from_null(content.get("high")),
             to_end=typed(TrainedToEnd, content["to_end"]) if content.get("to_end") else None,
+            has_lost=bool(content.get("has_lost", False)),
         )
 
     def to_json(self) -> dict[str, Any]:
         """The finalist as search.json has it."""
         return {**asdict(self), **{key: _to_null(getattr(self, key)) for key in ("mean", "spread", "low", "high")}}
+
+
+@dataclass(frozen=True)
+class BagScores:
+    """The winner's own model and those of its repeats as one bundle (`tune.selection.bag`)."""
+
+    models: int
+    """In the bundle; each takes as much work for a photo as the winner alone."""
+    averaged: int
+    """Those that had left a validation person out, whose mean was scored for that person."""
+    gain: ModelDifference
+    """Of that mean, minus a single repeat: macro F1 on the validation people."""
+
+    @property
+    def pays(self) -> bool:
+        """Whether best/ holds the bag, and not the winner alone."""
+        return self.gain.mean > 0
+
+    @property
+    def gain_text(self) -> str:
+        """What averaging brought, as a sentence."""
+        people = counted(self.gain.people, "validation person", "validation people")
+        return (
+            f"Averaging {self.averaged} of them changed macro F1 by {self.gain.mean:+.4f} [{self.gain.low:+.4f}, "
+            f"{self.gain.high:+.4f}] on {people} whom they had left out: {self.gain.verdict}."
+        )
 
 
 @dataclass(frozen=True)
@@ -137,6 +169,8 @@ class ChoiceRecord:
     bundle_f1: float | None = None
     """Validation macro F1 of the winner's bundle where it has a decision rule; None where the likeliest class is named,
     and before the bundle was written."""
+    bag: BagScores | None = None
+    """None where averaging was not asked for or what it brings is not known, and in runs of earlier versions."""
 
     @classmethod
     def from_results(
@@ -167,8 +201,16 @@ class ChoiceRecord:
         return next((one for one in self.finalists if one.trial == self.winner_id), None)
 
     @property
+    def is_bag(self) -> bool:
+        """Whether the winner and its repeats are handed over as one bundle."""
+        return self.bag is not None and self.bag.pays
+
+    @property
     def model_f1(self) -> float | None:
-        """Validation macro F1 of what is handed over, with its decision rule; None where there is no winner."""
+        """Validation macro F1 of what is handed over, with its decision rule; None where there is no winner.
+
+        Of a bag it is that of the models that had left a person out.
+        """
         if self.bundle_f1 is not None:
             return self.bundle_f1
         return self.winner.model_f1 if self.winner else None
@@ -229,6 +271,7 @@ class ChoiceRecord:
             "others_left": self.others_left,
             "by_rule": self.by_rule,
             "bundle_f1": self.bundle_f1,
+            "bag": self.bag and asdict(self.bag),
         }
 
 
@@ -257,6 +300,7 @@ def _choice_of(content: Mapping[str, Any]) -> ChoiceRecord:
         others_left=int(content.get("others_left", 0)),
         by_rule=bool(content.get("by_rule", False)),
         bundle_f1=None if content.get("bundle_f1") is None else share_of(content["bundle_f1"]),
+        bag=typed(BagScores, content["bag"]) if content.get("bag") else None,
     )
 
 

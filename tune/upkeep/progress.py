@@ -14,6 +14,7 @@ from tune.runs import leaderboard
 from tune.runs.folder import KINDS, ComparisonRun, SearchRun
 from tune.runs.stored.folder import StoredFolder
 from tune.runs.study import Record, records
+from tune.selection.record import read_choice
 from tune.states import TrialState
 from tune.upkeep.inventory import state_of
 
@@ -27,6 +28,17 @@ class Best:
     trial: str
     f1: float
     epoch: int
+
+
+@dataclass(frozen=True)
+class HandedOver:
+    """The winner of the choice, whose bundle is in best/."""
+
+    trial: str
+    models: int
+    """That answer for a photo: 1, or those of a bag with the winner's repeats."""
+    holdout: float | None
+    """Macro F1 there; None before the bundle was scored."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +69,8 @@ class RunStatus:
     """Of all trials together."""
     states: dict[str, int] = field(default_factory=dict)
     best: Best | None = None
+    handed_over: HandedOver | None = None
+    """None before a choice has picked a winner."""
     failures: tuple[Failure, ...] = ()
     nodes_aside: tuple[str, ...] = ()
     """Of each node that the last driver has set aside, why."""
@@ -76,9 +90,25 @@ def status_of(run: SearchRun | ComparisonRun) -> RunStatus:
             return RunStatus(**{**vars(so_far), "ended": sum(1 for _ in run.path.glob("fits/*/result.json"))})
         wanted = record.sessions[-1].trials if record.sessions else 0
         written = run.journal.stat().st_mtime if run.journal.exists() else 0.0
-        return RunStatus(**{**vars(so_far), "wanted": wanted, "written": written, **_of_trials(records(run))})
+        return RunStatus(
+            **{
+                **vars(so_far),
+                "wanted": wanted,
+                "written": written,
+                **_of_trials(records(run)),
+                "handed_over": _of_choice(run),
+            }
+        )
     except MaskclsError as error:
         return RunStatus(run.name, kind, "damaged", "", str(run.path), problem=str(error))
+
+
+def _of_choice(run: SearchRun) -> HandedOver | None:
+    choice = read_choice(run.record())
+    if choice is None or choice.winner_id is None:
+        return None
+    models = choice.bag.models if choice.bag and choice.is_bag else 1
+    return HandedOver(choice.winner_id, models, choice.holdout.f1 if choice.holdout else None)
 
 
 def stored_status(name: str, address: str) -> RunStatus:

@@ -85,6 +85,11 @@ def _lines_of_run(status: RunStatus) -> list[str]:
         lines.append(
             f"Best: trial {status.best.trial}, validation macro F1 {status.best.f1:.4f} at epoch {status.best.epoch}."
         )
+    if status.handed_over is not None:
+        handed = status.handed_over
+        bag = f", a bag of {handed.models} models" if handed.models > 1 else ""
+        holdout = "not scored on the holdout" if handed.holdout is None else f"holdout {handed.holdout:.4f}"
+        lines.append(f"Handed over: trial {handed.trial}{bag}; {holdout}.")
     for one in status.failures[:NAMED]:
         lines.append(": ".join(filter(None, [f"Trial {one.trial} {one.state}", one.message[:_LONGEST]])))
     more = len(status.failures) - NAMED

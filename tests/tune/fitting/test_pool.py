@@ -67,7 +67,7 @@ def in_the_middle(requests: list[FitRequest]) -> bool:
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_every_end_has_its_word(tmp_path: Path) -> None:
-    requests = make_requests(tmp_path, 6)
+    requests = make_requests(tmp_path, 7)
     ends = (
         ("fit-1", 3, "diverged"),
         ("fit-2", 2, "memory"),
@@ -77,11 +77,16 @@ def test_every_end_has_its_word(tmp_path: Path) -> None:
     )
     reported: dict[str, FitOutcome] = {}
     outcome = run_fits(
-        requests, Work(ends=ends), parallel=2, on_end=lambda request, ended: reported.update({request.trial_id: ended})
+        requests,
+        Work(ends=ends),
+        parallel=2,
+        on_end=lambda request, ended: reported.update({request.trial_id: ended}),
+        why_skip=lambda request: "not wanted" if request.trial_id == "fit-6" else "",
     )
-    assert outcome == Outcome(Reason.FINISHED, 3), (
-        "the two that failed and the one that ran out of memory are left to do"
+    assert outcome == Outcome(Reason.FINISHED, 4), (
+        "the two that failed, the one that ran out of memory and the one that was skipped are left to do"
     )
+    assert not requests[6].folder.exists()
     states = [reported[f"fit-{number}"].state for number in range(6)]
     assert states == [
         TrialState.COMPLETE,

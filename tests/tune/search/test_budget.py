@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from tests.tune.searches import computed, new_run, table
 from tests.tune.synthetic import SPACE, InTurn, Second, f1
 from tune.runs.folder import SearchRun
 from tune.runs.stopping import Outcome, Reason
-from tune.runs.study import open_study, records
+from tune.runs.study import Record, open_study, records
 from tune.search.driver import CLOSE, _Stop, run_search
 from tune.search.plan import MANY, SearchPlan
 from tune.search.searcher import StudySearch
@@ -197,11 +198,18 @@ def test_the_fits_after_the_search_have_half_of_the_time_at_most(tmp_path: Path,
 def test_fits_that_are_done_need_no_time_again(tmp_path: Path, clock: Clock) -> None:
     """A resumed search whose finalists were repeated leaves time for those fits alone that a new finalist needs."""
     search = begun(tmp_path, clock, fits_after=6)
-    search.stop = _Stop(search.searcher, search.searcher.plan, lambda trials: 0 if len(trials) < 3 else 2)
+    rooms: list[float] = []
+
+    def left(trials: Sequence[Record], room: float) -> int:
+        rooms.append(room)
+        return 0 if len(trials) < 3 else 2
+
+    search.stop = _Stop(search.searcher, search.searcher.plan, left)
     search.complete(next_trial(search), each_s=3.0)
     search.complete(next_trial(search), each_s=3.0)
     clock.now = 99.9
     assert not search.stop.stop_all(), "nothing is left to do of the choice"
+    assert rooms == [1], "a third of the time, for fits of 30 s"
     clock.now = 41.0
     search.complete(next_trial(search), each_s=3.0)
     assert not search.stop.stop_all(), "two fits of 30 s, but half of the time at most"

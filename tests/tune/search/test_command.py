@@ -86,6 +86,7 @@ def test_help_imports_nothing_heavy_and_states_every_default() -> None:
     )
     options = [line for line in shown.stdout.splitlines() if line.startswith("  --")]
     flags = [
+        "--single",
         "--retrain-on-all",
         "--skip-bad",
         "--shared-cache",
@@ -96,7 +97,7 @@ def test_help_imports_nothing_heavy_and_states_every_default() -> None:
         "--json",
     ]
     flags += ["--list-spaces", "--help"]
-    assert len(options) == 51
+    assert len(options) == 52
     assert shown.stdout.count("[default:") == len(options) - len(flags)
     heavy = (
         "import sys, tune.search.__main__; "

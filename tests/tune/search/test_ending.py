@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from tune.runs.holdout_record import HoldoutScore
 from tune.runs.record import SearchRecord
 from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import PRESET, records
-from tune.search import ending
+from tune.search import ending, summary
 from tune.search.options import SearchOptions
 from tune.selection import choice
 from tune.selection.finalists import Design
@@ -137,7 +138,7 @@ def test_the_gain_is_of_the_repeats_of_both(run_and_faces: tuple[SearchRun, Face
     assert made.gain.low < made.gain.mean < made.gain.high < 0
     assert made.gain.verdict == "worse", "by the search's own scores it is 0.3 better"
     expected = f"Gain over the preset, 2 repeats: {made.gain.mean:+.4f} [{made.gain.low:+.4f}, {made.gain.high:+.4f}]"
-    lines = ending.summary(run, records(run), Outcome(Reason.FINISHED, 0), reported=False)
+    lines = summary.summary(run, records(run), Outcome(Reason.FINISHED, 0), reported=False)
     assert f"{expected}, worse." in lines
     assert not any("too high" in line for line in lines)
     page = "".join(sections(made))
@@ -146,7 +147,7 @@ def test_the_gain_is_of_the_repeats_of_both(run_and_faces: tuple[SearchRun, Face
 
     (also,) = {one.trial_id for one in choose(run, faces, Design(3, 2)).finalists if one.trial_id == "0000"}
     assert also == the_choice(run).winner_id
-    lines = ending.summary(run, records(run), Outcome(Reason.FINISHED, 0), reported=False)
+    lines = summary.summary(run, records(run), Outcome(Reason.FINISHED, 0), reported=False)
     assert "The winner is the preset's own recipe." in lines
 
 
@@ -170,19 +171,25 @@ def test_time_is_left_for_the_fits_that_are_not_done(run_and_faces: tuple[Search
     run, faces = run_and_faces
     plan = plan_of(SPACE, 9)
     options = SearchOptions(space="freezing", finalists=2, repeats=2)
-    left = ending.fits_left(run, options, plan)
-    assert left(records(run)) == 2 * (2 + 1), "two finalists, each perhaps stopped early"
+    counts = ending.fits_left(run, options, plan)
+
+    def left(room: float = math.inf) -> int:
+        return counts(records(run), room)
+
+    assert [left(), left(5), left(1)] == [2 * (2 + 1), 3, 3], "two finalists, each perhaps stopped early, or one"
     add_trial(run, [0.5], {"lr_head": 1e-2})
-    assert left(records(run)) == 2 + 3, "the repeats of one, and another finalist"
-    add_trial(run, [0.4], {"lr_head": 1e-3})
+    assert [left(), left(5), left(4)] == [2 + 3, 2 + 3, 2], "the repeats of one, and another finalist if there is room"
+    add_trial(run, [0.4], {"lr_head": 1e-3}, state=STOPPED)
+    assert [left(), left(5), left(4)] == [5, 5, 2], "the second one is trained to its end as well"
+    assert choice.affordable(run, records(run), faces, DESIGN, 4) == (Design(1, 2), 2)
     let_answer(run, faces, DESIGN, (0, 1), one_knows)
-    assert left(records(run)) == 0
+    assert [left(), left(0)] == [1, 0], "that is left"
     on_all = ending.fits_left(run, options.model_copy(update={"retrain_on_all": True}), plan)
-    assert on_all(records(run)) == 1
+    assert on_all(records(run), math.inf) == 2
     add_trial(run, [0.6], {"lr_head": 1e-1})
-    assert left(records(run)) == 2, "the repeats of the new best one"
+    assert left() == 2, "the repeats of the new best one"
     nobody = ending.fits_left(run, options.model_copy(update={"finalists": 0}), plan)
-    assert nobody(records(run)) == plan.fits_after
+    assert nobody(records(run), math.inf) == plan.fits_after
 
 
 def test_fits_beside_the_choice_that_were_interrupted_are_the_outcome() -> None:
@@ -197,7 +204,7 @@ def test_the_end_says_what_to_do_next_and_names_what_is_there(tmp_path: Path, mo
     run, where = SearchRun.create(tmp_path / "a b", "one", SearchRecord(call={})), f"'{tmp_path}/a b/one/best'"
     monkeypatch.setattr(sys, "prefix", "/elsewhere")
     demo, own = (SearchOptions(space="freezing", data=data, weights="none") for data in (None, tmp_path))
-    lines = ending.what_next(run, demo, exported=True, reported=True)
+    lines = summary.what_next(run, demo, exported=True, reported=True)
     assert [line.strip() for line in lines if line.startswith("  ")] == [
         f"python -m webbrowser file://{tmp_path}/a%20b/one/report.html",
         f"python -m tune.dashboard '{tmp_path}/a b/one'",
@@ -205,10 +212,10 @@ def test_the_end_says_what_to_do_next_and_names_what_is_there(tmp_path: Path, mo
         f"python -m maskcls.predict --bundle {where} --images DIR --out submission.csv",
         "python -m tune.search --space freezing --data DIR",
     ]
-    assert all(len(line) <= ending.WIDTH for line in lines if not line.startswith("  "))
-    assert ending.what_next(run, own, exported=True, reported=True) == lines[:-2]
-    assert ending.what_next(run, own, exported=False, reported=True) == lines[:4]
-    assert ending.what_next(run, demo, exported=False, reported=False) == []
+    assert all(len(line) <= summary.WIDTH for line in lines if not line.startswith("  "))
+    assert summary.what_next(run, own, exported=True, reported=True) == lines[:-2]
+    assert summary.what_next(run, own, exported=False, reported=True) == lines[:4]
+    assert summary.what_next(run, demo, exported=False, reported=False) == []
 
 
 def test_an_environment_in_this_folder_that_is_not_active_is_to_be_activated(
@@ -219,7 +226,7 @@ def test_an_environment_in_this_folder_that_is_not_active_is_to_be_activated(
     monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
 
     def first_command() -> str:
-        return ending.what_next(run, SearchOptions(space="freezing"), exported=True, reported=False)[1]
+        return summary.what_next(run, SearchOptions(space="freezing"), exported=True, reported=False)[1]
 
     monkeypatch.setenv("VIRTUAL_ENV", str(tmp_path / ".venv"))
     assert first_command().startswith("  python -m maskcls.serve")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from maskcls.serving.bundle import read_manifest
 from tests import commands
 from tests.tune.runs.documented_events import documented_keys, read_events
 from tests.tune.searches import table
@@ -145,8 +146,12 @@ def test_repeats_choice_and_holdout_are_the_records(followed: tuple[SearchRun, E
     search = run.record()
     (choice,), (holdout,), (done,) = (of(found, event) for event in ("choice", "holdout", "done"))
     assert search.choice is not None
-    for key in ("winner", "validation_f1", "model_validation_f1", "mean", "spread", "finalists", "preset", "gain"):
+    for key in ("winner", "validation_f1", "mean", "spread", "finalists", "preset", "gain"):
         assert choice[key] == search.choice[key]
+    (winner,) = (one for one in choice["finalists"] if one["trial"] == choice["winner"])
+    assert choice["model_validation_f1"] == (winner["to_end"] or winner)["validation_f1"], "of its own model"
+    assert holdout["validation_f1"] == search.choice["model_validation_f1"]
+    assert holdout["models"] == len(read_manifest(run.best)["classifiers"])
     for key in ("f1", "low", "high", "people", "photos"):
         assert holdout[key] == search.choice["holdout"][key]
     assert (holdout["optimism"], holdout["evaluations"]) == (search.choice["optimism"], 1)

@@ -341,7 +341,7 @@ def test_a_command_and_its_options_agree(main: Any, kind: type[SharedOptions]) -
 @pytest.mark.parametrize(
     ("kind", "kept", "merged", "derived"),
     [
-        (SearchOptions, SearchOptions.KEPT, {"learn_from", "retrain_on_all"}, set()),
+        (SearchOptions, SearchOptions.KEPT, {"learn_from", "retrain_on_all", "single"}, set()),
         (CompareOptions, (), {"vary", "seeds", "equal_time", "storage"}, {"one_at_a_time"}),
     ],
 )

@@ -20,7 +20,7 @@ from tune.runs import leaderboard
 from tune.runs.folder import SearchRun
 from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import DUPLICATE, ORIGIN, STATE, Record, open_study, records
-from tune.search import ending as handover
+from tune.search import summary as handover
 from tune.search.progress import Progress
 from tune.states import TrialState
 

@@ -11,27 +11,37 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import torch
 
 from maskcls.data.dataset import FaceDataset
 from maskcls.errors import CallError, Missing
-from maskcls.serving.bundle import read_bundle
+from maskcls.serving.bundle import read_bundle, read_manifest
+from maskcls.serving.holdout_uses import bundle_digest
 from maskcls.serving.predictor import Predictor
 from maskcls.training.checkpoint_files import files_of, weights_alone
 from maskcls.training.fit_data import scored_rows
 from maskcls.training.metrics import scores
-from tests.commands import call_module
+from tests.benchmarks.bagging import WAYS, soup, table, ways
+from tests.commands import call, call_module
 from tests.tune.answered_run import add_trained_trial, note_data
 from tests.tune.selection.small_run import fitted, small_run
 from tune.fitting.request import FitRequest
+from tune.report.page import write_report
 from tune.runs.folder import SearchRun
 from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import records
-from tune.selection.bag import averaged, find_bag
-from tune.selection.choice import write_choice
+from tune.search import ending
+from tune.search.ending import SearchOutcome
+from tune.search.options import SearchOptions
+from tune.selection.bag import averaged, find_bag, hand_over
+from tune.selection.bundle_predictions import keep_predictions, winner_predictions
+from tune.selection.choice import Choice, confirm, summary, write_choice
+from tune.selection.export import export_winner
 from tune.selection.finalists import Design, Finalist, RepeatBy, pick_winner, read_finalists, repeat_requests
 from tune.selection.fits import repeat_fit
 from tune.selection.keeping import Keeping, unneeded
-from tune.selection.record import ChoiceRecord
+from tune.selection.record import ChoiceRecord, read_choice
+from tune.upkeep.status import main as status_main
 
 DESIGN = Design(2, 2)
 
@@ -49,8 +59,8 @@ def chosen(tmp_path_factory: pytest.TempPathFactory, demo_cache: Path) -> Chosen
     """Two trials of an epoch, two folds of each, and the choice."""
     run, faces = small_run(tmp_path_factory.mktemp("bag"), demo_cache)
     note_data(run, faces)
-    for f1, width in ((0.5, 8), (0.4, 16)):
-        add_trained_trial(run, faces, f1, {"epochs": 1, "head": "mlp", "head_width": width})
+    for f1, rate in ((0.5, 1e-3), (0.4, 2e-3)):
+        add_trained_trial(run, faces, f1, {"epochs": 1, "head": "linear", "lr_head": rate})
     requests = repeat_requests(run, records(run), faces, DESIGN, cpus=1, gpus=0.0)
     for request in requests:
         fitted(request, functools.partial(repeat_fit, cache=faces.cache))
@@ -85,6 +95,22 @@ def test_the_bundle_predicts_the_mean_of_all_its_models(chosen: Chosen, tmp_path
     np.testing.assert_allclose(found, np.exp(repeat.log_probabilities), atol=1e-5)
 
 
+def test_the_benchmark_scores_the_winner_with_and_without_its_repeats(chosen: Chosen, tmp_path: Path) -> None:
+    photos = chosen.faces.photos.iloc[chosen.faces.rows("holdout")]
+    found = ways(chosen.run, photos["file"].tolist(), photos["label"].to_numpy(np.int64), tmp_path)
+    assert tuple(found) == WAYS
+    bag = read_bundle(tmp_path / f"bag-{chosen.run.name}")
+    of_all = scores(
+        photos["label"].to_numpy(np.int64), Predictor(bag).probabilities(photos["file"].tolist()).argmax(1)
+    ).f1
+    assert found["bag"][0] == pytest.approx(of_all)
+    for name, tensor in soup(bag.classifiers).models[0].state_dict().items():
+        if tensor.is_floating_point():
+            states = [each.models[0].state_dict()[name] for each in bag.classifiers]
+            torch.testing.assert_close(tensor, sum(states) / 3)
+    assert table([found, found]).splitlines()[2].startswith("| winner alone | 2 | ")
+
+
 @pytest.mark.parametrize("by", RepeatBy)
 def test_averaging_is_scored_on_models_that_left_a_person_out(chosen: Chosen, by: RepeatBy) -> None:
     faces, rows = chosen.faces, scored_rows(chosen.faces, "validation")
@@ -111,6 +137,102 @@ def test_averaging_is_scored_on_models_that_left_a_person_out(chosen: Chosen, by
     assert found.difference.people == len(faces.split.validation)
 
 
+def copied(chosen: Chosen, folder: Path) -> tuple[SearchRun, Choice]:
+    """The run again, with the winner's own model in best/, and the choice."""
+    shutil.copytree(chosen.run.path, folder / chosen.run.name)
+    run = SearchRun.open(folder / chosen.run.name)
+    export_winner(run, chosen.winner)
+    done = Outcome(Reason.FINISHED, 0)
+    return run, Choice(done, done, (chosen.winner,), chosen.winner)
+
+
+def let_best_answer(run: SearchRun, faces: FaceDataset, shift: int) -> None:
+    """What best/ is said to have predicted for the validation people: each photo's class, or the one after it."""
+    truth = faces.photos["label"].to_numpy(np.int64)[scored_rows(faces, "validation")]
+    digest = bundle_digest(read_manifest(run.best))
+    keep_predictions(run, faces, "validation", digest, 0.9 * np.eye(18)[(truth + shift) % 18] + 0.1 / 18)
+
+
+def test_a_bag_that_pays_is_what_best_holds_and_what_the_holdout_scores(
+    chosen: Chosen, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, choice = copied(chosen, tmp_path)
+    faces = chosen.faces
+    let_best_answer(run, faces, 0)
+    found = hand_over(run, faces, chosen.winner, DESIGN)
+    assert found is not None
+    assert found.pays, "the winner knows all, and its repeats have learnt next to nothing"
+    bundle = read_bundle(run.best)
+    assert len(bundle.classifiers) == 3
+    scored = confirm(run, faces, choice, run.best)
+    assert scored.bundle == bundle_digest(bundle.manifest)
+    made = read_choice(run.record())
+    assert made is not None
+    assert made.bag is not None
+    assert (made.is_bag, made.bag.models, made.bag.averaged) == (True, 3, 2)
+    assert made.model_f1 == bundle.scores["validation"]["f1"] == found.scores.f1
+    assert made.optimism == found.scores.f1 - scored.f1
+    said = summary(run)
+    assert f"best/ is a bag of 3 models: trial {chosen.winner.trial_id} and its 2 repeats." in said[1]
+    assert said[2] == made.bag.gain_text
+    assert any("validation by the models that left a person out, minus holdout" in line for line in said)
+    # The report has what those predicted who had left a person out; the whole bag is never asked about them.
+    kept = winner_predictions(run, faces, "validation", predicts=False)
+    assert kept is not None
+    np.testing.assert_allclose(np.exp(kept[2]), found.probabilities, atol=1e-6)
+    write_report(run)
+    page = run.report.read_text()
+    assert "a bag: each person by the 2 of its 3 models that left them out" in page
+    assert f"The bag of trial {chosen.winner.trial_id} and its 2 repeats, the model in best/" in page
+    shutil.rmtree(run.path / "predictions")
+    assert winner_predictions(run, faces, "validation", predicts=True) is None
+    assert call(status_main, run.path).out.splitlines()[-1] == (
+        f"Handed over: trial {chosen.winner.trial_id}, a bag of 3 models; holdout {scored.f1:.4f}."
+    )
+
+
+def test_a_bag_that_does_not_pay_leaves_the_winner_alone_in_best(chosen: Chosen, tmp_path: Path) -> None:
+    run, _ = copied(chosen, tmp_path)
+    before = (run.best / "bundle.json").read_bytes()
+    let_best_answer(run, chosen.faces, 1)
+    found = hand_over(run, chosen.faces, chosen.winner, DESIGN)
+    assert found is not None
+    assert not found.pays, "the winner knows nothing"
+    assert (run.best / "bundle.json").read_bytes() == before
+    made = read_choice(run.record())
+    assert made is not None
+    assert not made.is_bag
+    assert summary(run)[1] == "best/ holds its own model alone: averaging its 3 models does not pay."
+
+
+def test_single_hands_over_one_model_and_export_gets_it_from_a_bag(
+    chosen: Chosen, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, choice = copied(chosen, tmp_path)
+    outcome = SearchOutcome(Outcome(Reason.FINISHED, 0), choice)
+    options = SearchOptions(single=True, finalists=2, repeats=2, cache=chosen.faces.cache.path)
+    let_best_answer(run, chosen.faces, 0)
+    ending.hand_over(run, options, outcome)
+    alone = read_bundle(run.best)
+    assert len(alone.classifiers) == 1
+    assert ending.handed_over(run, options)
+    ending.hand_over(run, options.model_copy(update={"single": False}), outcome)
+    assert len(read_bundle(run.best).classifiers) == 3
+    assert not ending.handed_over(run, options), "a resume with --single has something to do"
+    said = call_module("tune.export", "--run", run.path, "--single", "--out", tmp_path / "one")
+    assert said.status == 0, said.err
+    own = read_bundle(tmp_path / "one")
+    assert bundle_digest(own.manifest) == bundle_digest(alone.manifest)
+    said = call_module("tune.export", "--run", run.path, "--timm", "--out", tmp_path / "timm")
+    assert said.status == 0, said.err
+    assert f"timm's format is of one model: the winner's own, trial {chosen.winner.trial_id}." in said.out
+    assert (
+        "of the bag in best/, which averages this model with its repeats" in (tmp_path / "timm/README.md").read_text()
+    )
+    said = call_module("tune.export", "--run", run.path, "--single", "--bag", "--out", tmp_path / "x")
+    assert (said.status, "Leave out --single" in said.err) == (2, True), said.err
+
+
 def test_of_other_finalists_no_weights_stay(chosen: Chosen, tmp_path: Path) -> None:
     shutil.copytree(chosen.run.path, tmp_path / "copy")
     run = SearchRun.open(tmp_path / "copy")
@@ -123,7 +245,7 @@ def test_of_other_finalists_no_weights_stay(chosen: Chosen, tmp_path: Path) -> N
     for file in unneeded(run, trials, keeping):
         file.unlink()
     assert len(find_bag(run, chosen.faces).repeats) == 2
-    add_trained_trial(run, chosen.faces, 0.9, {"epochs": 1, "head_width": 4})
+    add_trained_trial(run, chosen.faces, 0.9, {"epochs": 1, "head": "linear", "lr_head": 3e-3})
     assert not [file for file in unneeded(run, records(run), keeping) if run.finalists in file.parents], (
         "among more trials another one may win"
     )

@@ -109,6 +109,8 @@ def _confirmed(run: SearchRun, faces: FaceDataset, chosen: choice.Choice, trials
     assert is_made(run, DESIGN)
     assert not is_made(run, Design(2, 3))
     assert not is_made(run, Design(1, 2))
+    assert not is_made(run, Design(3, 2))
+    assert is_made(run, Design(3, 2), at_most=True), "the time had room for two"
     people = len(faces.split.holdout)
     said = choice.summary(run)
     assert said[0] == (

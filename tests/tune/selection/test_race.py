@@ -1,0 +1,87 @@
+"""A race among finalists: who is clearly worse is not repeated further, and the choice is final without it."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maskcls.data.dataset import FaceDataset
+from tests.tune.answered_run import let_answer
+from tests.tune.selection.small_run import add_trial, small_run
+from tune.report.choice import sections
+from tune.runs.folder import SearchRun
+from tune.runs.study import PRESET, SAMPLED, records
+from tune.selection import choice
+from tune.selection.finalists import Design, repeat_requests
+from tune.selection.race import fit_seconds, fits_in
+from tune.selection.record import read_choice
+from tune.states import TrialState
+
+DESIGN = Design(3, 3)
+
+
+def last_is_bad(candidate: int, truth: np.ndarray) -> np.ndarray:
+    """Candidates 0 and 1 err in every fifth photo, the others always."""
+    errs = (np.arange(len(truth)) % 5 == candidate) | (candidate > 1)
+    return np.eye(18)[np.where(errs, (truth + 1) % 18, truth)]
+
+
+def raced(folder: Path, cache: Path, *, origin: str = SAMPLED) -> tuple[SearchRun, FaceDataset]:
+    """Three finalists, of which the third was stopped early, lacks its last repeat and is bad in the others."""
+    run, faces = small_run(folder, cache)
+    for number, f1 in enumerate((0.6, 0.5)):
+        add_trial(run, [f1], {"lr_head": 1e-2 + number})
+    stopped = origin != PRESET
+    state = TrialState.STOPPED_EARLY if stopped else TrialState.COMPLETE
+    add_trial(run, [0.4], {"lr_head": 1e-3}, state=state, origin=origin)
+    let_answer(run, faces, DESIGN, (0, 1, 2), last_is_bad)
+    last = repeat_requests(run, records(run), faces, DESIGN, cpus=1, gpus=0.0)[-1]
+    assert (last.trial, last.repeat) == ("0002", 2)
+    shutil.rmtree(last.folder)
+    return run, faces
+
+
+def test_who_is_clearly_worse_is_left_out_and_the_choice_is_final(tmp_path: Path, demo_cache: Path) -> None:
+    run, faces = raced(tmp_path, demo_cache)
+    trials = records(run)
+    assert choice.fits_to_do(run, trials, faces, DESIGN) == [], "neither its repeat nor its training to the end"
+    chosen = choice.choose(run, trials, faces, DESIGN, parallel=1, cpus=1, gpus=0.0, cache=faces.cache)
+    assert chosen.is_final
+    assert (chosen.outcome.remaining, chosen.others.remaining) == (0, 0)
+    assert [one.has_lost for one in chosen.finalists] == [False, False, True]
+    made = read_choice(run.record())
+    assert made is not None
+    assert [one.has_lost for one in made.finalists] == [False, False, True]
+    (line,) = made.finalists[2].missing
+    assert line.startswith("repeat 3: left out, worse by 2 repeats (-")
+    assert f"Trial 0002, {line}" in choice.summary(run)
+    assert line in "".join(sections(made))
+
+
+def test_with_two_finalists_nobody_is_left_out(tmp_path: Path, demo_cache: Path) -> None:
+    run, faces = raced(tmp_path, demo_cache)
+    trials = [one for one in records(run) if one.trial_id != "0001"]
+    labels = [one.label for one in choice.fits_to_do(run, trials, faces, replace(DESIGN, finalists=2))]
+    assert labels == ["trial 0002, repeat 3 of 3", "trial 0002, to its end"]
+
+
+def test_the_preset_is_repeated_for_the_gain_however_bad_it_is(tmp_path: Path, demo_cache: Path) -> None:
+    run, faces = raced(tmp_path, demo_cache, origin=PRESET)
+    labels = [one.label for one in choice.fits_to_do(run, records(run), faces, DESIGN)]
+    assert labels == ["trial 0002, repeat 3 of 3"]
+
+
+def test_fits_in_turn_have_room_by_the_pace_of_the_best(tmp_path: Path, demo_cache: Path) -> None:
+    run, _ = small_run(tmp_path, demo_cache)
+    assert fit_seconds([], 6) == 0
+    assert fits_in(100.0, 0.0, 2) == float("inf"), "nothing is known of the pace"
+    trials = [
+        replace(add_trial(run, [f1], {"lr_head": f1}), seconds=s)
+        for f1, s in ((0.5, 8.0), (0.2, 5.0), (0.3, 4.0), (0.1, 90.0))
+    ]
+    assert fit_seconds(trials, 6) == pytest.approx(48.0), "an epoch each; the slowest of the three best"
+    assert [fits_in(seconds, 48.0, 2) for seconds in (150.0, 95.0, 10.0)] == [6, 2, 2], "one turn in any case"

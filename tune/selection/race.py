@@ -1,0 +1,77 @@
+"""How far finalists are repeated: as many of them as a time budget has room for, and none that has lost already.
+
+A finalist has lost when the paired difference of its repeats and the leader's (`tune.statistics.paired`), over two or
+more repeats of both, lies below zero with its whole interval. It is not repeated further, nor trained to its end. The
+idea is that of Hoeffding races (Maron and Moore, The Racing Algorithm, Artificial Intelligence Review 11, 1997), with
+the intervals that all comparisons have here; these are looked at more than once, which makes a wrong verdict somewhat
+likelier than one in twenty. The two best by their means go on in any case, so that the winner has somebody beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tune.runs import leaderboard
+from tune.runs.study import Record
+from tune.selection.finalists import NOT_DONE, Finalist, pick_winner
+from tune.selection.gain import repeats_difference
+from tune.statistics.paired import Difference, Verdict
+
+if TYPE_CHECKING:
+    from maskcls.data.dataset import FaceDataset
+
+AT_LEAST = 2
+"""Repeats that a difference needs for an interval, and so for a verdict."""
+IN_THE_RACE = 2
+"""How many of the best go on whatever the interval."""
+_PACE_OF = 3
+"""A fit takes what one of so many best trials took, the slowest."""
+
+
+def fit_seconds(trials: Sequence[Record], epochs: int) -> float:
+    """Estimate the seconds of a fit of so many epochs by the best trials so far; 0 before one has ended an epoch."""
+    timed = [record for record in trials if record.epochs and record.seconds]
+    best = leaderboard.ranked(timed)[:_PACE_OF]
+    return epochs * max((record.seconds / record.epochs for record in best), default=0.0)
+
+
+def fits_in(seconds: float, a_fit_s: float, at_a_time: int) -> float:
+    """How many fits have room in so many seconds, at least one turn of them; inf where a fit's time is not known."""
+    return max(1, math.floor(seconds / a_fit_s)) * at_a_time if a_fit_s else math.inf
+
+
+def losers(finalists: Sequence[Finalist], faces: FaceDataset) -> dict[str, Difference]:
+    """Return the difference to the leader of each finalist that has lost, by its trial's id.
+
+    Raises DataError where two repeats have predictions for different photos.
+    """
+    leader = pick_winner(finalists)
+    ranked = sorted((one for one in finalists if one.repeats), key=lambda one: -one.mean)
+    go_on = {one.trial_id for one in ranked[:IN_THE_RACE]}
+    if leader is None:
+        return {}
+    found = {}
+    for one in finalists:
+        difference = None if one.trial_id in go_on else repeats_difference(leader, one, faces)
+        if difference is not None and difference.verdict == Verdict.WORSE:
+            found[one.trial_id] = difference
+    return found
+
+
+def left_out(finalist: Finalist, lost: Difference) -> Finalist:
+    """The finalist that has lost by that difference: it is the reason of all that is not done of it."""
+    why = why_lost(lost)
+    failed = tuple(
+        line.removesuffix(NOT_DONE) + why if line.endswith(f": {NOT_DONE}") else line for line in finalist.failed
+    )
+    unfinished = why if finalist.unfinished == NOT_DONE else finalist.unfinished
+    has_lost = (failed, unfinished) != (finalist.failed, finalist.unfinished)
+    return replace(finalist, failed=failed, unfinished=unfinished, has_lost=has_lost)
+
+
+def why_lost(lost: Difference) -> str:
+    """Why a finalist is left out, in a few words."""
+    return f"left out, worse by {lost.n} repeats ({lost.mean:+.4f} [{lost.low:+.4f}, {lost.high:+.4f}])"
