@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE =
 .PHONY: search test lint soak cluster-test contracts monitoring clean
 
 search: .venv/installed
-	$(BIN)/python -m tune.search --space backbones --scale cpu
+	$(BIN)/python -m tune.search --space backbones --scale cpu --preset contest-2021
 
 test: .venv/installed lint
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not soak"

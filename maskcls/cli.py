@@ -87,7 +87,9 @@ Extra = Annotated[
         show_default="none",
     ),
 ]
-Preset = Annotated[str, typer.Option("--preset", help="Named recipe to start from: contest-2021 or fine-tune.")]
+Preset = Annotated[
+    str, typer.Option("--preset", help="Named recipe to start from: faces-2026, fine-tune or contest-2021.")
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="key=value: fix a recipe's value; may be repeated.", show_default="none"),

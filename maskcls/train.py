@@ -56,7 +56,7 @@ def main(
     out: Out,
     trial: Trial = None,
     data: cli.Data = None,
-    preset: cli.Preset = "contest-2021",
+    preset: cli.Preset = "faces-2026",
     set_: cli.Set = None,
     weights: cli.Weights = None,
     scale: cli.Scale = "auto",

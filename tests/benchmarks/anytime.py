@@ -7,8 +7,8 @@ has been chosen. The photos are --data, in the contest's layout; the score is on
 - maskcls: `maskcls search` with --time-budget, a run for each time. Its choice counts in the time.
 - random search: the same code with `--sampler random --scheduler none --finalists 0`, one run of the longest time. At
   each time the best by validation of the trials that had ended is scored.
-- plain Ray Tune: tests/benchmarks/plain_ray.py, one run of the longest time. At each time the best epoch by validation
-  of all trials is scored.
+- plain Ray Tune: tests/benchmarks/plain_ray.py, one run of the longest time, from the contest project's recipe: a
+  preset is a part of this product. At each time the best epoch by validation of all trials is scored.
 
 Round r has seed and split r on every side, so that rounds are different searches over different people. A side of a
 round that was measured is kept under --out, so the same command goes on where it was interrupted. Run it where nothing
@@ -37,6 +37,7 @@ from maskcls.data.demo.folder import ANSWERS, draw
 from maskcls.errors import CallError
 from maskcls.stores.cache_options import CacheOptions
 from maskcls.training.metrics import scores
+from maskcls.training.presets import CONTEST_PRESET
 from tests.benchmarks import report
 from tests.benchmarks.against_ray import plain_job
 from tests.benchmarks.process_tree import usage
@@ -196,7 +197,8 @@ def plain_ray_tune(asked: Asked, number: int, there: Path) -> list[Scored]:
     faces = prepare(asked.data, split_seed=number, cache=CacheOptions(there / "unused"))
     options = {name: getattr(asked, name) for name in ("space", "epochs", "image_size", "weights")}
     plan = resolve(
-        SearchOptions(**options, set=list(asked.set), scale="cpu", seed=number, parallel=2), cluster.here()
+        SearchOptions(**options, preset=CONTEST_PRESET, set=list(asked.set), scale="cpu", seed=number, parallel=2),
+        cluster.here(),
     ).plan
     settings = {
         "space": asked.space,

@@ -114,7 +114,11 @@ def test_the_bundle_says_what_it_is(faces: Path, cache: Path, tmp_path: Path) ->
         ),
         (["--set", "frozen_stages=6"], 2, "frozen_stages: Input should be less than or equal to 5, but got 6."),
         (["--set", "backbone=resnet_10t"], 2, "timm does not know the backbone 'resnet_10t'. Close: "),
-        (["--preset", "contest-2022"], 2, "There is no preset 'contest-2022'. Presets: contest-2021, fine-tune."),
+        (
+            ["--preset", "contest-2022"],
+            2,
+            "There is no preset 'contest-2022'. Presets: contest-2021, fine-tune, ",
+        ),
         (["--scale", "tpu"], 2, "There is no scale 'tpu'. Scales: auto, gpu, cpu."),
         (["--device", "cuda:99"], 2, "--device cuda:99 cannot be used: "),
         (["--weights", "/no/such/folder"], 2, "--weights /no/such/folder: there is no such folder."),

@@ -49,7 +49,7 @@ def main(
     out: Out = None,
     limit: Limit = 200,
     folds: Folds = 5,
-    preset: cli.Preset = "contest-2021",
+    preset: cli.Preset = "faces-2026",
     set_: cli.Set = None,
     weights: cli.Weights = None,
     scale: cli.Scale = "auto",

@@ -61,6 +61,7 @@ class CompareOptions(SharedOptions):
     WORK: ClassVar[str] = "a comparison"
     RECIPE_OPTIONS: ClassVar[Mapping[str, str]] = {"seed": "--seeds", "weights": "--weights"}
 
+    preset: str = Field(presets.CONTEST_PRESET, description="recipe to start from")
     vary: dict[str, list[Any]] = Field({}, description="values to compare, by recipe key")
     study: Annotated[str | None, AfterValidator(_study_name)] = Field(
         None, description="a declared list of comparisons"

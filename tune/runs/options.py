@@ -199,11 +199,14 @@ class SharedOptions(BaseModel):
     def to_config(self) -> dict[str, Any]:
         """What a file for --config states so that a new run gets these options, the run's name excepted.
 
-        An option is left out if it would have the same value without being stated.
+        An option is left out if it would have the same value without being stated, except the preset: another version
+        may have another default.
         """
         values = self.model_dump(mode="json") | {"runs": str(self.runs.absolute())}
         names = (*self.CALL, *(name for name in self.COMMAND if name not in ("resume", "new_run_from", "plan")))
-        return {name: values[name] for name in names if getattr(self, name) != self._if_not_stated(name)}
+        return {
+            name: values[name] for name in names if name == "preset" or getattr(self, name) != self._if_not_stated(name)
+        }
 
     def _if_not_stated(self, name: str) -> object:
         """The value that an option would have beside the others; some defaults depend on these."""

@@ -129,7 +129,7 @@ def test_a_folder_is_audited_by_fits_of_its_folds_which_are_kept(
     table = read_corrections(str(out / "corrections.csv"))
     assert f"{len(table.rows)} doubtful label" in first.out
     assert (
-        "2 fits of test_resnet (contest-2021, 1 epoch), each for the people of one fold"
+        "2 fits of test_resnet (faces-2026, 1 epoch), each for the people of one fold"
         in (out / "audit.html").read_text()
     )
     again = audited(*words, "--limit", 1)

@@ -17,7 +17,7 @@ from maskcls.text import meant
 from search_spaces import SpaceError, defined_in
 from tune.compare import treatments
 
-NAMES: tuple[str, ...] = ("contest", "decision", "gaps")
+NAMES: tuple[str, ...] = ("contest", "decision", "gaps", "start")
 """The studies that come with the package, each a module of this one."""
 
 
