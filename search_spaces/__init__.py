@@ -123,7 +123,8 @@ class Setting:
     whether photos can be cut to the face.
 
     `fixed` holds what `Space.pinned` fixes: for a choice that must go with a value which would be asked for only
-    later, or not at all.
+    later, or not at all. `ranking` holds backbones, the most promising first, where they were ranked before any was
+    trained: points follow it, and what is drawn does not.
     """
 
     scale: Literal["cpu", "gpu"]
@@ -131,6 +132,12 @@ class Setting:
     pretrained: bool = True
     finds_faces: bool = True
     fixed: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    ranking: tuple[str, ...] = ()
+
+    def ranked(self, backbones: Sequence[str]) -> list[str]:
+        """Return the backbones in the order of the ranking, those that are not in it last, as they came."""
+        places = {backbone: place for place, backbone in enumerate(self.ranking)}
+        return sorted(backbones, key=lambda backbone: places.get(backbone, len(places)))
 
 
 def _nothing(setting: Setting) -> list[Any]:

@@ -4,7 +4,7 @@
 
 Backbone, frozen stages and learning rates are the preset's. The answer depends on what is frozen: with a frozen
 backbone no augmentation at all won in a prototype (+.034 with a linear head, +.062 with an mlp), so `none` is one of
-the choices; ask again with `--preset fine-tune` for backbones that are trained.
+the choices; ask again with `--preset contest-2021` for a backbone that is frozen.
 
 `augmentation` says which kinds there are: none, geometry, colour, or both. The GPU scale draws each strength of a kind
 by itself. The CPU scale has trials for fewer parameters: `augment_geometry` and `augment_colour` multiply the contest

@@ -13,6 +13,9 @@ Licences. Only weights that may be used commercially as timm's own configuration
 ResNeXt comes with torchvision's weights, not with Facebook's (CC-BY-NC), ConvNeXt with the in12k ones, and ConvNeXt V2
 not at all.
 
+Points. Where several backbones have weights, a search ranks them by their features before it trains any
+(docs/anytime.md), and the points follow that order. The starts themselves are `portfolio.json`'s.
+
 Bounds. Photos: the project used 256 px, the winners 380 and 384; a transformer built for 224 px stays there. Head,
 frozen stages and learning rates: `search_spaces.freezing`.
 """
@@ -21,8 +24,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from search_spaces import Setting, Space, Suggest, weighted
+from search_spaces import Setting, Space, Suggest, asked, weighted
 from search_spaces.freezing import body, drawable, head
+from search_spaces.portfolio import PROJECT, STARTS, TRANSFORMER
 
 BACKBONES = {
     "gpu": (
@@ -60,6 +64,12 @@ UNTRAINED = {
 }
 IMAGE_SIZES = {"gpu": (224, 256, 384), "cpu": (96, 112, 128)}
 UNTRAINED_SIZES = {"gpu": IMAGE_SIZES["gpu"], "cpu": (32, 48, 64)}
+FIRST = (
+    *("tf_efficientnet_b4.ns_jft_in1k", "convnext_small.in12k_ft_in1k", "tf_efficientnetv2_s.in21k_ft_in1k"),
+    *("resnet10t", "mobilenetv3_small_100"),
+)
+"""Backbones to begin with where none was ranked: the contest's best entry's and newer ones; small quick ones.
+"""
 # Windows and position embeddings are laid out for this size; another one has to be resampled.
 FIXED_SIZE = 224
 _FIXED = ("vit_", "swin_", "tiny_vit_")
@@ -79,56 +89,45 @@ def sizes(setting: Setting) -> tuple[int, ...]:
 
 
 def points(setting: Setting) -> list[dict[str, Any]]:
-    """The contest project's own choices, in the order of its steps, then what scored better than they did."""
-    tried = _GPU_POINTS if setting.scale == "gpu" else _CPU_POINTS if setting.pretrained else _UNTRAINED_POINTS
-    served = [point for point in tried if setting.has_weights(point["backbone"])]
-    fitting = [{**point, "image_size": min(point["image_size"], max(sizes(setting)))} for point in served]
-    return drawable(fitting, setting)
+    """What starts well on the backbones that were ranked first, then what the contest project did.
+
+    The best start is tried on two backbones, the other starts on the first of them. Of backbones that were not ranked,
+    the contest's winner and its kin come first.
+    """
+    if not setting.pretrained and setting.scale == "cpu":
+        served = [point for point in _UNTRAINED_POINTS if setting.has_weights(point["backbone"])]
+        return drawable(served, setting)
+    order = setting.ranked(sorted(weighted(backbones(setting), setting), key=_place))
+    tried = [_start(order[0], setting, 0), *(_start(backbone, setting, 0) for backbone in order[1:2])]
+    tried += [_start(order[0], setting, n) for n in range(1, len(STARTS[setting.scale]))]
+    tried += [dict(point) for point in PROJECT[setting.scale] if setting.has_weights(point["backbone"])]
+    once: list[dict[str, Any]] = []  # a transformer has one start
+    once += [point for at, point in enumerate(tried) if point not in tried[:at]]
+    return [asked(suggest, setting, point) for point in drawable(once, setting)]
 
 
-_PROJECT = {
-    "image_size": 256,
-    "frozen_stages": 5,
-    "head": "mlp",
-    "lr_head": 1e-4,
-    "head_width": 4096,
-    "head_dropout": 0.5,
-}
-_GPU_POINTS: tuple[dict[str, Any], ...] = (
-    {"backbone": "efficientnet_b0.ra_in1k", **_PROJECT},
-    {"backbone": "efficientnet_b5.sw_in12k_ft_in1k", **_PROJECT},
-    {"backbone": "tf_efficientnet_b7.ns_jft_in1k", **_PROJECT},
-    {"backbone": "resnext101_32x8d.tv_in1k", **_PROJECT},
-    # Rank 14 of 220: the project's recipe, but fine-tuned: macro F1 .7784 against .6951.
-    {"backbone": "resnext101_32x8d.tv_in1k", **_PROJECT, "frozen_stages": 0, "lr_body": 1e-4},
-    # Rank 1 of the fourth cohort fine-tuned this backbone at 380 px: .8000.
-    {
-        "backbone": "tf_efficientnet_b4.ns_jft_in1k",
-        "image_size": 384,
-        "frozen_stages": 0,
-        "lr_body": 1e-4,
-        "head": "linear",
-        "lr_head": 1e-3,
-    },
-)
-_SMALL = {"image_size": 112, "frozen_stages": 1, "lr_body": 1e-3, "head": "linear", "lr_head": 2e-3}
-_CPU_POINTS: tuple[dict[str, Any], ...] = (
-    # The project's first step at this scale: a frozen EfficientNet; then fine-tuning, which beat freezing all.
-    {
-        "backbone": "efficientnet_lite0",
-        "image_size": 112,
-        "frozen_stages": 5,
-        "head": "mlp",
-        "lr_head": 1e-3,
-        "head_width": 512,
-        "head_dropout": 0.5,
-    },
-    {"backbone": "resnet10t", **_SMALL},
-    {"backbone": "mobilenetv3_small_100", **_SMALL},
-)
+def _place(backbone: str) -> int:
+    """Where a backbone stands that was not ranked."""
+    return FIRST.index(backbone) if backbone in FIRST else len(FIRST)
+
+
+def _start(backbone: str, setting: Setting, n: int) -> dict[str, Any]:
+    """The nth start for a backbone, at the preset's size of photos; of a transformer, always its own."""
+    size = {"gpu": 384, "cpu": 112}[setting.scale]
+    start = TRANSFORMER if backbone.startswith(_FIXED) else STARTS[setting.scale][n]
+    return {"backbone": backbone, "image_size": size, **start}
+
+
 # On 240 drawn people, in four epochs, these had 0.73 and 0.63 (validation macro F1, one fit each).
 _UNTRAINED_POINTS: tuple[dict[str, Any], ...] = tuple(
-    {"backbone": backbone, "image_size": 48, "lr_body": 5e-3, "head": "linear", "lr_head": 5e-3}
+    {
+        "backbone": backbone,
+        "image_size": 48,
+        "lr_body": 5e-3,
+        "weight_decay": 0.0,
+        "head": "linear",
+        "lr_head": 5e-3,
+    }
     for backbone in ("test_efficientnet", "test_resnet")
 )
 

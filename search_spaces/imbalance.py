@@ -117,12 +117,11 @@ WINNER = {
 
 
 def points(setting: Setting) -> list[dict[str, Any]]:
-    """Nothing done about it; a weighted sampler with the age boundary moved; the fourth cohort's winner.
-
-    The contest project's own choices are the preset's.
+    """Nothing done about it; a weighted sampler with the age boundary moved; the fourth cohort's winner; the contest
+    project's own choices.
     """
     moved = {**PLAIN, "sampler": "weighted", "age_cut_old": 58}
-    return [asked(suggest, setting, point) for point in (PLAIN, moved, WINNER)]
+    return [asked(suggest, setting, point) for point in (PLAIN, moved, WINNER, PROJECT)]
 
 
 SPACE = Space(

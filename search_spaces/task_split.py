@@ -6,7 +6,7 @@ All seven splits, at both scales: single; shared_heads (one backbone, heads for 
 mask_genderage; advised (single with two advisers); mask_gender_ages; five_binary. They train 1, 1, 3, 3, 3, 4 and 5
 models, and an epoch costs about so many times a single one's, on two cores as on a GPU: so the known points begin with
 the cheap ones, and `--set task_split=three` looks into one alone. Backbone, frozen stages and photo size are the
-preset's; `--set frozen_stages=1` asks the same of fine-tuned backbones.
+preset's; `--set frozen_stages=5` asks the same of a frozen backbone.
 
 Sampler, class weights and the head's learning rate are drawn for all members. A split has of its own:
 
@@ -54,7 +54,7 @@ AGE_MEMBERS: dict[str, tuple[str, ...]] = {
 """Members that tell the age."""
 EVEN = ("under_30", "gender_under_30")
 """Those whose rarest label has at least half as many photos as the commonest."""
-SAMPLERS = {"gpu": ("none", "oversample", "weighted", "square_root"), "cpu": ("none", "oversample")}
+SAMPLERS = {"gpu": ("none", "oversample", "weighted", "square_root"), "cpu": ("none", "oversample", "square_root")}
 LOSS_WEIGHT = (0.5, 4.0)
 
 

@@ -254,7 +254,7 @@ def test_the_plan_trains_nothing(tmp_path: Path) -> None:
     reported = " ".join(call(*words, "--feature-store-gb", "3.5").split())
     for part in (
         "frozen_stages 0 to 5",
-        "lr_head 0.0002 to 0.01, logarithmic",
+        "lr_head 0.0005 to 0.02, logarithmic",
         "head linear | mlp",
         "Trials: 7",
         "Time: very roughly",
