@@ -63,6 +63,7 @@ class KnownParameters:
                 record.has_weights,
                 record.base_recipe,
                 fixes_views=record.fixes_views,
+                ranking=record.ranking,
             ).plan
         except (MaskclsError, SpaceError):
             return None

@@ -28,8 +28,8 @@ _JOULES_PER_WH = 3600
 
 def sections(run: SearchRun, search: SearchRecord, trials: Sequence[Record]) -> list[Section]:
     """How the search was made, and its whole record."""
-    made = _split(run) + _sessions(search.sessions) + _time(run, search, trials)
-    rest = search.flat("choice", "holdout")  # the choice has its own section
+    made = _split(run) + _ranking(search) + _sessions(search.sessions) + _time(run, search, trials)
+    rest = search.flat("choice", "holdout", "ranking")  # these have parts of their own
     whole = pairs(rest, "search.json", unfolded=False)
     return [
         section("How it was made", _data_text(search), made),
@@ -64,6 +64,18 @@ def _split(run: SearchRun) -> Html:
         counts += [int((people["age_group"] == at).sum()) for at in range(len(AGES))]
         rows.append([side, f"{len(people):,}", f"{len(photos):,}", *(f"{count:,}" for count in counts)])
     return part("The split", "", table(["side", "people", "photos", *GENDERS, *AGES], rows))
+
+
+def _ranking(search: SearchRecord) -> Html:
+    """The backbones as they were ranked before any was trained; nothing of a run without such a ranking."""
+    if not search.ranking:
+        return Html()
+    rows: list[list[str | Html]] = [
+        [each.backbone, *("–" if n is None else f"{n:.3f}" for n in (each.f1, each.logme, each.photo_ms))]
+        for each in search.ranking
+    ]
+    about = "By a linear probe on features of the untrained backbones, for people whom it left out; points follow it."
+    return part("Backbones before training", about, table(["backbone", "probe F1", "LogME", "ms per photo"], rows))
 
 
 def _sessions(sessions: Sequence[Session]) -> Html:

@@ -180,12 +180,24 @@ class SpaceRecord(JsonRecord):
     question: str = ""
 
 
+class RankedRecord(JsonRecord):
+    """A backbone as it was scored before any was trained; None where it was not."""
+
+    backbone: str
+    f1: float | None = None
+    """Of a linear probe on its features, on people whom the probe left out."""
+    logme: float | None = None
+    photo_ms: float | None = None
+    photos: int | None = None
+    """On which it was scored."""
+
+
 class SearchRecord(RunRecord):
     """search.json."""
 
     KEYS: ClassVar[tuple[str, ...]] = (
-        *("format", "created", "call", "space", "base_recipe", "notes", "has_weights", "fixes_views", "parts"),
-        *("data", "split_digest", "journal", "choice", "holdout"),
+        *("format", "created", "call", "space", "base_recipe", "notes", "has_weights", "fixes_views", "ranking"),
+        *("parts", "data", "split_digest", "journal", "choice", "holdout"),
     )
 
     space: SpaceRecord | None = None
@@ -195,6 +207,8 @@ class SearchRecord(RunRecord):
     """Each backbone that the space asked for when the run began."""
     fixes_views: bool = False
     """Whether views are fixed by `presets.fixed_views`: in runs that were begun since there is that rule."""
+    ranking: list[RankedRecord] | None = None
+    """The space's backbones, the most promising first; None where they were not ranked."""
     split_digest: str | None = None
     journal: JournalMark | None = None
     """Of the journal when the record was written; in runs that were begun since there is that note."""

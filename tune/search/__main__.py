@@ -201,7 +201,7 @@ def main(
     seed: cli.Seed = 0,
     split_seed: cli.SplitSeed = 0,
     split: cli.SplitFile = None,
-    preset: cli.Preset = "contest-2021",
+    preset: cli.Preset = "faces-2026",
     set_: cli.Set = None,
     corrections: cli.Corrections = "published",
     skip_bad: cli.SkipBad = False,

@@ -17,6 +17,7 @@ from tune.search.disk import run_bytes
 from tune.search.first_trials import initial_left
 from tune.search.options import Resolved, SearchOptions
 from tune.search.plan import GRID, MODEL_AFTER, NONE, SearchPlan, drawn_recipes, geometries, modelled, parameters
+from tune.search.ranking import PHOTOS, to_rank
 from tune.search.warm_start import preset_params
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ def print_plan(
         f"{plan.parallel} at a time, {counted(plan.cpus, 'core')}{gpus} each{_first(ahead, options.preset)}.",
         highlight=False,
     )
+    for line in [] if there else _ranked_before(plan):
+        console.print(line, highlight=False)
     console.print(sampler_line(plan, trials, ahead, ended, known), highlight=False)
     console.print(size_line(plan), highlight=False)
     stopped = "" if plan.scheduler == NONE else f"; worse trials are stopped early, by {plan.scheduler}"
@@ -87,6 +90,13 @@ def print_plan(
         f"and {_features(plan, options)}.",
         highlight=False,
     )
+
+
+def _ranked_before(plan: SearchPlan) -> list[str]:
+    """Which backbones are ranked before any trial, in a line; none where there is no choice of them."""
+    names = to_rank(plan)
+    line = f"Before: {len(names)} backbones are ranked by their features of at most {PHOTOS} photos, untrained."
+    return [line] if names else []
 
 
 def _sizes(kinds: Collection[tuple[int, str]]) -> str:

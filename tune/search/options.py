@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -20,7 +20,7 @@ from search_spaces import Setting, Space, SpaceError, get
 from tune.runs.cluster import Cluster
 from tune.runs.folder import DEFAULT_KEEP, SearchRun
 from tune.runs.options import RECORDED, SharedOptions, name_or_file
-from tune.runs.record import SearchRecord, SpaceRecord, now, refuse_contradictions
+from tune.runs.record import RankedRecord, SearchRecord, SpaceRecord, now, refuse_contradictions
 from tune.runs.shares import Share, resolve_scale, share
 from tune.search.plan import ASHA, LOGGERS, MANY, NONE, TPE, Sampler, Scheduler, SearchPlan, pinned_space
 
@@ -192,6 +192,7 @@ def resolve(
     base_recipe: Mapping[str, Any] | None = None,
     *,
     fixes_views: bool = True,
+    ranking: Sequence[RankedRecord] | None = None,
 ) -> Resolved:
     """Make the plan for the options and the machine. Precedence: preset < scale < space < explicit. Raises CallError.
 
@@ -201,19 +202,17 @@ def resolve(
         base_recipe: of a run that is resumed, which keeps it also where another version has another preset; None, or
             empty: the preset's.
         fixes_views: as of SearchPlan; a run keeps the rule that it began with.
+        ranking: of a run that is resumed, its backbones as they were ranked.
     """
-    try:
-        space = get(str(space_file or options.space))
-    except SpaceError as error:
-        raise CallError(str(error)) from None
+    space = _space(str(space_file or options.space))
     scale, notes = resolve_scale(options.scale, machine)
     explicit = options.explicit_values(seed=options.seed)
-    demo = options.data is None
-    preset = Recipe.checked(base_recipe) if base_recipe else None
-    base = preset or presets.base_recipe(options.preset, scale, explicit, demo=demo)
+    base = Recipe.checked(base_recipe) if base_recipe else None
+    base = base or presets.base_recipe(options.preset, scale, explicit, demo=options.data is None)
     served = _Weights(options.weights, has_weights or {})
     finds_faces = not model_file.why_not() or FACE_CROP in explicit
     setting = Setting("gpu" if scale == "gpu" else "cpu", served, options.weights != weights.NONE, finds_faces)
+    setting = replace(setting, ranking=tuple(each.backbone for each in ranking or ()))
     if not setting.pretrained and "frozen_stages" not in explicit:
         notes.append("Weights are random, so nothing is frozen.")
     pinned, pins = pinned_space(space, explicit, setting)
@@ -222,7 +221,7 @@ def resolve(
     from tune.search.samplers import check_serves  # imports optuna, which reading a run's options need not wait for
 
     check_serves(options.sampler, pinned, setting)
-    trials = MANY if options.trials is None else options.trials
+    trials = options.trials or MANY
     shared = share(options, machine, scale, at_a_time(trials))
     plan = SearchPlan(
         space=pinned,
@@ -243,6 +242,14 @@ def resolve(
     )
     plan = replace(plan, base=Recipe.checked(plan.recipe({})))
     return Resolved(plan, space, tuple(notes), served.known)
+
+
+def _space(name_or_file: str) -> Space:
+    """The space of that name, or the one that a file defines. Raises CallError."""
+    try:
+        return get(name_or_file)
+    except SpaceError as error:
+        raise CallError(str(error)) from None
 
 
 def _left_out(space: Space, setting: Setting, folder: str) -> list[str]:

@@ -174,6 +174,14 @@ def geometries(plan: SearchPlan) -> set[tuple[int, str]]:
     return {(values["image_size"], values["face_crop"]) for values in all_values}
 
 
+def size_of(plan: SearchPlan, backbone: str) -> int:
+    """The size of the base's photos, px; of a backbone for which the space draws no size, the space's own."""
+    drawn = _Recorder()
+    overrides = plan.space.pinned({"backbone": backbone}).suggest(drawn, plan.setting)
+    drawn_size = "image_size" in drawn.domains
+    return plan.base.image_size if drawn_size else overrides.get("image_size", plan.base.image_size)
+
+
 def pinned_space(space: Space, explicit: Mapping[str, Any], setting: Setting) -> tuple[Space, list[str]]:
     """The space with explicit values fixed, and which of its parameters that fixes.
 

@@ -174,6 +174,7 @@ def _resume(stated: SearchOptions, place: str, caller: Caller) -> int:
             record.has_weights,
             record.base_recipe,
             fixes_views=record.fixes_views,
+            ranking=record.ranking,
         )
         if options.finalists:
             design_of(options)
@@ -269,7 +270,6 @@ def _search(options: SearchOptions, resolved: Resolved, run: SearchRun, there: C
     say_all(loggers.where(name, run) for name in options.log)
     check_nodes(run, [plan.base.weights], shares_run=options.storage is None, sees_photos=not options.ships)
     objective = functools.partial(run_fit, cache=options.cache_options, shared=plan.shares_features)
-    began = time.monotonic()
     # What was chosen was chosen among other trials; its fits are kept, so choosing again trains only what is missing.
     run.write_record(run.record().changed(choice=None))
     session = Session.begun(
@@ -277,6 +277,11 @@ def _search(options: SearchOptions, resolved: Resolved, run: SearchRun, there: C
     )
     ships = options.ships and options.address is not None
     with noted(run, session) as note, shipping(run.path, options.cache_options, wanted=ships):
+        ranked, plan = _ranked(plan, run, options)
+        if ranked.reason == Reason.INTERRUPTED:
+            note(ranked.reason)
+            return hand_over(run, options, SearchOutcome(replace(ranked, remaining=plan.trials)))
+        began = time.monotonic()
         study_for_space(open_study(run), plan, _fingerprint(options, run))
         to_follow = fits_left(run, options, plan)
         with _study_copied(options, run) as copies:
@@ -294,6 +299,22 @@ def _search(options: SearchOptions, resolved: Resolved, run: SearchRun, there: C
             outcome = replace(outcome, retrained=retrain(run, options, plan, _left_s(plan, began), outcome.chosen))
         note(outcome.reason)
     return hand_over(run, options, outcome)
+
+
+def _ranked(plan: SearchPlan, run: SearchRun, options: SearchOptions) -> tuple[Outcome, SearchPlan]:
+    """Rank the space's backbones, if that was not done before the first trial; the plan knows the order from then on.
+
+    Of a time budget the plan has what the ranking has left.
+    """
+    from tune.runs.study import trials_of
+    from tune.search.ranking import rank, to_rank
+
+    if run.record().ranking is not None or trials_of(run) or not to_rank(plan):
+        return Outcome(Reason.FINISHED, 0), plan
+    began = time.monotonic()
+    outcome, order = rank(plan, run, options.cache_options)
+    left_s = _left_s(plan, began)
+    return outcome, replace(plan, setting=replace(plan.setting, ranking=order), time_budget_s=left_s)
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def test_without_a_gpu_the_scale_is_cpu_and_says_so(tmp_path: Path) -> None:
     assert found.plan.setting.scale == "cpu"
     assert found.plan.base.backbone == "resnet10t"
     assert found.notes[0].startswith("No GPU was found: CPU scale")
-    assert resolved(2, 1).plan.base.backbone == "resnext101_32x8d.tv_in1k"
+    assert resolved(2, 1).plan.base.backbone == "tf_efficientnet_b4.ns_jft_in1k"
     assert resolved(2, 0, scale="gpu").plan.setting.scale == "gpu"
 
 
@@ -194,7 +194,7 @@ def test_limits_of_photos_are_a_runs_own_and_reach_its_workers(monkeypatch: pyte
 
 
 def test_the_preset_is_a_point_of_the_space_where_all_its_values_lie_in_it(tmp_path: Path) -> None:
-    plan = resolved(2, 0, data=tmp_path).plan
+    plan = resolved(2, 0, data=tmp_path, preset="contest-2021").plan
     assert preset_params(plan) == {
         "frozen_stages": 5,
         "head": "mlp",
@@ -207,7 +207,7 @@ def test_the_preset_is_a_point_of_the_space_where_all_its_values_lie_in_it(tmp_p
 
 def test_a_preset_that_the_space_cannot_make_is_none_of_its_points() -> None:
     """Random weights are trained with a warm-up and clipping by the space, and without by the preset."""
-    plan = resolved(2, 0).plan
+    plan = resolved(2, 0, preset="contest-2021").plan
     assert (plan.base.frozen_stages, plan.base.warmup_epochs) == (0, 0.0)
     assert preset_params(plan) == {}
 

@@ -1,0 +1,1 @@
+"""Scores of backbones before any of them is trained."""
