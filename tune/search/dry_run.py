@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
 from maskcls.text import counted
 from tune.durations import duration
 from tune.runs import live
@@ -45,7 +43,7 @@ def print_plan(
     kinds = geometries(plan)
     room = pixel_room(kinds, photos, options.pixel_store_gb, at_a_time=plan.parallel, unit="trial")
     console.print(f"Space {resolved.space.name}: {resolved.space.question}", highlight=False)
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table = live.empty_table()
     table.add_column("parameter", no_wrap=True)
     table.add_column("from")
     for parameter in parameters(plan.space, plan.setting):
@@ -60,10 +58,8 @@ def print_plan(
         f"{plan.parallel} at a time, {counted(plan.cpus, 'core')}{gpus} each{_first(ahead, options.preset)}.",
         highlight=False,
     )
-    for line in [] if there else _ranked_before(plan):
+    for line in (*_ranked_before(plan, there), sampler_line(plan, trials, ahead, ended, known), size_line(plan)):
         console.print(line, highlight=False)
-    console.print(sampler_line(plan, trials, ahead, ended, known), highlight=False)
-    console.print(size_line(plan), highlight=False)
     stopped = "" if plan.scheduler == NONE else f"; worse trials are stopped early, by {plan.scheduler}"
     console.print(
         f"Epochs: up to {plan.base.epochs} each, {photos:,} photos at {_sizes(kinds)}{stopped}.",
@@ -92,9 +88,9 @@ def print_plan(
     )
 
 
-def _ranked_before(plan: SearchPlan) -> list[str]:
-    """Which backbones are ranked before any trial, in a line; none where there is no choice of them."""
-    names = to_rank(plan)
+def _ranked_before(plan: SearchPlan, there: Sequence[FrozenTrial]) -> list[str]:
+    """How many backbones are ranked before the first trial, in a line; none after it, or without a choice of them."""
+    names = [] if there else to_rank(plan)
     line = f"Before: {len(names)} backbones are ranked by their features of at most {PHOTOS} photos, untrained."
     return [line] if names else []
 
