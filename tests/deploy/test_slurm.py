@@ -85,7 +85,8 @@ def test_a_search_runs_on_two_nodes_and_ends_with_its_run_in_the_storage(tmp_pat
         other = on_the_other_node(second, words.read_text().splitlines(), home)
         out, err = driver.communicate(timeout=600)
         assert driver.returncode == 0, out + err
-        other.communicate(timeout=120)
+        wait_until(lambda: other.poll() is not None, "the other node ends without its head", 300)
+        assert other.returncode == 0
     run = SearchRun(home / "runs" / "first")
     assert run.record().sessions[-1].reason == "finished"
     assert (run.path / "best" / "bundle.json").exists()
