@@ -28,12 +28,13 @@ from tune.runs.session import full_disk
 from tune.runs.stopping import Outcome, Reason, StopRequest, stoppable
 from tune.runs.stored.keeping import Sender, sender_of
 from tune.runs.study import Record, begun, is_own, open_study
-from tune.search import actors, loggers, samplers, schedulers
+from tune.search import actors, samplers, schedulers
 from tune.search.first_trials import enqueue_initial_trials, n_left
 from tune.search.plan import SearchPlan
 from tune.search.progress import Progress
 from tune.search.schedulers import EpochScheduler
 from tune.search.searcher import StudySearch
+from tune.search.tracking import loggers
 from tune.search.trainable import train
 from tune.search.warm_start import import_trials
 from tune.selection.keeping import Keeper, Keeping
@@ -66,7 +67,7 @@ def run_search(
 
     Args:
         plain: progress as lines instead of a table; None: as the terminal can.
-        log: loggers of `tune.search.loggers`.
+        log: loggers of `tune.search.tracking.loggers`.
 
     Raises:
         RunError: another driver holds the run, the disk is full, the machine failed, the first trials all failed, or a

@@ -62,7 +62,7 @@ from tune.search.plan import SearchPlan, drawn_recipes, geometries, vet
 from tune.search.warm_start import known_trials, n_importable, study_for_space
 
 if TYPE_CHECKING:
-    from tune.search.study_copy import StudyCopy
+    from tune.search.tracking.study_copy import StudyCopy
 
 
 @dataclass(frozen=True)
@@ -260,8 +260,8 @@ def _take_space(options: SearchOptions, resolved: Resolved, run: SearchRun) -> N
 def _search(options: SearchOptions, resolved: Resolved, run: SearchRun, there: Cluster, caller: Caller) -> int:
     from tune.fitting.worker import run_fit
     from tune.runs.study import open_study
-    from tune.search import loggers
     from tune.search.driver import drive
+    from tune.search.tracking import loggers
 
     plan = resolved.plan
     trials = "trials" if options.trials is None else f"{options.trials} trials"
@@ -323,7 +323,7 @@ def _study_copied(options: SearchOptions, run: SearchRun) -> Iterator[list[Study
     if options.study_storage is None:
         yield []
         return
-    from tune.search.study_copy import StudyCopy  # imports Ray
+    from tune.search.tracking.study_copy import StudyCopy  # imports Ray
 
     copy = StudyCopy(options.study_storage, run)
     try:
@@ -389,11 +389,11 @@ def _keep_space(options: SearchOptions, run: SearchRun) -> None:
 def _check_loggers(options: SearchOptions) -> None:
     """Raise RunError, before anything is begun, if a logger's package or --study-storage cannot be had."""
     if options.log:
-        from tune.search.loggers import check_installed  # imports Ray
+        from tune.search.tracking.loggers import check_installed  # imports Ray
 
         check_installed(options.log)
     if options.study_storage is not None:
-        from tune.search.study_copy import opened  # imports Ray
+        from tune.search.tracking.study_copy import opened  # imports Ray
 
         opened(options.study_storage)
 

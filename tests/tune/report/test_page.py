@@ -18,7 +18,7 @@ from tune.runs.folder import SearchRun
 from tune.runs.study import ORIGIN, SAMPLED, open_study, records
 from tune.selection.finalists import Design, RepeatBy
 
-PARAMETERS = ("frozen_stages", "head", "head_dropout", "head_width", "lr_body", "lr_head")
+PARAMETERS = ("frozen_stages", "head", "head_dropout", "head_width", "lr_body", "lr_head", "weight_decay")
 VOID = {"meta", "br", "img", "link"}
 
 
@@ -101,14 +101,16 @@ def test_leaderboard_has_every_trial_best_first(run: SearchRun, text: str) -> No
 
 def test_figures_are_whole_and_show_every_trial(text: str) -> None:
     figures = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
-    assert len(figures) == 2 + len(PARAMETERS)
+    assert len(figures) == 4 + len(PARAMETERS), (
+        "history, curves, importance, the two that matter most, and each parameter"
+    )
     for figure in figures:
         ElementTree.fromstring(figure)
     assert "best so far" in figures[0]
     assert "preset&#39;s recipe" in figures[0] or "preset's recipe" in figures[0]
     assert all(state in figures[0] for state in ("complete", "stopped early", "diverged"))
     assert "best trial, " in figures[1]
-    assert [name for name in PARAMETERS if name not in "".join(figures[2:])] == []
+    assert [name for name in PARAMETERS if name not in "".join(figures[4:])] == []
     assert "<title>trial 0001, complete: 0." in figures[0], "pointing at a mark shows its value"
 
 
@@ -139,14 +141,14 @@ def test_the_call_is_kept(text: str) -> None:
 
 
 def test_of_many_trials_the_figures_show_some(run: SearchRun, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tune.report.plots.MOST_DRAWN", 8)
+    monkeypatch.setattr("tune.report.plots.MOST_DRAWN", 6)
     shown = read(run)
-    assert shown.count("Shown are 9 of 23 trials: the 4 best, and as many of the others") == 2
+    assert shown.count("Shown are 7 of 23 trials: the 3 best, and as many of the others") == 2
     assert "Shown are" not in text
     curves = re.compile(r"<title>trial (\d{4}), [^<]*, epoch 1: ")
     assert len(curves.findall(text)) == 23
-    assert len(curves.findall(shown)) == 9
-    best = [trial.trial_id for trial in leaderboard.ranked(records(run))[:4]]
+    assert len(curves.findall(shown)) == 7
+    best = [trial.trial_id for trial in leaderboard.ranked(records(run))[:3]]
     assert {*best, "0000"} <= set(curves.findall(shown))
     assert shown.count("<tr") == text.count("<tr"), "tables have all"
 

@@ -27,7 +27,7 @@ def test_importance_names_what_the_formula_depends_on(tmp_path: Path) -> None:
     assert mattered.count("<svg") == 2
     assert "frozen_stages: 0." in mattered
     assert "frozen_stages and lr_head together" in mattered
-    assert values.count("<svg") == 6
+    assert values.count("<svg") == 7
 
 
 def test_scores_that_depend_on_nothing_have_no_bars() -> None:

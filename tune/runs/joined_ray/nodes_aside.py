@@ -61,7 +61,7 @@ def alive() -> dict[str, LiveNode]:
 
 
 def node_at(address: str, likely: str = "") -> str:
-    """Return the id of the live node at an address; "" where there is none, or several that are not told apart.
+    """Return the id of the live node at an address; "" where there is none, or several that look alike.
 
     Args:
         likely: the id of one that it probably is, and is in any case where the address is "".

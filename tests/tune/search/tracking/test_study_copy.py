@@ -16,7 +16,7 @@ from maskcls.errors import CallError, RunError
 from tests.tune.made_run import made_run
 from tune.runs.study import open_study, trials_of
 from tune.search.options import SearchOptions
-from tune.search.study_copy import TRIAL, StudyCopy, opened
+from tune.search.tracking.study_copy import TRIAL, StudyCopy, opened
 
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 

@@ -22,10 +22,10 @@ from tests.tune.searches import make_plan, new_run
 from tests.tune.synthetic import Synthetic
 from tune.runs.folder import SearchRun
 from tune.runs.study import open_study, records
-from tune.search import loggers
 from tune.search.driver import run_search
 from tune.search.options import SearchOptions
 from tune.search.plan import LOGGERS
+from tune.search.tracking import loggers
 
 START_S = 300  # MLflow imports for a minute on a busy machine
 
