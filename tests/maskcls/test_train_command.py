@@ -103,12 +103,12 @@ def test_the_bundle_says_what_it_is(faces: Path, cache: Path, tmp_path: Path) ->
         (["--set", "task_split=four"], 2, "There is no task split 'four'. Task splits: single, five_binary"),
         (["--set", "loss=f1"], 2, "loss: Input should be 'cross_entropy', 'focal' or 'soft_f1', but got 'f1'."),
         (
-            ["--set", "members.age3.lr_head=1"],
+            ["--preset", "contest-2021", "--set", "members.age3.lr_head=1"],
             2,
             "task split single has no such member. Members: classes. It is one of three, shared_heads",
         ),
         (
-            ["--set", "ages_left_out=60-99"],
+            ["--preset", "contest-2021", "--set", "ages_left_out=60-99"],
             2,
             "leave nobody to train classes on who is 'worn, male, over 59'. The training people are",
         ),

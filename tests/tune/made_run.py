@@ -26,7 +26,7 @@ from tune.states import TrialState
 
 EPOCHS = 6
 SEARCH = {
-    "call": {"space": "freezing"},
+    "call": {"space": "freezing", "preset": "fine-tune"},
     "space": {"name": "freezing", "question": "How many stages, & which head?"},
     "versions": {"torch": "2.14.1"},
     "split": {"seed": 0},
@@ -46,7 +46,7 @@ def made_run(folder: Path, n: int, *, name: str = "made", message: str = "") -> 
     run = SearchRun.create(folder, name, SearchRecord.model_validate(SEARCH))
     study = records.open_study(run)
     study.sampler = optuna.samplers.RandomSampler(seed=0)
-    space, setting, base = search_spaces.get("freezing"), Setting("cpu"), preset("contest-2021", "cpu")
+    space, setting, base = search_spaces.get("freezing"), Setting("cpu"), preset("fine-tune", "cpu")
     for number in range(n):
         trial = study.ask()
         overrides = {} if number == 0 else space.suggest(trial, setting)

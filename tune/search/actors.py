@@ -85,10 +85,10 @@ def deaths_for_memory() -> Iterator[None]:
     """
     failed = RayActorManager._actor_task_failed
 
-    def as_a_death(manager: Any, task: Any, exception: Exception) -> None:
+    def as_a_death(manager: Any, tracked_actor_task: Any, exception: Exception) -> None:
         if isinstance(exception, OutOfMemoryError):
             exception = RayActorError(error_msg=str(exception))
-        failed(manager, task, exception)
+        failed(manager, tracked_actor_task=tracked_actor_task, exception=exception)
 
     RayActorManager._actor_task_failed = as_a_death
     try:

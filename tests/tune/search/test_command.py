@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import tune
+from maskcls.training.presets import DEFAULT_PRESET
 from tests import commands
 from tests.tune.search.test_kill import wait_for
 from tests.tune.searches import table
@@ -55,7 +56,7 @@ def recorded_run(folder: Path, **call_values: Any) -> SearchRun:
     reported = {
         "space": "freezing",
         "data": None,
-        "preset": "contest-2021",
+        "preset": DEFAULT_PRESET,
         "set": ["head=mlp"],
         "epochs": 3,
         "image_size": None,
