@@ -25,20 +25,29 @@ def gain_over_preset(winner: Finalist, preset: Finalist, faces: FaceDataset) -> 
     return None if winner.trial_id == preset.trial_id else repeats_difference(preset, winner, faces)
 
 
-def repeats_difference(base: Finalist, variant: Finalist, faces: FaceDataset) -> Difference | None:
+def repeats_difference(
+    base: Finalist, variant: Finalist, faces: FaceDataset, *, likeliest: bool = False
+) -> Difference | None:
     """The variant's macro F1 minus the base's, over the repeats that are complete of both; None where there is none.
+
+    Args:
+        likeliest: whether photos have their likeliest class, and not that of the decision rule, which changes with
+            every further repeat, because it is fitted on the other repeats.
 
     Raises DataError where two repeats have predictions for different photos.
     """
     of_base = {one.repeat: one for one in base.repeats}
     pairs = [(of_base[one.repeat], one) for one in variant.repeats if one.repeat in of_base]
-    return difference([_paired(one, other, faces) for one, other in pairs]) if pairs else None
+    return difference([_paired(one, other, faces, likeliest) for one, other in pairs]) if pairs else None
 
 
-def _paired(base: RepeatResult, variant: RepeatResult, faces: FaceDataset) -> Repeat:
+def _paired(base: RepeatResult, variant: RepeatResult, faces: FaceDataset, likeliest: bool) -> Repeat:
     if base.keys != variant.keys:
         raise DataError(
             f"Repeat {variant.repeat + 1} of two finalists have predictions for different photos, so "
             "they cannot be compared. Remove the run's folder finalists/, and resume it."
         )
-    return Repeat(base.truth, base.classes, variant.classes, *people_of(base.keys, faces))
+    answers = [
+        one.log_probabilities.argmax(axis=1) if likeliest else one.classes for one in (base, variant)
+    ]  # (n,) each
+    return Repeat(base.truth, *answers, *people_of(base.keys, faces))

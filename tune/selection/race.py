@@ -1,7 +1,8 @@
 """How far finalists are repeated: as many of them as a time budget has room for, and none that has lost already.
 
-A finalist has lost when the paired difference of its repeats and the leader's (`tune.statistics.paired`), over two or
-more repeats of both, lies below zero with its whole interval. It is not repeated further, nor trained to its end. The
+A finalist has lost when the paired difference of its repeats and a better one's (`tune.statistics.paired`), over two or
+more repeats of both, lies below zero with its whole interval. It is not repeated further, nor trained to its end; and
+because the likeliest classes are compared, repeats of others that come later do not change what it has lost by. The
 idea is that of Hoeffding races (Maron and Moore, The Racing Algorithm, Artificial Intelligence Review 11, 1997), with
 the intervals that all comparisons have here; these are looked at more than once, which makes a wrong verdict somewhat
 likelier than one in twenty. The two best by their means go on in any case, so that the winner has somebody beside it.
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from tune.runs import leaderboard
 from tune.runs.study import Record
-from tune.selection.finalists import NOT_DONE, Finalist, pick_winner
+from tune.selection.finalists import NOT_DONE, Finalist
 from tune.selection.gain import repeats_difference
 from tune.statistics.paired import Difference, Verdict
 
@@ -44,20 +45,18 @@ def fits_in(seconds: float, a_fit_s: float, at_a_time: int) -> float:
 
 
 def losers(finalists: Sequence[Finalist], faces: FaceDataset) -> dict[str, Difference]:
-    """Return the difference to the leader of each finalist that has lost, by its trial's id.
+    """Return of each finalist that has lost, by its trial's id, the difference to the best one that it has lost to.
 
     Raises DataError where two repeats have predictions for different photos.
     """
-    leader = pick_winner(finalists)
     ranked = sorted((one for one in finalists if one.repeats), key=lambda one: -one.mean)
-    go_on = {one.trial_id for one in ranked[:IN_THE_RACE]}
-    if leader is None:
-        return {}
     found = {}
-    for one in finalists:
-        difference = None if one.trial_id in go_on else repeats_difference(leader, one, faces)
-        if difference is not None and difference.verdict == Verdict.WORSE:
-            found[one.trial_id] = difference
+    for place, one in enumerate(ranked[IN_THE_RACE:], IN_THE_RACE):
+        for better in ranked[:place]:
+            difference = repeats_difference(better, one, faces, likeliest=True)
+            if difference is not None and difference.verdict == Verdict.WORSE:
+                found[one.trial_id] = difference
+                break
     return found
 
 

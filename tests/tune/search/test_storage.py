@@ -46,6 +46,7 @@ def begun_and_lost(s3: S3, tmp_path: Path, few_faces: tuple[str, ...]) -> tuple[
     return (*there, "--runs", str(tmp_path / "other machine"))
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("ray_cluster")
 def test_another_machine_goes_on_from_the_storage(s3: S3, tmp_path: Path, few_faces: tuple[str, ...]) -> None:

@@ -16,8 +16,8 @@ from tune.report.choice import sections
 from tune.runs.folder import SearchRun
 from tune.runs.study import PRESET, SAMPLED, records
 from tune.selection import choice
-from tune.selection.finalists import Design, repeat_requests
-from tune.selection.race import fit_seconds, fits_in
+from tune.selection.finalists import Design, read_finalists, repeat_requests
+from tune.selection.race import fit_seconds, fits_in, losers
 from tune.selection.record import read_choice
 from tune.states import TrialState
 
@@ -60,6 +60,14 @@ def test_who_is_clearly_worse_is_left_out_and_the_choice_is_final(tmp_path: Path
     assert line.startswith("repeat 3: left out, worse by 2 repeats (-")
     assert f"Trial 0002, {line}" in choice.summary(run)
     assert line in "".join(sections(made))
+
+
+def test_what_one_has_lost_by_stays_when_the_others_are_repeated_further(tmp_path: Path, demo_cache: Path) -> None:
+    run, faces = raced(tmp_path, demo_cache)
+    finalists = read_finalists(run, records(run), faces, DESIGN)
+    then = [replace(one, repeats=one.repeats[:2]) for one in finalists]
+    assert losers(finalists, faces) == losers(then, faces)
+    assert losers(finalists, faces).keys() == {"0002"}
 
 
 def test_with_two_finalists_nobody_is_left_out(tmp_path: Path, demo_cache: Path) -> None:
