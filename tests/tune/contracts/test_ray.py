@@ -81,6 +81,7 @@ def run(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ev
     return contract_run.run(folder), folder
 
 
+@pytest.mark.soak
 def test_a_suggestion_is_the_trials_config_when_the_scheduler_gets_the_trial(run: tuple[Events, Path]) -> None:
     """Leans: EpochASHA.on_trial_add and EpochMedian.on_trial_add (`trial.config["trial"]`), tune.search.progress.
 

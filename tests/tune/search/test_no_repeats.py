@@ -54,6 +54,7 @@ def hundred(trial: Suggest, setting: Setting) -> dict[str, Any]:
 HUNDRED = Space("hundred", "Which of a hundred?", hundred)
 
 
+@pytest.mark.soak
 @RAY
 def test_a_finite_space_ends_after_each_of_its_points_once(tmp_path: Path) -> None:
     run, plan = new_run(tmp_path), plan_of(SIX, 20, scheduler="none")
