@@ -47,7 +47,8 @@ def _paired(base: RepeatResult, variant: RepeatResult, faces: FaceDataset, likel
             f"Repeat {variant.repeat + 1} of two finalists have predictions for different photos, so "
             "they cannot be compared. Remove the run's folder finalists/, and resume it."
         )
-    answers = [
+    # (n,) each
+    of_base, of_variant = (
         one.log_probabilities.argmax(axis=1) if likeliest else one.classes for one in (base, variant)
-    ]  # (n,) each
-    return Repeat(base.truth, *answers, *people_of(base.keys, faces))
+    )
+    return Repeat(base.truth, of_base, of_variant, *people_of(base.keys, faces))
