@@ -59,6 +59,7 @@ from tune.search.ending import (
 )
 from tune.search.options import DEFAULT_SPACE, SPACE_COPY, SPACE_FILE, Resolved, SearchOptions, at_a_time, resolve
 from tune.search.plan import SearchPlan, drawn_recipes, geometries, vet
+from tune.search.tracking import check_trackers
 from tune.search.warm_start import known_trials, n_importable, study_for_space
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def _begin(options: SearchOptions, caller: Caller) -> int:
         vet(resolved.plan)
         if options.finalists:
             design_of(options)  # refuses what cannot be repeated so
-        _check_loggers(options)
+        check_trackers(options.log, options.study_storage)
         check_layouts(options)  # the hub may take long to answer
         _check_weights(resolved)
         resolved = _shared(resolved, options, machine)
@@ -178,7 +179,7 @@ def _resume(stated: SearchOptions, place: str, caller: Caller) -> int:
         )
         if options.finalists:
             design_of(options)
-        _check_loggers(options)
+        check_trackers(options.log, options.study_storage)
         if is_other:
             vet(resolved.plan)
             say(f"The search goes on under another space, {resolved.space.name}: {known_trials(resolved.plan, found)}")
@@ -384,18 +385,6 @@ def _keep_space(options: SearchOptions, run: SearchRun) -> None:
     """Copy a user-supplied space into the run, for a resume to go on with."""
     if options.space.endswith(".py") and not (run.path / SPACE_COPY).exists():
         shutil.copyfile(options.space, run.path / SPACE_COPY)
-
-
-def _check_loggers(options: SearchOptions) -> None:
-    """Raise RunError, before anything is begun, if a logger's package or --study-storage cannot be had."""
-    if options.log:
-        from tune.search.tracking.loggers import check_installed  # imports Ray
-
-        check_installed(options.log)
-    if options.study_storage is not None:
-        from tune.search.tracking.study_copy import opened  # imports Ray
-
-        opened(options.study_storage)
 
 
 def _check_weights(resolved: Resolved) -> None:
