@@ -4,11 +4,17 @@ Each side begins from nothing: empty caches, photos to read and check, Ray to st
 has been chosen. The photos are --data, in the contest's layout; the score is on its eval/ folder, whose classes are in
 --answers, which only the score reads. Without --data, people are drawn. Sides:
 
-- maskcls: `maskcls search` with --time-budget, a run for each time. Its choice counts in the time.
-- random search: the same code with `--sampler random --scheduler none --finalists 0`, one run of the longest time. At
-  each time the best by validation of the trials that had ended is scored.
-- plain Ray Tune: tests/benchmarks/plain_ray.py, one run of the longest time, from the contest project's recipe: a
-  preset is a part of this product. At each time the best epoch by validation of all trials is scored.
+- maskcls: the default call, `maskcls search --data DIR --weights DIR --time-budget TIME`, a run for each time.
+  Its choice counts in the time.
+- random search: recipes of the same default space drawn at random and trained by the same code, `--sampler random
+  --scheduler none --finalists 0`, one run of the longest time. At each time the best by validation of the trials that
+  had ended is scored. It begins with the contest project's recipe and has no starting points: presets and starting
+  points are a part of this product.
+- random from our start: the same, with our preset and starting points before the first random recipe.
+- plain Ray Tune: tests/benchmarks/plain_ray.py, one run of the longest time over --space with --set, from the contest
+  project's recipe. At each time the best epoch by validation of all trials is scored.
+- AutoGluon: tests/benchmarks/auto_gluon.py, its own hyperparameter search for a time limit, a run for each time; only
+  with --autogluon, and only with weights.
 
 Round r has seed and split r on every side, so that rounds are different searches over different people. A side of a
 round that was measured is kept under --out, so the same command goes on where it was interrupted. Run it where nothing
@@ -56,11 +62,15 @@ class Asked(NamedTuple):
     data: Path
     weights: str
     """none, or a folder."""
-    space: str
-    epochs: int
-    image_size: int
-    set: tuple[str, ...]
     minutes: tuple[float, ...]
+    epochs: int
+    """Of the sides that are not this product, whose default call chooses for itself; so with all that follows."""
+    image_size: int
+    space: str
+    set: tuple[str, ...]
+    """The space of plain Ray Tune, and what is fixed in it."""
+    autogluon: str
+    """The Python of an environment that has it, or "". """
 
 
 class Scored(NamedTuple):
@@ -77,10 +87,11 @@ def main(
     data: cli.Data = None,
     answers: Annotated[Path | None, typer.Option(help="CSV of eval's classes: ImageID, ans.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Folder of weights.", show_default="random weights")] = None,
-    space: Annotated[str, typer.Option(help="Space of all sides.")] = "freezing",
-    epochs: Annotated[int, typer.Option(help="Epochs of a trial that is not stopped.")] = 6,
-    image_size: Annotated[int, typer.Option(help="px")] = 112,
-    set_: Annotated[list[str], typer.Option("--set", help="key=value: fix a recipe's value.")] = ["backbone=resnet10t"],  # noqa: B006 - typer copies it
+    epochs: Annotated[int, typer.Option(help="Of a trial of the other sides.")] = 6,
+    image_size: Annotated[int, typer.Option(help="Of the other sides, px.")] = 112,
+    space: Annotated[str, typer.Option(help="Space of plain Ray Tune.")] = "freezing",
+    set_: Annotated[list[str], typer.Option("--set", help="key=value of plain Ray Tune.")] = ["backbone=resnet10t"],  # noqa: B006 - typer copies it
+    autogluon: Annotated[Path | None, typer.Option(help="Python of an environment with AutoGluon.")] = None,
     minutes: Annotated[list[float], typer.Option(help="A time to score at; may be repeated.")] = list(MINUTES),  # noqa: B006
     sides: Annotated[list[str], typer.Option("--side", help="A side; may be repeated.", show_default="all")] = [],  # noqa: B006
     rounds: Annotated[int, typer.Option(help="Rounds of each side.")] = 3,
@@ -91,6 +102,12 @@ def main(
         raise CallError("--data and --answers belong together: give both, or neither for drawn faces.")
     if unknown := set(sides) - set(SIDES):
         raise CallError(f"--side is one of {', '.join(SIDES)}, but got {', '.join(sorted(unknown))}.")
+    asked_for = [name for name in SIDES if name in (sides or SIDES)]
+    if AUTOGLUON in asked_for and (autogluon is None or weights is None):
+        if sides:
+            raise CallError("The side AutoGluon needs --autogluon and --weights.")
+        print("AutoGluon is left out: it needs --autogluon and --weights.")
+        asked_for.remove(AUTOGLUON)
     with tempfile.TemporaryDirectory() as folder:
         if data is None or answers is None:
             data = Path(folder) / "faces"
@@ -99,21 +116,21 @@ def main(
         asked = Asked(
             data.absolute(),
             "none" if weights is None else str(weights.absolute()),
-            space,
+            tuple(sorted(minutes)),
             epochs,
             image_size,
+            space,
             tuple(set_),
-            tuple(sorted(minutes)),
+            "" if autogluon is None else str(autogluon.absolute()),
         )
         truth = _truth(answers)
         warm_up(asked)
         results = [
-            measured(out / f"round-{number}-{name}.json", side, asked, number, truth)
+            measured(out / f"round-{number}-{name}.json", SIDES[name], asked, number, truth)
             for number in range(rounds)
-            for name, side in SIDES.items()
-            if name in (sides or SIDES)
+            for name in asked_for
         ]
-    named = [name for _ in range(rounds) for name in SIDES if name in (sides or SIDES)]
+    named = [name for _ in range(rounds) for name in asked_for]
     found = summarised(list(zip(named, results, strict=True)))
     settings = {**asked._asdict(), "data": data.name, "weights": Path(asked.weights).name, "rounds": rounds}
     report.write(out / "anytime.json", found, **settings)
@@ -171,10 +188,33 @@ def maskcls(asked: Asked, number: int, there: Path) -> list[Scored]:
 
 
 def random_search(asked: Asked, number: int, there: Path) -> list[Scored]:
-    """Random search over the same code; `Scored.minutes` are those that were asked for."""
-    longest = max(asked.minutes)
-    words = ("--sampler", "random", "--scheduler", "none", "--finalists", "0", "--trials", "1000", "--keep", "1000")
-    usage(_search(asked, number, there, "random", longest, *words), there / "log")
+    """Random recipes alone; `Scored.minutes` are those that were asked for."""
+    space = there / "no_points.py"
+    space.write_text(NO_POINTS)
+    return _random(asked, number, there, "--space", space, "--preset", CONTEST_PRESET)
+
+
+def random_from_our_start(asked: Asked, number: int, there: Path) -> list[Scored]:
+    """Our preset and starting points, then random recipes; `Scored.minutes` are those that were asked for."""
+    return _random(asked, number, there)
+
+
+NO_POINTS = '''"""The default space without its starting points."""
+
+from dataclasses import replace
+
+from search_spaces import get
+from tune.search.options import DEFAULT_SPACE
+
+SPACE = replace(get(DEFAULT_SPACE), points=lambda setting: ())
+'''
+
+
+def _random(asked: Asked, number: int, there: Path, *words: object) -> list[Scored]:
+    """A search without model, early stopping and choice: the best trial by validation at each time."""
+    given: list[object] = ["--sampler", "random", "--scheduler", "none", "--finalists", 0, "--trials", 1000]
+    given += ["--keep", 1000, "--epochs", asked.epochs, "--image-size", asked.image_size, *words]
+    usage(_search(asked, number, there, "random", max(asked.minutes), *given), there / "log")
     searched = SearchRun.open("random", there)
     began = datetime.fromisoformat(searched.record().sessions[0].began).timestamp()
     trials = [trial for trial in records(searched) if trial.f1 is not None and trial.state.ended]
@@ -223,35 +263,44 @@ def plain_ray_tune(asked: Asked, number: int, there: Path) -> list[Scored]:
     return found
 
 
-SIDES: dict[str, Side] = {"maskcls": maskcls, "random search": random_search, "plain Ray Tune": plain_ray_tune}
+def autogluon(asked: Asked, number: int, there: Path) -> list[Scored]:
+    """AutoGluon's own search, a run for each time, on the split and the weights that the other sides have."""
+    faces = prepare(asked.data, split_seed=number, cache=CacheOptions(there / "unused"))
+    files, labels = (faces.photos[name].tolist() for name in ("file", "label"))
+    unseen = sorted(pd.read_csv(asked.data / "eval" / "info.csv", dtype=str)["ImageID"])
+    job: dict[str, Any] = {
+        side: {"files": [files[row] for row in rows], "labels": [labels[row] for row in rows]}
+        for side in ("train", "validation")
+        for rows in [faces.rows(side).tolist()]
+    }
+    job["weights"] = {file.stem: str(file) for file in sorted(Path(asked.weights).glob("*.safetensors"))}
+    job["image_size"], job["unseen_files"] = asked.image_size, [str(asked.data / "eval" / "images" / n) for n in unseen]
+    found = []
+    for minutes in asked.minutes:
+        # Its imports and its prediction count in the time; with its limit it counts from when it begins to fit.
+        (there / "job.json").write_text(json.dumps({**job, "seconds": round(60 * minutes)}))
+        words = [asked.autogluon, "-m", "tests.benchmarks.auto_gluon", there / "job.json", there / "classes.json"]
+        taken = usage(list(map(str, words)), there / "log")
+        classes = json.loads((there / "classes.json").read_text())
+        found.append(Scored(taken.seconds / 60, dict(zip(unseen, classes, strict=True))))
+    return found
+
+
+AUTOGLUON = "AutoGluon"
+SIDES: dict[str, Side] = {
+    "maskcls": maskcls,
+    "plain Ray Tune": plain_ray_tune,
+    "random search": random_search,
+    AUTOGLUON: autogluon,
+    "random from our start": random_from_our_start,
+}
 
 
 def _search(asked: Asked, number: int, there: Path, name: str, minutes: float, *words: object) -> list[str]:
-    """The command of a search that begins with an empty cache."""
-    pins = [word for pin in asked.set for word in ("--set", pin)]
-    given: list[object] = ["--data", asked.data, "--weights", asked.weights, "--space", asked.space, "--scale", "cpu"]
-    given += [
-        "--epochs",
-        asked.epochs,
-        "--image-size",
-        asked.image_size,
-        *pins,
-        "--seed",
-        number,
-        "--split-seed",
-        number,
-    ]
-    given += [
-        "--time-budget",
-        f"{minutes:g}m",
-        "--runs",
-        there,
-        "--name",
-        name,
-        "--cache",
-        there / f"cache-{name}",
-        *words,
-    ]
+    """The command of a search that begins with an empty cache: nothing is stated that a user would have to know."""
+    given: list[object] = ["--data", asked.data, "--weights", asked.weights, "--time-budget", f"{minutes:g}m"]
+    given += ["--seed", number, "--split-seed", number, "--runs", there, "--name", name]
+    given += ["--cache", there / f"cache-{name}", *words]
     return [sys.executable, "-m", "tune.search", *map(str, given)]
 
 

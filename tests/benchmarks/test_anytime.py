@@ -15,7 +15,7 @@ from tests.benchmarks.anytime import Asked, Scored
 from tests.commands import call
 from tests.conftest import DemoFaces
 
-ASKED = Asked(Path("faces"), "none", "freezing", 1, 32, (), (1.0, 2.0))
+ASKED = Asked(Path("faces"), "none", (1.0, 2.0), 1, 32, "freezing", (), "")
 
 
 def test_the_score_is_the_macro_f1_of_all_photos() -> None:
@@ -62,7 +62,8 @@ def test_the_table_has_mean_and_spread_of_each_time(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["--data", "faces"], "--data and --answers belong together"),
-        (["--side", "luck"], "--side is one of maskcls, random search, plain Ray Tune, but got luck."),
+        (["--side", "AutoGluon"], "The side AutoGluon needs --autogluon and --weights."),
+        (["--side", "luck"], "but got luck."),
     ],
 )
 def test_a_wrong_call_is_refused(words: list[str], message: str) -> None:
@@ -80,5 +81,5 @@ def test_every_side_is_scored(tmp_path: Path, demo_faces: DemoFaces) -> None:
     said = call(anytime.main, *words)
     assert said.status == 0, said.err
     found = json.loads((tmp_path / "out" / "anytime.json").read_text())
-    assert found["results"].keys() == anytime.SIDES.keys()
+    assert found["results"].keys() == anytime.SIDES.keys() - {anytime.AUTOGLUON}
     assert all(0 <= f1["mean"] <= 1 for side in found["results"].values() for f1 in side["f1"])

@@ -60,11 +60,7 @@ def print_plan(
     )
     for line in (*_ranked_before(plan, there), sampler_line(plan, trials, ahead, ended, known), size_line(plan)):
         console.print(line, highlight=False)
-    stopped = "" if plan.scheduler == NONE else f"; worse trials are stopped early, by {plan.scheduler}"
-    console.print(
-        f"Epochs: up to {plan.base.epochs} each, {photos:,} photos at {_sizes(kinds)}{stopped}.",
-        highlight=False,
-    )
+    console.print(_epochs_line(plan, photos, _sizes(kinds), is_new=not there), highlight=False)
     for note in room:
         console.print(note, highlight=False)
     if options.finalists:
@@ -92,7 +88,13 @@ def _ranked_before(plan: SearchPlan, there: Sequence[FrozenTrial]) -> list[str]:
     """How many backbones are ranked before the first trial, in a line; none after it, or without a choice of them."""
     names = [] if there else to_rank(plan)
     line = f"Before: {len(names)} backbones are ranked by their features of at most {PHOTOS} photos, untrained."
-    return [line] if names else []
+    return [line] if len(names) > 1 else []
+
+
+def _epochs_line(plan: SearchPlan, photos: int, sizes: str, *, is_new: bool) -> str:
+    fewer = ", or as many as the time budget has room for" if plan.fits_epochs and is_new else ""
+    stopped = "" if plan.scheduler == NONE else f"; worse trials are stopped early, by {plan.scheduler}"
+    return f"Epochs: up to {plan.base.epochs} each{fewer}, {photos:,} photos at {sizes}{stopped}."
 
 
 def _sizes(kinds: Collection[tuple[int, str]]) -> str:

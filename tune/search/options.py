@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -14,7 +14,7 @@ from maskcls.data.faces import model_file
 from maskcls.errors import CallError
 from maskcls.files import FileKind
 from maskcls.models import weights
-from maskcls.recipe import Recipe
+from maskcls.recipe import N_STAGES, Recipe
 from maskcls.training import presets
 from search_spaces import Setting, Space, SpaceError, get
 from tune.runs.cluster import Cluster
@@ -238,10 +238,19 @@ def resolve(
         sampler=options.sampler,
         scheduler=options.scheduler,
         learn_from=options.learn_from,
+        fits_epochs=options.time_budget_s is not None and _fits_epochs(base, {*explicit, *pinned.parameters(setting)}),
         fixes_views=fixes_views,
     )
     plan = replace(plan, base=Recipe.checked(plan.recipe({})))
     return Resolved(plan, space, tuple(notes), served.known)
+
+
+def _fits_epochs(base: Recipe, stated: Collection[str]) -> bool:
+    """Whether the epochs may follow a time budget: neither the call nor the space states them.
+
+    Where the whole backbone stands still, an epoch of kept features takes next to no time.
+    """
+    return "epochs" not in stated and base.frozen_stages < N_STAGES
 
 
 def _space(name_or_file: str) -> Space:

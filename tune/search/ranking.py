@@ -38,11 +38,15 @@ TIME_SHARE = 0.1
 
 
 def to_rank(plan: SearchPlan) -> list[str]:
-    """Return the backbones that the space may choose and that have trained weights; none where it has no choice."""
-    if not plan.setting.pretrained:
-        return []
-    there = [name for name in plan.space.backbones(plan.setting) if plan.setting.has_weights(name)]
-    return there if len(there) > 1 else []
+    """Return the backbones that the space may choose and that have trained weights.
+
+    Where it has no choice, none; or the preset's, to be timed, if the epochs are to follow the time budget.
+    """
+    there = plan.space.backbones(plan.setting) if plan.setting.pretrained else ()
+    names = [name for name in there if plan.setting.has_weights(name)]
+    if len(names) > 1:
+        return names
+    return list(plan.base.backbones) if plan.fits_epochs else []
 
 
 def rank(plan: SearchPlan, run: SearchRun, cache: CacheOptions) -> tuple[Outcome, tuple[str, ...]]:
@@ -69,7 +73,7 @@ def rank(plan: SearchPlan, run: SearchRun, cache: CacheOptions) -> tuple[Outcome
         found = []  # kept as well, so that no resume begins with other points
     found.sort(key=lambda each: -1.0 if each.f1 is None else each.f1, reverse=True)
     run.write_record(run.record().changed(ranking=found))
-    if found:
+    if len(found) > 1:
         show(found)
     return outcome, tuple(each.backbone for each in found)
 

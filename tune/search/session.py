@@ -260,8 +260,9 @@ def _take_space(options: SearchOptions, resolved: Resolved, run: SearchRun) -> N
 
 def _search(options: SearchOptions, resolved: Resolved, run: SearchRun, there: Cluster, caller: Caller) -> int:
     from tune.fitting.worker import run_fit
-    from tune.runs.study import open_study
+    from tune.runs.study import open_study, trials_of
     from tune.search.driver import drive
+    from tune.search.epochs import within_the_budget
     from tune.search.tracking import loggers
 
     plan = resolved.plan
@@ -283,6 +284,8 @@ def _search(options: SearchOptions, resolved: Resolved, run: SearchRun, there: C
             note(ranked.reason)
             return hand_over(run, options, SearchOutcome(replace(ranked, remaining=plan.trials)))
         began = time.monotonic()
+        if not trials_of(run):
+            plan = within_the_budget(plan, run, options)
         study_for_space(open_study(run), plan, _fingerprint(options, run))
         to_follow = fits_left(run, options, plan)
         with _study_copied(options, run) as copies:
