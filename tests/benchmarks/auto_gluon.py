@@ -1,6 +1,6 @@
 """AutoGluon MultiModal on the same photos, split and weights, as `tests.benchmarks.anytime` measures it.
 
-    PYTHON -m tests.benchmarks.auto_gluon JOB OUT
+    PYTHON -P tests/benchmarks/auto_gluon.py JOB OUT
 
 PYTHON is that of an environment of its own, into which `pip install autogluon.multimodal` was done: it needs other
 versions than this project, of which nothing is imported here. The job has `train` and `validation`, each with `files`
@@ -28,10 +28,11 @@ def as_checkpoint(name: str, weights: str, folder: Path) -> str:
     import torch
     from safetensors.torch import load_file
 
-    model = timm.create_model(name, checkpoint_path=weights)  # checks that the file fits the model
+    model = timm.create_model(name, checkpoint_path=weights, num_classes=0).eval()  # the files have no classifier
+    n_features = model(torch.zeros(1, 3, 96, 96)).shape[1]  # of some models not `num_features`
     folder.mkdir(parents=True)
     torch.save(load_file(weights), folder / "pytorch_model.bin")
-    config = {"architecture": name, "num_features": model.num_features, "pretrained_cfg": model.pretrained_cfg}
+    config = {"architecture": name, "num_features": n_features, "pretrained_cfg": model.pretrained_cfg}
     (folder / "config.json").write_text(json.dumps(config, default=str))
     return str(folder)
 

@@ -66,9 +66,7 @@ def plan_of(data: Path, **stated: object) -> SearchPlan:
         ({"time_budget": "5m", "preset": "contest-2021"}, False),
     ],
 )
-def test_only_unstated_epochs_follow_the_budget(
-    tmp_path: Path, stated: dict[str, object], follow: bool
-) -> None:
+def test_only_unstated_epochs_follow_the_budget(tmp_path: Path, stated: dict[str, object], follow: bool) -> None:
     plan = plan_of(tmp_path, **stated)
     assert plan.fits_epochs == follow
     # One backbone is no choice: it is passed only to be timed.
