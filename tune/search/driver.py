@@ -321,14 +321,18 @@ class _Stop(Stopper):  # type: ignore[misc]
         return CLOSE * (self._plan.time_budget_s or 0.0)
 
     def _reserve_s(self) -> float:
-        """Estimate from the trials so far how long the fits after the search will take; at most half the budget."""
+        """Estimate from the trials so far how long the fits after the search will take; at most half the budget.
+
+        With what the search may exceed its own part by.
+        """
         ended = len(self._searcher.ended)
         if self._plan.fits_after and self._reserve[0] != ended:
             trials, budget_s = begun(self._searcher.study), self._plan.time_budget_s or 0.0
             a_fit_s = fit_seconds(trials, self._plan.base.epochs)
             room = fits_in(CHOICE_SHARE * budget_s, a_fit_s, self._plan.parallel)
             in_turn = math.ceil(self._fits_left(trials, room) / self._plan.parallel)
-            self._reserve = (ended, min(in_turn * a_fit_s, budget_s / 2))
+            needed = in_turn * a_fit_s + self._close_s() if in_turn else 0.0
+            self._reserve = (ended, min(needed, budget_s / 2))
         return self._reserve[1]
 
     def _none_works(self) -> str:

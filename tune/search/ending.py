@@ -152,6 +152,8 @@ def choose(run: SearchRun, options: SearchOptions, plan: SearchPlan, left_s: flo
         wanted, (design, _) = design, choice.affordable(run, trials, faces, design, room)
         if design.finalists < min(wanted.finalists, len(top_trials(trials, wanted.finalists))):
             say(f"The time has room for {counted(design.finalists, 'finalist')}, of the {wanted.finalists} wanted.")
+        if design.repeats < wanted.repeats:
+            say(f"The time has room for {counted(design.repeats, 'repeat')}, of the {wanted.repeats} wanted.")
     chosen = choice.choose(
         run,
         trials,

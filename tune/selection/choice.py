@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +32,7 @@ from tune.runs.study import Record, records
 from tune.selection.finalists import (
     Design,
     Finalist,
+    RepeatBy,
     pick_winner,
     preset_trial,
     read_finalists,
@@ -42,7 +43,7 @@ from tune.selection.finalists import (
 from tune.selection.finish import finish_request, has_ended, is_left, with_end
 from tune.selection.gain import gain_over_preset
 from tune.selection.holdout import evaluate_on_holdout
-from tune.selection.race import AT_LEAST, IN_THE_RACE, left_out, losers, why_lost
+from tune.selection.race import AT_LEAST, IN_THE_RACE, TimeLeft, left_out, losers, why_lost, with_repeats
 from tune.selection.record import BagScores, ChoiceRecord, FinalistScores, read_choice
 from tune.states import TrialState
 from tune.statistics.paired import Difference
@@ -118,17 +119,21 @@ def fits_to_do(run: SearchRun, trials: Sequence[Record], faces: FaceDataset, des
 def affordable(
     run: SearchRun, trials: Sequence[Record], faces: FaceDataset, design: Design, room: float
 ) -> tuple[Design, int]:
-    """As many of the design's finalists as `room` fits are enough for, at least one; and how many fits these still
-    need, their repeats and their trainings to the end. Finalists that are repeated already need none.
+    """As many of the design's finalists as `room` fits are enough for, or one with fewer repeats, at least AT_LEAST;
+    and how many fits these still need, their repeats and their trainings to the end. What is done needs none.
 
     Raises as `repeat_requests` does.
     """
-    found = []
-    for n in range(1, max(1, len(top_trials(trials, design.finalists))) + 1):
-        fewer = replace(design, finalists=n)
-        needed = Requests.of(run, trials, faces, fewer, cpus=1, gpus=0.0).deciding
-        found.append((fewer, len(needed.to_do(_lost(run, trials, faces, fewer)))))
-    return max((one for one in found if one[1] <= max(room, found[0][1])), key=lambda one: one[0].finalists)
+
+    def needed(fewer: Design) -> int:
+        deciding = Requests.of(run, trials, faces, fewer, cpus=1, gpus=0.0).deciding
+        return len(deciding.to_do(_lost(run, trials, faces, fewer)))
+
+    fewest = min(design.repeats, AT_LEAST)
+    of_one = [with_repeats(replace(design, finalists=1), n) for n in range(fewest, design.repeats + 1)]
+    of_more = [replace(design, finalists=n) for n in range(2, len(top_trials(trials, design.finalists)) + 1)]
+    found = [(fewer, needed(fewer)) for fewer in (*of_one, *of_more)]  # ever more fits
+    return [one for one in found if one[1] <= max(room, found[0][1])][-1]
 
 
 def _lost(run: SearchRun, trials: Sequence[Record], faces: FaceDataset, design: Design) -> dict[str, Difference]:
@@ -168,12 +173,7 @@ def choose(
 
     # Fits that are done already, also those of another design, are read instead of run again.
     requests = Requests.of(run, trials, faces, design, cpus=cpus, gpus=gpus)
-    failed: set[str] = set()
-
-    def note_failure(request: FitRequest, ended: FitOutcome) -> None:
-        if ended.state in (TrialState.FAILED, TrialState.OUT_OF_MEMORY):
-            failed.add(request.trial_id)
-
+    watch = _Watch(functools.partial(_why_lost, run, trials, faces, design), budget_s)
     work = functools.partial(choice_fit, cache=cache)
     wanted = (*requests.repeats, *requests.others)
     waiting = requests.to_do(_lost(run, trials, faces, design))
@@ -185,12 +185,13 @@ def choose(
         parallel=parallel,
         budget_s=budget_s,
         plain=plain,
-        on_end=note_failure,
+        on_end=watch.note_end,
         is_done=is_done,
-        why_skip=functools.partial(_why_skip, run, trials, faces, design),
+        why_skip=watch.why_skip,
     )
+    ended = watch.outcome(ended)
     lost = _lost(run, trials, faces, design)
-    outcome, others = (_outcome_of(part, ended, failed, lost) for part in (requests.repeats, requests.others))
+    outcome, others = (_outcome_of(part, ended, watch.failed, lost) for part in (requests.repeats, requests.others))
     finalists, preset = read_choice_fits(run, trials, faces, design)  # with the fits of earlier calls
     winner = pick_winner(finalists)
     gain = gain_over_preset(winner, preset, faces) if winner and preset else None
@@ -201,7 +202,34 @@ def choose(
     return Choice(outcome, others, finalists, winner)
 
 
-def _why_skip(run: SearchRun, trials: Sequence[Record], faces: FaceDataset, design: Design, request: FitRequest) -> str:
+class _Watch:
+    """Says before each fit of a choice whether it is wanted, and notes which of them failed.
+
+    Args:
+        why_lost: why a fit's finalist has lost, "" where it has not.
+    """
+
+    def __init__(self, why_lost: Callable[[FitRequest], str], budget_s: float | None) -> None:
+        self._why_lost, self._time_left = why_lost, TimeLeft(budget_s)
+        self.failed: set[str] = set()
+
+    def why_skip(self, request: FitRequest) -> str:
+        """Why the fit need not begin; "" where it begins now."""
+        return self._why_lost(request) or self._time_left.why_not(request)
+
+    def note_end(self, request: FitRequest, ended: FitOutcome) -> None:
+        """Note how a fit ended."""
+        self._time_left.ended(request)
+        if ended.state in (TrialState.FAILED, TrialState.OUT_OF_MEMORY):
+            self.failed.add(request.trial_id)
+
+    def outcome(self, ended: Outcome) -> Outcome:
+        """How the fits ended: the time is up as well where one did not begin for want of it."""
+        no_time = self._time_left.turned_away and ended.reason == Reason.FINISHED
+        return replace(ended, reason=Reason.TIME_UP) if no_time else ended
+
+
+def _why_lost(run: SearchRun, trials: Sequence[Record], faces: FaceDataset, design: Design, request: FitRequest) -> str:
     """Why a fit need not begin, because its finalist has lost; "" where it is wanted."""
     if not (request.continues_trial or (request.repeat or 0) >= AT_LEAST):
         return ""  # nobody has lost yet
@@ -213,7 +241,10 @@ def _what_is_repeated(requests: Requests, design: Design) -> str:
     n = len({request.trial for request in requests.repeats})
     best = "trial" if n == 1 else f"{n} trials"
     preset = " and the preset" if any(request.repeat is not None for request in requests.others) else ""
-    return f"Trained again: the best {best}{preset}, with {counted(design.repeats, design.by.removesuffix('s'))} each"
+    often = counted(design.repeats, design.by.removesuffix("s"))
+    if design.by == RepeatBy.FOLDS and design.repeats < design.n_folds:
+        often = f"{design.repeats} of {design.n_folds} folds"
+    return f"Trained again: the best {best}{preset}, with {often} each"
 
 
 def _outcome_of(part: Sequence[FitRequest], ended: Outcome, failed: Collection[str], lost: Collection[str]) -> Outcome:
@@ -257,13 +288,14 @@ def is_made(run: SearchRun, design: Design, *, at_most: bool = False) -> bool:
     """Whether search.json has the complete choice of this design among the run's trials as they are now.
 
     Args:
-        at_most: whether it may be one among fewer finalists, for want of time.
+        at_most: whether it may be one among fewer finalists, or with fewer repeats, for want of time.
     """
     made = read_choice(run.record())
     if made is None or not made.is_complete:
         return False
-    if at_most and made.design.finalists < design.finalists:
-        design = replace(design, finalists=made.design.finalists)
+    if at_most:
+        design = replace(design, finalists=min(made.design.finalists, design.finalists))
+        design = with_repeats(design, min(made.design.repeats, design.repeats))
     if made.design != design:
         return False
     # A trial that ended since, and scored better, is a finalist that the recorded choice does not know.

@@ -71,6 +71,8 @@ class Design:
     finalists: int
     repeats: int
     by: RepeatBy = RepeatBy.FOLDS
+    folds: int = 0
+    """Each repeat leaves out one of them; 0: as many as repeats. More where a time budget has no room for all."""
 
     def __post_init__(self) -> None:
         for option, value in (("--finalists", self.finalists), ("--repeats", self.repeats)):
@@ -81,10 +83,15 @@ class Design:
         except ValueError:
             words = " or by ".join(RepeatBy)
             raise CallError(f"Finalists are repeated by {words}, but got {self.by!r}.") from None
-        if self.by == RepeatBy.FOLDS and self.repeats == 1:
+        if self.by == RepeatBy.FOLDS and self.n_folds == 1:
             raise CallError(
                 "--repeats 1 makes no folds: one fold leaves nobody to train on. Give 2 or more, or --repeat-by seeds."
             )
+
+    @property
+    def n_folds(self) -> int:
+        """Of the people."""
+        return self.folds or self.repeats
 
 
 @dataclass(frozen=True)
@@ -312,17 +319,14 @@ def pick_winner(finalists: Sequence[Finalist]) -> Finalist | None:
 
 
 def fold_split(run: SearchRun, faces: FaceDataset, folds: int, number: int) -> Path:
-    """The file with the split of one fold over the run's train and validation people, drawn when it is first needed.
-
-    Its holdout is the run's own.
-    """
+    """The file with the split of one fold over the run's train and validation people, drawn when it is first needed."""
     file = run.finalist_split(folds, number)
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         own = faces.split
         # The seed depends on the people and the number of folds alone, so that all finalists share their folds.
         seed = seeds.seed_of(int(own.digest, 16), folds)
-        # `folds` puts everybody else into the holdout, those as well whom a user's own split leaves out.
+        # The holdout is the run's: `folds` puts everybody else there, those as well whom a user's split leaves out.
         drawn = splits.folds(faces.photos, folds, seed, (*own.train, *own.validation))[number]
         write_atomically(file, replace(drawn, holdout=own.holdout).to_json())
     return file
@@ -342,7 +346,7 @@ def _plan_repeats(run: SearchRun, record: Record, faces: FaceDataset, design: De
     planned = []
     for number, seed in enumerate(repeat_seeds):
         file = (
-            fold_split(run, faces, design.repeats, number) if design.by == RepeatBy.FOLDS else run.data / "split.json"
+            fold_split(run, faces, design.n_folds, number) if design.by == RepeatBy.FOLDS else run.data / "split.json"
         )
         split = Split.load(file) if design.by == RepeatBy.FOLDS else faces.split
         repeated = recipe.override({"seed": seed})

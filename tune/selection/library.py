@@ -66,7 +66,7 @@ def check_runs(runs: Sequence[SearchRun]) -> Design:
                 )
         alike = ("--repeats", designs[0].repeats, "--repeat-by", designs[0].by)
         # How many finalists there are may differ: each brings its own predictions.
-        if (design.by, design.repeats) != (designs[0].by, designs[0].repeats):
+        if (design.by, design.repeats, design.n_folds) != (designs[0].by, designs[0].repeats, designs[0].n_folds):
             raise CallError(
                 f"The finalists of {run.name} have {design.repeats} repeats by {design.by}, those of {first.name} "
                 f"{designs[0].repeats} by {designs[0].by}, so their predictions cannot be compared. Repeat them alike: "

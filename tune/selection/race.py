@@ -1,4 +1,4 @@
-"""How far finalists are repeated: as many of them as a time budget has room for, and none that has lost already.
+"""How far finalists are repeated: as often as a time budget has room for, and none that has lost already.
 
 A finalist has lost when the paired difference of its repeats and a better one's (`tune.statistics.paired`), over two or
 more repeats of both, lies below zero with its whole interval. It is not repeated further, nor trained to its end; and
@@ -11,13 +11,15 @@ likelier than one in twenty. The two best by their means go on in any case, so t
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from tune.fitting.request import FitRequest
 from tune.runs import leaderboard
 from tune.runs.study import Record
-from tune.selection.finalists import NOT_DONE, Finalist
+from tune.selection.finalists import NOT_DONE, Design, Finalist
 from tune.selection.gain import repeats_difference
 from tune.statistics.paired import Difference, Verdict
 
@@ -28,6 +30,8 @@ AT_LEAST = 2
 """Repeats that a difference needs for an interval, and so for a verdict."""
 IN_THE_RACE = 2
 """How many of the best go on whatever the interval."""
+ENOUGH = 0.9
+"""A fit may begin where it has so much of the time that it is expected to take."""
 _PACE_OF = 3
 """A fit takes what one of so many best trials took, the slowest."""
 
@@ -42,6 +46,40 @@ def fit_seconds(trials: Sequence[Record], epochs: int) -> float:
 def fits_in(seconds: float, a_fit_s: float, at_a_time: int) -> float:
     """How many fits have room in so many seconds, at least one turn of them; inf where a fit's time is not known."""
     return max(1, math.floor(seconds / a_fit_s)) * at_a_time if a_fit_s else math.inf
+
+
+def with_repeats(design: Design, repeats: int) -> Design:
+    """The design with so many of its repeats, the first ones: their folds stay the same."""
+    return replace(design, repeats=repeats, folds=design.n_folds if repeats < design.n_folds else 0)
+
+
+class TimeLeft:
+    """What is left of a time budget: a repeat that would not end in it need not begin.
+
+    It is expected to take what the fastest one before it took.
+    """
+
+    def __init__(self, budget_s: float | None) -> None:
+        self._until = math.inf if budget_s is None else time.monotonic() + budget_s
+        self._began: dict[str, float] = {}
+        self._fastest_s = 0.0
+        self.turned_away = False
+        """Whether a repeat had no room."""
+
+    def why_not(self, request: FitRequest) -> str:
+        """Why the fit, which would begin now, need not; "" where it has room, and then its time begins."""
+        now = time.monotonic()
+        if request.repeat is not None and now + ENOUGH * self._fastest_s > self._until:
+            self.turned_away = True
+            return "no time is left for it"
+        self._began[request.trial_id] = now
+        return ""
+
+    def ended(self, request: FitRequest) -> None:
+        """Note how long a repeat took."""
+        if request.repeat is not None and request.trial_id in self._began:
+            took_s = time.monotonic() - self._began[request.trial_id]
+            self._fastest_s = min(took_s, self._fastest_s or math.inf)
 
 
 def losers(finalists: Sequence[Finalist], faces: FaceDataset) -> dict[str, Difference]:

@@ -169,14 +169,14 @@ def test_without_a_budget_nothing_is_left(tmp_path: Path, clock: Clock) -> None:
 
 
 def test_the_search_leaves_time_for_the_fits_after_it(tmp_path: Path, clock: Clock) -> None:
-    """Six fits, two at a time: three turns of ten epochs at 0.8 s."""
+    """Six fits, two at a time: three turns of ten epochs at 0.8 s, and 5 s by which a trial may be over."""
     search = begun(tmp_path, clock, fits_after=6, parallel=2)
-    clock.now = 75.0
+    clock.now = 70.0
     assert not search.stop.stop_all(), "nothing is known of the pace yet"
     search.complete(next_trial(search), each_s=0.8)
     trial = next_trial(search)
     assert not search.stop.stop_all()
-    clock.now = 76.1
+    clock.now = 71.1
     assert not search.stop.stop_all()
     assert search.stop.reason == Reason.TIME_UP
     assert ask(search.searcher) is None

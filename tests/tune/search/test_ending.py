@@ -182,6 +182,11 @@ def test_time_is_left_for_the_fits_that_are_not_done(run_and_faces: tuple[Search
     add_trial(run, [0.4], {"lr_head": 1e-3}, state=STOPPED)
     assert [left(), left(5), left(4)] == [5, 5, 2], "the second one is trained to its end as well"
     assert choice.affordable(run, records(run), faces, DESIGN, 4) == (Design(1, 2), 2)
+    three = Design(2, 3)
+    assert choice.affordable(run, records(run), faces, three, 3) == (Design(1, 3), 3)
+    assert choice.affordable(run, records(run), faces, three, 2) == (Design(1, 2, folds=3), 2), "two of three folds"
+    assert choice.affordable(run, records(run), faces, three, 0) == (Design(1, 2, folds=3), 2), "two in any case"
+    assert choice.affordable(run, records(run), faces, three, 9) == (three, 7), "and a finalist's training to the end"
     let_answer(run, faces, DESIGN, (0, 1), one_knows)
     assert [left(), left(0)] == [1, 0], "that is left"
     on_all = ending.fits_left(run, options.model_copy(update={"retrain_on_all": True}), plan)

@@ -72,7 +72,7 @@ def test_a_choice_from_the_repeats_to_the_holdout(
     assert best is not None
     assert best.mean == max(finalist.mean for finalist in chosen.finalists)
     recorded = json.loads(run.search_file.read_text())["choice"]
-    assert recorded["design"] == {"finalists": 2, "repeats": 2, "by": "folds"}
+    assert recorded["design"] == {"finalists": 2, "repeats": 2, "by": "folds", "folds": 0}
     assert [one["trial"] for one in recorded["finalists"]] == ["0000", "0001"]
     assert [[repeat["f1"] for repeat in one["repeats"]] for one in recorded["finalists"]] == [
         [repeat.f1 for repeat in finalist.repeats] for finalist in chosen.finalists
@@ -111,6 +111,7 @@ def _confirmed(run: SearchRun, faces: FaceDataset, chosen: choice.Choice, trials
     assert not is_made(run, Design(1, 2))
     assert not is_made(run, Design(3, 2))
     assert is_made(run, Design(3, 2), at_most=True), "the time had room for two"
+    assert not is_made(run, Design(2, 3), at_most=True), "two of three folds are others than two"
     people = len(faces.split.holdout)
     said = choice.summary(run)
     assert said[0] == (

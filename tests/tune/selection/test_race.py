@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,8 +17,8 @@ from tune.report.choice import sections
 from tune.runs.folder import SearchRun
 from tune.runs.study import PRESET, SAMPLED, records
 from tune.selection import choice
-from tune.selection.finalists import Design, read_finalists, repeat_requests
-from tune.selection.race import fit_seconds, fits_in, losers
+from tune.selection.finalists import Design, RepeatBy, read_finalists, repeat_requests
+from tune.selection.race import TimeLeft, fit_seconds, fits_in, losers, with_repeats
 from tune.selection.record import read_choice
 from tune.states import TrialState
 
@@ -81,6 +82,47 @@ def test_the_preset_is_repeated_for_the_gain_however_bad_it_is(tmp_path: Path, d
     run, faces = raced(tmp_path, demo_cache, origin=PRESET)
     labels = [one.label for one in choice.fits_to_do(run, records(run), faces, DESIGN)]
     assert labels == ["trial 0002, repeat 3 of 3"]
+
+
+def test_fewer_repeats_are_the_first_of_the_same_folds(tmp_path: Path, demo_cache: Path) -> None:
+    run, faces = small_run(tmp_path, demo_cache)
+    add_trial(run, [0.5], {"lr_head": 1e-2})
+    fewer = with_repeats(Design(1, 3), 2)
+    assert (fewer.repeats, fewer.n_folds) == (2, 3)
+    assert with_repeats(fewer, 3) == Design(1, 3)
+    assert with_repeats(Design(1, 3, RepeatBy.SEEDS), 1).repeats == 1
+
+    def fits(design: Design) -> list[str]:
+        return [one.trial_id for one in repeat_requests(run, records(run), faces, design, cpus=1, gpus=0.0)]
+
+    assert fits(fewer) == fits(Design(1, 3))[:2]
+    assert not set(fits(fewer)) & set(fits(Design(1, 2)))
+
+
+def test_a_repeat_that_would_not_end_in_time_does_not_begin(
+    tmp_path: Path, demo_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, faces = small_run(tmp_path, demo_cache)
+    add_trial(run, [0.5], {"lr_head": 1e-2})
+    first, second, third = repeat_requests(run, records(run), faces, Design(1, 3), cpus=1, gpus=0.0)
+    now = [0.0]
+    monkeypatch.setattr("tune.selection.race.time", SimpleNamespace(monotonic=lambda: now[0]))
+    left, unbounded = TimeLeft(100.0), TimeLeft(None)
+    for each in (left, unbounded):
+        now[0] = 0.0
+        assert not each.why_not(first)
+        assert not each.why_not(second), "nothing is known of the pace"
+        now[0] = 30.0
+        each.ended(first)
+        now[0] = 40.0
+        each.ended(second)
+    now[0] = 72.9
+    assert not left.why_not(third), "27 s are left, nine tenths of the faster one's"
+    now[0] = 73.1
+    assert left.why_not(third) == "no time is left for it"
+    assert not left.why_not(replace(third, repeat=None)), "only repeats take what repeats took"
+    assert not unbounded.why_not(third)
+    assert (left.turned_away, unbounded.turned_away) == (True, False)
 
 
 def test_fits_in_turn_have_room_by_the_pace_of_the_best(tmp_path: Path, demo_cache: Path) -> None:
