@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -36,7 +37,7 @@ from tune.runs.joined_ray import gpu_types
 from tune.runs.joined_ray.nodes_aside import elsewhere, node_here, telling
 from tune.runs.stopping import Outcome, Reason, StopRequest, stoppable
 from tune.runs.stored.keeping import sender_of
-from tune.states import TrialState
+from tune.states import FIDELITY, TrialState
 
 MAX_RETRIES = 2
 """After a worker's or a node's death, for want of memory or not; an error in code is not retried."""
@@ -71,6 +72,7 @@ def run_fits(
     *,
     parallel: int,
     budget_s: float | None = None,
+    grace_s: float = 0.0,
     plain: bool | None = None,
     on_end: Callable[[FitRequest, FitOutcome], None] | None = None,
     is_done: IsDone = has_ended,
@@ -86,6 +88,7 @@ def run_fits(
     Args:
         parallel: how many run at a time.
         budget_s: no more work after that many seconds; None: no bound.
+        grace_s: so much longer for fits at work that are expected to end in it.
         plain: progress as lines instead of a table; None: as the terminal can.
         on_end: called with each fit that ends.
         is_done: whether a result is what its request asks for; if not, the fit is done again.
@@ -105,7 +108,7 @@ def run_fits(
         nodes = NodeWatch(max(fit.cpus for fit in waiting), max(fit.gpus for fit in waiting), "fit")
         nodes.tell = telling(wanted[0].run, progress.say)
         driver = _Driver(work, parallel, progress, on_end, wanted, nodes, why_skip)
-        reason = driver.run(waiting, asked, None if budget_s is None else time.monotonic() + budget_s)
+        reason = driver.run(waiting, asked, None if budget_s is None else time.monotonic() + budget_s, grace_s)
     left = len(to_do(wanted, is_done))
     return Outcome(reason if left > driver.failed else Reason.FINISHED, left, asked.signal_number)
 
@@ -185,7 +188,9 @@ class _Driver:
         self.failed = 0
         """Fits that ended and remain to do: by an error in code, or out of memory."""
 
-    def run(self, waiting: Sequence[FitRequest], asked: StopRequest, deadline: float | None) -> Reason:
+    def run(
+        self, waiting: Sequence[FitRequest], asked: StopRequest, deadline: float | None, grace_s: float = 0.0
+    ) -> Reason:
         """Run the fits, and return why it stopped. Whatever ends it, no fit runs on afterwards."""
         self._queue = list(waiting)
         if self._sender:
@@ -196,9 +201,10 @@ class _Driver:
                     return Reason.INTERRUPTED
                 if self._sender and self._sender.lost:
                     raise RunError(self._sender.lost)
-                if deadline is not None and time.monotonic() > deadline:
+                over_s = -math.inf if deadline is None else time.monotonic() - deadline
+                if over_s > 0 and not self._end_within(grace_s - over_s):
                     return Reason.TIME_UP
-                while self._queue and len(self._flying) < self._parallel:
+                while over_s <= 0 and self._queue and len(self._flying) < self._parallel:
                     self._start_or_skip(self._queue.pop(0))
                 done, _ = self._ray.wait(list(self._flying), timeout=_LOOK_S)
                 for reference in done:
@@ -208,6 +214,17 @@ class _Driver:
             return Reason.FINISHED
         finally:
             self._cancel()
+
+    def _end_within(self, seconds: float) -> bool:
+        """Whether a fit at work is expected to end within these seconds, by its pace, or with its only epoch."""
+        if seconds <= 0:
+            return False
+        for request in self._flying.values():
+            curve, epochs = read_curve(request.folder), int(request.recipe["epochs"])
+            done, took_s = (curve[-1][FIDELITY], curve[-1]["seconds"]) if curve else (0, math.inf)
+            if epochs == 1 or (done and (epochs - done) * took_s / done <= seconds):
+                return True
+        return False
 
     def _look(self) -> None:
         """Note the epochs of the fits at work. A curve is read only where it has changed since: that takes time."""

@@ -30,7 +30,7 @@ from tune.runs.stored.keeping import Sender, sender_of
 from tune.runs.study import Record, begun, is_own, open_study
 from tune.search import actors, samplers, schedulers
 from tune.search.first_trials import enqueue_initial_trials, n_left
-from tune.search.plan import SearchPlan
+from tune.search.plan import CLOSE, SearchPlan
 from tune.search.progress import Progress
 from tune.search.schedulers import EpochScheduler
 from tune.search.searcher import StudySearch
@@ -38,7 +38,7 @@ from tune.search.tracking import loggers
 from tune.search.trainable import train
 from tune.search.warm_start import import_trials
 from tune.selection.keeping import Keeper, Keeping
-from tune.selection.race import fit_seconds, fits_in
+from tune.selection.race import ENOUGH, fit_seconds, fits_in
 from tune.states import FIDELITY, TrialState
 
 MAX_FAILURES = 2
@@ -49,8 +49,6 @@ Errors in an objective's code are reported, not raised, and so are never retried
 _HOPELESS = 3
 _INSTEAD = 1000
 """At most so many trials does a driver begin again because the machine failed them."""
-CLOSE = 0.05
-"""By what share of the time budget a trial may exceed it, if it is expected to end by then."""
 CHOICE_SHARE = 1 / 3
 """Of the time budget, what the fits after the search may take, as far as fewer finalists help."""
 FitsLeft = Callable[[Sequence[Record], float], int]
@@ -263,7 +261,9 @@ class _Stop(Stopper):  # type: ignore[misc]
         self._searcher, self._plan, self._sender = searcher, plan, sender
         self._fits_left = fits_left or (lambda trials, room: plan.fits_after)
         self._began = time.monotonic()
-        self._reserve: tuple[int, float] = (-1, 0.0)
+        self._known_at = -1
+        """How many trials had ended when the next two were estimated."""
+        self._reserve = self._fastest = 0.0
         self.asked = StopRequest()
         self.reason = Reason.FINISHED
         self.hopeless = ""
@@ -294,7 +294,7 @@ class _Stop(Stopper):  # type: ignore[misc]
         """Whether the whole search stops. Ray asks after every step."""
         if self.asked.is_set():
             self.reason = Reason.INTERRUPTED
-        elif self._searcher.closed or self._over_s() > 0:
+        elif self._searcher.closed or self._over_s() > 0 or self._none_would_end():
             self.reason = Reason.TIME_UP
             self._searcher.closed = True
         elif not self.hopeless:
@@ -326,14 +326,21 @@ class _Stop(Stopper):  # type: ignore[misc]
         With what the search may exceed its own part by.
         """
         ended = len(self._searcher.ended)
-        if self._plan.fits_after and self._reserve[0] != ended:
+        if self._known_at != ended:
+            self._known_at = ended
             trials, budget_s = begun(self._searcher.study), self._plan.time_budget_s or 0.0
-            a_fit_s = fit_seconds(trials, self._plan.base.epochs)
-            room = fits_in(CHOICE_SHARE * budget_s, a_fit_s, self._plan.parallel)
-            in_turn = math.ceil(self._fits_left(trials, room) / self._plan.parallel)
-            needed = in_turn * a_fit_s + self._close_s() if in_turn else 0.0
-            self._reserve = (ended, min(needed, budget_s / 2))
-        return self._reserve[1]
+            self._fastest = min((trial.seconds for trial in trials if trial.state.ended and trial.seconds), default=0.0)
+            if self._plan.fits_after:
+                a_fit_s = fit_seconds(trials, self._plan.base.epochs)
+                room = fits_in(CHOICE_SHARE * budget_s, a_fit_s, self._plan.parallel)
+                in_turn = math.ceil(self._fits_left(trials, room) / self._plan.parallel)
+                needed = in_turn * a_fit_s + self._close_s() if in_turn else 0.0
+                self._reserve = min(needed, budget_s / 2)
+        return self._reserve
+
+    def _none_would_end(self) -> bool:
+        """Whether no new trial would end in the search's part of the time, not even one like the fastest so far."""
+        return self._over_s() + ENOUGH * self._fastest > self._close_s()
 
     def _none_works(self) -> str:
         """Return a message if all of the first trials failed before an epoch, as the others would; "" otherwise."""

@@ -17,7 +17,7 @@ from tune.runs.folder import SearchRun
 from tune.runs.session import faces_of, say
 from tune.runs.stopping import Outcome, Reason
 from tune.search.options import SearchOptions
-from tune.search.plan import MANY, NONE, SearchPlan
+from tune.search.plan import CLOSE, MANY, NONE, SearchPlan
 from tune.search.summary import no_model, short_summary, summary, what_is_left, what_next
 
 if TYPE_CHECKING:
@@ -161,6 +161,7 @@ def choose(run: SearchRun, options: SearchOptions, plan: SearchPlan, left_s: flo
         design,
         parallel=plan.parallel,
         budget_s=left_s,
+        grace_s=CLOSE * (plan.time_budget_s or 0.0),
         **_share(plan, options),
     )
     keeping = keeping_of(options)

@@ -56,8 +56,8 @@ def within_the_budget(plan: SearchPlan, run: SearchRun, options: SearchOptions) 
 
 
 def epochs_in(budget_s: float, epoch_s: float, turns: int) -> int:
-    """How many epochs a fit may have, at least one, if so many fits in turn are to end within the budget."""
-    return max(1, math.floor(budget_s / turns / epoch_s))
+    """How many epochs, at least one, a fit may have for so many in turn to end within the budget, or about then."""
+    return max(1, round(budget_s / turns / epoch_s))
 
 
 def epoch_seconds(base: Recipe, ranking: Sequence[RankedRecord], faces: FaceDataset) -> float | None:

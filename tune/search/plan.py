@@ -37,6 +37,8 @@ TPE's was measured (docs/luck.md): with four, searches of 12 trials find better 
 one trial runs at a time or four do, and longer searches are no worse. So it need not depend on the number of trials,
 and a search that is extended suggests what one search of all these trials would. GP has Optuna's own number.
 """
+CLOSE = 0.05
+"""By what share of the time budget a trial, or a fit of the choice, may exceed it, if it is expected to end by then."""
 _DRAWS = 500
 
 

@@ -157,6 +157,7 @@ def choose(
     gpus: float,
     cache: CacheOptions,
     budget_s: float | None = None,
+    grace_s: float = 0.0,
     plain: bool | None = None,
 ) -> Choice:
     """Run the fits that are missing, pick the winner and write both to search.json. The holdout takes no part.
@@ -184,6 +185,7 @@ def choose(
         work,
         parallel=parallel,
         budget_s=budget_s,
+        grace_s=grace_s,
         plain=plain,
         on_end=watch.note_end,
         is_done=is_done,
@@ -203,11 +205,7 @@ def choose(
 
 
 class _Watch:
-    """Says before each fit of a choice whether it is wanted, and notes which of them failed.
-
-    Args:
-        why_lost: why a fit's finalist has lost, "" where it has not.
-    """
+    """Says before each fit whether it is wanted, by `why_lost` and the time left, and notes which of them failed."""
 
     def __init__(self, why_lost: Callable[[FitRequest], str], budget_s: float | None) -> None:
         self._why_lost, self._time_left = why_lost, TimeLeft(budget_s)

@@ -183,6 +183,16 @@ def test_a_time_budget_ends_it_and_leaves_the_rest(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_cluster")
+def test_what_is_close_to_its_end_when_the_time_is_up_comes_to_it(tmp_path: Path) -> None:
+    requests = make_requests(tmp_path, 4)
+    outcome = run_fits(requests, Work(sleep_s=0.4), parallel=1, budget_s=3, grace_s=30)
+    begun = [request for request in requests if request.folder.exists()]
+    assert 0 < len(begun) < 4
+    assert outcome == Outcome(Reason.TIME_UP, 4 - len(begun))
+    assert [computed(request) for request in begun] == [[1, 2, 3, 4]] * len(begun)
+
+
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_full_disk_stops_it_and_is_reported(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"The disk is full: .*No space left on device.* Free some space, then go on"):
         run_fits(make_requests(tmp_path, 3), Work(ends=(("fit-0", 2, "full"),)), parallel=1)

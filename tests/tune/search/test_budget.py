@@ -17,8 +17,8 @@ from tests.tune.synthetic import SPACE, InTurn, Second, f1
 from tune.runs.folder import SearchRun
 from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import Record, open_study, records
-from tune.search.driver import CLOSE, _Stop, run_search
-from tune.search.plan import MANY, SearchPlan
+from tune.search.driver import _Stop, run_search
+from tune.search.plan import CLOSE, MANY, SearchPlan
 from tune.search.searcher import StudySearch
 from tune.states import TrialState
 
@@ -171,7 +171,7 @@ def test_without_a_budget_nothing_is_left(tmp_path: Path, clock: Clock) -> None:
 def test_the_search_leaves_time_for_the_fits_after_it(tmp_path: Path, clock: Clock) -> None:
     """Six fits, two at a time: three turns of ten epochs at 0.8 s, and 5 s by which a trial may be over."""
     search = begun(tmp_path, clock, fits_after=6, parallel=2)
-    clock.now = 70.0
+    clock.now = 68.0
     assert not search.stop.stop_all(), "nothing is known of the pace yet"
     search.complete(next_trial(search), each_s=0.8)
     trial = next_trial(search)
@@ -187,10 +187,13 @@ def test_the_search_leaves_time_for_the_fits_after_it(tmp_path: Path, clock: Clo
 def test_the_fits_after_the_search_have_half_of_the_time_at_most(tmp_path: Path, clock: Clock) -> None:
     search = begun(tmp_path, clock, fits_after=100)
     search.complete(next_trial(search), each_s=3.0)
-    clock.now = 49.9
+    clock.now = 27.9
     assert not search.stop.stop_all()
     assert search.stop.reason == Reason.FINISHED
-    clock.now = 50.1
+    next_trial(search)
+    clock.now = 49.9
+    assert not search.stop.stop_all(), "a trial is at work"
+    clock.now = 55.1
     assert search.stop.stop_all()
     assert search.stop.reason == Reason.TIME_UP
 
@@ -207,15 +210,33 @@ def test_fits_that_are_done_need_no_time_again(tmp_path: Path, clock: Clock) -> 
     search.stop = _Stop(search.searcher, search.searcher.plan, left)
     search.complete(next_trial(search), each_s=3.0)
     search.complete(next_trial(search), each_s=3.0)
-    clock.now = 99.9
+    clock.now = 77.9
     assert not search.stop.stop_all(), "nothing is left to do of the choice"
     assert rooms == [1], "a third of the time, for fits of 30 s"
-    clock.now = 41.0
+    clock.now = 27.9
     search.complete(next_trial(search), each_s=3.0)
     assert not search.stop.stop_all(), "two fits of 30 s, but half of the time at most"
     clock.now = 50.1
     assert search.stop.stop_all()
     assert search.stop.reason == Reason.TIME_UP
+
+
+def test_no_trial_begins_that_would_not_end(tmp_path: Path, clock: Clock) -> None:
+    """The fastest so far took 20 s, of which nine tenths have room until 87 s: the search may be over by 5 s."""
+    search = begun(tmp_path, clock)
+    search.complete(next_trial(search), each_s=3.0)
+    search.complete(next_trial(search), each_s=2.0)
+    trial = next_trial(search)
+    clock.now = 86.9
+    assert not search.stop.stop_all()
+    assert search.stop.reason == Reason.FINISHED
+    clock.now = 87.1
+    assert not search.stop.stop_all(), "the one at work goes on"
+    assert search.stop.reason == Reason.TIME_UP
+    assert ask(search.searcher) is None
+    assert not search.left_after(trial, 2)
+    search.complete(trial)
+    assert search.stop.stop_all()
 
 
 def test_a_resumed_search_knows_the_pace_from_before(tmp_path: Path, clock: Clock) -> None:
