@@ -333,11 +333,16 @@ def summarised(measured: Sequence[tuple[str, list[list[float]]]]) -> dict[str, d
 def table(found: Mapping[str, Mapping[str, Any]]) -> str:
     """One row per side and time, as Markdown."""
     rows = [
-        f"| {side} | {minutes:.1f} | {f1['mean']:.3f} +- {f1['sd']:.3f} | {f1['n']} |"
+        f"| {side} | {minutes:.1f} | {f1['mean']:.3f}{_spread(f1)} | {f1['n']} |"
         for side, values in found.items()
         for minutes, f1 in zip(values["minutes"], values["f1"], strict=True)
     ]
     return "\n".join(["| side | minutes | macro F1 on unseen people | n |", "|---|---|---|---|", *rows])
+
+
+def _spread(f1: Mapping[str, Any]) -> str:
+    """The standard deviation, where there is more than one round."""
+    return f" +- {f1['sd']:.3f}" if f1["n"] > 1 else ""
 
 
 def draw_picture(found: Mapping[str, Mapping[str, Any]], file: Path) -> None:
@@ -352,6 +357,7 @@ def draw_picture(found: Mapping[str, Mapping[str, Any]], file: Path) -> None:
             axes.scatter([minutes] * f1["n"], f1["values"], s=12, alpha=0.5, color=line.get_color())
     axes.set(xlabel="minutes, from nothing to a chosen classifier", ylabel="macro F1 on people that no search saw")
     axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(file, dpi=150)
