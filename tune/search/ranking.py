@@ -35,6 +35,9 @@ PHOTOS = 600
 """In the sample, at most: each backbone sees the same ones."""
 TIME_SHARE = 0.1
 """At most so much of a time budget is spent on the ranking; backbones that are not ranked by then come last."""
+LEAST_S = 30.0
+"""Of a short budget more, up to a quarter: workers take seconds to start, and without a time of a pass the epochs do
+not follow the budget."""
 
 
 def to_rank(plan: SearchPlan) -> list[str]:
@@ -57,10 +60,12 @@ def rank(plan: SearchPlan, run: SearchRun, cache: CacheOptions) -> tuple[Outcome
     """
     names = to_rank(plan)
     requests = [_request(plan, run, name) for name in names]
-    budget_s = None if plan.time_budget_s is None else TIME_SHARE * plan.time_budget_s
     try:
         outcome = run_fits(
-            requests, functools.partial(probe_fit, cache=cache), parallel=plan.parallel, budget_s=budget_s
+            requests,
+            functools.partial(probe_fit, cache=cache),
+            parallel=plan.parallel,
+            budget_s=share_of(plan.time_budget_s),
         )
     except MaskclsError as error:
         say(f"The backbones could not be ranked, and are tried in the space's order: {error}")
@@ -76,6 +81,11 @@ def rank(plan: SearchPlan, run: SearchRun, cache: CacheOptions) -> tuple[Outcome
     if len(found) > 1:
         show(found)
     return outcome, tuple(each.backbone for each in found)
+
+
+def share_of(budget_s: float | None) -> float | None:
+    """The seconds that the ranking may take of a time budget, if there is one."""
+    return None if budget_s is None else max(TIME_SHARE * budget_s, min(LEAST_S, budget_s / 4))
 
 
 def probe_fit(request: FitRequest, *, cache: CacheOptions) -> Rows:

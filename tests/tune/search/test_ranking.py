@@ -19,7 +19,7 @@ from tune.runs.folder import SearchRun
 from tune.runs.record import RankedRecord, SearchRecord, now
 from tune.runs.stopping import Reason
 from tune.search.plan import SearchPlan, size_of
-from tune.search.ranking import rank, to_rank
+from tune.search.ranking import rank, share_of, to_rank
 
 NAMES = ("test_resnet", "test_efficientnet")
 SPACE = Space(
@@ -76,6 +76,10 @@ def test_the_order_is_that_of_the_probes_and_the_run_keeps_it(
     printed = capsys.readouterr().out
     assert printed.index(order[0]) < printed.rindex(order[1])
     assert "probe F1" in printed
+
+
+def test_the_ranking_has_a_tenth_of_the_time_and_of_little_time_more() -> None:
+    assert [share_of(budget_s) for budget_s in (None, 3600.0, 300.0, 180.0, 60.0)] == [None, 360.0, 30.0, 30.0, 15.0]
 
 
 def test_a_backbone_without_a_score_comes_last(tmp_path: Path) -> None:
