@@ -63,7 +63,10 @@ def test_the_table_has_mean_and_spread_of_each_time(tmp_path: Path) -> None:
     [
         (["--data", "faces"], "--data and --answers belong together"),
         (["--side", "AutoGluon"], "The side AutoGluon needs --autogluon and --weights."),
-        (["--side", "luck"], "but got luck."),
+        (
+            ["--side", "luck"],
+            "--side is one of maskcls, plain Ray Tune, random search, AutoGluon, random from our start, but got luck.",
+        ),
     ],
 )
 def test_a_wrong_call_is_refused(words: list[str], message: str) -> None:
