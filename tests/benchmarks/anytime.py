@@ -248,11 +248,11 @@ def plain_ray_tune(asked: Asked, number: int, there: Path) -> list[Scored]:
         "loader_workers": 0,
         "seed": number,
     }
-    unseen = sorted(pd.read_csv(asked.data / "eval" / "info.csv", dtype=str)["ImageID"])
+    unseen = _unseen(asked)
     seconds = [round(60 * minutes) for minutes in asked.minutes]
     job = plain_job(plan, faces, asked.weights, settings)
     job |= {"time_budget_s": max(seconds), "score_at_s": seconds}
-    job["unseen_files"] = [str(asked.data / "eval" / "images" / name) for name in unseen]
+    job["unseen_files"] = list(unseen.values())
     (there / "job.json").write_text(json.dumps(job))
     _run("tests.benchmarks.plain_ray", there / "job.json", there / "trials.json")
     found = []
@@ -267,14 +267,14 @@ def autogluon(asked: Asked, number: int, there: Path) -> list[Scored]:
     """AutoGluon's own search, a run for each time, on the split and the weights that the other sides have."""
     faces = prepare(asked.data, split_seed=number, cache=CacheOptions(there / "unused"))
     files, labels = (faces.photos[name].tolist() for name in ("file", "label"))
-    unseen = sorted(pd.read_csv(asked.data / "eval" / "info.csv", dtype=str)["ImageID"])
+    unseen = _unseen(asked)
     job: dict[str, Any] = {
         side: {"files": [files[row] for row in rows], "labels": [labels[row] for row in rows]}
         for side in ("train", "validation")
         for rows in [faces.rows(side).tolist()]
     }
     job["weights"] = {file.stem: str(file) for file in sorted(Path(asked.weights).glob("*.safetensors"))}
-    job["image_size"], job["unseen_files"] = asked.image_size, [str(asked.data / "eval" / "images" / n) for n in unseen]
+    job["image_size"], job["unseen_files"] = asked.image_size, list(unseen.values())
     found = []
     for minutes in asked.minutes:
         # Its imports and its prediction count in the time; with its limit it counts from when it begins to fit.
@@ -303,6 +303,12 @@ def _search(asked: Asked, number: int, there: Path, name: str, minutes: float, *
     given += ["--seed", number, "--split-seed", number, "--runs", there, "--name", name]
     given += ["--cache", there / f"cache-{name}", *words]
     return [sys.executable, "-m", "tune.search", *map(str, given)]
+
+
+def _unseen(asked: Asked) -> dict[str, str]:
+    """The files of eval's photos by their names, in rising order."""
+    names = sorted(pd.read_csv(asked.data / "eval" / "info.csv", dtype=str)["ImageID"])
+    return {name: str(asked.data / "eval" / "images" / name) for name in names}
 
 
 def _predicted(asked: Asked, bundle: Path, there: Path) -> dict[str, int]:
