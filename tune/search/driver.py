@@ -323,7 +323,7 @@ class _Stop(Stopper):  # type: ignore[misc]
     def _reserve_s(self) -> float:
         """Estimate from the trials so far how long the fits after the search will take; at most half the budget.
 
-        With what the search may exceed its own part by.
+        The time by which the search may exceed its own part is included.
         """
         ended = len(self._searcher.ended)
         if self._known_at != ended:

@@ -36,8 +36,8 @@ PHOTOS = 600
 TIME_SHARE = 0.1
 """At most so much of a time budget is spent on the ranking; backbones that are not ranked by then come last."""
 LEAST_S = 30.0
-"""Of a short budget more, up to a quarter: workers take seconds to start, and without a time of a pass the epochs do
-not follow the budget."""
+"""Of a short budget the ranking gets so much, but at most a quarter: workers take seconds to start, and where no pass
+was timed, the epochs do not follow the budget."""
 
 
 def to_rank(plan: SearchPlan) -> list[str]:

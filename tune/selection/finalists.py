@@ -90,7 +90,7 @@ class Design:
 
     @property
     def n_folds(self) -> int:
-        """Of the people."""
+        """Into how many folds the people are divided."""
         return self.folds or self.repeats
 
 
