@@ -147,6 +147,8 @@ def what_is_left(run: SearchRun, outcome: SearchOutcome) -> list[str]:
         left.append(
             f"{searched.remaining} trials are left to do ({searched.reason})"
             if searched.remaining < MANY // 2
+            else f"The search ended before its time was up ({searched.reason})"
+            if searched.reason == Reason.INTERRUPTED
             else "The time is up"
         )
     if chosen is not None and chosen.outcome.remaining and chosen.outcome.reason != Reason.FINISHED:
