@@ -19,11 +19,12 @@ from tune.report.choice import sections
 from tune.report.page import write_report
 from tune.runs.folder import SearchRun
 from tune.runs.holdout_record import HoldoutScore
-from tune.runs.record import SearchRecord
+from tune.runs.record import SearchRecord, now
 from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import PRESET, records
 from tune.search import ending, summary
 from tune.search.options import SearchOptions
+from tune.search.plan import MANY
 from tune.selection import choice
 from tune.selection.finalists import Design
 from tune.selection.record import ChoiceRecord, read_choice
@@ -237,3 +238,17 @@ def test_an_environment_in_this_folder_that_is_not_active_is_to_be_activated(
     assert first_command().startswith("  python -m maskcls.serve")
     monkeypatch.delenv("VIRTUAL_ENV")
     assert first_command() == "  source .venv/bin/activate"
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        (Reason.TIME_UP, "The time is up. To go on:"),
+        (Reason.INTERRUPTED, "The search ended before its time was up (interrupted). To go on:"),
+    ],
+)
+def test_a_search_that_only_the_time_bounds_says_why_it_ended(tmp_path: Path, reason: Reason, said: str) -> None:
+    run = SearchRun.create(tmp_path, "timed", SearchRecord(created=now()))
+    outcome = ending.SearchOutcome(Outcome(reason, MANY - 2))
+    (line,) = summary.what_is_left(run, outcome)
+    assert line.splitlines()[0] == said
