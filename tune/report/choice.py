@@ -88,7 +88,9 @@ def caution(choice: ChoiceRecord, note: str, gain: Tile) -> str:
     if winner is not None and best is not None and best.trial != winner.trial:
         parts.append(f"The search's best validation score is {best.validation_f1:.4f}, of trial {best.trial}.")
     name, figure, preset = gain
-    if choice.gain is None and figure != "–":
+    if winner is not None and choice.preset is not None and choice.preset.trial == winner.trial:
+        parts.append("The winner is the preset's own recipe.")
+    elif choice.gain is None and figure != "–":
         parts.append(f"The {name}, by validation alone, is {figure} ({preset}); the selected score makes it too high.")
     return " ".join(parts)
 

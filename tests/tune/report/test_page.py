@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -11,12 +12,14 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.tune.made_run import add_choice, made_run
+from tune.report.choice import caution
 from tune.report.page import gain, write_report
 from tune.report.parameters import MIN_COMPLETE
 from tune.runs import leaderboard
 from tune.runs.folder import SearchRun
 from tune.runs.study import ORIGIN, SAMPLED, open_study, records
 from tune.selection.finalists import Design, RepeatBy
+from tune.selection.record import read_choice
 
 PARAMETERS = ("frozen_stages", "head", "head_dropout", "head_width", "lr_body", "lr_head", "weight_decay")
 VOID = {"meta", "br", "img", "link"}
@@ -179,6 +182,17 @@ def chosen(tmp_path_factory: pytest.TempPathFactory) -> SearchRun:
     made = made_run(tmp_path_factory.mktemp("chosen"), 24)
     add_choice(made, Design(4, 3), lacks=(leaderboard.ranked(records(made))[3].trial_id,))
     return made
+
+
+def test_a_winner_that_is_the_preset_has_no_gain_over_it(chosen: SearchRun) -> None:
+    choice = read_choice(chosen.record())
+    assert choice is not None
+    gained = ("gain over the preset's recipe", "+0.0123", "trial 0000: 0.5000")
+    other = next(one for one in choice.finalists if one.trial != choice.winner_id)
+    assert "by validation alone, is +0.0123" in caution(replace(choice, preset=other), "", gained)
+    said = caution(replace(choice, preset=choice.winner), "", gained)
+    assert "The winner is the preset's own recipe." in said
+    assert "+0.0123" not in said
 
 
 def test_the_choice_leads_the_page(chosen: SearchRun) -> None:
