@@ -31,6 +31,12 @@ class DataError(MaskclsError):
     """The input cannot be used: a folder, a file, a row."""
 
 
+class NoSuchPath(DataError):  # noqa: N818 - says what the path is
+    """A path that the call names does not exist: nothing was begun."""
+
+    exit_status = 2
+
+
 class FolderError(DataError):
     """A folder of photos has problems, which the message lists."""
 

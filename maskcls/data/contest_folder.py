@@ -26,6 +26,11 @@ TABLE = "train/train.csv"
 IMAGES = "train/images"
 COLUMNS = ("id", "gender", "race", "age", "path")
 
+LAYOUT = (
+    f"Expected the contest's layout: {TABLE} and {IMAGES}/<path>/, or photos.csv with one row per photo, or "
+    "folders <mask>/<gender>/<age_group>/, under the folder that --data names."
+)
+
 MASK_OF = {**{f"mask{i}": 0 for i in range(1, 6)}, "incorrect_mask": 1, "normal": 2}
 """A photo's name, without its extension -> index into MASKS."""
 SEVEN = "mask1 to mask5, incorrect_mask and normal"
@@ -55,27 +60,23 @@ def scan(data: Path) -> Contents:
 
 def missing(data: Path) -> Iterator[Problem]:
     """What the folder lacks of the contest's layout, before its table is read."""
-    layout = (
-        f"Expected the contest's layout: {TABLE} and {IMAGES}/<path>/, or photos.csv with one row per photo, or "
-        "folders <mask>/<gender>/<age_group>/, under the folder that --data names."
-    )
     if not data.is_dir():
-        what = "is a file, but no table of photos (.csv or .parquet)" if data.exists() else "does not exist"
-        yield Problem("folder", ".", f"{shown(data)} {what}. {layout} Check the path.")
+        what = "is a file, but no table of photos (.csv or .parquet)"
+        yield Problem("folder", ".", f"{shown(data)} {what}. {LAYOUT} Check the path.")
     elif not is_utf8(str(data)):
         message = f"{shown(data)}: the folder's name is not UTF-8. Rename it, or name a link to it."
         yield Problem("folder", ".", message)
     elif (data / "train.csv").is_file() and not (data / TABLE).exists():  # --data names train/ itself
         yield Problem(
-            "folder", ".", f"{data} has train.csv itself, but no {TABLE}. {layout} Did you mean --data {data.parent}?"
+            "folder", ".", f"{data} has train.csv itself, but no {TABLE}. {LAYOUT} Did you mean --data {data.parent}?"
         )
     elif not any(data.iterdir()):
-        yield Problem("folder", ".", f"{data} is empty. {layout} Check the path.")
+        yield Problem("folder", ".", f"{data} is empty. {LAYOUT} Check the path.")
     elif not (data / TABLE).is_file():
-        yield Problem("folder", TABLE, f"{data} has no {TABLE}. {layout} Check the path.")
+        yield Problem("folder", TABLE, f"{data} has no {TABLE}. {LAYOUT} Check the path.")
     elif not (data / IMAGES).is_dir():
         yield Problem(
-            "folder", IMAGES, f"{data} has {TABLE}, but no folder {IMAGES}. {layout} Put the people's folders there."
+            "folder", IMAGES, f"{data} has {TABLE}, but no folder {IMAGES}. {LAYOUT} Put the people's folders there."
         )
 
 

@@ -24,7 +24,7 @@ from maskcls.data.layouts.scan import scan
 from maskcls.data.names import match
 from maskcls.data.problems import FATAL, refusal
 from maskcls.data.tables import Table, as_text, read_table, read_text
-from maskcls.errors import DataError
+from maskcls.errors import DataError, NoSuchPath
 from maskcls.files import unreadable
 from maskcls.labels import UNKNOWN, age_group, encode
 from maskcls.text import counted, first, shown
@@ -156,7 +156,7 @@ def _listed(images: Path) -> tuple[list[str], list[Path]]:
         if glob.has_magic(str(images)):
             found = glob.iglob(str(images), recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
             return _photos_among(images, ((name, Path(name)) for name in found if not Path(name).is_dir()))
-        raise DataError(
+        raise NoSuchPath(
             f"{images} does not exist. "
             "Expected a folder of photos, the contest's info.csv, a table of photos, or a text file with one path per "
             "line."

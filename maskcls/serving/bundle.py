@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maskcls.data.geometry import Geometry
-from maskcls.errors import CallError, DataError, Missing, is_out_of_memory
+from maskcls.errors import CallError, DataError, Missing, NoSuchPath, is_out_of_memory
 from maskcls.files import FileKind, number_of
 from maskcls.labels import CLASS_NAMES
 from maskcls.recipe import Recipe, digest_of
@@ -45,6 +45,7 @@ OF_A_CLASSIFIER = ("task_split", "recipe", "recipe_digest", "preprocessing", "mo
 WEIGHTS_TOLERANCE = 1e-9
 _MOST_SAID = 2000
 """Characters of what is wrong: a damaged field may be long."""
+_BUNDLE = "a folder that maskcls.train or tune.export wrote"
 
 
 @dataclass(frozen=True)
@@ -151,19 +152,15 @@ def read_bundle(folder: Path, *, with_models: bool = True) -> Bundle:
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The content of a bundle's bundle.json. Raises DataError: there is none, it is damaged, or of another version."""
     file = folder / MANIFEST
+    if not folder.exists():
+        raise NoSuchPath(f"{shown(folder)} does not exist. Expected {_BUNDLE}.")
     if not file.is_file():
         inside = sorted(folder.glob(f"*/{MANIFEST}"))  # as in a search's run, whose winner is in best/
         hint = f" Did you mean {shown(inside[0].parent)}?" if inside else ""
-        raise DataError(
-            f"{shown(folder)} is no bundle: it has no {MANIFEST}. Name a folder that maskcls.train or tune.export "
-            f"wrote.{hint}"
-        )
+        raise DataError(f"{shown(folder)} is no bundle: it has no {MANIFEST}. Name {_BUNDLE}.{hint}")
     manifest = MANIFEST_FILE.read_object(file)
     if manifest.get("format") != FORMAT:
-        raise DataError(
-            f'{file} is no bundle\'s: "format": "{FORMAT}" expected. '
-            "Name a folder that maskcls.train or tune.export wrote."
-        )
+        raise DataError(f'{file} is no bundle\'s: "format": "{FORMAT}" expected. Name {_BUNDLE}.')
     if manifest.get("format_version") not in READ_VERSIONS:
         raise DataError(
             f"{folder} is a bundle of format version {str(manifest.get('format_version'))[:40]}, "

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from maskcls.data.names import match
 from maskcls.data.photos import IMAGE, list_photos
 from maskcls.data.tables import read_table
-from maskcls.errors import CallError, DataError
+from maskcls.errors import CallError, DataError, NoSuchPath
 from maskcls.files import check_writable_name, no_formulas, write_csv
 from maskcls.labels import N_CLASSES
 from maskcls.serving.predicting.tables import ANSWER
@@ -32,7 +32,7 @@ LISTED = 20
 def read_classes(file: Path) -> dict[str, int]:
     """Read the class 0..17 of each ImageID; other columns are ignored. Raises DataError that names the wrong line."""
     if not file.exists():
-        raise DataError(f"{file} does not exist. Expected a CSV file with the columns {IMAGE},{ANSWER}.")
+        raise NoSuchPath(f"{file} does not exist. Expected a CSV file with the columns {IMAGE},{ANSWER}.")
     table = read_table(file)
     table.require([IMAGE, ANSWER])
     if table.note:

@@ -101,6 +101,8 @@ class Fit:
         """Why the fit was begun again although it had a checkpoint; "" where it was not."""
         self.best_epoch = 0
         self._best: list[dict[str, Tensor]] = []
+        self._best_log_probs: NDArray[np.float64] | None = None
+        """(n, 18) of the best epoch for the validation photos; None where it was read from a checkpoint."""
 
     def epochs(
         self,
@@ -220,6 +222,8 @@ class Fit:
 
     def log_probs(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Log probabilities (n, 18) that the best epoch's weights give rows (n,) of the data."""
+        if self._best_log_probs is not None and np.array_equal(rows, self.data.validation):
+            return self._best_log_probs  # computed when that epoch was scored
         with self.at_best() as models:
             return self._in_blocks_that_fit(
                 lambda block: log_probabilities(
@@ -266,7 +270,8 @@ class Fit:
         # One epoch of each model in turn, so that the joined prediction of this epoch exists.
         losses, photos = zip(*(fit.train_epoch(number) for fit in self.model_fits), strict=True)
         trained = time.perf_counter()  # the losses are read, so a GPU has finished
-        validated = self._validate(number) if self.data.is_scored else UNSCORED
+        log_probs = self._validate(number) if self.data.is_scored else None
+        validated = UNSCORED if log_probs is None else self._scored(log_probs)
         self._check_weights(number)
         result = EpochResult(
             epoch=number + 1,
@@ -283,9 +288,11 @@ class Fit:
         if not self.data.is_scored or not self._best or result.validation_f1 > self.best.validation_f1:
             self.best_epoch = result.epoch
             self._best = [to_cpu(model.trainable_state()) for model in self.eval_models]
+            self._best_log_probs = log_probs
         return result
 
-    def _validate(self, epoch: int) -> Scores:
+    def _validate(self, epoch: int) -> NDArray[np.float64]:
+        """Log probabilities (n, 18) of the validation photos, after so many epochs before this one."""
         log_probs = self._in_blocks_that_fit(  # members x (n, k)
             lambda block: member_log_probs(
                 self.eval_models,
@@ -297,8 +304,10 @@ class Fit:
         )
         if not all(np.isfinite(member).all() for member in log_probs):
             raise Diverged(f"Probabilities are not finite after epoch {epoch + 1}. A lower learning rate may help.")
-        joined = self.recipe.split.join(log_probs, self.recipe.join)  # (n, 18)
-        return scores(self.data.labels[self.data.validation], joined.argmax(1))
+        return self.recipe.split.join(log_probs, self.recipe.join)
+
+    def _scored(self, log_probs: NDArray[np.float64]) -> Scores:
+        return scores(self.data.labels[self.data.validation], log_probs.argmax(1))
 
     def _check_weights(self, epoch: int) -> None:
         """Raise Diverged where a weight or a moving average is not finite, which no score need say."""

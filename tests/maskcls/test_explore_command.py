@@ -77,7 +77,7 @@ def test_a_folder_under_a_file_is_a_wrong_call(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     said = call(main, "--data", tmp_path / "nowhere", "--out", tmp_path / "look")
-    assert said.status == 1
+    assert said.status == 2
     assert said.err.startswith(f"Error: {tmp_path / 'nowhere'} does not exist. Expected the contest's layout")
     assert said.err.count("\n") == 1
     assert not (tmp_path / "look").exists()

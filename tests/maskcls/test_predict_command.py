@@ -166,13 +166,19 @@ def test_wrong_calls_exit_with_2_and_bad_input_with_1(
     assert command("--bundle", bundle) == 2
     assert command("--bundle", bundle, "--images", evaluation_folder, "--out", tmp_path) == 2
     assert "is a folder. Name a file" in capsys.readouterr().err
-    assert command("--bundle", tmp_path / "none", "--images", evaluation_folder, "--out", tmp_path / "s.csv") == 1
-    assert "none is no bundle: it has no bundle.json" in capsys.readouterr().err
+    for missing in (
+        ("--bundle", tmp_path / "none", "--images", evaluation_folder),
+        ("--bundle", bundle, "--images", tmp_path / "none"),
+    ):
+        assert command(*missing, "--out", tmp_path / "s.csv") == 2
+        assert f"{tmp_path / 'none'} does not exist. Expected a folder" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert command("--bundle", tmp_path / "empty", "--images", evaluation_folder, "--out", tmp_path / "s.csv") == 1
+    assert "empty is no bundle: it has no bundle.json" in capsys.readouterr().err
     spoilt = Path(shutil.copytree(bundle, tmp_path / "spoilt"))
     next(spoilt.glob("model-*")).unlink()
     assert command("--bundle", spoilt, "--images", evaluation_folder, "--out", tmp_path / "s.csv") == 1
     assert "lacks model-classes" in capsys.readouterr().err
-    assert command("--bundle", bundle, "--images", tmp_path / "nowhere", "--out", tmp_path / "s.csv") == 1
     assert not (tmp_path / "s.csv").exists()
 
 

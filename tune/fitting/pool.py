@@ -216,13 +216,16 @@ class _Driver:
             self._cancel()
 
     def _end_within(self, seconds: float) -> bool:
-        """Whether a fit at work is expected to end within these seconds, by its pace, or with its only epoch."""
-        if seconds <= 0:
-            return False
+        """Whether a fit at work is expected to end within these seconds, by its pace, or with its only epoch.
+
+        One whose last epoch is done has only its result to write, and is waited for in any case.
+        """
         for request in self._flying.values():
             curve, epochs = read_curve(request.folder), int(request.recipe["epochs"])
             done, took_s = (curve[-1][FIDELITY], curve[-1]["seconds"]) if curve else (0, math.inf)
-            if epochs == 1 or (done and (epochs - done) * took_s / done <= seconds):
+            if done == epochs:
+                return True
+            if seconds > 0 and (epochs == 1 or (done and (epochs - done) * took_s / done <= seconds)):
                 return True
         return False
 

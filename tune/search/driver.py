@@ -251,8 +251,8 @@ class _Failures(Callback):  # type: ignore[misc]
 class _Stop(Stopper):  # type: ignore[misc]
     """Decides whether the search, or a trial, stops before its end, and why.
 
-    A trial on a node that is set aside is handed on to another one. When the time is up no further trial begins. One
-    that is expected to end soon may go on, the others are left where they are, for a resumed search.
+    A trial on a node that is set aside is handed on to another one. When the time is up no further trial begins. Those
+    that are expected to end soon are waited for, the others are left where they are, for a resumed search.
     """
 
     def __init__(
@@ -263,7 +263,11 @@ class _Stop(Stopper):  # type: ignore[misc]
         self._began = time.monotonic()
         self._known_at = -1
         """How many trials had ended when the next two were estimated."""
-        self._reserve = self._fastest = 0.0
+        self._reserve = self._fastest = self._a_fit_s = 0.0
+        self._begun_at: dict[str, float] = {}
+        """By Ray's ids, when a trial was first seen."""
+        self._ends_at: dict[str, float] = {}
+        """By Ray's ids, when a trial that has reported an epoch is expected to end."""
         self.asked = StopRequest()
         self.reason = Reason.FINISHED
         self.hopeless = ""
@@ -273,15 +277,15 @@ class _Stop(Stopper):  # type: ignore[misc]
         """Whether to stop this trial: its node is set aside, or the time is up and it would not end soon."""
         if result.get("done"):
             return False
-        over = self._over_s()
+        over, epoch = self._over_s(), int(result[FIDELITY])
+        to_go_s = (int(result["config"]["recipe"]["epochs"]) - epoch) * float(result["seconds"]) / max(1, epoch)
+        self._ends_at[trial_id] = time.monotonic() + to_go_s
         if over < 0:
             leaves = self._searcher.nodes.must_leave(str(result.get("node", "")))
             if leaves:
                 self._searcher.hand_on(trial_id)
             return leaves
-        epoch = int(result[FIDELITY])
-        to_go = int(result["config"]["recipe"]["epochs"]) - epoch
-        if over + to_go * float(result["seconds"]) / max(1, epoch) <= self._close_s():
+        if over + to_go_s <= self._close_s():
             return False
         self._searcher.leave(trial_id)
         return True
@@ -292,6 +296,8 @@ class _Stop(Stopper):  # type: ignore[misc]
 
     def stop_all(self) -> bool:
         """Whether the whole search stops. Ray asks after every step."""
+        for trial_id in self._searcher.trials.keys() - self._begun_at.keys():
+            self._begun_at[trial_id] = time.monotonic()
         if self.asked.is_set():
             self.reason = Reason.INTERRUPTED
         elif self._searcher.closed or self._over_s() > 0 or self._none_would_end():
@@ -300,7 +306,7 @@ class _Stop(Stopper):  # type: ignore[misc]
         elif not self.hopeless:
             self.hopeless = self._none_works()
         self.failed_by_machine = len(self._searcher.machine_failures) >= IN_A_ROW
-        over = self.reason == Reason.TIME_UP and (self._over_s() > self._close_s() or not self._searcher.working())
+        over = self.reason == Reason.TIME_UP and not self._one_will_end()
         return bool(
             over
             or self.reason == Reason.INTERRUPTED
@@ -330,13 +336,26 @@ class _Stop(Stopper):  # type: ignore[misc]
             self._known_at = ended
             trials, budget_s = begun(self._searcher.study), self._plan.time_budget_s or 0.0
             self._fastest = min((trial.seconds for trial in trials if trial.state.ended and trial.seconds), default=0.0)
+            self._a_fit_s = fit_seconds(trials, self._plan.base.epochs)
             if self._plan.fits_after:
-                a_fit_s = fit_seconds(trials, self._plan.base.epochs)
-                room = fits_in(CHOICE_SHARE * budget_s, a_fit_s, self._plan.parallel)
+                room = fits_in(CHOICE_SHARE * budget_s, self._a_fit_s, self._plan.parallel)
                 in_turn = math.ceil(self._fits_left(trials, room) / self._plan.parallel)
-                needed = in_turn * a_fit_s + self._close_s() if in_turn else 0.0
+                needed = in_turn * self._a_fit_s + self._close_s() if in_turn else 0.0
                 self._reserve = min(needed, budget_s / 2)
         return self._reserve
+
+    def _one_will_end(self) -> bool:
+        """Whether a trial at work is expected to end in the search's part of the time.
+
+        One that has reported no epoch is expected to take as long as the slowest of the best.
+        """
+        over = self._over_s()
+        if over > self._close_s():
+            return False
+        by = time.monotonic() + self._close_s() - over
+        least_s = ENOUGH * self._a_fit_s
+        at_work = self._searcher.at_work()
+        return any(self._ends_at.get(one, self._begun_at.get(one, 0.0) + least_s) <= by for one in at_work)
 
     def _none_would_end(self) -> bool:
         """Whether no new trial would end in the search's part of the time, not even one like the fastest so far."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
@@ -85,6 +86,15 @@ class SearchPlan:
     def model_after(self) -> int:
         """How many trials with a score the sampler's model needs; 0 for a sampler that has none."""
         return MODEL_AFTER.get(self.sampler, 0) if self.random_start is None else self.random_start
+
+    def left_s(self, since: float) -> float | None:
+        """Seconds that are left of the time budget since a moment of the monotonic clock; None where there is none."""
+        return None if self.time_budget_s is None else max(0.0, self.time_budget_s - (time.monotonic() - since))
+
+    def prepared(self, called_at: float) -> SearchPlan:
+        """The plan with what is left of its time budget since the command was called, but at least half of it."""
+        left_s = self.left_s(called_at)
+        return self if left_s is None else replace(self, time_budget_s=max(left_s, (self.time_budget_s or 0.0) / 2))
 
     def draw(self, trial: Suggest) -> Mapping[str, Any]:
         """What the space suggests to a trial. Raises CallError naming the space where its code fails."""

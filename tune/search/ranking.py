@@ -11,6 +11,7 @@ may still suggest any backbone.
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ from tune.search.plan import SearchPlan, size_of
 
 if TYPE_CHECKING:
     from maskcls.stores.cache_options import CacheOptions
+    from tune.search.options import SearchOptions
 
 PHOTOS = 600
 """In the sample, at most: each backbone sees the same ones."""
@@ -50,6 +52,20 @@ def to_rank(plan: SearchPlan) -> list[str]:
     if len(names) > 1:
         return names
     return list(plan.base.backbones) if plan.fits_epochs else []
+
+
+def rank_first(plan: SearchPlan, run: SearchRun, options: SearchOptions) -> tuple[Outcome, SearchPlan]:
+    """Rank the space's backbones, if that was not done before the first trial; the plan knows the order from then on.
+
+    Of a time budget the plan has what the ranking has left.
+    """
+    from tune.runs.study import trials_of
+
+    if run.record().ranking is not None or trials_of(run) or not to_rank(plan):
+        return Outcome(Reason.FINISHED, 0), plan
+    began = time.monotonic()
+    outcome, order = rank(plan, run, options.cache_options)
+    return outcome, replace(plan, setting=replace(plan.setting, ranking=order), time_budget_s=plan.left_s(began))
 
 
 def rank(plan: SearchPlan, run: SearchRun, cache: CacheOptions) -> tuple[Outcome, tuple[str, ...]]:

@@ -132,12 +132,15 @@ class StudySearch(Searcher):  # type: ignore[misc]
         self._begun_before[trial_id] = self._begun_ns(found[0])
         return {"trial": records.trial_id(found[0].number), "recipe": recipe}
 
-    def working(self) -> bool:
-        """Whether a trial is at work, apart from those that are left. One that waits for cores has no folder yet."""
-        live = self.trials.keys() - self.ended - self._left
-        at_work = (self.trials[key] for key in live)
+    def at_work(self) -> list[str]:
+        """Ray's ids of the trials at work, without those that are left. One that waits for cores has no folder yet."""
+        live = [key for key in self.trials if key not in self.ended and key not in self._left]
         # The folder of one on another node may be there alone.
-        return any(self._folder(trial).exists() or self._frozen(trial).intermediate_values for trial in at_work)
+        return [
+            key
+            for key in live
+            if self._folder(self.trials[key]).exists() or self._frozen(self.trials[key]).intermediate_values
+        ]
 
     def leave(self, trial_id: str) -> None:
         """Record no end when Ray stops this trial: it stays RUNNING in the study, and can be resumed."""

@@ -76,6 +76,8 @@ class Caller:
     """Is given the run as soon as there is one."""
     words: tuple[str, ...] | None = None
     """The call, for the run's record; None: this process's command line."""
+    called_at: float = 0.0
+    """When, by the monotonic clock."""
 
 
 COMMAND = Caller()
@@ -83,6 +85,7 @@ COMMAND = Caller()
 
 def run(options: SearchOptions, caller: Caller = COMMAND) -> int:
     """The command's work. Returns the exit status."""
+    caller = replace(caller, called_at=time.monotonic())
     with output.directed(quiet=options.quiet, as_json=options.as_json):
         if options.new_run_from is not None:
             options = _like(options, options.new_run_from)
@@ -115,16 +118,20 @@ def _begin(options: SearchOptions, caller: Caller) -> int:
         check_trackers(options.log, options.study_storage)
         check_layouts(options)  # the hub may take long to answer
         _check_weights(resolved)
-        resolved = _shared(resolved, options, machine)
         if options.plan:
+            resolved = _shared(resolved, options, machine)
             print_plan(options, resolved, known=n_importable(resolved.plan))
             return 0
         name = options.name or f"{resolved.space.name}-{datetime.now():%Y%m%d-%H%M%S}"
         lease = stack.enter_context(stored.begun(SearchRun, options, name))
+        # Ray takes seconds to start, as does the import of torch, for which `_shared` is the first to ask.
+        starting = stack.enter_context(ExitStack())
+        ray = starting.enter_context(cluster.starting(options.address, is_guest=caller.is_guest))
+        resolved = _shared(resolved, options, machine)
         made = SearchRun.create(options.runs, name, resolved.record(options))
         stack.enter_context(made.driving())
+        stack.enter_context(starting.pop_all())  # Ray ends before another driver may have the run
         emit_run(made, options.trials)
-        ray = stack.enter_context(cluster.starting(options.address, is_guest=caller.is_guest))
         try:
             _write_config(options, resolved, made)
             _prepare_data(options, resolved, made)
@@ -263,6 +270,7 @@ def _search(options: SearchOptions, resolved: Resolved, run: SearchRun, there: C
     from tune.runs.study import open_study, trials_of
     from tune.search.driver import drive
     from tune.search.epochs import within_the_budget
+    from tune.search.ranking import rank_first
     from tune.search.tracking import loggers
 
     plan = resolved.plan
@@ -279,7 +287,7 @@ def _search(options: SearchOptions, resolved: Resolved, run: SearchRun, there: C
     )
     ships = options.ships and options.address is not None
     with noted(run, session) as note, shipping(run.path, options.cache_options, wanted=ships):
-        ranked, plan = _ranked(plan, run, options)
+        ranked, plan = rank_first(plan.prepared(caller.called_at), run, options)
         if ranked.reason == Reason.INTERRUPTED:
             note(ranked.reason)
             return hand_over(run, options, SearchOutcome(replace(ranked, remaining=plan.trials)))
@@ -298,27 +306,11 @@ def _search(options: SearchOptions, resolved: Resolved, run: SearchRun, there: C
             )
         outcome = SearchOutcome(searched)
         if outcome.goes_on and options.finalists:
-            outcome = replace(outcome, chosen=choose(run, options, plan, _left_s(plan, began)))
+            outcome = replace(outcome, chosen=choose(run, options, plan, plan.left_s(began)))
         if outcome.goes_on and options.retrain_on_all:
-            outcome = replace(outcome, retrained=retrain(run, options, plan, _left_s(plan, began), outcome.chosen))
+            outcome = replace(outcome, retrained=retrain(run, options, plan, plan.left_s(began), outcome.chosen))
         note(outcome.reason)
     return hand_over(run, options, outcome)
-
-
-def _ranked(plan: SearchPlan, run: SearchRun, options: SearchOptions) -> tuple[Outcome, SearchPlan]:
-    """Rank the space's backbones, if that was not done before the first trial; the plan knows the order from then on.
-
-    Of a time budget the plan has what the ranking has left.
-    """
-    from tune.runs.study import trials_of
-    from tune.search.ranking import rank, to_rank
-
-    if run.record().ranking is not None or trials_of(run) or not to_rank(plan):
-        return Outcome(Reason.FINISHED, 0), plan
-    began = time.monotonic()
-    outcome, order = rank(plan, run, options.cache_options)
-    left_s = _left_s(plan, began)
-    return outcome, replace(plan, setting=replace(plan.setting, ranking=order), time_budget_s=left_s)
 
 
 @contextmanager
@@ -334,10 +326,6 @@ def _study_copied(options: SearchOptions, run: SearchRun) -> Iterator[list[Study
         yield [copy]
     finally:
         copy.close()
-
-
-def _left_s(plan: SearchPlan, began: float) -> float | None:
-    return None if plan.time_budget_s is None else max(0.0, plan.time_budget_s - (time.monotonic() - began))
 
 
 def _fingerprint(options: SearchOptions, run: SearchRun) -> str:

@@ -10,6 +10,7 @@ from maskcls.data.layouts import class_folders, table
 from maskcls.data.layouts.contents import Contents
 from maskcls.data.layouts.people import check_people_from
 from maskcls.data.problems import refusal
+from maskcls.errors import NoSuchPath
 from maskcls.text import shown
 
 EXPECTED = "a table photos.csv or .parquet, the contest's folder, or folders <mask>/<gender>/<age_group>"
@@ -21,8 +22,11 @@ def scan(data: Path, people_from: str | None = None) -> Contents:
     Args:
         people_from: whom a photo shows where nothing says it, of a table or of folders of labels: `folder` (each
             folder is one person), `none` (each photo is another person), or None: then such data is a problem.
+
+    Raises NoSuchPath where `data` does not exist.
     """
     check_people_from(people_from)
+    _check_exists(data)
     tables = _tables_of(data)
     if _is_contest(data):
         return _with_note(contest_folder.scan(data), tables)
@@ -34,12 +38,18 @@ def scan(data: Path, people_from: str | None = None) -> Contents:
 def check_layouts(*given: Path | None) -> None:
     """Check that all that is given is one of these, without reading it: commands have slower things to check then.
 
-    Raises FolderError.
+    Raises FolderError, and NoSuchPath where one does not exist.
     """
     for data in filter(None, given):
+        _check_exists(data)
         problems = list(contest_folder.missing(data)) if _is_contest(data) else []
         if problems:
             raise refusal(problems, data)
+
+
+def _check_exists(data: Path) -> None:
+    if not data.exists():
+        raise NoSuchPath(f"{shown(data)} does not exist. {contest_folder.LAYOUT} Check the path.")
 
 
 def _tables_of(data: Path) -> list[Path]:

@@ -11,7 +11,7 @@ import pytest
 from maskcls.data.checks import bad_photos, check_folder, decode_all, inspect_folder, without_bad_photos
 from maskcls.data.photos import read_photos
 from maskcls.data.problems import KINDS, Problem, ordered
-from maskcls.errors import DataError
+from maskcls.errors import DataError, NoSuchPath
 
 DEV = Path(__file__).parents[4] / "shared/faces/dev"
 
@@ -150,9 +150,16 @@ def test_identical_photos_are_noted(make_contest):
 
 
 def test_a_folder_that_is_none_is_the_only_problem(tmp_path):
-    (problem,) = check_folder(tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    (problem,) = check_folder(tmp_path / "file")
     assert problem.kind == "folder"
-    assert "nowhere does not exist. Expected" in problem.message
+    assert "file is a file, but no table of photos" in problem.message
+
+
+@pytest.mark.parametrize("name", ["nowhere", "nowhere.csv"])
+def test_what_is_not_there_is_no_problem_of_the_data(name, tmp_path):
+    with pytest.raises(NoSuchPath, match=rf"{name} does not exist\. Expected the contest's layout"):
+        check_folder(tmp_path / name)
 
 
 def test_ordered_by_kind_then_as_read():

@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 
 from maskcls.data.geometry import Geometry
-from maskcls.errors import DataError
+from maskcls.errors import DataError, NoSuchPath
 from maskcls.labels import CLASS_NAMES
 from maskcls.recipe import Recipe
 from maskcls.serving.bundle import read_bundle
@@ -142,10 +142,12 @@ class TestDamage:
         return json.loads((folder / "bundle.json").read_text())["classifiers"][0]
 
     def test_no_bundle(self, tmp_path: Path) -> None:
-        with pytest.raises(
-            DataError, match=r"nowhere is no bundle: it has no bundle\.json\. Name a folder that maskcls\.train"
-        ):
+        with pytest.raises(NoSuchPath, match=r"nowhere does not exist\. Expected a folder that maskcls\.train"):
             read_bundle(tmp_path / "nowhere")
+        with pytest.raises(
+            DataError, match=r" is no bundle: it has no bundle\.json\. Name a folder that maskcls\.train"
+        ):
+            read_bundle(tmp_path)
 
     def test_a_run_is_no_bundle_but_its_best_is(self, folder: Path) -> None:
         with pytest.raises(DataError, match=rf"wrote\. Did you mean {folder}\?$"):

@@ -132,8 +132,8 @@ def test_scores_may_be_noted_once_the_bundle_is_there(tmp_path: Path) -> None:
     assert {
         file.name: file.stat().st_mtime_ns for file in (tmp_path / "b").iterdir() if file.name != "bundle.json"
     } == before
-    with pytest.raises(DataError, match=r"nowhere is no bundle: it has no bundle\.json"):
-        note_scores(tmp_path / "nowhere", {})
+    with pytest.raises(DataError, match=r" is no bundle: it has no bundle\.json"):
+        note_scores(tmp_path, {})
 
 
 CALIBRATION = Calibration(1.6, "drawn photos", 60, 2.1, 1.9, 0.2, 0.1)

@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from maskcls.errors import Diverged, OutOfMemory, RunError
+from maskcls.models.model import log_probabilities
 from maskcls.recipe import Recipe
 from maskcls.training import checkpoint as state
 from maskcls.training.checkpoint_files import STATE_FILE
@@ -173,14 +174,17 @@ def test_another_seed_gives_another_fit() -> None:
 
 def test_the_best_epoch_is_by_validation_f1_when_it_goes_up_and_down(monkeypatch: pytest.MonkeyPatch) -> None:
     fit = Fit(RECIPE.override({"epochs": 5}), data())
-    validate, f1s = fit._validate, iter([0.2, 0.6, 0.3, 0.6, 0.1])
-    monkeypatch.setattr(fit, "_validate", lambda epoch: dataclasses.replace(validate(epoch), f1=next(f1s)))
+    scored, f1s = fit._scored, iter([0.2, 0.6, 0.3, 0.6, 0.1])
+    monkeypatch.setattr(fit, "_scored", lambda log_probs: dataclasses.replace(scored(log_probs), f1=next(f1s)))
     states = []
     for _ in fit.epochs():
         states.append([{name: t.clone() for name, t in model.state_dict().items()} for model in fit.models])
     assert (fit.best_epoch, fit.best.validation_f1) == (2, 0.6)
     assert same_tensors(fit.best_states(), states[1])
     assert not same_tensors(fit.best_states(), states[4])
+    kept = fit.log_probs(fit.data.validation)
+    with fit.at_best() as models:
+        assert np.array_equal(kept, log_probabilities(models, fit.recipe.split, fit.data.pixels, fit.data.validation))
 
 
 def test_frozen_stages_do_not_move_in_a_fit() -> None:

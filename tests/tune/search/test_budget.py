@@ -191,6 +191,7 @@ def test_the_fits_after_the_search_have_half_of_the_time_at_most(tmp_path: Path,
     assert not search.stop.stop_all()
     assert search.stop.reason == Reason.FINISHED
     next_trial(search)
+    assert not search.stop.stop_all()
     clock.now = 49.9
     assert not search.stop.stop_all(), "a trial is at work"
     clock.now = 55.1
@@ -227,6 +228,7 @@ def test_no_trial_begins_that_would_not_end(tmp_path: Path, clock: Clock) -> Non
     search.complete(next_trial(search), each_s=3.0)
     search.complete(next_trial(search), each_s=2.0)
     trial = next_trial(search)
+    assert not search.stop.stop_all()
     clock.now = 86.9
     assert not search.stop.stop_all()
     assert search.stop.reason == Reason.FINISHED
@@ -237,6 +239,28 @@ def test_no_trial_begins_that_would_not_end(tmp_path: Path, clock: Clock) -> Non
     assert not search.left_after(trial, 2)
     search.complete(trial)
     assert search.stop.stop_all()
+
+
+def test_the_choice_begins_at_once_where_no_trial_at_work_would_end(tmp_path: Path, clock: Clock) -> None:
+    """Two trials are at work after 80 s, when no further one may begin: one began at 60 s, and one at 70 s. The
+    slowest of the best took 40 s, of which nine tenths end at 96 and at 106 s; the search may be over by 5 s."""
+    search = begun(tmp_path, clock)
+    search.complete(next_trial(search), each_s=4.0)
+    search.complete(next_trial(search), each_s=2.8)
+    clock.now = 60.0
+    sooner = next_trial(search)
+    assert not search.stop.stop_all()
+    clock.now = 70.0
+    later = next_trial(search)
+    assert not search.stop.stop_all()
+    clock.now = 80.0
+    assert not search.stop.stop_all()
+    assert search.stop.reason == Reason.TIME_UP
+    search.complete(sooner, each_s=3.0)
+    assert search.stop.stop_all(), "nobody waits until the time is up for one that would not end"
+    assert records(search.searcher.run)[3].state == TrialState.UNFINISHED
+    assert not search.left_after(later, 1, each_s=2.0), "by its pace it would end at 98 s"
+    assert not search.stop.stop_all()
 
 
 def test_a_resumed_search_knows_the_pace_from_before(tmp_path: Path, clock: Clock) -> None:

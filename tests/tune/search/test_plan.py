@@ -193,3 +193,12 @@ def test_a_run_from_before_the_rule_keeps_its_recipes() -> None:
     assert [before.recipe({"frozen_stages": n})["views"] for n in (0, 1, 5)] == [0, VIEWS, VIEWS]
     assert before.recipe({})["views"] == 0, "the preset, trial 0"
     assert of_space("backbones", "cpu", {}, fixes_views=False).recipe({"frozen_stages": 5})["views"] == 0
+
+
+@pytest.mark.parametrize(("took_s", "left_s"), [(0.0, 300.0), (40.0, 260.0), (150.0, 150.0), (1000.0, 150.0)])
+def test_a_time_budget_begins_with_the_command_and_leaves_half_for_the_search(
+    took_s: float, left_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tune.search.plan.time.monotonic", lambda: 5000.0 + took_s)
+    assert plan_of(SPACE, 3, time_budget_s=300.0).prepared(called_at=5000.0).time_budget_s == left_s
+    assert plan_of(SPACE, 3, time_budget_s=None).prepared(called_at=5000.0).time_budget_s is None
