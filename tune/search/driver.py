@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -263,7 +264,7 @@ class _Stop(Stopper):  # type: ignore[misc]
         self._began = time.monotonic()
         self._known_at = -1
         """How many trials had ended when the next two were estimated."""
-        self._reserve = self._fastest = self._a_fit_s = 0.0
+        self._reserve = self._a_trial_s = self._a_fit_s = 0.0
         self._begun_at: dict[str, float] = {}
         """By Ray's ids, when a trial was first seen."""
         self._ends_at: dict[str, float] = {}
@@ -335,7 +336,8 @@ class _Stop(Stopper):  # type: ignore[misc]
         if self._known_at != ended:
             self._known_at = ended
             trials, budget_s = begun(self._searcher.study), self._plan.time_budget_s or 0.0
-            self._fastest = min((trial.seconds for trial in trials if trial.state.ended and trial.seconds), default=0.0)
+            took = [trial.seconds for trial in trials if trial.state.ended and trial.seconds]
+            self._a_trial_s = statistics.median(took) if took else 0.0
             self._a_fit_s = fit_seconds(trials, self._plan.base.epochs)
             if self._plan.fits_after:
                 room = fits_in(CHOICE_SHARE * budget_s, self._a_fit_s, self._plan.parallel)
@@ -358,8 +360,8 @@ class _Stop(Stopper):  # type: ignore[misc]
         return any(self._ends_at.get(one, self._begun_at.get(one, 0.0) + least_s) <= by for one in at_work)
 
     def _none_would_end(self) -> bool:
-        """Whether no new trial would end in the search's part of the time, not even one like the fastest so far."""
-        return self._over_s() + ENOUGH * self._fastest > self._close_s()
+        """Whether a new trial that takes what they took so far, in the median, would not end in the search's part."""
+        return self._over_s() + ENOUGH * self._a_trial_s > self._close_s()
 
     def _none_works(self) -> str:
         """Return a message if all of the first trials failed before an epoch, as the others would; "" otherwise."""
