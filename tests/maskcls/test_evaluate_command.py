@@ -160,5 +160,5 @@ def test_bad_input_is_reported_before_the_weights_are_read(tmp_path: Path, capsy
     submission.write_text("ImageID,ans\nb,1\n")
     assert command(evaluate.main, "--submission", submission, "--answers", answers) == 1
     assert "submission.csv lacks 1 of 1 photos, a the first" in capsys.readouterr().err
-    assert command(evaluate.main, "--bundle", tmp_path, "--data", tmp_path / "nowhere") == 1
-    assert "nowhere" in capsys.readouterr().err
+    assert command(evaluate.main, "--bundle", tmp_path, "--data", tmp_path / "nowhere") == 2
+    assert "nowhere does not exist" in capsys.readouterr().err

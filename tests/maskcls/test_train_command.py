@@ -124,7 +124,7 @@ def test_the_bundle_says_what_it_is(faces: Path, cache: Path, tmp_path: Path) ->
         (["--weights", "/no/such/folder"], 2, "--weights /no/such/folder: there is no such folder."),
         (["--weights", "hub"], 1, "The weights of resnet10t are out of reach: the hub does not answer"),
         (["--image-size", "big"], 2, "Invalid value for '--image-size'"),
-        (["--data", "/no/such/folder"], 1, "/no/such/folder"),
+        (["--data", "/no/such/folder"], 2, "/no/such/folder does not exist"),
     ],
 )
 def test_wrong_calls_get_one_message_and_leave_nothing(

@@ -11,6 +11,7 @@ import ipaddress
 import stat
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import optuna
@@ -321,12 +322,14 @@ def test_a_ray_that_is_started_here_is_the_users_alone(ray_cluster: None) -> Non
 
     If it fails: see in Ray's services.py how a node's address is found, and which port listens beyond loopback.
     """
-    listening = {
-        (connection.laddr.ip.removeprefix("::ffff:"), process.name())  # IPv4's addresses, as a port of IPv6 has them
-        for process in psutil.Process().children(recursive=True)
-        for connection in process.net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN
-    }
+    listening = set()
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # a worker of Ray's may end meanwhile
+            listening |= {
+                (one.laddr.ip.removeprefix("::ffff:"), process.name())  # IPv4's addresses, as a port of IPv6 has them
+                for one in process.net_connections("tcp")
+                if one.status == psutil.CONN_LISTEN
+            }
     assert {name for _, name in listening} >= {"gcs_server", "raylet"}
     assert {(ip, name) for ip, name in listening if not ipaddress.ip_address(ip).is_loopback} == set()
     private = Path(ray._private.worker.global_worker.node.get_session_dir_path()).parents[1]

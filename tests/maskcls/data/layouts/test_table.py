@@ -172,7 +172,9 @@ def test_a_table_that_names_no_photo_is_refused(tmp_path: Path, name: str) -> No
 
 
 def test_a_table_that_is_not_there_is_said_so(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"photos\.csv cannot be read: No such file"):
+    with pytest.raises(
+        DataError, match=r"photos\.csv does not exist\. Expected the contest's layout: .* or photos\.csv"
+    ):
         read_photos(tmp_path / "photos.csv")
 
 
