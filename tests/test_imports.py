@@ -6,6 +6,7 @@ import ast
 import re
 import sys
 import tomllib
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -50,6 +51,7 @@ EXCEPTIONS: set[tuple[str, str]] = set()
 MODULES = [file for package in FORBIDDEN for file in sorted((ROOT / package).rglob("*.py"))]
 
 
+@cache
 def imported(file: Path) -> set[str]:
     """Top packages that a module imports anywhere, inside functions too."""
     names: set[str] = set()
@@ -61,6 +63,7 @@ def imported(file: Path) -> set[str]:
     return names
 
 
+@cache
 def imported_within(file: Path) -> set[str]:
     """What a module imports of its own package: the names of folders, and of modules beside the folders."""
     package = file.relative_to(ROOT).parts[0]
@@ -74,6 +77,7 @@ def imported_within(file: Path) -> set[str]:
     return {name.split(".")[1] for name in names if name.startswith(f"{package}.")}
 
 
+@cache
 def folders(package: str) -> set[str]:
     """The folders of a package that hold modules."""
     return {path.name for path in (ROOT / package).iterdir() if any(path.glob("*.py"))}

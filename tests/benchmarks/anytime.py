@@ -78,6 +78,8 @@ class Scored(NamedTuple):
 
     minutes: float
     classes: dict[str, int]
+    record: dict[str, Any] | None = None
+    """The run's search.json, where the side is this product."""
 
 
 Side = Callable[[Asked, int, Path], list[Scored]]
@@ -165,7 +167,8 @@ def measured(file: Path, side: Side, asked: Asked, number: int, truth: Mapping[s
         found = side(asked, number, Path(folder))
     points = [[each.minutes, f1_of(each.classes, truth)] for each in found]
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({"under": under, "scores": points}))
+    kept_records = [each.record for each in found if each.record]
+    file.write_text(json.dumps({"under": under, "scores": points, "records": kept_records}))
     print(f"{file.stem}: " + ", ".join(f"{f1:.3f} at {at:.1f} min" for at, f1 in points), flush=True)
     return points
 
@@ -183,7 +186,9 @@ def maskcls(asked: Asked, number: int, there: Path) -> list[Scored]:
     found = []
     for minutes in asked.minutes:
         taken = usage(_search(asked, number, there, f"for-{minutes:g}", minutes), there / "log")
-        found.append(Scored(taken.seconds / 60, _predicted(asked, there / f"for-{minutes:g}" / "best", there)))
+        made = there / f"for-{minutes:g}"
+        record = json.loads((made / "search.json").read_text())
+        found.append(Scored(taken.seconds / 60, _predicted(asked, made / "best", there), record))
     return found
 
 

@@ -34,11 +34,12 @@ def test_a_side_is_measured_once_under_the_same_settings(tmp_path: Path) -> None
 
     def side(what: Asked, number: int, there: Path) -> list[Scored]:
         asked.append((what, number))
-        return [Scored(1.5, {"a": 0, "b": 1})]
+        return [Scored(1.5, {"a": 0, "b": 1}, {"name": "one"}), Scored(1.5, {"a": 0, "b": 1})]
 
     file, truth = tmp_path / "kept" / "round-3-side.json", {"a": 0, "b": 1}
     first = anytime.measured(file, side, ASKED, 3, truth)
-    assert first == [[1.5, 1.0]]
+    assert first == [[1.5, 1.0]] * 2
+    assert json.loads(file.read_text())["records"] == [{"name": "one"}]
     assert anytime.measured(file, side, ASKED, 3, truth) == first
     assert asked == [(ASKED, 3)]
     other = ASKED._replace(epochs=2)
