@@ -102,7 +102,7 @@ class Fit:
         self.best_epoch = 0
         self._best: list[dict[str, Tensor]] = []
         self._best_log_probs: NDArray[np.float64] | None = None
-        """(n, 18) of the best epoch for the validation photos; None where it was read from a checkpoint."""
+        """(n, 18) of the best epoch for the validation photos; None without them, and after a checkpoint was read."""
 
     def epochs(
         self,
@@ -213,6 +213,7 @@ class Fit:
         for fit, average in zip(averaged, saved.averages, strict=True):
             fit.eval_model.load_trainable_state(average)
         self.history, self.best_epoch, self._best = saved.history, saved.best_epoch, saved.best
+        self._best_log_probs = None
         self.resumed_epochs = len(saved.history)
         return True
 
@@ -292,7 +293,7 @@ class Fit:
         return result
 
     def _validate(self, epoch: int) -> NDArray[np.float64]:
-        """Log probabilities (n, 18) of the validation photos, after so many epochs before this one."""
+        """Log probabilities (n, 18) of the validation photos after an epoch, counted from 0."""
         log_probs = self._in_blocks_that_fit(  # members x (n, k)
             lambda block: member_log_probs(
                 self.eval_models,

@@ -61,10 +61,12 @@ class Work:
     sleep_s: how long an epoch takes.
     ends: (fit id, epoch, how it ends badly there): diverged, memory, error, full, cuda, exit (the worker dies, once),
         gone (its data is out of reach), hiccup (that, once).
+    answer_s: how long its result takes after the last epoch.
     """
 
     sleep_s: float = 0.0
     ends: tuple[tuple[str, int, str], ...] = ()
+    answer_s: float = 0.0
 
     def __call__(self, request: FitRequest) -> Generator[dict[str, Any], None, dict[str, Any]]:
         state = request.checkpoint_folder / "done.json"
@@ -80,6 +82,7 @@ class Work:
                     log.write(f"{epoch}\n")
                 write_atomically(state, json.dumps(done))
             yield {"epoch": epoch, "validation_f1": done[epoch - 1]}
+        time.sleep(self.answer_s)
         return {"answer": sum(done)}
 
     def _end(self, request: FitRequest, epoch: int) -> None:

@@ -218,12 +218,12 @@ class _Driver:
     def _end_within(self, seconds: float) -> bool:
         """Whether a fit at work is expected to end within these seconds, by its pace, or with its only epoch.
 
-        One whose last epoch is done has only its result to write, and is waited for in any case.
+        One whose last epoch is done by now has only its result to write, and is waited for in any case.
         """
         for request in self._flying.values():
             curve, epochs = read_curve(request.folder), int(request.recipe["epochs"])
             done, took_s = (curve[-1][FIDELITY], curve[-1]["seconds"]) if curve else (0, math.inf)
-            if done == epochs:
+            if done == epochs > self._epochs[request.trial_id]:  # one that is done again has its curve from the start
                 return True
             if seconds > 0 and (epochs == 1 or (done and (epochs - done) * took_s / done <= seconds)):
                 return True

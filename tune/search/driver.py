@@ -252,8 +252,9 @@ class _Failures(Callback):  # type: ignore[misc]
 class _Stop(Stopper):  # type: ignore[misc]
     """Decides whether the search, or a trial, stops before its end, and why.
 
-    A trial on a node that is set aside is handed on to another one. When the time is up no further trial begins. Those
-    that are expected to end soon are waited for, the others are left where they are, for a resumed search.
+    A trial on a node that is set aside is handed on to another one. Once no further one would end in
+    the search's part of the time, none begins. Those at work that are expected to end in it are waited for, the others
+    are left where they are, for a resumed search.
     """
 
     def __init__(
@@ -264,7 +265,7 @@ class _Stop(Stopper):  # type: ignore[misc]
         self._began = time.monotonic()
         self._known_at = -1
         """How many trials had ended when the next two were estimated."""
-        self._reserve = self._a_trial_s = self._a_fit_s = 0.0
+        self._reserve = self._a_trial_s = 0.0
         self._begun_at: dict[str, float] = {}
         """By Ray's ids, when a trial was first seen."""
         self._ends_at: dict[str, float] = {}
@@ -279,7 +280,9 @@ class _Stop(Stopper):  # type: ignore[misc]
         if result.get("done"):
             return False
         over, epoch = self._over_s(), int(result[FIDELITY])
-        to_go_s = (int(result["config"]["recipe"]["epochs"]) - epoch) * float(result["seconds"]) / max(1, epoch)
+        # The first epoch may have filled a store, so the last one counts where it was faster.
+        pace_s = min(float(result["seconds"]) / max(1, epoch), float(result.get("epoch_seconds", math.inf)))
+        to_go_s = (int(result["config"]["recipe"]["epochs"]) - epoch) * pace_s
         self._ends_at[trial_id] = time.monotonic() + to_go_s
         if over < 0:
             leaves = self._searcher.nodes.must_leave(str(result.get("node", "")))
@@ -338,26 +341,32 @@ class _Stop(Stopper):  # type: ignore[misc]
             trials, budget_s = begun(self._searcher.study), self._plan.time_budget_s or 0.0
             took = [trial.seconds for trial in trials if trial.state.ended and trial.seconds]
             self._a_trial_s = statistics.median(took) if took else 0.0
-            self._a_fit_s = fit_seconds(trials, self._plan.base.epochs)
             if self._plan.fits_after:
-                room = fits_in(CHOICE_SHARE * budget_s, self._a_fit_s, self._plan.parallel)
+                a_fit_s = fit_seconds(trials, self._plan.base.epochs)
+                room = fits_in(CHOICE_SHARE * budget_s, a_fit_s, self._plan.parallel)
                 in_turn = math.ceil(self._fits_left(trials, room) / self._plan.parallel)
-                needed = in_turn * self._a_fit_s + self._close_s() if in_turn else 0.0
+                needed = in_turn * a_fit_s + self._close_s() if in_turn else 0.0
                 self._reserve = min(needed, budget_s / 2)
         return self._reserve
 
     def _one_will_end(self) -> bool:
-        """Whether a trial at work is expected to end in the search's part of the time.
+        """Whether a trial at work is worth waiting for: it is expected to end in the search's part of the time.
 
-        One that has reported no epoch is expected to take as long as the slowest of the best.
+        Until it reports an epoch, its epochs are expected to take what trials took in the median. Where no fits follow
+        the search, every trial is worth it until that time is up.
         """
-        over = self._over_s()
+        over, at_work = self._over_s(), self._searcher.at_work()
         if over > self._close_s():
             return False
+        if not self._plan.fits_after:
+            return bool(at_work)
         by = time.monotonic() + self._close_s() - over
-        least_s = ENOUGH * self._a_fit_s
-        at_work = self._searcher.at_work()
-        return any(self._ends_at.get(one, self._begun_at.get(one, 0.0) + least_s) <= by for one in at_work)
+        return any(self._end_of(trial_id) <= by for trial_id in at_work)
+
+    def _end_of(self, trial_id: str) -> float:
+        """When a trial at work is expected to end, by the monotonic clock."""
+        whole_s = ENOUGH * self._a_trial_s
+        return self._ends_at.get(trial_id, self._begun_at[trial_id] + self._searcher.share_left(trial_id) * whole_s)
 
     def _none_would_end(self) -> bool:
         """Whether a new trial that takes what they took so far, in the median, would not end in the search's part."""

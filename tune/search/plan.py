@@ -40,6 +40,9 @@ and a search that is extended suggests what one search of all these trials would
 """
 CLOSE = 0.05
 """By what share of the time budget a trial, or a fit of the choice, may exceed it, if it is expected to end by then."""
+HAND_OVER_S = 25.0
+"""What is kept of a time budget for the bundle, the holdout's score and the report, which took 30 s in searches of 5
+minutes on two cores (docs/anytime.md)."""
 _DRAWS = 500
 
 
@@ -91,10 +94,15 @@ class SearchPlan:
         """Seconds that are left of the time budget since a moment of the monotonic clock; None where there is none."""
         return None if self.time_budget_s is None else max(0.0, self.time_budget_s - (time.monotonic() - since))
 
-    def prepared(self, called_at: float) -> SearchPlan:
-        """The plan with what is left of its time budget since the command was called, but at least half of it."""
-        left_s = self.left_s(called_at)
-        return self if left_s is None else replace(self, time_budget_s=max(left_s, (self.time_budget_s or 0.0) / 2))
+    def within_budget(self, called_at: float) -> SearchPlan:
+        """The plan with what is left of its time budget for trials and the choice, at least half of it.
+
+        Not for them are the preparation since the command was called, a moment of the monotonic clock, and HAND_OVER_S.
+        """
+        if self.time_budget_s is None:
+            return self
+        left_s = self.time_budget_s - (time.monotonic() - called_at) - HAND_OVER_S
+        return replace(self, time_budget_s=max(left_s, self.time_budget_s / 2))
 
     def draw(self, trial: Suggest) -> Mapping[str, Any]:
         """What the space suggests to a trial. Raises CallError naming the space where its code fails."""

@@ -142,6 +142,11 @@ class StudySearch(Searcher):  # type: ignore[misc]
             if self._folder(self.trials[key]).exists() or self._frozen(self.trials[key]).intermediate_values
         ]
 
+    def share_left(self, trial_id: str) -> float:
+        """What part of a trial's epochs the study does not have yet, 0 to 1."""
+        frozen = self._frozen(self.trials[trial_id])
+        return 1 - max(frozen.intermediate_values, default=0) / int(frozen.user_attrs[records.RECIPE]["epochs"])
+
     def leave(self, trial_id: str) -> None:
         """Record no end when Ray stops this trial: it stays RUNNING in the study, and can be resumed."""
         self._left.add(trial_id)

@@ -77,7 +77,7 @@ class Caller:
     words: tuple[str, ...] | None = None
     """The call, for the run's record; None: this process's command line."""
     called_at: float = 0.0
-    """When, by the monotonic clock."""
+    """When `run` was called, by the monotonic clock; `run` says it."""
 
 
 COMMAND = Caller()
@@ -124,7 +124,7 @@ def _begin(options: SearchOptions, caller: Caller) -> int:
             return 0
         name = options.name or f"{resolved.space.name}-{datetime.now():%Y%m%d-%H%M%S}"
         lease = stack.enter_context(stored.begun(SearchRun, options, name))
-        # Ray takes seconds to start, as does the import of torch, for which `_shared` is the first to ask.
+        # Ray takes seconds to start, and so does torch to be imported, as `_shared` does where memory may be short.
         starting = stack.enter_context(ExitStack())
         ray = starting.enter_context(cluster.starting(options.address, is_guest=caller.is_guest))
         resolved = _shared(resolved, options, machine)
@@ -287,7 +287,7 @@ def _search(options: SearchOptions, resolved: Resolved, run: SearchRun, there: C
     )
     ships = options.ships and options.address is not None
     with noted(run, session) as note, shipping(run.path, options.cache_options, wanted=ships):
-        ranked, plan = rank_first(plan.prepared(caller.called_at), run, options)
+        ranked, plan = rank_first(plan.within_budget(caller.called_at), run, options)
         if ranked.reason == Reason.INTERRUPTED:
             note(ranked.reason)
             return hand_over(run, options, SearchOutcome(replace(ranked, remaining=plan.trials)))
@@ -298,7 +298,7 @@ def _search(options: SearchOptions, resolved: Resolved, run: SearchRun, there: C
         to_follow = fits_left(run, options, plan)
         with _study_copied(options, run) as copies:
             searched = drive(
-                *(plan, run, objective),
+                *(replace(plan, time_budget_s=plan.left_s(began)), run, objective),
                 log=options.log,
                 fits_left=to_follow,
                 keeping=keeping_of(options),

@@ -193,6 +193,24 @@ def test_what_is_close_to_its_end_when_the_time_is_up_comes_to_it(tmp_path: Path
 
 
 @pytest.mark.usefixtures("ray_cluster")
+def test_a_fit_that_only_writes_its_result_when_the_time_is_up_is_waited_for(tmp_path: Path) -> None:
+    first, second, third = make_requests(tmp_path, 3)
+    run_fits([first], Work(), parallel=1)  # a worker has started
+    outcome = run_fits([second, third], Work(answer_s=5), parallel=1, budget_s=2.5)
+    assert outcome == Outcome(Reason.TIME_UP, 1)
+    assert read_result(second.folder) is not None
+    wants_more = replace(second, settings={"more": True})
+    outcome = run_fits(
+        *([wants_more], Work(sleep_s=1.5)),
+        parallel=1,
+        budget_s=1,
+        is_done=lambda asked, result: "more" in result.settings,
+    )
+    assert outcome == Outcome(Reason.TIME_UP, 1)
+    assert len(computed(second)) < 8, "one that is done again has all its epochs from before, and is not waited for"
+
+
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_full_disk_stops_it_and_is_reported(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"The disk is full: .*No space left on device.* Free some space, then go on"):
         run_fits(make_requests(tmp_path, 3), Work(ends=(("fit-0", 2, "full"),)), parallel=1)

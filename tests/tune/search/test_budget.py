@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -241,26 +241,45 @@ def test_no_trial_begins_that_would_not_end(tmp_path: Path, clock: Clock) -> Non
     assert search.stop.stop_all()
 
 
-def test_the_choice_begins_at_once_where_no_trial_at_work_would_end(tmp_path: Path, clock: Clock) -> None:
-    """Two trials are at work after 80 s, when no further one may begin: one began at 60 s, and one at 70 s. The
-    slowest of the best took 40 s, of which nine tenths end at 96 and at 106 s; the search may be over by 5 s."""
-    search = begun(tmp_path, clock)
-    search.complete(next_trial(search), each_s=4.0)
-    search.complete(next_trial(search), each_s=2.8)
-    clock.now = 60.0
-    sooner = next_trial(search)
-    assert not search.stop.stop_all()
+@pytest.mark.parametrize("fits_after", [0, 1])
+def test_the_choice_begins_at_once_where_no_trial_at_work_would_end(
+    tmp_path: Path, clock: Clock, fits_after: int
+) -> None:
+    """A trial began at 70 s, when trials took 20 s; at 80 s one has taken 60, so that the median is 40, of which nine
+    tenths end at 106 s. The search may be over by 5 s."""
+    search = begun(tmp_path, clock, fits_after=fits_after)
+    search.stop = _Stop(search.searcher, search.searcher.plan, lambda trials, room: 0)
+    search.complete(next_trial(search), each_s=2.0)
+    slow = next_trial(search)
     clock.now = 70.0
-    later = next_trial(search)
+    trial = next_trial(search)
     assert not search.stop.stop_all()
+    assert search.stop.reason == Reason.FINISHED
     clock.now = 80.0
-    assert not search.stop.stop_all()
+    search.complete(slow, each_s=6.0)
+    assert search.stop.stop_all() == (fits_after > 0), "where nothing follows, no time is saved by ending it"
     assert search.stop.reason == Reason.TIME_UP
-    search.complete(sooner, each_s=3.0)
-    assert search.stop.stop_all(), "nobody waits until the time is up for one that would not end"
-    assert records(search.searcher.run)[3].state == TrialState.UNFINISHED
-    assert not search.left_after(later, 1, each_s=2.0), "by its pace it would end at 98 s"
-    assert not search.stop.stop_all()
+    assert not search.left_after(trial, 1, each_s=2.0)
+    assert not search.stop.stop_all(), "by its pace it ends at 98 s"
+    clock.now = 82.0
+    assert not search.left_after(trial, 2, each_s=4.0)
+    assert search.stop.stop_all() == (fits_after > 0), "by its pace it ends at 114 s"
+    assert records(search.searcher.run)[2].state == TrialState.UNFINISHED
+
+
+def test_a_trial_that_goes_on_is_expected_to_take_what_it_lacks(tmp_path: Path, clock: Clock) -> None:
+    """Trials took 100 s, and one that a killed driver left has two of ten epochs to go: nine tenths of 20 s."""
+    first = begun(tmp_path, clock, fits_after=1)
+    first.complete(next_trial(first), each_s=10.0)
+    assert not first.left_after(next_trial(first), 8, each_s=10.0)
+    plan, run = replace(first.searcher.plan, time_budget_s=30.0), first.searcher.run
+    searcher = begin(plan, run)
+    again = Search(searcher, _Stop(searcher, plan, lambda trials, room: 0))
+    next_trial(again)
+    assert not again.stop.stop_all()
+    assert again.stop.reason == Reason.TIME_UP, "no other one would end"
+    clock.now = 31.6
+    assert again.stop.stop_all()
 
 
 def test_a_resumed_search_knows_the_pace_from_before(tmp_path: Path, clock: Clock) -> None:
