@@ -199,13 +199,12 @@ def test_a_fit_that_only_writes_its_result_when_the_time_is_up_is_waited_for(tmp
     outcome = run_fits([second, third], Work(answer_s=5), parallel=1, budget_s=2.5)
     assert outcome == Outcome(Reason.TIME_UP, 1)
     assert read_result(second.folder) is not None
+
+    def has_more(asked: FitRequest, result: FitResult) -> bool:
+        return "more" in result.settings
+
     wants_more = replace(second, settings={"more": True})
-    outcome = run_fits(
-        *([wants_more], Work(sleep_s=1.5)),
-        parallel=1,
-        budget_s=1,
-        is_done=lambda asked, result: "more" in result.settings,
-    )
+    outcome = run_fits([wants_more], Work(sleep_s=1.5), parallel=1, budget_s=1, is_done=has_more)
     assert outcome == Outcome(Reason.TIME_UP, 1)
     assert len(computed(second)) < 8, "one that is done again has all its epochs from before, and is not waited for"
 
