@@ -41,8 +41,8 @@ and a search that is extended suggests what one search of all these trials would
 CLOSE = 0.05
 """By what share of the time budget a trial, or a fit of the choice, may exceed it, if it is expected to end by then."""
 HAND_OVER_S = 25.0
-"""What is kept of a time budget for the bundle, the holdout's score and the report, which took 30 s in searches of 5
-minutes on two cores (docs/anytime.md)."""
+"""What is kept of a time budget for the bundle, the holdout's score and the report, which took 30 to 40 s in
+searches of 5 minutes on two cores (docs/anytime.md)."""
 _DRAWS = 500
 
 
