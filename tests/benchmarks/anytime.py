@@ -370,7 +370,7 @@ def draw_picture(found: Mapping[str, Mapping[str, Any]], file: Path) -> None:
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="lower right")
     figure.savefig(file, dpi=150)
 
 
