@@ -94,10 +94,10 @@ class SearchPlan:
         """Seconds that are left of the time budget since a moment of the monotonic clock; None where there is none."""
         return None if self.time_budget_s is None else max(0.0, self.time_budget_s - (time.monotonic() - since))
 
-    def within_budget(self, called_at: float) -> SearchPlan:
-        """The plan with what is left of its time budget for trials and the choice, at least half of it.
+    def after_preparation(self, called_at: float) -> SearchPlan:
+        """The plan with what its time budget has left for trials and the choice, but at least half of it.
 
-        Not for them are the preparation since the command was called, a moment of the monotonic clock, and HAND_OVER_S.
+        What was prepared since the command was called, a moment of the monotonic clock, is taken off, and HAND_OVER_S.
         """
         if self.time_budget_s is None:
             return self

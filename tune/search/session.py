@@ -124,7 +124,7 @@ def _begin(options: SearchOptions, caller: Caller) -> int:
             return 0
         name = options.name or f"{resolved.space.name}-{datetime.now():%Y%m%d-%H%M%S}"
         lease = stack.enter_context(stored.begun(SearchRun, options, name))
-        # Ray takes seconds to start, and so does torch to be imported, as `_shared` does where memory may be short.
+        # Ray starts in a thread meanwhile: `_shared` imports torch where memory may be short, which takes seconds too.
         starting = stack.enter_context(ExitStack())
         ray = starting.enter_context(cluster.starting(options.address, is_guest=caller.is_guest))
         resolved = _shared(resolved, options, machine)
@@ -287,7 +287,7 @@ def _search(options: SearchOptions, resolved: Resolved, run: SearchRun, there: C
     )
     ships = options.ships and options.address is not None
     with noted(run, session) as note, shipping(run.path, options.cache_options, wanted=ships):
-        ranked, plan = rank_first(plan.within_budget(caller.called_at), run, options)
+        ranked, plan = rank_first(plan.after_preparation(caller.called_at), run, options)
         if ranked.reason == Reason.INTERRUPTED:
             note(ranked.reason)
             return hand_over(run, options, SearchOutcome(replace(ranked, remaining=plan.trials)))

@@ -1,4 +1,4 @@
-"""Many fits on Ray: how each ends, and what a resume does after a kill, a Ctrl-C, an error or a time budget."""
+"""Many fits on Ray: how each ends, and what a resume does after a kill, a Ctrl-C or an error."""
 
 from __future__ import annotations
 
@@ -170,43 +170,6 @@ def test_a_result_that_will_not_do_stays_until_it_is_replaced(tmp_path: Path) ->
     assert computed(request) == [1, 2, 3, 4] * 2
     assert run_fits([wants_more], Work(), parallel=1, is_done=is_done) == Outcome(Reason.FINISHED, 0)
     assert computed(request) == [1, 2, 3, 4] * 2
-
-
-@pytest.mark.usefixtures("ray_cluster")
-def test_a_time_budget_ends_it_and_leaves_the_rest(tmp_path: Path) -> None:
-    requests = make_requests(tmp_path, 4)
-    outcome = run_fits(requests, Work(sleep_s=0.4), parallel=1, budget_s=3)
-    assert outcome.reason == Reason.TIME_UP
-    assert outcome.remaining == sum(read_result(request.folder) is None for request in requests) > 0
-    assert run_fits(requests, Work(), parallel=2) == Outcome(Reason.FINISHED, 0)
-    assert [computed(request) for request in requests] == [[1, 2, 3, 4]] * 4, "no epoch twice"
-
-
-@pytest.mark.usefixtures("ray_cluster")
-def test_what_is_close_to_its_end_when_the_time_is_up_comes_to_it(tmp_path: Path) -> None:
-    requests = make_requests(tmp_path, 4)
-    outcome = run_fits(requests, Work(sleep_s=0.4), parallel=1, budget_s=3, grace_s=30)
-    begun = [request for request in requests if request.folder.exists()]
-    assert 0 < len(begun) < 4
-    assert outcome == Outcome(Reason.TIME_UP, 4 - len(begun))
-    assert [computed(request) for request in begun] == [[1, 2, 3, 4]] * len(begun)
-
-
-@pytest.mark.usefixtures("ray_cluster")
-def test_a_fit_that_only_writes_its_result_when_the_time_is_up_is_waited_for(tmp_path: Path) -> None:
-    first, second, third = make_requests(tmp_path, 3)
-    run_fits([first], Work(), parallel=1)  # a worker has started
-    outcome = run_fits([second, third], Work(answer_s=5), parallel=1, budget_s=2.5)
-    assert outcome == Outcome(Reason.TIME_UP, 1)
-    assert read_result(second.folder) is not None
-
-    def has_more(asked: FitRequest, result: FitResult) -> bool:
-        return "more" in result.settings
-
-    wants_more = replace(second, settings={"more": True})
-    outcome = run_fits([wants_more], Work(sleep_s=1.5), parallel=1, budget_s=1, is_done=has_more)
-    assert outcome == Outcome(Reason.TIME_UP, 1)
-    assert len(computed(second)) < 8, "one that is done again has all its epochs from before, and is not waited for"
 
 
 @pytest.mark.usefixtures("ray_cluster")

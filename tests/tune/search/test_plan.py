@@ -201,5 +201,5 @@ def test_a_time_budget_begins_with_the_command_and_leaves_half_for_the_search(
 ) -> None:
     assert HAND_OVER_S == 25.0
     monkeypatch.setattr("tune.search.plan.time.monotonic", lambda: 5000.0 + took_s)
-    assert plan_of(SPACE, 3, time_budget_s=300.0).within_budget(called_at=5000.0).time_budget_s == left_s
-    assert plan_of(SPACE, 3, time_budget_s=None).within_budget(called_at=5000.0).time_budget_s is None
+    assert plan_of(SPACE, 3, time_budget_s=300.0).after_preparation(called_at=5000.0).time_budget_s == left_s
+    assert plan_of(SPACE, 3, time_budget_s=None).after_preparation(called_at=5000.0).time_budget_s is None
