@@ -33,6 +33,7 @@ _FIT_KEYS = frozenset(
         "face_crop",
         "precision",
         "epochs",
+        "epoch_photos",
         "seed",
         "augmentation_seed",
     )
@@ -131,6 +132,9 @@ class Recipe(BaseModel):
     )
     warmup_epochs: float = Field(0.0, ge=0, description="linear, from zero")
     epochs: int = Field(5, ge=1)
+    epoch_photos: int = Field(
+        0, ge=0, description="photos that an epoch draws, if there are more to train on; 0: as many as there are"
+    )
     batch_size: int = Field(64, ge=1)
     clip_norm: float = Field(0.0, ge=0, description="gradients are clipped to this norm; 0: not")
     ema_decay: float = Field(
@@ -247,6 +251,10 @@ class Recipe(BaseModel):
     def digest(self) -> str:
         """12 hex digits, the same in every process, for recipes of equal values."""
         return digest_of(self.model_dump())
+
+    def drawn_of(self, photos: int) -> int:
+        """How many photos an epoch draws where so many are trained on."""
+        return min(self.epoch_photos or photos, photos)
 
     @property
     def augmentation(self) -> dict[str, float]:

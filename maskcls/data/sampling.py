@@ -1,4 +1,4 @@
-"""The order in which an epoch draws training photos. An epoch is n draws of n photos, for every sampler."""
+"""The order in which an epoch draws training photos: n draws of n photos, or fewer where the recipe says so."""
 
 from __future__ import annotations
 
@@ -18,13 +18,17 @@ WEIGHTED_STREAM, SHUFFLE_STREAM, REMAINDER_STREAM = range(3)
 
 
 class DrawStream:
-    """The endless stream of a model's draws in a fit, cut into epochs of n.
+    """The endless stream of a model's draws in a fit, cut into epochs of `drawn`.
 
     A pure function of its arguments: any epoch may be asked for first, in any process, with the same result.
     """
 
-    def __init__(self, labels: NDArray[np.integer], n_labels: int, sampler: str, seed: int, model: int) -> None:
+    def __init__(
+        self, labels: NDArray[np.integer], n_labels: int, sampler: str, seed: int, model: int, drawn: int | None = None
+    ) -> None:
         """Labels (n,) in 0..n_labels-1 by which the model's photos are balanced; samplers as in SAMPLERS.
+
+        An epoch is `drawn` draws, at most n; None: n.
 
         A label that no training photo has is left out of the balance. Photos whose label is UNKNOWN keep
         their share of the draws, whatever the balance of the others. Raises CallError for an unknown sampler or a
@@ -34,6 +38,7 @@ class DrawStream:
             raise CallError(f"There is no sampler {sampler!r}. Samplers: {', '.join(SAMPLERS)}.")
         self.labels = np.asarray(labels, dtype=np.int64)
         self.n = len(self.labels)
+        self.drawn = self.n if drawn is None else min(drawn, self.n)
         if not self.n:
             raise DataError("There is no photo to train on: at least one expected.")
         if self.labels.min() < UNKNOWN or self.labels.max() >= n_labels:
@@ -47,7 +52,7 @@ class DrawStream:
         self._draw = SAMPLERS[sampler]
 
     def epoch(self, epoch: int) -> tuple[Integers, Integers]:
-        """Return the positions (n,) that epoch `epoch` (0-based) draws, in order, and each draw's number (n,).
+        """Return the positions (drawn,) that epoch `epoch` (0-based) draws, in order, and each draw's number (drawn,).
 
         A draw's number says how often its photo was drawn before it in the whole fit, and so names the draw's view.
         """
@@ -62,12 +67,12 @@ class DrawStream:
 
 
 def _weighted(stream: DrawStream, epoch: int, power: float = 1.0) -> tuple[Integers, Integers]:
-    """Draw n with replacement, each photo with probability proportional to count ** -power of its label."""
+    """Draw with replacement, each photo with probability proportional to count ** -power of its label."""
     ends = np.cumsum(_weights(stream, power))  # (n,): photo i is drawn between ends[i - 1] and ends[i]
 
     def draw(part: int) -> Integers:
         drawn: Integers = np.searchsorted(
-            ends, stream.generator(WEIGHTED_STREAM, part).random(stream.n) * ends[-1], side="right"
+            ends, stream.generator(WEIGHTED_STREAM, part).random(stream.drawn) * ends[-1], side="right"
         )
         return np.minimum(drawn, stream.n - 1)  # the product may round up to the very end
 
@@ -96,7 +101,7 @@ def _square_root(stream: DrawStream, epoch: int) -> tuple[Integers, Integers]:
 
 
 def _listed(stream: DrawStream, epoch: int, copies: Callable[[DrawStream, int], Integers]) -> tuple[Integers, Integers]:
-    """Draw passes over a list, each shuffled again; the row of all passes is cut into epochs of n.
+    """Draw passes over a list, each shuffled again; the row of all passes is cut into epochs.
 
     The list's length is >= n, and the same for every pass.
     """
@@ -104,20 +109,20 @@ def _listed(stream: DrawStream, epoch: int, copies: Callable[[DrawStream, int], 
     def shuffled(part: int) -> Integers:
         return stream.generator(SHUFFLE_STREAM, part).permutation(copies(stream, part))
 
-    start = epoch * stream.n
+    start = epoch * stream.drawn
     length = len(copies(stream, 0))
     first, offset = divmod(start, length)  # the epoch begins at draw `offset` of pass `first`
     earlier = np.zeros(stream.n, dtype=np.int64)  # (n,)
     for part in range(first):
         earlier += np.bincount(copies(stream, part), minlength=stream.n)
     # (passes * length,): the passes that the epoch has draws of.
-    row = np.concatenate([shuffled(part) for part in range(first, (start + stream.n - 1) // length + 1)])
+    row = np.concatenate([shuffled(part) for part in range(first, (start + stream.drawn - 1) // length + 1)])
     earlier += np.bincount(row[:offset], minlength=stream.n)  # draws of this pass that the epoch before had
-    return row[offset : offset + stream.n], earlier
+    return row[offset : offset + stream.drawn], earlier
 
 
 def _plain(stream: DrawStream, epoch: int) -> tuple[Integers, Integers]:
-    """Draw a permutation of the photos in each epoch."""
+    """Draw a permutation of the photos, then another: one in each epoch, where that draws as many as there are."""
     return _listed(stream, epoch, lambda stream, part: np.arange(stream.n))
 
 

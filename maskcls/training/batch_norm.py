@@ -42,7 +42,7 @@ def check_batches(recipe: Recipe, photos: Sequence[int]) -> None:
     """Raise CallError if a batch of a model would be one photo, and that cannot be trained on: before the work.
 
     Args:
-        photos: how many photos each model of the recipe's split trains on, and so draws per epoch.
+        photos: how many photos each model of the recipe's split draws per epoch.
     """
     sizes = [recipe.of_model(tasks).batch_size for tasks in recipe.split.models]
     smallest = [n // -(-n // size) for n, size in zip(photos, sizes, strict=True)]  # batches differ by one at most

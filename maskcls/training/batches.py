@@ -192,7 +192,7 @@ class ViewBatches:
     @property
     def steps(self) -> int:
         """Batches per epoch."""
-        return -(-len(self._rows) // self._batch_size)
+        return -(-self._draws.drawn // self._batch_size)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of an epoch (0-based). Their sizes differ by one at most, so that the last one is not tiny."""
@@ -221,7 +221,7 @@ class FeatureBatches:
     @property
     def steps(self) -> int:
         """Batches per epoch."""
-        return -(-len(self._rows) // self._recipe.batch_size)
+        return -(-self._draws.drawn // self._recipe.batch_size)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of an epoch (0-based): in each the same photos and views as in `ViewBatches`."""

@@ -193,11 +193,11 @@ def check_trainable(recipe: Recipe, faces: FaceDataset) -> None:
     has a label for a member, or a batch would be one photo where BatchNorm needs more.
     """
     data = FitData.without_pixels(faces)
-    photos = [len(TrainingPhotos.of(recipe.of_model(tasks), tasks, data).rows) for tasks in recipe.split.models]
+    trained = [len(TrainingPhotos.of(recipe.of_model(tasks), tasks, data).rows) for tasks in recipe.split.models]
     if any(recipe.of_model(tasks).batch_size < 3 for tasks in recipe.split.models):  # else no batch is one photo
         from maskcls.training.batch_norm import check_batches  # imports torch and timm
 
-        check_batches(recipe, photos)
+        check_batches(recipe, list(map(recipe.drawn_of, trained)))
 
 
 def _known_of(photos: pd.DataFrame) -> dict[str, Any]:

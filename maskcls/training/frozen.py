@@ -334,7 +334,7 @@ def cache_for_training(
     everyone = np.arange(len(frozen.data.labels))  # (photos,)
     cached = CachedFeatures(frozen, stores, everyone, precision, None if unaugmented else augmenter, make)
     distinct = 0 if stores.shared else _distinct_views(draws, recipe.epochs, views)
-    return _decision(cached, stores.refusal(views * cached.bytes_per_view, recipe.epochs * draws.n, distinct))
+    return _decision(cached, stores.refusal(views * cached.bytes_per_view, recipe.epochs * draws.drawn, distinct))
 
 
 def cache_for_validation(

@@ -52,11 +52,12 @@ class ModelFit:
     The sampler balances the labels of the model's task; for a shared backbone, whose heads see the same batches, the 18
     classes.
 
-    A model draws from the photos that have a label for one of its heads, and its epoch is as many draws as those are.
-    The alternative, drawing from all photos and leaving those without a label out of the loss, is taken only where it
-    must be, between heads that share batches. It would leave batches of a model with few labels or none, and so steps
-    of much noise at the full learning rate; or, in an epoch of as many labelled draws as there are photos of any kind,
-    a model with few labels would go through its photos many times as often as the others do, and overfit.
+    A model draws from the photos that have a label for one of its heads, and its epoch is as many draws as those are,
+    or fewer where the recipe says so (`epoch_photos`). The alternative, drawing from all photos and leaving those
+    without a label out of the loss, is taken only where it must be, between heads that share batches. It would leave
+    batches of a model with few labels or none, and so steps of much noise at the full learning rate; or, in an epoch of
+    as many labelled draws as there are photos of any kind, a model with few labels would go through its photos many
+    times as often as the others do, and overfit.
 
     Args:
         recipe: the fit's, from which the heads take their members' values; the rest follows the model's own recipe.
@@ -85,7 +86,8 @@ class ModelFit:
         photos = TrainingPhotos.of(self.recipe, model.tasks, data)
         # The sampler draws by one labelling of the photos.
         drawn = model.tasks[0] if len(model.tasks) == 1 else task("classes")
-        draws = DrawStream(photos.labels(drawn), drawn.n_labels, self.recipe.sampler, self.recipe.seed, number)
+        labels, epoch_photos = photos.labels(drawn), recipe.drawn_of(len(photos.rows))
+        draws = DrawStream(labels, drawn.n_labels, self.recipe.sampler, self.recipe.seed, number, epoch_photos)
         prefix = Prefix.of(model.backbone, self.recipe.image_size)
         self.frozen = None if prefix is None else FrozenStages(model, prefix, data, micro_batch)
         in_loader = loader.add(self.recipe, data)

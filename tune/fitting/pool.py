@@ -324,8 +324,13 @@ class _Driver:
         )
 
     def _cancel(self) -> None:
-        for reference in self._flying:
+        if not self._flying:
+            return
+        flying = list(self._flying)
+        # Not what has just ended: Ray 2.60 aborts the driver where a task is cancelled whose result is on its way in
+        # ("Tried to complete task that was not pending").
+        _, at_work = self._ray.wait(flying, num_returns=len(flying), timeout=0)
+        for reference in at_work:
             with suppress(Exception):
                 self._ray.cancel(reference, force=True)
-        if self._flying:
-            self._ray.wait(list(self._flying), num_returns=len(self._flying), timeout=_CANCEL_S)
+        self._ray.wait(flying, num_returns=len(flying), timeout=_CANCEL_S)

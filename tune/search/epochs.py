@@ -3,15 +3,15 @@
 The learning rate falls to zero over the epochs that are planned. A fit that the time cuts off at a high rate is worth
 less than one that was planned shorter and came to its end, and a choice of which no repeat ends has no bag
 (docs/anytime.md). So where nobody states the epochs, they follow the budget: one turn of trials and the repeats of one
-finalist have room in it. What an epoch takes is estimated from the pass through the backbones that comes before the
-first trial (`tune.search.ranking`).
+finalist have room in it. Of many photos, or in very little time, an epoch is a part of them. What a photo takes is
+estimated from the pass through the backbones that comes before the first trial (`tune.search.ranking`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from maskcls.recipe import Recipe
@@ -27,6 +27,31 @@ if TYPE_CHECKING:
 TRAINING = 3.3
 """How many times as long as a forward pass a photo takes in training, augmentation included (measured with resnet10t
 and mobilenetv3_small_100 at 112 px on two cores, nothing frozen)."""
+FEW = 3_000
+"""Photos that a fit draws at least, if it can: fewer teach it too little for its repeats to be worth their time."""
+ONE_FIT = 0.8
+"""What share of the budget a single fit may take at most, by an estimate that is not exact."""
+
+
+@dataclass(frozen=True)
+class EpochCost:
+    """What an epoch takes. Args:
+
+    photo_ms: of a photo's way forward through the models.
+    trained, validated: photos of an epoch, where it draws as many as there are.
+    """
+
+    photo_ms: float
+    trained: int
+    validated: int
+
+    def seconds(self, drawn: int | None = None) -> float:
+        """The seconds of an epoch of so many draws; None: of a whole one."""
+        return self.photo_ms * (TRAINING * (self.trained if drawn is None else drawn) + self.validated) / 1e3
+
+    def drawn_in(self, seconds: float) -> int:
+        """How many photos an epoch of so many seconds draws; it may be below zero."""
+        return int((1e3 * seconds / self.photo_ms - self.validated) / TRAINING)
 
 
 def within_the_budget(plan: SearchPlan, run: SearchRun, options: SearchOptions) -> SearchPlan:
@@ -37,31 +62,50 @@ def within_the_budget(plan: SearchPlan, run: SearchRun, options: SearchOptions) 
     """
     if not plan.fits_epochs or plan.time_budget_s is None:
         return plan
-    epoch_s = epoch_seconds(plan.base, run.record().ranking or [], faces_of(run, options))
-    if epoch_s is None:
+    cost = epoch_cost(plan.base, run.record().ranking or [], faces_of(run, options))
+    if cost is None:
         return plan
     repeats = options.repeats if options.finalists else 0
-    epochs = epochs_in(plan.time_budget_s, epoch_s, turns=1 + math.ceil(repeats / plan.parallel))
+    turns = 1 + math.ceil(repeats / plan.parallel)
+    epochs, drawn = fit_within(plan.time_budget_s, cost, turns, plan.base.batch_size)
     if epochs >= plan.base.epochs:
         return plan
-    note = (
-        f"An epoch takes about {epoch_s:.0f} s here, so a fit has {epochs} instead of {plan.base.epochs}: with more, "
-        "the time budget would end before the repeats do. --epochs states them."
+    values, has = (
+        {"epochs": epochs},
+        f"has {epochs} instead of {plan.base.epochs}: with more, the time budget would end",
     )
+    note = (
+        f"An epoch takes about {cost.seconds():.0f} s here, so a fit {has} before the repeats do. --epochs states them."
+    )
+    if drawn < cost.trained:
+        values["epoch_photos"] = drawn
+        note = (
+            f"An epoch of all {cost.trained:,} photos takes about {cost.seconds():.0f} s here, so a fit has one of "
+            f"{drawn:,}, for the time budget to have room for it. --epochs and --set epoch_photos=N state them."
+        )
     say(note)
-    base = plan.base.override({"epochs": epochs})
+    base = plan.base.override(values)
     record = run.record()
     run.write_record(record.changed(base_recipe=base.model_dump(), notes=[*record.notes, note]))
     return replace(plan, base=base)
 
 
-def epochs_in(budget_s: float, epoch_s: float, turns: int) -> int:
-    """How many epochs, at least one, a fit may have for so many in turn to end within the budget, or about then."""
-    return max(1, round(budget_s / turns / epoch_s))
+def fit_within(budget_s: float, cost: EpochCost, turns: int, least: int) -> tuple[int, int]:
+    """The epochs of a fit, and the photos of each, for so many fits in turn to end within the budget, or about then.
+
+    Where that is less than one epoch, an epoch draws a part of the photos: FEW or more, unless not even one fit has
+    time for those, and never fewer than `least`.
+    """
+    epochs = round(budget_s / turns / cost.seconds())
+    alone_s = ONE_FIT * budget_s
+    if epochs and cost.seconds() <= alone_s:
+        return epochs, cost.trained
+    drawn = min(max(FEW, cost.drawn_in(budget_s / turns)), cost.drawn_in(alone_s))
+    return 1, min(cost.trained, max(drawn, least))
 
 
-def epoch_seconds(base: Recipe, ranking: Sequence[RankedRecord], faces: FaceDataset) -> float | None:
-    """Estimate the seconds of an epoch of this recipe, or of the backbone that was ranked first if that takes longer.
+def epoch_cost(base: Recipe, ranking: Sequence[RankedRecord], faces: FaceDataset) -> EpochCost | None:
+    """Estimate the cost of an epoch of this recipe, or of the backbone that was ranked first if that takes longer.
 
     None where one of its backbones was not timed.
     """
@@ -72,4 +116,4 @@ def epoch_seconds(base: Recipe, ranking: Sequence[RankedRecord], faces: FaceData
     person = faces.photos["person"]
     trained, validated = (int(person.isin(side).sum()) for side in (faces.split.train, faces.split.validation))
     photo_ms = max(sum(times[backbone] for backbone in models), len(models) * next(iter(times.values())))
-    return photo_ms * (TRAINING * trained + validated) / 1e3
+    return EpochCost(photo_ms, base.drawn_of(trained), validated)

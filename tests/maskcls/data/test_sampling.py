@@ -36,6 +36,17 @@ class TestEverySampler:
             assert positions.dtype == numbers.dtype == np.int64
             assert set(positions) <= set(range(N))
 
+    def test_shorter_epochs_are_cut_from_a_stream_of_the_same_kind(self, sampler: str) -> None:
+        short = DrawStream(LABELS, 3, sampler, 0, 0, drawn=7)
+        drawn = [0] * N
+        for epoch in range(EPOCHS):
+            positions, numbers = short.epoch(epoch)
+            assert positions.shape == numbers.shape == (7,)
+            for position, number in zip(positions, numbers, strict=True):
+                assert number == drawn[position], "the photo's draws before, over the whole fit"
+                drawn[position] += 1
+        assert np.array_equal(DrawStream(LABELS, 3, sampler, 0, 0, drawn=N + 1).epoch(2), stream(sampler).epoch(2))
+
     def test_draw_numbers_count_a_photos_draws_over_the_whole_fit(self, sampler: str) -> None:
         drawn = [0] * N
         for epoch in range(EPOCHS):

@@ -66,6 +66,16 @@ def test_a_fit_learns_and_reports_every_epoch() -> None:
     assert set(results[0].scores.task_f1) == {"mask3", "gender2", "age3"}
 
 
+def test_an_epoch_draws_as_many_photos_as_the_recipe_says() -> None:
+    for asked, drawn in ((20, 20), (72, 72), (1_000, 72)):
+        recipe = RECIPE.override({"epochs": 2, "epoch_photos": asked})
+        assert [result.photos for result in finish(Fit(recipe, data()))] == [3 * drawn] * 2
+    whole = RECIPE.override({"epochs": 2})
+    assert [numbers(result) for result in finish(Fit(whole, data()))] == [
+        numbers(result) for result in finish(Fit(recipe, data()))
+    ], "more than there are: a whole epoch"
+
+
 def test_a_checkpoint_holds_the_optimizer_until_the_last_epoch_alone(tmp_path: Path) -> None:
     recipe = RECIPE.override({"task_split": "single", "epochs": 2})
     fit, held = Fit(recipe, data()), []

@@ -30,7 +30,7 @@ def one_thread() -> None:
 
 OF_EACH_KIND: list[dict[str, Any]] = [
     {},
-    {"sampler": "oversample", "views": 3},
+    {"sampler": "oversample", "views": 3, "epoch_photos": 40},
     {"augment_flip": 0.0, "augment_probability": 0.0, "views": 0},
     {"ema_decay": 0.9, "head": "mlp", "head_width": 8, "head_dropout": 0.5},
     {"task_split": "shared_heads", "age_regression": 0.1},

@@ -26,7 +26,12 @@ CHOICES: dict[str, Recipe] = {
     "shared_heads": SHARED,
     "soft_f1": SHARED.override({"loss": "soft_f1", "sampler": "weighted"}),
     "own_values": RECIPE.override(
-        {"members.age3.ema_decay": 0.5, "members.age3.backbone": "test_efficientnet", "members.mask3.mix": "mixup"}
+        {
+            "members.age3.ema_decay": 0.5,
+            "members.age3.backbone": "test_efficientnet",
+            "members.mask3.mix": "mixup",
+            "epoch_photos": 50,
+        }
     ),
 }
 

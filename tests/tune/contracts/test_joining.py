@@ -68,4 +68,5 @@ def test_a_placement_group_keeps_away_from_a_node_by_its_label(monkeypatch: pyte
         ray.util.remove_placement_group(group)
         task = ray.remote(num_cpus=1, label_selector=selector)(nodes_here).remote()
         assert bool(ray.wait([task], timeout=30 if is_placed else 1)[0]) is is_placed
-        ray.cancel(task)
+        if not is_placed:  # to cancel a task whose result has just come may end the process (`tune.fitting.pool`)
+            ray.cancel(task)

@@ -16,7 +16,7 @@ from tests.conftest import DemoFaces
 from tune.runs.cluster import Cluster, Node
 from tune.runs.folder import SearchRun
 from tune.runs.record import RankedRecord, SearchRecord, now
-from tune.search.epochs import TRAINING, epoch_seconds, epochs_in, within_the_budget
+from tune.search.epochs import FEW, ONE_FIT, TRAINING, EpochCost, epoch_cost, fit_within, within_the_budget
 from tune.search.options import SearchOptions, resolve
 from tune.search.plan import SearchPlan
 from tune.search.ranking import to_rank
@@ -30,10 +30,33 @@ RANKING = [
 
 @pytest.mark.parametrize(
     ("budget_s", "turns", "epochs"),
-    [(300, 3, 1), (410, 3, 2), (600, 3, 2), (3_600, 3, 13), (20, 3, 1), (600, 1, 7)],
+    [(300, 3, 1), (410, 3, 2), (600, 3, 2), (3_600, 3, 13), (600, 1, 7)],
 )
 def test_so_many_fits_in_turn_end_within_the_budget(budget_s: float, turns: int, epochs: int) -> None:
-    assert epochs_in(budget_s, 90.0, turns) == epochs
+    cost = EpochCost(photo_ms=10.0, trained=2_600, validated=420)  # 90 s
+    assert fit_within(budget_s, cost, turns, 32) == (epochs, 2_600)
+
+
+@pytest.mark.parametrize(
+    ("budget_s", "turns", "drawn"),
+    [
+        (1_500, 3, 18_250),  # room for a whole epoch, or about so
+        (900, 3, 8_183),  # as many as let all three end
+        (300, 3, FEW),  # those would be 2,123
+        (100, 3, 1_516),  # not even one fit has time for FEW
+        (900, 1, 18_250),
+        (700, 1, 16_062),  # the only fit leaves a fifth of the budget
+        (1, 3, 32),  # one batch
+    ],
+)
+def test_of_many_photos_or_in_very_little_time_an_epoch_is_a_part(budget_s: float, turns: int, drawn: int) -> None:
+    cost = EpochCost(photo_ms=10.0, trained=18_250, validated=2_994)
+    epochs, photos = fit_within(budget_s, cost, turns, 32)
+    assert (epochs, photos) == (1, drawn)
+    if 32 < drawn < cost.trained:
+        assert cost.seconds(drawn) <= ONE_FIT * budget_s
+    if FEW < drawn < cost.trained:
+        assert cost.seconds(drawn) * turns <= budget_s
 
 
 def test_an_epoch_takes_what_the_pass_through_its_backbones_says(demo_faces: DemoFaces, tmp_path: Path) -> None:
@@ -41,13 +64,16 @@ def test_an_epoch_takes_what_the_pass_through_its_backbones_says(demo_faces: Dem
     photos = {side: len(faces.rows(side)) for side in ("train", "validation")}
     per_ms = (TRAINING * photos["train"] + photos["validation"]) / 1e3
     recipe = base_recipe("faces-2026", "cpu", {}, demo=False)
-    assert epoch_seconds(recipe, RANKING, faces) == pytest.approx(10 * per_ms)
+    whole = epoch_cost(recipe, RANKING, faces)
+    assert whole == EpochCost(10.0, photos["train"], photos["validation"])
+    assert whole.seconds() == pytest.approx(10 * per_ms)
+    assert epoch_cost(recipe.override({"epoch_photos": 9}), RANKING, faces) == replace(whole, trained=9)
     three = recipe.override({"task_split": "three"})
-    assert epoch_seconds(three, RANKING, faces) == pytest.approx(30 * per_ms)
+    assert epoch_cost(three, RANKING, faces) == replace(whole, photo_ms=30.0)
     # The first points are tried on the backbone that was ranked first, and it may be the slower one.
-    assert epoch_seconds(recipe, [RANKING[1], RANKING[0]], faces) == pytest.approx(25 * per_ms)
-    assert epoch_seconds(recipe.override({"backbone": "lcnet_100"}), RANKING, faces) is None
-    assert epoch_seconds(recipe, [], faces) is None
+    assert epoch_cost(recipe, [RANKING[1], RANKING[0]], faces) == replace(whole, photo_ms=25.0)
+    assert epoch_cost(recipe.override({"backbone": "lcnet_100"}), RANKING, faces) is None
+    assert epoch_cost(recipe, [], faces) is None
 
 
 def plan_of(data: Path, **stated: object) -> SearchPlan:
@@ -87,16 +113,31 @@ def test_a_short_budget_gives_fewer_epochs_which_the_run_keeps(
     recipe = base_recipe("faces-2026", "cpu", {}, demo=False)
     plan = SearchPlan(search_spaces.get("freezing"), Setting("cpu"), recipe, parallel=2, fits_epochs=True)
     faces = FaceDataset.load(run.data, options.cache_options)
-    epoch_s = epoch_seconds(recipe, RANKING, faces)
-    assert epoch_s is not None
+    cost = epoch_cost(recipe, RANKING, faces)
+    assert cost is not None
     # A turn of trials and two of repeats, each of four epochs and a bit.
-    short = within_the_budget(replace(plan, time_budget_s=3 * 4.4 * epoch_s), run, options)
+    short = within_the_budget(replace(plan, time_budget_s=3 * 4.4 * cost.seconds()), run, options)
     assert short.base == recipe.override({"epochs": 4})
     kept = run.record()
     assert kept.base_recipe == short.base.model_dump()
     assert kept.notes[0] == "before"
     assert "so a fit has 4 instead of 6" in kept.notes[1]
     assert "so a fit has 4 instead of 6" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_very_short_budget_gives_a_part_of_an_epoch(run: SearchRun, tmp_path: Path) -> None:
+    """With a whole one, no trial would come to the end of an epoch, and the search would have no model."""
+    options = SearchOptions(cache=tmp_path / "cache", repeats=3)
+    recipe = base_recipe("faces-2026", "cpu", {}, demo=False)
+    cost = epoch_cost(recipe, RANKING, FaceDataset.load(run.data, options.cache_options))
+    assert cost is not None
+    plan = SearchPlan(search_spaces.get("freezing"), Setting("cpu"), recipe, parallel=2, fits_epochs=True)
+    short = within_the_budget(replace(plan, time_budget_s=cost.seconds()), run, options)
+    drawn = short.base.epoch_photos
+    assert short.base == recipe.override({"epochs": 1, "epoch_photos": drawn})
+    assert 0.75 * cost.trained < drawn < 0.8 * cost.trained
+    assert f"so a fit has one of {drawn}" in run.record().notes[1]
+    assert short.recipe({"lr_head": 0.1})["epoch_photos"] == drawn, "every trial's"
 
 
 @pytest.mark.parametrize("changed", [{"time_budget_s": None}, {"fits_epochs": False}, {"time_budget_s": 1e6}])
