@@ -31,6 +31,9 @@ if PARALLEL:
     # Each worker has one core, and so has every process that it starts: threads that wait for a core spin and slow the
     # other worker.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A test that uses Ray without `ray_cluster` is to fail, alone as well: Ray would start another one by itself, in which
+# the tests after it fail.
+os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
 LONGEST = (
     "test_readme.py",
     "tune/search/test_begin_or_resume.py",

@@ -270,6 +270,8 @@ class _Stop(Stopper):  # type: ignore[misc]
         """By Ray's ids, when a trial was first seen."""
         self._ends_at: dict[str, float] = {}
         """By Ray's ids, when a trial that has reported an epoch is expected to end."""
+        self._start_s = 0.0
+        """The longest time from a trial's begin to its fit's: of a worker that starts, or of a wait for cores."""
         self.asked = StopRequest()
         self.reason = Reason.FINISHED
         self.hopeless = ""
@@ -283,7 +285,9 @@ class _Stop(Stopper):  # type: ignore[misc]
         # The first epoch may have filled a store, so the last one counts where it was faster.
         pace_s = min(float(result["seconds"]) / max(1, epoch), float(result.get("epoch_seconds", math.inf)))
         to_go_s = (int(result["config"]["recipe"]["epochs"]) - epoch) * pace_s
-        self._ends_at[trial_id] = time.monotonic() + to_go_s
+        now = time.monotonic()
+        self._start_s = max(self._start_s, now - self._begun_at.get(trial_id, now) - float(result["seconds"]))
+        self._ends_at[trial_id] = now + to_go_s
         if over < 0:
             leaves = self._searcher.nodes.must_leave(str(result.get("node", "")))
             if leaves:
@@ -345,7 +349,8 @@ class _Stop(Stopper):  # type: ignore[misc]
                 a_fit_s = fit_seconds(trials, self._plan.base.epochs)
                 room = fits_in(CHOICE_SHARE * budget_s, a_fit_s, self._plan.parallel)
                 in_turn = math.ceil(self._fits_left(trials, room) / self._plan.parallel)
-                needed = in_turn * a_fit_s + self._close_s() if in_turn else 0.0
+                start_s = min(self._start_s, a_fit_s)
+                needed = in_turn * a_fit_s + start_s + self._close_s() if in_turn else 0.0
                 self._reserve = min(needed, budget_s / 2)
         return self._reserve
 

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 TRAINING = 3.3
 """How many times as long as a forward pass a photo takes in training, augmentation included (measured with resnet10t
 and mobilenetv3_small_100 at 112 px on two cores, nothing frozen)."""
-FEW = 3_000
+FEW = 2_000
 """Photos that a fit draws at least, if it can: fewer teach it too little for its repeats to be worth their time."""
-ONE_FIT = 0.8
-"""What share of the budget a single fit may take at most, by an estimate that is not exact."""
+ALL_FITS = 0.8
+"""What share of the budget all fits in turn may take: a worker starts before each, and the estimate is not exact."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class EpochCost:
 def within_the_budget(plan: SearchPlan, run: SearchRun, options: SearchOptions) -> SearchPlan:
     """Return the plan with as many epochs as its time budget has room for, keep them in the run's record, and say so.
 
-    The same plan where its epochs are stated, where they have room, or where nothing was timed. To be called before the
-    first trial: a study compares trials of equal epochs.
+    No time is kept for fits after the search where there is none. The same plan where its epochs are stated, where they
+    have room, or where nothing was timed. To be called before the first trial: a study compares trials of equal epochs.
     """
     if not plan.fits_epochs or plan.time_budget_s is None:
         return plan
@@ -87,20 +87,23 @@ def within_the_budget(plan: SearchPlan, run: SearchRun, options: SearchOptions) 
     base = plan.base.override(values)
     record = run.record()
     run.write_record(record.changed(base_recipe=base.model_dump(), notes=[*record.notes, note]))
-    return replace(plan, base=base)
+    # Where a repeat has no time after a trial, none is kept for it, so that trials that take longer come to their end.
+    is_alone = 2 * cost.seconds(drawn) > plan.time_budget_s
+    return replace(plan, base=base, fits_after=0 if is_alone else plan.fits_after)
 
 
 def fit_within(budget_s: float, cost: EpochCost, turns: int, least: int) -> tuple[int, int]:
     """The epochs of a fit, and the photos of each, for so many fits in turn to end within the budget, or about then.
 
-    Where that is less than one epoch, an epoch draws a part of the photos: FEW or more, unless not even one fit has
-    time for those, and never fewer than `least`.
+    Where that is less than one epoch, an epoch draws a part of the photos: as many as a trial and one turn of its
+    repeats have time for or, where those are fewer than FEW, as a trial alone has; never fewer than `least`.
     """
     epochs = round(budget_s / turns / cost.seconds())
-    alone_s = ONE_FIT * budget_s
-    if epochs and cost.seconds() <= alone_s:
+    if epochs and cost.seconds() <= ALL_FITS * budget_s:
         return epochs, cost.trained
-    drawn = min(max(FEW, cost.drawn_in(budget_s / turns)), cost.drawn_in(alone_s))
+    drawn = cost.drawn_in(ALL_FITS * budget_s / min(turns, 2))
+    if drawn < min(FEW, cost.trained):
+        drawn = cost.drawn_in(ALL_FITS * budget_s)
     return 1, min(cost.trained, max(drawn, least))
 
 

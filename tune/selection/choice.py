@@ -174,7 +174,7 @@ def choose(
 
     # Fits that are done already, also those of another design, are read instead of run again.
     requests = Requests.of(run, trials, faces, design, cpus=cpus, gpus=gpus)
-    watch = _Watch(functools.partial(_why_lost, run, trials, faces, design), budget_s)
+    watch = _Watch(functools.partial(_why_lost, run, trials, faces, design), TimeLeft(budget_s, trials))
     work = functools.partial(choice_fit, cache=cache)
     wanted = (*requests.repeats, *requests.others)
     waiting = requests.to_do(_lost(run, trials, faces, design))
@@ -207,8 +207,8 @@ def choose(
 class _Watch:
     """Says before each fit whether it is wanted, by `why_lost` and the time left, and notes which of them failed."""
 
-    def __init__(self, why_lost: Callable[[FitRequest], str], budget_s: float | None) -> None:
-        self._why_lost, self._time_left = why_lost, TimeLeft(budget_s)
+    def __init__(self, why_lost: Callable[[FitRequest], str], time_left: TimeLeft) -> None:
+        self._why_lost, self._time_left = why_lost, time_left
         self.failed: set[str] = set()
 
     def why_skip(self, request: FitRequest) -> str:

@@ -327,8 +327,9 @@ def fold_split(run: SearchRun, faces: FaceDataset, folds: int, number: int) -> P
         # The seed depends on the people and the number of folds alone, so that all finalists share their folds.
         seed = seeds.seed_of(int(own.digest, 16), folds)
         # The holdout is the run's: `folds` puts everybody else there, those as well whom a user's split leaves out.
-        drawn = splits.folds(faces.photos, folds, seed, (*own.train, *own.validation))[number]
-        write_atomically(file, replace(drawn, holdout=own.holdout).to_json())
+        drawn = splits.folds(faces.photos, folds, seed, (*own.train, *own.validation))
+        for each, split in enumerate(drawn):  # all at once: to draw them, the files of all photos are compared
+            write_atomically(run.finalist_split(folds, each), replace(split, holdout=own.holdout).to_json())
     return file
 
 

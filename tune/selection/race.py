@@ -32,6 +32,8 @@ IN_THE_RACE = 2
 """How many of the best go on whatever the interval."""
 ENOUGH = 0.9
 """A fit may begin where it has so much of the time that it is expected to take."""
+AT_BEST = 0.5
+"""What share of its trial's time a repeat takes at best: of fewer people, and with stores that the trial filled."""
 _PACE_OF = 3
 """A fit takes what one of so many best trials took, the slowest."""
 
@@ -56,10 +58,14 @@ def with_repeats(design: Design, repeats: int) -> Design:
 class TimeLeft:
     """What is left of a time budget: a repeat that would not end in it need not begin.
 
-    It is expected to take what the fastest one before it took.
+    It is expected to take what the fastest one before it took, and the first ones AT_BEST of their trial.
+
+    Args:
+        trials: those that are repeated.
     """
 
-    def __init__(self, budget_s: float | None) -> None:
+    def __init__(self, budget_s: float | None, trials: Sequence[Record]) -> None:
+        self._of_trial = {one.trial_id: AT_BEST * one.seconds for one in trials}
         self._until = math.inf if budget_s is None else time.monotonic() + budget_s
         self._began: dict[str, float] = {}
         self._fastest_s = 0.0
@@ -69,7 +75,8 @@ class TimeLeft:
     def why_not(self, request: FitRequest) -> str:
         """Why the fit, which would begin now, need not; "" where it has room, and then its time begins."""
         now = time.monotonic()
-        if request.repeat is not None and now + ENOUGH * self._fastest_s > self._until:
+        expected_s = self._fastest_s or self._of_trial.get(request.trial, 0.0)
+        if request.repeat is not None and now + ENOUGH * expected_s > self._until:
             self.turned_away = True
             return "no time is left for it"
         self._began[request.trial_id] = now

@@ -184,6 +184,21 @@ def test_the_search_leaves_time_for_the_fits_after_it(tmp_path: Path, clock: Clo
     assert search.stop.stop_all()
 
 
+def test_time_is_left_for_the_worker_of_the_fits_after_it_to_start(tmp_path: Path, clock: Clock) -> None:
+    """Two turns of ten epochs at 1 s, 4 s as the trial's worker took, and 5 s by which a trial may be over."""
+    search = begun(tmp_path, clock, fits_after=4, parallel=2)
+    trial = next_trial(search)
+    assert not search.stop.stop_all()  # sees the trial begin
+    clock.now = 5.0
+    assert not search.left_after(trial, 1)
+    search.complete(trial)
+    clock.now = 66.9  # of 71 s for trials, and 5 s more, a further one needs 9
+    assert not search.stop.stop_all()
+    clock.now = 67.1
+    assert search.stop.stop_all()
+    assert search.stop.reason == Reason.TIME_UP
+
+
 def test_the_fits_after_the_search_have_half_of_the_time_at_most(tmp_path: Path, clock: Clock) -> None:
     search = begun(tmp_path, clock, fits_after=100)
     search.complete(next_trial(search), each_s=3.0)

@@ -16,7 +16,7 @@ from tests.conftest import DemoFaces
 from tune.runs.cluster import Cluster, Node
 from tune.runs.folder import SearchRun
 from tune.runs.record import RankedRecord, SearchRecord, now
-from tune.search.epochs import FEW, ONE_FIT, TRAINING, EpochCost, epoch_cost, fit_within, within_the_budget
+from tune.search.epochs import ALL_FITS, FEW, TRAINING, EpochCost, epoch_cost, fit_within, within_the_budget
 from tune.search.options import SearchOptions, resolve
 from tune.search.plan import SearchPlan
 from tune.search.ranking import to_rank
@@ -41,11 +41,12 @@ def test_so_many_fits_in_turn_end_within_the_budget(budget_s: float, turns: int,
     ("budget_s", "turns", "drawn"),
     [
         (1_500, 3, 18_250),  # room for a whole epoch, or about so
-        (900, 3, 8_183),  # as many as let all three end
-        (300, 3, FEW),  # those would be 2,123
-        (100, 3, 1_516),  # not even one fit has time for FEW
+        (900, 3, 10_001),  # as many as let a trial and its repeats end, and leave a fifth of the budget
+        (300, 3, 2_729),
+        (200, 3, 3_941),  # both would draw 1,517, fewer than FEW, so there is one
+        (100, 3, 1_516),
         (900, 1, 18_250),
-        (700, 1, 16_062),  # the only fit leaves a fifth of the budget
+        (700, 1, 16_062),
         (1, 3, 32),  # one batch
     ],
 )
@@ -54,9 +55,8 @@ def test_of_many_photos_or_in_very_little_time_an_epoch_is_a_part(budget_s: floa
     epochs, photos = fit_within(budget_s, cost, turns, 32)
     assert (epochs, photos) == (1, drawn)
     if 32 < drawn < cost.trained:
-        assert cost.seconds(drawn) <= ONE_FIT * budget_s
-    if FEW < drawn < cost.trained:
-        assert cost.seconds(drawn) * turns <= budget_s
+        in_turn = 2 if turns > 1 and cost.drawn_in(ALL_FITS * budget_s / 2) >= FEW else 1
+        assert cost.seconds(drawn) * in_turn == pytest.approx(ALL_FITS * budget_s, rel=0.01)
 
 
 def test_an_epoch_takes_what_the_pass_through_its_backbones_says(demo_faces: DemoFaces, tmp_path: Path) -> None:
@@ -132,10 +132,13 @@ def test_a_very_short_budget_gives_a_part_of_an_epoch(run: SearchRun, tmp_path: 
     cost = epoch_cost(recipe, RANKING, FaceDataset.load(run.data, options.cache_options))
     assert cost is not None
     plan = SearchPlan(search_spaces.get("freezing"), Setting("cpu"), recipe, parallel=2, fits_epochs=True)
-    short = within_the_budget(replace(plan, time_budget_s=cost.seconds()), run, options)
+    short = within_the_budget(replace(plan, time_budget_s=cost.seconds(), fits_after=9), run, options)
     drawn = short.base.epoch_photos
     assert short.base == recipe.override({"epochs": 1, "epoch_photos": drawn})
-    assert 0.75 * cost.trained < drawn < 0.8 * cost.trained
+    assert 0.75 * cost.trained < drawn < 0.8 * cost.trained, "one fit alone"
+    assert short.fits_after == 0
+    two = within_the_budget(replace(plan, time_budget_s=2 * cost.seconds(), fits_after=9), run, options)
+    assert (two.base.epochs, two.base.epoch_photos, two.fits_after) == (1, 0, 9)
     assert f"so a fit has one of {drawn}" in run.record().notes[1]
     assert short.recipe({"lr_head": 0.1})["epoch_photos"] == drawn, "every trial's"
 

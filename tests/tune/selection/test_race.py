@@ -46,6 +46,7 @@ def raced(folder: Path, cache: Path, *, origin: str = SAMPLED) -> tuple[SearchRu
     return run, faces
 
 
+@pytest.mark.usefixtures("ray_cluster")
 def test_who_is_clearly_worse_is_left_out_and_the_choice_is_final(tmp_path: Path, demo_cache: Path) -> None:
     run, faces = raced(tmp_path, demo_cache)
     trials = records(run)
@@ -107,11 +108,16 @@ def test_a_repeat_that_would_not_end_in_time_does_not_begin(
     first, second, third = repeat_requests(run, records(run), faces, Design(1, 3), cpus=1, gpus=0.0)
     now = [0.0]
     monkeypatch.setattr("tune.selection.race.time", SimpleNamespace(monotonic=lambda: now[0]))
-    left, unbounded = TimeLeft(100.0), TimeLeft(None)
+    (trial,) = records(run)
+    left, unbounded = (TimeLeft(budget_s, [replace(trial, seconds=60.0)]) for budget_s in (100.0, None))
+    now[0] = 73.1
+    assert left.why_not(first) == "no time is left for it", "nine tenths of half of what the trial took are 27 s"
+    now[0] = 72.9
+    assert not left.why_not(first)
     for each in (left, unbounded):
         now[0] = 0.0
         assert not each.why_not(first)
-        assert not each.why_not(second), "nothing is known of the pace"
+        assert not each.why_not(second)
         now[0] = 30.0
         each.ended(first)
         now[0] = 40.0
