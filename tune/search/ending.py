@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +72,23 @@ class SearchOutcome:
             and (self.chosen is None or self.chosen.is_final)
             and not self.winner_is_unfinished
         )
+
+
+def import_meanwhile() -> threading.Thread:
+    """Import what the choice and the hand-over need, while trials are at work; returns the thread that does.
+
+    With torch and matplotlib it is seconds, in which otherwise no core would train. Whoever needs a module before it is
+    there waits for it, as with any import.
+    """
+
+    def load() -> None:
+        with suppress(Exception):  # whoever needs the module finds the error again
+            import tune.report.page
+            import tune.selection.fits  # noqa: F401
+
+    thread = threading.Thread(target=load, name="imports of the hand-over")  # no daemon: at exit it is waited for
+    thread.start()
+    return thread
 
 
 def design_of(options: SearchOptions) -> Design:

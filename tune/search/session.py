@@ -54,6 +54,7 @@ from tune.search.ending import (
     fits_left,
     hand_over,
     handed_over,
+    import_meanwhile,
     keeping_of,
     retrain,
 )
@@ -296,6 +297,7 @@ def _search(options: SearchOptions, resolved: Resolved, run: SearchRun, there: C
             plan = within_the_budget(plan, run, options)
         study_for_space(open_study(run), plan, _fingerprint(options, run))
         to_follow = fits_left(run, options, plan)
+        import_meanwhile()
         with _study_copied(options, run) as copies:
             searched = drive(
                 *(replace(plan, time_budget_s=plan.left_s(began)), run, objective),

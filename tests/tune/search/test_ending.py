@@ -198,6 +198,16 @@ def test_time_is_left_for_the_fits_that_are_not_done(run_and_faces: tuple[Search
     assert nobody(records(run), math.inf) == plan.fits_after
 
 
+def test_what_the_end_needs_is_imported_beside_the_trials(
+    monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    ending.import_meanwhile().join(timeout=60)
+    assert {"tune.selection.fits", "tune.report.page", "torch", "matplotlib"} <= sys.modules.keys()
+    monkeypatch.setitem(sys.modules, "tune.report.page", None)  # an import that fails
+    ending.import_meanwhile().join(timeout=60)
+    assert not recwarn.list, "whoever needs it will say it"
+
+
 def test_fits_beside_the_choice_that_were_interrupted_are_the_outcome() -> None:
     left = Outcome(Reason.INTERRUPTED, 1, 15)
     outcome = ending.SearchOutcome(
