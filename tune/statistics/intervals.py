@@ -23,7 +23,7 @@ Each cell is the share of the intervals that held the true score, and half their
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,36 +74,40 @@ def merge_single_strata(stratum: Integers) -> Integers:
 def resample_weights(stratum: Integers, generator: np.random.Generator, resamples: int) -> Floats:
     """How many times each person counts in each resample, (resamples, people)."""
     weights = np.ones((resamples, len(stratum)))
-    for name in np.unique(stratum):
-        _resample_group(weights, np.flatnonzero(stratum == name), generator)
+    for members, counts in resample_groups(stratum, generator, resamples):
+        weights[:, members] = counts
     return weights
 
 
-def _resample_group(weights: Floats, members: Integers, generator: np.random.Generator) -> None:
-    """Write into `weights` how many times each person of one group counts."""
-    k = len(members)
-    if k > 1:  # a single person always counts once
-        drawn = generator.multinomial(k - 1, np.full(k, 1 / k), size=len(weights))  # (resamples, k)
-        weights[:, members] = drawn * k / (k - 1)  # Rao and Wu's rescaling; each row sums to k
+def resample_groups(group: Integers, generator: np.random.Generator, resamples: int) -> list[tuple[Integers, Floats]]:
+    """For each group its k people and how many times each of them counts in each resample, (resamples, k)."""
+    found = []
+    for name in np.unique(group):
+        members = np.flatnonzero(group == name)
+        k = len(members)
+        counts = np.ones((resamples, k))  # a single person always counts once
+        if k > 1:
+            drawn = generator.multinomial(k - 1, np.full(k, 1 / k), size=resamples)
+            counts = drawn * k / (k - 1)  # Rao and Wu's rescaling; each row sums to k
+        found.append((members, counts))
+    return found
 
 
-def degrees_of_freedom(
-    group: Integers, statistic: Callable[[Floats], Floats], generator: np.random.Generator, resamples: int
-) -> Floats:
+def degrees_of_freedom(groups: Sequence[tuple[Integers, Floats]], statistic: Callable[[Floats], Floats]) -> Floats:
     """Satterthwaite's degrees of freedom, (...), of the variance of some scores; nan where a score does not vary.
 
     They are few where the variance comes from a group of two or three people, which can only guess it.
 
     Args:
-        group: (people,) stratum of the person.
+        groups: of `resample_groups`.
         statistic: of how often each person counts, (resamples, people), the scores (resamples, ...).
     """
     variances, own = [], []
-    for name in np.unique(group):
-        members = np.flatnonzero(group == name)
+    people = sum(len(members) for members, _ in groups)
+    for members, counts in groups:
         # Only this group is resampled, so this is its own part of the variance.
-        weights = np.ones((resamples, len(group)))
-        _resample_group(weights, members, generator)
+        weights = np.ones((len(counts), people))
+        weights[:, members] = counts
         # A resample in which nobody has a class has no score of that class.
         variances.append(np.nanvar(statistic(weights), axis=0))  # (...)
         own.append(max(len(members) - 1, 1))
@@ -148,7 +152,8 @@ class PredictionCounts:
 
     def degrees_of_freedom(self, generator: np.random.Generator, resamples: int) -> float:
         """Satterthwaite's degrees of freedom of the resamples' variance; nan where nothing varies."""
-        return float(degrees_of_freedom(self.group, self._weighted_f1, generator, resamples))
+        groups = resample_groups(self.group, generator, resamples)
+        return float(degrees_of_freedom(groups, self._weighted_f1))
 
     def _weighted_f1(self, weights: Floats) -> Floats:
         """Macro F1 of each resample, (resamples,), from how often each person counts, (resamples, people)."""

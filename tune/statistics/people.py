@@ -14,6 +14,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from tune.statistics.intervals import (
     Integers,
     degrees_of_freedom,
     merge_single_strata,
+    resample_groups,
     resample_weights,
 )
 
@@ -70,6 +72,11 @@ class PeopleResamples:
         self._seed = seed
         self._weights = resample_weights(self._group, np.random.default_rng(seed), RESAMPLES)  # (resamples, people)
 
+    @cached_property
+    def _resampled_alone(self) -> list[tuple[Integers, Floats]]:
+        """Each group's people and how often they count where it alone is resampled: the same for all statistics."""
+        return resample_groups(self._group, np.random.default_rng([self._seed, 1]), RESAMPLES)
+
     @property
     def people(self) -> int:
         """How many different people the photos show."""
@@ -90,8 +97,7 @@ class PeopleResamples:
             warnings.simplefilter("ignore", RuntimeWarning)
             value = statistic(np.ones((1, self.people)))[0]  # (k,)
             sd = np.nanstd(statistic(self._weights), axis=0)  # (k,)
-            generator = np.random.default_rng([self._seed, 1])
-            freedom = degrees_of_freedom(self._group, statistic, generator, RESAMPLES)
+            freedom = degrees_of_freedom(self._resampled_alone, statistic)
             # Where nothing varies there is no width. t is the quantile that leaves 2.5 % on each side.
             half = np.where(sd > 0, stdtrit(np.maximum(freedom, 1.0), (1 + CONFIDENCE) / 2) * sd, 0.0)
         return Intervals(value, np.clip(value - half, low, high), np.clip(value + half, low, high))
