@@ -57,6 +57,10 @@ _HEAD_KEYS = frozenset(
 )
 """Values that a head of a shared backbone may have for itself."""
 
+_LATER = {"epoch_photos": 0}
+"""Keys that recipes did not always have, and what those without them did: so written they change no digest, by which the
+fits of earlier runs are known."""
+
 LossName = Literal["cross_entropy", "focal", "soft_f1"]
 
 
@@ -276,7 +280,8 @@ class Recipe(BaseModel):
 
 def digest_of(values: Mapping[str, Any]) -> str:
     """Return the digest of a recipe that is written as these values, which may be those of an earlier version."""
-    canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    known = {key: value for key, value in values.items() if key not in _LATER or value != _LATER[key]}
+    canonical = json.dumps(known, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
