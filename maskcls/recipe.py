@@ -58,8 +58,8 @@ _HEAD_KEYS = frozenset(
 """Values that a head of a shared backbone may have for itself."""
 
 _LATER = {"epoch_photos": 0}
-"""Keys that recipes did not always have, and what those without them did: so written they change no digest, by which the
-fits of earlier runs are known."""
+"""Keys that recipes did not always have, and what those without them did: so written they change no digest, by which
+the fits of earlier runs are known."""
 
 LossName = Literal["cross_entropy", "focal", "soft_f1"]
 
