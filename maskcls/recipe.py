@@ -58,8 +58,7 @@ _HEAD_KEYS = frozenset(
 """Values that a head of a shared backbone may have for itself."""
 
 _LATER = {"epoch_photos": 0}
-"""Keys that recipes did not always have, and what those without them did: so written they change no digest, by which
-the fits of earlier runs are known."""
+"""Keys that recipes did not always have, and what those without them did."""
 
 LossName = Literal["cross_entropy", "focal", "soft_f1"]
 
@@ -280,9 +279,20 @@ class Recipe(BaseModel):
 
 def digest_of(values: Mapping[str, Any]) -> str:
     """Return the digest of a recipe that is written as these values, which may be those of an earlier version."""
-    known = {key: value for key, value in values.items() if key not in _LATER or value != _LATER[key]}
-    canonical = json.dumps(known, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+    return hashlib.sha256(canonical_of(values).encode()).hexdigest()[:12]
+
+
+def canonical_of(values: Mapping[str, Any]) -> str:
+    """Return the same text for recipes of equal values, whether an earlier version wrote them or this one.
+
+    By it, and by its digest, the fits and trials of earlier runs are known.
+    """
+    return json.dumps(without_later(values), sort_keys=True, separators=(",", ":"))
+
+
+def without_later(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recipe's values without the keys that recipes did not always have, where they change nothing."""
+    return {key: value for key, value in values.items() if key not in _LATER or value != _LATER[key]}
 
 
 def _explain(problem: Any) -> str:

@@ -196,9 +196,9 @@ class ViewBatches:
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of an epoch (0-based). Their sizes differ by one at most, so that the last one is not tiny."""
-        positions, draw_numbers = self._draws.epoch(epoch)  # (n,) each
+        positions, draw_numbers = self._draws.epoch(epoch)  # (drawn,) each
         views = draw_numbers % self._views if self._views else draw_numbers  # views = 0: every draw is a new view
-        pairs = np.stack([self._rows[positions], views], axis=1)  # (n, 2)
+        pairs = np.stack([self._rows[positions], views], axis=1)  # (drawn, 2)
         of_batches = map(torch.from_numpy, np.array_split(positions, self.steps))
         loaded = self._loader.batches(self._number, np.array_split(pairs, self.steps))
         for pixels, of_batch in zip(loaded, of_batches, strict=True):
@@ -225,8 +225,8 @@ class FeatureBatches:
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of an epoch (0-based): in each the same photos and views as in `ViewBatches`."""
-        positions, draw_numbers = self._draws.epoch(epoch)  # (n,) each
-        rows, views = self._rows[positions], draw_numbers % max(self._recipe.views, 1)  # (n,) each
+        positions, draw_numbers = self._draws.epoch(epoch)  # (drawn,) each
+        rows, views = self._rows[positions], draw_numbers % max(self._recipe.views, 1)  # (drawn,) each
         prepared = 0  # draws whose features are in the stores
         for batch in np.array_split(np.arange(len(positions)), self.steps):  # (b,) draws of this batch
             if batch[-1] >= prepared:

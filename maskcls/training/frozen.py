@@ -368,6 +368,6 @@ def _distinct_views(draws: DrawStream, epochs: int, views: int) -> int:
     """How many different (photo, view) a fit draws."""
     drawn = np.zeros(draws.n * views, bool)
     for epoch in range(epochs):
-        positions, numbers = draws.epoch(epoch)  # (n,) each
+        positions, numbers = draws.epoch(epoch)  # (drawn,) each
         drawn[positions * views + numbers % views] = True
     return int(drawn.sum())

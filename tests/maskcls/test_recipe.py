@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from maskcls.errors import CallError
-from maskcls.recipe import Recipe, digest_of, parse_settings
+from maskcls.recipe import Recipe, canonical_of, digest_of, parse_settings
 from maskcls.training.presets import DEFAULT_PRESET, PRESETS, SCALES, explicit_values, preset, resolve_weights
 
 
@@ -40,6 +40,7 @@ def test_a_key_that_earlier_recipes_lacked_changes_no_digest_until_it_has_a_valu
     written = Recipe().model_dump()
     earlier = {key: value for key, value in written.items() if key != "epoch_photos"}
     assert digest_of(earlier) == digest_of(written) == Recipe().digest
+    assert canonical_of(earlier) == canonical_of(written)
     assert digest_of({**written, "epoch_photos": 1}) not in (Recipe().digest, digest_of({**written, "epoch_photos": 2}))
 
 

@@ -306,7 +306,8 @@ def time_line(options: CompareOptions, plan: ComparePlan) -> str:
         (arm.recipe.digest, arm.trained): arm.recipe for planned in plan.comparisons for arm in planned.arms
     }.values()
     views = sum(
-        drawn * recipe.epochs * len(recipe.split.models) * (recipe.image_size / edge_px) ** 2 for recipe in recipes
+        recipe.drawn_of(round(drawn)) * recipe.epochs * len(recipe.split.models) * (recipe.image_size / edge_px) ** 2
+        for recipe in recipes
     )
     seconds = plan.repeats * views / rate / plan.share.parallel
     return f"Time: very roughly {duration(seconds)}; backbones and machines vary."

@@ -326,10 +326,11 @@ class _Driver:
     def _cancel(self) -> None:
         if not self._flying:
             return
-        flying = list(self._flying)
+        flying = at_work = list(self._flying)
         # Not what has just ended: Ray 2.60 aborts the driver where a task is cancelled whose result is on its way in
         # ("Tried to complete task that was not pending").
-        _, at_work = self._ray.wait(flying, num_returns=len(flying), timeout=0)
+        with suppress(Exception):
+            _, at_work = self._ray.wait(flying, num_returns=len(flying), timeout=0)
         for reference in at_work:
             with suppress(Exception):
                 self._ray.cancel(reference, force=True)

@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from maskcls.data.dataset import FaceDataset
 from maskcls.errors import CallError, DataError
 from maskcls.files import write_atomically
+from maskcls.recipe import without_later
 from maskcls.reports.page import Html, Section, listed, page, section, table, tiles
 from maskcls.reports.plots import ACCENT, BLUE, STYLE, hover, legend, new_figure, to_svg
 from maskcls.text import counted
@@ -242,7 +243,7 @@ def _winners_curves(both: Sequence[Searched]) -> Html:
 
 def _differences(both: Sequence[Searched]) -> list[Section]:
     """What differs in call, data and code, and between the winners' recipes; at the end what does not."""
-    recipes = [one.best.recipe if one.best else {} for one in both]
+    recipes = [without_later(one.best.recipe) if one.best else {} for one in both]
     same = "What is the same is left out."
     asked = (
         ("the call", "What differs in the call", same, list(map(_call, both))),

@@ -286,7 +286,8 @@ class _Stop(Stopper):  # type: ignore[misc]
         pace_s = min(float(result["seconds"]) / max(1, epoch), float(result.get("epoch_seconds", math.inf)))
         to_go_s = (int(result["config"]["recipe"]["epochs"]) - epoch) * pace_s
         now = time.monotonic()
-        self._start_s = max(self._start_s, now - self._begun_at.get(trial_id, now) - float(result["seconds"]))
+        if trial_id not in self._ends_at:  # its first report
+            self._start_s = max(self._start_s, now - self._begun_at.get(trial_id, now) - float(result["seconds"]))
         self._ends_at[trial_id] = now + to_go_s
         if over < 0:
             leaves = self._searcher.nodes.must_leave(str(result.get("node", "")))

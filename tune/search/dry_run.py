@@ -113,7 +113,8 @@ def _features(plan: SearchPlan, options: SearchOptions) -> str:
 def seconds(plan: SearchPlan, photos: int, trials: int) -> float:
     """A rough guess, from a rate that was measured once and the number of pixels."""
     rate, edge_px = PHOTOS_PER_SECOND[plan.setting.scale]
-    per_epoch = photos * TRAIN_SHARE / (rate * (edge_px / plan.base.image_size) ** 2)
+    drawn = plan.base.drawn_of(round(photos * TRAIN_SHARE))
+    per_epoch = drawn / (rate * (edge_px / plan.base.image_size) ** 2)
     share = 1.0 if plan.scheduler == NONE else SHARE_OF_EPOCHS
     return (trials * share + plan.fits_after) * plan.base.epochs * per_epoch / plan.parallel
 

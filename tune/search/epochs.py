@@ -18,6 +18,7 @@ from maskcls.recipe import Recipe
 from tune.runs.folder import SearchRun
 from tune.runs.record import RankedRecord
 from tune.runs.session import faces_of, say
+from tune.runs.study import trials_of
 from tune.search.plan import SearchPlan
 
 if TYPE_CHECKING:
@@ -57,18 +58,29 @@ class EpochCost:
 def within_the_budget(plan: SearchPlan, run: SearchRun, options: SearchOptions) -> SearchPlan:
     """Return the plan with as many epochs as its time budget has room for, keep them in the run's record, and say so.
 
-    No time is kept for fits after the search where there is none. The same plan where its epochs are stated, where they
-    have room, or where nothing was timed. To be called before the first trial: a study compares trials of equal epochs.
+    The same plan where its epochs are stated, where they have room, or where nothing was timed. A run that has trials
+    keeps its epochs: a study compares trials of equal epochs. Where a repeat has no time after a trial, none is kept
+    for fits after the search, so that trials that take longer come to their end.
     """
-    if not plan.fits_epochs or plan.time_budget_s is None:
+    budget_s = plan.time_budget_s
+    if not plan.fits_epochs or budget_s is None:
         return plan
     cost = epoch_cost(plan.base, run.record().ranking or [], faces_of(run, options))
     if cost is None:
         return plan
+    if not trials_of(run):
+        plan = _shortened(plan, budget_s, cost, run, options)
+    a_fit_s = plan.base.epochs * cost.seconds(plan.base.drawn_of(cost.trained))
+    return replace(plan, fits_after=0) if 2 * a_fit_s > budget_s else plan
+
+
+def _shortened(
+    plan: SearchPlan, budget_s: float, cost: EpochCost, run: SearchRun, options: SearchOptions
+) -> SearchPlan:
     repeats = options.repeats if options.finalists else 0
     turns = 1 + math.ceil(repeats / plan.parallel)
-    epochs, drawn = fit_within(plan.time_budget_s, cost, turns, plan.base.batch_size)
-    if epochs >= plan.base.epochs:
+    epochs, drawn = fit_within(budget_s, cost, turns, plan.base.batch_size)
+    if epochs >= plan.base.epochs and drawn == cost.trained:
         return plan
     values, has = (
         {"epochs": epochs},
@@ -81,29 +93,31 @@ def within_the_budget(plan: SearchPlan, run: SearchRun, options: SearchOptions) 
         values["epoch_photos"] = drawn
         note = (
             f"An epoch of all {cost.trained:,} photos takes about {cost.seconds():.0f} s here, so a fit has one of "
-            f"{drawn:,}, for the time budget to have room for it. --epochs and --set epoch_photos=N state them."
+            f"{drawn:,}, for the time budget to have room for it. --epochs or --set epoch_photos=N overrules it."
         )
     say(note)
     base = plan.base.override(values)
     record = run.record()
     run.write_record(record.changed(base_recipe=base.model_dump(), notes=[*record.notes, note]))
-    # Where a repeat has no time after a trial, none is kept for it, so that trials that take longer come to their end.
-    is_alone = 2 * cost.seconds(drawn) > plan.time_budget_s
-    return replace(plan, base=base, fits_after=0 if is_alone else plan.fits_after)
+    return replace(plan, base=base)
 
 
 def fit_within(budget_s: float, cost: EpochCost, turns: int, least: int) -> tuple[int, int]:
     """The epochs of a fit, and the photos of each, for so many fits in turn to end within the budget, or about then.
 
-    Where that is less than one epoch, an epoch draws a part of the photos: as many as a trial and one turn of its
-    repeats have time for or, where those are fewer than FEW, as a trial alone has; never fewer than `least`.
+    Where not even a trial and one turn of its repeats have time for whole epochs, an epoch draws a part of the photos:
+    as many as both have time for or, where those are fewer than FEW, as a trial alone has; never fewer than `least`.
     """
-    epochs = round(budget_s / turns / cost.seconds())
-    if epochs and cost.seconds() <= ALL_FITS * budget_s:
+    whole_s, in_turn = cost.seconds(), min(turns, 2)
+    epochs = round(budget_s / turns / whole_s)
+    if in_turn > 1:
+        epochs = min(epochs, int(budget_s / in_turn / whole_s))
+    if epochs and whole_s <= ALL_FITS * budget_s:
         return epochs, cost.trained
-    drawn = cost.drawn_in(ALL_FITS * budget_s / min(turns, 2))
+    drawn = cost.drawn_in(ALL_FITS * budget_s / in_turn)
     if drawn < min(FEW, cost.trained):
         drawn = cost.drawn_in(ALL_FITS * budget_s)
+    drawn = drawn // 100 * 100 or drawn  # so that runs of about the same speed have the same
     return 1, min(cost.trained, max(drawn, least))
 
 

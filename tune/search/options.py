@@ -246,11 +246,11 @@ def resolve(
 
 
 def _fits_epochs(base: Recipe, stated: Collection[str]) -> bool:
-    """Whether the epochs may follow a time budget: neither the call nor the space states them.
+    """Whether the epochs may follow a time budget: neither the call nor the space states them or their photos.
 
     Where the whole backbone stands still, an epoch of kept features takes next to no time.
     """
-    return "epochs" not in stated and base.frozen_stages < N_STAGES
+    return not {"epochs", "epoch_photos"} & set(stated) and base.frozen_stages < N_STAGES
 
 
 def _space(name_or_file: str) -> Space:

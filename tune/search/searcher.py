@@ -15,7 +15,6 @@ is drawn at random; if the space has none left, the search ends.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ from ray.tune.search import Searcher
 
 from maskcls import seeds
 from maskcls.errors import MaskclsError
+from maskcls.recipe import canonical_of
 from tune.fitting import attempts
 from tune.fitting.failures import read_end, write_error
 from tune.fitting.node_watch import NodeWatch
@@ -92,7 +92,9 @@ class StudySearch(Searcher):  # type: ignore[misc]
         self._stale = self._take_over(there)
         """Trials that a killed driver left running. They come first."""
         self._tried = {
-            _key(t.user_attrs[records.RECIPE]) for t in there if records.RECIPE in t.user_attrs and records.is_own(t)
+            canonical_of(t.user_attrs[records.RECIPE])
+            for t in there
+            if records.RECIPE in t.user_attrs and records.is_own(t)
         }
         self._view = samplers.StudyView(self.study.study_name, self._storage)
         self._points: list[dict[str, Any]] | None = None
@@ -289,7 +291,7 @@ class StudySearch(Searcher):  # type: ignore[misc]
                 self._end(trial, TrialState.FAILED, str(error))
                 raise
             if recipe is not None:
-                self._tried.add(_key(recipe))
+                self._tried.add(canonical_of(recipe))
                 return trial, recipe
             enqueued = bool(self._frozen(trial).system_attrs.get("fixed_params"))
             trial.set_user_attr(records.DUPLICATE, True)
@@ -316,7 +318,7 @@ class StudySearch(Searcher):  # type: ignore[misc]
             # preset's.
             overrides = {} if preset else overrides
             recipe = self.plan.recipe(overrides)
-            if _key(recipe) not in self._tried:
+            if canonical_of(recipe) not in self._tried:
                 return self._record(trial, proposal, overrides, recipe)
             if proposal.fixed:
                 return None
@@ -386,11 +388,6 @@ class StudySearch(Searcher):  # type: ignore[misc]
     def _end(self, trial: optuna.Trial, state: TrialState, message: str, value: float | None = None) -> None:
         """Record the trial's last state, ours and Optuna's."""
         records.end_trial(self.study, trial, state, message, value)
-
-
-def _key(recipe: Mapping[str, Any]) -> str:
-    """Return a text that is equal for equal recipes, their seeds included."""
-    return json.dumps(recipe, sort_keys=True)
 
 
 def last_words(text: str) -> str:

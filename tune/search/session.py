@@ -268,7 +268,7 @@ def _take_space(options: SearchOptions, resolved: Resolved, run: SearchRun) -> N
 
 def _search(options: SearchOptions, resolved: Resolved, run: SearchRun, there: Cluster, caller: Caller) -> int:
     from tune.fitting.worker import run_fit
-    from tune.runs.study import open_study, trials_of
+    from tune.runs.study import open_study
     from tune.search.driver import drive
     from tune.search.epochs import within_the_budget
     from tune.search.ranking import rank_first
@@ -293,11 +293,10 @@ def _search(options: SearchOptions, resolved: Resolved, run: SearchRun, there: C
             note(ranked.reason)
             return hand_over(run, options, SearchOutcome(replace(ranked, remaining=plan.trials)))
         began = time.monotonic()
-        if not trials_of(run):
-            plan = within_the_budget(plan, run, options)
+        plan = within_the_budget(plan, run, options)
         study_for_space(open_study(run), plan, _fingerprint(options, run))
         to_follow = fits_left(run, options, plan)
-        import_meanwhile()
+        imports = import_meanwhile()
         with _study_copied(options, run) as copies:
             searched = drive(
                 *(replace(plan, time_budget_s=plan.left_s(began)), run, objective),
@@ -306,6 +305,7 @@ def _search(options: SearchOptions, resolved: Resolved, run: SearchRun, there: C
                 keeping=keeping_of(options),
                 callbacks=copies,
             )
+        imports.join()
         outcome = SearchOutcome(searched)
         if outcome.goes_on and options.finalists:
             outcome = replace(outcome, chosen=choose(run, options, plan, plan.left_s(began)))

@@ -29,7 +29,7 @@ from maskcls.data.splits import Split
 from maskcls.errors import CallError
 from maskcls.files import write_atomically
 from maskcls.labels import stratum_of
-from maskcls.recipe import Recipe
+from maskcls.recipe import Recipe, canonical_of
 from maskcls.serving.decision import Predicted, cross_fitted_classes, prior_of
 from maskcls.training.checkpoint_files import has_weights
 from maskcls.training.conditions import HARDWARE
@@ -206,7 +206,7 @@ def preset_trial(trials: Sequence[Record], finalists: Sequence[Record]) -> Recor
 
 def _without_seed(recipe: Mapping[str, Any]) -> str:
     """The same text for recipes that differ in their seed alone."""
-    return json.dumps({**recipe, "seed": None}, sort_keys=True)
+    return canonical_of({**recipe, "seed": None})
 
 
 def repeat_requests(
@@ -329,7 +329,8 @@ def fold_split(run: SearchRun, faces: FaceDataset, folds: int, number: int) -> P
         # The holdout is the run's: `folds` puts everybody else there, those as well whom a user's split leaves out.
         drawn = splits.folds(faces.photos, folds, seed, (*own.train, *own.validation))
         for each, split in enumerate(drawn):  # all at once: to draw them, the files of all photos are compared
-            write_atomically(run.finalist_split(folds, each), replace(split, holdout=own.holdout).to_json())
+            if not run.finalist_split(folds, each).exists():  # one that is there is a done repeat's
+                write_atomically(run.finalist_split(folds, each), replace(split, holdout=own.holdout).to_json())
     return file
 
 

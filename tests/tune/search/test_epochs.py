@@ -16,7 +16,9 @@ from tests.conftest import DemoFaces
 from tune.runs.cluster import Cluster, Node
 from tune.runs.folder import SearchRun
 from tune.runs.record import RankedRecord, SearchRecord, now
+from tune.runs.study import open_study
 from tune.search.epochs import ALL_FITS, FEW, TRAINING, EpochCost, epoch_cost, fit_within, within_the_budget
+from tune.search.first_trials import enqueue_initial_trials
 from tune.search.options import SearchOptions, resolve
 from tune.search.plan import SearchPlan
 from tune.search.ranking import to_rank
@@ -41,12 +43,12 @@ def test_so_many_fits_in_turn_end_within_the_budget(budget_s: float, turns: int,
     ("budget_s", "turns", "drawn"),
     [
         (1_500, 3, 18_250),  # room for a whole epoch, or about so
-        (900, 3, 10_001),  # as many as let a trial and its repeats end, and leave a fifth of the budget
-        (300, 3, 2_729),
-        (200, 3, 3_941),  # both would draw 1,517, fewer than FEW, so there is one
-        (100, 3, 1_516),
+        (900, 3, 10_000),  # as many as let a trial and its repeats end, and leave a fifth of the budget
+        (300, 3, 2_700),
+        (200, 3, 3_900),  # both would draw 1,517, fewer than FEW, so there is one
+        (100, 3, 1_500),
         (900, 1, 18_250),
-        (700, 1, 16_062),
+        (700, 1, 16_000),
         (1, 3, 32),  # one batch
     ],
 )
@@ -89,6 +91,7 @@ def plan_of(data: Path, **stated: object) -> SearchPlan:
         ({}, False),
         ({"time_budget": "5m", "epochs": 6}, False),
         ({"time_budget": "5m", "set": ("epochs=6",)}, False),
+        ({"time_budget": "5m", "set": ("epoch_photos=500",)}, False),
         ({"time_budget": "5m", "preset": "contest-2021"}, False),
     ],
 )
@@ -137,10 +140,19 @@ def test_a_very_short_budget_gives_a_part_of_an_epoch(run: SearchRun, tmp_path: 
     assert short.base == recipe.override({"epochs": 1, "epoch_photos": drawn})
     assert 0.75 * cost.trained < drawn < 0.8 * cost.trained, "one fit alone"
     assert short.fits_after == 0
+    again = within_the_budget(replace(short, fits_after=9), run, options)
+    assert (again.base, again.fits_after) == (short.base, 0), "a resume as well, which has the recorded recipe"
     two = within_the_budget(replace(plan, time_budget_s=2 * cost.seconds(), fits_after=9), run, options)
     assert (two.base.epochs, two.base.epoch_photos, two.fits_after) == (1, 0, 9)
     assert f"so a fit has one of {drawn}" in run.record().notes[1]
     assert short.recipe({"lr_head": 0.1})["epoch_photos"] == drawn, "every trial's"
+
+
+def test_a_run_that_has_trials_keeps_its_epochs(run: SearchRun, tmp_path: Path) -> None:
+    recipe = base_recipe("faces-2026", "cpu", {}, demo=False)
+    plan = SearchPlan(search_spaces.get("freezing"), Setting("cpu"), recipe, time_budget_s=1.0, fits_epochs=True)
+    enqueue_initial_trials(open_study(run), plan)
+    assert within_the_budget(plan, run, SearchOptions(cache=tmp_path / "cache")).base == recipe
 
 
 @pytest.mark.parametrize("changed", [{"time_budget_s": None}, {"fits_epochs": False}, {"time_budget_s": 1e6}])

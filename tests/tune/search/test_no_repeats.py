@@ -85,6 +85,19 @@ def test_each_point_of_a_finite_space_is_drawn_once(tmp_path: Path, sampler: str
     assert len(set(recipes(found))) == 6
 
 
+@pytest.mark.parametrize("sampler", [TPE, GRID])
+def test_what_an_earlier_version_tried_is_not_tried_again(tmp_path: Path, sampler: str) -> None:
+    """Its recipes lack the keys that came since."""
+    run = new_run(tmp_path)
+    search(plan_of(SIX, 3, sampler=sampler), run)
+    written = run.journal.read_text()
+    assert written.count('"epoch_photos":0,') == 3
+    run.journal.write_text(written.replace('"epoch_photos":0,', ""))
+    assert "epoch_photos" not in records(run)[0].recipe
+    assert search(plan_of(SIX, 20, sampler=sampler), run).used_up
+    assert len(set(choices(records(run)))) == len(records(run)) == 6
+
+
 @pytest.mark.soak
 @RAY
 def test_what_failed_or_diverged_is_not_tried_again_by_two_at_a_time(tmp_path: Path) -> None:
