@@ -46,7 +46,7 @@ LONGEST = (
     "tune/api/test_call.py",
     "maskcls/training/test_frozen.py",
     "tune/search/test_kill.py",
-    "tune/search/test_budget.py",
+    "tune/search/test_budget_run.py",
     "tune/fitting/test_pool.py",
     "legacy/test_made_before.py",
     "maskcls/training/test_micro_batch.py",

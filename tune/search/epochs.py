@@ -36,10 +36,11 @@ ALL_FITS = 0.8
 
 @dataclass(frozen=True)
 class EpochCost:
-    """What an epoch takes. Args:
+    """What an epoch takes.
 
-    photo_ms: of a photo's way forward through the models.
-    trained, validated: photos of an epoch, where it draws as many as there are.
+    Args:
+        photo_ms: of a photo's way forward through the models.
+        trained, validated: photos of an epoch, where it draws as many as there are.
     """
 
     photo_ms: float
@@ -70,8 +71,12 @@ def within_the_budget(plan: SearchPlan, run: SearchRun, options: SearchOptions) 
         return plan
     if not trials_of(run):
         plan = _shortened(plan, budget_s, cost, run, options)
-    a_fit_s = plan.base.epochs * cost.seconds(plan.base.drawn_of(cost.trained))
-    return replace(plan, fits_after=0) if 2 * a_fit_s > budget_s else plan
+    return replace(plan, fits_after=0) if _is_alone(plan.base, cost, budget_s) else plan
+
+
+def _is_alone(base: Recipe, cost: EpochCost, budget_s: float) -> bool:
+    """Whether a fit takes so long that no repeat of it has time in the budget."""
+    return 2 * base.epochs * cost.seconds(base.drawn_of(cost.trained)) > budget_s
 
 
 def _shortened(
@@ -82,21 +87,18 @@ def _shortened(
     epochs, drawn = fit_within(budget_s, cost, turns, plan.base.batch_size)
     if epochs >= plan.base.epochs and drawn == cost.trained:
         return plan
-    values, has = (
-        {"epochs": epochs},
-        f"has {epochs} instead of {plan.base.epochs}: with more, the time budget would end",
-    )
-    note = (
-        f"An epoch takes about {cost.seconds():.0f} s here, so a fit {has} before the repeats do. --epochs states them."
-    )
     if drawn < cost.trained:
-        values["epoch_photos"] = drawn
-        note = (
-            f"An epoch of all {cost.trained:,} photos takes about {cost.seconds():.0f} s here, so a fit has one of "
-            f"{drawn:,}, for the time budget to have room for it. --epochs or --set epoch_photos=N overrules it."
-        )
+        base = plan.base.override({"epochs": epochs, "epoch_photos": drawn})
+        photos, has = f"all {cost.trained:,} photos", f"one of {drawn:,}"
+    else:
+        base = plan.base.override({"epochs": epochs})
+        photos, has = "all photos", f"{epochs} instead of {plan.base.epochs}"
+    why = "no time is kept for repeats" if _is_alone(base, cost, budget_s) else "its repeats have time, too"
+    note = (
+        f"An epoch of {photos} takes about {cost.seconds():.0f} s here, so a fit has {has} for the time budget; {why}. "
+        "--epochs, or --set epoch_photos=N, overrules it."
+    )
     say(note)
-    base = plan.base.override(values)
     record = run.record()
     run.write_record(record.changed(base_recipe=base.model_dump(), notes=[*record.notes, note]))
     return replace(plan, base=base)
