@@ -115,9 +115,11 @@ def sections(choice: ChoiceRecord | None) -> list[Html]:
 
 def _introduction(choice: ChoiceRecord) -> str:
     n, repeats = len(choice.finalists), choice.design.repeats
-    trials = f"The best {n} trials by validation were" if n > 1 else "The best trial by validation was"
+    trials = f"The best {n} trials by validation" if n > 1 else "The best trial by validation"
+    done, to_do = ("were", "are to be") if n > 1 else ("was", "is to be")
+    verb = done if any(one.repeats for one in choice.finalists) else to_do
     often = "once" if repeats == 1 else f"{repeats} times"
-    how = f"{trials} trained again {often}, {_REPEATED[choice.design.by]}."
+    how = f"{trials} {verb} trained again {often}, {_REPEATED[choice.design.by]}."
     if choice.winner_id is None:
         return f"{how} {choice.why_no_winner}."
     rule = "The highest mean wins; of equal means, the smaller spread. The holdout is scored last and decides nothing."

@@ -13,6 +13,7 @@ from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
 from tests.tune.selection.small_run import BASE, small_run, two_trials
 from tune.fitting.pool import run_fits
+from tune.report.choice import sections
 from tune.runs.folder import SearchRun
 from tune.runs.holdout_record import holdout_evaluations
 from tune.runs.stopping import Reason
@@ -21,6 +22,7 @@ from tune.selection import choice
 from tune.selection.choice import choose, confirm, fits_to_do, is_made
 from tune.selection.export import export_trial, export_winner
 from tune.selection.finalists import Design, RepeatBy
+from tune.selection.record import read_choice
 
 DESIGN = Design(2, 2)
 
@@ -61,6 +63,9 @@ def test_a_choice_from_the_repeats_to_the_holdout(
         "Trial 0001, stopped early, then trained to its end: not done",
     ]
     assert (chosen.others.reason, chosen.others.remaining) == (Reason.TIME_UP, 1)
+    assert "The best 2 trials by validation are to be trained again 2 times, each repeat" in "".join(
+        sections(read_choice(run.record()))
+    )
 
     assert len(fits_to_do(run, trials, faces, DESIGN)) == 5
     chosen = chosen_by(run, trials, faces, DESIGN)
