@@ -2,8 +2,8 @@
 
     state.pt                recipe, data digest, history, latest trainable weights, moving averages, and optimizers
                             until the last epoch
-    best-<n>.safetensors    trainable weights of the best epoch n, keys `<model>:<tensor>`, and its
-                            recipe and result
+    best-<n>.safetensors    trainable weights of the best epoch n, keys `<model>:<tensor>`, what it predicted for the
+                            validation photos, and its recipe and result
 
 After the fit only the second is needed (`checkpoint_files`).
 
@@ -24,11 +24,13 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import crc32
 
+import numpy as np
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
@@ -57,18 +59,21 @@ from maskcls.training.result import EpochResult
 STATE = FileKind("a checkpoint", REMEDY, most_bytes=1 << 44)
 CHECKSUM = "crc32"
 """Key of the metadata of the best epoch's weights."""
+PREDICTED = "validation"
+"""Key, beside those of the weights, of the best epoch's log probabilities for the validation photos."""
 
 
 @dataclass(frozen=True)
 class SavedState:
     """What `save` was given: one entry per model in `best`, `models`, `optimizers`, one per average in `averages`.
 
-    After the recipe's last epoch there are no `optimizers`.
+    After the recipe's last epoch there are no `optimizers`. `best_log_probs` are None in files of earlier versions.
     """
 
     history: list[EpochResult]
     best_epoch: int
     best: list[dict[str, Tensor]]
+    best_log_probs: NDArray[np.float64] | None
     models: list[dict[str, Tensor]]
     averages: list[dict[str, Tensor]]
     optimizers: list[dict[str, Any]]
@@ -82,11 +87,15 @@ def save(
     history: Sequence[EpochResult],
     best_epoch: int,
     best: Sequence[dict[str, Tensor]],
+    best_log_probs: NDArray[np.float64] | None,
     models: Sequence[dict[str, Tensor]],
     averages: Sequence[dict[str, Tensor]],
     optimizers: Sequence[dict[str, Any]],
 ) -> None:
     """Write the checkpoint, each file under a temporary name first.
+
+    Args:
+        best_log_probs: (n, 18) of the best epoch for the n validation photos; None where there are none.
 
     Raises OSError, as for a full disk; the checkpoint that was there is then unharmed.
     """
@@ -95,6 +104,8 @@ def save(
     # A killed attempt at this very epoch may have left its file; an earlier best epoch's file is there and stays.
     if best_epoch == len(history) or not best_file.exists():
         flat = {f"{number}:{name}": tensor for number, state in enumerate(best) for name, tensor in state.items()}
+        if best_log_probs is not None:
+            flat[PREDICTED] = torch.from_numpy(best_log_probs)
         result = history[best_epoch - 1]
         values = json.dumps({**dataclasses.asdict(result), "scores": result.scores.to_dict()})
         note = {RECIPE: recipe.to_json(), RESULT: values, N_MODELS: str(len(models))}
@@ -134,10 +145,12 @@ def load(folder: Path, recipe: Recipe, data_digest: str) -> SavedState | None:
         other = "on other data" if content["data_digest"] != data_digest else "of another recipe"
         raise RunError(f"{folder} holds the state of a fit {other}. Remove the folder to begin again, or name another.")
     with STATE.reading(folder / STATE_FILE):
+        best, log_probs = _read_best(folder, content["best_epoch"], len(content["models"]))
         saved = SavedState(
             history=_history(content),
             best_epoch=content["best_epoch"],
-            best=_read_best(folder, content["best_epoch"], len(content["models"])),
+            best=best,
+            best_log_probs=log_probs,
             models=content["models"],
             averages=content["averages"],
             optimizers=content["optimizers"],
@@ -159,6 +172,26 @@ def load_best(folder: Path) -> tuple[Recipe, EpochResult, list[dict[str, Tensor]
 
     Raises Damaged, or Missing if no epoch is finished.
     """
+    found = _load_best(folder)
+    return found.recipe, found.result, found.states
+
+
+def best_log_probs(folder: Path) -> NDArray[np.float64] | None:
+    """What the best epoch in the folder predicted for its n validation photos, (n, 18) log probabilities.
+
+    None without such photos, and in a checkpoint of an earlier version. Raises as `load_best` does.
+    """
+    return _load_best(folder).log_probs
+
+
+class _Best(NamedTuple):
+    recipe: Recipe
+    result: EpochResult
+    states: list[dict[str, Tensor]]
+    log_probs: NDArray[np.float64] | None
+
+
+def _load_best(folder: Path) -> _Best:
     if not (folder / STATE_FILE).exists():
         return _load_weights_alone(folder)
     content = _read(folder)
@@ -166,7 +199,7 @@ def load_best(folder: Path) -> tuple[Recipe, EpochResult, list[dict[str, Tensor]
         return _best_of(folder, content)
 
 
-def _best_of(folder: Path, content: dict[str, Any]) -> tuple[Recipe, EpochResult, list[dict[str, Tensor]]]:
+def _best_of(folder: Path, content: dict[str, Any]) -> _Best:
     # A fit that still runs may have found a better epoch, and removed this one's file, since `state.pt` was read.
     while not (folder / best_name(content["best_epoch"])).exists():
         again = _read(folder)
@@ -174,10 +207,10 @@ def _best_of(folder: Path, content: dict[str, Any]) -> tuple[Recipe, EpochResult
             break
         content = again
     best = _read_best(folder, content["best_epoch"], len(content["models"]))
-    return Recipe.from_json(content["recipe"]), _history(content)[content["best_epoch"] - 1], best
+    return _Best(Recipe.from_json(content["recipe"]), _history(content)[content["best_epoch"] - 1], *best)
 
 
-def _load_weights_alone(folder: Path) -> tuple[Recipe, EpochResult, list[dict[str, Tensor]]]:
+def _load_weights_alone(folder: Path) -> _Best:
     """Read the best epoch of a fit that needs no state any more."""
     there, file = sorted(folder.glob(best_name("*"))), weights_alone(folder)
     if not there:
@@ -190,7 +223,7 @@ def _load_weights_alone(folder: Path) -> tuple[Recipe, EpochResult, list[dict[st
     with BEST.reading(file):
         values = json.loads(note[RESULT])
         result = EpochResult(**{**values, "scores": Scores.from_dict(values["scores"])})
-        return Recipe.from_json(note[RECIPE]), result, _read_states(file, int(note[N_MODELS]))
+        return _Best(Recipe.from_json(note[RECIPE]), result, *_read_states(file, int(note[N_MODELS])))
 
 
 def _read(folder: Path) -> dict[str, Any]:
@@ -213,11 +246,15 @@ def _read(folder: Path) -> dict[str, Any]:
     return content
 
 
-def _read_best(folder: Path, epoch: int, n_models: int) -> list[dict[str, Tensor]]:
+_States = tuple[list[dict[str, Tensor]], NDArray[np.float64] | None]
+"""Trainable tensors of each model, and log probabilities (n, 18) for the validation photos, if the file has them."""
+
+
+def _read_best(folder: Path, epoch: int, n_models: int) -> _States:
     return _read_states(folder / best_name(epoch), n_models)
 
 
-def _read_states(file: Path, n_models: int) -> list[dict[str, Tensor]]:
+def _read_states(file: Path, n_models: int) -> _States:
     with BEST.opened(file):
         try:
             flat = load_file(file)
@@ -227,13 +264,16 @@ def _read_states(file: Path, n_models: int) -> list[dict[str, Tensor]]:
             raise BEST.error(file, str(error)) from error
     if noted not in (None, _checksum(flat)):
         raise BEST.error(file, "its checksum is another one than its weights'")
+    predicted = flat.pop(PREDICTED, None)
     with BEST.reading(file):
         _check_finite(flat)
+        if predicted is not None and predicted.isnan().any():  # minus infinity is the logarithm of 0
+            raise ValueError(f"{PREDICTED} has values that are not numbers")
     states: list[dict[str, Tensor]] = [{} for _ in range(n_models)]
     for key, tensor in flat.items():
         number, _, name = key.partition(":")  # as in `0:heads.mask3.1.weight`
         states[int(number)][name] = tensor
-    return states
+    return states, None if predicted is None else predicted.numpy()
 
 
 def _checksum(flat: Mapping[str, Tensor]) -> str:

@@ -102,7 +102,7 @@ class Fit:
         self.best_epoch = 0
         self._best: list[dict[str, Tensor]] = []
         self._best_log_probs: NDArray[np.float64] | None = None
-        """(n, 18) of the best epoch for the validation photos; None without them, and after a checkpoint was read."""
+        """(n, 18) of the best epoch for the validation photos; None without them, or where an earlier version saved."""
 
     def epochs(
         self,
@@ -176,6 +176,7 @@ class Fit:
             history=self.history,
             best_epoch=self.best_epoch,
             best=self._best,
+            best_log_probs=self._best_log_probs,
             models=[fit.model.trainable_state() for fit in self.model_fits],
             averages=[fit.eval_model.trainable_state() for fit in self.model_fits if fit.average is not None],
             optimizers=[] if is_over else [fit.optimizer.state_dict() for fit in self.model_fits],
@@ -213,7 +214,7 @@ class Fit:
         for fit, average in zip(averaged, saved.averages, strict=True):
             fit.eval_model.load_trainable_state(average)
         self.history, self.best_epoch, self._best = saved.history, saved.best_epoch, saved.best
-        self._best_log_probs = None
+        self._best_log_probs = saved.best_log_probs
         self.resumed_epochs = len(saved.history)
         return True
 

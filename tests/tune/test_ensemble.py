@@ -32,13 +32,14 @@ from tune.runs.folder import SearchRun
 from tune.runs.holdout_record import holdout_evaluations
 from tune.runs.record import DataRecord
 from tune.runs.study import records
+from tune.selection.averaging import PARTS
 from tune.selection.choice import choose
 from tune.selection.ensemble_bundle import decide, table, verdict
 from tune.selection.ensembles import LeftOutComparison
 from tune.selection.export import export_trial
 from tune.selection.finalists import Design, RepeatBy, read_finalists, repeat_requests
 from tune.selection.fits import repeat_fit
-from tune.selection.library import PARTS, build_library, find_candidates
+from tune.selection.library import build_library, find_candidates
 from tune.states import TrialState
 from tune.statistics.paired import Difference
 

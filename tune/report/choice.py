@@ -56,11 +56,11 @@ def _by_whom(choice: ChoiceRecord) -> str:
 
 
 def _bag(choice: ChoiceRecord) -> list[Tile]:
-    """What averaging the winner with its repeats brought; nothing where that is not known."""
-    bag, winner = choice.bag, choice.winner
-    if bag is None or winner is None:
+    """What averaging models brought; nothing where that is not known."""
+    bag = choice.bag
+    if bag is None:
         return []
-    return [("gain of averaging", f"{bag.gain.mean:+.4f}", f"{bag_text(bag, winner)} {bag.gain_text}")]
+    return [("gain of averaging", f"{bag.gain.mean:+.4f}", f"{bag_text(bag)} {bag.gain_text}")]
 
 
 def _gain(choice: ChoiceRecord) -> list[Tile]:

@@ -32,7 +32,7 @@ _INTENDED = """\
 - **Not** for deciding about a person: access, checks, sanctions, hiring, prices. Not for telling who somebody is. Not
   for gender or age as facts about a person. It is no safety device."""
 
-_OF_THE_BAG = "; of the bag in best/, which averages this model with its repeats"
+_OF_THE_BAG = "; of the bag in best/, which averages this model with others"
 """Beside the holdout's score: a card is of a single model."""
 
 

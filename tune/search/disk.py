@@ -15,7 +15,7 @@ REPORT_BYTES = 3_000_000
 TRIAL_BYTES = 50_000
 """More than a trial's curve and its lines in those files take."""
 ROW_BYTES = 150
-"""More than a repeat's predictions take for a photo."""
+"""More than a trial's or a repeat's predictions take for a photo."""
 
 
 @dataclass(frozen=True)
@@ -34,18 +34,21 @@ def run_bytes(plan: SearchPlan, options: SearchOptions, photos: int) -> RunBytes
     The weights of the best trials and of the preset stay (`tune.selection.keeping`); a finalist that a scheduler stops
     keeps its optimizer's state until it is trained to its end, whose weights stay beside those of the trial. The
     repeats keep weights until the choice is made, and those of the winner for good. What is at work is counted twice,
-    for a checkpoint is written beside the one that it replaces; so is a bundle, which may be a bag of the winner and
-    its repeats.
+    for a checkpoint is written beside the one that it replaces; so is a bundle, which may be a bag of the winner,
+    its repeats and other trials.
     """
     from maskcls.training.sizes import best_bytes, checkpoint_bytes, weights_bytes
+    from tune.selection.averaging import MOST_OTHERS
 
     drawn = _largest(drawn_recipes(plan))
     begun, best, bundle = (max(map(size, drawn)) for size in (checkpoint_bytes, best_bytes, weights_bytes))
     stopped = 0 if plan.scheduler == NONE else options.finalists
-    small = plan.trials * TRIAL_BYTES + plan.fits_after * (TRIAL_BYTES + photos * ROW_BYTES) + REPORT_BYTES
     repeats = options.repeats if options.finalists else 0
     kept = min(plan.trials, max(options.keep, options.finalists) + 1)
-    handed_over = (1 if options.single else 1 + repeats) * bundle  # best/
+    small = plan.trials * TRIAL_BYTES + plan.fits_after * TRIAL_BYTES + REPORT_BYTES
+    small += (kept + plan.fits_after) * photos * ROW_BYTES
+    averaged = repeats + min(MOST_OTHERS, kept - 1) if options.finalists and not options.single else 0
+    handed_over = (1 + averaged) * bundle  # best/
     left = (kept + stopped + repeats) * best + handed_over + options.retrain_on_all * bundle + small
     chosen_from = (
         max(0, options.finalists - 1) * repeats * best

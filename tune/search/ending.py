@@ -25,7 +25,7 @@ from tune.search.summary import no_model, short_summary, summary, what_is_left, 
 if TYPE_CHECKING:
     from tune.runs.study import Record
     from tune.selection.choice import Choice
-    from tune.selection.finalists import Design
+    from tune.selection.finalists import Design, Finalist
     from tune.selection.keeping import Keeping
 
 REPEATS_ARE_FASTER = 1.2
@@ -60,9 +60,9 @@ class SearchOutcome:
 
     @property
     def may_average(self) -> bool:
-        """Whether the winner may be averaged with its repeats: whoever interrupts does not wait for that."""
-        has_winner = self.chosen is not None and self.chosen.winner is not None
-        return has_winner and not self.winner_is_unfinished and self.reason != Reason.INTERRUPTED
+        """Whether other models may be averaged with what is handed over, if finalists were asked for: whoever
+        interrupts does not wait for that."""
+        return self.chosen is not None and not self.winner_is_unfinished and self.reason != Reason.INTERRUPTED
 
     @property
     def goes_on(self) -> bool:
@@ -193,15 +193,10 @@ def retrain(
     run: SearchRun, options: SearchOptions, plan: SearchPlan, left_s: float | None, chosen: Choice | None
 ) -> Outcome | None:
     """Fit the winner, or without finalists the best trial, on train and validation people. Ray must be connected."""
-    from tune.runs import leaderboard
     from tune.runs.study import records
     from tune.selection import retrain as on_all
-    from tune.selection.finalists import Finalist
 
-    winner = chosen.winner if chosen else None
-    best = leaderboard.best(records(run))
-    if winner is None and best is not None:
-        winner = Finalist(best.trial_id, best.f1 or 0.0, best.best_epoch, best.recipe, ())
+    winner = _winner(records(run), chosen)
     if winner is None:
         return None
     faces = faces_of(run, options)
@@ -209,6 +204,17 @@ def retrain(
     request = on_all.retrain_request(run, winner, faces, cpus=plan.cpus, gpus=plan.gpus)
     typer.echo(printable("\n".join(on_all.summary(run, request))))
     return outcome
+
+
+def _winner(trials: Sequence[Record], chosen: Choice | None) -> Finalist | None:
+    """The winner or, where repeats chose none, the best trial by validation; None where no trial has a score."""
+    from tune.runs import leaderboard
+    from tune.selection.finalists import Finalist
+
+    best = leaderboard.best(trials)
+    if chosen is not None and chosen.winner is not None:
+        return chosen.winner
+    return None if best is None else Finalist(best.trial_id, best.f1 or 0.0, best.best_epoch, best.recipe, ())
 
 
 def _share(plan: SearchPlan, options: SearchOptions) -> dict[str, Any]:
@@ -226,14 +232,12 @@ def hand_over(run: SearchRun, options: SearchOptions, outcome: SearchOutcome) ->
 
     trials, chosen, passed_over = records(run), outcome.chosen, list[str]()
     leaderboard.write(run, trials)
-    best = leaderboard.best(trials)
-    winner = chosen.winner if chosen else None
-    handed = winner.trial_id if winner else best.trial_id if best else None
-    exported = handed is not None and _try(
+    winner = _winner(trials, chosen)
+    exported = winner is not None and _try(
         "The best trial could not be exported", lambda: passed_over.extend(_export(run, trials, outcome))
     )
     if exported and not passed_over and not options.single and outcome.may_average:
-        _try("best/ holds the winner alone, without its repeats", lambda: _average(run, options, outcome))
+        _try("best/ holds one model, not averaged with others", lambda: _average(run, options, winner))
     # What is handed over in the winner's place nobody chose, and its score would stand as the winner's.
     if exported and not passed_over and chosen is not None and outcome.goes_on:
         faces = faces_of(run, options)
@@ -250,7 +254,7 @@ def hand_over(run: SearchRun, options: SearchOptions, outcome: SearchOutcome) ->
     if not options.quiet:
         lines += what_next(run, options, exported=bool(exported), reported=reported)
     print(printable("\n".join(lines)), file=output.results())
-    if handed is None and outcome.reason != Reason.INTERRUPTED:
+    if winner is None and outcome.reason != Reason.INTERRUPTED:
         print(f"Error: {printable(no_model(run, trials))}", file=output.errors())
     status = outcome.ended.exit_status or (0 if exported else 1)
     emit_done(run, outcome.reason, status, remaining=outcome.searched.remaining)
@@ -267,12 +271,12 @@ def _export(run: SearchRun, trials: Sequence[Record], outcome: SearchOutcome) ->
     return [*passed_over, f"best/ holds trial {handed}."] if passed_over else []
 
 
-def _average(run: SearchRun, options: SearchOptions, outcome: SearchOutcome) -> None:
-    """Put the winner and its repeats into best/ as one bundle, where that pays."""
+def _average(run: SearchRun, options: SearchOptions, winner: Finalist | None) -> None:
+    """Put the winner, its repeats and other trials into best/ as one bundle, where that pays."""
     from tune.selection.bag import hand_over as hand_over_bag
 
-    if outcome.chosen is not None and outcome.chosen.winner is not None:
-        hand_over_bag(run, faces_of(run, options), outcome.chosen.winner, design_of(options))
+    if winner is not None:
+        hand_over_bag(run, faces_of(run, options), winner, design_of(options))
 
 
 def emit_done(run: SearchRun, reason: Reason, status: int, *, remaining: int) -> None:

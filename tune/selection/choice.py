@@ -316,9 +316,10 @@ def confirm(run: SearchRun, faces: FaceDataset, chosen: Choice, bundle: Path) ->
     if chosen.winner is None:
         raise ValueError("There is no winner to confirm.")
     before = read_choice(run.record())
-    repeats = " and its repeats" if before is not None and before.is_bag else ""
+    bag = before.bag if before is not None else None
+    what = bag.members_text if bag is not None and bag.pays else f"trial {chosen.winner.trial_id}"
     # May write search.json, so the choice is read from it afterwards.
-    found = evaluate_on_holdout(run, faces, bundle, f"trial {chosen.winner.trial_id}{repeats}")
+    found = evaluate_on_holdout(run, faces, bundle, what)
     made = read_choice(run.record())
     if made is None:
         raise ValueError(f"{run.record_file} has no choice to confirm.")
@@ -358,11 +359,10 @@ def summary(run: SearchRun) -> list[str]:
         return []
     missing = [f"Trial {one.trial}, {line}" for one in choice.finalists for line in one.missing]
     winner = choice.winner
+    of_bag = [] if choice.bag is None else [bag_text(choice.bag), choice.bag.gain_text]
     if winner is None:
-        return [f"{choice.why_no_winner}, so the best trial is chosen by validation alone.", *missing]
-    lines = [f"Winner: trial {winner.trial}, {mean_text(winner)} (validation {choice.model_f1:.4f})."]
-    if choice.bag is not None:
-        lines += [bag_text(choice.bag, winner), choice.bag.gain_text]
+        return [f"{choice.why_no_winner}, so the best trial is chosen by validation alone.", *of_bag, *missing]
+    lines = [f"Winner: trial {winner.trial}, {mean_text(winner)} (validation {choice.model_f1:.4f}).", *of_bag]
     if winner.to_end:
         lines.append(
             f"The search stopped it at {winner.validation_f1:.4f}; {winner.model_f1:.4f} is its validation at its end."
@@ -379,14 +379,13 @@ def summary(run: SearchRun) -> list[str]:
     return lines + missing
 
 
-def bag_text(bag: BagScores, winner: FinalistScores) -> str:
-    """What best/ holds of the winner's models, as a sentence."""
+def bag_text(bag: BagScores) -> str:
+    """What best/ holds of the models that may be averaged, as a sentence."""
     if not bag.pays:
-        return f"best/ holds its own model alone: averaging its {bag.models} models does not pay."
-    repeats = counted(bag.models - 1, "repeat")
+        return f"best/ holds the own model of trial {bag.trial} alone: averaging {bag.models} models does not pay."
     return (
-        f"best/ is a bag of {bag.models} models: trial {winner.trial} and its {repeats}. A photo is answered by all "
-        f"{bag.models}, which takes so many times the work (--single: by the trial's own)."
+        f"best/ is a bag of {bag.models} models: {bag.members_text}. A photo is answered by all {bag.models}, which "
+        f"takes so many times the work (--single: by trial {bag.trial} alone)."
     )
 
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maskcls import seeds
 from maskcls.errors import CallError, DataError
 from maskcls.labels import stratum_of
 from maskcls.recipe import Recipe
 from maskcls.text import command
 from tune.runs.folder import SearchRun
 from tune.runs.study import records
+from tune.selection.averaging import parts_of
 from tune.selection.ensembles import Library
 from tune.selection.finalists import NOT_KEPT, Design, Finalist, RepeatBy, read_finalists
 from tune.selection.finish import with_end
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from maskcls.data.dataset import FaceDataset
 
 log = logging.getLogger("maskcls")
-
-PARTS = 5
-"""Parts of the validation people, each left out in turn, where the repeats differ in their seeds alone."""
 
 
 @dataclass(frozen=True)
@@ -177,22 +174,12 @@ def _split_digest(run: SearchRun) -> str | None:
 
 
 def _parts(faces: FaceDataset, run: SearchRun) -> dict[str, int]:
-    """The part of each validation person: PARTS of them, or fewer for fewer people, stratified as folds are.
-
-    Raises CallError where they can't be divided.
-    """
-    from maskcls.data import splits
-
-    people = faces.split.validation
-    # People who share a photo are in one part.
-    n = min(PARTS, splits.count_groups(faces.photos, people))
-    if n < 2:
+    """`parts_of` the validation people. Raises CallError where they can't be divided."""
+    found = parts_of(faces)
+    if found is None:
         raise CallError(
-            f"The people on whom repeats by seeds are validated (here {len(people)}) are to select an ensemble by one "
-            "part of them and score it on another, but they cannot be divided: expected two or more who share no "
-            f"photo. Repeat the finalists by folds: {_more(run, '--repeat-by', RepeatBy.FOLDS)}"
+            f"The people on whom repeats by seeds are validated (here {len(faces.split.validation)}) are to select an "
+            "ensemble by one part of them and score it on another, but they cannot be divided: expected two or more "
+            f"who share no photo. Repeat the finalists by folds: {_more(run, '--repeat-by', RepeatBy.FOLDS)}"
         )
-    # From the people alone, so that runs on the same split have the same parts.
-    seed = seeds.seed_of(int(faces.split.digest, 16), PARTS)
-    drawn = splits.folds(faces.photos, n, seed, people)
-    return {person: number for number, fold in enumerate(drawn) for person in fold.validation}
+    return found

@@ -117,19 +117,31 @@ class FinalistScores:
 
 @dataclass(frozen=True)
 class BagScores:
-    """The winner's own model and those of its repeats as one bundle (`tune.selection.bag`)."""
+    """The winner's own model, those of its repeats and of other trials as one bundle (`tune.selection.bag`)."""
 
     models: int
     """In the bundle; each takes as much work for a photo as the winner alone."""
     averaged: int
     """Those that had left a validation person out, whose mean was scored for that person."""
     gain: ModelDifference
-    """Of that mean, minus a single repeat: macro F1 on the validation people."""
+    """Of that mean, minus a single repeat, or the winner where there is none: macro F1 on the validation people."""
+    trial: str
+    """The winner, or where no repeat is complete the best trial by validation."""
+    repeats: int
+    """Of it in the bundle."""
+    others: tuple[str, ...] = ()
+    """The other trials in it."""
 
     @property
     def pays(self) -> bool:
         """Whether best/ holds the bag, and not the winner alone."""
         return self.gain.mean > 0
+
+    @property
+    def members_text(self) -> str:
+        """Whose models they are, as in `trial 0003, its 2 repeats, trial 0000`."""
+        repeats = [f"its {counted(self.repeats, 'repeat')}"] if self.repeats else []
+        return ", ".join([f"trial {self.trial}", *repeats, *(f"trial {other}" for other in self.others)])
 
     @property
     def gain_text(self) -> str:
@@ -202,7 +214,7 @@ class ChoiceRecord:
 
     @property
     def is_bag(self) -> bool:
-        """Whether the winner and its repeats are handed over as one bundle."""
+        """Whether several models are handed over as one bundle."""
         return self.bag is not None and self.bag.pays
 
     @property
@@ -300,8 +312,14 @@ def _choice_of(content: Mapping[str, Any]) -> ChoiceRecord:
         others_left=int(content.get("others_left", 0)),
         by_rule=bool(content.get("by_rule", False)),
         bundle_f1=None if content.get("bundle_f1") is None else share_of(content["bundle_f1"]),
-        bag=typed(BagScores, content["bag"]) if content.get("bag") else None,
+        bag=_bag_of(content) if content.get("bag") else None,
     )
+
+
+def _bag_of(content: Mapping[str, Any]) -> BagScores:
+    bag = content["bag"]
+    # In runs of earlier versions it is of the winner and its repeats.
+    return typed(BagScores, {"trial": content["winner"], "repeats": int(bag["models"]) - 1, **bag})
 
 
 def _gain_of(content: Mapping[str, Any]) -> Difference:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -14,6 +16,7 @@ import torch
 from maskcls.errors import Damaged, Diverged, Missing
 from maskcls.machine import set_threads
 from maskcls.training import checkpoint
+from maskcls.training.checkpoint import PREDICTED
 from maskcls.training.checkpoint_files import STATE_FILE
 from maskcls.training.fit import Fit
 from tests.maskcls.training.small import RECIPE, data
@@ -45,9 +48,10 @@ def flipped(file: Path) -> None:
     file.write_bytes(content)
 
 
-def without_numbers(file: Path) -> None:
+def without_numbers(file: Path, of_predictions: bool = False) -> None:
     tensors = safetensors.torch.load_file(file)
-    next(tensor for tensor in tensors.values() if tensor.is_floating_point()).fill_(torch.nan)
+    floats = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
+    next(tensor for name, tensor in floats.items() if (name == PREDICTED) == of_predictions).fill_(torch.nan)
     file.write_bytes(safetensors.torch.save(tensors))  # as an earlier version wrote it, without a checksum
 
 
@@ -58,9 +62,10 @@ def without_numbers(file: Path) -> None:
         (STATE_FILE, flipped),
         ("best-1.safetensors", flipped),
         ("best-1.safetensors", without_numbers),
+        ("best-1.safetensors", partial(without_numbers, of_predictions=True)),
         ("best-1.safetensors", Path.unlink),
     ],
-    ids=["empty", "a bit of the state", "a bit of the weights", "nan", "no weights"],
+    ids=["empty", "a bit of the state", "a bit of the weights", "nan", "nan predicted", "no weights"],
 )
 def test_a_damaged_checkpoint_is_set_aside_and_the_fit_begins_again(
     kept: tuple[Path, list[float]], folder: Path, name: str, damage: Callable[[Path], None]
@@ -116,3 +121,24 @@ def test_statistics_that_are_not_finite_end_the_fit_although_every_probability_i
     fit.models[0].state_dict()[name].fill_(torch.inf)
     with pytest.raises(Diverged, match=r"running_var is not finite after epoch 2\. A lower learning rate may help"):
         next(epochs)
+
+
+def test_what_the_best_epoch_predicted_is_kept_with_its_weights(kept: tuple[Path, list[float]], tmp_path: Path) -> None:
+    folder, fit = tmp_path / "state", Fit(SINGLE, data())
+    list(fit.epochs(folder))
+    of_best, rows = checkpoint.best_log_probs(folder), fit.data.validation
+    assert of_best is not None
+    assert np.array_equal(of_best, fit.log_probs(rows))
+    again = Fit(SINGLE, data())
+    again.resume(folder)
+    assert again.log_probs(rows) is again._best_log_probs, "read, not computed again"
+    assert np.array_equal(again.log_probs(rows), of_best)
+    (folder / STATE_FILE).unlink()
+    alone = checkpoint.best_log_probs(folder)
+    assert alone is not None, "without the state as well"
+    assert np.array_equal(alone, of_best)
+    file = next(folder.glob("best-*"))
+    file.write_bytes(safetensors.torch.save({"0:x": torch.zeros(1)}))
+    shutil.copy(kept[0] / STATE_FILE, folder)
+    file.rename(folder / "best-1.safetensors")
+    assert checkpoint.best_log_probs(folder) is None, "of an earlier version"

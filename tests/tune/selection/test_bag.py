@@ -1,5 +1,5 @@
-"""The winner and its repeats as one bundle: it predicts their mean, and says what averaging brought on people whom the
-averaged models had left out."""
+"""The winner, its repeats and other trials as one bundle: it predicts their mean, and says what averaging brought on
+people whom the averaged models had left out."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from maskcls.data.dataset import FaceDataset
@@ -18,6 +19,7 @@ from maskcls.errors import CallError, Missing
 from maskcls.serving.bundle import read_bundle, read_manifest
 from maskcls.serving.holdout_uses import bundle_digest
 from maskcls.serving.predictor import Predictor
+from maskcls.training.checkpoint import PREDICTED, best_log_probs
 from maskcls.training.checkpoint_files import files_of, weights_alone
 from maskcls.training.fit_data import scored_rows
 from maskcls.training.metrics import scores
@@ -33,7 +35,8 @@ from tune.runs.study import records
 from tune.search import ending
 from tune.search.ending import SearchOutcome
 from tune.search.options import SearchOptions
-from tune.selection.bag import averaged, find_bag, hand_over
+from tune.selection.averaging import averaged
+from tune.selection.bag import find_bag, hand_over
 from tune.selection.bundle_predictions import keep_predictions, winner_predictions
 from tune.selection.choice import Choice, confirm, summary, write_choice
 from tune.selection.export import export_winner
@@ -44,6 +47,8 @@ from tune.selection.record import ChoiceRecord, read_choice
 from tune.upkeep.status import main as status_main
 
 DESIGN = Design(2, 2)
+OTHER = "0001"
+"""The trial that is not the winner."""
 
 
 class Chosen(NamedTuple):
@@ -75,17 +80,19 @@ def test_the_bundle_predicts_the_mean_of_all_its_models(chosen: Chosen, tmp_path
     out = tmp_path / "bag"
     said = call_module("tune.export", "--run", chosen.run.path, "--bag", "--out", out)
     assert said.status == 0, said.err
-    assert f"A bag of 3 models: trial {chosen.winner.trial_id} and its 2 repeats." in said.out
-    assert "Averaging 2 of them changed macro F1 by " in said.out
+    assert f"A bag of 4 models: trial {chosen.winner.trial_id}, its 2 repeats, trial {OTHER}." in said.out
+    assert "Averaging 3 of them changed macro F1 by " in said.out
     bundle = read_bundle(out)
-    assert [each.weight for each in bundle.classifiers] == [1 / 3] * 3
+    assert [each.weight for each in bundle.classifiers] == [1 / 4] * 4
+    *_, of_other = bundle.scores["classifiers"]
+    assert (of_other["trial"], of_other["epoch"], of_other["validation_f1"]) == (OTHER, 1, 0.4)
     files = chosen.faces.photos["file"].iloc[chosen.faces.rows("holdout")][:8].tolist()
     uncalibrated = replace(bundle, calibration=None)
     alone = [
         Predictor(replace(uncalibrated, classifiers=(replace(each, weight=1.0),))).probabilities(files)
         for each in bundle.classifiers
     ]
-    assert not np.allclose(alone[0], alone[1]), "three models, not one three times"
+    assert not np.allclose(alone[0], alone[1]), "four models, not one four times"
     np.testing.assert_allclose(Predictor(uncalibrated).probabilities(files), np.mean(alone, axis=0), atol=1e-12)
     # A repeat's model predicts here what the repeat wrote when it was trained.
     repeat = chosen.winner.repeats[0]
@@ -93,6 +100,12 @@ def test_the_bundle_predicts_the_mean_of_all_its_models(chosen: Chosen, tmp_path
     of_repeat = Predictor(replace(uncalibrated, classifiers=(replace(bundle.classifiers[1], weight=1.0),)))
     found = of_repeat.probabilities(photos["file"].tolist())
     np.testing.assert_allclose(found, np.exp(repeat.log_probabilities), atol=1e-5)
+    # The other trial's is that of its best epoch, which kept what it predicted for the validation people.
+    photos = chosen.faces.photos.iloc[scored_rows(chosen.faces, "validation")]
+    of_trial = Predictor(replace(uncalibrated, classifiers=(replace(bundle.classifiers[3], weight=1.0),)))
+    kept = best_log_probs(chosen.run.trial(OTHER))
+    assert kept is not None
+    np.testing.assert_allclose(of_trial.probabilities(photos["file"].tolist()), np.exp(kept), atol=1e-5)
 
 
 def test_the_benchmark_scores_the_winner_with_and_without_its_repeats(chosen: Chosen, tmp_path: Path) -> None:
@@ -107,7 +120,7 @@ def test_the_benchmark_scores_the_winner_with_and_without_its_repeats(chosen: Ch
     for name, tensor in soup(bag.classifiers).models[0].state_dict().items():
         if tensor.is_floating_point():
             states = [each.models[0].state_dict()[name] for each in bag.classifiers]
-            torch.testing.assert_close(tensor, sum(states) / 3)
+            torch.testing.assert_close(tensor, sum(states) / len(states))
     assert table([found, found]).splitlines()[2].startswith("| winner alone | 2 | ")
 
 
@@ -173,7 +186,7 @@ def test_a_bag_that_pays_is_what_best_holds_and_what_the_holdout_scores(
     assert made.model_f1 == bundle.scores["validation"]["f1"] == found.scores.f1
     assert made.optimism == found.scores.f1 - scored.f1
     said = summary(run)
-    assert f"best/ is a bag of 3 models: trial {chosen.winner.trial_id} and its 2 repeats." in said[1]
+    assert f"best/ is a bag of 3 models: trial {chosen.winner.trial_id}, its 2 repeats." in said[1]
     assert said[2] == made.bag.gain_text
     assert any("validation by the models that left a person out, minus holdout" in line for line in said)
     # The report has what those predicted who had left a person out; the whole bag is never asked about them.
@@ -183,7 +196,7 @@ def test_a_bag_that_pays_is_what_best_holds_and_what_the_holdout_scores(
     write_report(run)
     page = run.report.read_text()
     assert "a bag: each person by the 2 of its 3 models that left them out" in page
-    assert f"The bag of trial {chosen.winner.trial_id} and its 2 repeats, the model in best/" in page
+    assert f"The bag of trial {chosen.winner.trial_id}, its 2 repeats, the model in best/" in page
     shutil.rmtree(run.path / "predictions")
     assert winner_predictions(run, faces, "validation", predicts=True) is None
     assert call(status_main, run.path).out.splitlines()[-1] == (
@@ -202,7 +215,34 @@ def test_a_bag_that_does_not_pay_leaves_the_winner_alone_in_best(chosen: Chosen,
     made = read_choice(run.record())
     assert made is not None
     assert not made.is_bag
-    assert summary(run)[1] == "best/ holds its own model alone: averaging its 3 models does not pay."
+    assert summary(run)[1] == (
+        f"best/ holds the own model of trial {chosen.winner.trial_id} alone: averaging 4 models does not pay."
+    )
+
+
+def test_where_no_repeat_is_complete_the_best_trial_is_averaged_with_others(
+    chosen: Chosen, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, _ = copied(chosen, tmp_path)
+    shutil.rmtree(run.finalists)
+    up = Outcome(Reason.TIME_UP, 2)
+    finalists = tuple(read_finalists(run, records(run), chosen.faces, DESIGN))
+    write_choice(run, ChoiceRecord.from_results(DESIGN, up, finalists, None))
+    outcome = SearchOutcome(up, Choice(up, up, finalists, None))
+    options = SearchOptions(finalists=2, repeats=2, cache=chosen.faces.cache.path)
+    ending.hand_over(run, options.model_copy(update={"single": True}), outcome)
+    let_best_answer(run, chosen.faces, 1)
+    file = run.trial(OTHER) / "best-1.safetensors"
+    tensors = safetensors.torch.load_file(file)
+    truth = chosen.faces.photos["label"].to_numpy(np.int64)[chosen.faces.rows("validation")]
+    tensors[PREDICTED] = torch.from_numpy(np.log(0.99 * np.eye(18)[truth] + 0.01 / 18))  # the other trial knows all
+    safetensors.torch.save_file(tensors, file)
+    capsys.readouterr()
+    ending.hand_over(run, options, outcome)
+    assert [one["trial"] for one in read_bundle(run.best).scores["classifiers"]] == [chosen.winner.trial_id, OTHER]
+    said = " ".join(capsys.readouterr().out.split())
+    assert "No repeat of a finalist is complete, so the best trial is chosen by validation alone." in said
+    assert f"best/ is a bag of 2 models: trial {chosen.winner.trial_id}, trial {OTHER}. A photo is answered" in said
 
 
 def test_single_hands_over_one_model_and_export_gets_it_from_a_bag(
@@ -226,9 +266,7 @@ def test_single_hands_over_one_model_and_export_gets_it_from_a_bag(
     said = call_module("tune.export", "--run", run.path, "--timm", "--out", tmp_path / "timm")
     assert said.status == 0, said.err
     assert f"timm's format is of one model: the winner's own, trial {chosen.winner.trial_id}." in said.out
-    assert (
-        "of the bag in best/, which averages this model with its repeats" in (tmp_path / "timm/README.md").read_text()
-    )
+    assert "of the bag in best/, which averages this model with others" in (tmp_path / "timm/README.md").read_text()
     said = call_module("tune.export", "--run", run.path, "--single", "--bag", "--out", tmp_path / "x")
     assert (said.status, "Leave out --single" in said.err) == (2, True), said.err
 

@@ -74,6 +74,7 @@ def save(folder: Path, f1: float, epochs: int) -> None:
         history=history,
         best_epoch=epochs,
         best=models,
+        best_log_probs=None,
         models=models,
         averages=[],
         optimizers=[] if epochs == RECIPE.epochs else optimizers,
