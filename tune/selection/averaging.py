@@ -163,7 +163,7 @@ def select(
             brings, and nothing is selected.
 
     Returns the trials, and the mean, (n, 18), in which each part of the people is answered by what the other parts
-    selected. None are selected where that mean is less likely than `base`.
+    selected.
     """
     if not others or len(np.unique(parts)) < 2:
         return [], base
@@ -171,10 +171,7 @@ def select(
     for part in np.unique(parts):
         here = parts == part
         mean[here] = _joined(base, size, _greedy(base, size, others, truth, ~here))[here]
-    every = np.ones(len(truth), bool)
-    if log_likelihood(mean, truth, every) <= log_likelihood(base, truth, every):
-        return [], base
-    return _greedy(base, size, others, truth, every), mean
+    return _greedy(base, size, others, truth, np.ones(len(truth), bool)), mean
 
 
 def log_likelihood(probabilities: Floats, truth: Integers, rows: NDArray[np.bool_]) -> float:

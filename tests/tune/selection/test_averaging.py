@@ -65,14 +65,6 @@ def test_people_are_answered_by_what_the_others_selected() -> None:
         assert not np.allclose(mean[here], own[here])
 
 
-def test_what_is_worse_for_those_who_did_not_select_it_is_not_taken() -> None:
-    flattered = [other(f"part {part}", np.equal(PARTS, part), sure=0.97) for part in range(5)]
-    base = answers(NUMBER % 2 == 0, sure=0.6)
-    taken, mean = select(base, 1, flattered, TRUTH, PARTS)
-    assert not taken
-    assert mean is base
-
-
 @pytest.mark.parametrize(("others", "parts"), [([], PARTS), ([HELPS], np.zeros(60, int))], ids=["none", "one part"])
 def test_without_others_or_without_people_to_tell_it_by_nothing_is_selected(
     others: list[Other], parts: np.ndarray
