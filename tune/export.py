@@ -45,10 +45,10 @@ _Bundle = Annotated[
 ]
 _Bag = Annotated[
     bool,
-    typer.Option("--bag", help="The winner and its repeats as one bundle, whose probabilities are averaged."),
+    typer.Option("--bag", help="The winner, its repeats and other trials as one bundle, whose probabilities are averaged."),
 ]
 _Single = Annotated[
-    bool, typer.Option("--single", help="The winner's own model alone, where best/ is a bag with its repeats.")
+    bool, typer.Option("--single", help="The winner's own model alone, where best/ is a bag.")
 ]
 _Onnx = Annotated[
     bool,
@@ -85,7 +85,7 @@ def main(
 ) -> None:
     """Export the best epoch, by validation macro F1, of a search's best trial, or of any other, as a bundle.
 
-    With --bag all models of the winner answer together, its own and those of its repeats; with --single its own alone.
+    With --bag the models of the winner, its repeats and other trials answer together; with --single its own alone.
     With --onnx the bundle has a graph by which predict and serve need no torch (--engine onnx). With --timm a folder in
     timm's format is written instead of a bundle.
     """

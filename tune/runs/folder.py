@@ -10,7 +10,7 @@ A search (`SearchRun`):
                       splits/: the folds that they were trained on
     experiment/       Ray's folders, one part for each start of a driver
     leaderboard.csv   rewritten after every trial
-    best/             the winner, a bundle of its own model or of that and its repeats; or the best trial
+    best/             the winner, a bundle of its own model or of that and others; or the best trial
     best-earlier/     what best/ held, if what replaced it is worse by validation; then best-earlier-2/, and so on
     best-on-all/      the winner's recipe trained on train and validation people together, a bundle that has no score
     predictions/      <side>-<bundle>/answers.npz: what a bundle predicts for the people of one side of the split

@@ -87,8 +87,8 @@ Single = Annotated[
     bool,
     typer.Option(
         "--single",
-        help="Hand over the winner's own model. Otherwise best/ is a bag with its repeats where that pays, and a "
-        "photo takes the work of all its models.",
+        help="Hand over the winner's own model. Otherwise best/ is a bag with its repeats and other trials where that "
+        "pays, and a photo takes the work of all its models.",
     ),
 ]
 RetrainOnAll = Annotated[

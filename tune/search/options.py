@@ -81,7 +81,7 @@ class SearchOptions(SharedOptions):
     finalists: int = Field(DEFAULT_FINALISTS, ge=0, description="trials that are repeated; 0: none, and no holdout")
     repeats: int = Field(DEFAULT_REPEATS, ge=1, description="of each finalist")
     repeat_by: Literal["folds", "seeds"] = Field("folds", description="what the repeats differ in")
-    single: bool = Field(False, description="hand over the winner's own model, also where a bag with its repeats pays")
+    single: bool = Field(False, description="hand over the winner's own model, also where a bag pays")
     retrain_on_all: bool = Field(False, description="fit the winner on train and validation people, too")
 
     keep: int = Field(DEFAULT_KEEP, ge=1, description="trials whose weights stay, the best ones")
