@@ -45,11 +45,9 @@ _Bundle = Annotated[
 ]
 _Bag = Annotated[
     bool,
-    typer.Option("--bag", help="The winner, its repeats and other trials as one bundle, whose probabilities are averaged."),
+    typer.Option("--bag", help="The winner, its repeats and other trials as one bundle, which averages them."),
 ]
-_Single = Annotated[
-    bool, typer.Option("--single", help="The winner's own model alone, where best/ is a bag.")
-]
+_Single = Annotated[bool, typer.Option("--single", help="The winner's own model alone, where best/ is a bag.")]
 _Onnx = Annotated[
     bool,
     typer.Option(

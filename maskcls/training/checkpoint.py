@@ -24,7 +24,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -61,6 +61,8 @@ CHECKSUM = "crc32"
 """Key of the metadata of the best epoch's weights."""
 PREDICTED = "validation"
 """Key, beside those of the weights, of the best epoch's log probabilities for the validation photos."""
+SUM_TOLERANCE = 1e-3
+"""Of a photo's probabilities around 1."""
 
 
 @dataclass(frozen=True)
@@ -172,26 +174,6 @@ def load_best(folder: Path) -> tuple[Recipe, EpochResult, list[dict[str, Tensor]
 
     Raises Damaged, or Missing if no epoch is finished.
     """
-    found = _load_best(folder)
-    return found.recipe, found.result, found.states
-
-
-def best_log_probs(folder: Path) -> NDArray[np.float64] | None:
-    """What the best epoch in the folder predicted for its n validation photos, (n, 18) log probabilities.
-
-    None without such photos, and in a checkpoint of an earlier version. Raises as `load_best` does.
-    """
-    return _load_best(folder).log_probs
-
-
-class _Best(NamedTuple):
-    recipe: Recipe
-    result: EpochResult
-    states: list[dict[str, Tensor]]
-    log_probs: NDArray[np.float64] | None
-
-
-def _load_best(folder: Path) -> _Best:
     if not (folder / STATE_FILE).exists():
         return _load_weights_alone(folder)
     content = _read(folder)
@@ -199,31 +181,63 @@ def _load_best(folder: Path) -> _Best:
         return _best_of(folder, content)
 
 
-def _best_of(folder: Path, content: dict[str, Any]) -> _Best:
+def best_predictions(folder: Path) -> tuple[EpochResult, NDArray[np.float64]] | None:
+    """The best epoch's result, and the log probabilities (n, 18) that it gave its n validation photos.
+
+    Without reading the weights. None where no file has both, as without validation photos, in checkpoints of earlier
+    versions, and where a kill left two files. Raises Damaged.
+    """
+    file = weights_alone(folder)
+    if file is None:
+        return None
+    with BEST.opened(file):
+        try:
+            with safe_open(file, "np") as stored:
+                found = stored.get_tensor(PREDICTED) if PREDICTED in stored.keys() else None  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise BEST.error(file, str(error)) from error
+    if found is None:
+        return None
+    _, result, _ = _note_in(file)
+    with BEST.reading(file):
+        sums = np.exp(found).sum(axis=1)
+        if not (np.abs(sums - 1) < SUM_TOLERANCE).all():
+            raise ValueError("the probabilities of a photo do not add up to one")
+    return result, found
+
+
+def _best_of(folder: Path, content: dict[str, Any]) -> tuple[Recipe, EpochResult, list[dict[str, Tensor]]]:
     # A fit that still runs may have found a better epoch, and removed this one's file, since `state.pt` was read.
     while not (folder / best_name(content["best_epoch"])).exists():
         again = _read(folder)
         if again["best_epoch"] == content["best_epoch"]:
             break
         content = again
-    best = _read_best(folder, content["best_epoch"], len(content["models"]))
-    return _Best(Recipe.from_json(content["recipe"]), _history(content)[content["best_epoch"] - 1], *best)
+    best, _ = _read_best(folder, content["best_epoch"], len(content["models"]))
+    return Recipe.from_json(content["recipe"]), _history(content)[content["best_epoch"] - 1], best
 
 
-def _load_weights_alone(folder: Path) -> _Best:
+def _load_weights_alone(folder: Path) -> tuple[Recipe, EpochResult, list[dict[str, Tensor]]]:
     """Read the best epoch of a fit that needs no state any more."""
     there, file = sorted(folder.glob(best_name("*"))), weights_alone(folder)
     if not there:
         raise Missing(f"{folder} holds no finished epoch.")
     if file is None:
         raise BEST.error(there[0], f"it does not say of which recipe and epoch it is, and {STATE_FILE} is gone")
+    recipe, result, n_models = _note_in(file)
+    with BEST.reading(file):
+        return recipe, result, _read_states(file, n_models)[0]
+
+
+def _note_in(file: Path) -> tuple[Recipe, EpochResult, int]:
+    """What weights say of themselves: recipe, result, and how many models there are. Raises Damaged."""
     note = note_of(file)
     if note.get(NOTE_CHECKSUM) != note_checksum(note):
         raise BEST.error(file, "what it says of its recipe and result has another checksum")
     with BEST.reading(file):
         values = json.loads(note[RESULT])
         result = EpochResult(**{**values, "scores": Scores.from_dict(values["scores"])})
-        return _Best(Recipe.from_json(note[RECIPE]), result, *_read_states(file, int(note[N_MODELS])))
+        return Recipe.from_json(note[RECIPE]), result, int(note[N_MODELS])
 
 
 def _read(folder: Path) -> dict[str, Any]:

@@ -56,7 +56,8 @@ def ways(run: SearchRun, files: Sequence[str], truth: NDArray[np.int64], place: 
     """Return macro F1 and milliseconds per photo of each way, for the photos in these files with their classes (n,)."""
     faces = FaceDataset.load(run.data, CacheOptions(run.path))  # photos are read from their files
     folder = place / f"bag-{run.name}"
-    export_bag(run, faces, find_bag(run, faces), folder, overwrite=True)
+    of_repeats = replace(find_bag(run, faces), others=())
+    export_bag(run, faces, of_repeats, folder, overwrite=True)
     bag = replace(Predictor(folder).bundle, calibration=None, decision=None)
     own, *repeats = bag.classifiers
     made = {

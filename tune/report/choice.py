@@ -43,7 +43,7 @@ def figures(choice: ChoiceRecord, winner: FinalistScores, place: str) -> list[Ti
             "–" if choice.optimism is None else f"{choice.optimism:+.4f}",
             "the winner's validation minus holdout",
         ),
-        *_bag(choice),
+        *averaging(choice),
         *_gain(choice),
     ]
 
@@ -52,12 +52,14 @@ def _by_whom(choice: ChoiceRecord) -> str:
     """Which models of a bag its validation score is of, as the rest of a sentence."""
     if choice.bag is None or not choice.is_bag:
         return ""
-    return f", a bag: each person by the {choice.bag.averaged} of its {choice.bag.models} models that left them out"
+    return (
+        f", a bag: each person by the {choice.bag.averaged_text} of its {choice.bag.models} models that left them out"
+    )
 
 
-def _bag(choice: ChoiceRecord) -> list[Tile]:
+def averaging(choice: ChoiceRecord | None) -> list[Tile]:
     """What averaging models brought; nothing where that is not known."""
-    bag = choice.bag
+    bag = choice.bag if choice is not None else None
     if bag is None:
         return []
     return [("gain of averaging", f"{bag.gain.mean:+.4f}", f"{bag_text(bag)} {bag.gain_text}")]

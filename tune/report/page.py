@@ -243,7 +243,8 @@ def _headline(
     if model is None:
         shown = [("best validation macro F1", "–", ""), gain_tile, *cost]
         return tiles(shown, "No trial has finished an epoch yet.")
-    shown = [("best validation macro F1", f"{model.trial.f1:.4f}", model.place), gain_tile, *cost]
+    best = ("best validation macro F1", f"{model.trial.f1:.4f}", model.place)
+    shown = [best, gain_tile, *choice_part.averaging(choice), *cost]
     caution = (
         "The best of many validation scores is optimistic, because it was selected: expect a somewhat lower score on "
         "people whom no trial saw."

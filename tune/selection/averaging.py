@@ -4,20 +4,23 @@ They are the winner's own, those of its repeats, and of other trials those that 
 from other seeds, or by other recipes (Breiman, Bagging Predictors, Machine Learning 24, 1996; Lakshminarayanan, Pritzel
 and Blundell, Simple and Scalable Predictive Uncertainty Estimation using Deep Ensembles, NeurIPS 2017).
 
-No person was left out by all models, so that their mean has no validation score. Its out-of-bag score has (Breiman,
-Out-of-bag Estimation, 1996): each validation person is answered by the models that left them out, which are those of
-the trials and of the repeats that validated on them, one fold's or every seed's.
+Where repeats are by folds, no person was left out by all models, so that their mean has no validation score. Its
+out-of-bag score has (Breiman, Out-of-bag Estimation, 1996): each validation person is answered by the models that left
+them out, which are those of the trials and of the repeats that validated on them, one fold's or every seed's.
 
 Other trials are selected greedily, as by Caruana et al. (Ensemble Selection from Libraries of Models, ICML 2004), but
 by the log likelihood of the validation people: where few of them decide, macro F1 moves by more than two models differ
-(docs/anytime.md). What they bring is told by people who selected none of them: each part of the people is answered by
-the mean that the other parts selected.
+(docs/anytime.md). What they bring is told with each part of the people answered by the mean that the other parts
+selected. All validation people chose the epochs, though, and by whose scores a trial's weights are kept: so the score
+is optimistic by as much as any trial's, and only the holdout's is not. Where there is no repeat, what the mean is
+compared with is more optimistic, for it is the best of the trials by these people.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,7 +32,7 @@ from maskcls.serving.calibration import fit_calibration
 from maskcls.serving.decision import Predicted, cross_fitted_classes, fit_decision, prior_of
 from maskcls.training.fit_data import scored_rows
 from maskcls.training.metrics import Scores, scores
-from tune.selection.ensembles import MIN_PROBABILITY
+from tune.selection.ensembles import MIN_PROBABILITY, TIE
 from tune.selection.finalists import Finalist, people_of
 from tune.selection.fitted import Fitted
 from tune.statistics.paired import ModelDifference, Repeat, model_difference
@@ -55,6 +58,8 @@ class Other:
     validation_f1: float
     probabilities: Floats
     """(n, 18) of its best epoch for the validation people's n scored photos."""
+    folder: Path
+    """That holds its weights."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ class Averaged:
     others: tuple[Other, ...]
     """The other trials that were selected, by all validation people."""
     models: int
-    """Averaged for each person."""
+    """Averaged for each person, at least."""
     difference: ModelDifference
     """The mean of these models minus one repeat alone, or minus the winner where no repeat left these people out."""
     fitted: Fitted
@@ -95,9 +100,9 @@ def averaged(winner: Finalist, faces: FaceDataset, own: Floats, others: Sequence
     prior = prior_of(faces)
     alone = _alone(winner, keys) if winner.repeats else _Alone.of(Predicted(own, truth, person), prior)
     base = (own + alone.summed) / (1 + alone.models)[:, None]  # (n, 18)
-    parts = parts_of(faces) or {}
+    parts = (parts_of(faces) if others else None) or {}
     of_parts = np.array([parts.get(one, 0) for one in person], np.int64)  # (n,)
-    taken, mean = select(base, 1 + len(winner.repeats), others, truth, of_parts)
+    taken, mean, of_others = select(base, 1 + len(winner.repeats), others, truth, of_parts)
     left_out = np.zeros(len(keys), bool)  # (n,)
     left_out[alone.rows] = True
     answered = Predicted(mean, truth, person).rows(left_out)
@@ -105,8 +110,8 @@ def averaged(winner: Finalist, faces: FaceDataset, own: Floats, others: Sequence
     together[left_out] = cross_fitted_classes(answered, prior)
     of = alone.rows
     pair = Repeat(truth[of], alone.classes, together[of], person[of], stratum[of])
-    least = 1 + int(alone.models[of].min()) + len(taken)
-    who = f"the mean of {least} models for validation people whom they had left out"
+    least = 1 + int((alone.models + of_others)[of].min())
+    who = f"the mean of {least} {'or more ' if taken else ''}models for validation people whom they had left out"
     calibration = fit_calibration(answered.probabilities, answered.truth, who)
     fitted = Fitted(calibration, fit_decision(answered, prior, who))
     of_mean = scores(truth[left_out], together[left_out])
@@ -154,7 +159,7 @@ def _alone(winner: Finalist, keys: Sequence[str]) -> _Alone:
 
 def select(
     base: Floats, size: int, others: Sequence[Other], truth: Integers, parts: Integers
-) -> tuple[list[Other], Floats]:
+) -> tuple[list[Other], Floats, Integers]:
     """Select other trials to average with the `size` models whose mean is `base`, (n, 18); each counts as one model.
 
     Args:
@@ -162,16 +167,17 @@ def select(
         parts: (n,) part of the person. Where they are all in one, nobody would be left to tell what a selection
             brings, and nothing is selected.
 
-    Returns the trials, and the mean, (n, 18), in which each part of the people is answered by what the other parts
-    selected.
+    Returns the trials, the mean, (n, 18), in which each part of the people is answered by what the other parts
+    selected, and how many trials these were, (n,).
     """
+    mean, selected = base.copy(), np.zeros(len(truth), np.int64)
     if not others or len(np.unique(parts)) < 2:
-        return [], base
-    mean = base.copy()
+        return [], mean, selected
     for part in np.unique(parts):
         here = parts == part
-        mean[here] = _joined(base, size, _greedy(base, size, others, truth, ~here))[here]
-    return _greedy(base, size, others, truth, np.ones(len(truth), bool)), mean
+        taken = _greedy(base, size, others, truth, ~here)
+        mean[here], selected[here] = _joined(base, size, taken)[here], len(taken)
+    return _greedy(base, size, others, truth, np.ones(len(truth), bool)), mean, selected
 
 
 def log_likelihood(probabilities: Floats, truth: Integers, rows: NDArray[np.bool_]) -> float:
@@ -187,7 +193,7 @@ def _greedy(base: Floats, size: int, others: Sequence[Other], truth: Integers, r
     while len(taken) < MOST_OTHERS:
         left = [one for one in others if one not in taken]
         found = [log_likelihood(_joined(base, size, [*taken, one]), truth, rows) for one in left]
-        if not found or max(found) <= best:
+        if not found or max(found) <= best + TIE:
             break
         best = max(found)
         taken.append(left[found.index(best)])

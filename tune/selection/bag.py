@@ -20,8 +20,8 @@ from maskcls.serving.bundle import read_bundle, read_manifest
 from maskcls.serving.export import Trained, export_classifiers
 from maskcls.serving.holdout_uses import bundle_digest
 from maskcls.serving.predictor import Predictor
-from maskcls.training.checkpoint import best_log_probs, load_best
-from maskcls.training.checkpoint_files import has_weights
+from maskcls.training.checkpoint import best_predictions, load_best
+from maskcls.training.checkpoint_files import has_weights, weights_alone
 from maskcls.training.fit_data import scored_rows
 from tune.fitting.request import FitRequest
 from tune.runs import leaderboard
@@ -32,7 +32,7 @@ from tune.selection.bundle_predictions import LEFT_OUT, keep_predictions, winner
 from tune.selection.choice import write_choice
 from tune.selection.export import complete_states, export_winner, model_of
 from tune.selection.finalists import Design, Finalist, read_finalists, repeat_requests
-from tune.selection.finish import with_end
+from tune.selection.finish import finish_request, with_end
 from tune.selection.fitted import ITS_EPOCH
 from tune.selection.record import BagScores, read_choice
 
@@ -51,27 +51,29 @@ class Bag:
 
 
 def winner_of(run: SearchRun, faces: FaceDataset, wanted: str) -> tuple[Finalist, Design]:
-    """The winner of a run with its repeats, and the design of the choice.
+    """The winner of a run with its repeats, and the design of the choice; the best trial, where it was averaged with
+    others because no repeat is complete.
 
     Args:
         wanted: what it is for, as the beginning of a sentence.
 
-    Raises CallError where no winner was chosen by repeats.
+    Raises CallError where there is none.
     """
     choice = read_choice(run.record())
-    if choice is None or choice.winner is None:
+    found = choice and (choice.winner_id or (choice.bag and choice.bag.trial))
+    if choice is None or not found:
         raise CallError(
             f"{wanted}, but {run.name} has no winner that was chosen by repeats. "
             "Search with --finalists, or name a --trial."
         )
-    chosen = [trial for trial in records(run) if trial.trial_id == choice.winner_id]
+    chosen = [trial for trial in records(run) if trial.trial_id == found]
     (winner,) = (with_end(run, one) for one in read_finalists(run, chosen, faces, replace(choice.design, finalists=1)))
     return winner, choice.design
 
 
 def find_bag(run: SearchRun, faces: FaceDataset) -> Bag:
-    """Find the winner and its repeats. Raises CallError as `winner_of` does, and Missing as `bag_of` does."""
-    return bag_of(run, faces, *winner_of(run, faces, "--bag averages the winner and its repeats"))
+    """Find what a bag may hold. Raises CallError as `winner_of` does, and Missing as `bag_of` does."""
+    return bag_of(run, faces, *winner_of(run, faces, "--bag averages the winner with others"))
 
 
 def bag_of(run: SearchRun, faces: FaceDataset, winner: Finalist, design: Design) -> Bag:
@@ -90,20 +92,23 @@ def bag_of(run: SearchRun, faces: FaceDataset, winner: Finalist, design: Design)
 
 
 def _others(run: SearchRun, faces: FaceDataset, winner: Finalist) -> Iterator[Other]:
-    """The search's other trials, the best first, whose best epoch's weights and predictions are kept and whole."""
+    """The search's other trials, the best first, whose best epoch's weights and predictions are kept, however they
+    ended: trained to their ends, as finalists are, as the search left them, or before they diverged."""
     validated = faces.rows("validation")
     scored = np.isin(validated, scored_rows(faces, "validation"))  # a trial predicts those without labels as well
     for trial in leaderboard.ranked(records(run)):
-        folder = run.trial(trial.trial_id)
-        if trial.f1 is None or trial.trial_id == winner.trial_id or not has_weights(folder):
+        if trial.f1 is None or trial.trial_id == winner.trial_id:
             continue
+        to_end = finish_request(run, trial, cpus=1, gpus=0.0).checkpoint_folder
+        folder = to_end if weights_alone(to_end) else run.trial(trial.trial_id)
         try:
-            log_probs = best_log_probs(folder)
+            kept = best_predictions(folder)
         except Damaged as error:
             log.warning("Trial %s takes no part in the bag. %s", trial.trial_id, error)
             continue
-        if log_probs is not None and len(log_probs) == len(validated):
-            yield Other(trial.trial_id, trial.best_epoch, trial.f1, np.exp(log_probs[scored]))
+        if kept is not None and len(kept[1]) == len(validated):
+            result, log_probs = kept
+            yield Other(trial.trial_id, result.epoch, result.scores.f1, np.exp(log_probs[scored]), folder)
 
 
 def export_bag(run: SearchRun, faces: FaceDataset, bag: Bag, out: Path, *, overwrite: bool) -> Averaged:
@@ -130,11 +135,15 @@ def hand_over(run: SearchRun, faces: FaceDataset, winner: Finalist, design: Desi
 
     Raises DataError, RunError where predictions, photos or weights cannot be read; best/ then stays as it is.
     """
-    bag = bag_of(run, faces, winner, design)
-    own = winner_predictions(run, faces, "validation", predicts=True)
-    if own is None or not (bag.repeats or bag.others):
+    stored = winner_predictions(run, faces, "validation", predicts=True)
+    if stored is None:
         return None
-    found = averaged(winner, faces, np.exp(own[2].astype(np.float64)), bag.others)
+    bag, own = bag_of(run, faces, winner, design), np.exp(stored[2].astype(np.float64))
+    found = averaged(winner, faces, own, bag.others)
+    if found.others and bag.repeats and not found.pays:  # then they may do harm
+        found = averaged(winner, faces, own)
+    if not (bag.repeats or found.others):
+        return None
     if found.pays:
         _write(run, faces, bag, found, run.best, overwrite=True)
         digest = bundle_digest(read_manifest(run.best))
@@ -156,7 +165,7 @@ def _write(run: SearchRun, faces: FaceDataset, bag: Bag, found: Averaged, out: P
     weight = 1 / (1 + len(bag.repeats) + len(found.others))
     trained = [model_of(run, bag.winner, weight)]
     trained += [_model_in(request.checkpoint_folder, weight) for request in bag.repeats]
-    trained += [_model_in(run.trial(other.trial_id), weight) for other in found.others]
+    trained += [_model_in(other.folder, weight) for other in found.others]
     origin = {"run": run.name, "trial": bag.winner.trial_id}
     end = bag.winner.to_end or bag.winner
     own = {**origin, "weight": weight, "epoch": end.best_epoch, "validation_f1": end.validation_f1}
@@ -196,6 +205,6 @@ def summary(bag: Bag, found: Averaged) -> list[str]:
     scored = _scores_of(bag, found)
     return [
         f"A bag of {scored.models} models: {scored.members_text}. A photo is answered by all {scored.models}.",
-        f"{scored.gain_text} The whole bag has no validation score, for some of its models trained on each of these "
-        "people.",
+        f"{scored.gain_text} The whole bag has no validation score where some of its models trained on each of these "
+        "people, as repeats by folds do.",
     ]

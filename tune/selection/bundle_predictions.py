@@ -60,8 +60,8 @@ def winner_predictions(
 
     For the holdout that is never more than was counted: a bundle that was not scored there is not asked.
 
-    Of a bag, whose models have trained on the validation people, they are the means of the models that had left a
-    person out, which are kept where the bag is written.
+    Of a bag, of which some models may have trained on the validation people, they are the means of the models that had
+    left a person out, which are kept where the bag is written.
 
     Args:
         predicts: whether to predict what is not stored, which decodes photos.

@@ -122,7 +122,7 @@ class BagScores:
     models: int
     """In the bundle; each takes as much work for a photo as the winner alone."""
     averaged: int
-    """Those that had left a validation person out, whose mean was scored for that person."""
+    """At least so many had left a validation person out, whose mean was scored for that person."""
     gain: ModelDifference
     """Of that mean, minus a single repeat, or the winner where there is none: macro F1 on the validation people."""
     trial: str
@@ -139,16 +139,22 @@ class BagScores:
 
     @property
     def members_text(self) -> str:
-        """Whose models they are, as in `trial 0003, its 2 repeats, trial 0000`."""
+        """Whose models they are, as in `trial 0003, its 2 repeats and trial 0000`."""
         repeats = [f"its {counted(self.repeats, 'repeat')}"] if self.repeats else []
-        return ", ".join([f"trial {self.trial}", *repeats, *(f"trial {other}" for other in self.others)])
+        *first, last = [f"trial {self.trial}", *repeats, *(f"trial {other}" for other in self.others)]
+        return f"{', '.join(first)} and {last}" if first else last
+
+    @property
+    def averaged_text(self) -> str:
+        """How many of them are averaged for a validation person."""
+        return f"{self.averaged} or more" if self.others else str(self.averaged)
 
     @property
     def gain_text(self) -> str:
         """What averaging brought, as a sentence."""
         people = counted(self.gain.people, "validation person", "validation people")
         return (
-            f"Averaging {self.averaged} of them changed macro F1 by {self.gain.mean:+.4f} [{self.gain.low:+.4f}, "
+            f"Averaging {self.averaged_text} of them changed macro F1 by {self.gain.mean:+.4f} [{self.gain.low:+.4f}, "
             f"{self.gain.high:+.4f}] on {people} whom they had left out: {self.gain.verdict}."
         )
 

@@ -32,11 +32,11 @@ class Best:
 
 @dataclass(frozen=True)
 class HandedOver:
-    """The winner of the choice, whose bundle is in best/."""
+    """The winner of the choice, or where it is none yet the trial of the bag, whose bundle is in best/."""
 
     trial: str
     models: int
-    """That answer for a photo: 1, or those of a bag with the winner's repeats."""
+    """That answer for a photo: 1, or those of a bag."""
     holdout: float | None
     """Macro F1 there; None before the bundle was scored."""
 
@@ -105,10 +105,11 @@ def status_of(run: SearchRun | ComparisonRun) -> RunStatus:
 
 def _of_choice(run: SearchRun) -> HandedOver | None:
     choice = read_choice(run.record())
-    if choice is None or choice.winner_id is None:
+    bag = choice.bag if choice is not None and choice.is_bag else None
+    trial = choice and (choice.winner_id or (bag and bag.trial))
+    if choice is None or not trial:
         return None
-    models = choice.bag.models if choice.bag and choice.is_bag else 1
-    return HandedOver(choice.winner_id, models, choice.holdout.f1 if choice.holdout else None)
+    return HandedOver(trial, bag.models if bag else 1, choice.holdout.f1 if choice.holdout else None)
 
 
 def stored_status(name: str, address: str) -> RunStatus:

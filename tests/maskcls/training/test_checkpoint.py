@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors
 import safetensors.torch
 import torch
 
@@ -123,22 +124,28 @@ def test_statistics_that_are_not_finite_end_the_fit_although_every_probability_i
         next(epochs)
 
 
-def test_what_the_best_epoch_predicted_is_kept_with_its_weights(kept: tuple[Path, list[float]], tmp_path: Path) -> None:
+def test_what_the_best_epoch_predicted_is_kept_with_its_weights(tmp_path: Path) -> None:
     folder, fit = tmp_path / "state", Fit(SINGLE, data())
     list(fit.epochs(folder))
-    of_best, rows = checkpoint.best_log_probs(folder), fit.data.validation
-    assert of_best is not None
+    kept_there, rows = checkpoint.best_predictions(folder), fit.data.validation
+    assert kept_there is not None
+    result, of_best = kept_there
+    assert result == fit.best
     assert np.array_equal(of_best, fit.log_probs(rows))
     again = Fit(SINGLE, data())
     again.resume(folder)
     assert again.log_probs(rows) is again._best_log_probs, "read, not computed again"
     assert np.array_equal(again.log_probs(rows), of_best)
-    (folder / STATE_FILE).unlink()
-    alone = checkpoint.best_log_probs(folder)
-    assert alone is not None, "without the state as well"
-    assert np.array_equal(alone, of_best)
     file = next(folder.glob("best-*"))
-    file.write_bytes(safetensors.torch.save({"0:x": torch.zeros(1)}))
-    shutil.copy(kept[0] / STATE_FILE, folder)
-    file.rename(folder / "best-1.safetensors")
-    assert checkpoint.best_log_probs(folder) is None, "of an earlier version"
+    with safetensors.safe_open(file, "pt") as stored:
+        note = stored.metadata()
+    tensors = safetensors.torch.load_file(file)
+    damaged = {**tensors, PREDICTED: tensors[PREDICTED] + 0.1}
+    file.write_bytes(safetensors.torch.save(damaged, note))
+    with pytest.raises(Damaged, match="do not add up to one"):
+        checkpoint.best_predictions(folder)
+    del tensors[PREDICTED]
+    file.write_bytes(safetensors.torch.save(tensors, note))
+    assert checkpoint.best_predictions(folder) is None, "of an earlier version"
+    file.unlink()
+    assert checkpoint.best_predictions(folder) is None

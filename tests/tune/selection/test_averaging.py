@@ -3,6 +3,8 @@ select them."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -21,7 +23,7 @@ def answers(right: NDArray[np.bool_], sure: float = 0.9) -> Floats:
 
 
 def other(name: str, right: NDArray[np.bool_], sure: float = 0.9) -> Other:
-    return Other(name, 1, 0.5, answers(right, sure))
+    return Other(name, 1, 0.5, answers(right, sure), Path(name))
 
 
 NUMBER = np.arange(60)
@@ -36,13 +38,13 @@ def names(taken: list[Other]) -> list[str]:
 
 
 def test_what_errs_elsewhere_is_taken_and_what_knows_nothing_is_not() -> None:
-    taken, mean = select(BASE, 1, [HARMS, HELPS], TRUTH, PARTS)
+    taken, mean, _ = select(BASE, 1, [HARMS, HELPS], TRUTH, PARTS)
     assert names(taken) == ["helps"]
     np.testing.assert_allclose(mean, (BASE + HELPS.probabilities) / 2)
 
 
 def test_a_trial_counts_as_one_model_beside_all_that_base_is_the_mean_of() -> None:
-    taken, mean = select(BASE, 3, [HELPS], TRUTH, PARTS)
+    taken, mean, _ = select(BASE, 3, [HELPS], TRUTH, PARTS)
     assert names(taken) == ["helps"]
     np.testing.assert_allclose(mean, (3 * BASE + HELPS.probabilities) / 4)
 
@@ -50,15 +52,16 @@ def test_a_trial_counts_as_one_model_beside_all_that_base_is_the_mean_of() -> No
 def test_no_more_are_taken_than_a_photo_is_to_be_worth() -> None:
     many = [other(f"{n}", np.not_equal(NUMBER % 7, n)) for n in range(7)]
     assert len(select(answers(NUMBER % 2 == 0), 1, many, TRUTH, PARTS)[0]) == MOST_OTHERS
-    taken, _ = select(BASE, 1, [SAME, SAME], TRUTH, PARTS)
-    assert not taken, "what adds nothing is not paid for"
+    for size in (1, 3):
+        assert not select(BASE, size, [SAME, SAME], TRUTH, PARTS)[0], "what adds nothing is not paid for"
 
 
 def test_people_are_answered_by_what_the_others_selected() -> None:
     """A trial that is right about one part alone is selected by that part, and so never answers it."""
     of_part = [other(f"part {part}", np.equal(PARTS, part), sure=0.99) for part in range(5)]
     base = answers(NO, sure=0.5)  # knows nothing, and is not sure of it
-    _, mean = select(base, 1, of_part, TRUTH, PARTS)
+    _, mean, selected = select(base, 1, of_part, TRUTH, PARTS)
+    assert selected.tolist() == [MOST_OTHERS] * 60, "of the four other parts"
     for part in range(5):
         here = np.flatnonzero(np.equal(PARTS, part))
         own = (base + of_part[part].probabilities) / 2
@@ -69,9 +72,9 @@ def test_people_are_answered_by_what_the_others_selected() -> None:
 def test_without_others_or_without_people_to_tell_it_by_nothing_is_selected(
     others: list[Other], parts: np.ndarray
 ) -> None:
-    taken, mean = select(BASE, 1, others, TRUTH, parts)
+    taken, mean, _ = select(BASE, 1, others, TRUTH, parts)
     assert not taken
-    assert mean is BASE
+    assert np.array_equal(mean, BASE)
 
 
 def test_a_class_that_was_ruled_out_is_very_unlikely_and_not_impossible() -> None:
