@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -84,6 +85,9 @@ def exports(run: SearchRun, place: Path) -> None:
     for trial in ("0000", "0001"):
         recipe, result, moving = checkpoint.load_best(run.trial(trial))
         assert result.epoch == 2
+        predicted = checkpoint.best_predictions(run.trial(trial))
+        assert predicted is not None
+        assert predicted[0] == result
         new_bundle(place / trial, Trained(recipe, complete_states(recipe, moving)))
 
 
@@ -166,6 +170,7 @@ def make(runs: Path, data: Path, cache: Path) -> SearchRun:
     scores = Scores(9, 0.5, 0.5, {"mask3": 0.5, "gender2": 0.5, "age3": 0.5}, (0.5,) * 18)
     history = [EpochResult(epoch, 1.0, 0.5, scores, 9, 1.0, 9.0) for epoch in (1, 2)]
     parts: Any = {"best": [state], "models": [state], "averages": [], "optimizers": [{"state": {}, "param_groups": []}]}
+    parts["best_log_probs"] = np.log(np.full((len(faces.rows("validation")), 18), 1 / 18))
     checkpoint.save(trial, recipe=RECIPE, data_digest="d" * 12, history=history, best_epoch=2, **parts)
     # Of a trial that has ended, the search keeps the best weights alone.
     checkpoint.save(run.trial("0001"), recipe=RECIPE, data_digest="d" * 12, history=history, best_epoch=2, **parts)

@@ -10,10 +10,10 @@ them out, which are those of the trials and of the repeats that validated on the
 
 Other trials are selected greedily, as by Caruana et al. (Ensemble Selection from Libraries of Models, ICML 2004), but
 by the log likelihood of the validation people: where few of them decide, macro F1 moves by more than two models differ
-(docs/anytime.md). What they bring is told with each part of the people answered by the mean that the other parts
-selected. All validation people chose the epochs, though, and by whose scores a trial's weights are kept: so the score
-is optimistic by as much as any trial's, and only the holdout's is not. Where there is no repeat, what the mean is
-compared with is more optimistic, for it is the best of the trials by these people.
+(docs/anytime.md). In the score of what they bring, each part of the people is answered by the mean that the other
+parts selected. Still, all validation people chose the trials' epochs, and whose weights are kept: the score is as
+optimistic as any trial's, and only the holdout's is not. Where there is no repeat, the trial that the mean is compared
+with is the best one by these people, which flatters it, and not the mean.
 """
 
 from __future__ import annotations
