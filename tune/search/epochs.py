@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 TRAINING = 3.3
 """How many times as long as a forward pass a photo takes in training, augmentation included (measured with resnet10t
 and mobilenetv3_small_100 at 112 px on two cores, nothing frozen)."""
+WORTH_A_TURN = 2
+"""Epochs that are worth more than a further turn of fits: of the preset's fits on real faces those with two scored .09
+more than those with one (n = 5; docs/anytime.md)."""
 FEW = 2_000
 """Photos that a fit draws at least, if it can: fewer teach it too little for its repeats to be worth their time."""
 ALL_FITS = 0.8
@@ -107,13 +110,14 @@ def _shortened(
 def fit_within(budget_s: float, cost: EpochCost, turns: int, least: int) -> tuple[int, int]:
     """The epochs of a fit, and the photos of each, for so many fits in turn to end within the budget, or about then.
 
+    For fewer in turn, a trial and one turn of its repeats, where a fit has WORTH_A_TURN epochs only so.
     Where not even a trial and one turn of its repeats have time for whole epochs, an epoch draws a part of the photos:
     as many as both have time for or, where those are fewer than FEW, as a trial alone has; never fewer than `least`.
     """
     whole_s, in_turn = cost.seconds(), min(turns, 2)
     epochs = round(budget_s / turns / whole_s)
     if in_turn > 1:
-        epochs = min(epochs, int(budget_s / in_turn / whole_s))
+        epochs = min(max(epochs, WORTH_A_TURN), int(budget_s / in_turn / whole_s))
     if epochs and whole_s <= ALL_FITS * budget_s:
         return epochs, cost.trained
     drawn = cost.drawn_in(ALL_FITS * budget_s / in_turn)

@@ -93,11 +93,12 @@ def bag_of(run: SearchRun, faces: FaceDataset, winner: Finalist, design: Design)
 
 def _others(run: SearchRun, faces: FaceDataset, winner: Finalist) -> Iterator[Other]:
     """The search's other trials, the best first, whose best epoch's weights and predictions are kept, however they
-    ended: trained to their ends, as finalists are, as the search left them, or before they diverged."""
+    ended: trained to their ends, as finalists are, as the search left them, or before they diverged. One that was at
+    work when the search's time was up may have ended since, of which the study knows nothing."""
     validated = faces.rows("validation")
     scored = np.isin(validated, scored_rows(faces, "validation"))  # a trial predicts those without labels as well
     for trial in leaderboard.ranked(records(run)):
-        if trial.f1 is None or trial.trial_id == winner.trial_id:
+        if trial.trial_id == winner.trial_id:
             continue
         to_end = finish_request(run, trial, cpus=1, gpus=0.0).checkpoint_folder
         folder = to_end if weights_alone(to_end) else run.trial(trial.trial_id)

@@ -25,7 +25,7 @@ from maskcls.training.metrics import scores
 from tests.benchmarks.bagging import WAYS, soup, table, ways
 from tests.commands import call, call_module
 from tests.tune.answered_run import add_trained_trial, note_data
-from tests.tune.selection.small_run import fitted, small_run
+from tests.tune.selection.small_run import add_trial, fitted, small_run
 from tune.fitting.request import FitRequest
 from tune.report.page import write_report
 from tune.runs.folder import SearchRun
@@ -40,9 +40,11 @@ from tune.selection.bundle_predictions import keep_predictions, winner_predictio
 from tune.selection.choice import Choice, confirm, summary, write_choice
 from tune.selection.export import export_winner
 from tune.selection.finalists import Design, Finalist, RepeatBy, pick_winner, read_finalists, repeat_requests
+from tune.selection.finish import finish_request
 from tune.selection.fits import repeat_fit
 from tune.selection.keeping import Keeping, unneeded
 from tune.selection.record import ChoiceRecord, read_choice
+from tune.states import TrialState
 from tune.upkeep.status import main as status_main
 
 DESIGN = Design(2, 2)
@@ -265,6 +267,23 @@ def test_where_no_repeat_is_complete_the_best_trial_is_averaged_with_others(
         said_of = call_module("tune.export", "--run", run.path, option, "--out", tmp_path / option)
         assert said_of.status == 0, said_of.err
         assert len(read_bundle(tmp_path / option).classifiers) == models
+
+
+def test_trials_count_that_ended_after_the_search_or_were_trained_to_their_ends(chosen: Chosen, tmp_path: Path) -> None:
+    run, _ = copied(chosen, tmp_path)
+    late = add_trial(run, [], {"epochs": 1, "lr_head": 3e-3}, state=TrialState.UNFINISHED)
+    shutil.copytree(run.trial(OTHER), run.trial(late.trial_id))
+    add_trial(run, [], {"epochs": 1, "lr_head": 4e-3}, state=TrialState.UNFINISHED)
+    others = find_bag(run, chosen.faces).others
+    assert [one.trial_id for one in others] == [OTHER, late.trial_id], "and not the one without an epoch"
+    to_end = finish_request(run, records(run)[int(OTHER)], cpus=1, gpus=0.0).checkpoint_folder
+    shutil.copytree(run.trial(OTHER), to_end)
+    assert find_bag(run, chosen.faces).others[0].folder == to_end
+    (to_end / "best-1.safetensors").write_bytes(b"")
+    assert [one.folder for one in find_bag(run, chosen.faces).others] == [
+        run.trial(OTHER),
+        run.trial(late.trial_id),
+    ], "damaged"
 
 
 def test_single_hands_over_one_model_and_export_gets_it_from_a_bag(
