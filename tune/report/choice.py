@@ -52,9 +52,8 @@ def _by_whom(choice: ChoiceRecord) -> str:
     """Which models of a bag its validation score is of, as the rest of a sentence."""
     if choice.bag is None or not choice.is_bag:
         return ""
-    return (
-        f", a bag: each person by the {choice.bag.averaged_text} of its {choice.bag.models} models that left them out"
-    )
+    bag = choice.bag
+    return f", a bag: each person by {bag.averaged_text} of its {bag.models} models, which left them out"
 
 
 def averaging(choice: ChoiceRecord | None) -> list[Tile]:
@@ -125,7 +124,11 @@ def _introduction(choice: ChoiceRecord) -> str:
     if choice.winner_id is None:
         return f"{how} {choice.why_no_winner}."
     rule = "The highest mean wins; of equal means, the smaller spread. The holdout is scored last and decides nothing."
-    preset = " The preset's recipe was repeated in the same way." if choice.preset is not None else ""
+    preset = (
+        " The preset's recipe was repeated in the same way."
+        if choice.preset is not None and choice.preset.repeats
+        else ""
+    )
     return f"{how} {rule}{preset}"
 
 

@@ -129,7 +129,7 @@ def _how_good(
     check_columns(options.group_by, people)
     named = f"trial {_handed_over(run) or model.trial.trial_id}"
     if choice is not None and choice.bag is not None and choice.is_bag:
-        named = f"the bag of {choice.bag.members_text}"
+        named = f"the bag ({choice.bag.members_text})"
     sets = read_sets(run, faces, trials, choice, named, predicts=options.predicts)
     found = how_good.sections(sets, options.group_by, people, *_fitted(run))
     wrong = mistakes.sections(run, faces, sets.validation, with_photos=options.with_photos)

@@ -3,8 +3,9 @@
 The learning rate falls to zero over the epochs that are planned. A fit that the time cuts off at a high rate is worth
 less than one that was planned shorter and came to its end, and a choice of which no repeat ends has no bag
 (docs/anytime.md). So where nobody states the epochs, they follow the budget: one turn of trials and the repeats of one
-finalist have room in it. Of many photos, or in very little time, an epoch is a part of them. What a photo takes is
-estimated from the pass through the backbones that comes before the first trial (`tune.search.ranking`).
+finalist have room in it, or one turn of these repeats where only so a fit has two epochs. Of many photos, or in very
+little time, an epoch is a part of them. What a photo takes is estimated from the pass through the backbones that comes
+before the first trial (`tune.search.ranking`).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ TRAINING = 3.3
 and mobilenetv3_small_100 at 112 px on two cores, nothing frozen)."""
 WORTH_A_TURN = 2
 """Epochs that are worth more than a further turn of fits: of the preset's fits on real faces those with two scored .09
-more than those with one (n = 5; docs/anytime.md)."""
+[.05, .12] more than those with one (n = 5; docs/anytime.md)."""
 FEW = 2_000
 """Photos that a fit draws at least, if it can: fewer teach it too little for its repeats to be worth their time."""
 ALL_FITS = 0.8
@@ -96,7 +97,7 @@ def _shortened(
     else:
         base = plan.base.override({"epochs": epochs})
         photos, has = "all photos", f"{epochs} instead of {plan.base.epochs}"
-    why = "no time is kept for repeats" if _is_alone(base, cost, budget_s) else "its repeats have time, too"
+    why = "no time is kept for repeats" if _is_alone(base, cost, budget_s) else "repeats have time, too"
     note = (
         f"An epoch of {photos} takes about {cost.seconds():.0f} s here, so a fit has {has} for the time budget; {why}. "
         "--epochs, or --set epoch_photos=N, overrules it."
@@ -110,7 +111,7 @@ def _shortened(
 def fit_within(budget_s: float, cost: EpochCost, turns: int, least: int) -> tuple[int, int]:
     """The epochs of a fit, and the photos of each, for so many fits in turn to end within the budget, or about then.
 
-    For fewer in turn, a trial and one turn of its repeats, where a fit has WORTH_A_TURN epochs only so.
+    If these are fewer than WORTH_A_TURN, then up to so many as let a trial and one turn of its repeats end.
     Where not even a trial and one turn of its repeats have time for whole epochs, an epoch draws a part of the photos:
     as many as both have time for or, where those are fewer than FEW, as a trial alone has; never fewer than `least`.
     """

@@ -173,11 +173,14 @@ def select(
     mean, selected = base.copy(), np.zeros(len(truth), np.int64)
     if not others or len(np.unique(parts)) < 2:
         return [], mean, selected
+    by_all = _greedy(base, size, others, truth, np.ones(len(truth), bool))
+    if not by_all:  # the bundle has what `base` is the mean of, and so has its score
+        return [], mean, selected
     for part in np.unique(parts):
         here = parts == part
         taken = _greedy(base, size, others, truth, ~here)
         mean[here], selected[here] = _joined(base, size, taken)[here], len(taken)
-    return _greedy(base, size, others, truth, np.ones(len(truth), bool)), mean, selected
+    return by_all, mean, selected
 
 
 def log_likelihood(probabilities: Floats, truth: Integers, rows: NDArray[np.bool_]) -> float:

@@ -98,7 +98,7 @@ def _others(run: SearchRun, faces: FaceDataset, winner: Finalist) -> Iterator[Ot
     validated = faces.rows("validation")
     scored = np.isin(validated, scored_rows(faces, "validation"))  # a trial predicts those without labels as well
     for trial in leaderboard.ranked(records(run)):
-        if trial.trial_id == winner.trial_id:
+        if trial.trial_id == winner.trial_id or not trial.recipe:
             continue
         to_end = finish_request(run, trial, cpus=1, gpus=0.0).checkpoint_folder
         folder = to_end if weights_alone(to_end) else run.trial(trial.trial_id)

@@ -34,7 +34,7 @@ RANKING = [
     ("budget_s", "turns", "epochs"),
     [(300, 3, 1), (350, 3, 1), (370, 3, 2), (410, 3, 2), (600, 3, 2), (3_600, 3, 13), (600, 1, 7)],
 )
-def test_so_many_fits_in_turn_end_within_the_budget(budget_s: float, turns: int, epochs: int) -> None:
+def test_whole_epochs_follow_the_budget(budget_s: float, turns: int, epochs: int) -> None:
     cost = EpochCost(photo_ms=10.0, trained=2_600, validated=420)  # 90 s
     assert fit_within(budget_s, cost, turns, 32) == (epochs, 2_600)
 

@@ -68,6 +68,18 @@ def test_people_are_answered_by_what_the_others_selected() -> None:
         assert not np.allclose(mean[here], own[here])
 
 
+def test_where_all_people_select_none_nobody_is_answered_by_another_trial() -> None:
+    """It is right, and sure, about four parts, and wrong about the fifth, which is most of the photos."""
+    parts = np.where(NUMBER < 40, 0, NUMBER % 4 + 1)
+    of_few = other("few", NUMBER >= 40, sure=0.99)
+    base = answers(EVERY, sure=0.5)
+    taken, mean, selected = select(base, 1, [of_few], TRUTH, parts)
+    assert log_likelihood(of_few.probabilities, TRUTH, NUMBER >= 40) > log_likelihood(base, TRUTH, NUMBER >= 40)
+    assert not taken
+    assert not selected.any()
+    assert np.array_equal(mean, base)
+
+
 @pytest.mark.parametrize(("others", "parts"), [([], PARTS), ([HELPS], np.zeros(60, int))], ids=["none", "one part"])
 def test_without_others_or_without_people_to_tell_it_by_nothing_is_selected(
     others: list[Other], parts: np.ndarray
