@@ -1,4 +1,4 @@
-# Two commands: `make search` (install, then a search on drawn faces) and `make test` (install, then the whole suite).
+# Two commands: `make search` (install, then a search on drawn faces) and `make test` (install, then the tests).
 PYTHON ?= python3
 BIN := .venv/bin
 # Test files, and parts of mypy, that run at a time: on two cores three of them, for they often wait for processes that
@@ -7,18 +7,22 @@ WORKERS ?= 3
 # Every process that a test starts would otherwise compile all modules again where this is set.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: search test lint soak cluster-test contracts monitoring clean
+.PHONY: search test lint slow soak cluster-test contracts monitoring clean
 
 search: .venv/installed
 	$(BIN)/python -m tune.search --space backbones --scale cpu --preset contest-2021
 
 test: .venv/installed lint
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not soak"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow and not soak"
 
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --num-workers $(WORKERS)
+
+# Tests of six seconds and more: whole searches, comparisons, browsers, other processes. CI runs them too.
+slow: .venv/installed
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m slow
 
 # Long fault and load runs, whole commands one after the other, and what measures time; one test at a time.
 soak: .venv/installed
@@ -26,7 +30,7 @@ soak: .venv/installed
 
 # Several machines in Linux namespaces on this one, some of which are lost. Needs root; docs/cluster.md.
 cluster-test: .venv/installed
-	$(BIN)/python -m pytest tests/cluster -n $(WORKERS) --timeout 1800
+	$(BIN)/python -m pytest tests/cluster -n $(WORKERS) --dist worksteal --timeout 1800
 
 # The contract tests against the newest releases of Ray and Optuna, whatever pyproject.toml allows. All else comes from .venv.
 contracts: .venv/installed

@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import logging
 import os
 import runpy
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -84,10 +85,29 @@ def read(main: Callable[..., Any], use: Callable[[typer.Context], _Read], *words
     return found[0]
 
 
+@contextlib.contextmanager
+def _logger_put_back() -> Iterator[None]:
+    """A command ends with its process, and so do the changes that it makes to the package's logger. Here the next
+    command, or test, finds the logger as this one did."""
+    logger = logging.getLogger("maskcls")
+    before = list(logger.handlers), logger.level, logger.propagate
+    logger.handlers.clear()
+    try:
+        yield
+    finally:
+        logger.handlers[:], level, logger.propagate = before
+        logger.setLevel(level)
+
+
 def _said(run_it: Callable[[], Any], name: str, words: Sequence[object]) -> Said:
     out, err = io.StringIO(), io.StringIO()
     argv = [name, *map(str, words)]
-    with mock.patch.object(sys, "argv", argv), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with (
+        mock.patch.object(sys, "argv", argv),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        _logger_put_back(),
+    ):
         try:
             run_it()
             status = 0

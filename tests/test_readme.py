@@ -38,7 +38,7 @@ REPLACED = {
     "frozen_stages=0,3,5": "frozen_stages=0",
 }
 ELSEWHERE = {
-    "make search": "tests/tune/search/test_command.py and test_events.py search drawn faces by the same command",
+    "make search": "tests/tune/search/test_events.py and tests/tune/api/test_call.py search fewer drawn faces",
     "make test": "this is it",
     "python -m tune.search --space everything --data ../shared/faces/dev": "half an hour; README shows what it found",
     "python -m tune.search --space everything --scale cpu": "many minutes; docs has its report",

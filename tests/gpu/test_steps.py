@@ -78,6 +78,7 @@ def test_what_a_step_finds_and_how_it_ends(tmp_path: Path) -> None:
     assert not is_success([failing])
 
 
+@pytest.mark.slow
 def test_a_step_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     began = time.monotonic()
     hanging = ended(tmp_path, HANGING, limit_s=6)

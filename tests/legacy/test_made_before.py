@@ -137,6 +137,7 @@ def test_the_kept_search_was_killed_in_the_middle_of_a_trial() -> None:
     assert 0 < len(lines(HERE / "search" / "trials" / INTERRUPTED / "epochs.jsonl")) < recipe["epochs"]
 
 
+@pytest.mark.slow
 def test_a_search_is_resumed_and_extended(resumed: Path) -> None:
     before, after = (rows(folder / "leaderboard.csv", "trial") for folder in (HERE / "search", resumed))
     assert sorted(after) == [f"{number:04d}" for number in range(WANTED)]
@@ -152,6 +153,7 @@ def test_a_search_is_resumed_and_extended(resumed: Path) -> None:
     assert parts == ["finished", "killed, or still running", "finished"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_trial_goes_on_from_its_last_epoch(resumed: Path) -> None:
     curves = [lines(folder / "trials" / INTERRUPTED / "epochs.jsonl") for folder in (HERE / "search", resumed)]
     before, after = curves
@@ -163,6 +165,7 @@ def test_an_interrupted_trial_goes_on_from_its_last_epoch(resumed: Path) -> None
     assert float(reported) == pytest.approx(best, abs=5e-7)
 
 
+@pytest.mark.slow
 def test_finished_repeats_of_finalists_are_not_trained_again(resumed: Path) -> None:
     kept = sorted((HERE / "search" / "finalists").glob("*/result.json"))
     assert len(kept) == 5, "two repeats of two finalists, and the winner, which was stopped early, to its end"
@@ -180,6 +183,7 @@ def test_finished_repeats_of_finalists_are_not_trained_again(resumed: Path) -> N
         assert before in (set(), reported)
 
 
+@pytest.mark.slow
 def test_report_and_bundle_tell_the_winner(resumed: Path) -> None:
     choice = read(resumed / "search.json")["choice"]
     assert choice["winner"] in rows(resumed / "leaderboard.csv", "trial")
@@ -231,6 +235,7 @@ def test_a_trial_is_trained_again(commands: Commands) -> None:
     assert read(commands.folder / "again" / "bundle.json")["scores"]["trial"] == OLD_TRIALS[0]
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_made_of_old_and_new_finalists(commands: Commands, resumed: Path) -> None:
     said = commands("tune.ensemble", "--run", resumed, "--size", 3, "--out", "team")
     for finalist in read(resumed / "search.json")["choice"]["finalists"]:
@@ -238,6 +243,7 @@ def test_an_ensemble_is_made_of_old_and_new_finalists(commands: Commands, resume
     assert weights(commands.folder / "team")
 
 
+@pytest.mark.slow
 def test_a_comparison_is_resumed(commands: Commands) -> None:
     kept = HERE / "comparison"
     done = sorted(file.parent.name for file in (kept / "fits").glob("*/result.json"))

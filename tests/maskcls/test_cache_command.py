@@ -68,6 +68,7 @@ def test_prune_to_a_bound_then_all(cache: Path) -> None:
     assert list_stores(cache) == []
 
 
+@pytest.mark.slow
 def test_feature_stores_are_listed_and_pruned_apart(cache: Path, tmp_path: Path) -> None:
     key = Key({"backbone": "resnet10t", "stages": "3 of 5 stages", "view": "view 1"}, 3, (4, 4, 8), torch.float32)
     held = FeatureStores(cache).open(key)

@@ -15,6 +15,7 @@ from tests.commands import call
 from tests.maskcls.conftest import MakeContest
 
 
+@pytest.mark.slow
 def test_a_folder_becomes_a_page_and_an_earlier_one_is_only_replaced_when_reported(
     make_contest: MakeContest, tmp_path: Path
 ) -> None:
@@ -41,6 +42,7 @@ def test_a_folder_becomes_a_page_and_an_earlier_one_is_only_replaced_when_report
     assert len(list(out.iterdir())) == 18
 
 
+@pytest.mark.slow
 def test_without_data_the_demo_faces_are_explored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("maskcls.data.dataset.DEMO_PERSONS", 6)
     said = call(main, "--out", tmp_path / "look", "--cache", tmp_path / "cache")

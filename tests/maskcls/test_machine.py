@@ -62,6 +62,7 @@ def test_what_is_freed_is_not_cleared_again(where: str) -> None:
     assert alone(f"{ROUND}\nmachine.keep_freed_memory()\n{where}") < PAGES / 20
 
 
+@pytest.mark.slow
 def test_a_process_with_a_fit_keeps_what_it_frees() -> None:
     assert alone(f"{A_FIT}\n{ROUND}\ncount()") < PAGES / 20
 

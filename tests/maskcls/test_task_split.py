@@ -145,6 +145,7 @@ def test_a_trained_bundle_predicts_what_validation_saw(split: TaskSplit, rule: s
     assert np.array_equal(predictor.probabilities(list(fit.data.pixels[rows])), expected)
 
 
+@pytest.mark.slow
 def test_a_bundle_of_all_that_a_model_may_have_predicts_too(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     own = {"members.age3.backbone": "resnet18", "members.age3.head": "linear", "members.age3.age_regression": 0.5}

@@ -82,6 +82,7 @@ def test_a_killed_run_goes_on_when_the_same_command_is_given_again(faces: Path, 
     assert not list(tmp_path.glob(".*state"))
 
 
+@pytest.mark.slow
 def test_the_bundle_says_what_it_is(faces: Path, cache: Path, tmp_path: Path) -> None:
     out = tmp_path / "bundle"
     said = train(

@@ -214,6 +214,7 @@ CASES = {
 UNDISTURBED = (HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large)
 
 
+@pytest.mark.slow
 @given(**CASES)
 @example("study.journal", ("a named pipe", 0), 1, True)
 @example("trials/0000/state.pt", ("a bit flipped", 0), 0, True)
@@ -234,6 +235,7 @@ def test_two_thousand_damaged_files_cost_a_message_each(
     check(made, pattern, how, reader, is_noted)
 
 
+@pytest.mark.slow
 def test_the_run_is_whole_and_every_reader_reads_it(made: SearchRun, tmp_path: Path) -> None:
     """Else the tests above would pass because nothing is read."""
     shutil.copytree(made.path.parent, tmp_path / "runs")

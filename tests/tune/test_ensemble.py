@@ -154,6 +154,7 @@ def _says_what_it_did(said: Said, runs: Path, cache: Path, out: Path) -> None:
         assert f"{name}: The holdout has been used 1 time." in lines
 
 
+@pytest.mark.slow
 def test_its_bundle_goes_through_the_doors(both: Path, demo_cache: Path, tmp_path: Path) -> None:
     out = tmp_path / "bundle"
     assert door(both, demo_cache, "--run", "one", "--out", out, "--size", 2).status == 0
@@ -409,6 +410,7 @@ class TestRefusals:
         assert f"validated (here {n}) are to select an ensemble by one part of them and score it on another" in said
         assert f"Repeat the finalists by folds: python -m tune.search --resume {run.path} --repeat-by folds" in said
 
+    @pytest.mark.slow
     def test_a_bundle_in_the_way(self, both: Path, demo_cache: Path, tmp_path: Path) -> None:
         out = tmp_path / "bundle"
         assert door(both, demo_cache, "--run", "one", "--out", out).status == 0

@@ -75,6 +75,7 @@ def reproduce(faces: FaceDataset, *words: object, status: int = 0, command: Call
     return said
 
 
+@pytest.mark.slow
 def test_a_trial_that_was_stopped_early_is_trained_to_its_end(faces: FaceDataset, tmp_path: Path) -> None:
     make_trial(tmp_path / "first", faces, (1, 1))
     out = tmp_path / "again"
@@ -100,6 +101,7 @@ def test_its_former_spelling_does_the_same(faces: FaceDataset, tmp_path: Path) -
     assert "maskcls.train --trial is now python -m tune.reproduce --trial" in said.err
 
 
+@pytest.mark.slow
 def test_epochs_run_with_the_threads_that_each_had(faces: FaceDataset, tmp_path: Path) -> None:
     make_trial(tmp_path / "first", faces, (1, 2), RECIPE.override({"epochs": 2}))
     said = reproduce(faces, "--trial", tmp_path / "first" / "7", "--out", tmp_path / "again")
@@ -123,6 +125,7 @@ def test_other_hardware_and_versions_are_reported_first(faces: FaceDataset, tmp_
     assert len([line for line in rest if line.startswith("epoch ")]) == 3
 
 
+@pytest.mark.slow
 def test_an_epoch_that_should_be_equal_and_is_not_fails_the_call(faces: FaceDataset, tmp_path: Path) -> None:
     folder = make_trial(tmp_path / "first", faces, (1, 1))
     rows = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
@@ -157,6 +160,7 @@ def test_an_epoch_that_should_be_equal_and_is_not_fails_the_call(faces: FaceData
     reproduce(faces, "--trial", tmp_path / "first" / "7", "--overwrite", "--out", tmp_path / "again")
 
 
+@pytest.mark.slow
 def test_a_fit_that_goes_on_elsewhere_is_not_taken_for_the_trials(faces: FaceDataset, tmp_path: Path) -> None:
     """The first epoch of the call's own fit was done with two threads, so that no later one should be equal."""
     folder = make_trial(tmp_path / "first", faces, (1, 1, 1))

@@ -53,6 +53,7 @@ def test_threads_and_pickling_change_nothing() -> None:
     assert all(np.array_equal(got[view], wanted[view]) for view in range(20))
 
 
+@pytest.mark.slow
 def test_a_fresh_process_gives_the_same_views() -> None:
     code = f"import runpy; print(runpy.run_path({__file__!r})['digest_of_views']())"
     command, seeds = [sys.executable, "-c", code], {"PYTHONHASHSEED": "1"}

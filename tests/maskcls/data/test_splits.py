@@ -122,6 +122,7 @@ def test_the_seed_alone_decides():
     assert split_people(moved, 1) == split_people(photos, 1)
 
 
+@pytest.mark.slow
 def test_a_fresh_process_draws_the_same_split(tmp_path):
     photos = table([(i % 2, 20 + i % 45) for i in range(40)])
     photos.to_csv(tmp_path / "photos.csv", index=False)

@@ -34,6 +34,7 @@ def test_reading_leaves_torchs_generator_alone(random_bundle: RandomBundle) -> N
     assert torch.equal(torch.rand(4), expected)
 
 
+@pytest.mark.slow
 def test_loading_and_predicting_needs_neither_ray_nor_optuna_nor_albumentations(random_bundle: RandomBundle) -> None:
     code = """
 import sys
@@ -64,6 +65,7 @@ def test_a_bundle_of_format_version_3_has_no_temperature(tmp_path: Path, random_
 
 
 class TestEnsemble:
+    @pytest.mark.slow
     def test_it_holds_what_its_classifiers_held_alone(self, random_ensemble: Ensemble) -> None:
         bundle = read_bundle(random_ensemble.folder)
         assert tuple(classifier.weight for classifier in bundle.classifiers) == random_ensemble.weights

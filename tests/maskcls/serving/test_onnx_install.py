@@ -44,6 +44,7 @@ print(*{one.lower() for name in sys.modules for one in known.get(name.partition(
 """
 
 
+@pytest.mark.slow
 def test_the_list_has_all_that_prediction_and_the_service_import() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     imported = subprocess.run([sys.executable, "-c", IMPORTS], cwd=ROOT, capture_output=True, text=True, check=True)

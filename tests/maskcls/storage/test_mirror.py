@@ -49,6 +49,7 @@ def few(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_contests_folder_at_an_address_gives_the_same_photos(s3: S3, tmp_path: Path, demo_faces: DemoFaces) -> None:
     here = demo_faces(18, 1)
     put(here, Store(s3.address(f"{tmp_path.name}/faces")))

@@ -66,6 +66,7 @@ def test_a_fit_learns_and_reports_every_epoch() -> None:
     assert set(results[0].scores.task_f1) == {"mask3", "gender2", "age3"}
 
 
+@pytest.mark.slow
 def test_an_epoch_draws_as_many_photos_as_the_recipe_says() -> None:
     for asked, drawn in ((20, 20), (72, 72), (1_000, 72)):
         recipe = RECIPE.override({"epochs": 2, "epoch_photos": asked})
@@ -134,6 +135,7 @@ def test_the_number_of_loader_workers_changes_nothing() -> None:
     assert same_tensors(alone.best_states(), helped.best_states())
 
 
+@pytest.mark.slow
 def test_the_models_of_a_split_share_the_loader_processes() -> None:
     recipe = RECIPE.override({"task_split": "five_binary", "epochs": 2, "members.worn.augment_flip": 0.0})
     before = set(multiprocessing.active_children())

@@ -233,6 +233,7 @@ def multiplications(frozen: FrozenStages) -> int:
     return sum(counted)
 
 
+@pytest.mark.slow
 def test_loader_processes_make_the_views_whose_features_are_stored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

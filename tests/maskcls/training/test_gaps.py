@@ -61,6 +61,7 @@ def test_a_model_draws_the_photos_that_have_a_label_for_one_of_its_heads(name: s
                 assert label == (t.labels[row % 18] if known else UNKNOWN)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("values", [{}, {"loss": "soft_f1", "class_weights": "balanced", "sampler": "weighted"}])
 def test_a_model_of_one_task_trains_as_if_the_others_photos_were_not_there(values: dict[str, object]) -> None:
     """Weights to the bit: what a photo lacks for one member does not change another, and no label is made up."""

@@ -23,6 +23,7 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.mark.slow
 def test_it_trains_to_the_bit_as_one_that_is_validated() -> None:
     scored, unscored = Fit(RECIPE, data()), Fit(RECIPE, replace(data(), validation=NOBODY))
     losses = [[result.train_loss for result in fit.epochs()] for fit in (scored, unscored)]

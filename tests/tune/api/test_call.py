@@ -166,6 +166,7 @@ def test_an_object_that_the_run_could_not_keep_is_wanted_again(
     assert "The search goes on under another space, enclosed" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_search_makes_the_run_of_the_command(run: Run) -> None:
     assert (run.path / "report.html").is_file()
     assert "WIDTHS = (8, 16, 32)" in (run.path / SPACE_COPY).read_text()
@@ -180,6 +181,7 @@ def test_a_search_makes_the_run_of_the_command(run: Run) -> None:
     assert "under another space" not in said.err
 
 
+@pytest.mark.slow
 def test_the_leaderboard_is_that_of_the_file(run: Run) -> None:
     board, file = run.leaderboard, table(SearchRun(run.path))
     assert list(board) == list(file[0])
@@ -189,6 +191,7 @@ def test_the_leaderboard_is_that_of_the_file(run: Run) -> None:
     assert all(one.get("head_width", WIDTHS[0]) in WIDTHS for one in board["overrides"])
 
 
+@pytest.mark.slow
 def test_the_study_is_a_copy(run: Run) -> None:
     before = (run.path / "study.journal").read_bytes()
     study = run.study
@@ -199,6 +202,7 @@ def test_the_study_is_a_copy(run: Run) -> None:
     assert (run.path / "study.journal").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_choice_and_holdout_have_their_intervals(run: Run) -> None:
     choice, holdout = run.choice, run.holdout
     assert choice is not None
@@ -212,6 +216,7 @@ def test_choice_and_holdout_have_their_intervals(run: Run) -> None:
     assert choice.holdout == holdout
 
 
+@pytest.mark.slow
 def test_the_winner_predicts(run: Run, faces: Path) -> None:
     files = sorted(faces.glob("train/images/*/normal.*"))[:2]
     predictor = run.predictor("cpu")
@@ -225,6 +230,7 @@ def test_the_winner_predicts(run: Run, faces: Path) -> None:
     assert [one["on"] for one in scores["groups"]] == ["repeats", "holdout"], "its page says for whom it works"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("as_json", [False, True])
 def test_a_notebook_shows_all_as_output_and_events_apart(
     run: Run, as_json: bool, monkeypatch: pytest.MonkeyPatch
@@ -245,17 +251,20 @@ def test_a_notebook_shows_all_as_output_and_events_apart(
     assert [line.partition(":")[0] for line in lines] == ["Nothing is left to do"]
 
 
+@pytest.mark.slow
 def test_a_run_is_opened_by_name_and_by_path(run: Run) -> None:
     assert open_run("one", run.path.parent) == open_run(run) == open_run(str(run.path)) == run
     with pytest.raises(CallError, match=r"There is no run 'two'.*Runs there: one\."):
         open_run("two", run.path.parent)
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_resumed_and_nothing_is_left_to_do(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_search(resume=run, space=widths) == run
     assert "Nothing is left to do: one has 2 trials, and 2 are wanted." in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_same_call_again_is_said_to_be_complete(
     run: Run, faces: Path, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -267,6 +276,7 @@ def test_the_same_call_again_is_said_to_be_complete(
         run_search(**SMALL, **FEW, **own, data=faces, space=widths, set={**TINY, "epochs": 2}, cache=cache)
 
 
+@pytest.mark.slow
 def test_the_connection_to_ray_stays_where_it_was_there_before(run: Run) -> None:
     import ray
 

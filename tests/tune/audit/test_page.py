@@ -63,6 +63,7 @@ def status(visit: Any) -> str:
     return str(visit.inner_text(".judging p"))
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_keys_judge_and_the_saved_file_is_read_back(
     visit: Any, findings: list[Finding], photos: pd.DataFrame, tmp_path: Path
@@ -101,6 +102,7 @@ def test_keys_judge_and_the_saved_file_is_read_back(
     assert judged.replace("accepted", "").replace("rejected", "") == proposed, "the page writes what Python writes"
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_a_card_that_is_judged_passes_the_focus_on(visit: Any) -> None:
     visit.keyboard.press("a")
@@ -108,8 +110,9 @@ def test_a_card_that_is_judged_passes_the_focus_on(visit: Any) -> None:
     assert visit.get_attribute(".finding button[value=accepted]", "aria-pressed") == "true"
 
 
+@pytest.mark.slow
 @pytest.mark.browser
-@pytest.mark.parametrize(("size", "dark"), [(PHONE, True), pytest.param(DESK, False, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(("size", "dark"), [(PHONE, True), (DESK, False)])
 def test_every_photo_is_shown_and_axe_finds_nothing_serious(page_file: Path, size: tuple[int, int], dark: bool) -> None:
     with opened(page_file, size, dark=dark) as page:
         page.keyboard.press("a")

@@ -93,6 +93,7 @@ def test_the_same_words_after_a_kill_make_one_comparison(
     assert table(run.path) == resumed.unbroken
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_same_words_go_on_with_what_is_missing(resumed: Resumed, few_faces: tuple[str, ...]) -> None:
     run, before, found = resumed.run, resumed.begun, resumed.after
@@ -134,6 +135,7 @@ def assert_the_variants_are_the_tables(run: ComparisonRun, variants: Events) -> 
             assert ("" if one[key] is None else f"{one[key]:.6f}") == row[column]
 
 
+@pytest.mark.slow
 def test_the_table_is_that_of_an_unbroken_comparison_and_of_the_answers(
     resumed: Resumed, few_faces: tuple[str, ...]
 ) -> None:
@@ -161,6 +163,7 @@ def extended(resumed: Resumed, few_faces: tuple[str, ...]) -> Path:
     return run
 
 
+@pytest.mark.slow
 def test_an_extended_comparison_keeps_what_is_done(resumed: Resumed, extended: Path) -> None:
     ended = {file.parent.name: file.read_bytes() for file in resumed.done}
     assert {name: (extended / "fits" / name / "result.json").read_bytes() for name in ended} == ended
@@ -175,6 +178,7 @@ def test_an_extended_comparison_keeps_what_is_done(resumed: Resumed, extended: P
     assert (again.name, again.resume) == (None, None)
 
 
+@pytest.mark.slow
 def test_nobody_who_is_tested_was_seen(resumed: Resumed) -> None:
     run = resumed.run.path
     faces = FaceDataset.load(run / "data", CacheOptions(run))

@@ -159,6 +159,7 @@ def test_a_picking_reading_that_fails_and_is_killed_later_still_says_why(run: Co
     assert one.fitted().message == f"Reading '{HERE}:FailsInTheMiddle' failed: KeyError: 'a defect of its own'"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_reading_that_finds_no_memory_is_tried_again(
     run: ComparisonRun, demo_cache: Path, monkeypatch: pytest.MonkeyPatch
@@ -211,6 +212,7 @@ def test_only_readings_that_pick_need_the_epochs_from_the_first_on(
     assert trained == [1, 2, 1, 2, 3], "begins again"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_an_added_reading_whose_training_is_interrupted_leaves_the_table_as_it_was(
     run: ComparisonRun, demo_cache: Path

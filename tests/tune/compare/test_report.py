@@ -216,6 +216,7 @@ def test_a_run_without_a_score_has_a_page(tmp_path: Path) -> None:
     assert not run.plot.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_a_browser_draws_it(page: Path, tmp_path: Path) -> None:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

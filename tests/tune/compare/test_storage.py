@@ -13,6 +13,7 @@ from tune.fitting.result import RESULT
 from tune.runs.folder import ComparisonRun
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_comparison_goes_on_from_its_storage(tmp_path: Path, few_faces: tuple[str, ...]) -> None:
     """One of its two fits is lost there as well, and trained again; the other one is not."""

@@ -46,6 +46,7 @@ def test_nodes_that_stay_are_not_among_those_that_leave() -> None:
     assert leaving_nodes() == set()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_placement_group_keeps_away_from_a_node_by_its_label(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leans: tune.search.actors and tune.fitting.pool, by `tune.runs.joined_ray.nodes_aside.elsewhere`.
@@ -55,7 +56,7 @@ def test_a_placement_group_keeps_away_from_a_node_by_its_label(monkeypatch: pyte
     import ray
 
     selector: dict[str, str] | None = None
-    monkeypatch.setattr(actors, "elsewhere", lambda: selector)
+    monkeypatch.setattr(actors, "elsewhere", lambda cpus, gpus: selector)
     asked, here = actors.Elsewhere([{"CPU": 1}]), ray.get_runtime_context().get_node_id()
     assert asked == actors.Elsewhere([{"CPU": 1}])
     for selector, is_placed in (

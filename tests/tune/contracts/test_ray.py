@@ -97,6 +97,7 @@ def test_a_suggestion_is_the_trials_config_when_the_scheduler_gets_the_trial(run
         )
 
 
+@pytest.mark.slow
 def test_no_more_trials_are_asked_for_than_may_run_at_a_time(run: tuple[Events, Path]) -> None:
     """Leans: the same seed gives the same study with --parallel 1: the sampler knows every earlier end when it is
     asked.
@@ -115,6 +116,7 @@ def test_no_more_trials_are_asked_for_than_may_run_at_a_time(run: tuple[Events, 
     assert most == PARALLEL
 
 
+@pytest.mark.slow
 def test_an_epoch_comes_to_stopper_scheduler_searcher_and_callback_in_this_order(run: tuple[Events, Path]) -> None:
     """Leans: tune.search.progress, which reads the study that the searcher has written by then.
 
@@ -130,6 +132,7 @@ def test_an_epoch_comes_to_stopper_scheduler_searcher_and_callback_in_this_order
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["full", "lags", "left"])
 def test_the_last_result_comes_to_the_searcher_only_as_the_trials_end(run: tuple[Events, Path], name: str) -> None:
     """Leans: StudySearch.on_trial_complete, which reports it to the study; _Stop, which leaves a trial by returning
@@ -149,6 +152,7 @@ def test_the_last_result_comes_to_the_searcher_only_as_the_trials_end(run: tuple
     assert last_end.details["epoch"] == last
 
 
+@pytest.mark.slow
 def test_the_study_knows_of_an_end_before_the_callback_is_called(run: tuple[Events, Path]) -> None:
     """Leans: tune.search.progress, whose on_trial_complete and on_trial_error write the leaderboard from the study.
 
@@ -160,6 +164,7 @@ def test_the_study_knows_of_an_end_before_the_callback_is_called(run: tuple[Even
         assert events.at("searcher.on_trial_complete", name) < events.at(hook, name)
 
 
+@pytest.mark.slow
 def test_the_stopper_is_given_the_config_and_whether_the_trial_is_done(run: tuple[Events, Path]) -> None:
     """Leans: tune.search.driver._Stop, which reads `result["config"]["recipe"]["epochs"]` and `result["done"]`.
 
@@ -172,6 +177,7 @@ def test_the_stopper_is_given_the_config_and_whether_the_trial_is_done(run: tupl
     assert sum(event.name == "stopper.stop_all" for event in events) > len(heard), "asked after every step"
 
 
+@pytest.mark.slow
 def test_the_scheduler_learns_of_an_error_with_its_text_before_the_searcher_does(run: tuple[Events, Path]) -> None:
     """Leans: _ReportsErrors and StudySearch.note_error (`trial.error_file`): the searcher itself gets no text.
 
@@ -185,6 +191,7 @@ def test_the_scheduler_learns_of_an_error_with_its_text_before_the_searcher_does
     assert events.index(last) < events.index(end) < events.at("callback.on_trial_error", "raises")
 
 
+@pytest.mark.slow
 def test_a_failure_is_retried_in_place_without_the_searcher(run: tuple[Events, Path]) -> None:
     """Leans: tune.search.driver (FailureConfig.max_failures): the same trial, the same folder;
     Progress.on_trial_recover; the scheduler gets the error, and then the trial as a new one, under the same id.
@@ -205,6 +212,7 @@ def test_a_failure_is_retried_in_place_without_the_searcher(run: tuple[Events, P
     assert len(events.of("raises", "scheduler.on_trial_error")) == contract_run.MAX_FAILURES + 1
 
 
+@pytest.mark.slow
 def test_a_retried_trial_counts_its_iterations_from_one(run: tuple[Events, Path]) -> None:
     """Leans: tune.search.schedulers, which go by `epoch` (FIDELITY), and StudySearch.on_trial_result, which passes over
     epochs it knows.
@@ -219,6 +227,7 @@ def test_a_retried_trial_counts_its_iterations_from_one(run: tuple[Events, Path]
     assert heard == [(1, 1), (1, 1), (2, 2)]
 
 
+@pytest.mark.slow
 def test_finished_ends_the_asking_and_not_what_runs(run: tuple[Events, Path]) -> None:
     """Leans: StudySearch.suggest where the search is closed, its space used up or broken.
 
@@ -233,6 +242,7 @@ def test_finished_ends_the_asking_and_not_what_runs(run: tuple[Events, Path]) ->
     assert names.count("searcher.suggest") == len(contract_run.ENDINGS)
 
 
+@pytest.mark.slow
 def test_reused_actors_keep_their_process_and_its_globals(run: tuple[Events, Path]) -> None:
     """Leans: tune.search.driver (reuse_actors=True, ten times as fast); tune.fitting.worker.run_fit sets threads again
     for each trial.
@@ -256,6 +266,7 @@ def test_reusing_actors_has_to_be_asked_for() -> None:
     assert not TuneConfig().reuse_actors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lags", "left", "full"])
 def test_a_trial_that_is_stopped_ends_by_system_exit_inside_report(run: tuple[Events, Path], name: str) -> None:
     """Leans: tune.search.trainable.follow: nothing may be left to do for an epoch once it is reported, `finally` runs,
@@ -267,6 +278,7 @@ def test_a_trial_that_is_stopped_ends_by_system_exit_inside_report(run: tuple[Ev
     assert (folder / f"{name}.ended").read_text() == "SystemExit"
 
 
+@pytest.mark.slow
 def test_ray_pickles_searcher_stopper_and_callbacks_and_saves_the_searcher_as_it_goes(run: tuple[Events, Path]) -> None:
     """Leans: __getstate__ of StudySearch, _Stop and Progress, which hold locks and a storage, and StudySearch.save,
     which writes a file.
@@ -278,6 +290,7 @@ def test_ray_pickles_searcher_stopper_and_callbacks_and_saves_the_searcher_as_it
     assert {"searcher.__getstate__", "stopper.__getstate__", "callback.__getstate__", "searcher.save"} <= names
 
 
+@pytest.mark.slow
 def test_the_controller_has_what_we_patch(run: tuple[Events, Path]) -> None:
     """Leans: tune.search.actors (reuse_started, deaths_for_memory), which uses private names of Ray.
 

@@ -51,6 +51,7 @@ def numbers(folder: Path) -> list[dict[str, Any]]:
     return [{**row, "seconds": None} for row in read_curve(folder)]
 
 
+@pytest.mark.slow
 def test_trial_repeat_and_comparison_give_the_same_curve(made: tuple[SearchRun, FaceDataset], demo_cache: Path) -> None:
     run, faces = made
     cache = CacheOptions(demo_cache, 1.0)
@@ -71,6 +72,7 @@ def test_trial_repeat_and_comparison_give_the_same_curve(made: tuple[SearchRun, 
     assert conditions[1:] == conditions[:1] * 2, "each records what its numbers depend on, also when it is done"
 
 
+@pytest.mark.slow
 def test_a_comparison_that_runs_out_of_memory_goes_on_in_micro_batches(
     made: tuple[SearchRun, FaceDataset], demo_cache: Path
 ) -> None:
@@ -85,6 +87,7 @@ def test_a_comparison_that_runs_out_of_memory_goes_on_in_micro_batches(
     assert segment["micro_batch"] == 16
 
 
+@pytest.mark.slow
 def test_a_comparison_that_found_no_memory_at_all_begins_with_whole_batches_where_there_is_more(
     made: tuple[SearchRun, FaceDataset], demo_cache: Path
 ) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
+
 from maskcls.data.dataset import FaceDataset
 from tests.commands import call
 from tests.tune.made_run import made_run
@@ -15,6 +17,7 @@ from tune.runs.folder import SearchRun
 __all__ = ["judged"]
 
 
+@pytest.mark.slow
 def test_a_report_and_two_searches_side_by_side(judged: tuple[SearchRun, FaceDataset], tmp_path: Path) -> None:
     run, faces = judged
     shutil.copytree(run.path, tmp_path / "other")

@@ -193,6 +193,7 @@ def test_confusion_and_calibration_are_counts() -> None:
     assert one.error[0] == pytest.approx(0.4)
 
 
+@pytest.mark.slow
 def test_a_column_of_the_peoples_table_groups_as_well(judged: tuple[SearchRun, FaceDataset], tmp_path: Path) -> None:
     run, faces = judged
     write_report(run, ReportOptions(faces.cache, group_by=("race", "age")), tmp_path / "by.html")
@@ -227,6 +228,7 @@ def test_further_columns_of_train_csv_group_too(judged: tuple[SearchRun, FaceDat
     assert (height.values == "not stated").sum() == 3
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_the_page_in_a_browser(judged: tuple[SearchRun, FaceDataset], tmp_path: Path) -> None:
     run, faces = judged
@@ -246,7 +248,7 @@ def test_the_page_in_a_browser(judged: tuple[SearchRun, FaceDataset], tmp_path: 
             page.keyboard.press("Tab")
             assert page.evaluate("document.activeElement.getAttribute('href')") == "#the-choice"
             page.keyboard.press("Enter")
-            assert page.url.endswith("#the-choice")
+            page.wait_for_url("**#the-choice")
             folded = page.locator("summary", has_text="holdout, as a table")
             folded.focus()
             page.keyboard.press("Enter")

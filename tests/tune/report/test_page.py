@@ -215,6 +215,7 @@ def test_the_choice_leads_the_page(chosen: SearchRun) -> None:
     assert f"<tr class=best><td>{place}</td><td>{winner}</td>" in text
 
 
+@pytest.mark.slow
 def test_the_finalists_have_a_table_and_a_figure(chosen: SearchRun) -> None:
     text, recorded = read(chosen), json.loads(chosen.record_file.read_text())["choice"]
     part = re.search(r"<h2[^>]*>The choice</h2>(.*?)</section>", text, re.DOTALL)
@@ -236,6 +237,7 @@ def test_the_finalists_have_a_table_and_a_figure(chosen: SearchRun) -> None:
     assert "the winner on the holdout, 95 %" in figure[0]
 
 
+@pytest.mark.slow
 def test_a_choice_that_was_not_confirmed_says_so(tmp_path: Path) -> None:
     made = made_run(tmp_path, 12)
     add_choice(made, Design(2, 1, RepeatBy.SEEDS), confirmed=False)

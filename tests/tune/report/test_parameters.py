@@ -13,6 +13,7 @@ from tune.report.parameters import importance, sections
 from tune.runs.study import records, trials_of
 
 
+@pytest.mark.slow
 def test_importance_names_what_the_formula_depends_on(tmp_path: Path) -> None:
     made = made_run(tmp_path, 60)
     found, note = importance(trials_of(made))

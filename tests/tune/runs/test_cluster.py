@@ -153,6 +153,7 @@ print("goes on")
     assert none_left(host)
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_does_not_wait_for_ray() -> None:
     driver = begun(f"""
 with cluster.starting(None):

@@ -34,6 +34,7 @@ def test_an_address_is_recorded_as_it_was_given() -> None:
             SearchOptions.model_validate({"space": "freezing", name: "s3://KEY:SECRET@bucket/faces"})
 
 
+@pytest.mark.slow
 def test_a_resume_on_another_machine_takes_the_photos_up_from_its_own_cache(
     s3: S3, tmp_path: Path, demo_faces: DemoFaces
 ) -> None:
@@ -55,6 +56,7 @@ def test_a_resume_on_another_machine_takes_the_photos_up_from_its_own_cache(
     assert all(file.is_relative_to(tmp_path / "cache of another machine") and file.exists() for file in files)
 
 
+@pytest.mark.slow
 def test_photos_for_training_alone_may_be_at_an_address_too(s3: S3, tmp_path: Path, demo_faces: DemoFaces) -> None:
     put(demo_faces(6, 2), Store(s3.address(f"{tmp_path.name}/extra")))
     words = ["--data", str(demo_faces(18, 1)), "--extra", s3.address(f"{tmp_path.name}/extra"), "--split-seed", "3"]

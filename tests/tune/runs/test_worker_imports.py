@@ -25,6 +25,7 @@ def test_a_module_or_a_package_of_the_name_shadows_ours(tmp_path: Path) -> None:
     assert not any(worker_imports.is_shadowed(package, ROOT) for package in worker_imports.PACKAGES)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_workers_pass_by_files_of_the_current_folder(tmp_path: Path, ray_cluster: str) -> None:
     for package in worker_imports.PACKAGES:

@@ -69,6 +69,7 @@ def repeats_of_preset(run: SearchRun) -> int:
     return 0 if choice["preset"]["trial"] in [one["trial"] for one in choice["finalists"]] else 2
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_events_come_in_the_documented_order(followed: tuple[SearchRun, Events, str]) -> None:
     run, found, err = followed
@@ -93,6 +94,7 @@ def test_the_events_come_in_the_documented_order(followed: tuple[SearchRun, Even
     assert "Run one: 3 trials of space freezing" in err, "people read stderr"
 
 
+@pytest.mark.slow
 def test_the_numbers_of_the_trials_are_the_leaderboards(followed: tuple[SearchRun, Events, str]) -> None:
     run, found, _ = followed
     known = {record.trial_id: record for record in records(run)}
@@ -117,6 +119,7 @@ def curves(found: Events) -> Iterator[tuple[str | None, str | None, list[tuple[A
         yield trial, fit, [tuple(one[key] for key in ("epoch", "f1", "best_f1", "loss", "seconds")) for one in own]
 
 
+@pytest.mark.slow
 def test_every_epoch_is_the_curves(followed: tuple[SearchRun, Events, str]) -> None:
     run, found, _ = followed
     last = of(found, "fit_begun")[-1]["fit"]
@@ -132,6 +135,7 @@ def test_every_epoch_is_the_curves(followed: tuple[SearchRun, Events, str]) -> N
     assert n >= 3 + 4 + 1
 
 
+@pytest.mark.slow
 def test_repeats_choice_and_holdout_are_the_records(followed: tuple[SearchRun, Events, str]) -> None:
     run, found, _ = followed
     repeats = of(found, "repeat_ended")

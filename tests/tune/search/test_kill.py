@@ -135,6 +135,7 @@ def test_ctrl_c_ends_a_search_cleanly_with_what_there_is(tmp_path: Path) -> None
     assert none_left(driver)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_second_ctrl_c_aborts(tmp_path: Path, ray_cluster: str) -> None:
     path = tmp_path / "one"

@@ -125,6 +125,7 @@ def test_the_same_seed_draws_the_same_in_a_used_up_space(tmp_path: Path) -> None
     assert records(first) == records(second)
 
 
+@pytest.mark.slow
 def test_a_repeat_is_replaced_by_the_samplers_next_suggestion(tmp_path: Path) -> None:
     """Asked of a study of Optuna's own, with the same samplers."""
     run, seed = new_run(tmp_path), 3

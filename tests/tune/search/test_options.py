@@ -124,6 +124,10 @@ def test_a_quota_of_time_bounds_the_cores(tmp_path: Path) -> None:
     assert machine.quota(tmp_path / "nowhere") is None
 
 
+def test_the_folder_of_runs_may_be_in_the_home() -> None:
+    assert SearchOptions(runs="~/runs").runs == Path.home() / "runs"
+
+
 def test_a_path_is_the_same_however_it_is_written(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     crooked = tmp_path / "sub" / ".." / "sub"

@@ -62,6 +62,7 @@ def test_another_trial_draws_otherwise_from_the_same_study() -> None:
     assert len({params["share"] for params in drawn}) == 3
 
 
+@pytest.mark.slow
 def test_a_fresh_process_draws_the_same() -> None:
     """Whatever Python's hashes are there."""
     paths = f"import sys; sys.path.insert(0, {str(ROOT)!r}); "

@@ -344,6 +344,7 @@ def optunas_own(trials: list[FrozenTrial], seed: int) -> dict[str, Any]:
     return trial.params
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_search_learns_says_so_and_shows_its_own_trials_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

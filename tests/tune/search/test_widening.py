@@ -190,6 +190,7 @@ def test_only_another_space_makes_a_copy(tmp_path: Path) -> None:
     assert len(records(run)) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_trial_is_taken_up_in_its_middle_under_a_wider_space(tmp_path: Path) -> None:
     run, plan = new_run(tmp_path), plan_of(NARROW, 4, scheduler="none")

@@ -93,6 +93,7 @@ def scored(
     return run, faces
 
 
+@pytest.mark.slow
 def test_uses_are_counted_over_all_runs_of_the_same_people(tmp_path: Path, demo_cache: Path, fit: Fit) -> None:
     first, _ = scored(tmp_path, demo_cache, "first", fit)
     assert holdout_note(first) == "The holdout has been used 1 time."

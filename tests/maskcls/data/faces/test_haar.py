@@ -28,6 +28,7 @@ def test_an_opencv_without_cascades_is_reported(tmp_path: Path, monkeypatch: pyt
     assert haar.why_not() == said
 
 
+@pytest.mark.slow
 @needs_real_faces
 @pytest.mark.skipif(bool(haar.why_not()), reason=haar.why_not())
 def test_real_faces_are_found_as_often_as_measured() -> None:

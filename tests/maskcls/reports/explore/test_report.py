@@ -258,6 +258,7 @@ def visit(out: Path) -> Iterator[Any]:
         yield page
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_a_browser_shows_every_picture_at_a_phones_and_a_desktops_width(visit: Any, facts: Facts) -> None:
     assert visit.evaluate("document.images.length") >= len(facts.photos) + 4  # all photos stand on sheets here

@@ -84,6 +84,7 @@ def test_user_and_password() -> None:
             Access("127.0.0.1", auth=wrong)
 
 
+@pytest.mark.slow
 def test_a_password_is_asked_for_by_the_browser(serving: Serving) -> None:
     with serving(Access("127.0.0.1", auth="ann:secret")) as client:
         refused = client.get("/")

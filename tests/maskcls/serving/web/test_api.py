@@ -116,6 +116,7 @@ def test_photos_are_answered_in_their_order_as_predict_answers_their_files(
             assert each["probability"] == max(each["probabilities"])
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_answered_as_for_files(
     serving: Serving, random_ensemble: Ensemble, photo_kinds: list[Path]
 ) -> None:

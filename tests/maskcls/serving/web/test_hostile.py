@@ -119,6 +119,7 @@ def request_of(rng: np.random.Generator, seeds: list[bytes]) -> dict[str, Any]:
     return request
 
 
+@pytest.mark.slow
 def test_hostile_requests_are_answered_and_none_with_a_servers_error(
     client: TestClient, drawn_face: bytes, seeds: list[bytes]
 ) -> None:

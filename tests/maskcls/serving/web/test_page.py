@@ -216,6 +216,7 @@ def visit(site: Site, browser: Any) -> Iterator[Visit]:
     window.close()
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_an_uploaded_photo_is_answered_as_predict_answers_it_and_is_kept_nowhere(
     site: Site, visit: Visit, random_bundle: RandomBundle
@@ -235,6 +236,7 @@ def test_an_uploaded_photo_is_answered_as_predict_answers_it_and_is_kept_nowhere
     assert visit.complaints == []
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_a_classifier_that_is_not_sure_names_no_answer(site: Site, visit: Visit) -> None:
     unsure = {"sure": False, "class": None, "mask": None, "gender": None, "age_group": None, "probability": 0.4}
@@ -247,6 +249,7 @@ def test_a_classifier_that_is_not_sure_names_no_answer(site: Site, visit: Visit)
     assert visit.page.evaluate("document.querySelectorAll('.tasks .best').length") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_the_camera_takes_a_photo_which_is_answered_as_predict_answers_it_and_goes_off(
     site: Site, visit: Visit, random_bundle: RandomBundle
@@ -270,6 +273,7 @@ def test_the_camera_takes_a_photo_which_is_answered_as_predict_answers_it_and_go
     assert visit.complaints == []
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_photos_are_dropped_pasted_and_chosen_among_examples(site: Site, visit: Visit) -> None:
     page, shown = visit.page, []
@@ -287,6 +291,7 @@ def test_photos_are_dropped_pasted_and_chosen_among_examples(site: Site, visit: 
     assert page.locator(".examples img").count() == len(EXAMPLES)
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_what_is_no_photo_is_said_in_the_pages_own_words_and_the_page_goes_on(
     site: Site, visit: Visit, tmp_path: Path
@@ -308,6 +313,7 @@ def test_what_is_no_photo_is_said_in_the_pages_own_words_and_the_page_goes_on(
     assert visit.page.inner_text(".status") == ""
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_no_face_and_two_faces_get_a_word(site: Site, visit: Visit, tmp_path: Path) -> None:
     face = cv2.resize(cv2.imread(str(site.photo)), (240, 320))
@@ -325,6 +331,7 @@ def test_no_face_and_two_faces_get_a_word(site: Site, visit: Visit, tmp_path: Pa
     visit.page.wait_for_selector(".note:has-text('2 faces were found. The photo was cut to the largest one')")
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_the_page_speaks_korean_too(site: Site, visit: Visit) -> None:
     page = visit.page
@@ -353,6 +360,7 @@ def test_the_page_speaks_korean_too(site: Site, visit: Visit) -> None:
     assert page.is_visible("text=Most likely")
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_the_keyboard_is_enough(visit: Visit) -> None:
     page, seen = visit.page, []
@@ -381,6 +389,7 @@ def test_the_keyboard_is_enough(visit: Visit) -> None:
     visit.until("document.querySelector('#evidence').hidden")
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.parametrize(
     ("scheme", "size"),
@@ -407,6 +416,7 @@ def test_axe_finds_nothing_serious_and_nobody_need_scroll_sideways(
     window.close()
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_command_without_a_traceback(site: Site) -> None:
     """The last test of the site, which it ends."""
     site.process.send_signal(signal.SIGINT)
