@@ -68,8 +68,8 @@ class Commands(CommandGroup):
 app = new_app(group=Commands, add_completion=True)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(context: typer.Context, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:  # otherwise the shell wants a word completed
         try:
             typer.echo(f"maskcls {version('maskcls')}")
         except PackageNotFoundError:

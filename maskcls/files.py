@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import shlex
 import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -198,12 +199,13 @@ class FileKind:
     expected: str
     """What such a file holds, as in `a recipe: a JSON object`."""
     remedy: str
-    """What to do about a damaged one, as sentences; {file} and {folder} stand for the file and its folder."""
+    """What to do about a damaged one, as sentences; {file} stands for the file, {folder} for its folder as a word of a
+    command."""
     most_bytes: int = MOST_BYTES
 
     def error(self, file: Path, what: str, kind: type[Damaged] = Damaged) -> Damaged:
         """Return the error that a file is not as it should be; `what` says why."""
-        remedy = self.remedy.replace("{file}", shown(file)).replace("{folder}", shown(file.parent))
+        remedy = self.remedy.replace("{file}", shown(file)).replace("{folder}", shlex.quote(shown(file.parent)))
         why = _short(" ".join(what.split())).rstrip(".")
         return kind(f"{shown(file)} can't be read: {why}. Expected {self.expected}. {remedy}")
 

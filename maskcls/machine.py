@@ -99,6 +99,18 @@ def memory_kills(cgroups: Path = _CGROUPS, proc: Path = _PROC) -> int:
     return next((count for count in counts if count is not None), 0)
 
 
+def process_space() -> str:
+    """Return what a process's number is unique in: this system since its start, and the namespace of a container.
+
+    "" where the system does not say.
+    """
+    try:
+        boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {(_PROC / 'self/ns/pid').readlink()}"
+    except OSError:
+        return ""
+
+
 def _first_number(folder: Path, names: tuple[str, ...]) -> int | None:
     return next((number for name in names if (number := _number_in(folder / name)) is not None), None)
 

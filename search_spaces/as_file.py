@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import random
+import re
 import sys
 import textwrap
 from ast import literal_eval
@@ -67,7 +68,7 @@ def name_or_file(space: str | PathLike[str] | Space | SuggestFunction, folder: P
     own = _file_of(space)
     if own is not None and _draws_the_same(own, digest):
         return str(own)
-    file = folder / f"{space.name}.py"
+    file = folder / f"{re.sub(r'[^A-Za-z0-9]+', '_', space.name)[:60]}.py"  # a name may be any text
     source = _source(space)
     if source is not None:
         file.write_text(source)

@@ -78,13 +78,14 @@ def with_config_file(main: Callable[..., Any]) -> Callable[..., Any]:
     def configured(**arguments: Any) -> Any:
         context = arguments[context_name]
         call = _call(context)
-        if call.save is not None:
-            _save(call.save, _stated_values(context, options), module_of(main))
+        is_saved = call.save is not None and _save(call.save, _stated_values(context, options), module_of(main))
         own = {name: value for name, value in arguments.items() if name in parameters}
-        _refuse_addresses(own, options)
         try:
+            _refuse_addresses(own, options)
             return main(**own)
         except CallError as error:
+            if call.save is not None and is_saved:  # the corrected call is to be saved in its place
+                call.save.unlink(missing_ok=True)
             if call.config is not None:
                 error.args = (f"{error} {_origin(str(error), call.config, call.values)}",)
             raise
@@ -282,8 +283,11 @@ def write_config(file: Path, values: Mapping[str, Any], module: str) -> None:
         stream.write(config_text(values, module).encode(errors="surrogateescape"))
 
 
-def _save(file: Path, values: Mapping[str, Any], module: str) -> None:
-    """Write the options into a new file. Raises CallError where the file is there already and says something else."""
+def _save(file: Path, values: Mapping[str, Any], module: str) -> bool:
+    """Write the options into a new file; returns whether it is new.
+
+    Raises CallError where the file is there already and says something else.
+    """
     if not file.parent.is_dir():
         raise CallError(f"--save-config {file}: there is no folder {file.parent}. Make it, or name another file.")
     if file.exists():
@@ -295,8 +299,9 @@ def _save(file: Path, values: Mapping[str, Any], module: str) -> None:
             raise CallError(
                 f"--save-config {file}: it exists already and holds something else. Name another file, or remove it."
             )
-        return
+        return False
     write_config(file, values, module)
+    return True
 
 
 def _stated_values(context: typer.Context, options: Sequence[Option]) -> dict[str, Any]:

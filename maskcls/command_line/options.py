@@ -62,6 +62,9 @@ def module_of(main: Callable[..., Any]) -> str:
 
 
 def stated(context: typer.Context) -> set[str]:
-    """Return the parameters that this call states, on the command line or by --config; the others have defaults."""
+    """Return the parameters that this call states, on the command line or by --config.
+
+    The others have defaults, or come from the environment, where a password is.
+    """
     sources = {name: context.get_parameter_source(name) for name in context.params}
-    return {name for name, source in sources.items() if source is not None and source.name != "DEFAULT"}
+    return {name for name, source in sources.items() if source and source.name not in ("DEFAULT", "ENVIRONMENT")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -90,20 +91,21 @@ def tau_of(bundle: Bundle) -> float:
     return bundle.decision.tau if bundle.decision else 0.0
 
 
+def _adding(bundle: Bundle) -> str:
+    return f"maskcls export --run RUN --bundle {shlex.quote(str(bundle.folder))} --onnx"
+
+
 def _content_of(bundle: Bundle, *, int8: bool) -> bytes:
     entry: Mapping[str, Any] | None = bundle.manifest.get(ENTRY)
     if not entry:
-        raise CallError(
-            f"{bundle.folder} has no ONNX graph. Add one where torch is installed: "
-            f"maskcls export --run RUN --bundle {bundle.folder} --onnx"
-        )
+        raise CallError(f"{bundle.folder} has no ONNX graph. Add one where torch is installed: {_adding(bundle)}")
     if not isinstance(entry, dict) or not {"temperature", "file", "bytes", "sha256"} <= entry.keys():
         raise DataError(f"What {bundle.folder} says of its ONNX graph is damaged. Add the graph again.")
     if (entry["temperature"], entry.get("tau", 0.0)) != (bundle.temperature, tau_of(bundle)):
         differs = "temperature" if entry["temperature"] != bundle.temperature else "decision rule"
         raise DataError(
             f"The ONNX graph of {bundle.folder} has another {differs} than the bundle. Add the graph again: "
-            f"maskcls export --run RUN --bundle {bundle.folder} --onnx"
+            f"{_adding(bundle)}"
         )
     if int8 and not entry.get(INT8):
         raise CallError(

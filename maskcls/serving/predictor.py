@@ -339,8 +339,9 @@ def check_readable(bad: Mapping[int, str], total: int) -> None:
 
 
 def _is_one(photos: object) -> bool:
-    """Whether this is a photo, and no list of photos."""
-    return isinstance(photos, str | Path | bytes) or not hasattr(photos, "__iter__") or getattr(photos, "ndim", 0) == 3
+    """Whether this is a photo, and no list of photos. An array of two dimensions is one without colours."""
+    has_edges = getattr(photos, "ndim", 0) in (2, 3)
+    return isinstance(photos, str | Path | bytes) or not hasattr(photos, "__iter__") or has_edges
 
 
 def _as_list(photos: Photo | Sequence[Photo]) -> list[Photo]:

@@ -16,6 +16,8 @@ OBJECT_STORES = ("s3", "gcs", "abfs")
 """File systems of pyarrow on which a file appears when it is whole, and not before."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _EXPECTED = "Expected a folder, or an address such as s3://bucket/runs, gs://bucket/runs or file:///mnt/runs"
+_SECRET = re.compile(r"key|secret|password|token|^sig", re.IGNORECASE)
+"""In the name of an option of an address that is nobody's business."""
 _S3_OPTIONS = ("region", "scheme", "endpoint_override")
 _CONNECT_S = 2.0
 _SILENT_S, _SILENT_AT_START_S = 20.0, 3.0
@@ -34,10 +36,12 @@ def checked(given: str, option: str = "--storage") -> str | None:
             raise CallError(f"{option} is empty. {_EXPECTED}.")
         return str(Path(given).expanduser().resolve())
     parts = urlsplit(given)
-    if "@" in parts.netloc and parts.scheme == "s3":
+    is_key = parts.password is not None or ("@" in parts.netloc and parts.scheme == "s3")
+    if is_key or any(_SECRET.search(name) for name, _ in parse_qsl(parts.query, keep_blank_values=True)):
+        names = " (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)" if parts.scheme == "s3" else ""
         raise CallError(
             f"{option} has a key in its address, which the run's record would show to everybody who reads it. Leave it "
-            "out, and give it by the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), a profile or a role."
+            f"out, and give it by the environment{names}, a profile or a role."
         )
     if parts.scheme == "s3":
         for name, _ in parse_qsl(parts.query):
@@ -60,6 +64,10 @@ def opened(address: str, *, at_start: bool = False) -> tuple[Any, str]:
 
     if address.startswith("s3://"):
         return _s3(address, _SILENT_AT_START_S if at_start else _SILENT_S)
+    if address.startswith(("gs://", "gcs://")) and "retry_limit_seconds" not in address:
+        # Google's client would try for a quarter of an hour by itself; the caller tries for as long as it should.
+        silent_s = _SILENT_AT_START_S if at_start else _SILENT_S
+        address += f"{'&' if '?' in address else '?'}retry_limit_seconds={silent_s:g}"
     try:
         system, path = FileSystem.from_uri(address)
     except ArrowInvalid as error:

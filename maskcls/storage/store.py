@@ -27,7 +27,8 @@ _PART = 16 << 20
 _REFUSED = re.compile(
     r"ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|INVALID_SIGNATURE|EXPIRED|ExpiredToken|"
     r"INVALID_CLIENT_TOKEN|UNRECOGNIZED_CLIENT|MISSING_AUTHENTICATION|TokenRefresh|InvalidToken|HTTP status 40[13]|"
-    r"invalid_grant|Permission denied",
+    r"invalid_grant|Permission denied|PERMISSION_DENIED|UNAUTHENTICATED|AuthenticationFailed|"
+    r"Authorization\w*(Failure|Mismatch)"
 )
 _NO_BUCKET = re.compile(r"NO_SUCH_BUCKET|NoSuchBucket")
 _T = TypeVar("_T")

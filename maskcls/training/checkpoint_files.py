@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from fnmatch import fnmatch
 from pathlib import Path
 from zlib import crc32
 
@@ -31,6 +32,11 @@ def best_name(epoch: int | str) -> str:
 def files_of(folder: Path) -> list[Path]:
     """Return the files of the folder's checkpoint: what an export or a further epoch needs."""
     return [file for file in (folder / STATE_FILE, *sorted(folder.glob(best_name("*")))) if file.exists()]
+
+
+def is_of_checkpoint(name: str) -> bool:
+    """Return whether a file of this name, or path, is one of `files_of`."""
+    return Path(name).name == STATE_FILE or fnmatch(Path(name).name, best_name("*"))
 
 
 def has_weights(folder: Path) -> bool:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from maskcls import cli, evaluate, predict
+from maskcls import evaluate, predict
 from maskcls.serving.people import person_hash
+from tests.commands import call
 
 RandomBundle = Callable[[str], Path]
 MakeContest = Callable[..., Path]
@@ -19,12 +20,11 @@ FACES = Path(__file__).parents[3] / "shared/faces"
 
 
 def command(main: Callable[..., None], *arguments: object) -> int:
-    """Run `python -m maskcls.<command>` in this process; returns its exit status."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["maskcls", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.run(main)
-    return int(ended.value.code or 0)
+    """Run `python -m maskcls.<command>` in this process; returns its exit status. What it says is printed here."""
+    said = call(main, *arguments)
+    print(said.out, end="")
+    print(said.err, end="", file=sys.stderr)
+    return said.status
 
 
 def shown(row: str, text: str) -> list[str]:

@@ -13,9 +13,10 @@ import cv2
 import numpy as np
 import pytest
 
-from maskcls import cli, predict
+from maskcls import predict
 from maskcls.data.decoding.decode import decode
 from maskcls.serving.predicting.unfinished import Block, Unfinished
+from tests.commands import call
 from tests.conftest import DemoFaces
 
 RandomBundle = Callable[[str], Path]
@@ -23,12 +24,11 @@ NAMES = ("b2.jpg", "a1.jpg", "c3.jpg", "0d.jpg")
 
 
 def command(*arguments: object) -> int:
-    """`python -m maskcls.predict` in this process -> its exit status."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["maskcls.predict", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.run(predict.main)
-    return int(ended.value.code or 0)
+    """`python -m maskcls.predict` in this process -> its exit status; what it says is printed here."""
+    said = call(predict.main, *arguments)
+    print(said.out, end="")
+    print(said.err, end="", file=sys.stderr)
+    return said.status
 
 
 @pytest.fixture

@@ -65,9 +65,7 @@ def test_explore_counts_gaps_and_draws_the_ages_that_are_known(table: Path) -> N
     assert facts.rows == f"of {len(facts.photos)} photos in photos.csv"
 
 
-def test_predict_and_evaluate_take_the_table(
-    table: Path, random_bundle: Callable[[str], Path], tmp_path: Path, caplog: Any
-) -> None:
+def test_predict_and_evaluate_take_the_table(table: Path, random_bundle: Callable[[str], Path], tmp_path: Path) -> None:
     out = tmp_path / "answers.csv"
     bundle = random_bundle("single")
     assert call(predict.main, "--bundle", bundle, "--images", table, "--out", out, "--device", "cpu").status == 0
@@ -77,5 +75,5 @@ def test_predict_and_evaluate_take_the_table(
     done = call(evaluate.main, "--bundle", bundle, "--data", table, "--device", "cpu")
     assert done.status == 0, done.err
     scored = int((read_photos(table)["label"] != UNKNOWN).sum())
-    assert f"{len(rows) - scored} of {len(rows)} photos lack a label, and are not scored." in caplog.text
+    assert f"{len(rows) - scored} of {len(rows)} photos lack a label, and are not scored." in done.err
     assert f" {scored} │" in done.out

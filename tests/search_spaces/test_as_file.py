@@ -70,6 +70,13 @@ def test_a_function_is_a_space_of_its_name(tmp_path: Path) -> None:
     assert (space.name, space.question) == ("widths", "How wide?")
 
 
+@pytest.mark.parametrize("name", ["my space", "a/b", "größe", "../x", "w" * 300])
+def test_a_space_may_have_any_name(name: str, tmp_path: Path) -> None:
+    file = name_or_file(Space(name, "How wide?", widths), tmp_path)
+    assert Path(file).parent == tmp_path
+    assert get(file).name == name
+
+
 @pytest.mark.parametrize(
     "function",
     [

@@ -43,9 +43,9 @@ def test_a_spaces_draws_are_known_to_it_and_to_every_wider_space(name: str, scal
     wider = [other for other in search_spaces.names() if names <= set(search_spaces.get(other).parameters(setting))]
     into = INTO[name] if scale in STRENGTHS or name != "augmentation" else ()
     assert sorted(wider) == sorted((name, *into))
+    plans = {other: plan_of(other, scale) for other in wider}
     for params, recipe in drawn(space, setting, N_DRAWS):
-        for other in wider:
-            plan = plan_of(other, scale)
+        for other, plan in plans.items():
             found = place_recipe(plan, recipe)
             assert found.point is not None, (other, params, found.differs)
             assert differing_keys(Recipe.model_validate(plan.recipe(found.point.overrides)), recipe) == ()

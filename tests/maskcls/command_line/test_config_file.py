@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import shutil
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -223,8 +224,10 @@ def test_a_plan_is_made_of_a_file(file: Path) -> None:
 
 def test_what_a_call_states_is_saved_and_nothing_else(file: Path) -> None:
     file.write_text('space = "freezing"\ntrials = 12\nset = ["head=linear"]\n')
-    words = ("--plan", "--scale", "cpu", "--set", "head=mlp", "--set", 'a="b"', "--data", "faces", "--seed", 0)
-    call(search.main, "--config", file, "--save-config", "saved.toml", *words)
+    words = ("--plan", "--scale", "cpu", "--set", "head=mlp", "--set", 'loss="focal"', "--data", "faces", "--seed", 0)
+    Path("faces").mkdir()
+    said = call(search.main, "--config", file, "--save-config", "saved.toml", *words)
+    assert "faces is empty" in said.err, "it is the data that is wrong, not the call"
     saved = Path("saved.toml")
     assert tomllib.loads(saved.read_text()) == {
         "space": "freezing",
@@ -232,18 +235,36 @@ def test_what_a_call_states_is_saved_and_nothing_else(file: Path) -> None:
         "trials": 12,
         "scale": "cpu",
         "seed": 0,
-        "set": ["head=mlp", 'a="b"'],
+        "set": ["head=mlp", 'loss="focal"'],
         "plan": True,
     }
     assert saved.read_text().startswith("# Options of tune.search, for its --config.\nspace = ")
 
 
+def test_what_the_environment_states_is_not_saved(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A password is given there so that others cannot see it."""
+    monkeypatch.setenv("MASKCLS_AUTH", "user:secret")
+    Path("b").mkdir()
+    said = call(serve.main, "--bundle", "b", "--port", 8123, "--save-config", file)
+    assert "b is no bundle" in said.err
+    assert tomllib.loads(file.read_text()) == {"bundle": "b", "port": 8123}
+
+
 def test_the_command_goes_on_after_its_options_are_saved(file: Path) -> None:
     for _ in range(2):  # again: the file is there, and is equal
-        said = call(demo.main, "--persons", 0, "--out", "drawn", "--save-config", file)
-        assert "persons" in said.err
-        assert tomllib.loads(file.read_text()) == {"out": "drawn", "persons": 0}
+        assert call(demo.main, "--persons", 6, "--out", "drawn", "--save-config", file).status == 0
+        assert tomllib.loads(file.read_text()) == {"out": "drawn", "persons": 6}
+        shutil.rmtree("drawn")
     assert [left.name for left in Path().iterdir()] == ["f.toml"]
+
+
+def test_what_a_refused_call_states_is_not_kept(file: Path) -> None:
+    said = call(search.main, "--space", "freezig", "--save-config", file)
+    assert (said.status, "Did you mean freezing?" in said.err) == (2, True)
+    assert not file.exists()
+    file.write_text('space = "freezig"\n')
+    assert call(search.main, "--space", "freezig", "--save-config", file).status == 2
+    assert file.exists(), "it was there before"
 
 
 @pytest.mark.parametrize("there", ["persons = 4\n", "no TOML\n"])

@@ -202,6 +202,11 @@ def test_all_bad_photos_are_named_in_one_message(predictor: Predictor, photo_kin
     assert f"{text} is not an image that can be decoded" in str(caught.value)
 
 
+def test_an_array_without_colours_is_one_photo(predictor: Predictor) -> None:
+    with pytest.raises(DataError, match=r"^1 of 1 photos cannot be read"):
+        predictor.predict(np.zeros((40, 30), np.uint8))
+
+
 def test_a_long_list_of_bad_photos_is_cut(predictor: Predictor, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"and 5 more\.$"):
         predictor.probabilities([tmp_path / f"{i}.jpg" for i in range(25)])
@@ -278,6 +283,7 @@ def weighted_mean(ensemble: Ensemble, answers_of: Callable[[Path], np.ndarray]) 
 
 
 class TestEnsemble:
+    @pytest.mark.slow
     def test_its_answer_is_the_weighted_mean_of_its_classifiers_probabilities(
         self, random_ensemble: Ensemble, photo_kinds: list[Path]
     ) -> None:

@@ -112,6 +112,7 @@ def test_nobody_at_the_address_is_one_message(s3: S3) -> None:
             store.read("a")
 
 
+@pytest.mark.slow
 def test_a_server_that_says_nothing_is_out_of_reach(s3: S3) -> None:
     with s3.failing("silent"), pytest.raises(OutOfReach, match="is out of reach"):
         Store(s3.address("silent")).trying(0, at_start=True).read("a")
@@ -136,12 +137,16 @@ def test_what_lies_above_the_place_is_left_alone(tmp_path: Path) -> None:
     [
         ("", "--storage is empty. Expected a folder, or an address such as s3://bucket/runs"),
         ("s3://KEY:SECRET@bucket/runs", "--storage has a key in its address"),
+        ("s3://bucket/runs?secret_key=SECRET", "--storage has a key in its address"),
+        ("abfs://:KEY@account.dfs.core.windows.net/runs", "--storage has a key in its address"),
+        ("abfs://runs@account.dfs.core.windows.net/a?sig=SECRET", "--storage has a key in its address"),
         ("s3://bucket/runs?endpoint=here", "there is no option endpoint. Expected region, scheme, endpoint_override."),
     ],
 )
 def test_wrong_addresses_are_refused(given: str, said: str) -> None:
-    with pytest.raises(CallError, match=re.escape(said)):
+    with pytest.raises(CallError, match=re.escape(said)) as refused:
         checked(given)
+    assert not re.search("SECRET|:KEY", str(refused.value).replace("AWS_SECRET_ACCESS_KEY", ""))
 
 
 def test_an_address_of_another_kind_is_refused() -> None:
@@ -154,3 +159,4 @@ def test_a_folder_is_an_absolute_path_and_none_is_no_storage(tmp_path: Path, mon
     assert checked("runs") == str(tmp_path / "runs")
     assert checked("none") is None
     assert checked("gs://bucket/runs") == "gs://bucket/runs"
+    assert checked("abfs://runs@account.dfs.core.windows.net/a") == "abfs://runs@account.dfs.core.windows.net/a"

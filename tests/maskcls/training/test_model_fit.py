@@ -43,10 +43,7 @@ def one_thread() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=[] if name in ("average", "cutmix", "own_values") else pytest.mark.soak)
-        for name in CHOICES
-    ],
+    [pytest.param(name, marks=[] if name == "average" else pytest.mark.slow) for name in CHOICES],
 )
 def test_killed_and_resumed_it_goes_on_to_the_bit(name: str, tmp_path: Path) -> None:
     unbroken, killed, resumed = (Fit(CHOICES[name], data()) for _ in range(3))

@@ -19,7 +19,13 @@ FEW, MANY = 10, 2000
 """Requests that are drawn for each operation, beside those that cover the schema's bounds and all methods."""
 
 
-@pytest.mark.parametrize("drawn", [FEW, pytest.param(MANY, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])])
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        pytest.param(FEW, marks=pytest.mark.slow),
+        pytest.param(MANY, marks=[pytest.mark.soak, pytest.mark.timeout(3600)]),
+    ],
+)
 def test_the_service_answers_as_its_openapi_says(predictor: Predictor, drawn: int) -> None:
     app = build_app(predictor, Limits(), Access("127.0.0.1", ["testserver"]))
     schema = schemathesis.openapi.from_asgi("/openapi.json", app)
