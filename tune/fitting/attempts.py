@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -142,13 +142,30 @@ def exit_if_superseded(folder: Path) -> None:
     goes on and may still see the run's folder.
     """
     if _is_superseded(folder):
-        log.error("Another worker has taken over the fit in %s, so this one ends.", folder)
-        os._exit(1)
+        _exit(folder)
+
+
+def exit_if_followed(folder: Path, noted: Mapping[str, object]) -> None:
+    """The same by a note of the fit that lies elsewhere, as in the run's storage; {} where there is none.
+
+    To be called when this process's own note is known to have been put there.
+    """
+    if folder in _ours and _is_anothers(noted.get("worker", "")):
+        _exit(folder)
+
+
+def _exit(folder: Path) -> None:
+    log.error("Another worker has taken over the fit in %s, so this one ends.", folder)
+    os._exit(1)
 
 
 def _is_superseded(folder: Path) -> bool:
     attempt = Attempt.read(folder) if folder in _ours else None
-    return attempt is not None and attempt.worker not in ("", _ME)
+    return attempt is not None and _is_anothers(attempt.worker)
+
+
+def _is_anothers(worker: object) -> bool:
+    return worker not in ("", _ME)
 
 
 def note_micro_batch(folder: Path, micro_batch: int) -> None:

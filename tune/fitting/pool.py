@@ -15,10 +15,12 @@ from __future__ import annotations
 import functools
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from maskcls.errors import OutOfReach, RunError
@@ -28,9 +30,9 @@ from tune.fitting.curve import CURVE, read_curve
 from tune.fitting.failures import ENDED_NOTE, ERROR, IN_A_ROW, explain, state_of, stopped_by_the_machine, write_error
 from tune.fitting.node_watch import NodeWatch
 from tune.fitting.progress import FitProgress
-from tune.fitting.request import FitRequest, Work
+from tune.fitting.request import FitRequest, Row, Work
 from tune.fitting.result import FitResult, write_result
-from tune.fitting.stored import folder_of, run_and_report_stored
+from tune.fitting.stored import drop_weights, folder_of, run_and_report_stored
 from tune.fitting.worker import FitOutcome
 from tune.runs import cluster
 from tune.runs.joined_ray import gpu_types
@@ -42,6 +44,10 @@ from tune.states import FIDELITY, TrialState
 MAX_RETRIES = 2
 """After a worker's or a node's death, for want of memory or not; an error in code is not retried."""
 _LOOK_S = 0.5
+_PEEK_S = 5.0
+"""How often the storage is asked for the curves of fits at work."""
+_ELSEWHERE = ".elsewhere"
+"""In a fit's folder on the driver's disk, while the fit is at work: its curve as the storage has it."""
 _HOPELESS = 3
 """After so many different recipes have failed and no fit has an epoch, the cause is not in a recipe."""
 _CANCEL_S = 15
@@ -110,7 +116,9 @@ def run_fits(
         driver = _Driver(work, parallel, progress, on_end, wanted, nodes, why_skip)
         reason = driver.run(waiting, asked, None if budget_s is None else time.monotonic() + budget_s, grace_s)
     left = len(to_do(wanted, is_done))
-    return Outcome(reason if left > driver.failed else Reason.FINISHED, left, asked.signal_number)
+    if asked.is_set():  # be it after the last fit's end: what follows the fits is not to begin
+        return Outcome(Reason.INTERRUPTED, left, asked.signal_number)
+    return Outcome(reason if left > driver.failed else Reason.FINISHED, left)
 
 
 def work_on(request: FitRequest, work: Work, store: Store | None = None) -> FitOutcome:
@@ -127,9 +135,11 @@ def work_on(request: FitRequest, work: Work, store: Store | None = None) -> FitO
         write_result(request, outcome)
     if store is not None and outcome.state != TrialState.MACHINE_FAILED:
         try:
-            folder_of(store, request.run, request.folder).send(deletes=True)
+            kept = folder_of(store, request.run, request.folder)
+            kept.send(deletes=True)
         except OutOfReach as error:
             return replace(outcome, state=TrialState.MACHINE_FAILED, message=str(error))
+        drop_weights(request, kept)
     return outcome
 
 
@@ -146,10 +156,15 @@ def _without_worker(request: FitRequest, error: BaseException) -> FitOutcome:
     return ended
 
 
-def _changed(request: FitRequest) -> tuple[int, int]:
-    """Return when a fit's curve was last written, in nanoseconds, and its bytes; zeros where there is none."""
+def _curve_of(request: FitRequest) -> list[Row]:
+    """Return a fit's epochs so far, also of one on a node with another disk, as far as the storage was looked at."""
+    return max(read_curve(request.folder), read_curve(request.folder / _ELSEWHERE), key=len)
+
+
+def _changed(folder: Path) -> tuple[int, int]:
+    """Return when the curve in a folder was last written, in nanoseconds, and its bytes; zeros where there is none."""
     try:
-        status = (request.folder / CURVE).stat()
+        status = (folder / CURVE).stat()
     except OSError:
         return 0, 0
     return status.st_mtime_ns, status.st_size
@@ -178,8 +193,9 @@ class _Driver:
         self._queue: list[FitRequest] = []
         self._flying: dict[Any, FitRequest] = {}
         """The fits at work, by Ray's reference to their outcome."""
-        self._looked_at: dict[str, tuple[int, int]] = {}
-        """By the fit's id, what its curve's `_changed` was when it was last read."""
+        self._looked_at: dict[str, tuple[tuple[int, int], ...]] = {}
+        """By the fit's id, what its curve's `_changed` was when it was last read, here and as the storage had it."""
+        self._peek_from = 0.0
         self._epochs: dict[str, int] = {}
         """Of each fit at work, by its id: the epochs that it had when it was submitted."""
         self._broken: set[str] = set()
@@ -221,7 +237,7 @@ class _Driver:
         One whose last epoch is done by now has only its result to write, and is waited for in any case.
         """
         for request in self._flying.values():
-            curve, epochs = read_curve(request.folder), int(request.recipe["epochs"])
+            curve, epochs = _curve_of(request), int(request.recipe["epochs"])
             done, took_s = (curve[-1][FIDELITY], curve[-1]["seconds"]) if curve else (0, math.inf)
             if done == epochs > self._epochs[request.trial_id]:  # one that is done again has its curve from the start
                 return True
@@ -231,11 +247,23 @@ class _Driver:
 
     def _look(self) -> None:
         """Note the epochs of the fits at work. A curve is read only where it has changed since: that takes time."""
+        self._peek()
         for request in self._flying.values():
-            changed = _changed(request)
+            changed = _changed(request.folder), _changed(request.folder / _ELSEWHERE)
             if changed != self._looked_at.get(request.trial_id):
                 self._looked_at[request.trial_id] = changed
-                self._progress.look({request.trial_id: read_curve(request.folder)})
+                self._progress.look({request.trial_id: _curve_of(request)})
+
+    def _peek(self) -> None:
+        """Bring the curves of the fits at work from the storage, every few seconds, as far as it answers."""
+        began = time.monotonic()
+        if self._sender is None or began < self._peek_from:
+            return
+        for request in self._flying.values():
+            if not self._sender.peek(request.folder, CURVE, request.folder / _ELSEWHERE):
+                break
+        now = time.monotonic()
+        self._peek_from = now + max(_PEEK_S, _PEEK_S * (now - began))  # a sixth of the time at most
 
     def _start_or_skip(self, request: FitRequest) -> None:
         if why := self._why_skip(request) if self._why_skip else "":
@@ -249,8 +277,11 @@ class _Driver:
         self._progress.begin(request, read_curve(request.folder))
 
     def _submit(self, request: FitRequest) -> None:
+        shutil.rmtree(request.folder / _ELSEWHERE, ignore_errors=True)  # of an earlier driver
         share = {"num_cpus": request.cpus, "num_gpus": request.gpus, "resources": gpu_types.asked(request.gpus)}
-        remote = self._ray.remote(**share, label_selector=elsewhere(), max_retries=MAX_RETRIES)(work_on)
+        remote = self._ray.remote(
+            **share, label_selector=elsewhere(request.cpus, request.gpus), max_retries=MAX_RETRIES
+        )(work_on)
         store = self._sender.store if self._sender else None
         self._epochs[request.trial_id] = len(read_curve(request.folder))
         self._flying[remote.remote(request, self._work, store)] = request
@@ -289,6 +320,7 @@ class _Driver:
             self._submit(request)  # it goes on: in smaller micro-batches, or after its last epoch
             return
         ended, is_lost = found
+        shutil.rmtree(request.folder / _ELSEWHERE, ignore_errors=True)  # the whole curve has come
         if ended.state == TrialState.DISK_FULL and self._nodes.is_full(ended.node, request.run):
             ended = replace(ended, state=TrialState.MACHINE_FAILED)
         if ended.state == TrialState.DISK_FULL:

@@ -11,26 +11,29 @@ from pathlib import Path
 
 from maskcls.errors import OutOfReach
 from maskcls.storage.store import START_S, Store
-from maskcls.training.checkpoint_files import best_name
+from maskcls.training.checkpoint_files import best_name, files_of
 from maskcls.training.conditions import HARDWARE
-from tune.fitting.attempts import NOTE, noted_elsewhere
+from tune.fitting.attempts import NOTE, exit_if_followed, noted_elsewhere
 from tune.fitting.curve import NO_EPOCH
 from tune.fitting.failures import explain, state_of
 from tune.fitting.request import FitRequest, Row, Rows, Work
 from tune.fitting.worker import FitOutcome, Report, run_and_report
-from tune.runs.stored.folder import StoredFolder
+from tune.runs.stored.folder import DRIVERS, StoredFolder
 from tune.states import TrialState
 
 _SPLITS = "finalists/splits"
+BEGUN_AGAIN = (TrialState.MACHINE_FAILED, TrialState.DISK_FULL)
+"""How a fit ends that another worker, perhaps on this disk, may have begun again already."""
 
 
 def run_and_report_stored(
-    request: FitRequest, work: Work, report: Report | None = None, store: Store | None = None
+    request: FitRequest, work: Work, report: Report | None = None, store: Store | None = None, *, drops: bool = False
 ) -> FitOutcome:
     """Do what `run_and_report` does for a fit of a run that is kept in a storage.
 
     Args:
         store: the run's place in the storage; None: the run has none.
+        drops: remove the checkpoint from this disk in the end (`drop_weights`).
     """
     if store is None:
         return run_and_report(request, work, report)
@@ -51,16 +54,35 @@ def run_and_report_stored(
         with suppress(OutOfReach, OSError):  # without it, only what a kill for want of memory teaches is lost
             kept.send(store=kept.store.trying(0.0), deletes=True)
 
+    reported = TrialState.MACHINE_FAILED
+
     def put_and_report(row: Row, state: TrialState, message: str) -> None:
+        nonlocal reported
+        reported = state
         if state in (TrialState.RUNNING, TrialState.COMPLETE):
+            exit_if_followed(request.folder, kept.store.read_json(NOTE))
             kept.send(deletes=True)
         else:  # the storage may be what failed
             with suppress(OutOfReach, OSError):
                 kept.send(store=kept.store.trying(START_S))
         report(row, state, message)
 
-    with noted_elsewhere(request.folder, put_note):
-        return run_and_report(request, begin, put_and_report)
+    try:
+        with noted_elsewhere(request.folder, put_note):
+            return run_and_report(request, begin, put_and_report)
+    finally:  # also where Ray stops a trial, by SystemExit, for which it waits 2 s: nothing is asked of the storage
+        if drops and reported not in BEGUN_AGAIN:
+            drop_weights(request, kept)
+
+
+def drop_weights(request: FitRequest, kept: StoredFolder) -> None:
+    """Remove a fit's checkpoint from this disk where the storage has it.
+
+    The next worker fetches it, and so does the driver; the disk of a worker would be full after some hundred fits. The
+    disk of the run's driver keeps it, and one where another worker is at the fit by now.
+    """
+    if not (request.run / DRIVERS).exists() and not (request.folder / NOTE).exists():
+        kept.drop(file.relative_to(request.folder).as_posix() for file in files_of(request.checkpoint_folder))
 
 
 def folder_of(store: Store, run: Path, folder: Path) -> StoredFolder:

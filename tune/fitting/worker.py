@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import traceback
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -343,8 +344,11 @@ def _set_aside_damaged(request: FitRequest) -> None:
 
 def _prepare_folder(request: FitRequest) -> None:
     request.folder.mkdir(parents=True, exist_ok=True)
-    for litter in request.folder.glob(".*.tmp"):  # of a worker that was killed while it wrote
-        litter.unlink(missing_ok=True)
+    for litter in request.folder.glob(".*.tmp"):  # of a worker that was killed while it wrote: a file, or a bundle
+        if litter.is_dir():
+            shutil.rmtree(litter, ignore_errors=True)
+        else:
+            litter.unlink(missing_ok=True)
     # Need not wait for the disk: the journal, or the request, has it as well.
     write_atomically(request.folder / RECIPE, json.dumps(request.recipe, indent=2) + "\n", wait=False)
 

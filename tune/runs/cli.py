@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tune.runs import output
 from tune.runs.cluster import check_address
 
 if TYPE_CHECKING:
@@ -68,5 +69,6 @@ def begin(options: SharedOptions, session: str) -> int:
     Args:
         session: the module whose `run` takes the options.
     """
-    check_address(options.address)
-    return int(import_module(session).run(options))
+    with output.directed(quiet=options.quiet, as_json=options.as_json):
+        check_address(options.address)
+        return int(import_module(session).run(options))

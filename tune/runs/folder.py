@@ -72,6 +72,11 @@ _LONGEST_LINE = 1 << 24
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
+def as_name(text: str) -> str:
+    """Return the text as a run's name may begin: a dash for what a name may not hold."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("._-")[:60] or "search"
+
+
 class NameInUse(CallError):  # noqa: N818 - what is wrong, as Diverged is
     """A run is to be begun under a name that another one has."""
 

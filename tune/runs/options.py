@@ -7,7 +7,6 @@ work is done where (MACHINE), or belong to one command alone (COMMAND); they may
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, get_args
@@ -40,12 +39,11 @@ from maskcls.text import meant
 from maskcls.training import presets
 from tune.durations import budget_s
 from tune.runs.folder import DEFAULT_RUNS
+from tune.runs.joined_ray.address import refuse_client
 from tune.runs.joined_ray.jobs import refuse_package
 
 AUTO: Literal["auto"] = "auto"
 """Of --gpus-per-trial: as many trials share a GPU as its memory holds, which `tune.fitting.gpu_sharing` measures."""
-RAY_CLIENT = "ray://"
-"""How an address of Ray Client begins. Its driver is another process, of which this one knows too little."""
 EXPECTED_DATA = "a table of photos (.csv or .parquet), a folder with one, or a folder in the contest's layout"
 RECORDED = "recorded"
 """Validation context of options that a run recorded: the files that they name may be gone since."""
@@ -74,17 +72,6 @@ def _gpus(given: object) -> float | str | None:
 def _duration(text: str | None) -> str | None:
     budget_s(text)
     return text
-
-
-def _address(given: str | None) -> str | None:
-    """RAY_ADDRESS is set in a job that was submitted to a cluster."""
-    if (address := given or os.environ.get("RAY_ADDRESS")) and address.startswith(RAY_CLIENT):
-        host = address.removeprefix(RAY_CLIENT).rpartition(":")[0] or "HOST"
-        raise CallError(
-            f"--address {address} is one of Ray Client, through which no search or comparison can be driven. Expected "
-            f"host:port of the cluster itself, by default {host}:6379, or `auto` on one of its machines."
-        )
-    return address
 
 
 def _absolute(path: Path | None) -> Path | None:
@@ -119,6 +106,10 @@ class SharedOptions(BaseModel):
         *("ship_data", "cache", "shared_cache", "pixel_store_gb", "feature_store_gb"),
     )
     """Options of one command alone, which no run keeps."""
+    CALL_ALONE: ClassVar[frozenset[str]] = frozenset(
+        ("resume", "new_run_from", "begin_or_resume", "plan", "quiet", "as_json")
+    )
+    """Those of COMMAND that a file for another run does not state: which run it is, and who hears of it."""
     WORK: ClassVar[str]
     """What the command does, for messages."""
     RECIPE_OPTIONS: ClassVar[Mapping[str, str]]
@@ -153,12 +144,12 @@ class SharedOptions(BaseModel):
     time_budget: Annotated[str | None, AfterValidator(_duration)] = Field(None, description="as in 90s, 30m, 2h")
 
     # Of this command alone
-    runs: Path = Field(DEFAULT_RUNS, description="folder of all runs")
+    runs: Annotated[Path, AfterValidator(Path.expanduser)] = Field(DEFAULT_RUNS, description="folder of all runs")
     name: str | None = Field(None, description="of the new run")
     storage: Annotated[str | None, AfterValidator(_storage)] = Field(None, description="keeps the run as well")
     resume: str | None = Field(None, description="the run to go on with, by path or by name")
     new_run_from: str | None = Field(None, description="the run whose options a new one has, by path or by name")
-    address: Annotated[str | None, AfterValidator(_address)] = Field(
+    address: Annotated[str | None, AfterValidator(refuse_client)] = Field(
         None, validate_default=True, description="Ray cluster; None: RAY_ADDRESS, or Ray is started here"
     )
     begin_or_resume: bool = Field(False, description="go on with the run `name` if there is one")
@@ -203,7 +194,7 @@ class SharedOptions(BaseModel):
         may have another default.
         """
         values = self.model_dump(mode="json") | {"runs": str(self.runs.absolute())}
-        names = (*self.CALL, *(name for name in self.COMMAND if name not in ("resume", "new_run_from", "plan")))
+        names = (*self.CALL, *(name for name in self.COMMAND if name not in self.CALL_ALONE))
         return {
             name: values[name] for name in names if name == "preset" or getattr(self, name) != self._if_not_stated(name)
         }

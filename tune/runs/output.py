@@ -88,7 +88,10 @@ def _kept_for_events(out: TextIO, others: TextIO) -> Iterator[TextIO]:
     out.flush()
     stdout = out.fileno()
     kept = os.dup(stdout)  # child processes do not get it, so that the reader sees the end when this process ends
-    os.dup2(others.fileno(), stdout)
+    leads_to = 2
+    with suppress(OSError):  # a stream that a caller has put in its place, which only Python writes to
+        leads_to = others.fileno()
+    os.dup2(leads_to, stdout)
     stream = os.fdopen(kept, "w", encoding="utf-8")
     try:
         yield stream

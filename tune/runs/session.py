@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
-from maskcls.errors import Damaged, DataError, RunError
+from maskcls.errors import CallError, Damaged, DataError, RunError
 from maskcls.files import FULL, FileKind, address_of, write_atomically, write_csv
 from maskcls.models.weights import check_reachable
 from maskcls.recipe import Recipe
@@ -164,6 +164,20 @@ def prepared(options: SharedOptions) -> FaceDataset:
         cache=options.cache_options,
         progress=True,
     )
+
+
+def check_repeats(faces: FaceDataset, repeats: int) -> None:
+    """Print which classes cannot be in the repeat of every fold, if there are any.
+
+    Raises CallError where train and validation people are fewer than folds, which else would show after the trials.
+    """
+    from maskcls.data import splits
+
+    try:
+        splits.folds(faces.photos, repeats, persons=(*faces.split.train, *faces.split.validation))
+    except CallError as error:
+        raise CallError(f"--repeats {repeats}: {error} Take fewer, or --repeat-by seeds.") from None
+    say_too_few_for_folds(faces, repeats)
 
 
 def say_too_few_for_folds(faces: FaceDataset, folds: int) -> None:

@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import FrameType
 
@@ -39,6 +39,12 @@ class Outcome:
     def exit_status(self) -> int:
         """The command's exit status where a signal interrupted it, as shells have it; else 0."""
         return SIGNAL_STATUS + self.signal_number if self.reason == Reason.INTERRUPTED else 0
+
+    def finished_if_last(self, *, is_last: bool) -> Outcome:
+        """Return this outcome, as finished where the last part had nothing left to do when a signal came."""
+        if is_last and self.reason == Reason.INTERRUPTED and not self.remaining:
+            return replace(self, reason=Reason.FINISHED)
+        return self
 
 
 class StopRequest(threading.Event):

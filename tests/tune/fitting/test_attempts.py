@@ -117,5 +117,9 @@ def test_a_worker_ends_when_another_has_taken_its_fit_over(tmp_path: Path, monke
         replace(Attempt.read(tmp_path) or Attempt(), worker="of another machine").write(tmp_path)
         with pytest.raises(SystemExit, match="1"):
             attempts.exit_if_superseded(tmp_path)
+        attempts.exit_if_followed(tmp_path, {"worker": attempts._ME})
+        attempts.exit_if_followed(tmp_path, {})  # the note is not there yet
+        with pytest.raises(SystemExit, match="1"):
+            attempts.exit_if_followed(tmp_path, {"worker": "of another machine"})
     assert (tmp_path / NOTE).exists(), "the note is the other's"
     attempts.exit_if_superseded(tmp_path)  # a process without a note of its own is nobody's worker

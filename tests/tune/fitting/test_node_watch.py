@@ -45,7 +45,7 @@ def watch(messages: list[str] | None = None) -> NodeWatch:
 def test_a_node_is_set_aside_after_three_failures_in_a_row_there() -> None:
     messages: list[str] = []
     nodes = watch(messages)
-    assert elsewhere() is None
+    assert elsewhere(1, 0.0) is None
     nodes.failed("a", FULL)
     nodes.failed("a", FULL)
     nodes.worked("b")
@@ -58,7 +58,7 @@ def test_a_node_is_set_aside_after_three_failures_in_a_row_there() -> None:
     ]
     assert nodes.must_leave("a")
     assert not nodes.must_leave("b")
-    assert elsewhere() == {"ray.io/node-id": "!in(a)"}
+    assert elsewhere(1, 0.0) == {"ray.io/node-id": "!in(a)"}
 
 
 @pytest.mark.usefixtures("there")
@@ -86,8 +86,18 @@ def test_the_last_node_that_is_large_enough_is_never_set_aside(there: dict[str, 
     assert not any(nodes.failed("b", FULL) for _ in range(9))
     del there["b"]
     assert not nodes.must_leave("a"), "its trials stay where they are"
-    assert elsewhere() is None, "the head has no cores"
+    assert elsewhere(1, 0.0) is None, "the head has no cores"
     assert is_aside("a")
+
+
+def test_a_node_that_is_too_small_is_no_other_one(there: dict[str, LiveNode]) -> None:
+    """Else trials that need a GPU would wait for ever, once the last other node with one is lost."""
+    there |= {name: LiveNode(name, f"10.0.1.{n}", 8, 1.0) for n, name in enumerate("xy")}
+    nodes_aside.set_aside("x")
+    assert elsewhere(1, 1.0) == {"ray.io/node-id": "!in(x)"}
+    del there["y"]
+    assert elsewhere(1, 1.0) is None
+    assert elsewhere(1, 0.0) == {"ray.io/node-id": "!in(x)"}
 
 
 def test_what_fails_on_a_node_that_is_gone_or_unknown_counts_for_none(there: dict[str, LiveNode]) -> None:

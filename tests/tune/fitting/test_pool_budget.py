@@ -16,8 +16,10 @@ from tune.runs.stopping import Outcome, Reason
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
+@pytest.mark.slow
 def test_a_time_budget_ends_it_and_leaves_the_rest(tmp_path: Path) -> None:
-    requests = make_requests(tmp_path, 4)
+    first, *requests = make_requests(tmp_path, 5)
+    run_fits([first], Work(), parallel=1)  # a worker has started
     outcome = run_fits(requests, Work(sleep_s=0.4), parallel=1, budget_s=3)
     assert outcome.reason == Reason.TIME_UP
     assert outcome.remaining == sum(FitResult.read(request.folder) is None for request in requests) > 0
@@ -26,7 +28,8 @@ def test_a_time_budget_ends_it_and_leaves_the_rest(tmp_path: Path) -> None:
 
 
 def test_what_is_close_to_its_end_when_the_time_is_up_comes_to_it(tmp_path: Path) -> None:
-    requests = make_requests(tmp_path, 4)
+    first, *requests = make_requests(tmp_path, 5)
+    run_fits([first], Work(), parallel=1)  # a worker has started
     outcome = run_fits(requests, Work(sleep_s=0.4), parallel=1, budget_s=3, grace_s=30)
     begun = [request for request in requests if request.folder.exists()]
     assert 0 < len(begun) < 4
@@ -34,6 +37,7 @@ def test_what_is_close_to_its_end_when_the_time_is_up_comes_to_it(tmp_path: Path
     assert [computed(request) for request in begun] == [[1, 2, 3, 4]] * len(begun)
 
 
+@pytest.mark.slow
 def test_a_fit_that_only_writes_its_result_when_the_time_is_up_is_waited_for(tmp_path: Path) -> None:
     first, second, third = make_requests(tmp_path, 3)
     run_fits([first], Work(), parallel=1)  # a worker has started

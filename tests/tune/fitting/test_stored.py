@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from maskcls.data.dataset import prepare
+from maskcls.errors import OutOfReach
 from maskcls.recipe import Recipe
 from maskcls.storage.store import Store
 from maskcls.stores.cache_options import CacheOptions
@@ -27,7 +29,7 @@ from tune.fitting.result import FitResult
 from tune.fitting.stored import run_and_report_stored
 from tune.fitting.worker import run_fit
 from tune.runs.folder import SearchRun
-from tune.runs.stored.folder import StoredFolder
+from tune.runs.stored.folder import DRIVERS, StoredFolder
 from tune.runs.stored.keeping import Sender
 from tune.runs.stored.lease import held
 from tune.search.searcher import StudySearch
@@ -86,6 +88,96 @@ def test_a_node_that_had_begun_it_goes_on_from_what_another_did(tmp_path: Path) 
     fitted(first, Synthetic(), store)
     assert computed(SearchRun(first.run), "0000") == [1, 2, 3, 4]
     assert not (first.folder / "best-1.safetensors").exists()
+
+
+def test_a_worker_that_was_cut_off_ends_before_it_writes_over_what_the_next_one_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It still sees the storage, and its own disk does not have the other's note."""
+    store = Store(str(tmp_path / "storage"), "one")
+    cut, follows = request_on(tmp_path / "a", synthetic()), request_on(tmp_path / "b", synthetic())
+    monkeypatch.setattr(os, "_exit", lambda status: (_ for _ in ()).throw(NodeLost))
+    reported: list[int] = []
+
+    def report(row: Row, state: TrialState, message: str) -> None:
+        reported.append(row["epoch"])
+        if row["epoch"] == 2:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(attempts, "_ME", "another process")
+                patch.setattr(attempts, "_ours", set())
+                fitted(follows, Synthetic(), store, lost_after=3)
+            Attempt(worker="another process").write(tmp_path)
+            store.below("trials/0000").put(NOTE, (tmp_path / NOTE).read_bytes())
+
+    with pytest.raises(NodeLost):
+        run_and_report_stored(cut, Synthetic(), report, store)
+    assert reported == [1, 2]
+    assert [row["epoch"] for row in _stored_curve(store, tmp_path)] == [1, 2, 3], "the other one's epoch stays"
+
+
+def _stored_curve(store: Store, there: Path) -> list[Row]:
+    (there / "curve").mkdir()
+    store.below("trials/0000").fetch("epochs.jsonl", there / "curve" / "epochs.jsonl")
+    return read_curve(there / "curve")
+
+
+def with_weights(asked: FitRequest) -> Any:
+    asked.checkpoint_folder.mkdir(parents=True, exist_ok=True)
+    for row in Synthetic()(asked):
+        (asked.checkpoint_folder / "state.pt").write_text(f"after epoch {row['epoch']}")
+        yield row
+
+
+def stopped(request: TrialRequest, store: Store, work: Work, reported: TrialState) -> None:
+    """The trial as Ray stops it, when it has reported this state or its third epoch."""
+
+    def report(row: Row, state: TrialState, message: str) -> None:
+        if state == reported and row["epoch"] in (0, 3):
+            raise SystemExit
+
+    with pytest.raises(SystemExit):
+        run_and_report_stored(request, work, report, store, drops=True)
+
+
+def test_weights_stay_on_the_drivers_disk_alone(tmp_path: Path) -> None:
+    """A worker's would fill up with those of all trials; the next one fetches them."""
+    store = Store(str(tmp_path / "storage"), "one")
+    worker, driver = request_on(tmp_path / "a", synthetic()), request_on(tmp_path / "b", synthetic())
+    stopped(worker, store, with_weights, TrialState.RUNNING)
+    assert not (worker.folder / "state.pt").exists()
+    assert (worker.folder / "epochs.jsonl").exists()
+    assert store.below("trials/0000").read("state.pt") == b"after epoch 3"
+    driver.run.mkdir(parents=True)
+    (driver.run / DRIVERS).touch()
+    run_and_report_stored(driver, with_weights, None, store, drops=True)
+    assert (driver.folder / "state.pt").read_text() == "after epoch 4"
+
+
+def test_weights_that_another_worker_may_be_at_stay(tmp_path: Path) -> None:
+    """Ray ends the first one's thread when it is to do another trial, which may be long after."""
+    store = Store(str(tmp_path / "storage"), "one")
+    node = request_on(tmp_path / "a", synthetic())
+    fitted(node, with_weights, store, lost_after=2)
+    assert (node.folder / "state.pt").exists()
+
+    def lacks_photos(asked: FitRequest) -> Any:
+        raise OutOfReach("The photos are out of reach.")
+        yield
+
+    stopped(node, store, lacks_photos, TrialState.MACHINE_FAILED)
+    assert (node.folder / "state.pt").read_text() == "after epoch 2"
+
+    def taken_over(asked: FitRequest) -> Any:
+        yield from with_weights(asked)
+
+    def report(row: Row, state: TrialState, message: str) -> None:
+        if row["epoch"] == 3:
+            Attempt(worker="another process").write(node.folder)
+            raise SystemExit
+
+    with pytest.raises(SystemExit):
+        run_and_report_stored(node, taken_over, report, store, drops=True)
+    assert (node.folder / "state.pt").read_text() == "after epoch 3"
 
 
 def test_what_rays_monitor_killed_on_one_node_goes_on_with_half_on_another(s3: S3, tmp_path: Path) -> None:

@@ -11,8 +11,11 @@ from maskcls.errors import RunError
 from maskcls.stores.cache_options import CacheOptions
 from tests.conftest import DemoFaces
 from tests.tune.searches import new_run
+from tune.runs import nodes
 from tune.runs.folder import SearchRun
-from tune.runs.nodes import check_nodes, unseen
+from tune.runs.joined_ray import nodes_aside
+from tune.runs.joined_ray.nodes_aside import LiveNode, is_aside
+from tune.runs.nodes import Problem, check_nodes, unseen
 
 
 @pytest.fixture
@@ -41,6 +44,28 @@ def test_a_node_without_the_photos_is_named_before_any_trial(run: SearchRun) -> 
         RunError, match=r"1 of 1 node of the cluster cannot take part: [\d.]+ does not see /.*/elsewhere/.*\. All nodes"
     ):
         check_nodes(run, [], fewest=1)
+
+
+def test_a_node_that_does_not_answer_is_set_aside_where_another_does(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As one whose disk is full; one that has gone since needs nothing."""
+    there = {name: LiveNode(name, f"10.0.0.{name}", 2, 0.0) for name in "12"}
+    for module in (nodes, nodes_aside):
+        monkeypatch.setattr(module, "alive", lambda: there)
+    mute = [Problem(name, f"10.0.0.{name}", "did not answer within 60 s", is_answer=False) for name in "123"]
+    blind = Problem("2", "10.0.0.2", "does not see /faces", is_answer=True)
+    try:
+        assert nodes._of_the_living([mute[0], mute[2]], 3, 0.0) == [mute[0]], "the other one is too small"
+        assert nodes._of_the_living([mute[0], blind, mute[2]], 1, 0.0) == [mute[0], blind], "it does not see the photos"
+        assert nodes._of_the_living([mute[0], mute[2]], 1, 0.0) == []
+        assert is_aside("1")
+        assert not is_aside("3")
+        said = capsys.readouterr()
+        assert said.err + said.out == "Node 10.0.0.1 did not answer within 60 s. It gets no work from this command.\n"
+        assert nodes._of_the_living(mute, 1, 0.0) == mute[:2], "nobody is left"
+    finally:
+        nodes_aside._aside.clear()
 
 
 @pytest.mark.usefixtures("ray_cluster")

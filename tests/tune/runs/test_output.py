@@ -57,3 +57,20 @@ def test_each_word_goes_where_the_options_say(options: list[str], out: list[str]
         assert [line.strip() for line in lines] == out
     heard = [line.split("UserWarning: ")[-1] for line in said.stderr.splitlines() if not line.startswith("  ")]
     assert sorted(heard) == sorted(err)
+
+
+def test_events_are_apart_where_a_program_reads_stderr_itself(tmp_path: Path) -> None:
+    program = """
+import contextlib, io, os
+from tune.runs import events, output
+
+heard = io.StringIO()
+with contextlib.redirect_stderr(heard), output.directed(quiet=False, as_json=True):
+    print("print")
+    os.write(1, b"native\\n")
+    events.emit(events.Done("finished", 0))
+assert heard.getvalue() == "print\\n"
+"""
+    said = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert [event["event"] for event in read_events(said.stdout.splitlines(keepends=True))] == ["done"]
+    assert said.stderr == "native\n"

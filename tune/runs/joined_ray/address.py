@@ -6,12 +6,14 @@ import os
 import socket
 
 from maskcls.command_line import environment
-from maskcls.errors import RunError
+from maskcls.errors import CallError, RunError
 from tune.runs.joined_ray.probe import check_joinable
 from tune.runs.joined_ray.ray_private import find_cluster, show_token
 
 AUTO = "auto"
 ADDRESS_VARIABLE = "RAY_ADDRESS"
+CLIENT = "ray://"
+"""How an address of Ray Client begins. Its driver is another process, of which this one knows too little."""
 CONNECT_TIMEOUT_S = 5
 
 
@@ -25,6 +27,20 @@ def reach(address: str) -> None:
         refuse_silence(found)
         if check_joinable(found):
             show_token()
+
+
+def refuse_client(given: str | None) -> str | None:
+    """Return the address that is given. Raises CallError where it, or without one RAY_ADDRESS, is one of Ray Client.
+
+    RAY_ADDRESS is set in a job that was submitted to a cluster.
+    """
+    if (address := given or os.environ.get(ADDRESS_VARIABLE)) and address.startswith(CLIENT):
+        host = address.removeprefix(CLIENT).rpartition(":")[0] or "HOST"
+        raise CallError(
+            f"--address {address} is one of Ray Client, through which no search or comparison can be driven. Expected "
+            f"host:port of the cluster itself, by default {host}:6379, or `auto` on one of its machines."
+        )
+    return address
 
 
 def host_and_port(address: str) -> str | None:

@@ -90,12 +90,12 @@ def others(node_id: str, cpus: float, gpus: float) -> list[LiveNode]:
     return [node for node in large if gpu_types.is_wanted(node.gpu_type, gpus)]
 
 
-def elsewhere() -> dict[str, str] | None:
+def elsewhere(cpus: float, gpus: float) -> dict[str, str] | None:
     """Return Ray's label selector for all nodes but those set aside; None: any node.
 
-    Where no other node is alive that has cores or GPUs, those set aside are better than none.
+    Where no other node that is alive has so many cores and GPUs, those set aside are better than none.
     """
-    if not _aside or not any((node.cpus or node.gpus) and not is_aside(node.node_id) for node in alive().values()):
+    if not _aside or not others("", cpus, gpus):
         return None
     return {_LABEL: f"!in({','.join(sorted(_aside))})"}
 

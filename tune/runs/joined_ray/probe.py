@@ -19,7 +19,7 @@ from typing import Any
 from maskcls.errors import RunError
 from maskcls.text import shown
 from tune.runs.joined_ray.ray_private import nodes_here
-from tune.runs.joined_ray.token import MODE_VARIABLE, Token, find_token
+from tune.runs.joined_ray.token import MODE_VARIABLE, Token, find_token, token_file
 
 _ANSWER_S = 10.0
 """A head answers within milliseconds, whatever it answers; this is for one that is short of processors."""
@@ -168,7 +168,7 @@ def _token_for(address: str) -> Token:
     if found is None:
         raise RunError(
             f"Ray at {address} asks for a token, and there is none here: copy ~/.ray/auth_token of the cluster's head "
-            "to the same place here, or give what `ray get-auth-token` prints there as RAY_AUTH_TOKEN."
+            f"to {shown(token_file())} here, or give what `ray get-auth-token` prints there as RAY_AUTH_TOKEN."
         )
     return found
 

@@ -23,12 +23,17 @@ def find_token() -> Token | None:
     """Return the token by Ray's own order: RAY_AUTH_TOKEN, the file of RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token."""
     if text := _cleaned(os.environ.get(_TOKEN_VARIABLE, "")):
         return Token(text, _TOKEN_VARIABLE)
-    stated = os.environ.get(_PATH_VARIABLE)
-    file = Path(stated) if stated else Path(os.environ.get("HOME", "")) / ".ray" / "auth_token"
+    file = token_file()
     with suppress(OSError, UnicodeDecodeError):
         if text := _cleaned(file.read_text()):
             return Token(text, str(file))
     return None
+
+
+def token_file() -> Path:
+    """Return the file in which Ray looks for the token, where RAY_AUTH_TOKEN does not hold it."""
+    stated = os.environ.get(_PATH_VARIABLE)
+    return Path(stated) if stated else Path(os.environ.get("HOME", "")) / ".ray" / "auth_token"
 
 
 def _cleaned(text: str) -> str:

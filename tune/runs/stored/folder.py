@@ -21,6 +21,8 @@ from maskcls.storage.store import Store
 from maskcls.training.checkpoint_files import STATE_FILE
 
 INDEX = "stored.json"
+DRIVERS = ".storage.json"
+"""In a run's folder on the disk of its driver: which drivers' work it holds, by their leases."""
 _AFTER_THE_STATE = ("epochs.jsonl",)
 _LAST = ("search.json", "comparison.json", "bundle.json", "result.json")
 """Records that speak of the other files of their folders. They are read before those, and put after them."""
@@ -113,6 +115,12 @@ class StoredFolder:
             self.store.delete(name)
         if {*wanted} & index.keys():
             self._note(self.store, {name: entry for name, entry in index.items() if name not in wanted})
+
+    def drop(self, names: Iterable[str]) -> None:
+        """Remove these files from this disk, as far as they were sent or fetched here and are the same since."""
+        for name in names:
+            if not self._differs(name, self._index or {}):
+                (self.folder / name).unlink()
 
     def _note(self, store: Store, index: dict[str, _Entry]) -> None:
         store.put_json(INDEX, index)

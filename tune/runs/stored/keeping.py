@@ -19,18 +19,17 @@ from pathlib import Path
 from typing import TypeVar
 
 from maskcls.errors import CallError, OutOfReach, RunError
-from maskcls.files import parse_object, write_atomically
+from maskcls.files import parse_object, replacing, write_atomically
 from maskcls.storage.store import PATIENCE_S, START_S, Store
 from maskcls.text import command
+from maskcls.training.checkpoint_files import is_of_checkpoint
 from tune.durations import duration
 from tune.runs.folder import BEST_EARLIER, KINDS, NameInUse, RunFolder, passing
 from tune.runs.options import SharedOptions
 from tune.runs.session import say
-from tune.runs.stored.folder import INDEX, StoredFolder
+from tune.runs.stored.folder import DRIVERS, INDEX, StoredFolder
 from tune.runs.stored.lease import LEASE, Lease, TakenOver, held
 
-NOTE = ".storage.json"
-"""In a run's folder on this disk: which drivers' work it holds, by their leases."""
 FITS = ("trials", "finalists", "fits")
 """Folders of a run that hold one folder for each fit, which the fit's worker puts into the storage."""
 _LOOK_S, _LONGEST_WAIT_S = 1.0, 30.0
@@ -106,31 +105,54 @@ class Sender:
         if self.lost:
             raise RunError(f"{self.lost} What was done is kept in {self.run.path}; to go on: {self.run.resume_command}")
 
-    def folder(self, path: Path, *, deep: bool = True, only: str = "") -> StoredFolder:
-        """The folder of the run, which is kept below the run's place; with `only`, one file of it."""
+    def folder(
+        self, path: Path, *, deep: bool = True, belongs: Callable[[str], bool] = lambda name: True
+    ) -> StoredFolder:
+        """The folder of the run, which is kept below the run's place, or the files of it that belong to it."""
         place = path.relative_to(self.run.path).as_posix()
         store = self.store.trying(0.0).below("" if place == "." else place)
-        return StoredFolder(store, path, deep=deep, belongs=lambda name: only in ("", name))
+        return StoredFolder(store, path, deep=deep, belongs=belongs)
 
     def fetch(self, path: Path, only: str = "") -> None:
         """Bring what the storage has of a fit's folder, or one file of it, where it is in reach."""
-        kept = self.folder(path, only=only)
+        kept = self.folder(path, belongs=lambda name: only in ("", name))
         kept.store = kept.store.trying(START_S)
         with suppress(OutOfReach, OSError):
             kept.fetch()
 
+    def peek(self, path: Path, name: str, into: Path) -> bool:
+        """Bring a file of a fit's folder into another one; return whether the storage has answered.
+
+        A worker may be at the fit, and where that has this disk, its own file is newer.
+        """
+        try:
+            content = self.folder(path).store.read(name)
+        except (OutOfReach, OSError):
+            return False
+        if content is not None:
+            into.mkdir(parents=True, exist_ok=True)
+            with replacing(into / name, wait=False) as stream:
+                stream.write(content)
+        return True
+
     def put(self, path: Path, only: str) -> None:
         """Put a file of a fit's folder at once, where the storage is in reach. No worker may be at the fit."""
-        kept = self.folder(path, only=only)
+        kept = self.folder(path, belongs=lambda name: only in ("", name))
         kept.store = kept.store.trying(START_S)
         with suppress(OutOfReach, OSError):
             kept.send()
 
-    def exchange(self, path: Path) -> None:
-        """Bring what the storage has of a fit's folder, and put what the driver has written there."""
-        folder = self.folder(path)
+    def exchange(self, path: Path, *, weights: bool = True) -> None:
+        """Bring what the storage has of a fit's folder, and put what the driver has written there.
+
+        Args:
+            weights: False: leave the fit's checkpoint where it is, and delete it there.
+        """
+        folder = self.folder(path, belongs=lambda name: weights or not is_of_checkpoint(name))
         folder.fetch()
         folder.send()
+        if not weights:
+            folder.forget([name for name in folder.store.sizes() if is_of_checkpoint(name)])
 
     def forget(self, files: Iterable[Path]) -> None:
         """Delete files from the storage that were removed here."""
@@ -180,14 +202,21 @@ class Sender:
             say(f"{error} The work goes on meanwhile, for at most {duration(self._patience_s)}.")
 
     def _round(self, tasks: list[Callable[[], object]]) -> None:
-        """Put what has changed, then do these tasks."""
+        """Put what has changed, then do these tasks, and put what has changed meanwhile where one took long."""
+        put_at = self._put_own()
+        for task in tasks:
+            if time.monotonic() - put_at > _LOOK_S:
+                put_at = self._put_own()
+            task()
+            self._tasks.remove(task)
+
+    def _put_own(self) -> float:
+        """Put what the driver has written since; return when."""
         if self._lease.lost:
             raise TakenOver(self._lease.lost)
         for place in _own_folders(self.run.path):
-            self._kept(place).send()
-        for task in tasks:
-            task()
-            self._tasks.remove(task)
+            self._kept(place).send(deletes=place.name.startswith("best"))  # another bundle has other files
+        return time.monotonic()
 
     def _kept(self, place: Path) -> StoredFolder:
         key = str(place)
@@ -210,7 +239,7 @@ def _fits(run: Path) -> list[Path]:
 def keeping(run: RunFolder, lease: Lease | None) -> Iterator[Sender | None]:
     """Within the block, keep the run in the storage of its lease; without one do nothing."""
     if lease is None:
-        (run.path / NOTE).unlink(missing_ok=True)
+        (run.path / DRIVERS).unlink(missing_ok=True)
         yield None
         return
     with Sender(run, lease) as sender:
@@ -322,7 +351,7 @@ def _fetch_one(store: Store, folder: Path, place: str) -> None:
 
 def _noted(path: Path) -> list[str]:
     try:
-        owners = parse_object((path / NOTE).read_bytes())["owners"]
+        owners = parse_object((path / DRIVERS).read_bytes())["owners"]
     except (OSError, ValueError, LookupError):
         return []
     return [str(owner) for owner in owners] if isinstance(owners, list) else []
@@ -330,4 +359,4 @@ def _noted(path: Path) -> list[str]:
 
 def _note(path: Path, lease: Lease) -> None:
     owners = dict.fromkeys([*_noted(path), *filter(None, [lease.wrote]), lease.owner])
-    write_atomically(path / NOTE, json.dumps({"storage": str(lease.store), "owners": list(owners)}) + "\n")
+    write_atomically(path / DRIVERS, json.dumps({"storage": str(lease.store), "owners": list(owners)}) + "\n")

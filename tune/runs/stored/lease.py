@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from maskcls.errors import OutOfReach, RunError
+from maskcls.machine import process_space
 from maskcls.storage.store import START_S, Store
 from tune.runs.session import say
 
@@ -65,8 +66,8 @@ class Lease:
 
     def _write(self, store: Store, *, ended: bool = False) -> None:
         self._renewals += 1
-        note = {"owner": self.owner, "machine": socket.gethostname(), "pid": os.getpid(), "renewals": self._renewals}
-        store.put_json(LEASE, {**note, "wrote": self.wrote, "ended": ended})
+        who = {"owner": self.owner, "machine": socket.gethostname(), "pid": os.getpid(), "pids_of": process_space()}
+        store.put_json(LEASE, {**who, "renewals": self._renewals, "wrote": self.wrote, "ended": ended})
 
     def take(self, expires_s: float) -> None:
         """Take the run. Raises RunError where another driver holds it."""
@@ -75,8 +76,7 @@ class Lease:
             self._wait_until_expired(found, expires_s)
         self.wrote = str(found.get("wrote", ""))
         self._write(self.store)
-        if found:  # of a new run nobody else knows
-            time.sleep(_SETTLES_S)
+        time.sleep(_SETTLES_S)  # of a new run as well: the same command may have been given twice
         now = self.store.read_json(LEASE)
         if now.get("owner") != self.owner:
             raise _held(self.store, now)
@@ -129,9 +129,9 @@ def held(store: Store, *, expires_s: float = EXPIRES_S) -> Iterator[Lease]:
 
 
 def _is_dead_here(found: dict[str, object]) -> bool:
-    """Whether the note is of a process of this machine that is gone."""
-    pid = found.get("pid")
-    if found.get("machine") != socket.gethostname() or not isinstance(pid, int):
+    """Whether the note is of a process of this machine, or container, that is gone. Their names need not differ."""
+    pid, here = found.get("pid"), process_space()
+    if not here or found.get("pids_of") != here or not isinstance(pid, int):
         return False
     try:
         os.kill(pid, 0)

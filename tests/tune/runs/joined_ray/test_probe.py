@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -35,7 +36,8 @@ def test_where_there_is_no_token_it_is_said_how_to_get_one(
 ) -> None:
     monkeypatch.delenv(TOKEN, raising=False)
     monkeypatch.setenv(TOKEN_PATH, str(tmp_path / "nothing"))
-    with pytest.raises(RunError, match=r"asks for a token, and there is none here: copy ~/\.ray/auth_token"):
+    to = re.escape(f"copy ~/.ray/auth_token of the cluster's head to {tmp_path / 'nothing'} here")
+    with pytest.raises(RunError, match=rf"asks for a token, and there is none here: {to}"):
         check_joinable(ray_cluster)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable
@@ -14,8 +15,12 @@ from maskcls.errors import CallError, RunError
 from maskcls.storage.store import Store
 from tests.s3 import S3
 from tests.tune.made_run import made_run
+from tune.fitting import pool
+from tune.fitting.curve import CURVE
+from tune.fitting.request import FitRequest
 from tune.runs.folder import NameInUse, SearchRun
 from tune.runs.stored import keeping, lease
+from tune.runs.stored.folder import INDEX
 from tune.runs.stored.keeping import Sender, sender_of
 from tune.runs.study import open_study, records
 from tune.search.options import SearchOptions
@@ -109,6 +114,73 @@ def test_a_trial_that_ran_on_another_node_is_fetched_and_its_weights_are_deleted
 
     kept(run, storage, end)
     assert "best-1.safetensors" not in elsewhere.sizes()
+
+
+def test_weights_that_the_search_does_not_keep_are_never_fetched(tmp_path: Path) -> None:
+    storage, run = tmp_path / "storage", made_run(tmp_path / "here", 2)
+    elsewhere = Store(str(storage), "made").below("trials/0002")
+    for name in ("best-1.safetensors", "state.pt", "recipe.json"):
+        elsewhere.put(name, b"{}")
+    elsewhere.put_json(INDEX, {"state.pt": [2, 1, "0" * 64]})  # a worker died before it had noted the other one
+
+    kept(run, storage, lambda sender: sender.later(lambda: sender.exchange(run.trial("0002"), weights=False)))
+    assert (run.trial("0002") / "recipe.json").exists()
+    assert not {"best-1.safetensors", "state.pt"} & {file.name for file in run.trial("0002").iterdir()}
+    assert not {"best-1.safetensors", "state.pt"} & elsewhere.sizes().keys()
+
+
+def test_the_driver_sees_how_far_a_fit_is_on_another_nodes_disk(tmp_path: Path) -> None:
+    storage, run = tmp_path / "storage", made_run(tmp_path / "here", 1)
+    request = FitRequest("x", {}, run.finalists / "x", run.path, 1, 0.0)
+    rows = [{"epoch": epoch, "validation_f1": 0.5, "best_f1": 0.5} for epoch in (1, 2)]
+    lines = [json.dumps(row) + "\n" for row in rows]
+
+    def look(sender: Sender) -> None:
+        sender.peek(request.folder, CURVE, request.folder / pool._ELSEWHERE)
+        assert pool._curve_of(request) == []
+        Store(str(storage), "made").below("finalists/x").put(CURVE, "".join(lines).encode())
+        sender.peek(request.folder, CURVE, request.folder / pool._ELSEWHERE)
+        assert pool._curve_of(request) == rows
+        (request.folder / CURVE).write_text("".join([*lines, json.dumps({**rows[0], "epoch": 3}) + "\n"]))
+        assert [row["epoch"] for row in pool._curve_of(request)] == [1, 2, 3], "this disk has more"
+
+    kept(run, storage, look)
+    assert not [name for name in Store(str(storage), "made").sizes() if "elsewhere" in name]
+
+
+def test_what_the_driver_writes_is_put_while_a_task_is_long(tmp_path: Path) -> None:
+    storage, run = tmp_path / "storage", made_run(tmp_path / "here", 2)
+    seen: list[bytes | None] = []
+
+    def long() -> None:
+        (run.path / "search.json.note").write_text(str(len(seen)))
+        time.sleep(0.1)
+        seen.append(Store(str(storage), "made").read("search.json.note"))
+
+    def end(sender: Sender) -> None:
+        sender.flush()
+        for _ in range(3):
+            sender.later(long)
+
+    kept(run, storage, end)
+    assert seen == [None, b"0", b"1"], "not all of them at the end"
+
+
+def test_a_bundle_that_another_takes_the_place_of_leaves_no_file(tmp_path: Path) -> None:
+    """As where the winner's own model is there before its bag."""
+    storage, run = tmp_path / "storage", made_run(tmp_path / "here", 1)
+    run.best.mkdir()
+
+    def replaces(sender: Sender) -> None:
+        for name in ("alone", "averaged"):
+            shutil.rmtree(run.best)
+            run.best.mkdir()
+            (run.best / f"{name}.safetensors").write_text(name)
+            (run.best / "bundle.json").write_text("{}")
+            sender.flush()
+
+    kept(run, storage, replaces)
+    assert sorted(Store(str(storage), "made").below("best").sizes()) == ["averaged.safetensors", "bundle.json", INDEX]
 
 
 def test_a_name_that_the_storage_has_is_not_begun_again(tmp_path: Path) -> None:

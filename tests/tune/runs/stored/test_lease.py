@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from maskcls.errors import RunError
+from maskcls.machine import process_space
 from maskcls.storage.store import Store
 from tune.runs.stored import lease as leases
 from tune.runs.stored.lease import LEASE, held
@@ -66,8 +67,28 @@ def test_a_driver_that_ends_while_another_waits_is_followed_at_once(store: Store
 def test_a_process_of_this_machine_that_is_gone_is_not_waited_for(store: Store) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    store.put_json(LEASE, {**ELSEWHERE, "machine": os.uname().nodename, "pid": gone.pid})
+    store.put_json(LEASE, {**ELSEWHERE, "pids_of": process_space(), "pid": gone.pid})
     with held(store, expires_s=60):
+        pass
+
+
+def test_a_driver_in_another_container_of_the_same_name_is_waited_for(store: Store) -> None:
+    """As of `ray up`, where all containers have their machine's name, and numbers of processes of their own."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    there = f"{process_space().split()[0]} pid:[1]"
+    store.put_json(LEASE, {**ELSEWHERE, "machine": os.uname().nodename, "pids_of": there, "pid": gone.pid})
+    began = time.monotonic()
+    with held(store, expires_s=0.4):
+        assert time.monotonic() - began >= 0.4
+
+
+def test_of_two_that_begin_the_same_new_run_one_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither finds a note of the other; this one writes first."""
+    assert store.read_json(LEASE) == {}, "pyarrow is imported"
+    monkeypatch.setattr(leases, "_SETTLES_S", 0.5)
+    threading.Timer(0.2, store.put_json, (LEASE, {**ELSEWHERE, "pid": 8})).start()
+    with pytest.raises(RunError, match="process 8 on other-machine"), held(store):
         pass
 
 
