@@ -72,22 +72,25 @@ def winner_of(run: SearchRun, faces: FaceDataset, wanted: str) -> tuple[Finalist
 
 
 def find_bag(run: SearchRun, faces: FaceDataset) -> Bag:
-    """Find what a bag may hold. Raises CallError as `winner_of` does, and Missing as `bag_of` does."""
-    return bag_of(run, faces, *winner_of(run, faces, "--bag averages the winner with others"))
+    """Find what a bag may hold. Raises as `winner_of` does, and Missing where no weights of repeats are there."""
+    winner, design = winner_of(run, faces, "--bag averages the winner with others")
+    bag = bag_of(run, faces, winner, design)
+    if winner.repeats and not bag.repeats:
+        raise Missing(
+            f"No weights of the repeats of trial {winner.trial_id} are in {run.finalists}: they are kept from this "
+            "version on, and only those of the winner. Search again under another --name for a bag."
+        )
+    return bag
 
 
 def bag_of(run: SearchRun, faces: FaceDataset, winner: Finalist, design: Design) -> Bag:
-    """The bag of a winner. Raises Missing where weights of a repeat were not kept."""
+    """The bag of a winner, with those of its repeats whose weights were kept: it may have won only by later ones."""
     chosen = [trial for trial in records(run) if trial.trial_id == winner.trial_id]
-    done = {one.repeat for one in winner.repeats}
+    done = {one.repeat: one for one in winner.repeats}
     requests = repeat_requests(run, chosen, faces, replace(design, finalists=1), cpus=1, gpus=0.0)
-    repeats = tuple(request for request in requests if request.repeat in done)
-    for request in repeats:
-        if not has_weights(request.checkpoint_folder):
-            raise Missing(
-                f"{request.checkpoint_folder} has no weights of {request.label}: they are kept from this version on, "
-                "and only those of the winner. Search again under another --name for a bag."
-            )
+    kept = [one for one in requests if one.repeat in done and has_weights(one.checkpoint_folder)]
+    winner = replace(winner, repeats=tuple(done[one.repeat] for one in kept if one.repeat is not None))
+    repeats = tuple(kept)
     return Bag(winner, repeats, tuple(_others(run, faces, winner)))
 
 
@@ -140,9 +143,9 @@ def hand_over(run: SearchRun, faces: FaceDataset, winner: Finalist, design: Desi
     if stored is None:
         return None
     bag, own = bag_of(run, faces, winner, design), np.exp(stored[2].astype(np.float64))
-    found = averaged(winner, faces, own, bag.others)
+    found = averaged(bag.winner, faces, own, bag.others)
     if found.others and bag.repeats and not found.pays:  # then they may do harm
-        found = averaged(winner, faces, own)
+        found = averaged(bag.winner, faces, own)
     if not (bag.repeats or found.others):
         return None
     if found.pays:

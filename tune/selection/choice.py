@@ -194,6 +194,8 @@ def choose(
     ended = watch.outcome(ended)
     lost = _lost(run, trials, faces, design)
     outcome, others = (_outcome_of(part, ended, watch.failed, lost) for part in (requests.repeats, requests.others))
+    if ended.reason == Reason.INTERRUPTED:  # be it after the last fit's end
+        others = replace(others, reason=Reason.INTERRUPTED)
     finalists, preset = read_choice_fits(run, trials, faces, design)  # with the fits of earlier calls
     winner = pick_winner(finalists)
     gain = gain_over_preset(winner, preset, faces) if winner and preset else None

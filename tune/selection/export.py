@@ -73,7 +73,7 @@ def export_winner(run: SearchRun, winner: Finalist, *, out: Path | None = None, 
         origin = {"run": run.name, "trial": winner.trial_id}
         if winner.to_end is not None:
             origin = {**origin, "fit": request.trial_id}
-        _export(run, _folder_of(run, winner), out, origin, fitted, overwrite=True)
+        _export(run, _folder_of(run, winner), out, origin, fitted, overwrite=True, is_chosen=calibrates)
     if calibrates:
         score_decision(out, faces)
 
@@ -182,11 +182,13 @@ def _export(
     origin: Mapping[str, str],
     fitted: Fitted | None,
     overwrite: bool,
+    *,
+    is_chosen: bool = False,
 ) -> None:
     recipe, result, moving = load_best(checkpoint)
     states, faces, fitted = complete_states(recipe, moving), _faces_of(run), fitted or Fitted()
     if out == run.best:
-        _keep_if_better(run, result.scores.f1, faces)
+        _keep_if_better(run, result.scores.f1, faces, is_chosen=is_chosen)
     export(
         out,
         recipe,
@@ -199,11 +201,16 @@ def _export(
     )
 
 
-def _keep_if_better(run: SearchRun, f1: float, faces: FaceDataset) -> None:
-    """Copy what best/ holds beside it, and say so, if it is better by validation than what replaces it.
+def _keep_if_better(run: SearchRun, f1: float, faces: FaceDataset, *, is_chosen: bool) -> None:
+    """Copy what best/ holds beside it, and say so, if it is better by validation than what replaces it, or was chosen
+    by repeats and scored on the holdout where that was not, as after an extended search that was interrupted.
 
     Scores on other photos, or of another split, are not compared. A choice by repeats may pick such a winner, and so
     may a run that lost trials.
+
+    Args:
+        f1: validation macro F1 of what replaces it.
+        is_chosen: whether that was chosen by repeats.
     """
     if not (run.best / MANIFEST).exists():
         return
@@ -215,7 +222,8 @@ def _keep_if_better(run: SearchRun, f1: float, faces: FaceDataset) -> None:
     except DataError:  # damaged, so that nothing is to be kept
         return
     people = (earlier.get("data_digest"), earlier.get("split_digest"))
-    if people != (faces.digest, faces.split.digest) or own <= f1:
+    was_chosen = "holdout" in known and not is_chosen
+    if people != (faces.digest, faces.split.digest) or not (own > f1 or was_chosen):
         return
     digest = bundle_digest(earlier)
     kept = run.best_earlier()
@@ -226,10 +234,10 @@ def _keep_if_better(run: SearchRun, f1: float, faces: FaceDataset) -> None:
     shutil.rmtree(passing, ignore_errors=True)
     shutil.copytree(run.best, passing)
     passing.rename(place)
-    say(
-        f"What best/ held had a validation macro F1 of {own:.4f}, more than the {f1:.4f} of what replaces it; it is "
-        f"kept in {place}."
-    )
+    why = f"had a validation macro F1 of {own:.4f}, more than the {f1:.4f} of what replaces it"
+    if was_chosen:
+        why = "was chosen by repeats and scored on the holdout, and what replaces it was not"
+    say(f"What best/ held {why}; it is kept in {place}.")
 
 
 def _faces_of(run: SearchRun) -> FaceDataset:

@@ -15,6 +15,7 @@ from tune.fitting.request import FitRequest, Rows
 from tune.fitting.worker import After, run_fit
 from tune.runs.folder import SearchRun
 from tune.selection.predictions import write_predictions
+from tune.selection.retrain import MADE
 
 if TYPE_CHECKING:
     from maskcls.stores.cache_options import CacheOptions
@@ -33,14 +34,15 @@ class _WritePredictions(After):
 
 
 class _ExportOnAll(After):
-    """Writes best-on-all/: nobody was left to score it on, so it has no score."""
+    """Writes what becomes best-on-all/, into the fit's folder: the worker's disk need not be the driver's. Nobody was
+    left to score it on, so it has no score."""
 
     def result(self, fit: Fit, request: FitRequest, dataset: FaceDataset) -> dict[str, Any]:
         run, note, last = SearchRun(request.run), request.settings["note"], len(fit.history)
         own = FaceDataset.load(run.data, dataset.cache).split  # the bundle says who stood where in the search
         scores = {"note": note, "run": run.name, "trial": request.trial, "fit": request.trial_id, "epoch": last}
         export(
-            run.best_on_all,
+            request.folder / MADE,
             fit.recipe,
             fit.best_states(),
             scores=scores,
@@ -67,5 +69,5 @@ def choice_fit(request: FitRequest, *, cache: CacheOptions) -> Rows:
 
 
 def fit_on_all(request: FitRequest, *, cache: CacheOptions) -> Rows:
-    """Fit the winner's recipe on train and validation people, whom nobody validates, and write best-on-all/."""
+    """Fit the winner's recipe on train and validation people, whom nobody validates, and write its bundle."""
     return run_fit(request, cache=cache, after=_ExportOnAll())

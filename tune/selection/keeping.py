@@ -47,11 +47,7 @@ def unneeded(run: SearchRun, trials: Sequence[Record], keeping: Keeping) -> list
     """Return the checkpoint files that the run can do without, in the order in which they may be removed."""
     ended = [one for one in leaderboard.ranked(trials) if one.state.ended]
     whole = [one for one in ended if one.f1 is not None and has_weights(run.trial(one.trial_id))]
-    # The best with and without those that cannot be read, as where a disk fails for a moment. A recipe that was tried
-    # twice is one finalist, so that a later trial may be a finalist, too.
-    n = keeping.weights
-    best = [*ended[:n], *whole[:n], *top_trials(ended, n), *top_trials(whole, n)]
-    kept = {one.trial_id for one in (*best, *(one for one in ended if one.origin == PRESET))}
+    kept = _kept(ended, whole, keeping.weights)
     go_on = {one.trial_id for one in top_trials(whole, keeping.finalists) if _goes_on(run, one)}
     found: list[Path] = []
     for one in ended:
@@ -60,6 +56,19 @@ def unneeded(run: SearchRun, trials: Sequence[Record], keeping: Keeping) -> list
         elif one.trial_id not in go_on:
             found += state_to_drop(run.trial(one.trial_id))
     return found + _of_other_repeats(run, ended)
+
+
+def _kept(ended: Sequence[Record], whole: Sequence[Record], n: int) -> set[str]:
+    """Return the trials whose weights stay.
+
+    Args:
+        ended: the best one first.
+        whole: those of them whose weights can be read.
+    """
+    # The best with and without those that cannot be read, as where a disk fails for a moment. A recipe that was tried
+    # twice is one finalist, so that a later trial may be a finalist, too.
+    best = [*ended[:n], *whole[:n], *top_trials(ended, n), *top_trials(whole, n)]
+    return {one.trial_id for one in (*best, *(one for one in ended if one.origin == PRESET))}
 
 
 def _of_other_repeats(run: SearchRun, trials: Sequence[Record]) -> list[Path]:
@@ -101,6 +110,14 @@ class Keeper:
         self._run, self._keeping = run, keeping
         self._holding = {one.trial_id: one for one in trials if one.state.ended}
         self._remove()
+
+    def keeps(self, trial: Record) -> bool:
+        """Whether the weights of this trial, which may lie elsewhere, would stay now."""
+        if not trial.state.ended:
+            return True
+        ended = leaderboard.ranked([*self._holding.values(), trial])
+        there = [one for one in ended if one is trial or has_weights(self._run.trial(one.trial_id))]
+        return trial.trial_id in _kept(ended, [one for one in there if one.f1 is not None], self._keeping.weights)
 
     def end(self, trial: Record) -> list[Path]:
         """Remove what the run can do without now that this trial has ended; return it."""

@@ -8,6 +8,7 @@ without validation people nothing else says when. The holdout people take no par
 from __future__ import annotations
 
 import functools
+import shutil
 import statistics
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from tune.fitting.request import EVERYBODY, FitRequest
 from tune.fitting.result import FitResult
 from tune.runs.folder import SearchRun
 from tune.runs.stopping import Outcome
+from tune.runs.stored.keeping import sender_of
 from tune.selection.finalists import Finalist, digest_of
 from tune.selection.finish import is_bundle_of
 from tune.states import TrialState
@@ -30,6 +32,8 @@ NOTE = (
     "Trained on the train and validation people together: nobody was left to score it on, so no score belongs to this "
     "model."
 )
+MADE = "bundle"
+"""The folder, in the fit's own, of the bundle that the driver puts in the place of best-on-all/."""
 
 
 def retrain_request(run: SearchRun, winner: Finalist, faces: FaceDataset, *, cpus: int, gpus: float) -> FitRequest:
@@ -69,13 +73,14 @@ def last_epoch(winner: Finalist) -> int:
 
 
 def is_retrained(request: FitRequest, result: FitResult | None = None) -> bool:
-    """Whether best-on-all/ is this fit's bundle, or never will be, because the fit diverged."""
+    """Whether best-on-all/ is this fit's bundle, or has only to be put there, or never will be, because it diverged."""
     result = result or FitResult.read(request.folder)
     if result is None or not result.is_final:
         return False
     if result.state != TrialState.COMPLETE:  # it diverged, and would do so again
         return True
-    return is_bundle_of(SearchRun(request.run).best_on_all, request)
+    places = request.folder / MADE, SearchRun(request.run).best_on_all
+    return any(is_bundle_of(place, request) for place in places)
 
 
 def retrain_on_all(
@@ -101,9 +106,26 @@ def retrain_on_all(
     check_writable(run.best_on_all, overwrite=True)  # before the training, not after it
     work = functools.partial(fit_on_all, cache=cache)
     outcome = run_fits([request], work, parallel=1, budget_s=budget_s, plain=plain, is_done=is_retrained)
+    _put_in_place(run, request)
     if is_bundle_of(run.best_on_all, request):
         note_fitted(run.best_on_all, *(from_repeats([(winner, 1.0)], faces) or Fitted()))
     return outcome
+
+
+def _put_in_place(run: SearchRun, request: FitRequest) -> None:
+    """Let the bundle that the worker left be best-on-all/. After a kill in between, the next call does it."""
+    made = request.folder / MADE
+    if not is_bundle_of(made, request):
+        return
+    files = [file for file in made.rglob("*") if file.is_file()]
+    former = run.best_on_all.with_name(f".{run.best_on_all.name}.tmp")  # a kill leaves no bundle in parts
+    shutil.rmtree(former, ignore_errors=True)
+    if run.best_on_all.exists():
+        run.best_on_all.rename(former)
+    made.rename(run.best_on_all)
+    shutil.rmtree(former, ignore_errors=True)
+    if sender := sender_of(run.path):
+        sender.later(functools.partial(sender.forget, files))
 
 
 def summary(run: SearchRun, request: FitRequest) -> list[str]:

@@ -241,6 +241,7 @@ def test_a_bag_that_does_not_pay_leaves_the_winner_alone_in_best(chosen: Chosen,
     )
 
 
+@pytest.mark.slow
 def test_where_no_repeat_is_complete_the_best_trial_is_averaged_with_others(
     chosen: Chosen, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -288,6 +289,7 @@ def test_trials_count_that_ended_after_the_search_or_were_trained_to_their_ends(
     assert f"Trial {OTHER} takes no part in the bag." in caplog.text
 
 
+@pytest.mark.slow
 def test_single_hands_over_one_model_and_export_gets_it_from_a_bag(
     chosen: Chosen, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -325,7 +327,13 @@ def test_of_other_finalists_no_weights_stay(chosen: Chosen, tmp_path: Path) -> N
     assert set(others) <= set(unneeded(run, trials, keeping))
     for file in unneeded(run, trials, keeping):
         file.unlink()
-    assert len(find_bag(run, chosen.faces).repeats) == 2
+    bag = find_bag(run, chosen.faces)
+    assert len(bag.repeats) == 2
+    (lost,) = files_of(bag.repeats[0].checkpoint_folder)
+    lost.unlink()
+    of_one = find_bag(run, chosen.faces)
+    assert of_one.repeats == bag.repeats[1:], "what is there counts"
+    assert [one.repeat for one in of_one.winner.repeats] == [one.repeat for one in bag.winner.repeats[1:]]
     add_trained_trial(run, chosen.faces, 0.9, {"epochs": 1, "head": "linear", "lr_head": 3e-3})
     assert not [file for file in unneeded(run, records(run), keeping) if run.finalists in file.parents], (
         "among more trials another one may win"
@@ -337,7 +345,7 @@ def test_without_the_weights_or_a_winner_it_is_refused(chosen: Chosen, tmp_path:
     run = SearchRun.open(tmp_path / "copy")
     for file in run.finalists.glob("*/state/best-*"):
         file.unlink()
-    with pytest.raises(Missing, match=r"has no weights of trial .*, repeat 1 of 2"):
+    with pytest.raises(Missing, match=r"No weights of the repeats of trial .* are in .*finalists: they are kept from"):
         find_bag(run, chosen.faces)
     with pytest.raises(CallError, match=r"no winner that was chosen by repeats. Search with --finalists"):
         find_bag(small_run(tmp_path, demo_cache, "none")[0], chosen.faces)

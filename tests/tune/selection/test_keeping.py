@@ -103,9 +103,8 @@ def wanted(trials: Sequence[Record], n: int) -> set[str]:
     return {one.trial_id for one in leaderboard.ranked(trials)[:n]} | {"0000"}
 
 
-@pytest.mark.parametrize(
-    "order", ["rising", *(pytest.param(one, marks=pytest.mark.soak) for one in ("falling", "mixed"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ["rising", "falling", "mixed"])
 def test_the_bound_of_the_plan_holds_along_sixty_trials(tmp_path: Path, order: str) -> None:
     run = SearchRun.create(tmp_path, "one")
     plan = SearchPlan(SPACE, SETTING, RECIPE, {}, TRIALS)
@@ -121,6 +120,7 @@ def test_the_bound_of_the_plan_holds_along_sixty_trials(tmp_path: Path, order: s
             save(folder, f1, epoch)
             most = max(most, taken(run.path) + before)  # for a moment the new file lies beside the old one
         trials.append(one)
+        assert keeper.keeps(one) == (one.trial_id in wanted(trials, KEEP))
         keeper.end(one)
         kept = {one.trial_id for one in trials if files_of(run.trial(one.trial_id))}
         assert kept == wanted(trials, KEEP)

@@ -26,7 +26,7 @@ from tune.runs.folder import SearchRun
 from tune.runs.stopping import Reason
 from tune.selection.finalists import Finalist, RepeatResult
 from tune.selection.fits import fit_on_all
-from tune.selection.retrain import is_retrained, last_epoch, retrain_on_all, retrain_request, summary
+from tune.selection.retrain import MADE, is_retrained, last_epoch, retrain_on_all, retrain_request, summary
 from tune.states import TrialState
 
 RECIPE = BASE.override({"epochs": 4, "frozen_stages": 2, "lr_head": 1e-2})
@@ -49,6 +49,7 @@ def test_it_stops_after_the_median_of_the_repeats_best_epochs() -> None:
     assert last_epoch(won(of_trial=3)) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_the_bundle_is_trained_on_everybody_but_the_holdout(
     made: tuple[SearchRun, FaceDataset], demo_cache: Path
@@ -95,6 +96,7 @@ def _by_hand(faces: FaceDataset, rows: np.ndarray, epochs: int) -> np.ndarray:
     return np.exp(log_probabilities(fit.models, RECIPE.split, fit.data.pixels, rows))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_killed_one_gives_the_same_bundle_and_a_lost_one_is_made_again(tmp_path: Path, demo_cache: Path) -> None:
     weights = []
@@ -104,15 +106,18 @@ def test_a_killed_one_gives_the_same_bundle_and_a_lost_one_is_made_again(tmp_pat
         request = retrain_request(run, won(2), faces, cpus=1, gpus=0.0)
         if name == "killed":
             stopped(request, work, after=1)
+            (request.folder / ".bundle.1.tmp").mkdir()  # as by a kill in the middle of the bundle
             assert not is_retrained(request)
         assert fitted(request, work).state == TrialState.COMPLETE
         assert is_retrained(request)
-        weights.append(read_bundle(run.best_on_all).manifest["classifiers"][0]["models"])
+        weights.append(read_bundle(request.folder / MADE).manifest["classifiers"][0]["models"])
     assert weights[0] == weights[1]
 
     other = retrain_request(run, won(3), faces, cpus=1, gpus=0.0)
     assert other.trial_id != request.trial_id
     assert not is_retrained(other)
+    retrain_on_all(run, won(2), faces, cpus=1, gpus=0.0, cache=CacheOptions(demo_cache, 1.0))
+    assert not (request.folder / MADE).exists(), "the driver has put it in its place"
     manifest = run.best_on_all / "bundle.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "scores": {"fit": other.trial_id}}))
     assert not is_retrained(request), "best-on-all is another fit's now"
