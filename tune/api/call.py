@@ -21,6 +21,7 @@ from maskcls.files import refuse_address, relative
 from search_spaces import Setting, Space, SpaceError, Suggest
 from search_spaces.as_file import name_or_file
 from tune.api.run import Run
+from tune.runs import output
 
 if TYPE_CHECKING:
     from tune.search.options import SearchOptions
@@ -132,7 +133,9 @@ def run_search(*, plan: bool = False, **options: Unpack[SearchCall]) -> Run | No
         words = ("run_search", *(f"{name}={_word(value)}" for name, value in options.items() if value is not None))
         caller = session.Caller(is_guest=True, found=lambda run: found.append(Run(run.path)), words=words)
         try:
-            status = session.run(_checked({"plan": plan, **options}, Path(folder)), caller)
+            checked = _checked({"plan": plan, **options}, Path(folder))
+            with output.directed(quiet=checked.quiet, as_json=checked.as_json):
+                status = session.run(checked, caller)
         except KeyboardInterrupt as interrupt:
             raise type(interrupt)(_interrupted(found)) from None
         except OSError as error:

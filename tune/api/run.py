@@ -32,7 +32,10 @@ def open_run(run: str | os.PathLike[str], runs: str | os.PathLike[str] = "runs")
     """
     from tune.runs.folder import SearchRun
 
-    return Run(SearchRun.open(os.fspath(run), Path(runs)).path)
+    place = os.fspath(run)
+    if place.startswith("~"):
+        place = str(Path(place).expanduser())
+    return Run(SearchRun.open(place, Path(runs).expanduser()).path)
 
 
 @dataclass(frozen=True, repr=False)

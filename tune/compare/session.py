@@ -68,12 +68,11 @@ TRAIN_SHARE = 0.85 * 0.85
 
 def run(options: CompareOptions) -> int:
     """The command's work. Returns the exit status."""
-    with output.directed(quiet=options.quiet, as_json=options.as_json):
-        if options.new_run_from is not None:
-            options = _like(options, options.new_run_from)
-        if options.resume is not None:
-            return _resume(options, options.resume)
-        return begin_or_resume(options, _begin, _resume) if options.begin_or_resume else _begin(options)
+    if options.new_run_from is not None:
+        options = _like(options, options.new_run_from)
+    if options.resume is not None:
+        return _resume(options, options.resume)
+    return begin_or_resume(options, _begin, _resume) if options.begin_or_resume else _begin(options)
 
 
 def _like(options: CompareOptions, place: str) -> CompareOptions:
@@ -241,14 +240,14 @@ def _compare(options: CompareOptions, plan: ComparePlan, run: ComparisonRun, rea
     began = time.monotonic()
     with noted(run, Session.begun(repeats=plan.repeats, parallel=plan.share.parallel)) as note:
         outcome = _fit_all(options, plan, run, ready, stack, plan.time_budget_s)
-        if plan.equal_time and outcome.remaining == 0:
+        if plan.equal_time and outcome.remaining == 0 and outcome.reason == Reason.FINISHED:
             later = comparisons_at_equal_time(run, ready.comparisons, splits, faces.digest)
             ready = replace(ready, comparisons=(*ready.comparisons, *later))
             left_s = plan.time_budget_s and max(0.0, plan.time_budget_s - (time.monotonic() - began))
             outcome = _fit_all(options, plan, run, ready, stack, left_s)
         note(outcome.reason)
     results = _hand_over(run, ready, outcome)
-    is_failure = outcome.reason == Reason.FINISHED and (outcome.remaining > 0 or results.lack_scores)
+    is_failure = results.lack_scores or (outcome.reason == Reason.FINISHED and outcome.remaining > 0)
     status = outcome.exit_status or int(is_failure)
     made = {"table": str(run.table_csv), "report": str(run.report)}
     events.emit(events.Done(outcome.reason, status, remaining=outcome.remaining, **made))
@@ -281,7 +280,8 @@ def _fit_all(
     if to_do(asked, is_evaluated):
         _connect(options, stack)
         weights = (recipe.weights for recipe in plan.recipes)
-        check_nodes(run, weights, shares_run=options.storage is None, sees_photos=not options.ships)
+        shared = {"shares_run": options.storage is None, "sees_photos": not options.ships}
+        check_nodes(run, weights, share.cpus, share.gpus, **shared)
     work = functools.partial(fit_and_evaluate, cache=ready.faces.cache)
     ships = options.ships and options.address is not None and cluster.is_up()
     with shipping(run.path, ready.faces.cache, wanted=ships):
@@ -332,8 +332,9 @@ def _hand_over(run: ComparisonRun, ready: _Ready, outcome: Outcome) -> Results:
         lines.append(f"{outcome.remaining} fits are left to do ({outcome.reason}). To go on:\n  {run.resume_command}")
     if any(row.states.get(TrialState.OUT_OF_MEMORY) for row in results.rows):
         lines.append("Some fits ran out of memory: go on with less --parallel, or more --gpus-per-trial.")
-    if not outcome.remaining and results.lack_scores:
-        lines.append("No fit has a score, so nothing is compared. Lower learning rates may help where fits diverged.")
+    if results.lack_scores:
+        advice = "" if outcome.remaining else " Lower learning rates may help where fits diverged."
+        lines.append(f"No fit has a score, so nothing is compared.{advice}")
     print(printable("\n".join(lines)), file=output.results())
     return results
 

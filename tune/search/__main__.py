@@ -155,9 +155,9 @@ Resume = Annotated[
 ]
 
 
-def _list_spaces(asked: bool) -> None:
+def _list_spaces(context: typer.Context, asked: bool) -> None:
     """Print the spaces, if that is asked, and end the command."""
-    if not asked:
+    if not asked or context.resilient_parsing:  # the shell wants a word completed
         return
     width = max(len(name) for name in names())
     for name in names():

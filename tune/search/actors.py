@@ -38,7 +38,7 @@ class Elsewhere(PlacementGroupFactory):  # type: ignore[misc]
 
     def to_placement_group(self) -> PlacementGroup:
         """Ask Ray for the cores."""
-        avoiding = elsewhere()
+        avoiding = elsewhere(*(max(one.get(name, 0.0) for one in self.bundles) for name in ("CPU", "GPU")))
         selectors = [avoiding] * len(self.bundles) if avoiding else None
         return placement_group(self.bundles, self.strategy, bundle_label_selector=selectors)
 

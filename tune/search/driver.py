@@ -134,9 +134,10 @@ def drive(
         sender.flush()  # what follows needs the trials' files here
     _raise_what_ended_it(searcher, stop, run)
     left = n_left(searcher.study, plan.trials)
-    if left > 0 and searcher.used_up and stop.reason == Reason.FINISHED:
-        return Outcome(Reason.USED_UP, left)
-    return Outcome(Reason.FINISHED if left <= 0 else stop.reason, left, stop.asked.signal_number)
+    if stop.asked.is_set():  # be it after the last trial's end: what follows the trials is not to begin
+        return Outcome(Reason.INTERRUPTED, max(0, left), stop.asked.signal_number)
+    used_up = searcher.used_up and stop.reason == Reason.FINISHED
+    return Outcome((Reason.USED_UP if used_up else stop.reason) if left > 0 else Reason.FINISHED, left)
 
 
 def _raise_what_ended_it(searcher: StudySearch, stop: _Stop, run: SearchRun) -> None:
@@ -157,7 +158,7 @@ def _at_end(run: SearchRun, keeper: Keeper | None, sender: Sender | None) -> Cal
         return keeper.end if keeper else None
 
     def follow(ended: Record) -> None:
-        sender.exchange(run.trial(ended.trial_id))
+        sender.exchange(run.trial(ended.trial_id), weights=keeper is None or keeper.keeps(ended))
         if keeper:
             sender.forget(keeper.end(ended))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from maskcls.errors import MaskclsError
+from maskcls.errors import DataError, MaskclsError
 from maskcls.text import counted, printable
 from tune.runs import events, output
 from tune.runs.folder import SearchRun
@@ -48,10 +48,22 @@ class SearchOutcome:
 
     @property
     def ended(self) -> Outcome:
-        """The part that did not come to its end, else the search."""
-        parts = [self.searched, self.chosen and self.chosen.outcome, self.chosen and self.chosen.others]
-        stopped = (Reason.INTERRUPTED, Reason.TIME_UP)
-        return next((part for part in (*parts, self.retrained) if part and part.reason in stopped), self.searched)
+        """The part that was interrupted, else the first whose time was up, else the search."""
+        for reason in (Reason.INTERRUPTED, Reason.TIME_UP):
+            for part in self._parts:
+                if part.reason == reason:
+                    return part
+        return self.searched
+
+    @property
+    def _parts(self) -> list[Outcome]:
+        of_choice = (self.chosen.outcome, self.chosen.others) if self.chosen else ()
+        return [part for part in (self.searched, *of_choice, self.retrained) if part]
+
+    @property
+    def remaining(self) -> int:
+        """Trials and fits that were wanted and have not ended; those that failed are not left."""
+        return sum(part.remaining for part in self._parts if part is self.searched or part.reason != Reason.FINISHED)
 
     @property
     def reason(self) -> Reason:
@@ -105,19 +117,46 @@ def keeping_of(options: SearchOptions) -> Keeping | None:
     return Keeping(options.keep, options.finalists) if options.keep < MANY else None
 
 
-def handed_over(run: SearchRun, options: SearchOptions) -> bool:
-    """Whether best/ and the report are newer than the study: a driver may be killed between a trial and these."""
+_AFTER_TRIALS = ("finalists", "repeats", "repeat_by", "retrain_on_all")
+"""The options that say what follows the trials."""
+
+
+def handed_over(run: SearchRun, options: SearchOptions, *, time_is_up: bool = False) -> bool:
+    """Whether best/ and the report are newer than the study: a driver may be killed between a trial and these.
+
+    Args:
+        time_is_up: whether the time was all that bounded the run, and is used up: then nothing more is wanted of them,
+            unless the options that say what follows the trials are others than the run's.
+    """
     from tune.selection.choice import is_made
     from tune.selection.record import read_choice
 
     made = [file for file in (run.best / "bundle.json", run.report) if file.exists()]
     if len(made) < 2 or min(file.stat().st_mtime for file in made) < run.journal.stat().st_mtime:
         return False
-    chosen = not options.finalists or is_made(run, design_of(options), at_most=options.time_budget is not None)
     recorded = read_choice(run.record())
     if options.single and recorded is not None and recorded.is_bag:
         return False
-    return chosen and (not options.retrain_on_all or (run.best_on_all / "bundle.json").exists())
+    before = SearchOptions.recorded(run.record())
+    if time_is_up and all(getattr(options, name) == getattr(before, name) for name in _AFTER_TRIALS):
+        return True
+    chosen = not options.finalists or is_made(run, design_of(options), at_most=options.time_budget is not None)
+    return chosen and (not options.retrain_on_all or _is_on_all(run))
+
+
+def _is_on_all(run: SearchRun) -> bool:
+    """Whether best-on-all/ is of the trial that was chosen, and not of one that was chosen before it."""
+    from maskcls.serving.bundle import read_manifest  # imports torch
+    from tune.runs import leaderboard
+    from tune.runs.study import records
+    from tune.selection.record import read_choice
+
+    chosen, best = read_choice(run.record()), leaderboard.best(records(run))
+    wanted = chosen.winner_id if chosen and chosen.winner_id else best and best.trial_id
+    try:
+        return bool(read_manifest(run.best_on_all)["scores"].get("trial") == wanted)
+    except DataError:
+        return False
 
 
 def fits_left(run: SearchRun, options: SearchOptions, plan: SearchPlan) -> Callable[[Sequence[Record], float], int]:
@@ -144,7 +183,7 @@ def fits_left(run: SearchRun, options: SearchOptions, plan: SearchPlan) -> Calla
         if room < math.inf:
             to_find = min(to_find, max(int((room - to_do) // of_one), int(not there)))  # one in any case
         to_do += of_one * max(0, to_find)
-        on_all = options.retrain_on_all and (to_do > 0 or not (run.best_on_all / "bundle.json").exists())
+        on_all = options.retrain_on_all and (to_do > 0 or not _is_on_all(run))
         return to_do + int(on_all)
 
     return left
@@ -166,6 +205,8 @@ def choose(run: SearchRun, options: SearchOptions, plan: SearchPlan, left_s: flo
         return None
     faces, design = faces_of(run, options), design_of(options)
     if left_s is not None:
+        if options.retrain_on_all:  # its fit comes last, and would find no time
+            left_s -= min(fit_seconds(trials, plan.base.epochs), left_s / 3)
         # Folds train on fewer people than a trial.
         room = fits_in(left_s * REPEATS_ARE_FASTER, fit_seconds(trials, plan.base.epochs), plan.parallel)
         wanted, (design, _) = design, choice.affordable(run, trials, faces, design, room)
@@ -257,7 +298,7 @@ def hand_over(run: SearchRun, options: SearchOptions, outcome: SearchOutcome) ->
     if winner is None and outcome.reason != Reason.INTERRUPTED:
         print(f"Error: {printable(no_model(run, trials))}", file=output.errors())
     status = outcome.ended.exit_status or (0 if exported else 1)
-    emit_done(run, outcome.reason, status, remaining=outcome.searched.remaining)
+    emit_done(run, outcome.reason, status, remaining=outcome.remaining)
     return status
 
 
@@ -283,7 +324,8 @@ def emit_done(run: SearchRun, reason: Reason, status: int, *, remaining: int) ->
     """Report that the command ends, and what it leaves.
 
     Args:
-        remaining: trials that were wanted and have not ended; MANY and the like where only the time bounds them.
+        remaining: trials and fits that were wanted and have not ended; MANY and the like where only the time bounds
+            them.
     """
     events.emit(
         events.Done(

@@ -20,7 +20,7 @@ from tune.runs.folder import SearchRun
 from tune.runs.record import RankedRecord
 from tune.runs.session import faces_of, say
 from tune.runs.study import trials_of
-from tune.search.plan import SearchPlan
+from tune.search.plan import CLOSE, SearchPlan
 
 if TYPE_CHECKING:
     from maskcls.data.dataset import FaceDataset
@@ -117,7 +117,9 @@ def fit_within(budget_s: float, cost: EpochCost, turns: int, least: int) -> tupl
     """
     whole_s, in_turn = cost.seconds(), min(turns, 2)
     epochs = round(budget_s / turns / whole_s)
-    if in_turn > 1:
+    if in_turn == 1:  # a longer fit would not end
+        epochs = int((1 + CLOSE) * budget_s / whole_s)
+    else:
         epochs = min(max(epochs, WORTH_A_TURN), int(budget_s / in_turn / whole_s))
     if epochs and whole_s <= ALL_FITS * budget_s:
         return epochs, cost.trained

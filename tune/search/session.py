@@ -21,15 +21,17 @@ from tune.fitting.shipping import shipping
 from tune.runs import cluster, output
 from tune.runs.cluster import Cluster
 from tune.runs.estimates import pixel_room
-from tune.runs.folder import SearchRun, remove
+from tune.runs.folder import SearchRun, as_name, remove
 from tune.runs.nodes import check_nodes
 from tune.runs.record import DataRecord, Session, noted
 from tune.runs.session import (
     begin_or_resume,
     check_data,
     check_layouts,
+    check_repeats,
     check_weights,
     emit_run,
+    faces_of,
     has_data,
     machine_of,
     n_people,
@@ -38,7 +40,6 @@ from tune.runs.session import (
     say,
     say_all,
     say_dashboard,
-    say_too_few_for_folds,
     saying_how_to_go_on,
     wait_for_killed_driver,
 )
@@ -59,7 +60,7 @@ from tune.search.ending import (
     retrain,
 )
 from tune.search.options import DEFAULT_SPACE, SPACE_COPY, SPACE_FILE, Resolved, SearchOptions, at_a_time, resolve
-from tune.search.plan import SearchPlan, drawn_recipes, geometries, vet
+from tune.search.plan import MANY, SearchPlan, drawn_recipes, geometries, vet
 from tune.search.tracking import check_trackers
 from tune.search.warm_start import known_trials, n_importable, study_for_space
 
@@ -87,13 +88,12 @@ COMMAND = Caller()
 def run(options: SearchOptions, caller: Caller = COMMAND) -> int:
     """The command's work. Returns the exit status."""
     caller = replace(caller, called_at=time.monotonic())
-    with output.directed(quiet=options.quiet, as_json=options.as_json):
-        if options.new_run_from is not None:
-            options = _like(options, options.new_run_from)
-        if options.resume is not None:
-            return _resume(options, options.resume, caller)
-        begin, resume = functools.partial(_begin, caller=caller), functools.partial(_resume, caller=caller)
-        return begin_or_resume(options, begin, resume) if options.begin_or_resume else begin(options)
+    if options.new_run_from is not None:
+        options = _like(options, options.new_run_from)
+    if options.resume is not None:
+        return _resume(options, options.resume, caller)
+    begin, resume = functools.partial(_begin, caller=caller), functools.partial(_resume, caller=caller)
+    return begin_or_resume(options, begin, resume) if options.begin_or_resume else begin(options)
 
 
 def _like(options: SearchOptions, place: str) -> SearchOptions:
@@ -114,8 +114,7 @@ def _begin(options: SearchOptions, caller: Caller) -> int:
         resolved = resolve(options, machine)
         say_all(resolved.notes)
         vet(resolved.plan)
-        if options.finalists:
-            design_of(options)  # refuses what cannot be repeated so
+        _check_design(options)
         check_trackers(options.log, options.study_storage)
         check_layouts(options)  # the hub may take long to answer
         _check_weights(resolved)
@@ -123,7 +122,7 @@ def _begin(options: SearchOptions, caller: Caller) -> int:
             resolved = _shared(resolved, options, machine)
             print_plan(options, resolved, known=n_importable(resolved.plan))
             return 0
-        name = options.name or f"{resolved.space.name}-{datetime.now():%Y%m%d-%H%M%S}"
+        name = options.name or f"{as_name(resolved.space.name)}-{datetime.now():%Y%m%d-%H%M%S}"
         lease = stack.enter_context(stored.begun(SearchRun, options, name))
         # Ray starts in a thread meanwhile: `_shared` imports torch where memory may be short, which takes seconds too.
         starting = stack.enter_context(ExitStack())
@@ -167,7 +166,7 @@ def _resume(stated: SearchOptions, place: str, caller: Caller) -> int:
         ended = sum(trial.state.ended for trial in trials)
         enough = _enough(options, found, ended)
         if enough:
-            if options.plan or handed_over(found, options):
+            if options.plan or handed_over(found, options, time_is_up=options.trials is None):
                 print(f"Nothing is left to do: {found.name} {enough}", file=output.results())
                 emit_done(found, Reason.FINISHED, 0, remaining=0)
                 return 0
@@ -185,8 +184,9 @@ def _resume(stated: SearchOptions, place: str, caller: Caller) -> int:
             fixes_views=record.fixes_views,
             ranking=record.ranking,
         )
-        if options.finalists:
-            design_of(options)
+        # Where the trials are enough, only what follows them is left to do.
+        resolved = replace(resolved, plan=replace(resolved.plan, trials=ended if enough else resolved.plan.trials))
+        _check_design(options)
         check_trackers(options.log, options.study_storage)
         if is_other:
             vet(resolved.plan)
@@ -207,6 +207,12 @@ def _resume(stated: SearchOptions, place: str, caller: Caller) -> int:
         return _search(options, resolved, found, ray(), caller)
 
 
+def _check_design(options: SearchOptions) -> None:
+    """Raise CallError for what cannot be repeated so."""
+    if options.finalists:
+        design_of(options)
+
+
 def _set_aside_damaged(run: SearchRun) -> None:
     """Set aside what cannot be read of the fits after the search, and say so: they are done again."""
     from tune.fitting.result import set_aside_damaged
@@ -221,9 +227,10 @@ def _enough(options: SearchOptions, run: SearchRun, ended: int) -> str:
     if options.trials is not None:
         wanted = f"has {ended} trials, and {options.trials} are wanted. More with --trials N."
         return wanted if ended >= options.trials else ""
-    # A resume says how much more time; the same command again means the same time.
+    # A resume says how much more time; the same command again means the same time. A session that had only to do what
+    # follows the trials has a number of trials, and says nothing of the time.
     sessions = run.record().sessions if options.begin_or_resume else []
-    if sessions and sessions[-1].reason == Reason.TIME_UP:
+    if [one.reason for one in sessions if not 0 < one.trials < MANY // 2][-1:] == [Reason.TIME_UP]:
         return f"has {ended} trials, and its time is up. More with --resume {run.name} --time-budget TIME."
     return ""
 
@@ -279,7 +286,8 @@ def _search(options: SearchOptions, resolved: Resolved, run: SearchRun, there: C
     typer.echo(f"Run {run.name}: {trials} of space {resolved.space.name}, {plan.parallel} at a time, in {run.path}")
     say_dashboard(there)
     say_all(loggers.where(name, run) for name in options.log)
-    check_nodes(run, [plan.base.weights], shares_run=options.storage is None, sees_photos=not options.ships)
+    shared = {"shares_run": options.storage is None, "sees_photos": not options.ships}
+    check_nodes(run, [plan.base.weights], plan.cpus, plan.gpus, **shared)
     objective = functools.partial(run_fit, cache=options.cache_options, shared=plan.shares_features)
     # What was chosen was chosen among other trials; its fits are kept, so choosing again trains only what is missing.
     run.write_record(run.record().changed(choice=None))
@@ -306,11 +314,12 @@ def _search(options: SearchOptions, resolved: Resolved, run: SearchRun, there: C
                 callbacks=copies,
             )
         imports.join()
-        outcome = SearchOutcome(searched)
+        outcome = SearchOutcome(searched.finished_if_last(is_last=not (options.finalists or options.retrain_on_all)))
         if outcome.goes_on and options.finalists:
             outcome = replace(outcome, chosen=choose(run, options, plan, plan.left_s(began)))
         if outcome.goes_on and options.retrain_on_all:
-            outcome = replace(outcome, retrained=retrain(run, options, plan, plan.left_s(began), outcome.chosen))
+            last = retrain(run, options, plan, plan.left_s(began), outcome.chosen)
+            outcome = replace(outcome, retrained=last and last.finished_if_last(is_last=True))
         note(outcome.reason)
     return hand_over(run, options, outcome)
 
@@ -340,6 +349,10 @@ def _check_or_prepare_data(options: SearchOptions, resolved: Resolved, run: Sear
     """Compare the run's photos with what they are now; where a killed driver left none, put them in place."""
     if has_data(run):
         check_data(run, options)
+        before = SearchOptions.recorded(run.record())
+        is_other = (options.repeats, options.repeat_by) != (before.repeats, before.repeat_by) or not before.finalists
+        if options.finalists and options.repeat_by == "folds" and is_other:
+            check_repeats(faces_of(run, options), options.repeats)
     else:
         _prepare_data(options, resolved, run)
 
@@ -350,7 +363,7 @@ def _prepare_data(options: SearchOptions, resolved: Resolved, run: SearchRun) ->
 
     faces = prepared(options)
     if options.finalists and options.repeat_by == "folds":
-        say_too_few_for_folds(faces, options.repeats)
+        check_repeats(faces, options.repeats)
     base, plan = resolved.plan.base, resolved.plan
     check_trainable(base, faces)
     _check_pixel_room(options, plan, len(faces.photos))

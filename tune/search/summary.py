@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shlex
+import shutil
 import sys
 import textwrap
 from collections import Counter
@@ -111,11 +111,12 @@ def what_next(run: SearchRun, options: SearchOptions, *, exported: bool, reporte
 
 
 def _activation() -> str:
-    """The command that activates the environment in the current folder; "" if it is active, or another one runs."""
-    here = Path(sys.prefix)
-    if os.environ.get("VIRTUAL_ENV") or sys.prefix == sys.base_prefix or not here.is_relative_to(Path.cwd()):
+    """The command that activates the environment that runs; "" where its commands are found already, or it has none."""
+    activate, cwd = Path(sys.prefix) / "bin" / "activate", Path.cwd()
+    is_found = Path(shutil.which("python") or "").parent == activate.parent
+    if is_found or not activate.exists():
         return ""
-    return shlex.join(["source", str(here.relative_to(Path.cwd()) / "bin" / "activate")])
+    return shlex.join(["source", str(activate.relative_to(cwd) if activate.is_relative_to(cwd) else activate)])
 
 
 def gain_lines(best: Record, preset: Record | None, choice: ChoiceRecord | None) -> list[str]:
@@ -163,6 +164,8 @@ def what_is_left(run: SearchRun, outcome: SearchOutcome) -> list[str]:
         left.append(f"{others} beside the finalists' repeats are left to do ({chosen.others.reason})")
     if outcome.retrained is not None and outcome.retrained.remaining and outcome.retrained.reason != Reason.FINISHED:
         left.append(f"the fit on all people is left to do ({outcome.retrained.reason})")
+    if not left and outcome.reason == Reason.INTERRUPTED:
+        left.append("What follows is left to do (interrupted)")
     if left:
         lines.append(f"{'; '.join(left)}. To go on:\n  {run.resume_command}")
     return lines

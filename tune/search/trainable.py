@@ -31,7 +31,7 @@ def train(config: dict[str, Any], *, work: Work, run: Path, cpus: int, gpus: flo
     """
     folder = SearchRun(run).trial(config["trial"])
     request = TrialRequest(config["trial"], config["recipe"], folder, run, cpus, gpus)
-    run_and_report_stored(request, work, report, store)
+    run_and_report_stored(request, work, report, store, drops=True)
 
 
 def report(row: Row, state: TrialState, message: str = "") -> None:

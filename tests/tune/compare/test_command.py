@@ -399,7 +399,9 @@ def test_how_it_ends_is_said_and_noted(
     assert said.status == 130
     assert f"4 fits are left to do (interrupted). To go on:\n  {resume}\n" in said.out
     assert "head=linear" in said.out
-    assert ends(Outcome(Reason.TIME_UP, 4)).status == 0
+    said = ends(Outcome(Reason.TIME_UP, 4))
+    assert said.status == 1, "no fit has a score, as of a search that has no model"
+    assert "No fit has a score, so nothing is compared.\n" in said.out
     assert ends(Outcome(Reason.INTERRUPTED, 4, signal.SIGTERM)).status == 143
     assert ends(Terminated()).status == 143
     said = ends(KeyboardInterrupt())

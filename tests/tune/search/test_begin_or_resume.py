@@ -88,6 +88,7 @@ def completed(interrupted: Interrupted, few_faces: tuple[str, ...], ray_cluster:
     return interrupted.run, said.out
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_same_words_again_and_again_make_one_search(
     completed: tuple[SearchRun, str], few_faces: tuple[str, ...]
@@ -139,6 +140,7 @@ def test_an_unbroken_search_finds_the_same(
     assert threads == [(1, 1)] * len(threads), "a trial keeps to the cores it was given"
 
 
+@pytest.mark.slow
 def test_the_run_takes_no_more_of_the_disk_than_its_plan_says(
     completed: tuple[SearchRun, str], few_faces: tuple[str, ...]
 ) -> None:
@@ -150,6 +152,7 @@ def test_the_run_takes_no_more_of_the_disk_than_its_plan_says(
     assert taken <= int(megabytes) * 1e6 <= 5 * taken
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_quiet_leaves_the_result(completed: tuple[SearchRun, str]) -> None:
     run, _ = completed
@@ -219,6 +222,32 @@ def test_a_search_bounded_by_time_alone_is_complete_when_its_time_was_up(tmp_pat
     assert said.out == (
         "Nothing is left to do: one has 0 trials, and its time is up. More with --resume one --time-budget TIME.\n"
     )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_when_the_time_was_up_the_same_words_begin_no_trial(
+    completed: tuple[SearchRun, str], few_faces: tuple[str, ...], tmp_path: Path
+) -> None:
+    run = SearchRun(Path(shutil.copytree(completed[0].path, tmp_path / "one")))
+    record = run.record()
+    call = {**record.call, "trials": None, "time_budget": "1h"}
+    sessions = [*record.sessions, Session.begun().changed(reason=Reason.TIME_UP)]
+    run.write_record(record.changed(call=call, sessions=sessions))
+    words = ["--name", "one", "--begin-or-resume", "--epochs", "2", "--time-budget", "1h", "--runs", tmp_path]
+    said = commands.call(main, *TINY, *words, "--finalists", "0", *few_faces)
+    assert said.status == 0, said.err
+    complete = "Nothing is left to do: one has 3 trials, and its time is up."
+    assert complete in said.out
+    some = (*TINY, *words, "--finalists", "1", "--repeats", "2", *few_faces)
+    again = commands.call(main, *some)
+    assert again.status == 0, again.err
+    assert "Trained again: the best trial" in again.err
+    assert complete in commands.call(main, *some).out, "a session that only chose says nothing of the time"
+    run.report.unlink()  # as by a kill before the end
+    commands.call(main, *some)
+    assert run.report.exists()
+    assert len(records(run)) == 3
 
 
 def test_a_folder_that_is_no_run_is_not_taken(tmp_path: Path) -> None:

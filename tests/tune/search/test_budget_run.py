@@ -40,7 +40,10 @@ def budget(
     return plan_of(SPACE, trials, **{"epochs": 20, "scheduler": "none", "time_budget_s": seconds, **values})
 
 
-@pytest.mark.parametrize(("trials", "left"), [(2, 0), pytest.param(MANY, MANY - 2, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    ("trials", "left"),
+    [pytest.param(2, 0, marks=pytest.mark.slow), pytest.param(MANY, MANY - 2, marks=pytest.mark.soak)],
+)
 def test_a_trial_that_is_close_is_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trials: int, left: int
 ) -> None:

@@ -49,8 +49,10 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
 }
 CALLS = st.tuples(
     st.fixed_dictionaries({}, optional=VALUES),
-    st.lists(st.sampled_from(["--skip-bad", "--retrain-on-all", "--plan"]), unique=True),
-).map(lambda drawn: [*_words(drawn[0]), *drawn[1]])
+    st.lists(st.sampled_from(["--skip-bad", "--retrain-on-all", "--ship-data", "--shared-cache"]), unique=True),
+    st.sampled_from([[], ["--plan"], ["--quiet"], ["--json"], ["--quiet", "--json"]]),
+    st.sampled_from([[], ["--begin-or-resume", "--name=one"]]),
+).map(lambda drawn: [*_words(drawn[0]), *(word for words in drawn[1:] for word in words)])
 
 
 def _words(values: dict[str, Any]) -> list[str]:
@@ -63,7 +65,7 @@ def asked(*words: object) -> SearchOptions:
     return read(search.main, SearchOptions.stated, *words)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(CALLS)
 def test_saved_options_read_again_are_the_same(words: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -75,7 +77,7 @@ def test_saved_options_read_again_are_the_same(words: list[str]) -> None:
         asked("--config", file, "--save-config", file)  # equal, so it is not refused
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(CALLS)
 def test_what_a_run_keeps_read_again_is_the_same_but_for_its_name(words: list[str]) -> None:
     stated = asked(*words)
@@ -83,7 +85,7 @@ def test_what_a_run_keeps_read_again_is_the_same_but_for_its_name(words: list[st
         file = Path(folder) / "config.toml"
         write_config(file, stated.to_config(), "tune.search")
         again = asked("--config", file)
-    of_this_call = {"name": None, "plan": False}
+    of_this_call = {"name": None, "plan": False, "quiet": False, "as_json": False, "begin_or_resume": False}
     assert again == stated.model_copy(update={**of_this_call, "runs": again.runs})
     assert again.runs.absolute() == stated.runs.absolute()
 

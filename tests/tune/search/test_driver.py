@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from optuna.trial import TrialState as OptunaState
+from ray import tune
 
 from maskcls.errors import CallError, RunError
 from search_spaces import Setting, Space
@@ -20,7 +22,7 @@ from tests.tune.synthetic import LoadsHereAlone, Nonsense, Synthetic, f1
 from tune.runs.folder import SearchRun
 from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import open_study, records
-from tune.search.driver import MAX_FAILURES, run_search
+from tune.search.driver import MAX_FAILURES, drive, run_search
 from tune.search.plan import SearchPlan
 from tune.search.schedulers import EpochASHA
 from tune.states import TrialState
@@ -67,6 +69,18 @@ def test_states_are_recorded_in_the_study_and_on_the_leaderboard(tmp_path: Path)
     assert {row["trial"]: row["state"] for row in table(run)} == {name: record.state for name, record in found.items()}
 
 
+def test_a_signal_after_the_last_trials_end_is_not_lost(tmp_path: Path) -> None:
+    class Interrupting(tune.Callback):  # type: ignore[misc]
+        def on_trial_complete(self, *_: object, **__: object) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    run = new_run(tmp_path)
+    with run.driving():
+        outcome = drive(make_plan(1), run, Synthetic(), callbacks=[Interrupting()])
+    assert outcome == Outcome(Reason.INTERRUPTED, 0, signal.SIGTERM)
+
+
+@pytest.mark.slow
 def test_a_trial_outlives_its_workers_as_long_as_it_comes_further(tmp_path: Path) -> None:
     """On machines that may be taken away at any time, a long trial loses many of them."""
     run = new_run(tmp_path)
@@ -106,6 +120,7 @@ def test_explicit_values_win_and_are_not_drawn(tmp_path: Path) -> None:
     assert all("lr_head" not in record.params for record in records(run))
 
 
+@pytest.mark.slow
 def test_an_extended_search_is_the_one_that_was_asked_at_once(tmp_path: Path) -> None:
     once, twice = new_run(tmp_path, "once"), new_run(tmp_path, "twice")
     run_search(make_plan(15, seed=3), once, Synthetic())
@@ -147,6 +162,7 @@ def test_a_recipe_of_more_epochs_than_the_base_is_not_cut_there() -> None:
     assert said == {TrialScheduler.CONTINUE}
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_search_and_loses_nothing(tmp_path: Path) -> None:
     run = new_run(tmp_path)
     with pytest.raises(
@@ -160,6 +176,7 @@ def test_a_full_disk_stops_the_search_and_loses_nothing(tmp_path: Path) -> None:
     assert len(records(run)) == 4
 
 
+@pytest.mark.slow
 def test_failures_of_the_machine_stop_the_search_after_three_in_a_row_and_burn_no_trial(tmp_path: Path) -> None:
     run, plan = new_run(tmp_path), make_plan(4, scheduler="none")
     with pytest.raises(

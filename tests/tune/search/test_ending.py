@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
+import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import numpy as np
 import pytest
 
 from maskcls.data.dataset import FaceDataset
+from maskcls.serving.export import note_scores
 from tests.conftest import ROOT
 from tests.tune.answered_run import let_answer, one_knows
 from tests.tune.asked import plan_of
@@ -91,6 +95,7 @@ def test_where_every_finalist_diverges_there_is_no_winner(run_and_faces: tuple[S
     assert choice.summary(run)[0].startswith(expected)
 
 
+@pytest.mark.slow
 def test_optimism_is_of_the_model_that_is_handed_over(run_and_faces: tuple[SearchRun, FaceDataset]) -> None:
     run, faces = run_and_faces
     add_trial(run, [0.3, 0.5], {"lr_head": 1e-2})
@@ -201,6 +206,7 @@ def test_time_is_left_for_the_fits_that_are_not_done(run_and_faces: tuple[Search
     assert nobody(records(run), math.inf) == plan.fits_after
 
 
+@pytest.mark.slow
 def test_what_the_end_needs_is_imported_beside_the_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
         "import sys; from tune.search.ending import import_meanwhile; there = sys.modules.keys(); "
@@ -222,6 +228,38 @@ def test_fits_beside_the_choice_that_were_interrupted_are_the_outcome() -> None:
         Outcome(Reason.FINISHED, 0), choice.Choice(Outcome(Reason.FINISHED, 0), left, (), None)
     )
     assert (outcome.reason, outcome.ended.exit_status, outcome.goes_on) == (Reason.INTERRUPTED, 143, False)
+    assert outcome.remaining == 1
+    timed = replace(outcome, searched=Outcome(Reason.TIME_UP, 0))
+    assert (timed.reason, timed.ended.exit_status, timed.goes_on) == (Reason.INTERRUPTED, 143, False)
+    assert not timed.may_average, "the time that was up before hides no signal"
+
+
+def test_a_signal_after_the_last_trial_leaves_what_follows(tmp_path: Path) -> None:
+    run = SearchRun.create(tmp_path, "one", SearchRecord(created=now()))
+    outcome = ending.SearchOutcome(Outcome(Reason.INTERRUPTED, 0, 15))
+    assert (outcome.goes_on, outcome.ended.exit_status) == (False, 143)
+    (line,) = summary.what_is_left(run, outcome)
+    assert line.startswith("What follows is left to do (interrupted). To go on:")
+
+
+def test_a_bundle_on_all_people_is_of_the_trial_that_was_chosen(
+    run_and_faces: tuple[SearchRun, FaceDataset], random_bundle: Callable[[str], Path]
+) -> None:
+    run, _ = run_and_faces
+    options = SearchOptions(finalists=0, retrain_on_all=True)
+    add_trial(run, [0.5], {"lr_head": 1e-2})
+    for folder in (run.best, run.best_on_all):
+        note_scores(Path(shutil.copytree(random_bundle("single"), folder)), {"trial": "0000"})
+    run.report.touch()
+    assert ending.handed_over(run, options)
+    add_trial(run, [0.6], {"lr_head": 1e-3})
+    (run.best / "bundle.json").touch()
+    run.report.touch()
+    assert not ending.handed_over(run, options), "best-on-all/ is of the trial that was the best before"
+    run.write_record(run.record().changed(call=options.to_record()))
+    assert ending.handed_over(run, options, time_is_up=True)
+    other = options.model_copy(update={"finalists": 2})
+    assert not ending.handed_over(run, other, time_is_up=True), "finalists are wanted that were not"
 
 
 def test_the_end_says_what_to_do_next_and_names_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,7 +293,18 @@ def test_an_environment_in_this_folder_that_is_not_active_is_to_be_activated(
     monkeypatch.setenv("VIRTUAL_ENV", str(tmp_path / ".venv"))
     assert first_command().startswith("  python -m maskcls.serve")
     monkeypatch.delenv("VIRTUAL_ENV")
+    assert first_command().startswith("  python -m maskcls.serve"), "there is nothing to activate"
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "activate").touch()
     assert first_command() == "  source .venv/bin/activate"
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    assert first_command() == f"  source {tmp_path}/.venv/bin/activate"
+    monkeypatch.setenv("VIRTUAL_ENV", str(tmp_path / "another"))
+    assert first_command() == f"  source {tmp_path}/.venv/bin/activate", "another environment does not have it"
+    monkeypatch.setenv("PATH", f"{tmp_path}/.venv/bin:{os.environ['PATH']}")
+    (tmp_path / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    assert first_command().startswith("  python -m maskcls.serve"), "its commands are found"
 
 
 @pytest.mark.parametrize(

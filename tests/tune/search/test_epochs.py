@@ -32,7 +32,17 @@ RANKING = [
 
 @pytest.mark.parametrize(
     ("budget_s", "turns", "epochs"),
-    [(300, 3, 1), (350, 3, 1), (370, 3, 2), (410, 3, 2), (600, 3, 2), (3_600, 3, 13), (600, 1, 7)],
+    [
+        (300, 3, 1),
+        (350, 3, 1),
+        (370, 3, 2),
+        (410, 3, 2),
+        (600, 3, 2),
+        (3_600, 3, 13),
+        (600, 1, 7),
+        (140, 1, 1),
+        (345, 1, 4),
+    ],
 )
 def test_whole_epochs_follow_the_budget(budget_s: float, turns: int, epochs: int) -> None:
     cost = EpochCost(photo_ms=10.0, trained=2_600, validated=420)  # 90 s

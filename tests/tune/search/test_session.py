@@ -5,6 +5,7 @@ How a signal ends it, and that the same call finds the same: test_begin_or_resum
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,6 +39,16 @@ def ended_badly(folder: Path) -> SearchRun:
     return run
 
 
+@pytest.mark.usefixtures("ray_cluster")
+def test_more_folds_than_people_are_refused_before_any_trial(few_faces: tuple[str, ...], tmp_path: Path) -> None:
+    words = ("--space", "freezing", "--scale", "cpu", "--repeats", 25, "--name", "one", "--runs", tmp_path)
+    said = commands.call(search.main, *words, *few_faces)
+    assert said.status == 2
+    assert "--repeats 25: `2 <= folds <= people` must hold, but got 25 folds of" in said.err
+    assert "Take fewer, or --repeat-by seeds." in said.err
+    assert not (tmp_path / "one").exists()
+
+
 def test_a_search_in_which_nothing_scored_has_failed(tmp_path: Path) -> None:
     run = ended_badly(tmp_path)
     said = commands.call(search.main, "--resume", "one", "--runs", tmp_path)
@@ -47,6 +58,16 @@ def test_a_search_in_which_nothing_scored_has_failed(tmp_path: Path) -> None:
     assert said.err.endswith(f"Error: No trial gave a model. The commonest reason {reason}\n")
     assert run.report.exists()
     assert [row["state"] for row in table(run)] == ["failed"]
+
+
+def test_a_cluster_out_of_reach_is_an_event_as_well(tmp_path: Path) -> None:
+    words = ("-m", "tune.search", "--address", "127.0.0.1:9", "--json", "--runs", tmp_path)
+    driver = commands.start(*words)  # this process may have joined a Ray, and would use that
+    out, err = driver.communicate()
+    (done,) = map(json.loads, out.splitlines())
+    assert (driver.returncode, done["event"], done["reason"], done["status"]) == (1, "done", "failed", 1)
+    assert "cannot be reached" in done["message"]
+    assert err == f"Error: {done['message']}\n"
 
 
 def test_an_interruption_before_any_model_is_no_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
