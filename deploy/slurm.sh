@@ -24,11 +24,14 @@ export PATH="$HOME/maskcls/bin:$PATH"
 # Whoever reaches a node's ports would else run code there. The home is the same on all nodes, and so is the token.
 ray get-auth-token --generate > /dev/null
 export RAY_AUTH_MODE=token
+# Each node decodes the photos onto its own disk; by default that would be the home, which all nodes share.
+export MASKCLS_CACHE="/tmp/$USER/maskcls"
 export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=300
 
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 
-srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --kill-on-bad-exit=1 \
+srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --cpus-per-task="$SLURM_CPUS_PER_TASK" \
+    --kill-on-bad-exit=1 \
     ray symmetric-run --address "$head:${RAY_PORT:-6379}" --min-nodes "$SLURM_JOB_NUM_NODES" \
     --num-cpus "$SLURM_CPUS_PER_TASK" --num-gpus "${SLURM_GPUS_ON_NODE:-0}" -- \
     maskcls search --space backbones --data "$HOME/faces" --storage "$HOME/runs" --runs "/tmp/$USER/runs" \

@@ -6,6 +6,7 @@ The outputs name no folder of the machine: a path below the notebook's folder is
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 from unittest import mock
@@ -26,7 +27,9 @@ def executed(notebook: Path, folder: Path) -> nbformat.NotebookNode:
     content = nbformat.read(notebook, as_version=4)
     where = {"metadata": {"path": str(folder)}}
     client = NotebookClient(content, timeout=CELL_TIMEOUT_S, resources=where, coalesce_streams=True)
-    environment = {"PYTHONPATH": str(ROOT), "MASKCLS_CACHE": str(folder / "cache")}
+    # As in an environment that is active, which need not be said to be activated.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {"PYTHONPATH": str(ROOT), "MASKCLS_CACHE": str(folder / "cache"), "PATH": path}
     with mock.patch.dict(os.environ, environment):
         client.execute()
     for cell in content.cells:

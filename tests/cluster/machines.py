@@ -26,13 +26,16 @@ HOME = "/tmp/home"
 """On each machine, in its own /tmp."""
 _TOOLS = ("ip", "unshare", "nsenter", "mount", "setpriv")
 _SWITCH = "ip link set lo up; ip link add switch type bridge; ip link set switch up; echo ready; sleep infinity & wait"
-# What all machines share keeps its path, though it may lie in /tmp, which is each machine's own.
+# What all machines share keeps its path, though it may lie in /tmp, which is each machine's own. So does this
+# repository.
 _MACHINE = """
 set -e
 mount --bind "$1" /mnt
+case "$6" in /tmp/*) mount --rbind "$6" /media ;; esac
 mount -t tmpfs -o size="$2" tmpfs /tmp
-mkdir -p "$1"
+mkdir -p "$1" "$6"
 mount --move /mnt "$1"
+case "$6" in /tmp/*) mount --move /media "$6" ;; esac
 mount -t tmpfs -o size=400m tmpfs /dev/shm
 hostname "$3"
 mkdir -p /tmp/home/.ray
@@ -183,7 +186,8 @@ class Lan:
         address, port = f"{NETWORK}.{number}", f"port{number}"
         kinds = ["--net", "--mount", "--pid", "--uts", "--fork", "--kill-child", "--mount-proc"]
         seen = [str(place) for place in sees or ("", "")]
-        keeper = _ready(["unshare", *kinds, "sh", "-c", _MACHINE, "sh", str(self.shared), tmp, name, *seen])
+        own = (str(self.shared), tmp, name, *seen, str(ROOT))
+        keeper = _ready(["unshare", *kinds, "sh", "-c", _MACHINE, "sh", *own])
         (first,) = psutil.Process(keeper.pid).children()
         switch = self.switch.pid
         _in_network(switch, "ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", str(first.pid))

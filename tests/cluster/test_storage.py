@@ -39,9 +39,9 @@ class User:
             *("--runs", f"{HOME}/runs", "--storage", storage, "--address", cluster.address),
         )
 
-    def search(self, name: str) -> subprocess.Popen[str]:
+    def search(self, name: str, *words: str) -> subprocess.Popen[str]:
         """Begin a search."""
-        return self._cluster.head.start("python", "-m", "maskcls", "search", *self._words, "--name", name)
+        return self._cluster.head.start("python", "-m", "maskcls", "search", *self._words, "--name", name, *words)
 
     def run(self, name: str) -> SearchRun:
         """Return the run as the head's disk has it."""
@@ -72,19 +72,24 @@ def n_reported(run: SearchRun) -> int:
     return sum(trial.epochs for trial in records(run)) if run.journal.exists() else 0
 
 
+def storage_in(lan: Lan) -> str:
+    """Switch a machine with an S3 on, and return the address of runs there."""
+    server = lan.machine("storage", env=KEYS)
+    serving = server.start("python", "-m", "tests.s3", PORT)
+    assert serving.stdout is not None
+    assert serving.stdout.readline() == "ready\n"
+    return f"s3://{BUCKET}/runs?scheme=http&endpoint_override={server.address}:{PORT}"
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(1200)
 def test_a_search_against_s3_finds_the_same_with_a_node_lost_and_one_that_comes(
     empty_lan: Lan, demo_faces: DemoFaces
 ) -> None:
-    server = empty_lan.machine("storage", env=KEYS)
-    serving = server.start("python", "-m", "tests.s3", PORT)
-    assert serving.stdout is not None
-    assert serving.stdout.readline() == "ready\n"
+    storage = storage_in(empty_lan)
     cluster = begun(empty_lan.machine("head", env=KEYS), empty_lan)
     workers = [cluster.join("one"), cluster.join("two")]
     faces = Path(os.environ.get(FACES) or shutil.copytree(demo_faces(24, 4), empty_lan.shared / "faces"))
-    storage = f"s3://{BUCKET}/runs?scheme=http&endpoint_override={server.address}:{PORT}"
     user = User(cluster, faces, os.environ.get(WEIGHTS, "none"), storage)
     finish(user.search("unbroken"))
     broken = user.search("broken")
@@ -100,6 +105,30 @@ def test_a_search_against_s3_finds_the_same_with_a_node_lost_and_one_that_comes(
     assert best[0] is not None
     assert best[1] is not None
     assert (best[0].trial_id, best[0].f1) == (best[1].trial_id, best[1].f1)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1200)
+def test_a_driver_that_is_lost_with_its_disk_is_followed_by_another(empty_lan: Lan, demo_faces: DemoFaces) -> None:
+    """The head, its driver, all disks and the only worker are gone; the same command goes on from the S3 elsewhere."""
+    storage, faces = storage_in(empty_lan), Path(shutil.copytree(demo_faces(24, 4), empty_lan.shared / "faces"))
+    lost = begun(empty_lan.machine("head", env=KEYS), empty_lan)
+    worker = lost.join("one")
+    user = User(lost, faces, "none", storage)
+    finish(user.search("unbroken"))
+    unbroken = found(user.run("unbroken"))
+    user.search("broken", "--begin-or-resume")
+    wait_until(partial(has_reported, user.run("broken"), 3), "three epochs are done")
+    for machine in (lost.head, worker):
+        machine.power_off()
+
+    other = begun(empty_lan.machine("other", env=KEYS), empty_lan)
+    other.join("two")
+    user = User(other, faces, "none", storage)
+    said = finish(user.search("broken", "--begin-or-resume"))
+    assert "If that driver is gone, this one takes over in 60 s." in said
+    assert "Fetching the run broken from" in said
+    assert found(user.run("broken")) == unbroken
 
 
 def has_reported(run: SearchRun, epochs: int) -> bool:

@@ -140,6 +140,19 @@ def test_best_is_not_replaced_by_what_is_worse_without_keeping_it(
     assert [folder.name for folder in run.best_earlier()] == ["best-earlier", "best-earlier-2"]
 
 
+def test_what_was_chosen_is_kept_where_an_interrupted_extension_replaces_it(
+    made: tuple[SearchRun, dict[str, Fit]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = SearchRun(Path(shutil.copytree(made[0].path, tmp_path / "made")))
+    export_trial(run, "0000", run.best, overwrite=True, calibrates=False)
+    note_scores(run.best, {"holdout": {"f1": 0.0}})
+    export_trial(run, "0001", run.best, overwrite=True, calibrates=False)
+    (kept,) = run.best_earlier()
+    assert read_bundle(kept).scores["trial"] == "0000"
+    said = " ".join(capsys.readouterr().err.split())
+    assert "was chosen by repeats and scored on the holdout, and what replaces it was not; it is kept in" in said
+
+
 def test_the_frozen_stages_come_from_the_weights(made: tuple[SearchRun, dict[str, Fit]]) -> None:
     """What is kept of a frozen trial is its head alone; the rest must be there again."""
     _, fits = made

@@ -149,8 +149,9 @@ class RayPredictor(Predictor):
         photo = next((path for path in map(Path, files[:BLOCK_PHOTOS]) if path.exists()), self.bundle.folder)
         problems = problems_of([self.bundle.folder.absolute(), photo.absolute()])
         if problems:
+            named = first(sorted(map(str, problems)), 3)
             raise RunError(
-                f"{counted(len(problems), 'node')} of the cluster cannot take part: {first(sorted(problems), 3)}. All "
+                f"{counted(len(problems), 'node')} of the cluster cannot take part: {named}. All "
                 "nodes must see the bundle and the photos under the same paths: put them on a file system that they "
                 "share, or start Ray without these nodes."
             )
