@@ -37,6 +37,7 @@ if PARALLEL:
 # the tests after it fail.
 os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
 LONGEST = (
+    "cluster/test_losing.py",
     "cluster/test_storage.py",
     "test_readme.py",
     "tune/search/test_begin_or_resume.py",

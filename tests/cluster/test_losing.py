@@ -19,7 +19,7 @@ from tests.tune.searches import reported
 SEED_OF_TIMES = 0
 
 
-@pytest.mark.slow
+# Not among the slow ones, though it is the longest of `make test`: nothing else there loses a machine.
 def test_a_worker_node_that_dies_in_training_costs_one_epoch_at_most(alert_cluster: RayCluster) -> None:
     worker = alert_cluster.join("one")
     search = Search(alert_cluster, "broken", trials=1, epochs=8, sleep_s=0.3)

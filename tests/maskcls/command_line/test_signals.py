@@ -7,7 +7,9 @@ import pty
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -15,6 +17,20 @@ import typer
 from maskcls.command_line.signals import handling, interruption, signal_of, terminable
 from maskcls.errors import HungUp, Terminated
 from tests import commands
+
+
+@pytest.fixture(autouse=True)
+def _as_in_a_terminal() -> Iterator[None]:
+    """Python's own handlers, whatever started the tests: a script's background commands ignore Ctrl-C, nohup SIGHUP."""
+    own: dict[int, Any] = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in own.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize(
