@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -72,7 +73,7 @@ class Store:
                 _write(system, path, content)
                 return
             parent, _, last = path.rpartition("/")
-            passing = f"{parent}/.{last}.tmp"
+            passing = f"{parent}/.{last}.{secrets.token_hex(4)}.tmp"  # another machine may put the same object
             system.create_dir(parent, recursive=True)
             _write(system, passing, content)
             system.move(passing, path)

@@ -291,7 +291,7 @@ class _Driver:
         try:
             ended: FitOutcome = self._ray.get(reference)
             if self._sender:
-                self._sender.fetch(request.folder)
+                self._sender.fetch_surely(request.folder)  # what is chosen next reads the fit's result
             return ended, False
         except self._ray.exceptions.RayError as error:
             if self._sender:

@@ -6,6 +6,7 @@ So a worker on another node, which has another disk, goes on from the last epoch
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -100,15 +101,19 @@ def _fetch(store: Store, request: FitRequest, kept: StoredFolder) -> None:
         if not request.continues_trial:
             of_trial = StoredFolder(of_trial.store, of_trial.folder, belongs=lambda name: name == HARDWARE)
         of_trial.fetch()
-    if kept.fetch():
-        _remove_older(kept, request.checkpoint_folder)
+    if there := kept.fetch():
+        _remove_older(there, request.checkpoint_folder)
         if NOTE not in kept.names():  # of an attempt that another node has followed up
             (request.folder / NOTE).unlink(missing_ok=True)
 
 
-def _remove_older(kept: StoredFolder, checkpoint: Path) -> None:
-    """Remove weights of epochs that this node had before another one went on."""
-    current = {Path(name).name for name in kept.names()}
+def _remove_older(there: Iterable[str], checkpoint: Path) -> None:
+    """Remove weights of epochs that this node had before another one went on.
+
+    Args:
+        there: what the storage has. Its index may lack weights that the state names: a node was lost between the two.
+    """
+    current = {Path(name).name for name in there}
     for file in checkpoint.glob(best_name("*")):
         if file.name not in current:
             file.unlink(missing_ok=True)

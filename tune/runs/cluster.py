@@ -133,8 +133,10 @@ def connected(address: str | None) -> Iterator[Cluster]:
     import ray
 
     if ray.is_initialized():
-        # This starts nothing, and returns the dashboard's address.
-        yield _cluster(ray.init(ignore_reinit_error=True, logging_level=logging.ERROR).dashboard_url)
+        try:  # This starts nothing, and returns the dashboard's address.
+            yield _cluster(ray.init(ignore_reinit_error=True, logging_level=logging.ERROR).dashboard_url)
+        finally:
+            gpu_types.run_on("")
         return
     if address:
         reach(address)

@@ -74,6 +74,10 @@ class Hardware(JsonRecord):
     machine: str = ""
 
 
+MANY = 1_000_000
+"""Trials, where only the time bounds them."""
+
+
 class Session(JsonRecord):
     """One driver's work on a run."""
 
@@ -100,6 +104,11 @@ class Session(JsonRecord):
     cpu_joules: float | None = None
     """Energy that the driver's machine took, all that ran on it included; None where it does not tell."""
     gpu_joules: float | None = None
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether the time was all that bounded the trials."""
+        return self.trials >= MANY
 
     @classmethod
     def begun(cls, words: Sequence[str] | None = None, **values: object) -> Session:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,14 @@ def test_a_folder_that_may_not_be_written_is_named(unprivileged: Path) -> None:
     (unprivileged / "storage").mkdir(mode=0o500)
     with pytest.raises(OutOfReach, match=r"The storage .*/storage/runs"):
         Store(str(unprivileged / "storage" / "runs"), patience_s=0).put("a", b"1")
+
+
+def test_two_that_put_the_same_object_at_once_both_succeed(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "storage"), "one")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: store.put_json("lease.json", {"owner": number}), range(200)))
+    assert store.read_json("lease.json")["owner"] in range(200)
+    assert [file.name for file in (tmp_path / "storage" / "one").iterdir()] == ["lease.json"]
 
 
 def test_what_lies_above_the_place_is_left_alone(tmp_path: Path) -> None:

@@ -90,6 +90,16 @@ def test_a_node_that_had_begun_it_goes_on_from_what_another_did(tmp_path: Path) 
     assert not (first.folder / "best-1.safetensors").exists()
 
 
+def test_weights_that_were_put_before_the_index_was_are_used(tmp_path: Path) -> None:
+    """The node was lost between the two: the state names weights that the index lacks."""
+    store = Store(str(tmp_path / "storage"), "one")
+    fitted(request_on(tmp_path / "a", synthetic()), Synthetic(), store, lost_after=2)
+    store.below("trials/0000").put("best-3.safetensors", b"weights")
+    second = request_on(tmp_path / "b", synthetic())
+    fitted(second, Synthetic(), store, lost_after=3)
+    assert (second.folder / "best-3.safetensors").read_bytes() == b"weights"
+
+
 def test_a_worker_that_was_cut_off_ends_before_it_writes_over_what_the_next_one_did(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

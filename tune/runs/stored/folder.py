@@ -86,8 +86,8 @@ class StoredFolder:
             store.delete(name)
         return sent
 
-    def fetch(self) -> bool:
-        """Bring the files that this folder lacks, or has otherwise; return whether the storage has any.
+    def fetch(self) -> list[str]:
+        """Bring the files that this folder lacks, or has otherwise; return the names of those that the storage has.
 
         Files that the storage lacks stay.
         """
@@ -102,7 +102,7 @@ class StoredFolder:
                     self.store.fetch(name, file)
             if entry is not None and self._is_same(file, entry):
                 os.utime(file, ns=(entry[1], entry[1]))
-        return bool(there)
+        return there
 
     def names(self) -> list[str]:
         """Return which files the storage has, as far as they were sent or fetched here."""

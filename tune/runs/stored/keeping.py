@@ -18,13 +18,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from maskcls.errors import CallError, OutOfReach, RunError
+from maskcls.errors import CallError, DataError, OutOfReach, RunError
 from maskcls.files import parse_object, replacing, write_atomically
 from maskcls.storage.store import PATIENCE_S, START_S, Store
 from maskcls.text import command
 from maskcls.training.checkpoint_files import is_of_checkpoint
 from tune.durations import duration
-from tune.runs.folder import BEST_EARLIER, KINDS, NameInUse, RunFolder, passing
+from tune.runs.folder import BEST_EARLIER, KINDS, NameInUse, RunFolder, SearchRun, passing
 from tune.runs.options import SharedOptions
 from tune.runs.session import say
 from tune.runs.stored.folder import DRIVERS, INDEX, StoredFolder
@@ -113,12 +113,21 @@ class Sender:
         store = self.store.trying(0.0).below("" if place == "." else place)
         return StoredFolder(store, path, deep=deep, belongs=belongs)
 
-    def fetch(self, path: Path, only: str = "") -> None:
-        """Bring what the storage has of a fit's folder, or one file of it, where it is in reach."""
+    def fetch(self, path: Path, only: str = "") -> bool:
+        """Bring what the storage has of a fit's folder, or one file of it; return whether it was in reach."""
         kept = self.folder(path, belongs=lambda name: only in ("", name))
         kept.store = kept.store.trying(START_S)
-        with suppress(OutOfReach, OSError):
+        try:
             kept.fetch()
+        except (OutOfReach, OSError):
+            return False
+        return True
+
+    def fetch_surely(self, path: Path) -> None:
+        """Bring what the storage has of a fit's folder, however long that takes. Raises RunError as `flush` does."""
+        if not self.fetch(path):
+            self.later(self.folder(path).fetch)
+            self.flush()
 
     def peek(self, path: Path, name: str, into: Path) -> bool:
         """Bring a file of a fit's folder into another one; return whether the storage has answered.
@@ -317,20 +326,26 @@ def _take(kind: type[RunFolder], path: Path, lease: Lease, *, is_here: bool) -> 
         return
     if is_here and lease.wrote in _noted(path):
         return
-    if is_here:
-        numbered = (path.with_name(f"{path.name}-replaced-{number}") for number in itertools.count(1))
-        aside = next(other for other in numbered if not other.exists())
-        path.rename(aside)
-        say(f"The storage has the run {path.name} as another driver went on with it. What was here is now {aside}.")
     say(f"Fetching the run {path.name} from {lease.store}.")
     new = passing(path)
     try:
-        fetch(kind, lease.store.trying(START_S), new)
+        store = lease.store.trying(START_S)
+        fetch(kind, store, new)
+        _drop_begun_last(kind(new), store)
+        if is_here:
+            _put_aside(path)
         new.rename(path)
     except OutOfReach as error:
         raise RunError(f"{error} Nothing was begun.") from None
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def _put_aside(path: Path) -> None:
+    numbered = (path.with_name(f"{path.name}-replaced-{number}") for number in itertools.count(1))
+    aside = next(other for other in numbered if not other.exists())
+    path.rename(aside)
+    say(f"The storage has another state of the run {path.name}. What was here is now {aside}.")
 
 
 def fetch(kind: type[RunFolder], store: Store, folder: Path) -> None:
@@ -347,6 +362,28 @@ def _fetch_one(store: Store, folder: Path, place: str) -> None:
     StoredFolder(
         store.below(place), folder / place, deep=bool(place), belongs=lambda name: name not in (INDEX, LEASE)
     ).fetch()
+
+
+def _drop_begun_last(run: RunFolder, store: Store) -> None:
+    """Remove the trials that a lost driver gave out last, here and in the storage: its journal there lacks them.
+
+    A worker puts its trial's recipe at once, the driver its journal up to some seconds later. Such a trial is drawn
+    again, under the same number. One that the journal lacks in the middle is left for who repairs it.
+    """
+    from tune.runs.study import RECIPE, trials_of  # imports optuna
+
+    if not isinstance(run, SearchRun):
+        return
+    try:
+        begun = [trial.number for trial in trials_of(run) if RECIPE in trial.user_attrs]
+    except DataError:  # which is said where the run is read next
+        return
+    for folder in run.trials.glob("[0-9]*"):
+        if int(folder.name) > max(begun, default=-1):
+            place = store.below(f"trials/{folder.name}")
+            for name in sorted(place.sizes(), key=lambda name: name == INDEX):  # what has an index is fetched again
+                place.delete(name)
+            shutil.rmtree(folder)
 
 
 def _noted(path: Path) -> list[str]:

@@ -99,9 +99,14 @@ class Lease:
         self.wrote = self.owner
         self._write(self.store)
 
-    def end(self) -> None:
-        """Let the next driver take the run at once."""
+    def end(self, keeping: threading.Thread) -> None:
+        """Let the next driver take the run at once.
+
+        Args:
+            keeping: runs `keep`. Its last renewal is waited for: written after the end, it would hold the run.
+        """
         self._ends.set()
+        keeping.join()
         with suppress(OutOfReach):
             if self.store.read_json(LEASE).get("owner") == self.owner:
                 self._write(self.store, ended=True)
@@ -124,8 +129,7 @@ def held(store: Store, *, expires_s: float = EXPIRES_S) -> Iterator[Lease]:
     try:
         yield lease
     finally:
-        lease.end()
-        keeping.join()
+        lease.end(keeping)
 
 
 def _is_dead_here(found: dict[str, object]) -> bool:

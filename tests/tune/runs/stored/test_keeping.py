@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from maskcls.errors import CallError, RunError
+from maskcls.errors import CallError, OutOfReach, RunError
 from maskcls.storage.store import Store
 from tests.s3 import S3
 from tests.tune.made_run import made_run
@@ -24,6 +25,7 @@ from tune.runs.stored.folder import INDEX
 from tune.runs.stored.keeping import Sender, sender_of
 from tune.runs.study import open_study, records
 from tune.search.options import SearchOptions
+from tune.upkeep.repair import check_trials
 
 
 @pytest.fixture(autouse=True)
@@ -216,6 +218,70 @@ def test_a_disk_that_has_more_than_the_storage_goes_on_with_it(tmp_path: Path) -
     taken(storage, tmp_path / "here", str(run.path))
     shutil.rmtree(run.path)
     assert taken(storage, tmp_path / "here").leaderboard.read_text() == "more"
+
+
+def test_a_trial_that_the_lost_drivers_journal_had_not_come_to_is_drawn_again(tmp_path: Path) -> None:
+    """Its worker puts the recipe at once, and the state of a fit that the next driver's recipe need not fit."""
+    storage, run = tmp_path / "storage", made_run(tmp_path / "here", 2)
+    kept(run, storage)
+    begun = Store(str(storage), "made").below("trials/0002")
+    for name in ("recipe.json", "state.pt"):
+        begun.put(name, b"{}")
+    begun.put_json(INDEX, {})
+    there = taken(storage, tmp_path / "there")
+    check_trials(there)
+    assert sorted(folder.name for folder in there.trials.iterdir()) == ["0000", "0001"]
+    assert begun.sizes() == {}
+
+
+def test_a_trial_that_the_journal_has_lost_is_not_dropped(tmp_path: Path) -> None:
+    storage, run = tmp_path / "storage", made_run(tmp_path / "here", 3)
+    lines = run.journal.read_text().splitlines(keepends=True)
+    run.journal.write_text("".join(line for line in lines if '"trial_id":1,' not in line or '"recipe"' not in line))
+    kept(run, storage)
+    assert taken(storage, tmp_path / "there").trial("0001").is_dir()
+
+
+def test_a_run_that_cannot_be_fetched_stays_as_it_is(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, address = made_run(tmp_path / "here", 2), s3.address(tmp_path.name)
+    kept(run, address)
+    taken(address, tmp_path / "there")
+
+    def fails(*arguments: object) -> None:
+        raise OutOfReach("The storage is out of reach.")
+
+    monkeypatch.setattr(keeping, "fetch", fails)
+    before = files(run)
+    with pytest.raises(RunError, match="Nothing was begun"):
+        taken(address, tmp_path / "here")
+    assert files(run) == before
+    assert not list(tmp_path.glob("here/made-*"))
+
+
+def test_what_a_fit_left_is_fetched_once_the_storage_is_in_reach_again(
+    s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A result that was not fetched would be a repeat that was not done."""
+    monkeypatch.setattr(keeping, "START_S", 0.2)
+    run, address = made_run(tmp_path / "here", 2), s3.address(tmp_path.name)
+    Store(address, "made").below("finalists/x").put("result.json", b"{}")
+
+    def bring(sender: Sender) -> None:
+        over = threading.Event()
+
+        def fail_for_a_while() -> None:
+            with s3.failing("500"):
+                over.wait()
+
+        outage = threading.Thread(target=fail_for_a_while)
+        outage.start()
+        assert not sender.fetch(run.finalists / "x")
+        threading.Timer(1.0, over.set).start()
+        sender.fetch_surely(run.finalists / "x")
+        outage.join()
+        assert (run.finalists / "x" / "result.json").exists()
+
+    kept(run, address, bring)
 
 
 def test_a_run_that_had_no_storage_gets_one_with_all_its_trials(tmp_path: Path) -> None:

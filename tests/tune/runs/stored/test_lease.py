@@ -15,7 +15,7 @@ from maskcls.errors import RunError
 from maskcls.machine import process_space
 from maskcls.storage.store import Store
 from tune.runs.stored import lease as leases
-from tune.runs.stored.lease import LEASE, held
+from tune.runs.stored.lease import LEASE, Lease, held
 
 ELSEWHERE = {"owner": "other", "wrote": "others", "machine": "other-machine", "pid": 7, "renewals": 3, "ended": False}
 
@@ -38,6 +38,24 @@ def test_a_run_is_held_renewed_and_given_back(store: Store) -> None:
     assert store.read_json(LEASE)["ended"]
     with held(store) as again:
         assert again.wrote == "", "it has put nothing there"
+
+
+def test_a_renewal_that_is_under_way_does_not_hold_the_run_after_its_end(store: Store) -> None:
+    renewing, may_end = threading.Event(), threading.Event()
+    lease = Lease(store)
+    lease.take(0.0)
+
+    def renew() -> None:
+        renewing.set()
+        may_end.wait()
+        lease._write(store)
+
+    renewal = threading.Thread(target=renew)
+    renewal.start()
+    renewing.wait()
+    threading.Timer(0.2, may_end.set).start()
+    lease.end(renewal)
+    assert store.read_json(LEASE)["ended"]
 
 
 def test_a_second_driver_is_refused_while_the_first_one_renews(store: Store) -> None:
