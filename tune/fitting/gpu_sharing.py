@@ -123,10 +123,12 @@ def _of_type_here(demand: Demand) -> tuple[Demand, list[str]]:
     machine = demand.machine
     of_type = machine.of_type_here()
     left_out = machine.gpu_types - of_type.gpu_types
-    if not left_out or not of_type.gpu_types:
+    if not of_type.gpu_types:
         return demand, []
     (here,) = of_type.gpu_types
-    gpu_types.run_on(here)
+    gpu_types.run_on(here)  # in any case: a node that joins later may be of another type
+    if not left_out:
+        return demand, []
     return replace(demand, machine=of_type), [
         f"{demand.unit.capitalize()}s run on GPUs of the type {here} alone, on which this is measured, and not on "
         f"{', '.join(sorted(left_out))}: start the command on a node of another type, or give a number that holds for "

@@ -40,6 +40,7 @@ class PixelServer:
     def __init__(self, data: Path, cache: CacheOptions) -> None:
         from maskcls.data.dataset import FaceDataset
 
+        cache.limits.apply()
         self._faces = FaceDataset.load(data, cache)
 
     def rows(self, image_size: int, face_crop: str, start: int, stop: int) -> NDArray[np.uint8]:

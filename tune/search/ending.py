@@ -16,10 +16,11 @@ from maskcls.errors import DataError, MaskclsError
 from maskcls.text import counted, printable
 from tune.runs import events, output
 from tune.runs.folder import SearchRun
+from tune.runs.record import MANY
 from tune.runs.session import faces_of, say
 from tune.runs.stopping import Outcome, Reason
 from tune.search.options import SearchOptions
-from tune.search.plan import CLOSE, MANY, NONE, SearchPlan
+from tune.search.plan import CLOSE, NONE, SearchPlan
 from tune.search.summary import no_model, short_summary, summary, what_is_left, what_next
 
 if TYPE_CHECKING:

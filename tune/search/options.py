@@ -20,9 +20,9 @@ from search_spaces import Setting, Space, SpaceError, get
 from tune.runs.cluster import Cluster
 from tune.runs.folder import DEFAULT_KEEP, SearchRun
 from tune.runs.options import RECORDED, SharedOptions, name_or_file
-from tune.runs.record import RankedRecord, SearchRecord, SpaceRecord, now, refuse_contradictions
+from tune.runs.record import MANY, RankedRecord, SearchRecord, SpaceRecord, now, refuse_contradictions
 from tune.runs.shares import Share, resolve_scale, share
-from tune.search.plan import ASHA, LOGGERS, MANY, NONE, TPE, Sampler, Scheduler, SearchPlan, pinned_space
+from tune.search.plan import ASHA, LOGGERS, NONE, TPE, Sampler, Scheduler, SearchPlan, pinned_space
 
 DEFAULT_SPACE = "backbones"
 DEFAULT_TRIALS, DEFAULT_FINALISTS, DEFAULT_REPEATS = 12, 3, 3
@@ -130,10 +130,7 @@ class SearchOptions(SharedOptions):
             name: getattr(self, name) for name in self.KEPT if name in self.model_fields_set
         }
         if values.get("trials", own.trials) is None and values["time_budget"] is None:
-            raise CallError(
-                f"--resume {run.name}: the run had a time budget and no number of trials. Say how much more: "
-                "--time-budget."
-            )
+            values["time_budget"] = own.time_budget  # nothing else bounds it: as much time again
         if run.path in self.learn_from:
             raise CallError(f"--learn-from {run.name}: the run knows its own trials already. Name another run.")
         values |= self.moved(own)

@@ -29,8 +29,6 @@ Scheduler = Literal["asha", "median", "none"]
 SCHEDULERS: tuple[Scheduler, ...] = get_args(Scheduler)
 Logger = Literal["tensorboard", "mlflow", "wandb"]
 LOGGERS: tuple[Logger, ...] = get_args(Logger)
-MANY = 1_000_000
-"""Trials, where only the time bounds them."""
 MODEL_AFTER: Mapping[str, int] = {TPE: 4, GP: 10}
 """How many trials must have ended before a sampler's model suggests; until then it draws at random.
 

@@ -31,8 +31,9 @@ from tune.fitting.gauges import WORKER_DIED, SearchGauges
 from tune.runs import events, leaderboard
 from tune.runs.folder import SearchRun
 from tune.runs.live import LivePicture, empty_table
+from tune.runs.record import MANY
 from tune.runs.study import Record, begun, is_own
-from tune.search.plan import MANY, SearchPlan
+from tune.search.plan import SearchPlan
 from tune.states import FIDELITY, METRIC, TrialState
 from tune.statistics.optimism import ScoreMoments
 

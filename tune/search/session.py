@@ -60,7 +60,7 @@ from tune.search.ending import (
     retrain,
 )
 from tune.search.options import DEFAULT_SPACE, SPACE_COPY, SPACE_FILE, Resolved, SearchOptions, at_a_time, resolve
-from tune.search.plan import MANY, SearchPlan, drawn_recipes, geometries, vet
+from tune.search.plan import SearchPlan, drawn_recipes, geometries, vet
 from tune.search.tracking import check_trackers
 from tune.search.warm_start import known_trials, n_importable, study_for_space
 
@@ -227,10 +227,10 @@ def _enough(options: SearchOptions, run: SearchRun, ended: int) -> str:
     if options.trials is not None:
         wanted = f"has {ended} trials, and {options.trials} are wanted. More with --trials N."
         return wanted if ended >= options.trials else ""
-    # A resume says how much more time; the same command again means the same time. A session that had only to do what
+    # A resume is given more time; the same command again means the same time. A session that had only to do what
     # follows the trials has a number of trials, and says nothing of the time.
     sessions = run.record().sessions if options.begin_or_resume else []
-    if [one.reason for one in sessions if not 0 < one.trials < MANY // 2][-1:] == [Reason.TIME_UP]:
+    if [one.reason for one in sessions if one.is_timed or not one.trials][-1:] == [Reason.TIME_UP]:
         return f"has {ended} trials, and its time is up. More with --resume {run.name} --time-budget TIME."
     return ""
 
@@ -294,7 +294,7 @@ def _search(options: SearchOptions, resolved: Resolved, run: SearchRun, there: C
     session = Session.begun(
         caller.words, trials=plan.trials, parallel=plan.parallel, sampler=plan.sampler, scheduler=plan.scheduler
     )
-    ships = options.ships and options.address is not None
+    ships = options.ships and (options.address is not None or caller.is_guest)  # its program may have joined a cluster
     with noted(run, session) as note, shipping(run.path, options.cache_options, wanted=ships):
         ranked, plan = rank_first(plan.after_preparation(caller.called_at), run, options)
         if ranked.reason == Reason.INTERRUPTED:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from maskcls.text import command, counted, predict_command
 from tune.runs.folder import SearchRun
+from tune.runs.record import MANY
 from tune.runs.stopping import Outcome, Reason
 from tune.search.options import SPACE_COPY, SearchOptions
-from tune.search.plan import MANY
 
 if TYPE_CHECKING:
     from tune.runs.study import Record

@@ -12,6 +12,7 @@ from maskcls.storage.address import checked
 from maskcls.storage.store import START_S, Store
 from tune.runs import leaderboard
 from tune.runs.folder import KINDS, ComparisonRun, SearchRun
+from tune.runs.record import Session
 from tune.runs.stored.folder import StoredFolder
 from tune.runs.study import Record, records
 from tune.selection.record import read_choice
@@ -88,12 +89,12 @@ def status_of(run: SearchRun | ComparisonRun) -> RunStatus:
         so_far = RunStatus(run.name, kind, state_of(record), began, str(run.path), nodes_aside=aside)
         if isinstance(run, ComparisonRun):
             return RunStatus(**{**vars(so_far), "ended": sum(1 for _ in run.path.glob("fits/*/result.json"))})
-        wanted = record.sessions[-1].trials if record.sessions else 0
+        last = record.sessions[-1] if record.sessions else Session()
         written = run.journal.stat().st_mtime if run.journal.exists() else 0.0
         return RunStatus(
             **{
                 **vars(so_far),
-                "wanted": wanted,
+                "wanted": 0 if last.is_timed else last.trials,
                 "written": written,
                 **_of_trials(records(run)),
                 "handed_over": _of_choice(run),

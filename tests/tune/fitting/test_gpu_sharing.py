@@ -332,16 +332,22 @@ def test_trials_run_on_the_type_that_was_measured(tmp_path: Path) -> None:
     assert "Trials run on GPUs of the type H100 alone, on which this is measured, and not on A10G" in resolved.notes[-1]
 
 
+@pytest.mark.usefixtures("_any_type_afterwards")
+def test_a_node_of_another_type_that_joins_later_gets_no_trial(tmp_path: Path) -> None:
+    resolved = pack(tmp_path, Scale(), Cluster((Node(16, 1, "H100", is_here=True), Node(16, 8, "H100"))), trials=99)
+    assert gpu_types.asked(resolved.plan.gpus) == {"accelerator_type:H100": 0.001}
+    assert "of the type" not in " ".join(resolved.notes), "nothing is left out now"
+
+
 @pytest.mark.parametrize(
     "nodes",
     [
-        (Node(16, 1, "H100", is_here=True), Node(16, 8, "H100")),
         (Node(16, 1, is_here=True), Node(16, 8)),  # Ray does not know
         (Node(16, 0, is_here=True), Node(16, 1, "H100"), Node(16, 8, "A10G")),  # measured where there is none for Ray
     ],
 )
 @pytest.mark.usefixtures("_any_type_afterwards")
-def test_trials_run_anywhere_where_there_is_one_type(nodes: tuple[Node, ...], tmp_path: Path) -> None:
+def test_trials_run_anywhere_where_the_type_is_unknown(nodes: tuple[Node, ...], tmp_path: Path) -> None:
     resolved = pack(tmp_path, Scale(), Cluster(nodes), trials=99)
     assert gpu_types.asked(1.0) == {}
     assert "of the type" not in " ".join(resolved.notes)

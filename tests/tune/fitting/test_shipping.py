@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from maskcls.data.dataset import PHOTOS, FaceDataset, prepare
 from maskcls.errors import OutOfReach
 from maskcls.stores.cache_options import CacheOptions
+from maskcls.stores.photo_limits import StatedLimits
 from tests.conftest import DemoFaces
 from tests.tune.searches import new_run
 from tune.fitting import shipping
@@ -53,6 +54,13 @@ def test_a_node_without_the_photos_is_given_them_once(
     with caplog.at_level(logging.INFO, "maskcls"):
         assert np.array_equal(on_a_node(tmp_path).pixels(32), pixels)
     assert "photos to 32 px" not in caplog.text, "neither decoded nor shipped again"
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_photos_are_decoded_there_within_the_runs_limits(driver: FaceDataset, tmp_path: Path) -> None:
+    small = CacheOptions(tmp_path / "empty", limits=StatedLimits(megapixels=0.001))
+    with shipping.shipping(tmp_path / "one", small, wanted=True), pytest.raises(OutOfReach, match="megapixels"):
+        on_a_node(tmp_path).pixels(32)
 
 
 def test_a_node_without_the_photos_says_so_where_nothing_is_shipped(driver: FaceDataset, tmp_path: Path) -> None:

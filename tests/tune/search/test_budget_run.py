@@ -13,10 +13,11 @@ from tests.tune.asked import plan_of
 from tests.tune.searches import computed, new_run, table
 from tests.tune.synthetic import SPACE, InTurn, Second
 from tune.runs.folder import SearchRun
+from tune.runs.record import MANY
 from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import open_study, records
 from tune.search.driver import run_search
-from tune.search.plan import MANY, SearchPlan
+from tune.search.plan import SearchPlan
 from tune.states import TrialState
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

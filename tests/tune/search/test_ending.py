@@ -26,12 +26,11 @@ from tune.report.choice import sections
 from tune.report.page import write_report
 from tune.runs.folder import SearchRun
 from tune.runs.holdout_record import HoldoutScore
-from tune.runs.record import SearchRecord, now
+from tune.runs.record import MANY, SearchRecord, now
 from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import PRESET, records
 from tune.search import ending, summary
 from tune.search.options import SearchOptions
-from tune.search.plan import MANY
 from tune.selection import choice
 from tune.selection.finalists import Design
 from tune.selection.record import ChoiceRecord, read_choice

@@ -24,11 +24,11 @@ from tune.runs import estimates
 from tune.runs.cluster import Cluster, Node
 from tune.runs.folder import SearchRun
 from tune.runs.options import SharedOptions
-from tune.runs.record import SearchRecord
+from tune.runs.record import MANY, SearchRecord
 from tune.search.__main__ import main as search_main
 from tune.search.first_trials import initial_trials
 from tune.search.options import Resolved, SearchOptions, resolve
-from tune.search.plan import MANY, SearchPlan
+from tune.search.plan import SearchPlan
 from tune.search.warm_start import preset_params
 
 
@@ -272,8 +272,12 @@ def test_a_resume_keeps_the_runs_own_search_unless_it_says_another(tmp_path: Pat
     assert again.learn_from == (other.path,)
     assert (again.space, again.runs, again.trials) == ("freezing", tmp_path, 12)
     timed = recorded(tmp_path, "timed", time_budget="1h")
-    with pytest.raises(CallError, match="--resume timed: the run had a time budget and no number of trials"):
-        SearchOptions(runs=tmp_path).resumed(timed)
+    assert SearchOptions(runs=tmp_path).resumed(timed).time_budget == "1h", (
+        "as much again: the printed command says none"
+    )
+    assert SearchOptions(runs=tmp_path, time_budget="5m").resumed(timed).time_budget == "5m"
+    bounded = SearchOptions(runs=tmp_path, trials=20).resumed(timed)
+    assert (bounded.trials, bounded.time_budget) == (20, None)
 
 
 def test_a_resume_keeps_as_many_weights_and_those_of_a_run_that_kept_all_stay(tmp_path: Path) -> None:

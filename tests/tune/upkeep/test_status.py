@@ -13,7 +13,7 @@ from tests.commands import Said, call
 from tests.tune.made_run import made_run
 from tune.runs import leaderboard
 from tune.runs.folder import ComparisonRun, SearchRun
-from tune.runs.record import NOT_ENDED, ComparisonRecord, Session
+from tune.runs.record import MANY, NOT_ENDED, ComparisonRecord, Session
 from tune.runs.stored.folder import StoredFolder
 from tune.runs.study import open_study, records
 from tune.upkeep.status import main
@@ -51,6 +51,12 @@ def test_a_live_run_is_read_beside_its_driver(run: SearchRun) -> None:
     assert said.status == 0, said.err
     assert said.out.startswith(f"made: search, {NOT_ENDED}; begun ")
     assert "Trials: 8 of 12 ended (5 complete, 1 stopped early, 1 diverged, 1 failed, 1 unfinished)" in said.out
+
+
+def test_a_search_that_the_time_bounds_has_no_number_of_trials(run: SearchRun) -> None:
+    run.write_record(run.record().changed(sessions=[Session(reason=NOT_ENDED, trials=MANY)]))
+    assert "Trials: 8 ended (" in status(run, "made").out
+    assert json.loads(status(run, "made", "--json").out)["run"]["wanted"] == 0
 
 
 def test_the_same_is_one_json_object(run: SearchRun) -> None:
