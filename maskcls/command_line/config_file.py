@@ -26,7 +26,7 @@ import typer
 
 from maskcls.command_line.options import Option, module_of, options_of, stated
 from maskcls.errors import CallError
-from maskcls.files import refuse_address, replacing
+from maskcls.files import expanded, refuse_address, replacing
 from maskcls.text import meant
 
 COMMANDS = frozenset(
@@ -204,6 +204,8 @@ def _checked(content: Mapping[str, Any], where: str, command: str, options: Mapp
             values[name] = _value(value, options[name])
         except ValueError as error:
             raise CallError(f"{where}: {key} expects {error}, but got {_shown(key, value)}.") from None
+        except CallError as error:
+            raise CallError(f"{where}: {key}: {error}") from None
     return values
 
 
@@ -238,7 +240,7 @@ def _one(given: object, option: Option, expected: str) -> Any:
         if option.most is not None and not given <= option.most:
             raise ValueError(f"a number of at most {option.most:g}")
     if option.kind is Path:
-        return str(Path(str(given)).expanduser())  # a shell does it on the command line
+        return str(expanded(str(given)))  # a shell does it on the command line
     return str(given) if option.kind is str else given
 
 

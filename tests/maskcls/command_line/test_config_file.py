@@ -166,6 +166,7 @@ def test_an_option_that_is_needed_may_stand_in_the_file(file: Path) -> None:
         ("save_config = 1", "save_config is for the command line alone."),
         ("split-seed = 1\nsplit_seed = 1", "split_seed is given twice, with a dash and with an underscore."),
         ("epochs = 1\nepochs = 2\n", "--config f.toml is not TOML: Cannot overwrite a value (at line 2, column 11)."),
+        ('cache = "~nosuchuser/c"', "--config f.toml: cache: ~nosuchuser/c: no home of ~nosuchuser is known."),
         ("epochs = 1\nepochs 2", "Expected '=' after a key in a key/value pair (at line 2, column 8)."),
         ("epochs = 1\nset = [\n'a=1',\n", "(at line 3, the end of the file)."),
     ],

@@ -128,6 +128,20 @@ def test_the_folder_of_runs_may_be_in_the_home() -> None:
     assert SearchOptions(runs="~/runs").runs == Path.home() / "runs"
 
 
+@pytest.mark.parametrize(
+    "stated",
+    [
+        *({name: "~nosuchuser/x"} for name in ("data", "extra", "split", "corrections", "weights", "cache", "runs")),
+        {"storage": "~nosuchuser/x"},
+        {"space": "~nosuchuser/x.py"},
+    ],
+    ids=str,
+)
+def test_a_home_that_is_not_known_is_a_wrong_call(stated: dict[str, Any]) -> None:
+    with pytest.raises(CallError, match="~nosuchuser/x.*: no home of ~nosuchuser is known. Give the whole path."):
+        SearchOptions(**stated)
+
+
 def test_a_path_is_the_same_however_it_is_written(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     crooked = tmp_path / "sub" / ".." / "sub"
