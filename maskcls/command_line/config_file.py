@@ -25,7 +25,7 @@ import tomli_w
 import typer
 
 from maskcls.command_line.options import Option, module_of, options_of, stated
-from maskcls.errors import CallError
+from maskcls.errors import CallError, MaskclsError
 from maskcls.files import expanded, refuse_address, replacing
 from maskcls.text import meant
 
@@ -83,7 +83,9 @@ def with_config_file(main: Callable[..., Any]) -> Callable[..., Any]:
         try:
             _refuse_addresses(own, options)
             return main(**own)
-        except CallError as error:
+        except MaskclsError as error:
+            if error.exit_status != CallError.exit_status:  # something was begun, and the call was right
+                raise
             if call.save is not None and is_saved:  # the corrected call is to be saved in its place
                 call.save.unlink(missing_ok=True)
             if call.config is not None:

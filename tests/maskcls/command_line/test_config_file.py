@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from maskcls import demo, serve
+from maskcls import demo, evaluate, serve
 from maskcls.command_line.config_file import COMMANDS
 from maskcls.command_line.options import module_of, options_of
 from tests.commands import call, call_module, read
@@ -266,6 +266,14 @@ def test_what_a_refused_call_states_is_not_kept(file: Path) -> None:
     file.write_text('space = "freezig"\n')
     assert call(search.main, "--space", "freezig", "--save-config", file).status == 2
     assert file.exists(), "it was there before"
+
+
+def test_a_call_that_names_a_missing_path_is_refused_like_any_other(file: Path) -> None:
+    Path("g.toml").write_text('submission = "nowhere.csv"\n')
+    said = call(evaluate.main, "--config", "g.toml", "--answers", "a.csv", "--save-config", file)
+    assert (said.status, "a.csv does not exist." in said.err) == (2, True)
+    assert said.err.endswith("(Options were read from g.toml, too.)\n")
+    assert not file.exists()
 
 
 @pytest.mark.parametrize("there", ["persons = 4\n", "no TOML\n"])
