@@ -126,7 +126,7 @@ class SharedOptions(BaseModel):
         description="hub, none, or a folder of files; by default hub on real data, none on demo faces",
     )
     scale: str = Field("auto", description="auto, cpu or gpu")
-    split_seed: int = Field(0, description="seed of the split of the people")
+    split_seed: int = Field(0, ge=0, description="seed of the split of the people")
     split: Path | None = Field(None, description="JSON file with lists of people; None: drawn from split_seed")
     corrections: str = Field("published", description="published, none, or a CSV file")
     skip_bad: bool = Field(False, description="leave out photos and people with problems")
@@ -161,7 +161,7 @@ class SharedOptions(BaseModel):
         None, description="folder for decoded photos and frozen features; None: each machine's own"
     )
     shared_cache: bool = Field(False, description="use a cache that others may write")
-    pixel_store_gb: float = Field(DEFAULT_GB, allow_inf_nan=True)
+    pixel_store_gb: float = Field(DEFAULT_GB, ge=0, allow_inf_nan=True)
     feature_store_gb: float = Field(DEFAULT_GB, ge=0, allow_inf_nan=True)
 
     @classmethod

@@ -196,6 +196,16 @@ def test_a_number_is_bounded_where_the_command_line_bounds_it(file: Path) -> Non
     )
 
 
+@pytest.mark.parametrize("name", ["seed", "split-seed", "pixel-store-gb", "feature-store-gb"])
+def test_what_cannot_be_below_zero_is_so_in_no_command(name: str) -> None:
+    having = [main for main in functions() if name in {one.name for one in options_of(main)}]
+    assert len(having) >= 3
+    for main in having:
+        said = call(main, f"--{name}", -1)
+        wrong = f"Invalid value for '--{name}': Input should be greater than or equal to 0"
+        assert (said.status, wrong in said.err) == (2, True), main.__module__
+
+
 def test_a_file_that_cannot_be_read(file: Path) -> None:
     said = call(search.main, "--config", file)
     assert (said.status, said.err) == (

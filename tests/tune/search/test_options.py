@@ -142,6 +142,12 @@ def test_a_home_that_is_not_known_is_a_wrong_call(stated: dict[str, Any]) -> Non
         SearchOptions(**stated)
 
 
+@pytest.mark.parametrize("name", ["seed", "split_seed", "pixel_store_gb", "feature_store_gb"])
+def test_a_number_below_zero_is_refused_by_its_options_name(name: str) -> None:
+    with pytest.raises(CallError, match=f"^--{name.replace('_', '-')} must be at least 0, but got -1.$"):
+        SearchOptions(**{name: -1})
+
+
 def test_a_path_is_the_same_however_it_is_written(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     crooked = tmp_path / "sub" / ".." / "sub"
