@@ -40,6 +40,8 @@ COMMANDS = frozenset(
 _ONLY_ON_THE_COMMAND_LINE = ("config", "save-config")
 _PATHS_OR_WORDS = ("weights", "corrections", "resume", "learn-from")
 """Options that take a path or a word."""
+_SECRET = frozenset(("auth",))
+"""Parameters whose values are in no file that is written."""
 _META = "maskcls.config_file"
 _EXPECTED = {
     bool: "true or false",
@@ -309,8 +311,8 @@ def _save(file: Path, values: Mapping[str, Any], module: str) -> bool:
 
 
 def _stated_values(context: typer.Context, options: Sequence[Option]) -> dict[str, Any]:
-    """What the call states, as TOML has it, in the order of the options."""
-    given = stated(context)
+    """What the call states, as TOML has it, in the order of the options; no password, which others could read there."""
+    given = stated(context) - _SECRET
     return {one.name: _plain(context.params[one.parameter]) for one in options if one.parameter in given}
 
 

@@ -261,6 +261,13 @@ def test_what_the_environment_states_is_not_saved(file: Path, monkeypatch: pytes
     assert tomllib.loads(file.read_text()) == {"bundle": "b", "port": 8123}
 
 
+def test_a_password_on_the_command_line_is_not_saved(file: Path) -> None:
+    Path("b").mkdir()
+    said = call(serve.main, "--bundle", "b", "--auth", "user:secret", "--port", 8123, "--save-config", file)
+    assert "b is no bundle" in said.err
+    assert tomllib.loads(file.read_text()) == {"bundle": "b", "port": 8123}
+
+
 def test_the_command_goes_on_after_its_options_are_saved(file: Path) -> None:
     for _ in range(2):  # again: the file is there, and is equal
         assert call(demo.main, "--persons", 6, "--out", "drawn", "--save-config", file).status == 0
