@@ -38,7 +38,7 @@ COMMANDS = frozenset(
 )
 """Names that a table may have: it holds options of this command alone."""
 _ONLY_ON_THE_COMMAND_LINE = ("config", "save-config")
-_PATHS_OR_WORDS = ("weights", "corrections", "resume", "learn-from")
+_PATHS_OR_WORDS = ("weights", "corrections", "resume", "new-run-from", "learn-from")
 """Options that take a path or a word."""
 _SECRET = frozenset(("auth",))
 """Parameters whose values are in no file that is written."""
