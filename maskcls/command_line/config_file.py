@@ -7,22 +7,25 @@
     [compare]                    # only for tune.compare; a value here counts before one above
     seeds = 3
 
-The command line wins over the file, also for an option that may be repeated: its list replaces the file's.
+The command line wins over the file, also for an option that may be repeated: its list replaces the file's; and for a
+flag, by --no-skip-bad.
 """
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin
 
 import tomli_w
 import typer
+from typer.models import OptionInfo
 
 from maskcls.command_line.options import Option, module_of, options_of, stated
 from maskcls.errors import CallError, MaskclsError
@@ -96,7 +99,7 @@ def with_config_file(main: Callable[..., Any]) -> Callable[..., Any]:
 
     parameters = inspect.signature(main, eval_str=True).parameters
     context_name = next((name for name, one in parameters.items() if one.annotation is typer.Context), "context")
-    configured.__signature__ = _signature(parameters, context_name, read, save)  # type: ignore[attr-defined]
+    configured.__signature__ = _signature(parameters, options, context_name, read, save)  # type: ignore[attr-defined]
     return configured
 
 
@@ -116,7 +119,11 @@ def _refuse_addresses(values: Mapping[str, Any], options: Sequence[Option]) -> N
 
 
 def _signature(
-    parameters: Mapping[str, inspect.Parameter], context_name: str, read: Callable[..., None], save: Callable[..., None]
+    parameters: Mapping[str, inspect.Parameter],
+    options: Sequence[Option],
+    context_name: str,
+    read: Callable[..., None],
+    save: Callable[..., None],
 ) -> inspect.Signature:
     """The command's signature with the two options, and with the context that they need.
 
@@ -148,7 +155,28 @@ def _signature(
         inspect.Parameter(name, keyword, annotation=kind, default=nothing if name == context_name else None)
         for name, kind in added.items()
     ]
-    return inspect.Signature([*parameters.values(), *more])
+    names = {option.name for option in options}
+    return inspect.Signature([*(_to_take_back(one, names) for one in parameters.values()), *more])
+
+
+def _to_take_back(parameter: inspect.Parameter, names: Collection[str]) -> inspect.Parameter:
+    """A flag with a second name, as --no-tta of --tta, by which the command line takes back what a file says.
+
+    Args:
+        names: of the command's options: --no-auth stays alone, for --auth is another one.
+    """
+    if get_origin(parameter.annotation) is not Annotated:
+        return parameter
+    kind, info = get_args(parameter.annotation)
+    if kind is not bool or not isinstance(info, OptionInfo):
+        return parameter
+    name = str(info.default).removeprefix("--")
+    opposite = name.removeprefix("no-") if name.startswith("no-") else f"no-{name}"
+    if opposite in names:
+        return parameter
+    both = copy.copy(info)
+    both.default, both.show_default = f"--{name}/--{opposite}", False
+    return parameter.replace(annotation=Annotated[kind, both])
 
 
 def _call(context: typer.Context) -> _Call:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import inspect
 import re
 import shutil
 import tomllib
@@ -108,6 +110,48 @@ def test_the_command_line_wins_with_its_whole_list_too(file: Path) -> None:
         asked = searched(*words)
         assert (asked.trials, asked.set) == (3, ("epochs=2",))
     assert searched("--trials", 3, "--config", file).set == ("lr_head=0.01", "head=mlp")
+
+
+def test_every_flag_in_a_file_can_be_taken_back(file: Path) -> None:
+    n_flags = 0
+    for main in functions():
+        for flag in (one for one in options_of(main) if one.is_flag and one.name != "no-auth"):  # --auth replaces it
+            n_flags += 1
+            file.write_text(f"{flag.name} = true\n")
+            opposite = flag.name.removeprefix("no-") if flag.name.startswith("no-") else f"no-{flag.name}"
+            for words, is_set in (((), True), ((f"--{opposite}",), False), ((f"--{flag.name}",), True)):
+                given = _given(main, "--config", file, *words, *_needed(main))
+                is_given = given.get(flag.parameter, True)  # --list-spaces and its like end the call
+                assert bool(is_given) == is_set, (main.__module__, flag.name, words)
+    assert n_flags > 40
+
+
+def _given(main: Callable[..., Any], *words: object) -> dict[str, Any]:
+    """What the command's function would be called with."""
+    found: dict[str, Any] = {}
+
+    @functools.wraps(main)
+    def instead(**arguments: Any) -> None:
+        found.update(arguments)
+
+    said = call(instead, *words)
+    assert said.status == 0, said.err
+    return found
+
+
+def _needed(main: Callable[..., Any]) -> list[str]:
+    """Words without which a call of the command is refused."""
+    parameters = inspect.signature(main).parameters.values()
+    needed = {one.name for one in parameters if one.default is inspect.Parameter.empty and one.name != "context"}
+    named = {one.parameter: f"--{one.name}=x" for one in options_of(main)}
+    return [named.get(name, "x") for name in needed]
+
+
+def test_what_is_taken_back_on_the_command_line_is_not_saved(file: Path) -> None:
+    file.write_text("skip-bad = true\nplan = true\n")
+    said = call(search.main, "--config", file, "--no-skip-bad", "--space", "freezing", "--save-config", "saved.toml")
+    assert said.status == 0, said.err
+    assert tomllib.loads(Path("saved.toml").read_text()) == {"space": "freezing", "plan": True}
 
 
 def test_a_table_is_for_its_command_and_counts_before_what_is_above(file: Path) -> None:
