@@ -67,9 +67,9 @@ def test_the_order_is_that_of_the_probes_and_the_run_keeps_it(
     run = SearchRun.create(tmp_path / "runs", "ranked", SearchRecord(created=now()))
     faces.save(run.data)
     plan = plan_of(SPACE, Setting("cpu"), str(weights))
-    with events.streamed(told := io.StringIO()):
+    with events.streamed(lines := io.StringIO()):
         outcome, order = rank(plan, run, cache)
-    assert told.getvalue() == "", "a ranking is no fit of which the guide tells"
+    assert lines.getvalue() == "", "a ranking is no fit of which the guide tells"
     assert outcome.reason == Reason.FINISHED
     kept = run.record().ranking
     assert kept is not None
