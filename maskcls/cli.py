@@ -109,9 +109,11 @@ ImageSize = Annotated[
 ]
 Epochs = Annotated[int | None, typer.Option("--epochs", help="Epochs of a fit.", show_default="the preset's")]
 Seed = Annotated[
-    int | None, typer.Option("--seed", help="Seed of a fit: initialisation, order, dropout.", show_default="0")
+    int | None, typer.Option("--seed", min=0, help="Seed of a fit: initialisation, order, dropout.", show_default="0")
 ]
-SplitSeed = Annotated[int, typer.Option("--split-seed", help="Seed of the split of the people; belongs to the data.")]
+SplitSeed = Annotated[
+    int, typer.Option("--split-seed", min=0, help="Seed of the split of the people; belongs to the data.")
+]
 SplitFile = Annotated[
     Path | None,
     typer.Option(
@@ -172,7 +174,7 @@ FeatureStoreGb = Annotated[
     ),
 ]
 PixelStoreGb = Annotated[
-    float, typer.Option("--pixel-store-gb", help="Bound on the decoded photos kept under --cache, GB.")
+    float, typer.Option("--pixel-store-gb", min=0, help="Bound on the decoded photos kept under --cache, GB.")
 ]
 
 

@@ -16,7 +16,7 @@ def main(
     persons: Annotated[
         int, typer.Option("--persons", help="Labelled people, seven photos each; a quarter as many more go to eval/.")
     ] = 100,
-    seed: Annotated[int, typer.Option("--seed", help="Another seed, other people.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed, other people.")] = 0,
 ) -> None:
     """Write a contest folder of drawn faces: train/, eval/, and the truth of eval/ in eval-answers.csv."""
     from maskcls.data.demo import folder as demo

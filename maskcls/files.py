@@ -121,6 +121,14 @@ def address_of(value: object) -> str | None:
     return f"{scheme}:///{rest}" if scheme == "file" else f"{scheme}://{rest}"
 
 
+def expanded(path: str | Path) -> Path:
+    """Return the path with its ~ or ~user written out. Raises CallError where no such home is known."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise CallError(f"{shown(path)}: no home of {Path(path).parts[0]} is known. Give the whole path.") from None
+
+
 def refuse_address(value: object, option: str) -> None:
     """Raise CallError where an address, as in s3://bucket/faces, stands in place of a path on this machine."""
     if address_of(value) is not None:

@@ -21,7 +21,8 @@ _Auth = Annotated[
     str | None,
     typer.Option(
         "--auth",
-        help="USER:PASSWORD that everybody must give; better by the environment, which other users cannot see.",
+        help="USER:PASSWORD that everybody must give; better by the environment, which other users cannot see. "
+        "--save-config leaves it out.",
         envvar="MASKCLS_AUTH",
         show_default="none",
     ),

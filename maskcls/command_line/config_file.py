@@ -7,26 +7,29 @@
     [compare]                    # only for tune.compare; a value here counts before one above
     seeds = 3
 
-The command line wins over the file, also for an option that may be repeated: its list replaces the file's.
+The command line wins over the file, also for an option that may be repeated: its list replaces the file's; and for a
+flag, by --no-skip-bad.
 """
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin
 
 import tomli_w
 import typer
+from typer.models import OptionInfo
 
 from maskcls.command_line.options import Option, module_of, options_of, stated
-from maskcls.errors import CallError
-from maskcls.files import refuse_address, replacing
+from maskcls.errors import CallError, MaskclsError
+from maskcls.files import expanded, refuse_address, replacing
 from maskcls.text import meant
 
 COMMANDS = frozenset(
@@ -38,8 +41,10 @@ COMMANDS = frozenset(
 )
 """Names that a table may have: it holds options of this command alone."""
 _ONLY_ON_THE_COMMAND_LINE = ("config", "save-config")
-_PATHS_OR_WORDS = ("weights", "corrections", "resume", "learn-from")
+_PATHS_OR_WORDS = ("weights", "corrections", "resume", "new-run-from", "learn-from")
 """Options that take a path or a word."""
+_SECRET = frozenset(("auth",))
+"""Parameters whose values are in no file that is written."""
 _META = "maskcls.config_file"
 _EXPECTED = {
     bool: "true or false",
@@ -83,7 +88,9 @@ def with_config_file(main: Callable[..., Any]) -> Callable[..., Any]:
         try:
             _refuse_addresses(own, options)
             return main(**own)
-        except CallError as error:
+        except MaskclsError as error:
+            if error.exit_status != CallError.exit_status:  # something was begun, and the call was right
+                raise
             if call.save is not None and is_saved:  # the corrected call is to be saved in its place
                 call.save.unlink(missing_ok=True)
             if call.config is not None:
@@ -92,7 +99,7 @@ def with_config_file(main: Callable[..., Any]) -> Callable[..., Any]:
 
     parameters = inspect.signature(main, eval_str=True).parameters
     context_name = next((name for name, one in parameters.items() if one.annotation is typer.Context), "context")
-    configured.__signature__ = _signature(parameters, context_name, read, save)  # type: ignore[attr-defined]
+    configured.__signature__ = _signature(parameters, options, context_name, read, save)  # type: ignore[attr-defined]
     return configured
 
 
@@ -112,7 +119,11 @@ def _refuse_addresses(values: Mapping[str, Any], options: Sequence[Option]) -> N
 
 
 def _signature(
-    parameters: Mapping[str, inspect.Parameter], context_name: str, read: Callable[..., None], save: Callable[..., None]
+    parameters: Mapping[str, inspect.Parameter],
+    options: Sequence[Option],
+    context_name: str,
+    read: Callable[..., None],
+    save: Callable[..., None],
 ) -> inspect.Signature:
     """The command's signature with the two options, and with the context that they need.
 
@@ -144,7 +155,28 @@ def _signature(
         inspect.Parameter(name, keyword, annotation=kind, default=nothing if name == context_name else None)
         for name, kind in added.items()
     ]
-    return inspect.Signature([*parameters.values(), *more])
+    names = {option.name for option in options}
+    return inspect.Signature([*(_to_take_back(one, names) for one in parameters.values()), *more])
+
+
+def _to_take_back(parameter: inspect.Parameter, names: Collection[str]) -> inspect.Parameter:
+    """A flag with a second name, as --no-tta of --tta, by which the command line takes back what a file says.
+
+    Args:
+        names: of the command's options: --no-auth stays alone, for --auth is another one.
+    """
+    if get_origin(parameter.annotation) is not Annotated:
+        return parameter
+    kind, info = get_args(parameter.annotation)
+    if kind is not bool or not isinstance(info, OptionInfo):
+        return parameter
+    name = str(info.default).removeprefix("--")
+    opposite = name.removeprefix("no-") if name.startswith("no-") else f"no-{name}"
+    if opposite in names:
+        return parameter
+    both = copy.copy(info)
+    both.default, both.show_default = f"--{name}/--{opposite}", False
+    return parameter.replace(annotation=Annotated[kind, both])
 
 
 def _call(context: typer.Context) -> _Call:
@@ -204,6 +236,8 @@ def _checked(content: Mapping[str, Any], where: str, command: str, options: Mapp
             values[name] = _value(value, options[name])
         except ValueError as error:
             raise CallError(f"{where}: {key} expects {error}, but got {_shown(key, value)}.") from None
+        except CallError as error:
+            raise CallError(f"{where}: {key}: {error}") from None
     return values
 
 
@@ -238,7 +272,7 @@ def _one(given: object, option: Option, expected: str) -> Any:
         if option.most is not None and not given <= option.most:
             raise ValueError(f"a number of at most {option.most:g}")
     if option.kind is Path:
-        return str(Path(str(given)).expanduser())  # a shell does it on the command line
+        return str(expanded(str(given)))  # a shell does it on the command line
     return str(given) if option.kind is str else given
 
 
@@ -305,8 +339,8 @@ def _save(file: Path, values: Mapping[str, Any], module: str) -> bool:
 
 
 def _stated_values(context: typer.Context, options: Sequence[Option]) -> dict[str, Any]:
-    """What the call states, as TOML has it, in the order of the options."""
-    given = stated(context)
+    """What the call states, as TOML has it, in the order of the options; no password, which others could read there."""
+    given = stated(context) - _SECRET
     return {one.name: _plain(context.params[one.parameter]) for one in options if one.parameter in given}
 
 

@@ -34,6 +34,7 @@ from maskcls.data.layouts.contents import MAX_AGE
 from maskcls.data.names import match
 from maskcls.data.tables import Row, read_table
 from maskcls.errors import CallError, DataError
+from maskcls.files import expanded
 from maskcls.labels import AGE_CUTS, AGES, GENDERS, MASKS, UNKNOWN, age_group
 from maskcls.text import counted, first, first_lines
 
@@ -243,7 +244,7 @@ def read_corrections(which: str) -> Corrections:
         rows = [_checked(line, row) for line, row in table]
         trusted = [_trusted(row) for _, row in table]
         return Corrections(tuple(row for row, trust in zip(rows, trusted, strict=True) if trust), which, published=True)
-    file = Path(which)
+    file = expanded(which)
     if not file.is_file():
         raise CallError(f"--corrections {which}: there is no such file. Expected published, none, or a CSV file.")
     good, bad = [], []

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskcls.errors import RunError
-from maskcls.files import unreadable
+from maskcls.files import expanded, unreadable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +26,7 @@ def find_weights(backbone: str, weights: str) -> Path | None:
     """
     for stem in dict.fromkeys((backbone, backbone.partition(".")[0])):
         for suffix in SUFFIXES:
-            file = Path(weights).expanduser() / f"{stem}{suffix}"
+            file = expanded(weights) / f"{stem}{suffix}"
             if file.is_file():
                 return file
     return None

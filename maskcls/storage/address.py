@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from maskcls.errors import CallError
+from maskcls.files import expanded
 
 NO_STORAGE = "none"
 """Of --storage: a resume goes on without the storage that the run had."""
@@ -34,7 +34,7 @@ def checked(given: str, option: str = "--storage") -> str | None:
     if not _SCHEME.match(given):
         if not given:
             raise CallError(f"{option} is empty. {_EXPECTED}.")
-        return str(Path(given).expanduser().resolve())
+        return str(expanded(given).resolve())
     parts = urlsplit(given)
     is_key = parts.password is not None or ("@" in parts.netloc and parts.scheme == "s3")
     if is_key or any(_SECRET.search(name) for name, _ in parse_qsl(parts.query, keep_blank_values=True)):

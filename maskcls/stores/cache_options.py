@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from maskcls.files import may_access, temporary_home
+from maskcls.files import expanded, may_access, temporary_home
 from maskcls.stores.photo_limits import NOT_STATED, StatedLimits
 from maskcls.stores.trust import check_private
 
@@ -34,7 +34,7 @@ class CacheOptions:
     @property
     def folder(self) -> Path:
         """The cache's folder on this machine. Raises CallError where others may write there, unless it is `shared`."""
-        folder = (self.path or default_cache()).expanduser().absolute()
+        folder = expanded(self.path or default_cache()).absolute()
         if not self.shared:
             check_private(folder)
         return folder

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from maskcls.files import expanded
+
 _MOUNTS = Path("/proc/self/mountinfo")
 _TYPES = re.compile(
     r"(nfs\d?|cifs|smb\w*|9p|afs|beegfs\w*|ceph|gpfs|lustre|orangefs|pvfs\d?|glusterfs|davfs\d?|fuse\..*(s3|gcs|ssh|gluster"
@@ -22,7 +24,7 @@ def network_file_system(folder: Path, mounts: str | None = None) -> str:
     """
     if mounts is None:
         mounts = _MOUNTS.read_text() if _MOUNTS.exists() else ""
-    there = folder.expanduser().resolve()
+    there = expanded(folder).resolve()
     found, depth = "", -1
     for line in mounts.splitlines():
         before, _, after = line.partition(" - ")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from maskcls.errors import CallError
+from maskcls.files import expanded
 from maskcls.models.weights import HUB, NONE
 from maskcls.recipe import N_STAGES, Recipe, parse_settings
 
@@ -176,7 +177,7 @@ def resolve_weights(weights: str | None, data: Path | None) -> str:
         return NONE if data is None else HUB
     if weights in (HUB, NONE):
         return weights
-    folder = Path(weights).expanduser().resolve()
+    folder = expanded(weights).resolve()
     if not folder.is_dir():
         raise CallError(
             f"--weights {weights}: there is no such folder. "

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from maskcls.errors import Damaged, Missing
+from maskcls.errors import CallError, Damaged, Missing
 from maskcls.files import (
     FileKind,
     append_line,
     as_it_was,
+    expanded,
     no_formulas,
     parse_object,
     replacing,
@@ -23,6 +24,13 @@ from maskcls.files import (
 )
 
 LINES = FileKind("lines of text", "Remove {file}.")
+
+
+def test_a_home_is_written_out_and_an_unknown_one_is_a_wrong_call() -> None:
+    assert expanded("~/runs") == Path.home() / "runs"
+    assert expanded(Path("runs/~x")) == Path("runs/~x")
+    with pytest.raises(CallError, match=r"^~nosuchuser/x: no home of ~nosuchuser is known\. Give the whole path\.$"):
+        expanded("~nosuchuser/x")
 
 
 def test_a_file_is_replaced_in_one_step(tmp_path: Path) -> None:

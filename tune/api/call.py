@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tune.search.plan import Logger, Sampler, Scheduler
 
 AnyPath = str | os.PathLike[str]
-_PATHS = ("weights", "split", "corrections", "runs", "resume", "new_run_from", "cache")
+_PATHS = ("weights", "split", "corrections", "learn_from", "runs", "resume", "new_run_from", "cache")
 
 
 class SearchCall(TypedDict, total=False):
@@ -188,14 +188,21 @@ def _checked(stated: Mapping[str, object], folder: Path) -> SearchOptions:
         value = values.get(name)
         if isinstance(value, str | os.PathLike):
             values[name] = (value,)
-    for name in _PATHS:
-        refuse_address(values.get(name), f"--{name}")
     for name, value in values.items():
         if isinstance(value, os.PathLike):
             values[name] = os.fspath(value)
         elif isinstance(value, Iterable) and not isinstance(value, str):
             values[name] = tuple(os.fspath(one) if isinstance(one, os.PathLike) else one for one in value)
+    _refuse_addresses(values)
     return SearchOptions.model_validate(values)
+
+
+def _refuse_addresses(values: Mapping[str, object]) -> None:
+    """Raise CallError for an address, as in s3://bucket/runs, in place of a path."""
+    for name in _PATHS:
+        given = values.get(name)
+        for value in given if isinstance(given, tuple) else (given,):
+            refuse_address(value, f"--{name.replace('_', '-')}")
 
 
 def _text(key: str, value: object) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskcls.errors import RunError
-from maskcls.files import relative
+from maskcls.files import expanded, relative
 from maskcls.text import command
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ def open_run(run: str | os.PathLike[str], runs: str | os.PathLike[str] = "runs")
 
     place = os.fspath(run)
     if place.startswith("~"):
-        place = str(Path(place).expanduser())
-    return Run(SearchRun.open(place, Path(runs).expanduser()).path)
+        place = str(expanded(place))
+    return Run(SearchRun.open(place, expanded(os.fspath(runs))).path)
 
 
 @dataclass(frozen=True, repr=False)

@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 from pydantic import Field, field_validator, model_validator
 
 from maskcls.errors import CallError
-from maskcls.files import check_writable_name
+from maskcls.files import check_writable_name, expanded
 from tune.runs.options import SharedOptions
 
 DEFAULT_FOLDS = 5
@@ -43,7 +43,7 @@ class AuditOptions(SharedOptions):
     @field_validator("out")
     @classmethod
     def _free(cls, out: Path | None) -> Path | None:
-        return out and check_writable(out.expanduser().absolute())
+        return out and check_writable(expanded(out).absolute())
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maskcls.errors import CallError
+from maskcls.files import expanded
 from tune.compare.treatments import CORRECTIONS, Treatment, corrections_name
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def checked(values: Sequence[Any]) -> list[str]:
     """
     made = []
     for value in map(str, values):
-        file = Path(value).expanduser().resolve()
+        file = expanded(value).resolve()
         if value not in ("none", "published") and not file.is_file():
             raise CallError(
                 f"--vary {CORRECTIONS}: there is no file {value}. Expected none, published, and CSV files of "

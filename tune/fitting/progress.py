@@ -48,21 +48,24 @@ class FitProgress(LivePicture):
         epochs, done, label = int(request.recipe["epochs"]), len(curve), request.label or request.trial_id
         self._fits[request.trial_id] = _Fit(request, label, epochs, done, done, time.monotonic())
         kind = events.FitBegun if request.repeat is None else events.RepeatBegun
-        events.emit(kind(request.trial_id, request.trial or None, request.repeat, label, epochs))
+        if request.is_reported:
+            events.emit(kind(request.trial_id, request.trial or None, request.repeat, label, epochs))
 
     def look(self, curves: Mapping[str, Sequence[Row]]) -> None:
         """Take note of the epochs that each fit at work has done."""
         for fit_id, curve in curves.items():
             fit = self._fits[fit_id]
             fit.epoch = len(curve)
-            _report_epochs(fit, curve)
+            if fit.request.is_reported:
+                _report_epochs(fit, curve)
 
     def end(self, request: FitRequest, outcome: FitOutcome, curve: Sequence[Row]) -> None:
         """Take away a fit that ended. Prints a line, on a terminal only if there is something to say of it."""
         fit = self._fits.pop(request.trial_id)
         self._done += outcome.state != TrialState.MACHINE_FAILED  # it begins again
-        _report_epochs(fit, curve)
-        _report_end(fit, outcome, curve)
+        if request.is_reported:
+            _report_epochs(fit, curve)
+            _report_end(fit, outcome, curve)
         message = outcome.message
         if self.plain or outcome.state != TrialState.COMPLETE or message:
             if curve and not message:

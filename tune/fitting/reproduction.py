@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from maskcls.errors import CallError
+from maskcls.files import expanded
 from maskcls.machine import resolve_device, set_threads, use_deterministic_kernels
 from maskcls.recipe import Recipe
 from maskcls.text import first, shown
@@ -179,7 +180,7 @@ def _alike(mine: Conditions | None, recorded: Conditions | None) -> bool:
 
 
 def _run_folder(name: str) -> Path:
-    parent = Path(name).expanduser().parent
+    parent = expanded(name).parent
     places = [parent] if parent.is_absolute() else [parent, DEFAULT_RUNS / parent]
     for place in places:
         if Path(name).name and SearchRun(place).trials.is_dir():

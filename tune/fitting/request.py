@@ -62,6 +62,11 @@ class FitRequest:
     """Whether the checkpoint stays when the fit is complete, so that its model can be exported."""
 
     @property
+    def is_reported(self) -> bool:
+        """Whether events tell of it: none do of a pass that ranks a backbone, which is of no trial and no repeat."""
+        return bool(self.trial) or self.repeat is not None
+
+    @property
     def checkpoint_folder(self) -> Path:
         """Where the fit keeps what it needs to resume. Taken away at the end, unless `keeps_checkpoint`."""
         return self.folder / "state"

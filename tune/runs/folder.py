@@ -51,7 +51,7 @@ import filelock
 
 from maskcls.command_line.config_file import write_config
 from maskcls.errors import CallError, DataError, RunError
-from maskcls.files import FileKind, write_atomically
+from maskcls.files import FileKind, expanded, write_atomically
 from maskcls.stores.locks import FolderLock
 from maskcls.text import command
 from tune.runs import journal as journals
@@ -134,7 +134,7 @@ class RunFolder:
     @classmethod
     def open(cls, run: str | Path, runs: Path = DEFAULT_RUNS) -> Self:
         """An existing run, by path or by its name under `runs`. Raises CallError, listing the runs there are."""
-        places = [Path(run).expanduser(), runs / run]
+        places = [expanded(run), runs / run]
         for place in places:
             if (place / cls.record_name).is_file():
                 return cls(place.absolute())

@@ -28,7 +28,7 @@ from pydantic import (
 
 from maskcls.command_line.options import stated
 from maskcls.errors import CallError
-from maskcls.files import address_of
+from maskcls.files import address_of, expanded
 from maskcls.models.weights import HUB, NONE
 from maskcls.recipe import parse_settings
 from maskcls.storage.address import checked
@@ -75,7 +75,7 @@ def _duration(text: str | None) -> str | None:
 
 
 def _absolute(path: Path | None) -> Path | None:
-    return path and path.expanduser().resolve()
+    return path and expanded(path).resolve()
 
 
 def _storage(given: str | None, info: ValidationInfo) -> str | None:
@@ -126,7 +126,7 @@ class SharedOptions(BaseModel):
         description="hub, none, or a folder of files; by default hub on real data, none on demo faces",
     )
     scale: str = Field("auto", description="auto, cpu or gpu")
-    split_seed: int = Field(0, description="seed of the split of the people")
+    split_seed: int = Field(0, ge=0, description="seed of the split of the people")
     split: Path | None = Field(None, description="JSON file with lists of people; None: drawn from split_seed")
     corrections: str = Field("published", description="published, none, or a CSV file")
     skip_bad: bool = Field(False, description="leave out photos and people with problems")
@@ -144,7 +144,7 @@ class SharedOptions(BaseModel):
     time_budget: Annotated[str | None, AfterValidator(_duration)] = Field(None, description="as in 90s, 30m, 2h")
 
     # Of this command alone
-    runs: Annotated[Path, AfterValidator(Path.expanduser)] = Field(DEFAULT_RUNS, description="folder of all runs")
+    runs: Annotated[Path, AfterValidator(expanded)] = Field(DEFAULT_RUNS, description="folder of all runs")
     name: str | None = Field(None, description="of the new run")
     storage: Annotated[str | None, AfterValidator(_storage)] = Field(None, description="keeps the run as well")
     resume: str | None = Field(None, description="the run to go on with, by path or by name")
@@ -161,7 +161,7 @@ class SharedOptions(BaseModel):
         None, description="folder for decoded photos and frozen features; None: each machine's own"
     )
     shared_cache: bool = Field(False, description="use a cache that others may write")
-    pixel_store_gb: float = Field(DEFAULT_GB, allow_inf_nan=True)
+    pixel_store_gb: float = Field(DEFAULT_GB, ge=0, allow_inf_nan=True)
     feature_store_gb: float = Field(DEFAULT_GB, ge=0, allow_inf_nan=True)
 
     @classmethod
@@ -382,7 +382,7 @@ def existing(path: Path | None, option: str, expected: str, info: ValidationInfo
     if option in ("--data", "--extra") and (address := address_of(path)):
         checked(address, option)
         return path
-    full = path.expanduser().resolve()
+    full = expanded(path).resolve()
     if not full.exists():
         raise CallError(f"{option} {path}: there is no such file or folder. Expected {expected}.")
     return full
@@ -392,4 +392,4 @@ def name_or_file(given: str, info: ValidationInfo) -> str:
     """A name as it is, a Python file as an absolute path."""
     if info.context == RECORDED or not (given.endswith(".py") or "/" in given):
         return given
-    return str(Path(given).expanduser().resolve())
+    return str(expanded(given).resolve())

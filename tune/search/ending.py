@@ -145,6 +145,21 @@ def handed_over(run: SearchRun, options: SearchOptions, *, time_is_up: bool = Fa
     return chosen and (not options.retrain_on_all or _is_on_all(run))
 
 
+def has_no_work(run: SearchRun, options: SearchOptions, enough: str) -> bool:
+    """Whether a call has no work in a run of enough trials, which is said: all is done, or a plan is all it asks for.
+
+    Args:
+        enough: why there are enough, as the rest of a sentence.
+    """
+    is_done = handed_over(run, options, time_is_up=options.trials is None)
+    if is_done or options.plan:
+        left = "Nothing is left" if is_done else "What follows the trials is left"
+        print(f"{left} to do: {run.name} {enough}", file=output.results())
+    if is_done:
+        emit_done(run, Reason.FINISHED, 0, remaining=0)
+    return is_done or options.plan
+
+
 def _is_on_all(run: SearchRun) -> bool:
     """Whether best-on-all/ is of the trial that was chosen, and not of one that was chosen before it."""
     from maskcls.serving.bundle import read_manifest  # imports torch

@@ -71,7 +71,7 @@ class SearchOptions(SharedOptions):
     RECIPE_OPTIONS: ClassVar[Mapping[str, str]] = {"seed": "--seed", "weights": "--weights"}
 
     space: Annotated[str, AfterValidator(name_or_file)] = Field("", description='what varies; "": not stated')
-    seed: int = Field(0, description="of the sampler, and of every fit")
+    seed: int = Field(0, ge=0, description="of the sampler, and of every fit")
     trials: int | None = Field(
         default_factory=_default_trials, ge=1, description="of the run in all; None: as many as the time budget allows"
     )

@@ -18,7 +18,7 @@ import typer
 from maskcls.models.weights import HUB
 from tune.fitting.sharing import share_machine
 from tune.fitting.shipping import shipping
-from tune.runs import cluster, output
+from tune.runs import cluster
 from tune.runs.cluster import Cluster
 from tune.runs.estimates import pixel_room
 from tune.runs.folder import SearchRun, as_name, remove
@@ -51,10 +51,9 @@ from tune.search.ending import (
     SearchOutcome,
     choose,
     design_of,
-    emit_done,
     fits_left,
     hand_over,
-    handed_over,
+    has_no_work,
     import_meanwhile,
     keeping_of,
     retrain,
@@ -166,9 +165,7 @@ def _resume(stated: SearchOptions, place: str, caller: Caller) -> int:
         ended = sum(trial.state.ended for trial in trials)
         enough = _enough(options, found, ended)
         if enough:
-            if options.plan or handed_over(found, options, time_is_up=options.trials is None):
-                print(f"Nothing is left to do: {found.name} {enough}", file=output.results())
-                emit_done(found, Reason.FINISHED, 0, remaining=0)
+            if has_no_work(found, options, enough):
                 return 0
             if not (options.finalists or options.retrain_on_all) or all(trial.f1 is None for trial in trials):
                 return hand_over(found, options, SearchOutcome(Outcome(Reason.FINISHED, 0)))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from maskcls.errors import CallError, MaskclsError
+from maskcls.files import expanded
 from maskcls.text import counted
 from tune.runs import leaderboard
 from tune.runs.folder import KINDS, ComparisonRun, RunFolder, SearchRun
@@ -43,7 +44,7 @@ def summaries(runs: Path) -> list[RunSummary]:
 
 def open_any(run: str, runs: Path) -> SearchRun | ComparisonRun:
     """Return an existing run of either kind, by path or by its name. Raises CallError, listing the runs there are."""
-    for place in (Path(run).expanduser(), runs / run):
+    for place in (expanded(run), runs / run):
         if _is_run(place):
             return _type_of(place)(place.absolute())
     there = ", ".join(sorted(folder.name for folder in runs.glob("[!.]*") if _is_run(folder))) or "none"

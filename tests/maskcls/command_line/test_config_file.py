@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import inspect
 import re
 import shutil
 import tomllib
@@ -12,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from maskcls import demo, serve
+from maskcls import demo, evaluate, serve
 from maskcls.command_line.config_file import COMMANDS
 from maskcls.command_line.options import module_of, options_of
 from tests.commands import call, call_module, read
@@ -110,6 +112,48 @@ def test_the_command_line_wins_with_its_whole_list_too(file: Path) -> None:
     assert searched("--trials", 3, "--config", file).set == ("lr_head=0.01", "head=mlp")
 
 
+def test_every_flag_in_a_file_can_be_taken_back(file: Path) -> None:
+    n_flags = 0
+    for main in functions():
+        for flag in (one for one in options_of(main) if one.is_flag and one.name != "no-auth"):  # --auth replaces it
+            n_flags += 1
+            file.write_text(f"{flag.name} = true\n")
+            opposite = flag.name.removeprefix("no-") if flag.name.startswith("no-") else f"no-{flag.name}"
+            for words, is_set in (((), True), ((f"--{opposite}",), False), ((f"--{flag.name}",), True)):
+                given = _given(main, "--config", file, *words, *_needed(main))
+                is_given = given.get(flag.parameter, True)  # --list-spaces and its like end the call
+                assert bool(is_given) == is_set, (main.__module__, flag.name, words)
+    assert n_flags > 40
+
+
+def _given(main: Callable[..., Any], *words: object) -> dict[str, Any]:
+    """What the command's function would be called with."""
+    found: dict[str, Any] = {}
+
+    @functools.wraps(main)
+    def instead(**arguments: Any) -> None:
+        found.update(arguments)
+
+    said = call(instead, *words)
+    assert said.status == 0, said.err
+    return found
+
+
+def _needed(main: Callable[..., Any]) -> list[str]:
+    """Words without which a call of the command is refused."""
+    parameters = inspect.signature(main).parameters.values()
+    needed = {one.name for one in parameters if one.default is inspect.Parameter.empty and one.name != "context"}
+    named = {one.parameter: f"--{one.name}=x" for one in options_of(main)}
+    return [named.get(name, "x") for name in needed]
+
+
+def test_what_is_taken_back_on_the_command_line_is_not_saved(file: Path) -> None:
+    file.write_text("skip-bad = true\nplan = true\n")
+    said = call(search.main, "--config", file, "--no-skip-bad", "--space", "freezing", "--save-config", "saved.toml")
+    assert said.status == 0, said.err
+    assert tomllib.loads(Path("saved.toml").read_text()) == {"space": "freezing", "plan": True}
+
+
 def test_a_table_is_for_its_command_and_counts_before_what_is_above(file: Path) -> None:
     file.write_text(
         'epochs = 3\nskip_bad = true\n[search]\nepochs = 4\nskip-bad = false\n[compare]\nvary = ["loss=focal"]\n'
@@ -166,6 +210,7 @@ def test_an_option_that_is_needed_may_stand_in_the_file(file: Path) -> None:
         ("save_config = 1", "save_config is for the command line alone."),
         ("split-seed = 1\nsplit_seed = 1", "split_seed is given twice, with a dash and with an underscore."),
         ("epochs = 1\nepochs = 2\n", "--config f.toml is not TOML: Cannot overwrite a value (at line 2, column 11)."),
+        ('cache = "~nosuchuser/c"', "--config f.toml: cache: ~nosuchuser/c: no home of ~nosuchuser is known."),
         ("epochs = 1\nepochs 2", "Expected '=' after a key in a key/value pair (at line 2, column 8)."),
         ("epochs = 1\nset = [\n'a=1',\n", "(at line 3, the end of the file)."),
     ],
@@ -193,6 +238,16 @@ def test_a_number_is_bounded_where_the_command_line_bounds_it(file: Path) -> Non
         2,
         "Error: --config f.toml: port expects a number of at most 65535, but got port = 70000.\n",
     )
+
+
+@pytest.mark.parametrize("name", ["seed", "split-seed", "pixel-store-gb", "feature-store-gb"])
+def test_what_cannot_be_below_zero_is_so_in_no_command(name: str) -> None:
+    having = [main for main in functions() if name in {one.name for one in options_of(main)}]
+    assert len(having) >= 3
+    for main in having:
+        said = call(main, f"--{name}", -1)
+        wrong = f"Invalid value for '--{name}': Input should be greater than or equal to 0"
+        assert (said.status, wrong in said.err) == (2, True), main.__module__
 
 
 def test_a_file_that_cannot_be_read(file: Path) -> None:
@@ -250,6 +305,13 @@ def test_what_the_environment_states_is_not_saved(file: Path, monkeypatch: pytes
     assert tomllib.loads(file.read_text()) == {"bundle": "b", "port": 8123}
 
 
+def test_a_password_on_the_command_line_is_not_saved(file: Path) -> None:
+    Path("b").mkdir()
+    said = call(serve.main, "--bundle", "b", "--auth", "user:secret", "--port", 8123, "--save-config", file)
+    assert "b is no bundle" in said.err
+    assert tomllib.loads(file.read_text()) == {"bundle": "b", "port": 8123}
+
+
 def test_the_command_goes_on_after_its_options_are_saved(file: Path) -> None:
     for _ in range(2):  # again: the file is there, and is equal
         assert call(demo.main, "--persons", 6, "--out", "drawn", "--save-config", file).status == 0
@@ -265,6 +327,14 @@ def test_what_a_refused_call_states_is_not_kept(file: Path) -> None:
     file.write_text('space = "freezig"\n')
     assert call(search.main, "--space", "freezig", "--save-config", file).status == 2
     assert file.exists(), "it was there before"
+
+
+def test_a_call_that_names_a_missing_path_is_refused_like_any_other(file: Path) -> None:
+    Path("g.toml").write_text('submission = "nowhere.csv"\n')
+    said = call(evaluate.main, "--config", "g.toml", "--answers", "a.csv", "--save-config", file)
+    assert (said.status, "a.csv does not exist." in said.err) == (2, True)
+    assert said.err.endswith("(Options were read from g.toml, too.)\n")
+    assert not file.exists()
 
 
 @pytest.mark.parametrize("there", ["persons = 4\n", "no TOML\n"])

@@ -189,6 +189,12 @@ def contest(n: int = 2100, race: str = "Asian") -> pd.DataFrame:
     return table(*people, *others, race=race)
 
 
+def test_a_file_may_be_in_the_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "c.csv").write_text("what,id,value\nage,3,31\n")
+    assert [row.value for row in read_corrections("~/c.csv").rows] == ["31"]
+
+
 def test_published_corrections_apply_to_the_contest(caplog):
     before = contest()
     after = read_corrections("published").apply(before)

@@ -408,3 +408,15 @@ def test_ctrl_c_and_sigterm_end_a_search_cleanly_and_the_program_goes_on(
         assert interrupted.returncode == 0, err
         assert err.count("Stopping: what is done is kept.") == 2
         assert none_left(interrupted)
+
+
+@pytest.mark.parametrize("name", ["weights", "learn_from", "new_run_from", "resume", "cache"])
+def test_an_address_in_place_of_a_path_is_refused_as_by_the_command(name: str, tmp_path: Path) -> None:
+    option = f"--{name.replace('_', '-')}"
+    for given in ("s3://bucket/x", Path("s3://bucket/x")):
+        with pytest.raises(CallError, match=f"^{option} s3:/+bucket/x is an address. Expected a path of this machine"):
+            run_search(runs=tmp_path, **{name: given})  # type: ignore[call-overload]
+    said = commands.call(search.main, option, "s3://bucket/x", "--runs", tmp_path)
+    assert said.status == 2
+    assert re.match(f"Error: {option} s3:/+bucket/x is an address", said.err)
+    assert list(tmp_path.iterdir()) == []

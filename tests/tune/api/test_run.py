@@ -64,3 +64,9 @@ def test_a_comparison_is_no_search(tmp_path: Path) -> None:
     ComparisonRun.create(tmp_path, "asked")
     with pytest.raises(CallError, match=r"asked is a comparison, not a search"):
         open_run("asked", tmp_path)
+
+
+@pytest.mark.parametrize("place", [("~nosuchuser/x",), ("first", "~nosuchuser/runs")], ids=["run", "runs"])
+def test_a_home_that_is_not_known_is_a_wrong_call(place: tuple[str, ...]) -> None:
+    with pytest.raises(CallError, match="no home of ~nosuchuser is known"):
+        open_run(*place)

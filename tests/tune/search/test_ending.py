@@ -17,6 +17,7 @@ import pytest
 
 from maskcls.data.dataset import FaceDataset
 from maskcls.serving.export import note_scores
+from tests.commands import call
 from tests.conftest import ROOT
 from tests.tune.answered_run import let_answer, one_knows
 from tests.tune.asked import plan_of
@@ -29,6 +30,7 @@ from tune.runs.holdout_record import HoldoutScore
 from tune.runs.record import MANY, SearchRecord, now
 from tune.runs.stopping import Outcome, Reason
 from tune.runs.study import PRESET, records
+from tune.search import __main__ as search
 from tune.search import ending, summary
 from tune.search.options import SearchOptions
 from tune.selection import choice
@@ -259,6 +261,22 @@ def test_a_bundle_on_all_people_is_of_the_trial_that_was_chosen(
     assert ending.handed_over(run, options, time_is_up=True)
     other = options.model_copy(update={"finalists": 2})
     assert not ending.handed_over(run, other, time_is_up=True), "finalists are wanted that were not"
+
+
+def test_a_plan_of_enough_trials_says_whether_what_follows_them_is_done(
+    run_and_faces: tuple[SearchRun, FaceDataset], random_bundle: Callable[[str], Path]
+) -> None:
+    run, _ = run_and_faces
+    add_trial(run, [0.5], {"lr_head": 1e-2})
+    run.write_record(run.record().changed(call=SearchOptions(finalists=0, trials=1).to_record()))
+    words = ("--resume", run.path, "--trials", 1, "--plan")
+    enough = f"to do: {run.name} has 1 trials, and 1 are wanted. More with --trials N.\n"
+    said = call(search.main, *words)
+    assert (said.status, said.out) == (0, f"What follows the trials is left {enough}"), said.err
+    shutil.copytree(random_bundle("single"), run.best, copy_function=shutil.copyfile)  # newer than the trial
+    run.report.touch()
+    assert call(search.main, *words).out == f"Nothing is left {enough}"
+    assert call(search.main, *words, "--retrain-on-all").out == f"What follows the trials is left {enough}"
 
 
 def test_the_end_says_what_to_do_next_and_names_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,6 +128,26 @@ def test_the_folder_of_runs_may_be_in_the_home() -> None:
     assert SearchOptions(runs="~/runs").runs == Path.home() / "runs"
 
 
+@pytest.mark.parametrize(
+    "stated",
+    [
+        *({name: "~nosuchuser/x"} for name in ("data", "extra", "split", "corrections", "weights", "cache", "runs")),
+        {"storage": "~nosuchuser/x"},
+        {"space": "~nosuchuser/x.py"},
+    ],
+    ids=str,
+)
+def test_a_home_that_is_not_known_is_a_wrong_call(stated: dict[str, Any]) -> None:
+    with pytest.raises(CallError, match="~nosuchuser/x.*: no home of ~nosuchuser is known. Give the whole path."):
+        SearchOptions(**stated)
+
+
+@pytest.mark.parametrize("name", ["seed", "split_seed", "pixel_store_gb", "feature_store_gb"])
+def test_a_number_below_zero_is_refused_by_its_options_name(name: str) -> None:
+    with pytest.raises(CallError, match=f"^--{name.replace('_', '-')} must be at least 0, but got -1.$"):
+        SearchOptions(**{name: -1})
+
+
 def test_a_path_is_the_same_however_it_is_written(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     crooked = tmp_path / "sub" / ".." / "sub"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from maskcls.stores.cache_options import CacheOptions
 from maskcls.training.presets import base_recipe
 from search_spaces import Setting, Space
 from tests.conftest import DemoFaces
+from tune.runs import events
 from tune.runs.folder import SearchRun
 from tune.runs.record import RankedRecord, SearchRecord, now
 from tune.runs.stopping import Reason
@@ -65,7 +67,9 @@ def test_the_order_is_that_of_the_probes_and_the_run_keeps_it(
     run = SearchRun.create(tmp_path / "runs", "ranked", SearchRecord(created=now()))
     faces.save(run.data)
     plan = plan_of(SPACE, Setting("cpu"), str(weights))
-    outcome, order = rank(plan, run, cache)
+    with events.streamed(lines := io.StringIO()):
+        outcome, order = rank(plan, run, cache)
+    assert lines.getvalue() == "", "a ranking is no fit of which the guide tells"
     assert outcome.reason == Reason.FINISHED
     kept = run.record().ranking
     assert kept is not None

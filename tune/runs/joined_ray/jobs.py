@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from maskcls.errors import CallError
+from maskcls.files import expanded
 from maskcls.text import shown
 
 _FOLDER, _PACKAGE = "working_dir_files", "_ray_pkg_"
@@ -14,7 +15,7 @@ _FOLDER, _PACKAGE = "working_dir_files", "_ray_pkg_"
 
 def is_in_package(path: Path) -> bool:
     """Whether a path lies in a folder into which Ray has unpacked a job's package."""
-    parts = path.expanduser().absolute().parts
+    parts = expanded(path).absolute().parts
     return any(folder == _FOLDER and package.startswith(_PACKAGE) for folder, package in pairwise(parts))
 
 

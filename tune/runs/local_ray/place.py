@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import os
 import secrets
+import shlex
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ def temp_folder() -> Path:
 def token_command() -> str:
     """The command that prints the token, to copy."""
     path = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    return f"cat {path}" if path else TOKEN_COMMAND
+    return shlex.join(("cat", path)) if path else TOKEN_COMMAND
 
 
 def _candidates() -> list[Path]:

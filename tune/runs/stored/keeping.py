@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from maskcls.errors import CallError, DataError, OutOfReach, RunError
-from maskcls.files import parse_object, replacing, write_atomically
+from maskcls.files import expanded, parse_object, replacing, write_atomically
 from maskcls.storage.store import PATIENCE_S, START_S, Store
 from maskcls.text import command
 from maskcls.training.checkpoint_files import is_of_checkpoint
@@ -315,7 +315,7 @@ def found(kind: type[_Run], options: SharedOptions, place: str, stack: ExitStack
 
 
 def _here(kind: type[_Run], place: str, runs: Path) -> _Run | None:
-    is_here = any((folder / kind.record_name).is_file() for folder in (Path(place).expanduser(), runs / place))
+    is_here = any((folder / kind.record_name).is_file() for folder in (expanded(place), runs / place))
     return kind.open(place, runs) if is_here else None
 
 

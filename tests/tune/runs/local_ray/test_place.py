@@ -74,6 +74,8 @@ def test_without_a_home_that_can_be_written_the_token_lies_beside_rays_files(
         assert mode(found.token) == 0o600
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/mine")
     assert (find_place().token, token_command()) == (None, "cat /mine")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/my token")
+    assert token_command() == "cat '/my token'"
 
 
 def test_a_path_that_is_too_long_for_a_socket_is_passed_over(
