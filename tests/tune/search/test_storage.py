@@ -85,6 +85,26 @@ def test_it_finds_what_an_unbroken_search_finds(s3: S3, tmp_path: Path, few_face
     assert weights == {file.parent.name for file in unbroken.trials.glob("*/best-*")}
 
 
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_slow_storage_that_fails_each_tenth_time_changes_nothing(
+    s3: S3, tmp_path: Path, few_faces: tuple[str, ...]
+) -> None:
+    faults = [fault for fault in ("500", "cut", "expired") * 100 for fault in (*[""] * 9, fault)]
+    words = (*TINY, *WORDS, *OF_THE_END, *few_faces, "--runs", tmp_path / "runs")
+    s3.latency_s, s3.faults[:] = 0.05, faults
+    call(*words, "--name", "one", "--storage", s3.address(tmp_path.name))
+    assert 100 < len(faults) - len(s3.faults) < len(faults), "ten requests and more have failed"
+    s3.faults.clear()
+    call(*words, "--name", "unbroken")
+    one, unbroken = (SearchRun(tmp_path / "runs" / name) for name in ("one", "unbroken"))
+    assert reported(one) == reported(unbroken)
+    assert winner(one) == winner(unbroken)
+    kept = Store(s3.address(tmp_path.name), "one/best").sizes()
+    assert {file.name for file in one.best.iterdir()} <= kept.keys()
+
+
 def test_a_bucket_out_of_reach_is_one_message_and_nothing_is_begun(tmp_path: Path, few_faces: tuple[str, ...]) -> None:
     address = "s3://bucket/runs?scheme=http&endpoint_override=127.0.0.1:1"
     said = commands.call(main, *TINY, "--storage", address, "--name", "one", "--runs", tmp_path / "runs", *few_faces)
