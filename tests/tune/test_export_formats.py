@@ -68,7 +68,6 @@ def test_the_winners_temperature_is_fitted_on_its_repeats(made: tuple[SearchRun,
     assert fitted.error_after < fitted.error_before
 
 
-@pytest.mark.slow
 def test_a_graph_is_added_to_best_where_it_is(made: tuple[SearchRun, FaceDataset]) -> None:
     pytest.importorskip("onnxscript", reason="the extra `onnx-export`")
     run, faces = made

@@ -139,7 +139,6 @@ def test_scores_may_be_noted_once_the_bundle_is_there(tmp_path: Path) -> None:
 CALIBRATION = Calibration(1.6, "drawn photos", 60, 2.1, 1.9, 0.2, 0.1)
 
 
-@pytest.mark.slow
 def test_its_temperature_goes_with_it_and_changes_its_probabilities_but_no_class(
     tmp_path: Path, random_bundle: RandomBundle
 ) -> None:

@@ -53,7 +53,6 @@ def own_classes(folder: Path, predictor: Predictor, photos: list[str]) -> list[i
     return list(classes)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [1.0, 1.6])
 def test_the_graph_computes_joins_weights_temperature_and_rule_as_numpy_does(
     random_ensemble: Ensemble, temperature: float, photos: list[str], tmp_path: Path
@@ -94,7 +93,6 @@ def exported(tmp_path_factory: pytest.TempPathFactory, photos: list[str]) -> Pat
     return folder
 
 
-@pytest.mark.slow
 def test_it_predicts_as_torch_does_whatever_the_number_of_photos(exported: Path, photos: list[str]) -> None:
     by_torch, by_graph = Predictor(exported, "cpu"), Predictor(exported, engine="onnx")
     assert by_graph.bundle.classifiers[0].models == []
@@ -114,7 +112,6 @@ def test_it_predicts_as_torch_does_whatever_the_number_of_photos(exported: Path,
         by_graph.of_rows(None, np.arange(1))  # type: ignore[arg-type]
 
 
-@pytest.mark.slow
 def test_the_bundle_says_what_was_compared_and_keeps_one_graph(exported: Path) -> None:
     manifest = json.loads((exported / "bundle.json").read_text())
     entry = manifest["onnx"]
@@ -126,7 +123,6 @@ def test_the_bundle_says_what_was_compared_and_keeps_one_graph(exported: Path) -
     assert bundle_digest(manifest) == bundle_digest(without), "the holdout counts it once"
 
 
-@pytest.mark.slow
 def test_a_graph_that_differs_or_loses_too_much_is_not_written(
     exported: Path, photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,7 +143,6 @@ def test_a_graph_that_differs_or_loses_too_much_is_not_written(
     assert len(list(folder.glob("*.onnx"))) == 1
 
 
-@pytest.mark.slow
 def test_its_variant_in_8_bits_is_another_graph_that_predicts_nearly_the_same(
     exported: Path, photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,7 +164,6 @@ def test_its_variant_in_8_bits_is_another_graph_that_predicts_nearly_the_same(
     assert 1e-6 < np.abs(found - expected).max() < 0.3
 
 
-@pytest.mark.slow
 def test_an_engine_that_cannot_be_had_says_why(
     exported: Path, random_bundle: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,7 +217,6 @@ cli.run(predict.main)
 """
 
 
-@pytest.mark.slow
 def test_predict_and_the_service_need_no_torch(exported: Path, photo_kinds: list[Path], tmp_path: Path) -> None:
     """In a process of its own, for this one has imported torch. The weights are not needed either."""
     folder = Path(shutil.copytree(exported, tmp_path / "b", ignore=shutil.ignore_patterns("*.safetensors")))

@@ -30,7 +30,6 @@ def test_the_surest_mistakes_come_first() -> None:
     assert (first.truth, first.predicted) == (found.truth[1], found.predicted[1])
 
 
-@pytest.mark.slow
 def test_photos_are_in_the_page_only_if_they_are_asked_for(
     judged: tuple[SearchRun, FaceDataset], tmp_path: Path
 ) -> None:

@@ -96,7 +96,6 @@ def test_where_every_finalist_diverges_there_is_no_winner(run_and_faces: tuple[S
     assert choice.summary(run)[0].startswith(expected)
 
 
-@pytest.mark.slow
 def test_optimism_is_of_the_model_that_is_handed_over(run_and_faces: tuple[SearchRun, FaceDataset]) -> None:
     run, faces = run_and_faces
     add_trial(run, [0.3, 0.5], {"lr_head": 1e-2})

@@ -42,7 +42,6 @@ def train(run: SearchRun, trial: Record, faces: FaceDataset) -> None:
     fit.save(run.trial(trial.trial_id))
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_choice_from_the_repeats_to_the_holdout(
     tmp_path: Path, demo_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -141,7 +140,6 @@ def _confirmed(run: SearchRun, faces: FaceDataset, chosen: choice.Choice, trials
     assert json.loads(run.search_file.read_text())["call"] == {}, "the rest of search.json stays"
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_choice_among_more_goes_on_from_what_is_done(tmp_path: Path, demo_cache: Path) -> None:
     run, faces = small_run(tmp_path, demo_cache)
