@@ -77,6 +77,7 @@ class SearchCall(TypedDict, total=False):
     begin_or_resume: bool | None
     storage: AnyPath | None
     ship_data: bool | None
+    max_failures: int | None
     address: str | None
     cache: AnyPath | None
     shared_cache: bool | None

@@ -129,6 +129,7 @@ def main(
     begin_or_resume: run_cli.BeginOrResume = False,
     storage: run_cli.Storage = None,
     ship_data: run_cli.ShipData = False,
+    max_failures: run_cli.MaxFailures = None,
     address: run_cli.Address = None,
     cache: cli.Cache = None,
     shared_cache: cli.SharedCache = False,

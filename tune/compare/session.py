@@ -30,6 +30,7 @@ from tune.runs import cluster, events, output
 from tune.runs.cluster import Cluster
 from tune.runs.estimates import PHOTOS_PER_SECOND, count_photos, pixel_room
 from tune.runs.folder import ComparisonRun, remove
+from tune.runs.joined_ray import nodes_aside
 from tune.runs.nodes import check_nodes
 from tune.runs.record import DataRecord, Session, noted
 from tune.runs.session import (
@@ -283,6 +284,7 @@ def _fit_all(
         shared = {"shares_run": options.storage is None, "sees_photos": not options.ships}
         check_nodes(run, weights, share.cpus, share.gpus, **shared)
     work = functools.partial(fit_and_evaluate, cache=ready.faces.cache)
+    nodes_aside.allow(options.max_failures)
     ships = options.ships and options.address is not None and cluster.is_up()
     with shipping(run.path, ready.faces.cache, wanted=ships):
         return run_fits(asked, work, parallel=share.parallel, budget_s=budget_s, is_done=is_evaluated)

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tune.fitting.attempts import Attempt
-from tune.fitting.failures import IN_A_ROW
-from tune.runs.joined_ray.nodes_aside import LiveNode, alive, is_aside, node_at, others, set_aside
+from tune.runs.joined_ray.nodes_aside import LiveNode, alive, allowed, is_aside, node_at, others, set_aside
 from tune.runs.joined_ray.ray_private import leaving_nodes
 from tune.runs.shares import Unit
 
@@ -23,7 +22,7 @@ Tell = Callable[[LiveNode, str], object]
 
 class NodeWatch:
     """Counts by node what the machine has failed there since an epoch was done there, and sets a node aside after
-    IN_A_ROW of these, or when the node is to leave the cluster; never the last one that is large enough.
+    `--max-failures` of these, or when the node is to leave the cluster; never the last one that is large enough.
 
     A worker's death may be its recipe's fault as well. So deaths of one trial count once, however many they are.
 
@@ -77,7 +76,7 @@ class NodeWatch:
             return self.has_others(node_id)
         times = self._failed.get(node_id, 0) + len(self._died.get(node_id, ()))
         node = alive().get(node_id)
-        if times < IN_A_ROW or node is None or not self.has_others(node_id):
+        if times < allowed() or node is None or not self.has_others(node_id):
             return False
         self.worked(node_id)
         set_aside(node_id)

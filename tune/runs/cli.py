@@ -53,6 +53,15 @@ ShipData = Annotated[
         help="On a cluster, give decoded photos to the nodes that do not see the photos. An address as --data does so.",
     ),
 ]
+MaxFailures = Annotated[
+    int | None,
+    typer.Option(
+        "--max-failures",
+        min=1,
+        help="On a cluster, give a node no more work after so many failures by the machine without a new epoch there.",
+        show_default="3",
+    ),
+]
 Plan = Annotated[bool, typer.Option("--plan", help="Say what would be done, and do nothing.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print only errors and the final result.")]
 AsJson = Annotated[

@@ -41,6 +41,7 @@ from tune.durations import budget_s
 from tune.runs.folder import DEFAULT_RUNS
 from tune.runs.joined_ray.address import refuse_client
 from tune.runs.joined_ray.jobs import refuse_package
+from tune.runs.joined_ray.nodes_aside import MAX_FAILURES
 
 AUTO: Literal["auto"] = "auto"
 """Of --gpus-per-trial: as many trials share a GPU as its memory holds, which `tune.fitting.gpu_sharing` measures."""
@@ -103,7 +104,7 @@ class SharedOptions(BaseModel):
     """Options that say how much work is done where. A resume states them again, or has their defaults."""
     COMMAND: ClassVar[tuple[str, ...]] = (
         *("runs", "resume", "new_run_from", "begin_or_resume", "address", "plan", "quiet", "as_json"),
-        *("ship_data", "cache", "shared_cache", "pixel_store_gb", "feature_store_gb"),
+        *("ship_data", "max_failures", "cache", "shared_cache", "pixel_store_gb", "feature_store_gb"),
     )
     """Options of one command alone, which no run keeps."""
     CALL_ALONE: ClassVar[frozenset[str]] = frozenset(
@@ -157,6 +158,9 @@ class SharedOptions(BaseModel):
     quiet: bool = Field(False, description="print only errors and the result")
     as_json: bool = Field(False, description="print events as JSON to stdout (`tune.runs.events`)")
     ship_data: bool = Field(False, description="give decoded photos to nodes that do not see the photos")
+    max_failures: int = Field(
+        MAX_FAILURES, ge=1, description="in a row by the machine, after which a node is set aside"
+    )
     cache: Annotated[Path | None, AfterValidator(_absolute)] = Field(
         None, description="folder for decoded photos and frozen features; None: each machine's own"
     )

@@ -216,6 +216,7 @@ def main(
     begin_or_resume: run_cli.BeginOrResume = False,
     storage: run_cli.Storage = None,
     ship_data: run_cli.ShipData = False,
+    max_failures: run_cli.MaxFailures = None,
     address: run_cli.Address = None,
     cache: cli.Cache = None,
     shared_cache: cli.SharedCache = False,
@@ -228,8 +229,7 @@ def main(
 ) -> None:
     """Search for the best recipe: Optuna suggests trials, Ray runs them, and the winner becomes a bundle.
 
-    ASHA stops trials that fall behind. The preset's recipe is trial 0. The best trials are repeated, and the winner is
-    scored on people whom no trial saw. Makes runs/NAME with leaderboard, bundle and report. Ctrl-C ends it cleanly.
+    The best trials are repeated, the winner is scored on people whom no trial saw, and all is in runs/NAME.
     """
     from tune.search.options import SearchOptions
 

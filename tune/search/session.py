@@ -22,6 +22,7 @@ from tune.runs import cluster
 from tune.runs.cluster import Cluster
 from tune.runs.estimates import pixel_room
 from tune.runs.folder import SearchRun, as_name, remove
+from tune.runs.joined_ray import nodes_aside
 from tune.runs.nodes import check_nodes
 from tune.runs.record import DataRecord, Session, noted
 from tune.runs.session import (
@@ -291,6 +292,7 @@ def _search(options: SearchOptions, resolved: Resolved, run: SearchRun, there: C
     session = Session.begun(
         caller.words, trials=plan.trials, parallel=plan.parallel, sampler=plan.sampler, scheduler=plan.scheduler
     )
+    nodes_aside.allow(options.max_failures)
     ships = options.ships and (options.address is not None or caller.is_guest)  # its program may have joined a cluster
     with noted(run, session) as note, shipping(run.path, options.cache_options, wanted=ships):
         ranked, plan = rank_first(plan.after_preparation(caller.called_at), run, options)

@@ -154,7 +154,7 @@ def test_help_imports_nothing_heavy_and_states_every_default() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, env=environment
     ).stdout
     assert shown.rstrip().endswith("[]")
-    assert len(re.findall(r"^  --", shown, re.M)) == 44
+    assert len(re.findall(r"^  --", shown, re.M)) == 45
     for option in ("--vary", "--study", "--seeds", "--folds", "--grid", "--one-at-a-time", "--resume", "--plan"):
         assert f"  {option} " in shown
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import commands
 from tests.commands import call
 from tests.full_disk import fill, small_disk
 from tests.tune.made_run import made_run
@@ -15,8 +16,10 @@ from tune.fitting.attempts import Attempt
 from tune.fitting.node_watch import NodeWatch
 from tune.runs.folder import SearchRun
 from tune.runs.joined_ray import gpu_types, nodes_aside
-from tune.runs.joined_ray.nodes_aside import LiveNode, elsewhere, is_aside, node_at, telling
+from tune.runs.joined_ray.nodes_aside import MAX_FAILURES, LiveNode, elsewhere, is_aside, node_at, telling
 from tune.runs.record import Session, noted
+from tune.search.__main__ import main as search
+from tune.search.options import SearchOptions
 from tune.upkeep.status import main
 
 FULL = "OSError: [Errno 28] No space left on device."
@@ -59,6 +62,18 @@ def test_a_node_is_set_aside_after_three_failures_in_a_row_there() -> None:
     assert nodes.must_leave("a")
     assert not nodes.must_leave("b")
     assert elsewhere(1, 0.0) == {"ray.io/node-id": "!in(a)"}
+
+
+@pytest.mark.usefixtures("there")
+def test_a_command_says_how_many_failures_a_node_may_have() -> None:
+    said = commands.read(search, SearchOptions.stated, "--space", "freezing", "--max-failures", "2")
+    assert (said.max_failures, SearchOptions(space="freezing").max_failures) == (2, 3)
+    nodes_aside.allow(said.max_failures)
+    try:
+        nodes = watch()
+        assert [nodes.failed("a", FULL) for _ in range(2)] == [False, True]
+    finally:
+        nodes_aside.allow(MAX_FAILURES)
 
 
 @pytest.mark.usefixtures("there")

@@ -98,7 +98,7 @@ def test_help_imports_nothing_heavy_and_states_every_default() -> None:
         "--json",
     ]
     flags += ["--list-spaces", "--help"]
-    assert len(options) == 52
+    assert len(options) == 53
     assert shown.stdout.count("[default:") == len(options) - len(flags)
     heavy = (
         "import sys, tune.search.__main__; "

@@ -19,6 +19,26 @@ from tune.runs.joined_ray import gpu_types
 _LABEL = "ray.io/node-id"
 _aside: set[str] = set()
 """Ids of Ray. Of the whole process, because Ray makes requests for cores from copies that it has unpickled."""
+MAX_FAILURES = 3
+"""How many trials, or fits, in a row the machine may fail on a node, if nobody says."""
+
+
+@dataclass
+class _Allowed:
+    failures: int = MAX_FAILURES
+
+
+_allowed = _Allowed()
+
+
+def allow(failures: int) -> None:
+    """From now on, set a node aside after so many failures in a row by the machine, without a new epoch in between."""
+    _allowed.failures = failures
+
+
+def allowed() -> int:
+    """After how many failures in a row by the machine a node is set aside."""
+    return _allowed.failures
 
 
 @dataclass(frozen=True)
