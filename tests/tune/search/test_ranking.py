@@ -53,7 +53,6 @@ def test_a_backbone_is_ranked_at_the_presets_size_or_at_its_only_one() -> None:
     assert size_of(plan, "vit_small_patch16_224.augreg_in21k_ft_in1k") == 224
 
 
-@pytest.mark.slow
 def test_the_order_is_that_of_the_probes_and_the_run_keeps_it(
     ray_cluster: str, demo_faces: DemoFaces, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

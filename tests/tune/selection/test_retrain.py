@@ -49,7 +49,6 @@ def test_it_stops_after_the_median_of_the_repeats_best_epochs() -> None:
     assert last_epoch(won(of_trial=3)) == 3
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_the_bundle_is_trained_on_everybody_but_the_holdout(
     made: tuple[SearchRun, FaceDataset], demo_cache: Path
@@ -96,7 +95,6 @@ def _by_hand(faces: FaceDataset, rows: np.ndarray, epochs: int) -> np.ndarray:
     return np.exp(log_probabilities(fit.models, RECIPE.split, fit.data.pixels, rows))
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_killed_one_gives_the_same_bundle_and_a_lost_one_is_made_again(tmp_path: Path, demo_cache: Path) -> None:
     weights = []
