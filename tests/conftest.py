@@ -154,10 +154,6 @@ def pytest_runtest_teardown(nextitem: pytest.Item | None) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _logger_stays_as_it_is() -> Iterator[None]:
     """A test that leaves the package's logger changed fails itself, and not one that looks at what is logged later."""
-    logger = logging.getLogger("maskcls")
-    # Forgets which levels it has found to be off: some library changes the root's behind its back, and what the next
-    # test warns of would not be seen.
-    logger.setLevel(logger.level)
     before = _logger()
     yield
     assert _logger() == before

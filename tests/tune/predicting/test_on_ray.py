@@ -37,6 +37,7 @@ def listed(drawn: Sequence[Path], tmp_path: Path) -> Path:
     return tmp_path / "list.txt"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_rays_workers_give_the_same_files_to_the_bit(
     random_bundle: RandomBundle, listed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
