@@ -378,7 +378,7 @@ def _drop_begun_last(run: RunFolder, store: Store) -> None:
         begun = [trial.number for trial in trials_of(run) if RECIPE in trial.user_attrs]
     except DataError:  # which is said where the run is read next
         return
-    for folder in run.trials.glob("[0-9]*"):
+    for folder in sorted(run.trials.glob("[0-9]*")):
         if int(folder.name) > max(begun, default=-1):
             place = store.below(f"trials/{folder.name}")
             for name in sorted(place.sizes(), key=lambda name: name == INDEX):  # what has an index is fetched again

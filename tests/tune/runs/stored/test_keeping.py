@@ -237,7 +237,9 @@ def test_a_trial_that_the_lost_drivers_journal_had_not_come_to_is_drawn_again(tm
 def test_a_trial_that_the_journal_has_lost_is_not_dropped(tmp_path: Path) -> None:
     storage, run = tmp_path / "storage", made_run(tmp_path / "here", 3)
     lines = run.journal.read_text().splitlines(keepends=True)
-    run.journal.write_text("".join(line for line in lines if '"trial_id":1,' not in line or '"recipe"' not in line))
+    left = [line for line in lines if '"trial_id":1,' not in line or '"recipe"' not in line]
+    assert len(left) == len(lines) - 1
+    run.journal.write_text("".join(left))
     kept(run, storage)
     assert taken(storage, tmp_path / "there").trial("0001").is_dir()
 
