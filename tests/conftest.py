@@ -153,7 +153,8 @@ def pytest_runtest_teardown(nextitem: pytest.Item | None) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _logger_stays_as_it_is() -> Iterator[None]:
-    """A test that leaves the package's logger changed fails itself, and not one that looks at what is logged later."""
+    """A test that leaves the package's logger or a handler of all loggers (caplog's is one) changed fails itself, and
+    not one that looks at what is logged later."""
     before = _logger()
     yield
     assert _logger() == before
@@ -161,7 +162,8 @@ def _logger_stays_as_it_is() -> Iterator[None]:
 
 def _logger() -> tuple[object, ...]:
     logger = logging.getLogger("maskcls")
-    return logger.disabled, logger.level, logger.propagate, logging.root.manager.disable
+    levels = [handler.level for handler in logging.root.handlers]
+    return logger.disabled, logger.level, logger.propagate, logging.root.manager.disable, levels
 
 
 def _shared(factory: pytest.TempPathFactory) -> Path:

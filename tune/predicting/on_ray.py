@@ -187,9 +187,9 @@ class _Worker:
 
 
 def _quieten_ray_data() -> None:
-    """Let Ray Data report to its log file alone; it has set up its logger when it was imported."""
+    """Let Ray Data report to its log file, and to whom the caller has had listen; not to the terminal by itself."""
     for handler in logging.getLogger("ray.data").handlers:
-        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+        if handler.name == "console":  # as Ray Data names it when it is imported; others are the caller's own
             handler.setLevel(logging.CRITICAL)
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from maskcls import predict
+from maskcls.machine import set_threads
 from maskcls.serving.predicting.unfinished import Block, Unfinished
 from tests.commands import call
 from tests.conftest import ROOT, DemoFaces
@@ -37,13 +41,24 @@ def listed(drawn: Sequence[Path], tmp_path: Path) -> Path:
     return tmp_path / "list.txt"
 
 
-@pytest.mark.slow
+@contextmanager
+def heard(name: str) -> Iterator[io.StringIO]:
+    """What is logged under a name, Ray Data's being set up before, as a caller of ours would listen to it."""
+    import ray.data
+
+    assert ray.data
+    handler = logging.StreamHandler(io.StringIO())
+    logging.getLogger(name).addHandler(handler)
+    yield handler.stream
+    logging.getLogger(name).removeHandler(handler)
+
+
 @pytest.mark.usefixtures("ray_cluster")
 def test_rays_workers_give_the_same_files_to_the_bit(
     random_bundle: RandomBundle, listed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    set_threads(1)  # here as in the workers, whatever tests before this one have set
     words = ("--bundle", random_bundle("three"), "--images", listed.name, "--probabilities", "--device", "cpu")
     plain = call(predict.main, *words, "--out", "plain.parquet")
     # Another call, without Ray, got as far as its first block.
@@ -58,13 +73,16 @@ def test_rays_workers_give_the_same_files_to_the_bit(
     with monkeypatch.context() as patch:
         patch.setattr(Unfinished, "append", stopping)
         assert call(predict.main, *words, "--out", "ray.parquet").status == 130
-    by_ray = call(predict.main, *words, "--out", "ray.parquet", "--ray", "--resume")
+    with heard("ray.data") as listener:
+        by_ray = call(predict.main, *words, "--out", "ray.parquet", "--ray", "--resume")
     assert len(kept) == 1
     assert f"Going on behind the {BLOCK_PHOTOS} that are predicted." in by_ray.err
     assert plain.status == by_ray.status == 1
     assert "3 of 265 photos could not be read" in by_ray.err
     assert pq.read_table("ray.parquet").equals(pq.read_table("plain.parquet"))
     assert Path("ray.errors.csv").read_bytes() == Path("plain.errors.csv").read_bytes()
+    assert "Registered dataset logger" in listener.getvalue(), "whom the caller has had listen"
+    assert "dataset" not in by_ray.err.lower()
 
 
 @pytest.mark.soak
