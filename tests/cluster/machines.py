@@ -1,7 +1,8 @@
 """Several machines on this one: each has its own address, processes, /tmp, home and shared memory, and one cable.
 
 Each is a set of Linux namespaces (network, mounts, processes, host name), and a bridge in a network namespace of its
-own is the switch between them. Nothing is left of them when their first processes end. Needs root.
+own is the switch between them. Nothing is left of them when their first processes end. Whoever is not root is it in a
+namespace of users of his own, where the kernel lets him.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ HOME = "/tmp/home"
 _TOOLS = ("ip", "unshare", "nsenter", "mount", "setpriv")
 _SWITCH = "ip link set lo up; ip link add switch type bridge; ip link set switch up; echo ready; sleep infinity & wait"
 # What all machines share keeps its path, though it may lie in /tmp, which is each machine's own. So does this
-# repository.
+# repository. A move is not noted in /run (-n), which is root's.
 _MACHINE = """
 set -e
 mount --bind "$1" /mnt
 case "$6" in /tmp/*) mount --rbind "$6" /media ;; esac
 mount -t tmpfs -o size="$2" tmpfs /tmp
 mkdir -p "$1" "$6"
-mount --move /mnt "$1"
-case "$6" in /tmp/*) mount --move /media "$6" ;; esac
+mount -n --move /mnt "$1"
+case "$6" in /tmp/*) mount -n --move /media "$6" ;; esac
 mount -t tmpfs -o size=400m tmpfs /dev/shm
 hostname "$3"
 mkdir -p /tmp/home/.ray
@@ -44,6 +45,11 @@ echo ready
 sleep infinity &
 wait
 """
+_IS_ROOT = os.geteuid() == 0
+_OF_USERS = [] if _IS_ROOT else ["--user", "--map-root-user"]
+"""What makes the switch's process root, as far as its own namespaces go."""
+_AS_ROOT = [] if _IS_ROOT else ["--user", "--preserve-credentials"]
+"""What makes root of who enters the namespaces of a process that is."""
 _RAY = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
@@ -55,17 +61,17 @@ _STORE_BYTES = 78_643_200  # the least that Ray takes
 
 def cannot() -> str:
     """Why no such machines can be made here; "" where they can."""
-    if sys.platform != "linux" or os.geteuid() != 0:
-        return "machines in namespaces of their own need root on Linux"
+    if sys.platform != "linux":
+        return "machines in namespaces of their own need Linux"
     missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
     if missing:
         return f"there is no {', '.join(missing)} (Debian: iproute2, util-linux)"
+    kinds = [*_OF_USERS, "--net", "--mount", "--pid", "--fork", "--uts"]
     tried = subprocess.run(
-        ["unshare", "--net", "--mount", "--pid", "--fork", "--uts", "ip", "link", "add", "name", "a0", "type", "veth"],
-        capture_output=True,
-        check=False,
+        ["unshare", *kinds, "ip", "link", "add", "name", "a0", "type", "veth"], capture_output=True, check=False
     )
-    return "" if tried.returncode == 0 else f"the kernel refuses: {tried.stderr.decode().strip()}"
+    as_root = "" if _IS_ROOT else ", and might not refuse root"
+    return "" if tried.returncode == 0 else f"the kernel refuses{as_root}: {tried.stderr.decode().strip()}"
 
 
 @dataclass
@@ -90,7 +96,7 @@ class Machine:
         variables = {"HOME": HOME, **_RAY, "PYTHONPATH": str(ROOT), **self.environment, **(env or {})}
         joins = "".join(f"echo $$ > {group}/cgroup.procs && " for group in self.groups)
         bound = ["sh", "-c", f'{joins}exec "$@"', "sh"] if self.groups else []
-        enter = [*bound, "nsenter", "-t", str(self.first), "--net", "--mount", "--pid", "--uts", "--"]
+        enter = [*bound, "nsenter", "-t", str(self.first), *_AS_ROOT, "--net", "--mount", "--pid", "--uts", "--"]
         clean = [f"--unset={name}" for name in os.environ if name.startswith(("RAY_", "PYTEST_")) or name == "TMPDIR"]
         assigned = [f"{name}={value}" for name, value in variables.items()]
         return [*enter, "env", *clean, *assigned, "sh", "-c", f'cd "{ROOT}" && exec "$@"', "sh", *map(str, words)]
@@ -187,7 +193,8 @@ class Lan:
         kinds = ["--net", "--mount", "--pid", "--uts", "--fork", "--kill-child", "--mount-proc"]
         seen = [str(place) for place in sees or ("", "")]
         own = (str(self.shared), tmp, name, *seen, str(ROOT))
-        keeper = _ready(["unshare", *kinds, "sh", "-c", _MACHINE, "sh", *own])
+        as_root = ["nsenter", "-t", str(self.switch.pid), *_AS_ROOT, "--"] if _AS_ROOT else []
+        keeper = _ready([*as_root, "unshare", *kinds, "sh", "-c", _MACHINE, "sh", *own])
         (first,) = psutil.Process(keeper.pid).children()
         switch = self.switch.pid
         _in_network(switch, "ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", str(first.pid))
@@ -208,7 +215,7 @@ class Lan:
 def lan(shared: Path) -> Iterator[Lan]:
     """Give a switch without machines; at the block's end all machines are switched off."""
     shared.mkdir(parents=True, exist_ok=True)
-    made = Lan(shared, _ready(["unshare", "--net", "sh", "-c", _SWITCH]))
+    made = Lan(shared, _ready(["unshare", *_OF_USERS, "--net", "sh", "-c", _SWITCH]))
     try:
         yield made
     finally:
@@ -246,7 +253,8 @@ def _ready(words: Sequence[str]) -> subprocess.Popen[str]:
 
 
 def _in_network(pid: int, *words: str) -> None:
-    subprocess.run(["nsenter", "-t", str(pid), "--net", "--", *words], check=True, capture_output=True, text=True)
+    enter = ["nsenter", "-t", str(pid), *_AS_ROOT, "--net", "--"]
+    subprocess.run([*enter, *words], check=True, capture_output=True, text=True)
 
 
 def _with_python(words: Sequence[object]) -> list[object]:

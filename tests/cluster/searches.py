@@ -7,10 +7,11 @@ checkpoint. `computed` says which epochs were really computed, and how often.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
-from tests.cluster.conftest import RayCluster
 from tests.cluster.machines import wait_until
 from tests.tune.searches import computed, reported
 from tests.tune.synthetic import f1
@@ -19,12 +20,35 @@ from tune.runs.folder import SearchRun
 DRIVE = Path(__file__).parents[1] / "tune" / "drive.py"
 
 
+class Head(Protocol):
+    """The machine on which drivers are started."""
+
+    def start(self, *words: object, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+        """Start a command there; `python` is this one."""
+
+
+class Cluster(Protocol):
+    """What a search is to know of its cluster."""
+
+    @property
+    def head(self) -> Head:
+        """Where the driver runs."""
+
+    @property
+    def address(self) -> str:
+        """host:port."""
+
+    @property
+    def runs(self) -> Path:
+        """A folder that all nodes see."""
+
+
 class Search:
     """A search of the synthetic space, driven from the cluster's head."""
 
     def __init__(
         self,
-        cluster: RayCluster,
+        cluster: Cluster,
         name: str,
         *,
         trials: int,

@@ -126,10 +126,9 @@ class RunFolder:
             )
         path = (runs / name).absolute()
         if path.exists():
-            raise NameInUse(
-                f"{path} exists already: the run name {name!r} is in use. Choose another --name, or go on with it: "
-                f"--resume {name}."
-            )
+            modules = [module for record, (_, module) in KINDS.items() if (path / record).is_file()]
+            goes_on = f", or go on with it: {command(modules[0], '--resume', path)}" if modules else "."
+            raise NameInUse(f"{path} exists already: the run name {name!r} is in use. Choose another --name{goes_on}")
 
     @classmethod
     def open(cls, run: str | Path, runs: Path = DEFAULT_RUNS) -> Self:

@@ -229,7 +229,7 @@ def _enough(options: SearchOptions, run: SearchRun, ended: int) -> str:
     # follows the trials has a number of trials, and says nothing of the time.
     sessions = run.record().sessions if options.begin_or_resume else []
     if [one.reason for one in sessions if one.is_timed or not one.trials][-1:] == [Reason.TIME_UP]:
-        return f"has {ended} trials, and its time is up. More with --resume {run.name} --time-budget TIME."
+        return f"has {ended} trials, and its time is up. More with {run.resume_command} --time-budget TIME"
     return ""
 
 

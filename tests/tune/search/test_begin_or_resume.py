@@ -220,8 +220,8 @@ def test_a_search_bounded_by_time_alone_is_complete_when_its_time_was_up(tmp_pat
     said = commands.call(main, *words, "--plan")
     assert said.status == 0
     assert said.out == (
-        "What follows the trials is left to do: one has 0 trials, and its time is up. More with --resume one "
-        "--time-budget TIME.\n"
+        "What follows the trials is left to do: one has 0 trials, and its time is up. More with "
+        f"{run.resume_command} --time-budget TIME\n"
     )
 
 

@@ -199,9 +199,11 @@ def test_what_is_no_run_is_not_resumed(tmp_path: Path) -> None:
 
 
 def test_a_name_in_use_is_refused(tmp_path: Path) -> None:
-    recorded_run(tmp_path)
-    reported = refused(2, "--space", "freezing", "--name", "one", "--runs", tmp_path)
-    assert "the run name 'one' is in use. Choose another --name, or go on with it: --resume one" in reported
+    run, words = recorded_run(tmp_path), ("--space", "freezing", "--name", "one", "--runs", tmp_path)
+    said = f"Error: {run.path} exists already: the run name 'one' is in use. Choose another --name"
+    assert refused(2, *words).splitlines()[-1] == f"{said}, or go on with it: {run.resume_command}"
+    run.record_file.unlink()
+    assert refused(2, *words).splitlines()[-1] == f"{said}."
 
 
 def test_data_that_cannot_be_used_leaves_no_run_behind(tmp_path: Path) -> None:
