@@ -147,7 +147,7 @@ class Recipe(BaseModel):
         False, description="torch.compile where nothing is frozen; took 42 s on two cores and gained nothing there"
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="auto: bfloat16 where the device has it"
+        "auto", description="auto: bfloat16 where the device is faster in it"
     )
 
     # Augmentation; a strength of 0 leaves it out

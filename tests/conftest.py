@@ -37,8 +37,10 @@ if PARALLEL:
 # the tests after it fail.
 os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
 LONGEST = (
-    "cluster/test_losing.py",
     "cluster/test_storage.py",
+    "cluster/test_losing.py",
+    "cluster/test_real_fit.py",
+    "cluster/test_way_in.py",
     "test_readme.py",
     "tune/search/test_begin_or_resume.py",
     "tune/search/test_driver.py",

@@ -51,7 +51,7 @@ def memory_is_given_back() -> Iterator[None]:
 
 def test_auto_is_bfloat16_and_the_first_gpu() -> None:
     assert machine.resolve_device("auto") == "cuda"
-    assert resolve_precision("auto", "cuda") == torch.bfloat16
+    assert resolve_precision("auto", "cuda", torch.nn.Identity()) == torch.bfloat16
     assert machine.hardware_name("cuda") == torch.cuda.get_device_name()
     assert set(machine.library_versions("cuda")) == {"cuda", "cudnn"}
     found = Gpu.here()

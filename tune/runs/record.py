@@ -197,6 +197,9 @@ class RankedRecord(JsonRecord):
     """Of a linear probe on its features, on people whom the probe left out."""
     logme: float | None = None
     photo_ms: float | None = None
+    """Of a photo's way forward through it."""
+    training_ms: float | None = None
+    """Of a photo in training, its augmentation included; None in runs of earlier versions, too."""
     photos: int | None = None
     """On which it was scored."""
 

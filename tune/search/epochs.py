@@ -4,8 +4,8 @@ The learning rate falls to zero over the epochs that are planned. A fit that the
 less than one that was planned shorter and came to its end, and a choice of which no repeat ends has no bag
 (docs/anytime.md). So where nobody states the epochs, they follow the budget: one turn of trials and the repeats of one
 finalist have room in it, or one turn of these repeats where only so a fit has two epochs. Of many photos, or in very
-little time, an epoch is a part of them. What a photo takes is estimated from the pass through the backbones that comes
-before the first trial (`tune.search.ranking`).
+little time, an epoch is a part of them. What a photo takes is measured when the backbones are ranked, before the first
+trial (`tune.search.ranking`).
 """
 
 from __future__ import annotations
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from maskcls.data.dataset import FaceDataset
     from tune.search.options import SearchOptions
 
-TRAINING = 3.3
-"""How many times as long as a forward pass a photo takes in training, augmentation included (measured with resnet10t
-and mobilenetv3_small_100 at 112 px on two cores, nothing frozen)."""
 WORTH_A_TURN = 2
 """Epochs that are worth more than a further turn of fits: of the preset's fits on real faces those with two scored .09
 [.05, .12] more than those with one (n = 5; docs/anytime.md)."""
@@ -43,21 +40,24 @@ class EpochCost:
     """What an epoch takes.
 
     Args:
-        photo_ms: of a photo's way forward through the models.
+        training_ms: of a photo in training, through all models.
+        photo_ms: of its way forward through them, in validation.
         trained, validated: photos of an epoch, where it draws as many as there are.
     """
 
+    training_ms: float
     photo_ms: float
     trained: int
     validated: int
 
     def seconds(self, drawn: int | None = None) -> float:
         """The seconds of an epoch of so many draws; None: of a whole one."""
-        return self.photo_ms * (TRAINING * (self.trained if drawn is None else drawn) + self.validated) / 1e3
+        draws = self.trained if drawn is None else drawn
+        return (self.training_ms * draws + self.photo_ms * self.validated) / 1e3
 
     def drawn_in(self, seconds: float) -> int:
         """How many photos an epoch of so many seconds draws; it may be below zero."""
-        return int((1e3 * seconds / self.photo_ms - self.validated) / TRAINING)
+        return int((1e3 * seconds - self.photo_ms * self.validated) / self.training_ms)
 
 
 def within_the_budget(plan: SearchPlan, run: SearchRun, options: SearchOptions) -> SearchPlan:
@@ -135,11 +135,17 @@ def epoch_cost(base: Recipe, ranking: Sequence[RankedRecord], faces: FaceDataset
 
     None where one of its backbones was not timed.
     """
-    times = {each.backbone: each.photo_ms for each in ranking if each.photo_ms is not None}
+    times = {
+        each.backbone: (each.training_ms, each.photo_ms)
+        for each in ranking
+        if each.training_ms is not None and each.photo_ms is not None
+    }
     models = [base.of_model(tasks).backbone for tasks in base.split.models]
     if not times or not times.keys() >= set(models):
         return None
+    first = [next(iter(times))] * len(models)
+    slower = max((models, first), key=lambda names: sum(times[name][0] for name in names))
+    training_ms, photo_ms = (sum(each) for each in zip(*(times[name] for name in slower), strict=True))
     person = faces.photos["person"]
     trained, validated = (int(person.isin(side).sum()) for side in (faces.split.train, faces.split.validation))
-    photo_ms = max(sum(times[backbone] for backbone in models), len(models) * next(iter(times.values())))
-    return EpochCost(photo_ms, base.drawn_of(trained), validated)
+    return EpochCost(training_ms, photo_ms, base.drawn_of(trained), validated)

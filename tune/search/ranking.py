@@ -3,9 +3,9 @@
     backbones/<name>/    of each, as of any fit: recipe.json, epochs.jsonl, result.json
 
 One pass over a sample of the training photos through each backbone, as its weights are, and a linear probe on the
-features (`maskcls.training.ranking.probe`). The order is kept in search.json, so that a resume begins with the same
-points; the space's points follow it (`search_spaces.Setting.ranking`). Nothing is left out because of it: the sampler
-may still suggest any backbone.
+features (`maskcls.training.ranking.probe`), which also says how long a photo takes. The order is kept in search.json,
+so that a resume begins with the same points; the space's points follow it (`search_spaces.Setting.ranking`). Nothing is
+left out because of it: the sampler may still suggest any backbone.
 """
 
 from __future__ import annotations
@@ -142,4 +142,5 @@ def _ranked(backbone: str, request: FitRequest) -> RankedRecord:
     """What is known of a backbone; without numbers where its probe did not end well."""
     result = FitResult.read(request.folder)
     values = {} if result is None else result.values
-    return RankedRecord(backbone=backbone, **{name: values.get(name) for name in ("f1", "logme", "photo_ms", "photos")})
+    names = ("f1", "logme", "photo_ms", "training_ms", "photos")
+    return RankedRecord(backbone=backbone, **{name: values.get(name) for name in names})

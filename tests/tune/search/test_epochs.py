@@ -17,15 +17,15 @@ from tune.runs.cluster import Cluster, Node
 from tune.runs.folder import SearchRun
 from tune.runs.record import RankedRecord, SearchRecord, now
 from tune.runs.study import open_study
-from tune.search.epochs import ALL_FITS, FEW, TRAINING, EpochCost, epoch_cost, fit_within, within_the_budget
+from tune.search.epochs import ALL_FITS, FEW, EpochCost, epoch_cost, fit_within, within_the_budget
 from tune.search.first_trials import enqueue_initial_trials
 from tune.search.options import SearchOptions, resolve
 from tune.search.plan import SearchPlan
 from tune.search.ranking import to_rank
 
 RANKING = [
-    RankedRecord(backbone="resnet10t", f1=0.3, photo_ms=10.0),
-    RankedRecord(backbone="resnet18", f1=0.2, photo_ms=25.0),
+    RankedRecord(backbone="resnet10t", f1=0.3, photo_ms=10.0, training_ms=33.0),
+    RankedRecord(backbone="resnet18", f1=0.2, photo_ms=25.0, training_ms=50.0),
     RankedRecord(backbone="lcnet_100"),
 ]
 
@@ -45,7 +45,7 @@ RANKING = [
     ],
 )
 def test_whole_epochs_follow_the_budget(budget_s: float, turns: int, epochs: int) -> None:
-    cost = EpochCost(photo_ms=10.0, trained=2_600, validated=420)  # 90 s
+    cost = EpochCost(training_ms=33.0, photo_ms=10.0, trained=2_600, validated=420)  # 90 s
     assert fit_within(budget_s, cost, turns, 32) == (epochs, 2_600)
 
 
@@ -63,7 +63,7 @@ def test_whole_epochs_follow_the_budget(budget_s: float, turns: int, epochs: int
     ],
 )
 def test_of_many_photos_or_in_very_little_time_an_epoch_is_a_part(budget_s: float, turns: int, drawn: int) -> None:
-    cost = EpochCost(photo_ms=10.0, trained=18_250, validated=2_994)
+    cost = EpochCost(training_ms=33.0, photo_ms=10.0, trained=18_250, validated=2_994)
     epochs, photos = fit_within(budget_s, cost, turns, 32)
     assert (epochs, photos) == (1, drawn)
     if 32 < drawn < cost.trained:
@@ -74,18 +74,18 @@ def test_of_many_photos_or_in_very_little_time_an_epoch_is_a_part(budget_s: floa
 def test_an_epoch_takes_what_the_pass_through_its_backbones_says(demo_faces: DemoFaces, tmp_path: Path) -> None:
     faces = prepare(demo_faces(24, 4), cache=CacheOptions(tmp_path / "cache"))
     photos = {side: len(faces.rows(side)) for side in ("train", "validation")}
-    per_ms = (TRAINING * photos["train"] + photos["validation"]) / 1e3
     recipe = base_recipe("faces-2026", "cpu", {}, demo=False)
     whole = epoch_cost(recipe, RANKING, faces)
-    assert whole == EpochCost(10.0, photos["train"], photos["validation"])
-    assert whole.seconds() == pytest.approx(10 * per_ms)
+    assert whole == EpochCost(33.0, 10.0, photos["train"], photos["validation"])
+    assert whole.seconds() == pytest.approx((33 * photos["train"] + 10 * photos["validation"]) / 1e3)
     assert epoch_cost(recipe.override({"epoch_photos": 9}), RANKING, faces) == replace(whole, trained=9)
     three = recipe.override({"task_split": "three"})
-    assert epoch_cost(three, RANKING, faces) == replace(whole, photo_ms=30.0)
+    assert epoch_cost(three, RANKING, faces) == replace(whole, training_ms=99.0, photo_ms=30.0)
     # The first points are tried on the backbone that was ranked first, and it may be the slower one.
-    assert epoch_cost(recipe, [RANKING[1], RANKING[0]], faces) == replace(whole, photo_ms=25.0)
+    assert epoch_cost(recipe, [RANKING[1], RANKING[0]], faces) == replace(whole, training_ms=50.0, photo_ms=25.0)
     assert epoch_cost(recipe.override({"backbone": "lcnet_100"}), RANKING, faces) is None
     assert epoch_cost(recipe, [], faces) is None
+    assert epoch_cost(recipe, [RANKING[0].model_copy(update={"training_ms": None})], faces) is None
 
 
 def plan_of(data: Path, **stated: object) -> SearchPlan:
