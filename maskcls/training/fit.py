@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from maskcls import machine
 from maskcls.errors import Damaged, Diverged, OutOfMemory, is_out_of_memory
@@ -34,6 +34,7 @@ from maskcls.training.conditions import Conditions, note
 from maskcls.training.fit_data import FitData
 from maskcls.training.metrics import UNSCORED, Scores, scores
 from maskcls.training.model_fit import ModelFit
+from maskcls.training.precision import resolve_precision
 from maskcls.training.result import EpochResult
 from maskcls.training.savings import Savings
 
@@ -344,28 +345,6 @@ def _eval_features(fit: ModelFit) -> RowFeatures | None:
     if frozen is None:
         return None
     return lambda rows: frozen.prefix.rest(fit.validation_features(rows), fit.eval_model.backbone)
-
-
-def resolve_precision(precision: str, device: str, backbone: nn.Module) -> torch.dtype:
-    """The dtype of autocast in training: `auto` is bfloat16 where the device is faster in it, else float32.
-
-    A GPU is if it has it in hardware. A CPU is if it has matrix units for it (Intel's AMX) and no convolution of the
-    backbone is depthwise: 1.1 to 2.9 times as fast, but .4 to 1.3 times with such convolutions, and slower without such
-    units (docs/performance.md).
-    """
-    if precision != "auto":
-        is_faster = precision == "bfloat16"
-    elif device.startswith("cuda"):
-        is_faster = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        is_faster = torch.cpu.get_capabilities().get("amx_bf16", False) and not _has_depthwise(backbone)
-    return torch.bfloat16 if is_faster else torch.float32
-
-
-def _has_depthwise(backbone: nn.Module) -> bool:
-    """Whether it has a convolution that filters each channel by itself."""
-    convolutions = (module for module in backbone.modules() if isinstance(module, nn.Conv2d))
-    return any(1 < each.groups == each.in_channels for each in convolutions)
 
 
 def complete_state(whole: dict[str, Tensor], trainable: dict[str, Tensor]) -> dict[str, Tensor]:

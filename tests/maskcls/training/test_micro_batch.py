@@ -61,7 +61,8 @@ def one_thread() -> None:
 
 
 def begun(recipe: Recipe, micro_batch: int) -> ModelFit:
-    return Fit(recipe, data(), micro_batch=micro_batch).model_fits[0]
+    """Of the recipe in float32, as the plain step is: in bfloat16 rounding would hide what parts change."""
+    return Fit(recipe.override({"precision": "float32"}), data(), micro_batch=micro_batch).model_fits[0]
 
 
 def gradient(recipe: Recipe, micro_batch: int) -> tuple[torch.Tensor, float]:
