@@ -1,11 +1,11 @@
-"""How many epochs a fit has under a time budget: as many as leave time for trials and for their repeats.
+"""How many epochs a fit has under a time budget: no more than leave time for trials and for their repeats.
 
 The learning rate falls to zero over the epochs that are planned. A fit that the time cuts off at a high rate is worth
 less than one that was planned shorter and came to its end, and a choice of which no repeat ends has no bag
 (docs/anytime.md). So where nobody states the epochs, they follow the budget: one turn of trials and the repeats of one
-finalist have room in it, or one turn of these repeats where only so a fit has two epochs. They are more than the
-preset's only where two turns of trials have room. Of many photos, or in very little time, an epoch is a part of them.
-What a photo takes is measured when the backbones are ranked, before the first trial (`tune.search.ranking`).
+finalist have room in it, or one turn of these repeats where only so a fit has two epochs. Of many photos, or in very
+little time, an epoch is a part of them. What a photo takes is measured when the backbones are ranked, before the first
+trial (`tune.search.ranking`).
 """
 
 from __future__ import annotations
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 WORTH_A_TURN = 2
 """Epochs that are worth more than a further turn of fits: of the preset's fits on real faces those with two scored .09
 [.05, .12] more than those with one (n = 5; docs/anytime.md)."""
-LONGEST = 2
-"""At most so many times the preset's epochs: further ones were not measured (docs/anytime.md)."""
 FEW = 2_000
 """Photos that a fit draws at least, if it can: fewer teach it too little for its repeats to be worth their time."""
 ALL_FITS = 0.8
@@ -76,7 +74,7 @@ def within_the_budget(plan: SearchPlan, run: SearchRun, options: SearchOptions) 
     if cost is None:
         return plan
     if not trials_of(run):
-        plan = _fitted(plan, budget_s, cost, run, options)
+        plan = _shortened(plan, budget_s, cost, run, options)
     return replace(plan, fits_after=0) if _is_alone(plan.base, cost, budget_s) else plan
 
 
@@ -85,13 +83,13 @@ def _is_alone(base: Recipe, cost: EpochCost, budget_s: float) -> bool:
     return 2 * base.epochs * cost.seconds(base.drawn_of(cost.trained)) > budget_s
 
 
-def _fitted(plan: SearchPlan, budget_s: float, cost: EpochCost, run: SearchRun, options: SearchOptions) -> SearchPlan:
+def _shortened(
+    plan: SearchPlan, budget_s: float, cost: EpochCost, run: SearchRun, options: SearchOptions
+) -> SearchPlan:
     repeats = options.repeats if options.finalists else 0
     turns = 1 + math.ceil(repeats / plan.parallel)
     epochs, drawn = fit_within(budget_s, cost, turns, plan.base.batch_size)
-    with_another_turn = min(int(budget_s / (turns + 1) / cost.seconds()), LONGEST * plan.base.epochs)
-    epochs = min(epochs, max(plan.base.epochs, with_another_turn))
-    if epochs == plan.base.epochs and drawn == cost.trained:
+    if epochs >= plan.base.epochs and drawn == cost.trained:
         return plan
     if drawn < cost.trained:
         base = plan.base.override({"epochs": epochs, "epoch_photos": drawn})

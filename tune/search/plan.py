@@ -60,7 +60,7 @@ class SearchPlan:
     sampler, scheduler: what suggests trials, of SAMPLERS, and what stops those that fall behind, of SCHEDULERS.
     learn_from: runs whose trials the sampler is to know.
     random_start: how many trials must have ended before the sampler's model suggests; None: as in MODEL_AFTER.
-    fits_epochs: nobody stated the epochs: a fit has fewer or more by the time budget (`tune.search.epochs`).
+    fits_epochs: nobody stated the epochs: a fit has fewer where the time budget is short (`tune.search.epochs`).
     fixes_views: whether photos have fixed views where that pays (`presets.fixed_views`) and nothing else says how many;
         not in a run that was begun before this was so.
     """

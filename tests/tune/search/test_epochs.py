@@ -165,31 +165,8 @@ def test_a_run_that_has_trials_keeps_its_epochs(run: SearchRun, tmp_path: Path) 
     assert within_the_budget(plan, run, SearchOptions(cache=tmp_path / "cache")).base == recipe
 
 
-@pytest.mark.parametrize(
-    ("in_turn", "epochs"),
-    [
-        (17, 6),
-        (20, 6),  # a fit of seven would leave no time for a second turn of trials
-        (28, 7),
-        (37, 9),
-        (1_000, 12),  # twice the preset's
-    ],
-)
-def test_a_long_budget_gives_more_epochs(run: SearchRun, tmp_path: Path, in_turn: int, epochs: int) -> None:
-    """Two turns of trials and two of repeats have room in it."""
-    options = SearchOptions(cache=tmp_path / "cache", repeats=3)
-    recipe = base_recipe("faces-2026", "cpu", {}, demo=False)
-    cost = epoch_cost(recipe, RANKING, FaceDataset.load(run.data, options.cache_options))
-    assert cost is not None
-    plan = SearchPlan(search_spaces.get("freezing"), Setting("cpu"), recipe, parallel=2, fits_epochs=True)
-    assert within_the_budget(replace(plan, time_budget_s=1.01 * in_turn * cost.seconds()), run, options).base == (
-        recipe.override({"epochs": epochs})
-    )
-    assert any(f"so a fit has {epochs} instead of 6" in note for note in run.record().notes) == (epochs != 6)
-
-
-@pytest.mark.parametrize("changed", [{"time_budget_s": None}, {"fits_epochs": False}])
-def test_epochs_that_do_not_follow_a_budget_stay(run: SearchRun, tmp_path: Path, changed: dict[str, object]) -> None:
+@pytest.mark.parametrize("changed", [{"time_budget_s": None}, {"fits_epochs": False}, {"time_budget_s": 1e6}])
+def test_epochs_that_have_room_stay(run: SearchRun, tmp_path: Path, changed: dict[str, object]) -> None:
     recipe = base_recipe("faces-2026", "cpu", {}, demo=False)
     plan = SearchPlan(search_spaces.get("freezing"), Setting("cpu"), recipe, time_budget_s=1.0, fits_epochs=True)
     plan = replace(plan, **changed)  # type: ignore[arg-type]
