@@ -31,6 +31,9 @@ WORTH_A_TURN = 2
 [.05, .12] more than those with one (n = 5; docs/anytime.md)."""
 FEW = 2_000
 """Photos that a fit draws at least, if it can: fewer teach it too little for its repeats to be worth their time."""
+GUESSED_MS = (40.0, 10.0)
+"""What a photo takes in training and in validation where nothing was timed, because the time was too short or the
+machine too busy: more than any of our small networks takes on one core."""
 ALL_FITS = 0.8
 """What share of the budget all fits in turn may take: a worker starts before each, and the estimate is not exact."""
 
@@ -43,12 +46,14 @@ class EpochCost:
         training_ms: of a photo in training, through all models.
         photo_ms: of its way forward through them, in validation.
         trained, validated: photos of an epoch, where it draws as many as there are.
+        is_guess: nothing was timed.
     """
 
     training_ms: float
     photo_ms: float
     trained: int
     validated: int
+    is_guess: bool = False
 
     def seconds(self, drawn: int | None = None) -> float:
         """The seconds of an epoch of so many draws; None: of a whole one."""
@@ -63,19 +68,21 @@ class EpochCost:
 def within_the_budget(plan: SearchPlan, run: SearchRun, options: SearchOptions) -> SearchPlan:
     """Return the plan with as many epochs as its time budget has room for, keep them in the run's record, and say so.
 
-    The same plan where its epochs are stated, where they have room, or where nothing was timed. A run that has trials
-    keeps its epochs: a study compares trials of equal epochs. Where a repeat has no time after a trial, none is kept
-    for fits after the search, so that trials that take longer come to their end.
+    The same plan where its epochs are stated or have room. Where nothing was timed, the time is guessed. A run that has
+    trials keeps its epochs: a study compares trials of equal epochs. Where a repeat has no time after a trial, none is
+    kept for fits after the search, so that trials that take longer come to their end.
     """
     budget_s = plan.time_budget_s
     if not plan.fits_epochs or budget_s is None:
         return plan
     cost = epoch_cost(plan.base, run.record().ranking or [], faces_of(run, options))
-    if cost is None:
-        return plan
-    if not trials_of(run):
+    if trials_of(run):
+        is_alone = cost is not None and _is_alone(plan.base, cost, budget_s)
+    else:
+        cost = cost or _guessed(plan.base, faces_of(run, options))
         plan = _shortened(plan, budget_s, cost, run, options)
-    return replace(plan, fits_after=0) if _is_alone(plan.base, cost, budget_s) else plan
+        is_alone = _is_alone(plan.base, cost, budget_s)
+    return replace(plan, fits_after=0) if is_alone else plan
 
 
 def _is_alone(base: Recipe, cost: EpochCost, budget_s: float) -> bool:
@@ -98,8 +105,9 @@ def _shortened(
         base = plan.base.override({"epochs": epochs})
         photos, has = "all photos", f"{epochs} instead of {plan.base.epochs}"
     why = "no time is kept for repeats" if _is_alone(base, cost, budget_s) else "repeats have time, too"
+    takes = "was not timed, and may take" if cost.is_guess else "takes about"
     note = (
-        f"An epoch of {photos} takes about {cost.seconds():.0f} s here, so a fit has {has} for the time budget; {why}. "
+        f"An epoch of {photos} {takes} {cost.seconds():.0f} s here, so a fit has {has} for the time budget; {why}. "
         "--epochs, or --set epoch_photos=N, overrules it."
     )
     say(note)
@@ -146,6 +154,15 @@ def epoch_cost(base: Recipe, ranking: Sequence[RankedRecord], faces: FaceDataset
     first = [next(iter(times))] * len(models)
     slower = max((models, first), key=lambda names: sum(times[name][0] for name in names))
     training_ms, photo_ms = (sum(each) for each in zip(*(times[name] for name in slower), strict=True))
+    return _cost(base, faces, training_ms, photo_ms)
+
+
+def _guessed(base: Recipe, faces: FaceDataset) -> EpochCost:
+    training_ms, photo_ms = (len(base.split.models) * each for each in GUESSED_MS)
+    return replace(_cost(base, faces, training_ms, photo_ms), is_guess=True)
+
+
+def _cost(base: Recipe, faces: FaceDataset, training_ms: float, photo_ms: float) -> EpochCost:
     person = faces.photos["person"]
     trained, validated = (int(person.isin(side).sum()) for side in (faces.split.train, faces.split.validation))
     return EpochCost(training_ms, photo_ms, base.drawn_of(trained), validated)

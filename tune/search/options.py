@@ -215,6 +215,8 @@ def resolve(
     pinned, pins = pinned_space(space, explicit, setting)
     notes += [f"{name} is fixed at {explicit[name]}: the space would vary it." for name in pins]
     notes += _left_out(pinned, setting, options.weights)
+    if not base_recipe:
+        base = _on_a_served_backbone(base, pinned, setting, explicit, notes)
     from tune.search.samplers import check_serves  # imports optuna, which reading a run's options need not wait for
 
     check_serves(options.sampler, pinned, setting)
@@ -240,6 +242,24 @@ def resolve(
     )
     plan = replace(plan, base=Recipe.checked(plan.recipe({})))
     return Resolved(plan, space, tuple(notes), served.known)
+
+
+def _on_a_served_backbone(
+    base: Recipe, space: Space, setting: Setting, explicit: Mapping[str, Any], notes: list[str]
+) -> Recipe:
+    """The recipe, on the backbone with which the space begins where the preset's own has no weights here; noted."""
+    if (
+        not setting.pretrained
+        or any("backbone" in key for key in explicit)
+        or all(setting.has_weights(backbone) for backbone in base.backbones)
+    ):
+        return base
+    begins = next((point for point in space.points(setting) if "backbone" in point), None)
+    if begins is None:
+        return base
+    notes.append(f"The preset's backbone has no weights in {base.weights}: {begins['backbone']} takes its place.")
+    taken = {key: begins[key] for key in ("backbone", "image_size") if key in begins and key not in explicit}
+    return base.override(taken)
 
 
 def _fits_epochs(base: Recipe, stated: Collection[str]) -> bool:

@@ -38,19 +38,19 @@ PHOTOS = 600
 TIME_SHARE = 0.1
 """At most so much of a time budget is spent on the ranking; backbones that are not ranked by then come last."""
 LEAST_S = 30.0
-"""Of a short budget the ranking gets so much, but at most a quarter: workers take seconds to start, and where no pass
-was timed, the epochs do not follow the budget."""
+"""Of a short budget the ranking gets so much, but at most half: workers take seconds to start, and where nothing was
+timed, the epochs follow a guess."""
 
 
 def to_rank(plan: SearchPlan) -> list[str]:
-    """Return the backbones that the space may choose and that have trained weights.
+    """Return the backbones that the space may choose and that have trained weights, the preset's first.
 
     Where it has no choice, none; or the preset's, to be timed, if the epochs are to follow the time budget.
     """
     there = plan.space.backbones(plan.setting) if plan.setting.pretrained else ()
     names = [name for name in there if plan.setting.has_weights(name)]
     if len(names) > 1:
-        return names
+        return sorted(names, key=lambda name: name not in plan.base.backbones)
     return list(plan.base.backbones) if plan.fits_epochs else []
 
 
@@ -101,7 +101,7 @@ def rank(plan: SearchPlan, run: SearchRun, cache: CacheOptions) -> tuple[Outcome
 
 def share_of(budget_s: float | None) -> float | None:
     """The seconds that the ranking may take of a time budget, if there is one."""
-    return None if budget_s is None else max(TIME_SHARE * budget_s, min(LEAST_S, budget_s / 4))
+    return None if budget_s is None else max(TIME_SHARE * budget_s, min(LEAST_S, budget_s / 2))
 
 
 def probe_fit(request: FitRequest, *, cache: CacheOptions) -> Rows:

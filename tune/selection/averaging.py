@@ -27,7 +27,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskcls import seeds
-from maskcls.errors import DataError
 from maskcls.serving.calibration import fit_calibration
 from maskcls.serving.decision import Predicted, cross_fitted_classes, fit_decision, prior_of
 from maskcls.training.fit_data import scored_rows
@@ -92,13 +91,14 @@ def averaged(winner: Finalist, faces: FaceDataset, own: Floats, others: Sequence
         own: (n, 18) probabilities of the winner's own model for the n scored photos of the validation people.
         others: trials that may be averaged, too.
 
-    Raises DataError where there are repeats, and none of them left one of these people out.
+    Where no repeat left one of these people out, as with few people and not all folds, nothing is known of repeats in
+    the mean: it is compared with the winner's own model.
     """
     photos = faces.photos.iloc[scored_rows(faces, "validation")]
     keys, truth = photos["key"].tolist(), photos["label"].to_numpy(np.int64)  # n each
     person, stratum = people_of(keys, faces)
     prior = prior_of(faces)
-    alone = _alone(winner, keys) if winner.repeats else _Alone.of(Predicted(own, truth, person), prior)
+    alone = _alone(winner, keys) or _Alone.of(Predicted(own, truth, person), prior)
     base = (own + alone.summed) / (1 + alone.models)[:, None]  # (n, 18)
     parts = (parts_of(faces) if others else None) or {}
     of_parts = np.array([parts.get(one, 0) for one in person], np.int64)  # (n,)
@@ -133,13 +133,13 @@ class _Alone:
 
     @classmethod
     def of(cls, own: Predicted, prior: Floats) -> _Alone:
-        """Of the winner's own model, with its decision rule, where there are no repeats."""
+        """Of the winner's own model, with its decision rule, where no repeat left these people out."""
         n = len(own.truth)
         return cls(np.zeros((n, 18)), np.zeros(n, np.int64), np.arange(n), cross_fitted_classes(own, prior))
 
 
-def _alone(winner: Finalist, keys: Sequence[str]) -> _Alone:
-    """Of the winner's repeats, for the photos with these n keys."""
+def _alone(winner: Finalist, keys: Sequence[str]) -> _Alone | None:
+    """Of the winner's repeats, for the photos with these n keys; None where none of them left one of these out."""
     summed, models = np.zeros((len(keys), 18)), np.zeros(len(keys), np.int64)
     rows, classes = [], []
     for repeat in winner.repeats:
@@ -151,9 +151,7 @@ def _alone(winner: Finalist, keys: Sequence[str]) -> _Alone:
         rows.append(there)
         classes.append(repeat.classes[at])
     if not sum(map(len, rows)):
-        raise DataError(
-            f"What averaging brings to trial {winner.trial_id} is not known: its repeats left no validation person out."
-        )
+        return None
     return _Alone(summed, models, np.concatenate(rows), np.concatenate(classes))
 
 

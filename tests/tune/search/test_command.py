@@ -283,6 +283,14 @@ def test_backbones_without_weights_are_left_out_by_name(tmp_path: Path) -> None:
     assert "resnet10t |" not in reported
 
 
+def test_where_the_presets_backbone_has_no_weights_another_takes_its_place(tmp_path: Path) -> None:
+    (tmp_path / "mobilenetv3_small_100.safetensors").write_bytes(NO_TENSORS)
+    words = ("--plan", "--scale", "cpu", "--weights", str(tmp_path))
+    said = f"The preset's backbone has no weights in {tmp_path}: mobilenetv3_small_100 takes its place."
+    assert said in " ".join(call(*words).split())
+    assert said not in " ".join(call(*words, "--space", "freezing", "--set", "backbone=mobilenetv3_small_100").split())
+
+
 def test_a_file_is_a_space(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(

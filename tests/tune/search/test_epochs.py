@@ -158,6 +158,20 @@ def test_a_very_short_budget_gives_a_part_of_an_epoch(run: SearchRun, tmp_path: 
     assert short.recipe({"lr_head": 0.1})["epoch_photos"] == drawn, "every trial's"
 
 
+def test_where_nothing_was_timed_an_epoch_counts_as_slow(run: SearchRun, tmp_path: Path) -> None:
+    """The search has a model all the same, where six whole epochs would not end."""
+    run.write_record(run.record().changed(ranking=[]))
+    recipe = base_recipe("faces-2026", "cpu", {}, demo=False)
+    plan = SearchPlan(search_spaces.get("freezing"), Setting("cpu"), recipe, parallel=2, fits_epochs=True)
+    faces = FaceDataset.load(run.data, CacheOptions(tmp_path / "cache"))
+    guessed_s = (40 * len(faces.rows("train")) + 10 * len(faces.rows("validation"))) / 1e3
+    short = within_the_budget(
+        replace(plan, time_budget_s=2.1 * guessed_s), run, SearchOptions(cache=tmp_path / "cache")
+    )
+    assert short.base == recipe.override({"epochs": 1})
+    assert "An epoch of all photos was not timed, and may take 5 s here, so a fit has 1" in run.record().notes[1]
+
+
 def test_a_run_that_has_trials_keeps_its_epochs(run: SearchRun, tmp_path: Path) -> None:
     recipe = base_recipe("faces-2026", "cpu", {}, demo=False)
     plan = SearchPlan(search_spaces.get("freezing"), Setting("cpu"), recipe, time_budget_s=1.0, fits_epochs=True)

@@ -34,7 +34,7 @@ from tune.runs.study import records
 from tune.search import ending
 from tune.search.ending import SearchOutcome
 from tune.search.options import SearchOptions
-from tune.selection.averaging import averaged
+from tune.selection.averaging import Other, averaged
 from tune.selection.bag import find_bag, hand_over
 from tune.selection.bundle_predictions import keep_predictions, winner_predictions
 from tune.selection.choice import Choice, confirm, summary, write_choice
@@ -150,6 +150,20 @@ def test_averaging_is_scored_on_models_that_left_a_person_out(chosen: Chosen, by
     alone = scores(truth, (truth + 1) % 18).f1
     assert found.difference.mean == pytest.approx(1 - alone)
     assert found.difference.people == len(faces.split.validation)
+
+
+def test_without_a_repeat_that_left_them_out_the_winner_is_what_the_mean_is_compared_with(chosen: Chosen) -> None:
+    """As where few people are, and only some of the folds: another trial may help all the same."""
+    faces, rows = chosen.faces, scored_rows(chosen.faces, "validation")
+    truth = faces.photos["label"].to_numpy(np.int64)[rows]
+    right, wrong = np.eye(18)[truth], np.eye(18)[(truth + 1) % 18]
+    own, helps = 0.4 * right + 0.6 * wrong, Other("helps", 1, 0.9, 0.9 * right + 0.1 * wrong, Path("helps"))
+    repeats = tuple(replace(repeat, keys=("somebody else's",) * len(repeat.keys)) for repeat in chosen.winner.repeats)
+    found = averaged(replace(chosen.winner, repeats=repeats[:1]), faces, own, [helps])
+    assert (found.others, found.pays) == ((helps,), True)
+    assert found.difference.people == len(faces.split.validation)
+    alone = averaged(replace(chosen.winner, repeats=repeats), faces, own)
+    assert not alone.pays, "nothing is known of repeats by themselves"
 
 
 def copied(chosen: Chosen, folder: Path) -> tuple[SearchRun, Choice]:
