@@ -208,7 +208,8 @@ def fits_left(run: SearchRun, options: SearchOptions, plan: SearchPlan) -> Calla
 def choose(run: SearchRun, options: SearchOptions, plan: SearchPlan, left_s: float | None) -> Choice | None:
     """Repeat the finalists and the preset, and train those finalists to their end that were stopped early.
 
-    As far as the time goes. None where no trial has a score. Ray must be connected.
+    As far as the time goes: where it has no room for a repeat that it was expected to have, the choice is by what is
+    done, if that is enough for one. None where no trial has a score. Ray must be connected.
     """
     from tune.runs.study import records
     from tune.selection import choice
@@ -230,16 +231,17 @@ def choose(run: SearchRun, options: SearchOptions, plan: SearchPlan, left_s: flo
             say(f"The time has room for {counted(design.finalists, 'finalist')}, of the {wanted.finalists} wanted.")
         if design.repeats < wanted.repeats:
             say(f"The time has room for {counted(design.repeats, 'repeat')}, of the {wanted.repeats} wanted.")
-    chosen = choice.choose(
-        run,
-        trials,
-        faces,
-        design,
-        parallel=plan.parallel,
-        budget_s=left_s,
-        grace_s=CLOSE * (plan.time_budget_s or 0.0),
-        **_share(plan, options),
+    grace_s = CLOSE * (plan.time_budget_s or 0.0)
+    among = functools.partial(
+        choice.choose, run, trials, faces, parallel=plan.parallel, grace_s=grace_s, **_share(plan, options)
     )
+    chosen = among(design=design, budget_s=left_s)
+    if chosen.outcome.reason == Reason.TIME_UP:
+        fewer, to_do = choice.affordable(run, trials, faces, design, room=0)
+        if not to_do:
+            done = f"{counted(fewer.repeats, 'repeat')} of {counted(fewer.finalists, 'finalist')}"
+            say(f"The time has no room for the fits that are left. The choice is by {done}, which are done.")
+            chosen = among(design=fewer, budget_s=0.0)
     keeping = keeping_of(options)
     if keeping is not None:
         remove_unneeded(run, records(run), keeping)  # finalists that are trained to their end need no state any more

@@ -258,7 +258,9 @@ def _on_a_served_backbone(
     if begins is None:
         return base
     notes.append(f"The preset's backbone has no weights in {base.weights}: {begins['backbone']} takes its place.")
-    taken = {key: begins[key] for key in ("backbone", "image_size") if key in begins and key not in explicit}
+    taken: dict[str, Any] = {
+        key: begins[key] for key in ("backbone", "image_size") if key in begins and key not in explicit
+    }
     return base.override(taken)
 
 

@@ -34,7 +34,7 @@ from tune.search import __main__ as search
 from tune.search import ending, summary
 from tune.search.options import SearchOptions
 from tune.selection import choice
-from tune.selection.finalists import Design
+from tune.selection.finalists import Design, repeat_requests
 from tune.selection.record import ChoiceRecord, read_choice
 from tune.states import TrialState
 
@@ -204,6 +204,27 @@ def test_time_is_left_for_the_fits_that_are_not_done(run_and_faces: tuple[Search
     assert left() == 2, "the repeats of the new best one"
     nobody = ending.fits_left(run, options.model_copy(update={"finalists": 0}), plan)
     assert nobody(records(run), math.inf) == plan.fits_after
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("repeats", [2, 1])
+def test_where_no_time_is_left_for_the_last_repeat_the_choice_is_by_those_that_are_done(
+    run_and_faces: tuple[SearchRun, FaceDataset], repeats: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """If they are enough for one: with a single repeat nothing is known of their spread, and the choice stays open."""
+    run, faces = run_and_faces
+    add_trial(run, [0.5], {"lr_head": 1e-2}, seconds=1e4)
+    let_answer(run, faces, Design(1, 3), (0,), one_knows)
+    for request in repeat_requests(run, records(run), faces, Design(1, 3), cpus=1, gpus=0.0)[repeats:]:
+        shutil.rmtree(request.folder)
+    options = SearchOptions(space="freezing", finalists=1, repeats=3, time_budget="5m", cache=faces.cache.path)
+    chosen = ending.choose(run, options, plan_of(SPACE, 9), left_s=30.0)
+    assert chosen is not None
+    assert chosen.is_final == (repeats == 2)
+    assert [len(one.repeats) for one in chosen.finalists] == [repeats]
+    assert the_choice(run).design == Design(1, 2, folds=3)
+    said = "The time has no room for the fits that are left. The choice is by 2 repeats of 1 finalist, which are done."
+    assert (said in " ".join(capsys.readouterr().err.split())) == (repeats == 2)
 
 
 @pytest.mark.slow

@@ -57,6 +57,7 @@ def add_trial(
     *,
     state: str = TrialState.COMPLETE,
     origin: str = records.SAMPLED,
+    seconds: float = 0.0,
 ) -> Record:
     """A trial with this curve, as a search records it."""
     study = records.open_study(run)
@@ -66,6 +67,7 @@ def add_trial(
         trial.report(value, epoch)
     trial.set_user_attr(records.STATE, state)
     trial.set_user_attr(records.ORIGIN, origin)
+    trial.set_user_attr(records.SECONDS, seconds)
     trial.set_user_attr(records.OVERRIDES, overrides)
     trial.set_user_attr(records.RECIPE, BASE.override(overrides).model_dump())
     optuna_state = OptunaState.COMPLETE if state == TrialState.COMPLETE else OptunaState.PRUNED
