@@ -25,6 +25,7 @@ from torch import Tensor
 from maskcls import machine
 from maskcls.errors import Damaged, Diverged, OutOfMemory, is_out_of_memory
 from maskcls.models.model import BLOCK, Model, RowFeatures, build_models, log_probabilities, member_log_probs
+from maskcls.models.precision import resolve_precision
 from maskcls.models.weights import not_finite
 from maskcls.recipe import Recipe
 from maskcls.stores.features import FeatureStores
@@ -34,7 +35,6 @@ from maskcls.training.conditions import Conditions, note
 from maskcls.training.fit_data import FitData
 from maskcls.training.metrics import UNSCORED, Scores, scores
 from maskcls.training.model_fit import ModelFit
-from maskcls.training.precision import resolve_precision
 from maskcls.training.result import EpochResult
 from maskcls.training.savings import Savings
 

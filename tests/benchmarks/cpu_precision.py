@@ -1,7 +1,7 @@
 """`python -m tests.benchmarks.cpu_precision`: training steps of a CPU in float32 and in bfloat16, photos per second.
 
 One batch that stays in memory, as often in the one as in the other, in turn, by one thread, as a trial has it. The
-ratio is what `maskcls.training.precision` decides by. Weights are random, because they change no time, and transformers
+ratio is what `maskcls.models.precision` decides by. Weights are random, because they change no time, and transformers
 that take photos of one size are made for this one. ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 before the command hides the
 matrix units of a CPU that has them.
 """

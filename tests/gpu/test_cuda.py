@@ -14,12 +14,12 @@ import torch
 from maskcls import machine
 from maskcls.data.dataset import FaceDataset, prepare
 from maskcls.errors import is_out_of_memory
+from maskcls.models.precision import resolve_precision
 from maskcls.recipe import Recipe
 from maskcls.stores.cache_options import CacheOptions
 from maskcls.training.fit import Fit
 from maskcls.training.fit_data import FitData
 from maskcls.training.gpu_memory import gpu_bytes
-from maskcls.training.precision import resolve_precision
 from tests.conftest import DemoFaces
 from tune.fitting.failures import free_memory
 from tune.fitting.gpu_sharing import Gpu

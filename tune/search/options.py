@@ -204,8 +204,6 @@ def resolve(
     space = _space(str(space_file or options.space))
     scale, notes = resolve_scale(options.scale, machine)
     explicit = options.explicit_values(seed=options.seed)
-    base = Recipe.checked(base_recipe) if base_recipe else None
-    base = base or presets.base_recipe(options.preset, scale, explicit, demo=options.data is None)
     served = _Weights(options.weights, has_weights or {})
     finds_faces = not model_file.why_not() or FACE_CROP in explicit
     setting = Setting("gpu" if scale == "gpu" else "cpu", served, options.weights != weights.NONE, finds_faces)
@@ -215,8 +213,7 @@ def resolve(
     pinned, pins = pinned_space(space, explicit, setting)
     notes += [f"{name} is fixed at {explicit[name]}: the space would vary it." for name in pins]
     notes += _left_out(pinned, setting, options.weights)
-    if not base_recipe:
-        base = _on_a_served_backbone(base, pinned, setting, explicit, notes)
+    base = Recipe.checked(base_recipe) if base_recipe else _base(options, pinned, setting, explicit, notes)
     from tune.search.samplers import check_serves  # imports optuna, which reading a run's options need not wait for
 
     check_serves(options.sampler, pinned, setting)
@@ -244,24 +241,20 @@ def resolve(
     return Resolved(plan, space, tuple(notes), served.known)
 
 
-def _on_a_served_backbone(
-    base: Recipe, space: Space, setting: Setting, explicit: Mapping[str, Any], notes: list[str]
+def _base(
+    options: SearchOptions, space: Space, setting: Setting, explicit: Mapping[str, Any], notes: list[str]
 ) -> Recipe:
-    """The recipe, on the backbone with which the space begins where the preset's own has no weights here; noted."""
-    if (
-        not setting.pretrained
-        or any("backbone" in key for key in explicit)
-        or all(setting.has_weights(backbone) for backbone in base.backbones)
-    ):
+    """The preset's recipe; where its backbone has no weights here, on the one with which the space begins, noted."""
+    base = presets.base_recipe(options.preset, setting.scale, explicit, demo=options.data is None)
+    is_stated = any("backbone" in key for key in explicit)
+    if is_stated or not setting.pretrained or all(map(setting.has_weights, base.backbones)):
         return base
     begins = next((point for point in space.points(setting) if "backbone" in point), None)
     if begins is None:
         return base
     notes.append(f"The preset's backbone has no weights in {base.weights}: {begins['backbone']} takes its place.")
-    taken: dict[str, Any] = {
-        key: begins[key] for key in ("backbone", "image_size") if key in begins and key not in explicit
-    }
-    return base.override(taken)
+    taken: dict[str, Any] = {key: begins[key] for key in ("backbone", "image_size") if key in begins}
+    return base.override({**taken, **explicit})
 
 
 def _fits_epochs(base: Recipe, stated: Collection[str]) -> bool:

@@ -1,4 +1,4 @@
-"""In which arithmetic a model trains."""
+"""In which arithmetic a model is trained."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 
-from maskcls.training.precision import resolve_precision
+from maskcls.models.precision import resolve_precision
 
 BFLOAT16, FLOAT32 = torch.bfloat16, torch.float32
 
