@@ -10,7 +10,7 @@ def resolve_precision(precision: str, device: str, backbone: nn.Module) -> torch
     """The dtype of autocast in training: `auto` is bfloat16 where the device is faster in it, else float32.
 
     A GPU is if it has it in hardware. A CPU is if it has matrix units for it (Intel's AMX) and no convolution of the
-    backbone is depthwise: 1.1 to 2.9 times as fast, but .4 to 1.3 times with such convolutions, and slower without such
+    backbone is depthwise: 1.1 to 2.5 times as fast, but .5 to 1.1 times with such convolutions, and slower without such
     units (docs/performance.md).
     """
     if precision != "auto":
