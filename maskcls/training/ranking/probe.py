@@ -7,7 +7,7 @@ One pass over a sample of the training photos gives features of the frozen backb
   ImageNet Models Transfer Better?, CVPR 2019: linear probes rank backbones much as fine-tuning does);
 - LogME (`logme`), which leaves nobody out.
 
-And a batch is trained by the recipe as it is, to know how long a photo of a fit takes.
+And three batches are trained by the recipe as it is, to know how long a photo of a fit takes.
 
 Shapes: m photos of the sample, d features, k labels.
 """
@@ -81,7 +81,7 @@ def probe(faces: FaceDataset, recipe: Recipe, device: str, *, photos: int, seed:
     """Score the recipe's backbone, as its weights are, on a sample of the training photos.
 
     Args:
-        recipe: its backbone, weights, image size and face crop are used; all of it where a batch is trained.
+        recipe: its backbone, weights, image size and face crop are used; all of it where batches are trained.
         device: cpu or cuda.
         photos: in the sample, at most.
         seed: of the sample and of the folds.
